@@ -1,0 +1,50 @@
+"""The Celery application that web, worker and Celery's own tools share."""
+
+from typing import Any
+
+from celery import Celery
+
+from contract import keys
+from contract.settings import Settings
+
+
+def create_celery(settings: Settings, **overrides: Any) -> Celery:
+    """The app without any task: broker and result backend on the same Redis.
+
+    Args:
+        overrides: further Celery settings, which win; the worker adds its transport options.
+    """
+    app = Celery("evascore", broker=settings.redis, backend=settings.redis)
+    app.conf.update(
+        task_default_queue=keys.QUEUE,
+        task_acks_late=True,
+        # A batch takes what it needs from the queue by itself; a prefetch limit would cut it.
+        worker_prefetch_multiplier=0,
+        worker_send_task_events=False,
+        # A solo worker cannot end a running batch, and its results are still wanted.
+        worker_cancel_long_running_tasks_on_connection_loss=False,
+        worker_hijack_root_logger=False,
+        broker_connection_retry_on_startup=True,
+        # A worker without Redis waits for it, however long that takes.
+        broker_connection_max_retries=None,
+        broker_transport_options=transport_options(settings),
+        redis_socket_timeout=settings.redis_timeout_s,
+        redis_socket_connect_timeout=settings.redis_timeout_s,
+        result_expires=settings.result_ttl_s,
+        accept_content=["json"],
+    )
+    app.conf.update(overrides)
+    return app
+
+
+def transport_options(settings: Settings) -> dict[str, Any]:
+    """What every process that connects to the broker must agree on."""
+    return {
+        "priority_steps": list(keys.PRIORITY_STEPS),
+        "sep": keys.PRIORITY_SEPARATOR,
+        "queue_order_strategy": "priority",
+        # Redelivery is by leases; kombu's own, by age, must never fire before a job's deadline.
+        "visibility_timeout": int(settings.max_deadline_s * 2),
+        "socket_timeout": settings.redis_timeout_s,
+        "socket_connect_timeout": settings.redis_timeout_s,
+    }

@@ -1,0 +1,290 @@
+"""The jobs in Redis: submit, read, open, conclude, cancel, erase; each one round trip, atomic."""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_bytes
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from contract import keys
+from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.messages import (
+    Job,
+    Record,
+    decode_payload,
+    decode_record,
+    encode_payload,
+    failure_record,
+    queued_record,
+    task_message,
+)
+from contract.settings import Settings
+from contract.task_ids import is_task_id, new_task_id
+
+_LUA = Path(__file__).parent / "lua"
+IDEMPOTENCY_TTL_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Jobs that are accepted and not in a final state, those being scored included."""
+
+    jobs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a submission."""
+
+    task_id: str
+    depth: QueueDepth
+    is_replay: bool = False
+    """The Idempotency-Key came before with the same request; `task_id` is that of then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that requests with one key are one request."""
+
+    key_digest: str
+    request_digest: str
+
+
+class QueueFull(Exception):
+    """Admission refused a job."""
+
+    def __init__(self, depth: QueueDepth) -> None:
+        super().__init__("the queue is full")
+        self.depth = depth
+
+
+class KeyReused(Exception):
+    """An Idempotency-Key came again with another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Answer of `open_jobs` for one job: its payload, or why there is none."""
+
+    task_id: str
+    job: Job | None
+    is_lost: bool = False
+    """The job is wanted but its payload is not there any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of one job: its final record, or None to acknowledge its message only."""
+
+    task_id: str
+    record: bytes | None = None
+    counter: str = "jobs_succeeded"
+
+
+def connect(settings: Settings) -> redis.Redis:
+    """A thread-safe client whose every call ends within `redis_timeout_s` or raises.
+
+    One retry, and only after a cut connection: a timed-out Redis would double the wait.
+    """
+    return redis.Redis.from_url(
+        settings.redis,
+        socket_timeout=settings.redis_timeout_s,
+        socket_connect_timeout=settings.redis_timeout_s,
+        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
+        max_connections=settings.web_threads + 8,
+    )
+
+
+class JobStore:
+    """All that is known of jobs; safe to share between threads."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+        self._secret: bytes | None = None
+        self._submit, self._open, self._conclude, self._erase = (
+            client.register_script((_LUA / f"{name}.lua").read_text())
+            for name in ("submit", "open", "conclude", "erase")
+        )
+
+    # --- the web tier's side ----------------------------------------------------------------
+
+    def submit(self, job: Job, idempotency: Idempotency | None = None) -> Receipt:
+        """Accept `job` and queue it.
+
+        Raises:
+            QueueFull: there is no room for its bytes or for one more job.
+            KeyReused: the idempotency key stands for another request.
+            BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
+        """
+        with _broker_errors():
+            task_id = new_task_id(self._id_secret())
+            limits = self._settings
+            ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
+            answer = self._submit(
+                keys=[
+                    keys.record(task_id),
+                    keys.payload(task_id),
+                    keys.queue_list(job.priority),
+                    keys.LIVE_JOBS,
+                    keys.LIVE_BYTES,
+                    keys.idempotency(idempotency.key_digest) if idempotency else "",
+                ],
+                args=[
+                    queued_record(task_id, job),
+                    encode_payload(job),
+                    task_message(task_id, job.num_bytes, job.priority),
+                    task_id,
+                    job.num_bytes,
+                    ttl_s,
+                    limits.max_queued_jobs,
+                    limits.max_queued_bytes,
+                    f"{task_id}:{idempotency.request_digest}" if idempotency else "",
+                    IDEMPOTENCY_TTL_S,
+                ],
+            )
+        verdict = answer[0]
+        if verdict == b"replay":
+            earlier, _, digest = answer[1].decode().partition(":")
+            if idempotency is None or digest != idempotency.request_digest:
+                raise KeyReused
+            return Receipt(earlier, self.depth(), is_replay=True)
+        depth = QueueDepth(int(answer[1]), int(answer[2]))
+        if verdict == b"full":
+            raise QueueFull(depth)
+        return Receipt(task_id, depth)
+
+    def read(self, task_id: str) -> Record:
+        """The record of a job.
+
+        Raises:
+            JobNotFound, JobGone, BrokerUnavailable.
+        """
+        with _broker_errors():
+            raw = self.client.get(keys.record(task_id))
+            if raw is None:
+                raise self._absent(task_id)
+        return decode_record(task_id, raw)
+
+    def cancel(self, task_id: str) -> Record:
+        """End a job that is not final, so that it is not scored or its score is not kept.
+
+        Raises:
+            JobEnded: it was final before; JobNotFound, JobGone, BrokerUnavailable.
+        """
+        before = self.read(task_id)
+        error = JobCancelled("The job was cancelled before it was scored.")
+        now = time.time()
+        record = failure_record(task_id, error, before.job, now)
+        if not before.is_final:
+            self.conclude([Ending(task_id, record, "jobs_cancelled")])
+        after = self.read(task_id)
+        if before.is_final or (after.error or {}).get("code") != error.code:
+            raise JobEnded(f"The job is {after.state}; only a waiting or running job is cancelled.")
+        return after
+
+    def erase(self, task_id: str) -> None:
+        """Forget text and result of a job, whatever its state; repeating it is harmless.
+
+        Raises:
+            JobNotFound, BrokerUnavailable.
+        """
+        with _broker_errors():
+            existed = self._erase(
+                keys=[
+                    keys.record(task_id),
+                    keys.payload(task_id),
+                    keys.LIVE_JOBS,
+                    keys.LIVE_BYTES,
+                ],
+                args=[task_id],
+            )
+            if not existed and not is_task_id(self._id_secret(), task_id):
+                raise self._absent(task_id)
+
+    def depth(self) -> QueueDepth:
+        """How much is accepted and not ended. Raises: BrokerUnavailable."""
+        with _broker_errors(), self.client.pipeline(transaction=False) as pipe:
+            jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
+        return QueueDepth(int(jobs), int(live_bytes or 0))
+
+    def worker_status(self) -> list[bytes]:
+        """The status JSON of every worker that holds a lease. Raises: BrokerUnavailable."""
+        with _broker_errors():
+            names = sorted(name.decode() for name in self.client.smembers(keys.WORKERS))
+            found = self.client.mget([keys.lease(name) for name in names]) if names else []
+        return [status for status in found if status]
+
+    def totals(self) -> dict[str, int]:
+        """Counters since the data folder was made. Raises: BrokerUnavailable."""
+        with _broker_errors():
+            found = self.client.hgetall(keys.TOTALS)
+        return {name.decode(): int(count) for name, count in found.items()}
+
+    # --- the worker's side: Redis errors pass, Celery's consumer reconnects on them ---------
+
+    def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
+        """Mark the jobs STARTED and fetch their payloads; ended and erased ones come without."""
+        if not task_ids:
+            return []
+        names = [name for i in task_ids for name in (keys.record(i), keys.payload(i))]
+        answers = self._open(keys=names)
+        return [
+            Opened(
+                task_id,
+                decode_payload(answer[1]) if answer[0] == b"open" else None,
+                is_lost=answer[0] == b"lost",
+            )
+            for task_id, answer in zip(task_ids, answers, strict=True)
+        ]
+
+    def conclude(self, endings: Iterable[Ending], worker: str | None = None) -> list[str]:
+        """Write final records (the first one wins) and acknowledge `worker`'s messages.
+
+        Returns:
+            For each job the state it is in now, '' if it was erased or has expired.
+        """
+        names = [
+            keys.LIVE_JOBS,
+            keys.LIVE_BYTES,
+            keys.TOTALS,
+            keys.unacked(worker) if worker else "",
+            keys.unacked_index(worker) if worker else "",
+        ]
+        args: list[bytes | str | int] = [self._settings.result_ttl_s]
+        for ending in endings:
+            names += [keys.record(ending.task_id), keys.payload(ending.task_id)]
+            args += [ending.task_id, ending.record or b"", ending.counter]
+        return [state.decode() for state in self._conclude(keys=names, args=args)]
+
+    # --- task IDs ---------------------------------------------------------------------------
+
+    def _id_secret(self) -> bytes:
+        """What signs task IDs; made once and kept in Redis, so that all processes share it."""
+        if self._secret is None:
+            self.client.set(keys.ID_SECRET, token_bytes(32), nx=True)
+            self._secret = self.client.get(keys.ID_SECRET)
+        assert self._secret is not None
+        return self._secret
+
+    def _absent(self, task_id: str) -> JobGone | JobNotFound:
+        if is_task_id(self._id_secret(), task_id):
+            return JobGone("The result of this task ID has expired or was erased.")
+        return JobNotFound("This task ID was never given out; check for typing errors.")
+
+
+@contextmanager
+def _broker_errors() -> Iterator[None]:
+    """Turn whatever Redis does wrong into BrokerUnavailable."""
+    try:
+        yield
+    except redis.RedisError as error:
+        raise BrokerUnavailable(
+            f"The queue does not answer ({type(error).__name__}); try again in a moment."
+        ) from error

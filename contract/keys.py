@@ -1,0 +1,60 @@
+"""Names of everything evascore keeps in Redis, and of its queue and task."""
+
+QUEUE = "evascore"
+TASK = "evascore.score"
+
+# Celery's Redis priorities: one list per step, 0 the most urgent.
+INTERACTIVE, BULK = 0, 9
+PRIORITY_STEPS = (INTERACTIVE, BULK)
+PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and its priority
+
+LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in a final state
+LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
+TOTALS = "evascore:totals"  # hash of counters since the data folder was made
+ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
+WORKERS = "evascore:workers"  # set: names of workers that have held a lease
+
+
+def queue_list(priority: int) -> str:
+    """The Redis list that holds the waiting messages of `priority`."""
+    return f"{QUEUE}{PRIORITY_SEPARATOR}{priority}" if priority else QUEUE
+
+
+def record(task_id: str) -> str:
+    """The record of a job: Celery's result-backend entry, so that `AsyncResult` reads it."""
+    return f"celery-task-meta-{task_id}"
+
+
+def payload(task_id: str) -> str:
+    """The texts and options of a job; deleted when the job ends."""
+    return f"evascore:payload:{task_id}"
+
+
+def idempotency(digest: str) -> str:
+    """What an Idempotency-Key stands for: the task ID and the digest of its request."""
+    return f"evascore:idempotency:{digest}"
+
+
+def unacked(worker: str) -> str:
+    """Hash of the messages that `worker` fetched and has not acknowledged, in kombu's format."""
+    return f"evascore:unacked:{worker}"
+
+
+def unacked_index(worker: str) -> str:
+    """Sorted set of the delivery tags in `unacked`, by time of fetching."""
+    return f"evascore:unacked_index:{worker}"
+
+
+def aboard(worker: str) -> str:
+    """Set of the delivery tags in the batch that `worker` runs: the suspects should it die."""
+    return f"evascore:aboard:{worker}"
+
+
+def lease(worker: str) -> str:
+    """Sign of life of `worker`; its value is the worker's status as JSON."""
+    return f"evascore:lease:{worker}"
+
+
+def reaping(worker: str) -> str:
+    """Held by the peer that requeues what `worker` left behind."""
+    return f"evascore:reaping:{worker}"

@@ -1,0 +1,35 @@
+-- End jobs: store each final record unless the job has one or was erased, tell its waiters, delete
+-- its payload, take it off the counts, and acknowledge its message, all in one step. Safe to repeat.
+-- KEYS: live jobs, live bytes, totals, unacked, unacked index, then record and payload of each job
+-- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
+--       name of the counter in totals
+-- Returns for each job the state that it is in now ('' if it is gone).
+local states = {}
+for i = 6, #KEYS, 2 do
+  local at = 2 + (i - 6) / 2 * 3
+  local id, final = ARGV[at], ARGV[at + 1]
+  local record = redis.call('GET', KEYS[i])
+  local state = record and string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or ''
+  local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+  if final ~= '' and state ~= '' and not ended then
+    redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
+    redis.call('PUBLISH', KEYS[i], final)
+    redis.call('HINCRBY', KEYS[3], ARGV[at + 2], 1)
+    state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
+    ended = true
+  end
+  if ended or state == '' then
+    redis.call('DEL', KEYS[i + 1])
+    local bytes = redis.call('HGET', KEYS[1], id)
+    if bytes then
+      redis.call('HDEL', KEYS[1], id)
+      redis.call('DECRBY', KEYS[2], bytes)
+    end
+  end
+  if KEYS[4] ~= '' then
+    redis.call('HDEL', KEYS[4], id)
+    redis.call('ZREM', KEYS[5], id)
+  end
+  states[#states + 1] = state
+end
+return states

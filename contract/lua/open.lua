@@ -1,0 +1,19 @@
+-- Begin jobs: mark those that are still wanted STARTED and hand out their payloads.
+-- KEYS: record, payload, record, payload, ...
+-- Returns for each job {'open', payload}, {'lost'} (no payload) or {'over'} (ended or erased).
+local answers = {}
+for i = 1, #KEYS, 2 do
+  local record = redis.call('GET', KEYS[i])
+  local state = record and string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"')
+  if not state or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
+    answers[#answers + 1] = {'over'}
+  else
+    if state ~= 'STARTED' then
+      local started = string.gsub(record, '"status":%s*"%u+"', '"status":"STARTED"', 1)
+      redis.call('SET', KEYS[i], started, 'KEEPTTL')
+    end
+    local payload = redis.call('GET', KEYS[i + 1])
+    answers[#answers + 1] = payload and {'open', payload} or {'lost'}
+  end
+end
+return answers

@@ -1,0 +1,1 @@
+"""How evascore is started: everything on one machine, and what a deployment needs."""

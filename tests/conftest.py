@@ -1,0 +1,89 @@
+"""Real servers for tests, on free ports, killed by handle when the test ends."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from contract.job_store import JobStore, connect
+from contract.settings import Settings, load_settings
+from deploy.embedded_redis import server_command
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+class RedisServer:
+    """A Redis-protocol server of one test, which may kill and start it again."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+        self.port = free_port()
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = server_command(port=self.port, data_dir=self.data_dir)
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            wait_until(lambda: _answers(client), timeout_s=20)
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+            self.process = None
+
+
+def _answers(client: redis.Redis) -> bool:
+    try:
+        return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def wait_until(condition, timeout_s: float = 10, every_s: float = 0.02):
+    """The first true value of `condition()`; fails the test when `timeout_s` pass without one."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        value = condition()
+        if value:
+            return value
+        if time.monotonic() > deadline:
+            pytest.fail(f"not within {timeout_s} s: {condition}")
+        time.sleep(every_s)
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A fresh Redis with an empty data folder."""
+    data_dir = tmp_path / "redis"
+    data_dir.mkdir()
+    server = RedisServer(data_dir)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture
+def settings(redis_server: RedisServer) -> Settings:
+    """Default settings on the test's Redis."""
+    return load_settings({"EVASCORE_REDIS_URL": redis_server.url})
+
+
+@pytest.fixture
+def job_store(settings: Settings) -> Iterator[JobStore]:
+    """A job store on the test's Redis."""
+    client = connect(settings)
+    yield JobStore(client, settings)
+    client.close()

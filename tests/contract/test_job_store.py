@@ -1,0 +1,171 @@
+"""The job store on a real Redis: one record, one final state, nothing counted twice."""
+
+import time
+
+import pytest
+from celery.result import AsyncResult
+
+from contract import keys
+from contract.celery_app import create_celery
+from contract.errors import (
+    BrokerUnavailable,
+    JobEnded,
+    JobGone,
+    JobNotFound,
+    ScoringFailed,
+    ServiceError,
+)
+from contract.job_store import Ending, Idempotency, JobStore, KeyReused, QueueFull, connect
+from contract.messages import Job, failure_record, success_record
+from contract.settings import load_settings
+
+
+def a_job(num_bytes: int = 5, **changes) -> Job:
+    now = time.time()
+    fields = {
+        "requests": [{"text": "x" * num_bytes}],
+        "num_bytes": num_bytes,
+        "submitted_at": now,
+        "deadline_at": now + 60,
+    }
+    return Job(**{**fields, **changes})
+
+
+def scored(task_id: str, job: Job, value: int = 1) -> Ending:
+    return Ending(task_id, success_record(task_id, {"v": value}, job.facts(), time.time()))
+
+
+def test_submitted_job_is_queued_with_its_size(job_store):
+    receipt = job_store.submit(a_job(7))
+    record = job_store.read(receipt.task_id)
+    assert record.state == "QUEUED"
+    assert record.job["num_bytes"] == 7
+    assert (receipt.depth.jobs, receipt.depth.bytes) == (1, 7)
+
+
+def test_opening_a_job_marks_it_started_and_hands_out_its_payload(job_store):
+    job = a_job(requests=[{"text": 'naïve "quoted" {"status":"SUCCESS"}'}])
+    task_id = job_store.submit(job).task_id
+    (opened,) = job_store.open_jobs([task_id])
+    assert opened.job == job
+    assert job_store.read(task_id).state == "STARTED"
+
+
+def test_first_final_state_wins(job_store):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    failure = failure_record(task_id, ScoringFailed("no"), job.facts(), time.time())
+    assert job_store.conclude([scored(task_id, job, 1)]) == ["SUCCESS"]
+    assert job_store.conclude([scored(task_id, job, 2)]) == ["SUCCESS"]
+    assert job_store.conclude([Ending(task_id, failure)]) == ["SUCCESS"]
+    assert job_store.read(task_id).result == {"v": 1}
+
+
+def test_depth_counts_each_job_once_however_often_it_is_concluded(job_store):
+    jobs = [a_job(n) for n in (3, 5, 7)]
+    ids = [job_store.submit(job).task_id for job in jobs]
+    for _ in range(3):
+        job_store.conclude([scored(ids[0], jobs[0])])
+    depth = job_store.depth()
+    assert (depth.jobs, depth.bytes) == (2, 12)
+
+
+def test_text_is_deleted_the_moment_the_job_ends(job_store):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    job_store.conclude([scored(task_id, job)])
+    assert job_store.client.get(keys.payload(task_id)) is None
+
+
+def test_cancelled_job_is_revoked_and_not_opened_any_more(job_store):
+    task_id = job_store.submit(a_job()).task_id
+    record = job_store.cancel(task_id)
+    assert record.state == "REVOKED"
+    assert record.error["code"] == "job_cancelled"
+    (opened,) = job_store.open_jobs([task_id])
+    assert opened.job is None
+    assert job_store.depth().jobs == 0
+
+
+def test_ended_job_cannot_be_cancelled(job_store):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    job_store.conclude([scored(task_id, job)])
+    with pytest.raises(JobEnded):
+        job_store.cancel(task_id)
+    assert job_store.read(task_id).state == "SUCCESS"
+
+
+def test_erased_job_is_gone_and_no_later_result_brings_it_back(job_store):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    job_store.erase(task_id)
+    job_store.erase(task_id)
+    assert job_store.conclude([scored(task_id, job)]) == [""]
+    with pytest.raises(JobGone):
+        job_store.read(task_id)
+    assert job_store.depth().jobs == 0
+
+
+@pytest.mark.parametrize("task_id", ["", "x", "a" * 32, "ä" * 32, "A" * 32, "2" * 31 + "="])
+def test_id_that_was_never_given_out_is_not_found(job_store, task_id):
+    with pytest.raises(JobNotFound):
+        job_store.read(task_id)
+    with pytest.raises(JobNotFound):
+        job_store.erase(task_id)
+
+
+def test_queue_refuses_what_exceeds_its_bytes_or_its_jobs(redis_server):
+    settings = load_settings(
+        {
+            "EVASCORE_REDIS_URL": redis_server.url,
+            "EVASCORE_MAX_QUEUED_JOBS": "2",
+            "EVASCORE_MAX_TEXT_BYTES": "10",
+            "EVASCORE_MAX_JOB_BYTES": "10",
+            "EVASCORE_MAX_QUEUED_BYTES": "10",
+        }
+    )
+    with connect(settings) as client:
+        store = JobStore(client, settings)
+        store.submit(a_job(4))
+        with pytest.raises(QueueFull):
+            store.submit(a_job(7))
+        store.submit(a_job(6))
+        with pytest.raises(QueueFull):
+            store.submit(a_job(0))
+        assert client.llen(keys.QUEUE) == 2
+
+
+def test_same_idempotency_key_and_request_give_the_same_task(job_store):
+    promise = Idempotency("key", "request")
+    first = job_store.submit(a_job(), promise)
+    second = job_store.submit(a_job(), promise)
+    assert (second.task_id, second.is_replay) == (first.task_id, True)
+    assert job_store.depth().jobs == 1
+    with pytest.raises(KeyReused):
+        job_store.submit(a_job(), Idempotency("key", "another request"))
+
+
+def test_celery_reads_our_records(job_store, settings):
+    app = create_celery(settings)
+    job = a_job()
+    scored_id, failed_id, queued_id = (job_store.submit(job).task_id for _ in range(3))
+    job_store.conclude([scored(scored_id, job)])
+    failure = failure_record(failed_id, ScoringFailed("too odd"), job.facts(), time.time())
+    job_store.conclude([Ending(failed_id, failure, "jobs_failed")])
+    assert AsyncResult(queued_id, app=app).state == "QUEUED"
+    assert AsyncResult(scored_id, app=app).get(timeout=5) == {"v": 1}
+    with pytest.raises(ScoringFailed, match="too odd"):
+        AsyncResult(failed_id, app=app).get(timeout=5)
+    app.close()
+
+
+def test_redis_that_is_away_is_a_service_error(redis_server, job_store):
+    task_id = job_store.submit(a_job()).task_id
+    redis_server.kill()
+    for call in (lambda: job_store.submit(a_job()), lambda: job_store.read(task_id)):
+        with pytest.raises(BrokerUnavailable) as raised:
+            call()
+        assert isinstance(raised.value, ServiceError)
+    redis_server.start()
+    assert job_store.read(task_id).state == "QUEUED"
