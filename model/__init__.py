@@ -1,0 +1,38 @@
+"""EvaByte: bytes in, scores out. Knows no queue and no HTTP.
+
+Importing this package registers EvaByte with transformers' Auto classes, so that
+`AutoModelForCausalLM.from_pretrained` loads it without remote code.
+"""
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from model.configuration import EvaByteConfig
+from model.errors import (
+    CheckpointInvalid,
+    DeviceUnavailable,
+    ModelError,
+    OutOfMemory,
+    RequestInvalid,
+    ScoringFailed,
+)
+from model.evabyte import EvaByteForCausalLM
+from model.request import OUTPUTS, ScoreRequest
+from model.scorer import ModelInfo, Scorer
+
+AutoConfig.register(EvaByteConfig.model_type, EvaByteConfig)
+AutoModelForCausalLM.register(EvaByteConfig, EvaByteForCausalLM)
+
+__all__ = [
+    "OUTPUTS",
+    "CheckpointInvalid",
+    "DeviceUnavailable",
+    "EvaByteConfig",
+    "EvaByteForCausalLM",
+    "ModelError",
+    "ModelInfo",
+    "OutOfMemory",
+    "RequestInvalid",
+    "ScoreRequest",
+    "Scorer",
+    "ScoringFailed",
+]

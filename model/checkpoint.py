@@ -1,0 +1,202 @@
+"""Loads EvaByte checkpoints in the published layout, and says in one line why one cannot be."""
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers.utils import logging as transformers_logging
+
+from model.configuration import EvaByteConfig
+from model.errors import CheckpointInvalid
+from model.evabyte import EvaByteForCausalLM
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+FLOAT_TYPES = {"F32", "F16", "BF16"}
+# Keys that decide the result without showing in any shape: a guess would give wrong scores.
+REQUIRED_KEYS = (
+    ("window_size",),
+    ("chunk_size",),
+    ("rms_norm_eps",),
+    ("norm_add_unit_offset",),
+    ("rope_theta", "rope_parameters"),
+    ("max_position_embeddings",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files were found complete and of EvaByte's shape."""
+
+    folder: Path
+    config: EvaByteConfig
+    weight_files: tuple[Path, ...]
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Return the checkpoint in the folder `name`, or of that name (`owner/name`) on the Hub.
+
+    Reads the configuration and the headers of the weights, not the weights.
+
+    Raises:
+        CheckpointInvalid: with one line that names the file or tensor at fault and the remedy.
+    """
+    folder = Path(name) if Path(name).is_dir() else _download(name)
+    config = _read_config(folder / CONFIG_FILE)
+    weight_files = _weight_files(folder)
+    _check_tensors(weight_files, config)
+    return Checkpoint(folder, config, weight_files)
+
+
+def load_model(
+    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
+) -> EvaByteForCausalLM:
+    """Return the model of `checkpoint` on `device`, ready to score."""
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        model = EvaByteForCausalLM.from_pretrained(
+            checkpoint.folder,
+            config=checkpoint.config,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    finally:
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()
+    return model.eval()
+
+
+def revision_of(weight_files: tuple[Path, ...]) -> str:
+    """Return 16 hexadecimal digits that stand for the weights: of their files' SHA-256."""
+    digests = []
+    for path in weight_files:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    whole = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+    return whole[:16]
+
+
+def _download(name: str) -> Path:
+    if not HUB_NAME.fullmatch(name):
+        raise CheckpointInvalid(
+            f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
+        )
+    try:
+        folder = snapshot_download(name, allow_patterns=[CONFIG_FILE, INDEX_FILE, "*.safetensors"])
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointInvalid(
+            f"checkpoint {name}: no such folder, and the Hub does not give it ({reason}); "
+            "name a local folder, or check the name and the connection"
+        ) from error
+    return Path(folder)
+
+
+def _read_config(path: Path) -> EvaByteConfig:
+    fields = _read_json(path)
+    if fields.get("model_type") != EvaByteConfig.model_type:
+        raise CheckpointInvalid(
+            f"{path}: model_type is {fields.get('model_type')!r}, not 'evabyte'; "
+            "only EvaByte checkpoints can be scored with"
+        )
+    for names in REQUIRED_KEYS:
+        if all(fields.get(name) is None for name in names):
+            raise CheckpointInvalid(
+                f"{path}: {' or '.join(names)} is missing; copy the checkpoint's own {CONFIG_FILE}"
+            )
+    try:
+        return EvaByteConfig.from_dict(fields)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise CheckpointInvalid(f"{path}: {reason}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointInvalid(
+            f"{path}: not found; name the folder that holds {CONFIG_FILE} and the weights"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointInvalid(f"{path}: not readable as JSON; copy it again") from error
+    if not isinstance(fields, dict):
+        raise CheckpointInvalid(f"{path}: holds no JSON object; copy it again")
+    return fields
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the weights: one, or those that the index names."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return (folder / WEIGHTS_FILE,)
+    if not (folder / INDEX_FILE).is_file():
+        raise CheckpointInvalid(
+            f"{folder}: neither {WEIGHTS_FILE} nor {INDEX_FILE}; weights in other formats "
+            "are not read, convert them to safetensors"
+        )
+    weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointInvalid(f"{folder / INDEX_FILE}: has no weight_map; copy it again")
+    paths = tuple(folder / str(name) for name in sorted(set(weight_map.values())))
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointInvalid(f"{path}: not found, but {INDEX_FILE} names it; copy it too")
+    return paths
+
+
+def _check_tensors(weight_files: tuple[Path, ...], config: EvaByteConfig) -> None:
+    """Compare names, shapes and types of all tensors with what the configuration asks for."""
+    with torch.device("meta"):
+        wanted = {
+            name: tuple(tensor.shape)
+            for name, tensor in EvaByteForCausalLM(config).state_dict().items()
+        }
+    found: set[str] = set()
+    for path in weight_files:
+        for name, (shape, dtype) in _read_header(path).items():
+            if name not in wanted:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} is not part of EvaByte as {CONFIG_FILE} describes it"
+                )
+            if shape != wanted[name]:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} has shape {shape}, but {CONFIG_FILE} asks for "
+                    f"{wanted[name]}; both must come from the same checkpoint"
+                )
+            if dtype not in FLOAT_TYPES:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} is stored as {dtype}; known are {sorted(FLOAT_TYPES)}"
+                )
+            found.add(name)
+    missing = sorted(wanted.keys() - found)
+    if missing:
+        raise CheckpointInvalid(
+            f"{weight_files[0].parent}: tensor {missing[0]} is missing ({len(missing)} of "
+            f"{len(wanted)} are); copy all files of the checkpoint"
+        )
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each tensor in the safetensors file `path`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointInvalid(
+            f"{path}: truncated or no safetensors file ({error}); copy it again"
+        ) from error

@@ -1,0 +1,40 @@
+"""What can go wrong in `model`, for the caller to act on.
+
+ModelError
+├── CheckpointInvalid   the checkpoint cannot be loaded: mend it or name another one
+├── DeviceUnavailable   there is no such device: use another one
+├── RequestInvalid      one request is malformed: its sender mends it
+├── OutOfMemory         the pass did not fit: retry with fewer bytes
+└── ScoringFailed       the model's answer is not a number: leave the text out
+"""
+
+
+class ModelError(Exception):
+    """Base of every error that `model` raises on purpose."""
+
+
+class CheckpointInvalid(ModelError):
+    """A checkpoint is absent, incomplete, damaged or of another architecture."""
+
+
+class DeviceUnavailable(ModelError):
+    """The device asked for is not on this machine."""
+
+
+class RequestInvalid(ModelError):
+    """A request for scores is malformed; its message never holds the text."""
+
+    def __init__(self, code: str, message: str, pointer: str = "") -> None:
+        """`code` is stable snake_case; `pointer` is an RFC 6901 pointer to the field at fault."""
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.pointer = pointer
+
+
+class OutOfMemory(ModelError):
+    """A pass needed more memory than the device has."""
+
+
+class ScoringFailed(ModelError):
+    """The model gave a score that is not finite."""

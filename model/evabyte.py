@@ -1,0 +1,202 @@
+"""EvaByte (OpenEvaByte/evabyte at 432331ad) over packed sequences, as a transformers model.
+
+Modules carry the names of the published checkpoint. Sequences lie end to end in one row of `T`
+tokens; only attention knows where one ends.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutput
+
+from model.configuration import EvaByteConfig
+from model.ops.chunk_summaries import chunk_summaries
+from model.ops.eva_attention import AttentionPlan, eva_attention, plan_attention
+from model.ops.rms_norm import rms_norm
+from model.ops.rotary import rotary_tables, rotate
+from model.ops.swiglu import swiglu
+from model.packing import PackedLayout, lay_out
+
+Rotary = tuple[Tensor, Tensor]
+
+
+class EvaByteRMSNorm(nn.Module):
+    """RMS normalisation with the model's offset and epsilon."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.add_unit_offset = config.norm_add_unit_offset
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise `x` [T, channels]."""
+        return rms_norm(x, self.weight, eps=self.eps, add_unit_offset=self.add_unit_offset)
+
+
+class EvaByteAttention(nn.Module):
+    """Attention over the own window and the summaries of earlier windows."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.chunk_size = config.chunk_size
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        shape = (1, self.num_heads, 1, 1, self.head_dim)  # as published
+        self.adaptive_phi = nn.Parameter(torch.empty(shape))
+        self.adaptive_mu_k = nn.Parameter(torch.empty(shape))
+
+    def forward(
+        self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
+    ) -> Tensor:
+        """Attend; x: [T, channels], rotary: two of [T, D / 2], chunk_starts: [C]."""
+        by_head = (len(x), self.num_heads, self.head_dim)
+        q = rotate(self.q_proj(x).view(by_head), *rotary)
+        k = rotate(self.k_proj(x).view(by_head), *rotary)
+        v = self.v_proj(x).view(by_head)
+        key_summaries, value_summaries = chunk_summaries(
+            k,
+            v,
+            chunk_starts,
+            chunk_size=self.chunk_size,
+            mu=self.adaptive_mu_k.view(self.num_heads, self.head_dim),
+            phi=self.adaptive_phi.view(self.num_heads, self.head_dim),
+        )
+        attended = eva_attention(q, k, v, key_summaries, value_summaries, plan)
+        return self.o_proj(attended.view(x.shape))
+
+
+class EvaByteMLP(nn.Module):
+    """The gated feed-forward layer."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform `x` [T, channels]."""
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+
+
+class EvaByteDecoderLayer(nn.Module):
+    """One layer: attention and feed-forward, each normalised before and added after."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.input_layernorm = EvaByteRMSNorm(config)
+        self.self_attn = EvaByteAttention(config)
+        self.post_attention_layernorm = EvaByteRMSNorm(config)
+        self.mlp = EvaByteMLP(config)
+
+    def forward(
+        self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
+    ) -> Tensor:
+        """Transform `x` [T, channels]; the other arguments as in `EvaByteAttention`."""
+        x = x + self.self_attn(self.input_layernorm(x), rotary, chunk_starts, plan)
+        return x + self.mlp(self.post_attention_layernorm(x))
+
+
+class EvaByteModel(nn.Module):
+    """The layers between the ids and the prediction heads."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        layers = [EvaByteDecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.norm = EvaByteRMSNorm(config)
+
+    def forward(self, input_ids: Tensor, layout: PackedLayout) -> Tensor:
+        """Return the normalised last hidden states, [T, channels], of `input_ids` [T] int64."""
+        config, device = self.config, input_ids.device
+        positions = torch.from_numpy(layout.positions).to(device)
+        rotary = rotary_tables(positions, head_dim=config.head_dim, theta=config.rope_theta)
+        chunk_starts = torch.from_numpy(layout.chunk_starts).to(device)
+        plan = plan_attention(layout, num_heads=config.num_attention_heads, device=device)
+        x = self.embed_tokens(input_ids)
+        for layer in self.layers:
+            x = layer(x, rotary, chunk_starts, plan)
+        return self.norm(x)
+
+
+class EvaBytePreTrainedModel(PreTrainedModel):
+    """What transformers asks of every EvaByte model: configuration, prefix, initial weights."""
+
+    config_class = EvaByteConfig
+    base_model_prefix = "model"
+    _no_split_modules = ("EvaByteDecoderLayer",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, EvaByteRMSNorm):
+            init.constant_(module.weight, 0.0 if module.add_unit_offset else 1.0)
+        elif isinstance(module, EvaByteAttention):
+            init.normal_(module.adaptive_phi, std=module.head_dim**-0.5)
+            init.normal_(module.adaptive_mu_k, std=module.head_dim**-0.5)
+        else:
+            super()._init_weights(module)
+
+
+class EvaByteForCausalLM(EvaBytePreTrainedModel):
+    """EvaByte with its prediction heads; head 0 predicts the next id, head h the one h later."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__(config)
+        self.model = EvaByteModel(config)
+        num_rows = config.vocab_size * config.num_pred_heads
+        self.lm_head = nn.Linear(config.hidden_size, num_rows, bias=False)
+        self.post_init()
+
+    @property
+    def next_id_weight(self) -> Tensor:
+        """The weight of head 0, [V, channels]: the first rows of `lm_head`."""
+        return self.lm_head.weight[: self.config.vocab_size]
+
+    def lay_out(self, lengths: list[int]) -> PackedLayout:
+        """Cut sequences of `lengths` tokens into this model's windows and chunks."""
+        config = self.config
+        return lay_out(lengths, window_size=config.window_size, chunk_size=config.chunk_size)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        return_all_pred_logits: bool = False,
+        use_cache: bool = False,
+        return_dict: bool = True,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Return the logits of every position of `input_ids` [B, T] int64.
+
+        `.logits` is [B, T, 320] of head 0, or [B, T, heads, 320] with `return_all_pred_logits`;
+        float32 where the configuration says `fp32_logits`. Rows may be padded on the right: a
+        position sees none that follows, so that `attention_mask` [B, T] changes nothing.
+
+        Raises:
+            ValueError: the mask hides a position before a visible one, or a cache is asked for.
+        """
+        if use_cache:
+            raise ValueError("use_cache is not supported: there is no generation here")
+        if attention_mask is not None and (attention_mask.diff(dim=1) > 0).any():
+            raise ValueError("only padding on the right is supported: windows count from slot 0")
+        num_rows, num_tokens = input_ids.shape
+        hidden = self.model(input_ids.reshape(-1), self.lay_out([num_tokens] * num_rows))
+        if return_all_pred_logits:
+            shape: tuple[int, ...] = (num_rows, num_tokens, -1, self.config.vocab_size)
+            logits = self.lm_head(hidden)
+        else:
+            shape = (num_rows, num_tokens, self.config.vocab_size)
+            logits = F.linear(hidden, self.next_id_weight)
+        if self.config.fp32_logits:
+            logits = logits.float()
+        output = CausalLMOutput(logits=logits.view(shape))
+        return output if return_dict else output.to_tuple()

@@ -1,0 +1,9 @@
+"""The gate of the feed-forward layer (Shazeer 2020, arXiv:2002.05202, equation 6)."""
+
+import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
+from torch import Tensor
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Return silu(gate) * up, elementwise; both [..., channels]."""
+    return F.silu(gate) * up

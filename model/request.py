@@ -1,0 +1,173 @@
+"""What is asked of one text."""
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from model.errors import RequestInvalid
+from model.vocabulary import VOCABULARY_SIZE
+
+# "summary" is always given.
+OUTPUTS = ("summary", "bytes", "top_k", "curvature")
+TEXT_FIELDS = ("text", "context", "continuation", "continuations")
+FIELDS = frozenset(
+    (*TEXT_FIELDS, *(f"{name}_b64" for name in TEXT_FIELDS), "outputs", "top_k", "custom_id")
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreRequest:
+    """One text to score, or continuations to score each given the same context."""
+
+    text: bytes = b""
+    context: bytes = b""
+    continuations: tuple[bytes, ...] = ()
+    outputs: frozenset[str] = frozenset()
+    top_k: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that the model reads: a context counts once per continuation."""
+        num_continuation_bytes = sum(map(len, self.continuations))
+        return len(self.text) + num_continuation_bytes + len(self.context) * len(self.continuations)
+
+    @property
+    def sequences(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The pairs (given, scored) that the model reads."""
+        if self.continuations:
+            return tuple((self.context, continuation) for continuation in self.continuations)
+        return ((b"", self.text),)
+
+    @classmethod
+    def from_json(
+        cls, fields: Mapping[str, Any], *, max_text_bytes: int | None = None
+    ) -> "ScoreRequest":
+        """Return the request that `fields` describe; each text may come as `<name>_b64`.
+
+        `max_text_bytes` limits each text, and each continuation together with its context.
+
+        Raises:
+            RequestInvalid: a field is unknown, missing, of the wrong type or beyond its limit.
+        """
+        if not isinstance(fields, Mapping):
+            raise RequestInvalid("invalid_field", "a request is a JSON object")
+        for name in fields:
+            if name not in FIELDS:
+                raise _unknown_field(name)
+        outputs, top_k = _outputs(fields)
+        request = cls(**_texts(fields), outputs=outputs, top_k=top_k)
+        if max_text_bytes is not None:
+            request.check_size(max_text_bytes)
+        return request
+
+    def check_size(self, max_text_bytes: int) -> None:
+        """Refuse a text, or context and continuation together, beyond `max_text_bytes`.
+
+        Raises:
+            RequestInvalid: with code `text_too_large`.
+        """
+        num_bytes = max(len(given) + len(scored) for given, scored in self.sequences)
+        if num_bytes > max_text_bytes:
+            what = "context and continuation have" if self.continuations else "the text has"
+            raise RequestInvalid(
+                "text_too_large",
+                f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}, split the text",
+                "/continuations" if self.continuations else "/text",
+            )
+
+
+def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The texts among `fields`, under the names that `ScoreRequest` has for them."""
+    text, context = _text(fields, "text"), _text(fields, "context")
+    one, many = _text(fields, "continuation"), _text_list(fields, "continuations")
+    num_given = sum(value is not None for value in (text, one, many))
+    if num_given == 0:
+        raise RequestInvalid("missing_text", "give text, or continuations and their context")
+    if num_given > 1 or (text is not None and context is not None):
+        raise RequestInvalid("conflicting_fields", "give either text or context and continuations")
+    if text is not None:
+        return {"text": _not_empty(text, "/text")}
+    if one is not None:
+        return {"context": context or b"", "continuations": (_not_empty(one, "/continuation"),)}
+    for number, continuation in enumerate(many or ()):
+        _not_empty(continuation, f"/continuations/{number}")
+    return {"context": context or b"", "continuations": many}
+
+
+def _text(fields: Mapping[str, Any], name: str) -> bytes | None:
+    """The bytes of the text `name`, given as Unicode or as base64; None where it is not given."""
+    value, is_base64 = _plain_or_base64(fields, name)
+    pointer = f"/{name}_b64" if is_base64 else f"/{name}"
+    return None if value is None else _decode(value, pointer, is_base64=is_base64)
+
+
+def _text_list(fields: Mapping[str, Any], name: str) -> tuple[bytes, ...] | None:
+    """The bytes of each text of the list `name`; None where it is not given."""
+    values, is_base64 = _plain_or_base64(fields, name)
+    if values is None:
+        return None
+    pointer = f"/{name}_b64" if is_base64 else f"/{name}"
+    if not isinstance(values, list) or not values:
+        raise RequestInvalid("invalid_field", f"{pointer[1:]} is a list of at least one", pointer)
+    return tuple(
+        _decode(value, f"{pointer}/{number}", is_base64=is_base64)
+        for number, value in enumerate(values)
+    )
+
+
+def _plain_or_base64(fields: Mapping[str, Any], name: str) -> tuple[Any, bool]:
+    """The value of `name` or of `<name>_b64`, and whether it was the latter."""
+    plain, encoded = fields.get(name), fields.get(f"{name}_b64")
+    if plain is not None and encoded is not None:
+        raise RequestInvalid("conflicting_fields", f"give either {name} or {name}_b64")
+    return (plain, False) if encoded is None else (encoded, True)
+
+
+def _decode(value: Any, pointer: str, *, is_base64: bool) -> bytes:
+    if not isinstance(value, str):
+        raise RequestInvalid("invalid_field", f"{pointer[1:]} is not a string", pointer)
+    try:
+        return base64.b64decode(value, validate=True) if is_base64 else value.encode()
+    except UnicodeEncodeError:
+        message = f"{pointer[1:]} holds a lone surrogate; send the bytes as base64 instead"
+        raise RequestInvalid("invalid_unicode", message, pointer) from None
+    except ValueError:
+        message = f"{pointer[1:]} is not standard base64"
+        raise RequestInvalid("invalid_base64", message, pointer) from None
+
+
+def _not_empty(text: bytes, pointer: str) -> bytes:
+    if not text:
+        raise RequestInvalid("empty_text", f"{pointer[1:]} is empty; give at least 1 byte", pointer)
+    return text
+
+
+def _outputs(fields: Mapping[str, Any]) -> tuple[frozenset[str], int]:
+    """The outputs asked for and the number of likeliest ids per byte."""
+    names = fields.get("outputs")
+    names = [] if names is None else names
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise RequestInvalid("invalid_field", "outputs is not a list of names", "/outputs")
+    for number, name in enumerate(names):
+        if name not in OUTPUTS:
+            message = f"an output is unknown; known are {', '.join(OUTPUTS)}"
+            raise RequestInvalid("unknown_output", message, f"/outputs/{number}")
+    top_k = fields.get("top_k")
+    if "top_k" not in names:
+        if top_k is not None:
+            message = 'top_k is given but "top_k" is not among the outputs'
+            raise RequestInvalid("invalid_field", message, "/top_k")
+        return frozenset(names), 0
+    if type(top_k) is not int or not 1 <= top_k <= VOCABULARY_SIZE:
+        message = f"top_k is not an integer from 1 to {VOCABULARY_SIZE}"
+        raise RequestInvalid("invalid_field", message, "/top_k")
+    return frozenset(names), top_k
+
+
+def _unknown_field(name: Any) -> RequestInvalid:
+    """Points at the field only where its name can be no text of the sender's."""
+    is_plain = isinstance(name, str) and re.fullmatch(r"[a-z0-9_]{1,32}", name)
+    message = f"a field is unknown; known are {', '.join(sorted(FIELDS))}"
+    return RequestInvalid("unknown_field", message, f"/{name}" if is_plain else "")
