@@ -1,0 +1,65 @@
+# What a person does with evascore; every target sets up .venv first, and only when it must.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+RUNTIME := requirements.txt requirements-web.txt constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help venv run test lint format storm bench constraints clean
+
+help:
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+
+run: $(VENV)/runtime ## start everything on this machine; Ctrl-C ends it
+	@exec $(BIN)/python -m deploy.run
+
+venv: $(VENV)/runtime ## set up .venv, nothing else
+
+test: $(VENV)/development ## run all tests
+	@exec $(BIN)/python -m pytest
+
+lint: $(VENV)/development ## check format, rules, types and the direction of imports
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: $(VENV)/development ## rewrite the code in its format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+storm: $(VENV)/development ## 2,000 texts while worker and Redis are killed again and again
+	@exec $(BIN)/python -m tests.faults.storm
+
+bench: $(VENV)/development ## measure latency, throughput and the worker's own cost
+	$(BIN)/python -m bench.latency
+	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.worker_overhead
+
+constraints: $(VENV)/development ## pin every package that came with the required ones
+	@$(PIP) freeze | grep -vE '^(torch|nvidia-|cuda-)' \
+	| grep -vxF -f requirements.txt -f requirements-web.txt -f requirements-dev.txt > constraints.new
+	@sed -n '/^#/p' constraints.txt > constraints.head
+	@cat constraints.head constraints.new > constraints.txt
+	@rm constraints.head constraints.new
+
+clean: ## remove .venv and caches; the data folder stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+# The stamps are newer than the requirements that they were installed from.
+$(VENV)/runtime: $(RUNTIME) | $(BIN)/python
+	@echo "Installing what evascore needs into $(VENV) (once; some minutes on a slow line)."
+	@$(PIP) install --quiet -r requirements.txt
+	@touch $@
+
+$(VENV)/development: requirements-dev.txt $(RUNTIME) | $(BIN)/python
+	@echo "Installing what evascore and its tests need into $(VENV) (once)."
+	@$(PIP) install --quiet -r requirements-dev.txt
+	@touch $(VENV)/runtime $@
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "evascore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV)

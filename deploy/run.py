@@ -1,0 +1,184 @@
+"""`make run`: Redis, web server and worker on this machine, in the foreground, until Ctrl-C."""
+
+import asyncio
+import fcntl
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+from contract.logs import configure_logging
+from contract.settings import Settings, SettingsInvalid, load_settings
+from deploy.embedded_redis import server_command
+from deploy.supervisor import Program, ProgramFailed, Supervisor
+
+# What a process needs to end besides the work that it drains.
+EXIT_S = 10.0
+POLL_S = 0.05
+EXAMPLE = '{"text": "The quick brown fox jumps over the lazy dog."}'
+
+
+class CannotStart(Exception):
+    """The machine is not as it must be; the message is one line that says what to do."""
+
+
+def main() -> int:
+    """Run everything in the foreground.
+
+    Returns:
+        The exit code: 0 after Ctrl-C or SIGTERM, 130 after a second Ctrl-C, 1 when something could
+        not start, 2 for a bad setting, 78 when the worker refuses its checkpoint.
+    """
+    try:
+        settings = load_settings()
+        configure_logging(settings.log_level, "supervisor")
+        _check_port_is_free(settings)
+        has_own_redis = settings.redis_url is None
+        with _held(settings.data_dir) if has_own_redis else nullcontext():
+            return asyncio.run(_run(settings, has_own_redis))
+    except SettingsInvalid as error:
+        return _refuse(error, 2)
+    except CannotStart as error:
+        return _refuse(error, 1)
+    except ProgramFailed as error:
+        return _refuse(error, os.EX_CONFIG if error.exit_code == os.EX_CONFIG else 1)
+
+
+def _refuse(error: Exception, exit_code: int) -> int:
+    print(f"evascore: {error}", file=sys.stderr)
+    return exit_code
+
+
+async def _run(settings: Settings, has_own_redis: bool) -> int:
+    supervisor = Supervisor()
+    supervisor.handle_signals()
+    starting = asyncio.create_task(_start(supervisor, settings, has_own_redis))
+    try:
+        await supervisor.ended
+        print("evascore stops: the batch in hand is finished, what waits is kept.", flush=True)
+    finally:
+        starting.cancel()
+        await supervisor.stop()
+    return 130 if supervisor.is_hurried.is_set() else 0
+
+
+async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool) -> None:
+    """Start all programs, those that others need first, and say when they are ready."""
+    environment = {}
+    if has_own_redis:
+        port = _free_port()
+        environment["EVASCORE_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
+        supervisor.start(_redis(settings, port))
+        await _until_open(port)
+    supervisor.start(_web(environment))
+    supervisor.start(_worker(settings, environment))
+    await _until_ready(settings)
+    supervisor.has_been_ready = True
+    print(_ready_line(settings), flush=True)
+
+
+def _redis(settings: Settings, port: int) -> Program:
+    command = server_command(port=port, data_dir=settings.data_dir)
+    return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)
+
+
+def _web(environment: dict[str, str]) -> Program:
+    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app.wsgi:app"]
+    return Program("web server", command, EXIT_S, environment)
+
+
+def _worker(settings: Settings, environment: dict[str, str]) -> Program:
+    command = [
+        *(sys.executable, "-m", "celery", "-A", "worker.main", "worker"),
+        # Solo: the model lives in this one process, and a forked one could not use CUDA.
+        *("-P", "solo", "-c", "1", "-n", f"{settings.worker_name}@%h"),
+        # Talk between workers would be read from the connection that fetches the jobs.
+        *("--without-gossip", "--without-mingle"),
+    ]
+    # OpenMP threads that spin between two operators would take the cores from the web server.
+    environment = {**environment, "OMP_WAIT_POLICY": "passive"}
+    return Program("worker", command, settings.drain_s + EXIT_S, environment)
+
+
+def _ready_line(settings: Settings) -> str:
+    host, port = _local_address(settings)
+    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    headers = "-H 'Content-Type: application/json' -H 'Prefer: wait=10'"
+    return f"""evascore is ready at {url} - try: curl {url}/score {headers} -d '{EXAMPLE}'"""
+
+
+def _local_address(settings: Settings) -> tuple[str, int]:
+    """Where this machine itself reaches the web server."""
+    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
+    return wildcards.get(settings.host, settings.host), settings.port
+
+
+def _check_port_is_free(settings: Settings) -> None:
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as listener:
+        # As the web server does, or the connections of an earlier run would count as in use.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind((settings.host, settings.port))
+        except OSError as error:
+            raise CannotStart(
+                f"port {settings.port} of {settings.host} cannot be used ({error.strerror}); "
+                "stop what listens there or choose another with EVASCORE_PORT"
+            ) from None
+
+
+@contextmanager
+def _held(data_dir: Path) -> Iterator[None]:
+    """Make the data folder, private to this user, and keep other runs out of it."""
+    try:
+        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = (data_dir / "lock").open("w")
+    except OSError as error:
+        raise CannotStart(
+            f"the data folder {data_dir} cannot be written ({error.strerror}); "
+            "choose another with EVASCORE_DATA_DIR"
+        ) from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise CannotStart(
+                f"the data folder {data_dir} is in use by another run; "
+                "stop that run or choose another folder with EVASCORE_DATA_DIR"
+            ) from None
+        yield
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+async def _until_open(port: int) -> None:
+    while not await _ask("127.0.0.1", port, b"PING\r\n"):
+        await asyncio.sleep(POLL_S)
+
+
+async def _until_ready(settings: Settings) -> None:
+    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+    while b" 200 " not in await _ask(*_local_address(settings), request):
+        await asyncio.sleep(POLL_S)
+
+
+async def _ask(host: str, port: int, request: bytes) -> bytes:
+    """The first line that the server at this address answers; empty when there is none."""
+    try:
+        reader, writer = await asyncio.open_connection(host, port)
+        writer.write(request)
+        answer = await reader.readline()
+        writer.close()
+        return answer
+    except OSError:
+        return b""
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,186 @@
+"""Keeps programs running side by side in the foreground; knows nothing of what they do.
+
+A program that dies is started again at once, after repeated deaths with a growing pause. Each
+leads a session of its own, so that Ctrl-C in the terminal reaches this process alone and the end
+has an order: the program started last is stopped first.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from contract.logs import get_logger
+
+# A program that ran this long was healthy: its next death counts as its first.
+HEALTHY_S = 10.0
+FIRST_PAUSE_S = 0.25
+MAX_PAUSE_S = 5.0
+# A second SIGINT this soon is the same key press, sent by the terminal and by a parent.
+SAME_KEY_PRESS_S = 0.5
+PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """What to run, and how long it may take to end."""
+
+    name: str
+    command: Sequence[str]
+    stop_s: float
+    """Seconds from SIGTERM to SIGKILL."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables besides those of this process."""
+    is_killed_when_hurried: bool = True
+    """Whether a second Ctrl-C ends it by SIGKILL at once."""
+
+
+class ProgramFailed(Exception):
+    """A program ended in a way that starting it again cannot mend."""
+
+    def __init__(self, program: Program, exit_code: int) -> None:
+        super().__init__(f"the {program.name} ended with exit code {exit_code}")
+        self.exit_code = exit_code
+
+
+class Supervisor:
+    """Programs that run until `stop`; lives in one asyncio event loop."""
+
+    def __init__(self) -> None:
+        self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        """Done when all shall stop: by a signal, or with ProgramFailed."""
+        self.is_hurried = asyncio.Event()
+        """Set by a second Ctrl-C."""
+        self.has_been_ready = False
+        """The caller sets it when all programs work; one that exits earlier is not tried again."""
+        self._keepers: list[tuple[_Keeper, asyncio.Task[None]]] = []
+
+    def handle_signals(self) -> None:
+        """Stop on SIGTERM, SIGHUP and Ctrl-C; hurry on the second Ctrl-C."""
+        loop = asyncio.get_running_loop()
+        interrupted_at: list[float] = []
+
+        def interrupt() -> None:
+            if interrupted_at and loop.time() - interrupted_at[0] > SAME_KEY_PRESS_S:
+                self.is_hurried.set()
+            interrupted_at.append(loop.time())
+            self._end(None)
+
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            loop.add_signal_handler(number, self._end, None)
+
+    def start(self, program: Program) -> None:
+        """Start `program` and keep it running."""
+        keeper = _Keeper(program, self)
+        self._keepers.append((keeper, asyncio.create_task(keeper.run())))
+
+    async def stop(self) -> None:
+        """End all programs, the one started last first."""
+        for keeper, task in reversed(self._keepers):
+            await keeper.stop()
+            await task
+
+    def is_hopeless(self, exit_code: int) -> bool:
+        """Whether a program that ended with `exit_code` will do so again and again."""
+        # Negative: killed by a signal, which says nothing about the next try.
+        return exit_code == os.EX_CONFIG or (exit_code >= 0 and not self.has_been_ready)
+
+    def fail(self, program: Program, exit_code: int) -> None:
+        """Have all programs stopped because of this one."""
+        self._end(ProgramFailed(program, exit_code))
+
+    def _end(self, failure: ProgramFailed | None) -> None:
+        if self.ended.done():
+            return
+        if failure is None:
+            self.ended.set_result(None)
+        else:
+            self.ended.set_exception(failure)
+
+
+class _Keeper:
+    """Runs one program again and again."""
+
+    def __init__(self, program: Program, supervisor: Supervisor) -> None:
+        self._program = program
+        self._supervisor = supervisor
+        self._process: asyncio.subprocess.Process | None = None
+        self._stopping = asyncio.Event()
+
+    async def run(self) -> None:
+        """Return when stopped or when there is no hope left."""
+        loop = asyncio.get_running_loop()
+        pause_s = 0.0
+        while not self._stopping.is_set():
+            started = loop.time()
+            exit_code = await self._run_once()
+            if self._stopping.is_set():
+                return
+            if self._supervisor.is_hopeless(exit_code):
+                self._supervisor.fail(self._program, exit_code)
+                return
+            lived_s = loop.time() - started
+            pause_s = min(pause_s * 2 or FIRST_PAUSE_S, MAX_PAUSE_S) if lived_s < HEALTHY_S else 0.0
+            log.warning(
+                "program_restarted",
+                program=self._program.name,
+                exit_code=exit_code,
+                lived_s=round(lived_s, 1),
+                pause_s=pause_s,
+            )
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    async def stop(self) -> None:
+        """End the program: SIGTERM, then SIGKILL after `stop_s` or when the user hurries."""
+        self._stopping.set()
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            process.terminate()
+        waits = {asyncio.create_task(process.wait())}
+        if self._program.is_killed_when_hurried:
+            waits.add(asyncio.create_task(self._supervisor.is_hurried.wait()))
+        _, pending = await asyncio.wait(
+            waits, timeout=self._program.stop_s, return_when=asyncio.FIRST_COMPLETED
+        )
+        for wait in pending:
+            wait.cancel()
+        if process.returncode is None:
+            log.warning("program_killed", program=self._program.name)
+            _kill_group(process.pid)
+            await process.wait()
+
+    async def _run_once(self) -> int:
+        self._process = await asyncio.create_subprocess_exec(
+            *self._program.command,
+            env={**os.environ, **self._program.environment},
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+        exit_code = await self._process.wait()
+        # A child that it left behind may hold its port.
+        _kill_group(self._process.pid)
+        return exit_code
+
+
+def _kill_group(leader: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+_prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
+
+
+def _die_with_parent() -> None:
+    """Have the kernel kill this child when the supervisor dies, even by SIGKILL (Linux only)."""
+    if _prctl is not None:
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

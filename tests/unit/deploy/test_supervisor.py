@@ -1,0 +1,161 @@
+"""The supervisor over real processes: what dies is started again, what ends has an order."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from deploy.supervisor import Program, ProgramFailed, Supervisor
+
+# Writes its process ID, then runs until SIGTERM, which it notes.
+RECORDER = """
+import os, pathlib, signal, sys, time
+name, log = sys.argv[1], pathlib.Path(sys.argv[2])
+def note(word):
+    with log.open("a") as file:
+        file.write(f"{name} {word} {os.getpid()}\\n")
+def end(*_):
+    note("ended")
+    sys.exit(0)
+signal.signal(signal.SIGTERM, end)
+note("started")
+time.sleep(60)
+"""
+STUBBORN = RECORDER.replace("sys.exit(0)", "pass")
+
+
+def recorder(name: str, log: Path, *, code: str = RECORDER, stop_s: float = 10) -> Program:
+    return Program(name, [sys.executable, "-S", "-c", code, name, str(log)], stop_s)
+
+
+def exiting(exit_code: int) -> Program:
+    return Program("exiting", [sys.executable, "-S", "-c", f"raise SystemExit({exit_code})"], 1)
+
+
+async def lines(log: Path, count: int) -> list[list[str]]:
+    """The words of each line, once there are `count` lines."""
+    deadline = time.monotonic() + 10
+    while True:
+        found = log.read_text().splitlines() if log.exists() else []
+        if len(found) >= count:
+            return [line.split() for line in found]
+        assert time.monotonic() < deadline, found
+        await asyncio.sleep(0.01)
+
+
+def run(scenario: Coroutine[Any, Any, None]) -> None:
+    asyncio.run(asyncio.wait_for(scenario, 20))
+
+
+def test_killed_program_is_started_again(tmp_path):
+    log = tmp_path / "log"
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(recorder("a", log))
+        for kills in range(1, 4):
+            found = await lines(log, kills)
+            os.kill(int(found[-1][2]), signal.SIGKILL)
+        await lines(log, 4)
+        await supervisor.stop()
+
+    run(scenario())
+    words = [line.split()[1] for line in log.read_text().splitlines()]
+    assert words == ["started"] * 4 + ["ended"]
+
+
+def test_program_started_last_ends_first(tmp_path):
+    log = tmp_path / "log"
+
+    async def scenario():
+        supervisor = Supervisor()
+        for count, name in enumerate("abc", start=1):
+            supervisor.start(recorder(name, log))
+            await lines(log, count)
+        await supervisor.stop()
+
+    run(scenario())
+    ended = [line.split()[0] for line in log.read_text().splitlines() if "ended" in line]
+    assert ended == ["c", "b", "a"]
+
+
+def test_program_that_exits_before_all_are_ready_is_not_tried_again():
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(exiting(3))
+        with pytest.raises(ProgramFailed, match="exit code 3"):
+            await supervisor.ended
+        await supervisor.stop()
+
+    run(scenario())
+
+
+def test_program_that_refuses_its_configuration_is_not_tried_again():
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.has_been_ready = True
+        supervisor.start(exiting(os.EX_CONFIG))
+        with pytest.raises(ProgramFailed) as raised:
+            await supervisor.ended
+        assert raised.value.exit_code == os.EX_CONFIG
+        await supervisor.stop()
+
+    run(scenario())
+
+
+def test_program_that_ignores_sigterm_is_killed_in_time(tmp_path):
+    log = tmp_path / "log"
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(recorder("a", log, code=STUBBORN, stop_s=0.3))
+        await lines(log, 1)
+        began = time.monotonic()
+        await supervisor.stop()
+        assert 0.3 <= time.monotonic() - began < 3
+
+    run(scenario())
+
+
+def test_hurry_kills_what_takes_its_time(tmp_path):
+    log = tmp_path / "log"
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(recorder("a", log, code=STUBBORN, stop_s=60))
+        await lines(log, 1)
+        stopping = asyncio.create_task(supervisor.stop())
+        await lines(log, 2)
+        supervisor.is_hurried.set()
+        await asyncio.wait_for(stopping, 3)
+
+    run(scenario())
+
+
+def test_what_a_dead_program_left_running_is_ended(tmp_path):
+    log = tmp_path / "log"
+    parent = (
+        "import subprocess, sys, time;"
+        f"subprocess.Popen([sys.executable, '-S', '-c', {RECORDER!r}, 'child', {str(log)!r}]);"
+        "time.sleep(60)"
+    )
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(Program("parent", [sys.executable, "-S", "-c", parent], 5))
+        ((_, _, pid),) = await lines(log, 1)
+        child = psutil.Process(int(pid))
+        child.parent().kill()
+        await lines(log, 2)
+        # Nobody may be there to reap an orphan, so a zombie counts as ended.
+        assert not child.is_running() or child.status() == psutil.STATUS_ZOMBIE
+        await supervisor.stop()
+
+    run(scenario())
