@@ -16,7 +16,8 @@ DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Name = Annotated[str, Field(min_length=1)]
 
 
 class SettingsInvalid(Exception):
@@ -31,7 +32,7 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
 
-    host: str = Field(
+    host: Name = Field(
         "127.0.0.1", description="Address the web server binds; 0.0.0.0 inside a container."
     )
     port: Port = Field(8000, description="Port the web server binds.")
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
         "INFO", description="Lowest level that is logged."
     )
 
-    model: str = Field(
+    model: Name = Field(
         DEMO_CHECKPOINT, description="Checkpoint folder or Hub name; the bundled demo when unset."
     )
     device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
@@ -100,7 +101,9 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _redis_url_names_a_server(cls, url: SecretStr | None) -> SecretStr | None:
-        if url and not url.get_secret_value().startswith(("redis://", "rediss://", "unix://")):
+        if url is not None and not url.get_secret_value().startswith(
+            ("redis://", "rediss://", "unix://")
+        ):
             raise ValueError("must start with redis://, rediss:// or unix://")
         return url
 
@@ -119,8 +122,8 @@ class Settings(BaseSettings):
         for smaller, larger in NESTED:
             if getattr(self, smaller) > getattr(self, larger):
                 raise ValueError(
-                    f"{smaller} ({getattr(self, smaller)}) must not exceed "
-                    f"{larger} ({getattr(self, larger)})"
+                    f"{environment_name(smaller)} ({getattr(self, smaller)}) must not exceed "
+                    f"{environment_name(larger)} ({getattr(self, larger)})"
                 )
         return self
 

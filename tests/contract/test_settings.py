@@ -1,0 +1,174 @@
+"""Settings: refused by name when wrong, nested limits, and each one documented as it is."""
+
+import re
+import types
+import typing
+from pathlib import Path
+
+import pytest
+from annotated_types import Ge, Gt, Le
+from pydantic import SecretStr
+from pydantic.fields import FieldInfo
+
+from contract.settings import (
+    NESTED,
+    REPOSITORY,
+    Settings,
+    SettingsInvalid,
+    environment_name,
+    load_settings,
+)
+
+DOCUMENT = REPOSITORY / "docs" / "settings.md"
+
+
+def refusal(**variables: str) -> str:
+    """The line that `load_settings` refuses these variables with."""
+    with pytest.raises(SettingsInvalid) as raised:
+        load_settings(variables)
+    line = str(raised.value)
+    assert "\n" not in line
+    return line
+
+
+def test_defaults_are_valid():
+    assert load_settings({}).port == 8000
+
+
+def test_value_comes_from_its_environment_variable():
+    assert load_settings({"EVASCORE_PORT": "8123", "OTHER_PORT": "1"}).port == 8123
+
+
+def test_process_environment_is_read_when_none_is_given(monkeypatch):
+    monkeypatch.setenv("EVASCORE_PORT", "8124")
+    assert load_settings().port == 8124
+
+
+@pytest.mark.parametrize(
+    ("misspelt", "meant"),
+    [
+        ("EVASCORE_PROT", "EVASCORE_PORT"),
+        ("EVASCORE_REDIS", "EVASCORE_REDIS_URL"),
+        ("EVASCORE_MAX_TEXT_BYTE", "EVASCORE_MAX_TEXT_BYTES"),
+        ("evascore_prot", "EVASCORE_PORT"),
+    ],
+)
+def test_unknown_name_is_refused_with_the_nearest_one(misspelt, meant):
+    assert f"did you mean {meant}?" in refusal(**{misspelt: "1"})
+
+
+def test_unknown_name_near_nothing_points_to_the_document():
+    assert "docs/settings.md" in refusal(EVASCORE_ZZZZZZ="1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("EVASCORE_PORT", "0"),
+        ("EVASCORE_PORT", "65536"),
+        ("EVASCORE_PORT", "http"),
+        ("EVASCORE_PORT", ""),
+        ("EVASCORE_BATCH_BYTES", "0"),
+        ("EVASCORE_BATCH_BYTES", "-1"),
+        ("EVASCORE_BATCH_BYTES", "16k"),
+        ("EVASCORE_LEASE_S", "0"),
+        ("EVASCORE_LEASE_S", "nan"),
+        ("EVASCORE_DEADLINE_S", "inf"),
+        ("EVASCORE_DTYPE", "float16"),
+        ("EVASCORE_DEVICE", "gpu"),
+        ("EVASCORE_DEVICE", "cpu:0"),
+        ("EVASCORE_DEVICE", "cuda:x"),
+        ("EVASCORE_LOG_LEVEL", "LOUD"),
+        ("EVASCORE_REDIS_URL", "http://127.0.0.1"),
+        ("EVASCORE_REDIS_URL", ""),
+        ("EVASCORE_WORKER_NAME", "two words"),
+        ("EVASCORE_WORKER_NAME", ""),
+        ("EVASCORE_MODEL", ""),
+    ],
+)
+def test_bad_value_is_refused_by_name(name, value):
+    assert refusal(**{name: value}).startswith(f"{name}: ")
+
+
+def test_every_bad_value_is_named():
+    line = refusal(EVASCORE_PORT="0", EVASCORE_DTYPE="int4", EVASCORE_LEASE_S="soon")
+    assert all(name in line for name in ("EVASCORE_PORT", "EVASCORE_DTYPE", "EVASCORE_LEASE_S"))
+
+
+def test_password_in_the_redis_url_is_not_shown():
+    settings = load_settings({"EVASCORE_REDIS_URL": "redis://:hunter2@127.0.0.1:6379/0"})
+    assert "hunter2" in settings.redis
+    assert "hunter2" not in repr(settings)
+    assert "hunter2" not in refusal(EVASCORE_REDIS_URL="http://:hunter2@127.0.0.1")
+
+
+@pytest.mark.parametrize(("smaller", "larger"), NESTED, ids=lambda name: name)
+def test_limits_nest(smaller, larger):
+    settings = load_settings({})
+    assert getattr(settings, smaller) <= getattr(settings, larger)
+    line = refusal(**{environment_name(smaller): str(int(getattr(settings, larger)) + 1)})
+    assert environment_name(smaller) in line
+
+
+def test_settings_cannot_be_changed():
+    with pytest.raises(ValueError, match="frozen"):
+        load_settings({}).port = 1
+
+
+def test_every_setting_is_documented_as_it_is():
+    documented = re.findall(r"^\| `EVASCORE_.*$", DOCUMENT.read_text(), flags=re.MULTILINE)
+    assert documented == [row(name, field) for name, field in Settings.model_fields.items()]
+
+
+def test_every_nesting_is_documented():
+    document = DOCUMENT.read_text()
+    for smaller, larger in NESTED:
+        assert f"- `{environment_name(smaller)}` <= `{environment_name(larger)}`" in document
+
+
+UNITS = {"_bytes": ", in bytes", "_s": ", in seconds"}
+KINDS = {
+    bool: "yes or no",
+    float: "number",
+    int: "integer",
+    Path: "folder",
+    SecretStr: "URL, secret",
+    str: "text",
+}
+
+
+def row(name: str, field: FieldInfo) -> str:
+    """The row of a setting in the document: name, type with unit and range, default, use."""
+    unit = next((words for end, words in UNITS.items() if name.endswith(end)), "")
+    cells = [
+        f"`{environment_name(name)}`",
+        kind(field.annotation) + bounds(field) + unit,
+        default(field.default),
+        str(field.description),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def kind(annotation: object) -> str:
+    """What a value is, in words."""
+    if typing.get_origin(annotation) is typing.Literal:
+        return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
+    if isinstance(annotation, types.UnionType):
+        (annotation,) = (part for part in typing.get_args(annotation) if part is not type(None))
+    return KINDS[annotation]
+
+
+def bounds(field: FieldInfo) -> str:
+    """The range of a number, in words."""
+    lowest = [f" from {m.ge}" for m in field.metadata if isinstance(m, Ge)]
+    above = [f" above {m.gt}" for m in field.metadata if isinstance(m, Gt)]
+    highest = [f" to {m.le}" for m in field.metadata if isinstance(m, Le)]
+    return "".join(lowest + above + highest)
+
+
+def default(value: object) -> str:
+    """A default as one would write it into the environment."""
+    if value is None:
+        return "none"
+    text = str(value).removeprefix(f"{REPOSITORY}/")
+    return f"`{text}`"
