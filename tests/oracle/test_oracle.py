@@ -11,7 +11,7 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
-from model import ScoreRequest, Scorer
+from model import Scorer, ScoreRequest
 from model.vocabulary import encode
 
 FOLDER = Path(__file__).parent
