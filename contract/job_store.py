@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
+from typing import Any
 
 import redis
 from redis.backoff import NoBackoff
@@ -70,12 +71,15 @@ class KeyReused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Answer of `open_jobs` for one job: its payload, or why there is none."""
+    """Answer of `open_jobs` for one job: its payload, or why there is none.
+
+    Without either it has ended or was erased.
+    """
 
     task_id: str
-    job: Job | None
-    is_lost: bool = False
-    """The job is wanted but its payload is not there any more."""
+    job: Job | None = None
+    lost_facts: dict[str, Any] | None = None
+    """What the record tells of a job that is wanted but whose payload is not there any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,16 +240,13 @@ class JobStore:
         names = [name for i in task_ids for name in (keys.record(i), keys.payload(i))]
         answers = self._open(keys=names)
         return [
-            Opened(
-                task_id,
-                decode_payload(answer[1]) if answer[0] == b"open" else None,
-                is_lost=answer[0] == b"lost",
-            )
-            for task_id, answer in zip(task_ids, answers, strict=True)
+            _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
         ]
 
     def conclude(self, endings: Iterable[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.
+
+        The worker's batch is over with it: nobody is aboard any more.
 
         Returns:
             For each job the state it is in now, '' if it was erased or has expired.
@@ -256,12 +257,26 @@ class JobStore:
             keys.TOTALS,
             keys.unacked(worker) if worker else "",
             keys.unacked_index(worker) if worker else "",
+            keys.aboard(worker) if worker else "",
         ]
         args: list[bytes | str | int] = [self._settings.result_ttl_s]
         for ending in endings:
             names += [keys.record(ending.task_id), keys.payload(ending.task_id)]
             args += [ending.task_id, ending.record or b"", ending.counter]
         return [state.decode() for state in self._conclude(keys=names, args=args)]
+
+    def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
+        """Remember who is in the batch that `worker` begins: the suspects should it die."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(keys.aboard(worker)).sadd(keys.aboard(worker), *task_ids).execute()
+
+    def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
+        """For each job whether it is neither ended nor erased."""
+        raws = self.client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
+        return [
+            raw is not None and not decode_record(task_id, raw).is_final
+            for task_id, raw in zip(task_ids, raws, strict=True)
+        ]
 
     # --- task IDs ---------------------------------------------------------------------------
 
@@ -277,6 +292,14 @@ class JobStore:
         if is_task_id(self._id_secret(), task_id):
             return JobGone("The result of this task ID has expired or was erased.")
         return JobNotFound("This task ID was never given out; check for typing errors.")
+
+
+def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:
+    if verdict == b"open":
+        return Opened(task_id, job=decode_payload(found))
+    if verdict == b"lost":
+        return Opened(task_id, lost_facts=decode_record(task_id, found).job)
+    return Opened(task_id)
 
 
 @contextmanager

@@ -97,7 +97,7 @@ class Scorer:
             revision=revision_of(found.weight_files),
             num_parameters=model.num_parameters(),
             dtype=dtype,
-            device=device,
+            device=str(target),
             quantization="none",
             backend="torch",
             max_text_bytes=found.config.max_position_embeddings - 1,
@@ -170,10 +170,12 @@ class Scorer:
 
 
 def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceUnavailable(f"device {name}: unknown; use cpu or cuda") from error
+        raise DeviceUnavailable(f"device {name}: unknown; use auto, cpu or cuda") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(f"device {name}: PyTorch finds no usable GPU; use cpu")
     return device

@@ -1,12 +1,13 @@
 -- End jobs: store each final record unless the job has one or was erased, tell its waiters, delete
 -- its payload, take it off the counts, and acknowledge its message, all in one step. Safe to repeat.
--- KEYS: live jobs, live bytes, totals, unacked, unacked index, then record and payload of each job
+-- KEYS: live jobs, live bytes, totals, unacked, unacked index, aboard (the last three '' if nothing
+--       is to be acknowledged), then record and payload of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
 --       name of the counter in totals
 -- Returns for each job the state that it is in now ('' if it is gone).
 local states = {}
-for i = 6, #KEYS, 2 do
-  local at = 2 + (i - 6) / 2 * 3
+for i = 7, #KEYS, 2 do
+  local at = 2 + (i - 7) / 2 * 3
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   local state = record and string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or ''
@@ -32,4 +33,5 @@ for i = 6, #KEYS, 2 do
   end
   states[#states + 1] = state
 end
+if KEYS[6] ~= '' then redis.call('DEL', KEYS[6]) end
 return states

@@ -1,6 +1,6 @@
 -- Begin jobs: mark those that are still wanted STARTED and hand out their payloads.
 -- KEYS: record, payload, record, payload, ...
--- Returns for each job {'open', payload}, {'lost'} (no payload) or {'over'} (ended or erased).
+-- Returns for each job {'open', payload}, {'lost', record} (no payload) or {'over'} (ended or erased).
 local answers = {}
 for i = 1, #KEYS, 2 do
   local record = redis.call('GET', KEYS[i])
@@ -13,7 +13,7 @@ for i = 1, #KEYS, 2 do
       redis.call('SET', KEYS[i], started, 'KEEPTTL')
     end
     local payload = redis.call('GET', KEYS[i + 1])
-    answers[#answers + 1] = payload and {'open', payload} or {'lost'}
+    answers[#answers + 1] = payload and {'open', payload} or {'lost', record}
   end
 end
 return answers

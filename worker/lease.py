@@ -1,0 +1,196 @@
+"""A worker's sign of life in Redis: the lease that peers watch, and the watch on a hung batch."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+import redis
+
+from contract import keys
+from contract.logs import get_logger
+
+log = get_logger(__name__)
+
+# Renewals that may be missed before a lease lapses.
+_RENEWALS_PER_LEASE = 4
+_RATE_SMOOTHING = 0.2
+
+
+@dataclass(slots=True)
+class WorkerStatus:
+    """What a worker tells of itself; the value of its lease."""
+
+    name: str
+    batch_bytes: int
+    state: str = "starting"
+    """starting, ready, busy or draining."""
+    model: dict[str, Any] | None = None
+    num_batches: int = 0
+    num_texts: int = 0
+    num_bytes: int = 0
+    bytes_per_s: float | None = None
+    """Smoothed speed of recent batches."""
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    started_at: float = field(default_factory=time.time)
+    """Unix time, seconds."""
+
+    def count_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
+        """Add a finished batch to the figures."""
+        self.num_batches += 1
+        self.num_texts += num_texts
+        self.num_bytes += num_bytes
+        rate = num_bytes / max(elapsed_s, 1e-6)
+        before = rate if self.bytes_per_s is None else self.bytes_per_s
+        self.bytes_per_s = before + _RATE_SMOOTHING * (rate - before)
+
+    def encode(self) -> bytes:
+        """The status as JSON."""
+        mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
+        fields = {name: getattr(self, name) for name in self.__slots__}
+        return orjson.dumps({**fields, "mean_batch_texts": mean_batch_texts})
+
+
+class NameTaken(Exception):
+    """Another living process holds the lease of this worker's name."""
+
+
+class Lease:
+    """Renews a worker's lease from a thread of its own, as long as the worker gets on.
+
+    A solo worker answers nobody while a batch runs, so the event loop cannot renew it. The thread
+    stops a process whose batch made no progress for too long: nobody else could.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        status: WorkerStatus,
+        *,
+        lease_s: float,
+        batch_timeout_s: float,
+    ) -> None:
+        self.status = status
+        self._client = client
+        self._lease_s = lease_s
+        self._batch_timeout_s = batch_timeout_s
+        self._key = keys.lease(status.name)
+        self._progress_at: float | None = None
+        self._drain_until: float | None = None
+        self._give_back: Callable[[], None] | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def acquire(self) -> None:
+        """Take the lease of this worker's name, and keep it until `release`.
+
+        A lease left by a dead process of this machine is taken over at once; any other is waited
+        for.
+
+        Raises:
+            NameTaken: it was renewed while we waited.
+            redis.RedisError: Redis does not answer.
+        """
+        lapses_at = time.monotonic() + self._lease_s + 1
+        while self._is_held_by_other():
+            if time.monotonic() > lapses_at:
+                raise NameTaken(
+                    f"a living worker is named {self.status.name}; "
+                    "give this one another EVASCORE_WORKER_NAME"
+                )
+            time.sleep(0.2)
+        self.renew()
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def release(self) -> None:
+        """Stop renewing and take the sign of life away, so that nobody waits for it."""
+        self._stopped.set()
+        try:
+            self._client.delete(self._key)
+            self._client.srem(keys.WORKERS, self.status.name)
+        except redis.RedisError:
+            log.warning("lease_not_released", worker=self.status.name)
+
+    def begin_batch(self) -> None:
+        """A batch starts: from now on progress is expected."""
+        self._progress_at = time.monotonic()
+        if self.status.state == "ready":
+            self.status.state = "busy"
+
+    def progress(self, _num_bytes: int = 0) -> None:
+        """A forward pass ended."""
+        self._progress_at = time.monotonic()
+
+    def end_batch(self) -> None:
+        """The batch is over, well or not."""
+        self._progress_at = None
+        if self.status.state == "busy":
+            self.status.state = "ready"
+
+    def drain(self, within_s: float, give_back: Callable[[], None]) -> None:
+        """The worker is stopping: should its batch outlast `within_s`, give its jobs back and exit.
+
+        Callable from a signal handler.
+        """
+        self.status.state = "draining"
+        self._give_back = give_back
+        self._drain_until = time.monotonic() + within_s
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._lease_s / _RENEWALS_PER_LEASE):
+            self._stop_if_hung()
+            self._stop_if_drained()
+            try:
+                self.renew()
+            except redis.RedisError as error:
+                log.warning("lease_not_renewed", error=type(error).__name__)
+
+    def renew(self) -> None:
+        """Tell Redis, now, that this worker lives and how it fares."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.sadd(keys.WORKERS, self.status.name)
+            pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
+            pipe.execute()
+
+    def _stop_if_hung(self) -> None:
+        if self._progress_at is None:
+            return
+        silent_s = time.monotonic() - self._progress_at
+        if silent_s > self._batch_timeout_s:
+            log.error("batch_hung", silent_s=round(silent_s), worker=self.status.name)
+            os._exit(os.EX_SOFTWARE)
+
+    def _stop_if_drained(self) -> None:
+        if self._drain_until is None or time.monotonic() < self._drain_until:
+            return
+        assert self._give_back is not None
+        log.warning("batch_given_back", worker=self.status.name)
+        try:
+            self._give_back()
+        finally:
+            os._exit(os.EX_OK)
+
+    def _is_held_by_other(self) -> bool:
+        value = self._client.get(self._key)
+        if value is None:
+            return False
+        holder = orjson.loads(value)
+        if holder["host"] != self.status.host:
+            return True
+        return holder["pid"] != self.status.pid and _is_alive(holder["pid"])
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

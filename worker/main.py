@@ -1,0 +1,146 @@
+"""Entry point of `celery -A worker.main worker -P solo -c 1`: wires the worker and starts it."""
+
+import sys
+import time
+from typing import Any, NoReturn
+
+import redis
+from celery import Celery, signals
+
+from contract import keys
+from contract.celery_app import create_celery
+from contract.job_store import JobStore, connect
+from contract.logs import configure_logging, get_logger
+from contract.settings import Settings, SettingsInvalid, load_settings
+from model.errors import CheckpointInvalid, DeviceUnavailable
+from model.scorer import Scorer
+from worker import transport
+from worker.lease import Lease, NameTaken, WorkerStatus
+from worker.micro_batch import MicroBatch
+from worker.recovery import Recovery, requeue_left_behind
+from worker.runtime import Runtime
+
+log = get_logger(__name__)
+
+# sysexits.h: a mistake in settings or checkpoint, which a restart does not mend.
+EX_CONFIG = 78
+_REDIS_RETRY_S = 0.5
+
+
+def create_worker(settings: Settings) -> Celery:
+    """The Celery app with the scoring task and all that a worker process does around it."""
+    transport.install()
+    app = create_celery(settings)
+    task = MicroBatch()
+    task.name = keys.TASK
+    app.register_task(task)
+    app.steps["consumer"].add(Recovery)
+    Process(app, settings).connect_signals()
+    return app
+
+
+class Process:
+    """What happens in a worker's life, in order; each method answers one of Celery's signals."""
+
+    def __init__(self, app: Celery, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+
+    def connect_signals(self) -> None:
+        """Have Celery call the methods below."""
+        signals.setup_logging.connect(self.keep_logging, weak=False)
+        signals.celeryd_init.connect(self.take_name, weak=False)
+        signals.worker_init.connect(self.load_model, weak=False)
+        signals.worker_ready.connect(self.say_ready, weak=False)
+        signals.worker_shutting_down.connect(self.drain, weak=False)
+        signals.worker_shutdown.connect(self.leave, weak=False)
+
+    def keep_logging(self, **_: Any) -> None:
+        """Logging is configured already; without this receiver Celery would do it its way."""
+
+    def take_name(self, sender: str, conf: Any, **_: Any) -> None:
+        """Take the lease of the node name, and requeue at once what a dead predecessor left."""
+        settings = self._settings
+        conf.broker_transport_options = {
+            **conf.broker_transport_options,
+            "unacked_key": keys.unacked(sender),
+            "unacked_index_key": keys.unacked_index(sender),
+            "unacked_mutex_key": f"{keys.unacked(sender)}:mutex",
+            "fetch_jobs": settings.batch_texts,
+            "fetch_bytes": settings.batch_bytes,
+        }
+        client = connect(settings)
+        status = WorkerStatus(name=sender, batch_bytes=settings.batch_bytes)
+        lease = Lease(
+            client, status, lease_s=settings.lease_s, batch_timeout_s=settings.batch_timeout_s
+        )
+        self._app.runtime = Runtime(settings, client, JobStore(client, settings), status, lease)
+        while True:
+            try:
+                lease.acquire()
+                requeue_left_behind(client, sender, is_crash=True)
+                return
+            except NameTaken as error:
+                _refuse(error)
+            except redis.RedisError as error:
+                log.warning("waiting_for_redis", error=type(error).__name__)
+                time.sleep(_REDIS_RETRY_S)
+
+    def load_model(self, sender: Any, **_: Any) -> None:
+        """Load and warm up the model, before any job is fetched."""
+        if "solo" not in sender.pool_cls.__module__:
+            _refuse("the model lives in one process: start it with -P solo -c 1")
+        settings, started = self._settings, time.monotonic()
+        try:
+            scorer = Scorer.load(settings.model, device=settings.device, dtype=settings.dtype)
+        except (CheckpointInvalid, DeviceUnavailable) as error:
+            _refuse(error)
+        loaded = time.monotonic()
+        scorer.warm_up()
+        self._app.runtime.scorer = scorer
+        self._app.runtime.status.model = scorer.info.as_json()
+        log.info(
+            "model_loaded",
+            model=scorer.info.name,
+            load_s=round(loaded - started, 3),
+            warm_up_s=round(time.monotonic() - loaded, 3),
+        )
+
+    def say_ready(self, **_: Any) -> None:
+        """The worker consumes."""
+        self._app.runtime.status.state = "ready"
+        self._app.runtime.lease.renew()
+        log.info("worker_ready", worker=self._app.runtime.status.name)
+
+    def drain(self, **_: Any) -> None:
+        """A warm stop was asked for: the batch in hand may end, if it does so in time."""
+        runtime = self._app.runtime
+
+        def give_back() -> None:
+            requeue_left_behind(runtime.client, runtime.status.name, is_crash=False)
+            runtime.lease.release()
+
+        runtime.lease.drain(self._settings.drain_s, give_back)
+
+    def leave(self, **_: Any) -> None:
+        """Consuming has ended and what was not scored is back in the queue."""
+        self._app.runtime.lease.release()
+        log.info("worker_stopped", worker=self._app.runtime.status.name)
+
+
+def _refuse(reason: object) -> NoReturn:
+    """End the process with one clear line; a supervisor does not start it again."""
+    print(f"evascore worker: {reason}", file=sys.stderr, flush=True)
+    sys.exit(EX_CONFIG)
+
+
+def _create_app() -> Celery:
+    try:
+        settings = load_settings()
+    except SettingsInvalid as error:
+        _refuse(error)
+    configure_logging(settings.log_level, "worker")
+    return create_worker(settings)
+
+
+app = _create_app()

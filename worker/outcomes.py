@@ -1,0 +1,172 @@
+"""From a job's payload to the texts to be scored, and from their outcomes to its final record."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from contract.errors import BY_CODE, RequestInvalid, ServiceError
+from contract.job_store import Ending
+from contract.messages import Job, error_body, failure_record, success_record
+from model.errors import RequestInvalid as RefusedByModel
+from model.request import ScoreRequest
+from worker.batching import Choice, OpenJob
+
+Outcome = dict[str, Any] | ServiceError
+
+_COUNTERS = {"job_cancelled": "jobs_cancelled", "job_expired": "jobs_expired"}
+
+
+@dataclass(slots=True)
+class ScoreJob(OpenJob):
+    """An open job with what its result tells besides the scores."""
+
+    job: Job = field(kw_only=True)
+    owners: list[int] = field(kw_only=True)
+    """The request that each text belongs to; the continuations of one may be several texts."""
+    refusals: dict[int, ServiceError] = field(kw_only=True)
+    """Requests that the model cannot take."""
+    opened_at: float = field(kw_only=True)
+    """Unix time, seconds."""
+    started_at: float = 0.0
+    """Unix time at which the first batch with one of its texts began, seconds."""
+    compute_s: float = 0.0
+    batch: dict[str, int] = field(default_factory=dict)
+    """Texts and bytes of the last batch with one of its texts."""
+
+
+def open_job(
+    task_id: str, job: Job, *, num_crashes: int, part_bytes: int, max_text_bytes: int
+) -> ScoreJob:
+    """Lay out a job for batching.
+
+    Args:
+        num_crashes: workers that died with the job aboard.
+        part_bytes: a request with many continuations is cut into texts of about this size, so that
+            it shares batches like any other work.
+        max_text_bytes: the longest text that the model takes.
+    """
+    texts: list[ScoreRequest] = []
+    owners: list[int] = []
+    refusals: dict[int, ServiceError] = {}
+    for index, fields in enumerate(job.requests):
+        try:
+            request = ScoreRequest.from_json(fields, max_text_bytes=max_text_bytes)
+        except RefusedByModel as refusal:
+            refusals[index] = BY_CODE.get(refusal.code, RequestInvalid)(refusal.message)
+            continue
+        parts = _parts(request, part_bytes)
+        texts += parts
+        owners += [index] * len(parts)
+    return ScoreJob(
+        task_id=task_id,
+        texts=texts,
+        deadline_at=job.deadline_at,
+        priority=job.priority,
+        num_crashes=num_crashes,
+        job=job,
+        owners=owners,
+        refusals=refusals,
+        opened_at=time.time(),
+    )
+
+
+def note_batch(choice: Choice, started_at: float, compute_s: float) -> None:
+    """Tell the jobs of a batch how long it took and who shared it."""
+    shared = {"texts": choice.num_texts, "bytes": choice.num_bytes}
+    for part in choice.slices:
+        job = part.job
+        assert isinstance(job, ScoreJob)
+        job.started_at = job.started_at or started_at
+        job.compute_s += compute_s
+        job.batch = shared
+
+
+def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
+    """The end of a job whose every text has its outcome.
+
+    A single text ends in its own success or failure; items end in success, each with its own.
+    """
+    outcomes = _merged(job)
+    now = time.time()
+    if not job.job.is_single:
+        items = [
+            _item(fields, outcome)
+            for fields, outcome in zip(job.job.requests, outcomes, strict=True)
+        ]
+        result = {"items": items, **_circumstances(job, model, now)}
+    elif isinstance(outcomes[0], ServiceError):
+        return failed_ending(job.task_id, job.job, outcomes[0])
+    else:
+        result = {**_named(job.job.requests[0]), **outcomes[0], **_circumstances(job, model, now)}
+    return Ending(job.task_id, success_record(job.task_id, result, job.job.facts(), now))
+
+
+def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
+    """The end of a job as a whole: it failed, or nobody wants it any more."""
+    record = failure_record(task_id, error, job.facts(), time.time())
+    return Ending(task_id, record, _COUNTERS.get(error.code, "jobs_failed"))
+
+
+def _parts(request: ScoreRequest, part_bytes: int) -> Sequence[ScoreRequest]:
+    if len(request.continuations) < 2 or request.num_bytes <= part_bytes:
+        return [request]
+    longest = max(map(len, request.continuations)) + len(request.context)
+    step = max(1, part_bytes // longest)
+    return [
+        replace(request, continuations=request.continuations[at : at + step])
+        for at in range(0, len(request.continuations), step)
+    ]
+
+
+def _merged(job: ScoreJob) -> list[Outcome]:
+    """One outcome per request: refused, failed in one part, or its parts joined."""
+    parts: dict[int, list[Outcome]] = {index: [] for index in range(len(job.job.requests))}
+    for owner, outcome in zip(job.owners, job.outcomes, strict=True):
+        parts[owner].append(outcome)
+    for index, refusal in job.refusals.items():
+        parts[index].append(refusal)
+    return [_joined(parts[index]) for index in sorted(parts)]
+
+
+def _joined(parts: list[Outcome]) -> Outcome:
+    scores: list[dict[str, Any]] = []
+    for part in parts:
+        if isinstance(part, ServiceError):
+            return part
+        scores.append(part)
+    if len(scores) == 1:
+        return scores[0]
+    return {**scores[0], "continuations": [c for score in scores for c in score["continuations"]]}
+
+
+def _item(fields: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+    if isinstance(outcome, ServiceError):
+        return {**_named(fields), "error": error_body(outcome)}
+    return {**_named(fields), "result": outcome}
+
+
+def _named(fields: dict[str, Any]) -> dict[str, str]:
+    return {"custom_id": fields["custom_id"]} if "custom_id" in fields else {}
+
+
+def _circumstances(job: ScoreJob, model: dict[str, Any], now: float) -> dict[str, Any]:
+    """How the scores came about: model, times in ms, batch and bytes read."""
+    submitted_at, started_at = job.job.submitted_at, job.started_at or now
+    # The web tier's clock may differ from this machine's.
+    queue_s = max(job.opened_at - submitted_at, 0.0)
+    return {
+        "model": model,
+        "timings_ms": _milliseconds(
+            queue=queue_s,
+            batch_wait=max(started_at - job.opened_at, 0.0),
+            compute=job.compute_s,
+            total=max(now - submitted_at, 0.0),
+        ),
+        "batch": job.batch,
+        "usage": {"bytes": job.job.num_bytes},
+    }
+
+
+def _milliseconds(**seconds: float) -> dict[str, float]:
+    return {name: round(value * 1000, 3) for name, value in seconds.items()}

@@ -1,0 +1,102 @@
+"""Prompt redelivery: who starts or idles requeues what a worker without a lease left behind."""
+
+from pathlib import Path
+from typing import Any
+
+import orjson
+import redis
+from celery import bootsteps
+
+from contract import keys
+from contract.logs import get_logger
+from worker.transport import refusal_as_lost_connection
+
+log = get_logger(__name__)
+
+CRASHES_HEADER = "crashes"
+_REQUEUE = (Path(__file__).parent / "lua" / "requeue.lua").read_text()
+# Peers look after each other this often; a reaper that dies itself is replaced after REAPING_S.
+_LOOK_EVERY_S = 1.0
+_REAPING_S = 30
+
+
+def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> int:
+    """Put back what `worker` fetched and did not acknowledge.
+
+    Args:
+        worker: a worker that does not run, or the caller itself before it consumes.
+        is_crash: whether it died; the jobs in its last batch are then suspects.
+
+    Returns:
+        The number of jobs put back.
+    """
+    unacked = keys.unacked(worker)
+    suspects = client.smembers(keys.aboard(worker)) if is_crash else set()
+    requeue = client.register_script(_REQUEUE)
+    num_requeued = 0
+    # From the last fetched to the first: each goes to the front of its list.
+    for tag in reversed(client.zrange(keys.unacked_index(worker), 0, -1)):
+        stored = client.hget(unacked, tag)
+        if stored is None:
+            continue
+        message = orjson.loads(stored)[0]
+        message["properties"]["delivery_info"]["redelivered"] = True
+        if tag in suspects:
+            headers = message["headers"]
+            headers[CRASHES_HEADER] = headers.get(CRASHES_HEADER, 0) + 1
+        priority = message["properties"]["priority"]
+        num_requeued += requeue(
+            keys=[unacked, keys.unacked_index(worker), keys.queue_list(priority)],
+            args=[tag, orjson.dumps(message)],
+        )
+    client.delete(keys.aboard(worker))
+    if num_requeued:
+        log.warning("jobs_requeued", worker=worker, jobs=num_requeued, suspects=len(suspects))
+    return num_requeued
+
+
+def requeue_of_dead_peers(client: redis.Redis, own_name: str) -> None:
+    """Requeue what workers left behind whose lease has lapsed."""
+    names = [name.decode() for name in client.smembers(keys.WORKERS)]
+    peers = [name for name in names if name != own_name]
+    leases = client.mget([keys.lease(name) for name in peers]) if peers else []
+    for name, lease in zip(peers, leases, strict=True):
+        if lease is None and client.set(keys.reaping(name), own_name, nx=True, ex=_REAPING_S):
+            requeue_left_behind(client, name, is_crash=True)
+            # Should it come round, its next renewal enters it again.
+            client.srem(keys.WORKERS, name)
+            client.delete(keys.reaping(name))
+
+
+class Recovery(bootsteps.StartStopStep):
+    """Consumer step: requeue our own leftovers before consuming, then look after dead peers."""
+
+    requires = ("celery.worker.consumer.connection:Connection",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+
+    def start(self, consumer: Any) -> None:
+        """Run at the first connection and at each new one after a lost one."""
+        runtime = consumer.app.runtime
+        client, name = runtime.client, runtime.status.name
+        with refusal_as_lost_connection():
+            # At the start, what is left is a dead predecessor's; later it is our own, of before
+            # the connection was lost, and nobody died.
+            requeue_left_behind(client, name, is_crash=not consumer.restart_count)
+
+        def look_after_peers() -> None:
+            try:
+                requeue_of_dead_peers(client, name)
+            except redis.RedisError as error:
+                log.warning("peers_not_checked", error=type(error).__name__)
+
+        self._timer = consumer.timer.call_repeatedly(_LOOK_EVERY_S, look_after_peers)
+
+    def stop(self, consumer: Any) -> None:
+        """Stop looking."""
+        if self._timer is not None:
+            self._timer.cancel()
+
+    shutdown = stop

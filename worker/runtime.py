@@ -1,0 +1,22 @@
+"""What one worker process is made of; built at start, handed to the task and the boot steps."""
+
+from dataclasses import dataclass, field
+
+import redis
+
+from contract.job_store import JobStore
+from contract.settings import Settings
+from model.scorer import Scorer
+from worker.lease import Lease, WorkerStatus
+
+
+@dataclass(slots=True)
+class Runtime:
+    """The parts of a worker; `scorer` is there once the model is loaded."""
+
+    settings: Settings
+    client: redis.Redis
+    store: JobStore
+    status: WorkerStatus
+    lease: Lease
+    scorer: Scorer | None = field(default=None)
