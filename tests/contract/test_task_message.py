@@ -1,0 +1,42 @@
+"""Our queue message is what Celery itself would publish."""
+
+import orjson
+from celery import Celery
+from kombu.transport import memory
+
+from contract import keys
+from contract.messages import task_message
+
+# What Celery fills in by chance or by machine, and kombu's copy of the two reprs.
+BY_CHANCE = {"origin"}, {"reply_to", "argsrepr", "kwargsrepr"}
+
+
+def published_by_celery(monkeypatch, task_id: str, num_bytes: int, priority: int) -> dict:
+    published = []
+    monkeypatch.setattr(
+        memory.Channel, "_put", lambda _, __, message, **___: published.append(message)
+    )
+    app = Celery("test", broker="memory://")
+    app.send_task(
+        keys.TASK,
+        task_id=task_id,
+        headers={"cost": num_bytes},
+        priority=priority,
+        argsrepr="-",
+        kwargsrepr="-",
+        queue=keys.QUEUE,
+        ignore_result=False,
+    )
+    app.close()
+    return published[0]
+
+
+def test_message_equals_that_of_celery(monkeypatch):
+    theirs = published_by_celery(monkeypatch, "the-id", 17, keys.BULK)
+    ours = orjson.loads(task_message("the-id", 17, keys.BULK))
+    theirs["properties"]["delivery_tag"] = "the-id"
+    for part, by_chance in zip(("headers", "properties"), BY_CHANCE, strict=True):
+        for name in by_chance:
+            ours[part].pop(name, None)
+            theirs[part].pop(name, None)
+    assert ours == theirs

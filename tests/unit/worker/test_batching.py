@@ -1,0 +1,93 @@
+"""The choice of the next batch: budgets, priorities, suspects."""
+
+import pytest
+
+from contract import keys
+from model.request import ScoreRequest
+from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Budget, OpenJob, choose_batch
+
+BUDGET = Budget(bytes=100, texts=10)
+
+
+def a_job(name: str, *sizes: int, **changes) -> OpenJob:
+    texts = [ScoreRequest(text=b"x" * size) for size in sizes]
+    return OpenJob(name, texts, deadline_at=0.0, **changes)
+
+
+def bulk(name: str, *sizes: int) -> OpenJob:
+    return a_job(name, *sizes, priority=keys.BULK)
+
+
+def chosen(jobs, budget=BUDGET, credit=0.0) -> list[tuple[str, int]]:
+    choice = choose_batch(jobs, budget, credit)
+    return [(part.job.task_id, len(part.texts)) for part in choice.slices]
+
+
+def finish(choice) -> None:
+    for part in choice.slices:
+        part.job.outcomes += [{} for _ in part.texts]
+
+
+def test_nothing_waiting_gives_an_empty_batch():
+    assert chosen([]) == []
+
+
+def test_batch_stops_before_byte_budget():
+    assert chosen([a_job("a", 60), a_job("b", 40), a_job("c", 1)]) == [("a", 1), ("b", 1)]
+
+
+def test_smaller_job_behind_fills_the_room_a_larger_one_left():
+    assert chosen([a_job("a", 60), a_job("b", 50), a_job("c", 40)]) == [("a", 1), ("c", 1)]
+
+
+def test_batch_stops_at_its_number_of_texts():
+    jobs = [a_job(str(i), 1) for i in range(11)]
+    assert len(chosen(jobs)) == 10
+
+
+def test_text_larger_than_the_budget_goes_alone():
+    assert chosen([a_job("huge", 101), a_job("b", 1)]) == [("huge", 1)]
+
+
+def test_job_of_many_texts_goes_in_slices_until_done():
+    job, sizes = a_job("a", *[30] * 7), []
+    while not job.is_done:
+        choice = choose_batch([job], BUDGET, 0)
+        sizes.append(choice.num_texts)
+        finish(choice)
+    assert sizes == [3, 3, 1]
+
+
+def test_interactive_goes_before_bulk_that_came_first():
+    assert chosen([bulk("b", 60), a_job("i", 60)]) == [("i", 1)]
+
+
+def test_bulk_takes_the_room_that_interactive_leaves():
+    assert chosen([bulk("b", 30, 30, 30), a_job("i", 40)]) == [("i", 1), ("b", 2)]
+
+
+def test_bulk_does_not_starve_under_full_interactive_load():
+    job, credit, batches = bulk("b", 100), 0.0, 0
+    while not job.is_done:
+        choice = choose_batch([a_job(str(batches), 100), job], BUDGET, credit)
+        credit = choice.bulk_credit_bytes
+        finish(choice)
+        batches += 1
+    assert batches == 1 / BULK_SHARE + 1
+
+
+def test_bulk_earns_nothing_while_it_gets_room():
+    choice = choose_batch([bulk("b", 10), a_job("i", 10)], BUDGET, 0.0)
+    assert choice.bulk_credit_bytes == 0
+
+
+@pytest.mark.parametrize(("num_crashes", "together"), [(1, SUSPECTS_TOGETHER), (2, 1)])
+def test_suspects_of_a_crash_share_no_batch_with_others(num_crashes, together):
+    suspects = [a_job(f"s{i}", 1, num_crashes=num_crashes) for i in range(SUSPECTS_TOGETHER + 1)]
+    names = [name for name, _ in chosen([*suspects, a_job("innocent", 1)], Budget(100, 100))]
+    assert names == [f"s{i}" for i in range(together)]
+
+
+def test_innocent_jobs_do_not_wait_for_suspects_behind_them():
+    jobs = [a_job("a", 1), a_job("suspect", 1, num_crashes=1), a_job("b", 1)]
+    assert chosen(jobs) == [("a", 1), ("b", 1)]

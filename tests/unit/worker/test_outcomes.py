@@ -1,0 +1,78 @@
+"""From payload to texts and from outcomes to the final record."""
+
+import time
+
+import orjson
+import pytest
+
+from contract.errors import ScoringFailed
+from contract.messages import Job, decode_record
+from worker.outcomes import open_job, scored_ending
+
+MODEL = {"name": "tiny"}
+
+
+def a_job(*requests: dict, is_single: bool = False) -> Job:
+    now = time.time()
+    return Job(list(requests), 1, submitted_at=now, deadline_at=now + 60, is_single=is_single)
+
+
+def opened(job: Job, *, part_bytes: int = 100, max_text_bytes: int = 50):
+    return open_job("id", job, num_crashes=0, part_bytes=part_bytes, max_text_bytes=max_text_bytes)
+
+
+def ended(job, *outcomes):
+    job.outcomes += outcomes
+    assert job.is_done
+    return decode_record("id", scored_ending(job, MODEL).record)
+
+
+def test_single_text_ends_with_its_score_and_its_circumstances():
+    record = ended(
+        opened(a_job({"text": "ab", "custom_id": "7"}, is_single=True)), {"num_bytes": 2}
+    )
+    assert record.state == "SUCCESS"
+    assert record.result["num_bytes"] == 2
+    assert record.result["custom_id"] == "7"
+    assert record.result["model"] == MODEL
+    assert set(record.result["timings_ms"]) == {"queue", "batch_wait", "compute", "total"}
+
+
+def test_single_text_that_failed_ends_in_failure():
+    record = ended(opened(a_job({"text": "ab"}, is_single=True)), ScoringFailed("no"))
+    assert (record.state, record.error["code"]) == ("FAILURE", "scoring_failed")
+
+
+def test_each_item_has_its_own_outcome_in_the_order_sent():
+    job = a_job({"text": "a"}, {"text": "x" * 51}, {"text": "b", "custom_id": "c"})
+    record = ended(opened(job), {"num_bytes": 1}, ScoringFailed("no"))
+    assert record.state == "SUCCESS"
+    first, second, third = record.result["items"]
+    assert first == {"result": {"num_bytes": 1}}
+    assert second["error"]["code"] == "text_too_large"
+    assert (third["custom_id"], third["error"]["code"]) == ("c", "scoring_failed")
+
+
+def test_text_that_the_model_refuses_is_over_without_a_batch():
+    job = opened(a_job({"text": "x" * 51}, is_single=True))
+    assert job.is_done
+    assert ended(job).error["code"] == "text_too_large"
+
+
+@pytest.mark.parametrize(("part_bytes", "num_parts"), [(1000, 1), (100, 3), (1, 5)])
+def test_many_continuations_are_cut_into_parts_and_joined_again(part_bytes, num_parts):
+    conts = [f"{i}" * 10 for i in range(5)]
+    job = opened(
+        a_job({"context": "c" * 40, "continuations": conts}, is_single=True), part_bytes=part_bytes
+    )
+    assert len(job.texts) == num_parts
+    parts = [{"continuations": [c.decode() for c in text.continuations]} for text in job.texts]
+    assert ended(job, *parts).result["continuations"] == conts
+
+
+def test_record_is_json_that_begins_with_its_status():
+    job = opened(a_job({"text": "ab"}, is_single=True))
+    job.outcomes.append({"num_bytes": 2})
+    record = scored_ending(job, MODEL).record
+    assert record.startswith(b'{"status":"SUCCESS"')
+    assert orjson.loads(record)["task_id"] == "id"
