@@ -82,9 +82,9 @@ class Recovery(bootsteps.StartStopStep):
         runtime = consumer.app.runtime
         client, name = runtime.client, runtime.status.name
         with refusal_as_lost_connection():
-            # At the start, what is left is a dead predecessor's; later it is our own, of before
-            # the connection was lost, and nobody died.
-            requeue_left_behind(client, name, is_crash=not consumer.restart_count)
+            # What a dead predecessor left was requeued when the name was taken: this is our own,
+            # of before the connection was lost, and nobody died.
+            requeue_left_behind(client, name, is_crash=False)
 
         def look_after_peers() -> None:
             try:

@@ -1,0 +1,232 @@
+"""A real worker process on a real Redis: what it takes, in which order, and what it gives back."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from contract import keys
+from contract.job_store import JobStore
+from contract.messages import Job, Record
+from contract.settings import REPOSITORY
+from tests.conftest import RedisServer, wait_until
+
+TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
+# One text of this size keeps the tiny model busy for about a second on one core.
+LONG_TEXT_BYTES = 4000
+
+
+class Worker:
+    """One `celery worker` of the test, killed by handle."""
+
+    def __init__(self, folder: Path, redis_url: str, name: str = "w", **settings: str) -> None:
+        self.log = folder / f"{name}.log"
+        environment = {
+            "EVASCORE_REDIS_URL": redis_url,
+            "EVASCORE_MODEL": str(TINY_CHECKPOINT),
+            **{f"EVASCORE_{key.upper()}": value for key, value in settings.items()},
+        }
+        self.command = [
+            *(sys.executable, "-m", "celery", "-A", "worker.main", "worker"),
+            *("-P", "solo", "-c", "1", "-n", f"{name}@test"),
+        ]
+        self.environment = {**os.environ, **environment, "OMP_WAIT_POLICY": "passive"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> "Worker":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, *options],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        return self
+
+    def wait_ready(self) -> "Worker":
+        wait_until(lambda: "worker_ready" in self.log.read_text(), timeout_s=60)
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait_exit(self, timeout_s: float = 30) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+@pytest.fixture
+def new_worker(tmp_path: Path, redis_server: RedisServer) -> Iterator:
+    """Makes workers on the test's Redis; all are killed at the end."""
+    workers: list[Worker] = []
+
+    def make(name: str = "w", **settings: str) -> Worker:
+        workers.append(Worker(tmp_path, redis_server.url, name, **settings))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.stop()
+
+
+def a_job(*sizes: int, priority: int = keys.INTERACTIVE, deadline_s: float = 600) -> Job:
+    now = time.time()
+    return Job(
+        [{"text": "x" * size} for size in sizes],
+        sum(sizes),
+        submitted_at=now,
+        deadline_at=now + deadline_s,
+        is_single=len(sizes) == 1,
+        priority=priority,
+    )
+
+
+def submit(store: JobStore, *sizes: int, **options) -> str:
+    return store.submit(a_job(*sizes, **options)).task_id
+
+
+def final(store: JobStore, task_id: str, timeout_s: float = 60) -> Record:
+    def ended() -> Record | None:
+        record = store.read(task_id)
+        return record if record.is_final else None
+
+    return wait_until(ended, timeout_s=timeout_s)
+
+
+def is_started(store: JobStore, task_id: str) -> bool:
+    return store.read(task_id).state == "STARTED"
+
+
+def test_worker_with_celerys_default_options_scores_what_waits(job_store, new_worker):
+    ids = [submit(job_store, size) for size in (1, 20, 300)]
+    new_worker().start()
+    records = [final(job_store, task_id) for task_id in ids]
+    assert [record.result["num_bytes"] for record in records] == [1, 20, 300]
+    assert records[0].result["batch"]["texts"] == 3
+    assert job_store.depth().jobs == 0
+    assert job_store.client.hlen(keys.unacked("w@test")) == 0
+
+
+def test_interactive_text_overtakes_a_bulk_job_in_progress(job_store, new_worker):
+    new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    bulk = submit(job_store, *[LONG_TEXT_BYTES] * 20, priority=keys.BULK)
+    wait_until(lambda: is_started(job_store, bulk))
+    quick = submit(job_store, 10)
+    final(job_store, quick)
+    assert job_store.read(bulk).state == "STARTED"
+    job_store.cancel(bulk)
+
+
+def test_cancelled_bulk_job_stops_before_its_end(job_store, new_worker):
+    new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    bulk = submit(job_store, *[LONG_TEXT_BYTES] * 200, priority=keys.BULK)
+    wait_until(lambda: is_started(job_store, bulk))
+    job_store.cancel(bulk)
+    assert final(job_store, submit(job_store, 10), timeout_s=20).state == "SUCCESS"
+    assert job_store.read(bulk).state == "REVOKED"
+    wait_until(lambda: job_store.client.hlen(keys.unacked("w@test")) == 0)
+
+
+def test_expired_and_cancelled_jobs_are_never_scored(job_store, new_worker):
+    expired = submit(job_store, 10, deadline_s=0.01)
+    cancelled = submit(job_store, 10)
+    job_store.cancel(cancelled)
+    erased = submit(job_store, 10)
+    job_store.erase(erased)
+    last = submit(job_store, 10)
+    new_worker().start()
+    assert final(job_store, last).result["batch"]["texts"] == 1
+    record = final(job_store, expired)
+    assert (record.state, record.error["code"]) == ("REVOKED", "job_expired")
+    assert job_store.read(cancelled).error["code"] == "job_cancelled"
+
+
+def test_job_sent_while_an_idle_worker_was_frozen_survives_its_death(job_store, new_worker):
+    worker = new_worker().start().wait_ready()
+    worker.send(signal.SIGSTOP)
+    ids = [submit(job_store, 10) for _ in range(5)]
+    worker.send(signal.SIGKILL)
+    worker.wait_exit()
+    worker.start()
+    assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 5
+
+
+def test_peer_takes_over_when_the_lease_of_a_killed_worker_lapses(job_store, new_worker):
+    first = new_worker("first", lease_s="2").start().wait_ready()
+    task_id = submit(job_store, LONG_TEXT_BYTES, LONG_TEXT_BYTES, LONG_TEXT_BYTES)
+    wait_until(lambda: is_started(job_store, task_id))
+    first.send(signal.SIGKILL)
+    new_worker("second", lease_s="2").start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert job_store.client.smembers(keys.WORKERS) == {b"second@test"}
+
+
+def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(job_store, new_worker):
+    worker = new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    ids = [submit(job_store, LONG_TEXT_BYTES) for _ in range(8)]
+    wait_until(lambda: is_started(job_store, ids[0]))
+    worker.send(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+    states = [job_store.read(task_id).state for task_id in ids]
+    assert states[0] == "SUCCESS"
+    assert states[-1] != "SUCCESS"
+    waiting = job_store.client.llen(keys.QUEUE)
+    assert waiting == len(ids) - states.count("SUCCESS")
+    assert job_store.worker_status() == []
+
+
+def test_batch_that_outlasts_the_drain_is_given_back_without_blame(job_store, new_worker):
+    times = {"redis_timeout_s": "0.2", "lease_s": "0.4", "drain_s": "0.1"}
+    worker = new_worker(**times).start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 4)
+    wait_until(lambda: is_started(job_store, task_id))
+    worker.send(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+    assert job_store.read(task_id).state == "STARTED"
+    message = job_store.client.lindex(keys.QUEUE, 0)
+    assert b'"redelivered":true' in message
+    assert b'"crashes"' not in message
+
+
+def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new_worker):
+    times = {"redis_timeout_s": "0.1", "lease_s": "0.2", "drain_s": "0.1", "batch_timeout_s": "0.2"}
+    worker = new_worker(**times)
+    task_id = submit(job_store, LONG_TEXT_BYTES)
+    for _ in range(3):
+        assert worker.start().wait_exit(60) == os.EX_SOFTWARE
+    worker.start()
+    assert final(job_store, task_id).error["code"] == "poison_job"
+
+
+def test_second_worker_of_the_same_name_refuses_to_start(job_store, new_worker):
+    new_worker(lease_s="2").start().wait_ready()
+    twin = new_worker(lease_s="2").start()
+    assert twin.wait_exit(60) == os.EX_CONFIG
+    assert "EVASCORE_WORKER_NAME" in twin.log.read_text()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [({"model": "/nowhere"}, "/nowhere"), ({"device": "cuda"}, "GPU"), ({"port": "x"}, "PORT")],
+    ids=["checkpoint", "device", "setting"],
+)
+def test_worker_that_cannot_work_says_why_in_one_line(redis_server, new_worker, wrong, said):
+    worker = new_worker(**wrong).start()
+    assert worker.wait_exit(60) == os.EX_CONFIG
+    (line,) = [
+        line for line in worker.log.read_text().splitlines() if line.startswith("evascore worker:")
+    ]
+    assert said in line
