@@ -1,0 +1,139 @@
+"""From the bytes and the query of a POST to the fields of a request; nothing of them is quoted."""
+
+import base64
+import json
+import re
+from collections.abc import Callable
+from typing import Any
+
+import orjson
+from werkzeug.datastructures import MultiDict
+from werkzeug.http import parse_options_header
+
+from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
+
+Query = MultiDict[str, str]
+QUERY_OPTIONS = ("outputs", "top_k", "custom_id", "deadline_s", "priority")
+# A name that cannot be anybody's text, so that an error may repeat it.
+_PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:
+    """The fields of a request, as the JSON form has them, whichever media type it came in.
+
+    Raises:
+        UnsupportedMediaType, MalformedBody, RequestInvalid
+    """
+    media_type, parameters = parse_options_header(content_type)
+    parse = _PARSERS.get(media_type.lower())
+    if parse is None:
+        raise UnsupportedMediaType(
+            "Send application/json, text/plain or application/octet-stream as Content-Type."
+        )
+    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(
+            "The only charset is utf-8; send other bytes as application/octet-stream."
+        )
+    return parse(body, query)
+
+
+def invalid(detail: str, **where: str) -> RequestInvalid:
+    """One error of a field (`pointer`), a query parameter (`parameter`) or a header (`header`)."""
+    return invalid_fields([{"detail": detail, **where}])
+
+
+def invalid_fields(errors: list[dict[str, str]]) -> RequestInvalid:
+    """The error of a request with these `errors`, each with its `detail` and where it is."""
+    return RequestInvalid("The request is not valid; `errors` tells what and where.", errors=errors)
+
+
+def plain_name(name: str) -> str:
+    """`name` if it can be no text of the sender's, else ''."""
+    return name if _PLAIN_NAME.fullmatch(name) else ""
+
+
+def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
+    """Refuse query parameters that are not `known`, or that come twice.
+
+    Raises:
+        RequestInvalid
+    """
+    for name, values in query.lists():
+        if name not in known:
+            listed = f"; known here: {', '.join(known)}" if known else ""
+            raise invalid(f"is not a known query parameter{listed}", parameter=plain_name(name))
+        if len(values) > 1:
+            raise invalid("is given more than once", parameter=name)
+
+
+def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
+    refuse_unknown_parameters(query, ())
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # orjson names the reason and the place, never what stands there.
+        raise MalformedBody(f"The body is not valid JSON: {error}.") from None
+    if not isinstance(fields, dict):
+        raise invalid("the body must be a JSON object", pointer="")
+    _refuse_duplicate_keys(body)
+    return fields
+
+
+def _parse_text(body: bytes, query: Query) -> dict[str, Any]:
+    try:
+        return {"text": body.decode(), **_options(query)}
+    except UnicodeDecodeError as error:
+        raise MalformedBody(
+            f"The body is not valid UTF-8 at byte {error.start}; "
+            "send other bytes as application/octet-stream."
+        ) from None
+
+
+def _parse_bytes(body: bytes, query: Query) -> dict[str, Any]:
+    return {"text_b64": base64.b64encode(body).decode("ascii"), **_options(query)}
+
+
+_PARSERS: dict[str, Callable[[bytes, Query], dict[str, Any]]] = {
+    "application/json": _parse_json,
+    "text/plain": _parse_text,
+    "application/octet-stream": _parse_bytes,
+}
+
+
+def _options(query: Query) -> dict[str, Any]:
+    """The options of a raw body, in the types that they have in JSON."""
+    refuse_unknown_parameters(query, QUERY_OPTIONS)
+    options: dict[str, Any] = query.to_dict()
+    if "outputs" in options:
+        options["outputs"] = options["outputs"].split(",")
+    for name, number in (("top_k", int), ("deadline_s", float)):
+        if name in options:
+            try:
+                options[name] = number(options[name])
+            except ValueError:
+                raise invalid("must be a number", parameter=name) from None
+    return options
+
+
+class _DuplicateKey(Exception):
+    """An object names a field twice."""
+
+
+def _refuse_duplicate_keys(body: bytes) -> None:
+    """Refuse objects that name a field twice: orjson keeps the last and would drop a text.
+
+    The body is valid JSON of limited depth here; only then may the lenient parser see it.
+    """
+    try:
+        json.loads(body, object_pairs_hook=_unique_keys)
+    except _DuplicateKey:
+        raise MalformedBody("The body is ambiguous: an object names one field twice.") from None
+    except RecursionError:
+        raise MalformedBody("The body is not valid JSON: it is nested too deeply.") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _DuplicateKey
+    return fields

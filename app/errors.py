@@ -1,0 +1,146 @@
+"""What the user sees of an error: the one table of status codes, and RFC 9457 problem objects."""
+
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+
+from app.responses import json_response
+from contract.errors import BodyTooLarge, ServiceError
+from contract.logs import get_logger
+from contract.messages import error_body
+
+log = get_logger(__name__)
+
+# In a failed job's `error`, the status is the one that the same error would have as an answer.
+STATUS_BY_CODE = {
+    "service_error": 500,
+    "bad_request": 400,
+    "malformed_body": 400,
+    "job_not_found": 404,
+    "job_ended": 409,
+    "job_cancelled": 409,
+    "job_gone": 410,
+    "text_too_large": 413,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid_request": 422,
+    "empty_text": 422,
+    "idempotency_key_reused": 422,
+    "model_error": 500,
+    "scoring_failed": 500,
+    "poison_job": 500,
+    "capacity": 503,
+    "overloaded": 503,
+    "job_expired": 503,
+    "dependency": 503,
+    "broker_unavailable": 503,
+    "worker_unavailable": 503,
+    "job_lost": 503,
+    "out_of_memory": 503,
+    # Of HTTP itself, not of evascore: no class of ours stands behind these.
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    "internal_error": 500,
+}
+DEFAULT_RETRY_AFTER_S = 2
+_CODE_BY_HTTP_STATUS = {404: "route_not_found", 405: "method_not_allowed", 500: "internal_error"}
+
+
+def problem(body: dict[str, Any]) -> dict[str, Any]:
+    """An error as it travelled through Redis, as a problem object.
+
+    Args:
+        body: `code`, `message`, `retryable` and details, from `contract.messages.error_body`.
+    """
+    code = body["code"]
+    details = {k: v for k, v in body.items() if k not in ("code", "message", "retryable")}
+    return {
+        "type": code,
+        "title": code.replace("_", " ").capitalize(),
+        "status": STATUS_BY_CODE.get(code, 500),
+        "detail": body["message"],
+        "retryable": body["retryable"],
+        **details,
+    }
+
+
+def register_error_handlers(app: Flask) -> None:
+    """Make every error of `app` an `application/problem+json` answer."""
+    app.register_error_handler(ServiceError, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_bug)
+
+
+def _answer(error: ServiceError) -> Response:
+    answer = problem(error_body(error))
+    headers = {}
+    if answer["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(answer.get("retry_after_s", DEFAULT_RETRY_AFTER_S))
+    return _problem_response(answer, headers)
+
+
+def _answer_http(error: HTTPException) -> Response:
+    """Answer what Flask and Werkzeug abort with, in our form."""
+    if isinstance(error, RequestEntityTooLarge):
+        return _answer(body_too_large(request.max_content_length or 0))
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return _problem_response(http_problem(error.code or 500), headers)
+
+
+def http_problem(status: int) -> dict[str, Any]:
+    """The problem object of a status that is HTTP's own, not one of our errors."""
+    known = HTTPStatus(status)
+    return {
+        "type": _CODE_BY_HTTP_STATUS.get(status, known.name.lower()),
+        "title": known.phrase,
+        "status": status,
+        "detail": _HTTP_DETAILS.get(status, f"{known.description or known.phrase}."),
+        "retryable": False,
+    }
+
+
+_HTTP_DETAILS = {
+    400: "The request is not one that HTTP allows; check its header fields.",
+    404: "There is no such route; /docs lists them all.",
+    405: "This route does not serve that method; the Allow header lists those it does.",
+    500: "evascore failed on this request; report it with its request_id.",
+}
+
+
+def _answer_bug(error: Exception) -> Response:
+    # The traceback's own message is left out: it may quote what was sent.
+    log.error(
+        "request_failed",
+        request_id=g.get("request_id"),
+        error=type(error).__name__,
+        where=_innermost_line(error),
+    )
+    return _problem_response(http_problem(500), {})
+
+
+def body_too_large(limit_bytes: int) -> BodyTooLarge:
+    """The error of a request body over `limit_bytes`."""
+    return BodyTooLarge(
+        f"The request body is over {limit_bytes} bytes; send its texts in several requests.",
+        limit_bytes=limit_bytes,
+    )
+
+
+def _innermost_line(error: Exception) -> str:
+    trace = error.__traceback__
+    while trace and trace.tb_next:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
+
+
+def _problem_response(answer: dict[str, Any], headers: dict[str, str]) -> Response:
+    return json_response(
+        {**answer, "request_id": g.get("request_id")},
+        answer["status"],
+        headers=headers,
+        media_type="application/problem+json",
+    )

@@ -1,0 +1,39 @@
+"""Where the parts of the web tier meet."""
+
+from flask import Flask
+
+from app import health, jobs, request_log
+from app.admission import Capacity
+from app.broker_guard import BrokerGuard
+from app.errors import register_error_handlers
+from app.service import EXTENSION, Service
+from app.waiting import JobEndings
+from contract.job_store import JobStore, connect
+from contract.settings import Settings
+
+
+def create_app(settings: Settings) -> Flask:
+    """The web application; it needs no Redis to start, only to answer."""
+    app = Flask("app", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
+    app.url_map.merge_slashes = False
+    app.url_map.strict_slashes = True
+    app.extensions[EXTENSION] = create_service(settings)
+    request_log.register(app)
+    register_error_handlers(app)
+    app.register_blueprint(jobs.routes)
+    app.register_blueprint(health.routes)
+    return app
+
+
+def create_service(settings: Settings) -> Service:
+    """The parts that the routes share, on the Redis of `settings`."""
+    store = JobStore(connect(settings), settings)
+    guard = BrokerGuard()
+    return Service(
+        settings=settings,
+        store=store,
+        guard=guard,
+        capacity=Capacity(store, guard),
+        endings=JobEndings(settings, store, guard),
+    )

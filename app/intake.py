@@ -1,0 +1,179 @@
+"""From the fields of a request to a checked job; every limit is met before anything is stored."""
+
+import base64
+import binascii
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import orjson
+from pydantic import ValidationError
+
+from app.bodies import invalid, invalid_fields, plain_name
+from app.schemas import DEFAULT_TOP_K, ScoreBody, TextRequest
+from contract import keys
+from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
+from contract.messages import Job
+from contract.settings import Settings
+
+PRIORITIES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
+MAX_ERRORS_TOLD = 10
+_REQUEST_FIELDS = set(TextRequest.model_fields)
+
+
+def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request_id: str) -> Job:
+    """The job that `fields` ask for.
+
+    Args:
+        now: Unix time, seconds.
+        request_id: names the request in logs.
+
+    Raises:
+        ClientError: the request must change.
+    """
+    _check_counts(fields, settings)
+    body = _validated(fields)
+    texts = [body] if body.items is None else body.items
+    num_bytes = _total_bytes(texts, body.items is None, settings)
+    return Job(
+        requests=[_request(text, body) for text in texts],
+        num_bytes=num_bytes,
+        submitted_at=now,
+        deadline_at=now + _deadline_s(body, settings),
+        is_single=body.items is None,
+        priority=_priority(body, num_bytes, settings),
+        request_id=request_id,
+    )
+
+
+def canonical_json(job: Job) -> bytes:
+    """What two requests share if and only if they ask for the same."""
+    asked_s = round(job.deadline_at - job.submitted_at, 3)
+    return orjson.dumps(
+        [job.requests, job.is_single, job.priority, asked_s], option=orjson.OPT_SORT_KEYS
+    )
+
+
+def _check_counts(fields: Mapping[str, Any], settings: Settings) -> None:
+    """Refuse too many and unknown fields first, before each of them costs time."""
+    items = fields.get("items")
+    items = items if isinstance(items, list) else []
+    if len(items) > settings.max_items:
+        raise invalid(f"at most {settings.max_items} items in one request", pointer="/items")
+    _check_fields(fields, ScoreBody, "", settings.max_continuations)
+    for number, item in enumerate(items):
+        if isinstance(item, dict):
+            _check_fields(item, TextRequest, f"/items/{number}", settings.max_continuations)
+
+
+def _check_fields(
+    fields: Mapping[str, Any], schema: type[TextRequest], at: str, max_continuations: int
+) -> None:
+    for name in fields:
+        if name not in schema.model_fields:
+            raise invalid("is not a known field", pointer=f"{at}/{plain_name(name)}".rstrip("/"))
+    for name in ("continuations", "continuations_b64"):
+        value = fields.get(name)
+        if isinstance(value, list) and len(value) > max_continuations:
+            raise invalid(
+                f"at most {max_continuations} continuations of one context", pointer=f"{at}/{name}"
+            )
+
+
+def _validated(fields: Mapping[str, Any]) -> ScoreBody:
+    try:
+        return ScoreBody.model_validate(fields)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise invalid_fields(
+            [
+                {"detail": e["msg"], "pointer": "".join(f"/{step}" for step in e["loc"])}
+                for e in found[:MAX_ERRORS_TOLD]
+            ]
+        ) from None
+
+
+def _request(text: TextRequest, body: ScoreBody) -> dict[str, Any]:
+    """The text as the worker takes it; what an item does not say, the whole request says."""
+    fields = text.model_dump(include=_REQUEST_FIELDS, exclude_none=True)
+    if text.outputs is None and body.outputs is not None:
+        fields["outputs"] = list(body.outputs)
+        if body.top_k is not None:
+            fields["top_k"] = body.top_k
+    if "top_k" in fields.get("outputs", ()):
+        fields.setdefault("top_k", DEFAULT_TOP_K)
+    return fields
+
+
+def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settings) -> int:
+    """The bytes that the model reads for all of the texts; each is checked against the limits."""
+    num_bytes = sum(
+        _checked_bytes(place, length, settings.max_text_bytes)
+        for number, text in enumerate(texts)
+        for place, length in _sequences(text, "" if is_single else f"/items/{number}")
+    )
+    if num_bytes > settings.max_job_bytes:
+        raise BodyTooLarge(
+            f"The model would have to read {num_bytes} bytes, a context once per continuation; "
+            f"the limit is {settings.max_job_bytes}, send several requests.",
+            limit_bytes=settings.max_job_bytes,
+            actual_bytes=num_bytes,
+        )
+    return num_bytes
+
+
+def _checked_bytes(place: str, num_bytes: int, limit_bytes: int) -> int:
+    if num_bytes > limit_bytes:
+        raise TextTooLarge(
+            f"The text (with its context) has {num_bytes} bytes; "
+            f"the limit is {limit_bytes}, split it.",
+            limit_bytes=limit_bytes,
+            actual_bytes=num_bytes,
+            pointer=place,
+        )
+    return num_bytes
+
+
+def _sequences(request: TextRequest, at: str) -> Iterator[tuple[str, int]]:
+    """Each text that gets a score: the pointer to it, and its bytes with its context's."""
+    context_bytes = sum(length for _, length in _lengths(request, ("context",), at))
+    for place, length in _lengths(request, ("text", "continuation", "continuations"), at):
+        if not length:
+            raise EmptyText("There is nothing to score; give at least one byte.", pointer=place)
+        yield place, context_bytes + length
+
+
+def _lengths(request: TextRequest, names: Iterable[str], at: str) -> Iterator[tuple[str, int]]:
+    """The pointer to each of the texts named, in either form, and its bytes."""
+    for name in names:
+        for field, count in ((name, _utf8_bytes), (f"{name}_b64", _base64_bytes)):
+            value, place = getattr(request, field), f"{at}/{field}"
+            if isinstance(value, str):
+                yield place, count(value, place)
+            for number, text in enumerate(value if isinstance(value, list) else ()):
+                yield f"{place}/{number}", count(text, f"{place}/{number}")
+
+
+def _utf8_bytes(text: str, _place: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
+
+
+def _base64_bytes(text: str, place: str) -> int:
+    try:
+        return len(base64.b64decode(text, validate=True))
+    except (binascii.Error, ValueError):
+        raise invalid("is not standard base64 with padding", pointer=place) from None
+
+
+def _deadline_s(body: ScoreBody, settings: Settings) -> float:
+    asked_s = settings.deadline_s if body.deadline_s is None else body.deadline_s
+    if asked_s > settings.max_deadline_s:
+        raise invalid(f"at most {settings.max_deadline_s:g} seconds", pointer="/deadline_s")
+    return asked_s
+
+
+def _priority(body: ScoreBody, num_bytes: int, settings: Settings) -> int:
+    """Items that fill more than one batch are bulk unless they ask otherwise."""
+    if body.priority is not None:
+        return PRIORITIES[body.priority]
+    fills_batch = body.items is not None and num_bytes > settings.batch_bytes
+    return keys.BULK if fills_batch else keys.INTERACTIVE

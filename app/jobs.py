@@ -1,0 +1,171 @@
+"""The routes of `/score`: submit, read, wait, cancel, erase."""
+
+import hashlib
+import re
+import time
+from math import isfinite
+
+from flask import Blueprint, Response, g, request
+from werkzeug.datastructures import MultiDict
+
+from app.bodies import Query, invalid, parse_body, refuse_unknown_parameters
+from app.intake import canonical_json, to_job
+from app.representation import job_path, job_view
+from app.responses import json_response
+from app.service import service
+from contract.errors import (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    MalformedBody,
+    UnsupportedMediaType,
+)
+from contract.job_store import Idempotency, KeyReused, QueueFull, Receipt
+from contract.messages import Job, Record
+
+routes = Blueprint("jobs", __name__)
+
+MAX_IDEMPOTENCY_KEY_CHARS = 255
+_IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
+_PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+
+@routes.post("/score")
+def submit() -> Response:
+    """Accept texts to score, and wait for their scores if asked to."""
+    query = MultiDict(request.args)
+    wait_s, applied = _wait_s(query)
+    job = _job_of_request(query)
+    receipt = _submit(job)
+    record = _record_of(receipt, job)
+    # The job is accepted: whatever fails from here on, its task ID is the answer.
+    try:
+        record = service().endings.wait(record, wait_s)
+    except BrokerUnavailable:
+        applied = {}
+    return _submitted(record, receipt, applied)
+
+
+@routes.get("/score/<task_id>")
+def read(task_id: str) -> Response:
+    """The state of a job, and its result or error once it has ended."""
+    query = MultiDict(request.args)
+    wait_s, applied = _wait_s(query)
+    refuse_unknown_parameters(query, ())
+    with service().guard.calling():
+        record = service().store.read(task_id)
+    record = service().endings.wait(record, wait_s)
+    return _job_response(record, 200, applied)
+
+
+@routes.post("/score/<task_id>/cancel")
+def cancel(task_id: str) -> Response:
+    """End a job that has not ended, so that it is not scored or its score is not kept."""
+    with service().guard.calling():
+        record = service().store.cancel(task_id)
+    return _job_response(record, 200, {})
+
+
+@routes.delete("/score/<task_id>")
+def erase(task_id: str) -> Response:
+    """Forget text and result of a job, and cancel it if it has not ended."""
+    with service().guard.calling():
+        service().store.erase(task_id)
+    return Response(status=204)
+
+
+# --- submitting -----------------------------------------------------------------------------------
+
+
+def _job_of_request(query: Query) -> Job:
+    # A whole body is checked at once, so it is limited before and read once.
+    try:
+        body = request.get_data(cache=False)
+    except OSError:
+        raise MalformedBody("The body ended early or its chunks are malformed.") from None
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+    fields = parse_body(body, request.headers.get("Content-Type", ""), query)
+    return to_job(fields, service().settings, now=time.time(), request_id=g.request_id)
+
+
+def _submit(job: Job) -> Receipt:
+    parts = service()
+    try:
+        with parts.guard.calling():
+            return parts.store.submit(job, _idempotency(job))
+    except KeyReused:
+        raise IdempotencyKeyReused(
+            "This Idempotency-Key came before with another request; use a new one."
+        ) from None
+    except QueueFull as full:
+        raise parts.capacity.overloaded(full.depth, parts.settings) from None
+
+
+def _idempotency(job: Job) -> Idempotency | None:
+    key = request.headers.get("Idempotency-Key")
+    if key is None:
+        return None
+    if not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise invalid(
+            f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters",
+            header="Idempotency-Key",
+        )
+    return Idempotency(
+        key_digest=hashlib.sha256(key.encode()).hexdigest(),
+        request_digest=hashlib.sha256(canonical_json(job)).hexdigest(),
+    )
+
+
+def _record_of(receipt: Receipt, job: Job) -> Record:
+    if not receipt.is_replay:
+        return Record(receipt.task_id, "QUEUED", job=job.facts())
+    with service().guard.calling():
+        return service().store.read(receipt.task_id)
+
+
+def _submitted(record: Record, receipt: Receipt, applied: dict[str, str]) -> Response:
+    status = 200 if record.is_final else 202
+    response = _job_response(record, status, applied, queued_bytes=receipt.depth.bytes)
+    response.headers["Location"] = job_path(record.task_id, request.script_root)
+    if receipt.is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+# --- reading --------------------------------------------------------------------------------------
+
+
+def _job_response(
+    record: Record, status: int, applied: dict[str, str], queued_bytes: int = 0
+) -> Response:
+    headers = dict(applied)
+    if not record.is_final:
+        headers["Retry-After"] = str(service().capacity.retry_after_s(queued_bytes))
+    return json_response(job_view(record, request.script_root), status, headers=headers)
+
+
+def _wait_s(query: Query) -> tuple[float, dict[str, str]]:
+    """Take the time to wait out of `?wait=` or else `Prefer: wait=` (RFC 7240).
+
+    Returns:
+        Seconds, at most `max_wait_s`, and the header that tells an applied preference.
+    """
+    limit_s = service().settings.max_wait_s
+    given = query.poplist("wait")
+    if given:
+        return min(_seconds(given), limit_s), {}
+    preferred = _PREFERRED_WAIT.search(",".join(request.headers.getlist("Prefer")))
+    if preferred is None:
+        return 0, {}
+    wait_s = min(float(preferred[1]), limit_s)
+    return wait_s, {"Preference-Applied": f"wait={wait_s:.0f}"}
+
+
+def _seconds(given: list[str]) -> float:
+    try:
+        (seconds,) = map(float, given)
+    except ValueError:
+        seconds = -1
+    if not (isfinite(seconds) and seconds >= 0):
+        raise invalid("must be one number of seconds, 0 or more", parameter="wait")
+    return seconds

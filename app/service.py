@@ -1,0 +1,31 @@
+"""The parts that the routes share; made once per process by the factory."""
+
+from dataclasses import dataclass
+
+from flask import current_app
+
+from app.admission import Capacity
+from app.broker_guard import BrokerGuard
+from app.waiting import JobEndings
+from contract.job_store import JobStore
+from contract.settings import Settings
+
+EXTENSION = "evascore"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """What a route works with."""
+
+    settings: Settings
+    store: JobStore
+    guard: BrokerGuard
+    capacity: Capacity
+    endings: JobEndings
+
+
+def service() -> Service:
+    """The parts of the application that serves the current request."""
+    found = current_app.extensions[EXTENSION]
+    assert isinstance(found, Service)
+    return found

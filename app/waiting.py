@@ -1,0 +1,175 @@
+"""Requests that wait for their jobs to end: one thread and one Redis connection for all of them.
+
+A job's end is published on the channel named like its record. Redis forgets who listened when it
+restarts, and publishes to nobody what ends meanwhile; so each confirmed subscription, the first
+and every renewed one, makes its waiters look at the record again.
+"""
+
+import asyncio
+import socket
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Coroutine, Mapping
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import redis
+import redis.asyncio
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from app.broker_guard import BrokerGuard
+from contract import keys
+from contract.job_store import JobStore
+from contract.logs import get_logger
+from contract.messages import Record, decode_record
+from contract.settings import Settings
+
+log = get_logger(__name__)
+
+RECONNECT_S = 0.2
+# A connection that nobody reset, such as to a machine that vanished, is found dead in about 10 s.
+_KEEPALIVE = {socket.TCP_KEEPIDLE: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
+
+_OWN_CHANNEL = "evascore:web"
+
+# What a waiter is told: a final record, or to look at the record, which an erased job has no more.
+_LOOK = b""
+_Inbox = SimpleQueue[bytes]
+
+
+class JobEndings:
+    """Lets a bounded number of threads wait for jobs to end."""
+
+    def __init__(self, settings: Settings, store: JobStore, guard: BrokerGuard) -> None:
+        """Start listening; `close` ends it."""
+        self._store = store
+        self._guard = guard
+        self._slots = threading.BoundedSemaphore(settings.max_waiters)
+        self._is_released = False
+        # Of the listening thread alone.
+        self._inboxes: defaultdict[bytes, set[_Inbox]] = defaultdict(set)
+        self._pubsub: redis.asyncio.client.PubSub | None = None
+        self._sending = asyncio.Lock()
+        self._loop = asyncio.new_event_loop()
+        self._listening = self._loop.create_task(self._listen(settings))
+        self._thread = threading.Thread(target=self._run, name="job-endings", daemon=True)
+        self._thread.start()
+
+    def wait(self, record: Record, timeout_s: float) -> Record:
+        """The record of the job once it is final, or as it is after `timeout_s` seconds.
+
+        Returns `record` at once if it is final or if all places to wait are taken.
+
+        Raises:
+            JobGone, BrokerUnavailable
+        """
+        if record.is_final or timeout_s <= 0 or self._is_released:
+            return record
+        if not self._slots.acquire(blocking=False):
+            return record
+        until = time.monotonic() + timeout_s
+        channel, inbox = keys.record(record.task_id).encode(), _Inbox()
+        try:
+            self._call(self._add(channel, inbox))
+            return self._wait(record, inbox, until)
+        finally:
+            self._call(self._remove(channel, inbox))
+            self._slots.release()
+
+    def release(self) -> None:
+        """Send all waiters off with what is known, and let no more in: the process is stopping."""
+        self._is_released = True
+        self._loop.call_soon_threadsafe(self._look_everywhere)
+
+    def close(self) -> None:
+        """End the listening thread; nobody may wait any more."""
+        self._loop.call_soon_threadsafe(self._listening.cancel)
+        self._thread.join()
+
+    def _wait(self, record: Record, inbox: "_Inbox", until: float) -> Record:
+        published: bytes | None = _LOOK
+        while published == _LOOK and not record.is_final and not self._is_released:
+            try:
+                published = inbox.get(timeout=max(until - time.monotonic(), 0))
+            except Empty:
+                published = None
+            if published:
+                return decode_record(record.task_id, published)
+            with self._guard.calling():
+                record = self._store.read(record.task_id)
+        return record
+
+    # --- in the listening thread ------------------------------------------------------------
+
+    def _run(self) -> None:
+        with suppress(asyncio.CancelledError):
+            self._loop.run_until_complete(self._listening)
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+        self._loop.close()
+
+    def _call(self, work: Coroutine[Any, Any, None]) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    async def _add(self, channel: bytes, inbox: "_Inbox") -> None:
+        self._inboxes[channel].add(inbox)
+        await self._subscribe_as_needed(channel)
+
+    async def _remove(self, channel: bytes, inbox: "_Inbox") -> None:
+        self._inboxes[channel].discard(inbox)
+        if not self._inboxes[channel]:
+            del self._inboxes[channel]
+        await self._subscribe_as_needed(channel)
+
+    async def _subscribe_as_needed(self, channel: bytes) -> None:
+        async with self._sending:
+            if self._pubsub is None:
+                return  # the next connection subscribes to all
+            change = self._pubsub.subscribe
+            if channel not in self._inboxes:
+                change = self._pubsub.unsubscribe
+            # The listener meets the same error and connects anew.
+            with suppress(redis.RedisError, OSError):
+                await change(channel)
+
+    async def _listen(self, settings: Settings) -> None:
+        while True:
+            try:
+                # A client that failed to connect once is not to be used again (redis-py 8.1).
+                async with redis.asyncio.Redis.from_url(
+                    settings.redis,
+                    socket_connect_timeout=settings.redis_timeout_s,
+                    socket_keepalive=True,
+                    socket_keepalive_options=_KEEPALIVE,
+                    # Reconnecting is done here, so that every waiter looks again.
+                    retry=Retry(NoBackoff(), 0, supported_errors=()),
+                ) as client:
+                    await self._listen_once(client)
+            except (redis.RedisError, OSError) as error:
+                log.warning("job_endings_not_heard", error=type(error).__name__)
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _listen_once(self, client: "redis.asyncio.Redis") -> None:
+        async with client.pubsub() as pubsub:
+            async with self._sending:
+                # One channel always, so that there is a connection to read from.
+                await pubsub.subscribe(_OWN_CHANNEL, *self._inboxes)
+                self._pubsub = pubsub
+            try:
+                async for message in pubsub.listen():
+                    self._tell(message)
+            finally:
+                self._pubsub = None
+
+    def _tell(self, message: Mapping[str, Any]) -> None:
+        published = {"message": message["data"], "subscribe": _LOOK}.get(message["type"])
+        if published is not None:
+            for inbox in self._inboxes.get(message["channel"], ()):
+                inbox.put(published)
+
+    def _look_everywhere(self) -> None:
+        for inboxes in self._inboxes.values():
+            for inbox in inboxes:
+                inbox.put(_LOOK)

@@ -1,0 +1,9 @@
+"""What Gunicorn serves: the application with the settings of this process."""
+
+from app.factory import create_app
+from contract.logs import configure_logging
+from contract.settings import load_settings
+
+settings = load_settings()
+configure_logging(settings.log_level, "web")
+application = create_app(settings)

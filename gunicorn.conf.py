@@ -1,0 +1,34 @@
+"""How Gunicorn serves the web tier; every number comes from the settings."""
+
+import sys
+
+from app.edge import EdgeLogger, EdgeWorker
+from contract.logs import configure_logging
+from contract.settings import SettingsInvalid, load_settings
+
+try:
+    _settings = load_settings()
+except SettingsInvalid as error:
+    sys.exit(f"evascore: {error}")
+configure_logging(_settings.log_level, "web")
+
+wsgi_app = "app.wsgi:application"
+bind = f"{_settings.host}:{_settings.port}"
+# A waiting request holds a thread and little else, so one process serves many of them.
+workers = 1
+worker_class = EdgeWorker
+threads = _settings.web_threads
+worker_connections = 1000
+timeout = _settings.web_timeout_s
+graceful_timeout = int(_settings.drain_s)
+keepalive = 5
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+
+# The request log is ours, and so are the form and the place of Gunicorn's own lines.
+accesslog = None
+errorlog = None
+logger_class = EdgeLogger
+loglevel = _settings.log_level.lower()
+control_socket_disable = True

@@ -1,0 +1,129 @@
+"""Bodies of every media type, right and wrong, to the fields of a request."""
+
+import base64
+
+import pytest
+from werkzeug.datastructures import MultiDict
+
+from app.bodies import parse_body
+from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
+
+JSON = "application/json"
+
+
+def parse(body: bytes, content_type: str = JSON, **query: str):
+    return parse_body(body, content_type, MultiDict(query))
+
+
+@pytest.mark.parametrize(
+    ("body", "content_type", "fields"),
+    [
+        (b'{"text": "na\xc3\xafve \\ud83d\\ude00 \\u0000"}', JSON, {"text": "naïve 😀 \0"}),
+        (b'{"text": "x"}', "Application/JSON; charset=UTF-8", {"text": "x"}),
+        (b"\xef\xbb\xbfna\xc3\xafve\n", "text/plain", {"text": "\ufeffnaïve\n"}),
+        (b"x", "text/plain; charset=utf-8", {"text": "x"}),
+        (b"", "text/plain", {"text": ""}),
+        (bytes(range(256)), "application/octet-stream", {"text_b64": "*"}),
+    ],
+    ids=["json", "json-charset", "plain-bom", "plain-charset", "plain-empty", "octets"],
+)
+def test_body_becomes_fields(body, content_type, fields):
+    expected = {
+        name: base64.b64encode(body).decode() if value == "*" else value
+        for name, value in fields.items()
+    }
+    assert parse(body, content_type) == expected
+
+
+def test_raw_body_takes_its_options_from_the_query():
+    fields = parse(
+        b"x",
+        "text/plain",
+        outputs="bytes,top_k",
+        top_k="3",
+        deadline_s="2.5",
+        priority="bulk",
+        custom_id="a",
+    )
+    assert fields == {
+        "text": "x",
+        "outputs": ["bytes", "top_k"],
+        "top_k": 3,
+        "deadline_s": 2.5,
+        "priority": "bulk",
+        "custom_id": "a",
+    }
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"secret",
+        b'{"text": "secret"',
+        b'{"text": NaN}',
+        b'{"deadline_s": Infinity}',
+        b'{"deadline_s": 1e999}',
+        b'{"text": "\\ud800"}',
+        b'{"text": "\xed\xa0\x80"}',
+        b'{"text": "\xff"}',
+        b'\xef\xbb\xbf{"text": "x"}',
+        '{"text": "x"}'.encode("utf-16"),
+        b'{"text": "secret", "text": "y"}',
+        b'{"items": [{"text": "secret", "text": "secret"}]}',
+        b"[" * 100_000,
+        b'{"text":' + b"[" * 1020 + b"]" * 1020 + b"}",
+    ],
+    ids=lambda body: repr(body[:24]),
+)
+def test_malformed_json_is_refused_without_being_quoted(body):
+    with pytest.raises(MalformedBody) as raised:
+        parse(body)
+    assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("body", [b"1", b"null", b'"secret"', b"[]", b"true"])
+def test_json_that_is_no_object_is_refused(body):
+    with pytest.raises(RequestInvalid):
+        parse(body)
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "",
+        "application/x-www-form-urlencoded",
+        "multipart/form-data; boundary=x",
+        "text/html",
+        "application/jsonp",
+        "application/json; charset=latin-1",
+        "text/plain; charset=iso-8859-1",
+    ],
+)
+def test_other_media_types_and_charsets_are_refused(content_type):
+    with pytest.raises(UnsupportedMediaType):
+        parse(b'{"text": "x"}', content_type)
+
+
+def test_plain_text_that_is_not_utf8_is_refused():
+    with pytest.raises(MalformedBody, match="byte 2"):
+        parse(b"ab\xff", "text/plain")
+
+
+@pytest.mark.parametrize(
+    ("content_type", "query", "parameter"),
+    [
+        (JSON, {"outputs": "bytes"}, "outputs"),
+        ("text/plain", {"window": "1"}, "window"),
+        ("text/plain", {"My secret": "1"}, ""),
+        ("text/plain", {"top_k": "five"}, "top_k"),
+        ("text/plain", {"deadline_s": ""}, "deadline_s"),
+        ("text/plain", {"top_k": ["1", "2"]}, "top_k"),
+    ],
+)
+def test_wrong_query_parameter_is_named_and_not_quoted(content_type, query, parameter):
+    with pytest.raises(RequestInvalid) as raised:
+        parse_body(b"{}", content_type, MultiDict(query))
+    (error,) = raised.value.details["errors"]
+    assert error["parameter"] == parameter
+    assert "five" not in error["detail"]
