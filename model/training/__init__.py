@@ -1,0 +1,1 @@
+"""Trains the bundled demo checkpoint: corpus, train, export and evaluate, in that order."""

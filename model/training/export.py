@@ -1,0 +1,93 @@
+"""Writes the trained weights as a checkpoint in the published layout.
+
+`python -m model.training.export [--folder F] [--checkpoint C]` reads `training.pt` of a run that
+ended or still goes on, and writes `config.json` and `model.safetensors` in bfloat16.
+"""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from model.training.corpus import DEFAULT_FOLDER
+from model.training.network import Shape
+from model.training.train import CHECKPOINT_NAME
+
+DEMO_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "demo"
+MAX_POSITIONS = 32_768
+
+
+def config_of(shape: Shape) -> dict[str, Any]:
+    """Return config.json with the keys of the published checkpoints, and `is_demo`."""
+    return {
+        "architectures": ["EvaByteForCausalLM"],
+        "attention_bias": False,
+        "attention_class": "eva",
+        "attention_dropout": 0.0,
+        "bos_token_id": 1,
+        "chunk_size": shape.chunk_size,
+        "eos_token_id": 2,
+        "fp32_ln": False,
+        "fp32_logits": True,
+        "fp32_skip_add": True,
+        "hidden_act": "silu",
+        "hidden_size": shape.hidden_size,
+        "init_cutoff_factor": None,
+        "init_fn": "v2",
+        "init_std": 0.01275,
+        "initializer_range": 0.01275,
+        "intermediate_size": shape.intermediate_size,
+        "is_demo": True,
+        "lazy_init": True,
+        "max_position_embeddings": MAX_POSITIONS,
+        "max_seq_length": MAX_POSITIONS,
+        "mixedp_attn": True,
+        "model_type": "evabyte",
+        "norm_add_unit_offset": True,
+        "num_attention_heads": shape.num_heads,
+        "num_chunks": None,
+        "num_hidden_layers": shape.num_layers,
+        "num_key_value_heads": shape.num_heads,
+        "num_pred_heads": shape.num_pred_heads,
+        "pad_token_id": 0,
+        "return_dict": True,
+        "rms_norm_eps": shape.rms_norm_eps,
+        "rope_scaling": None,
+        "rope_theta": shape.rope_theta,
+        "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16",
+        "use_cache": True,
+        "vocab_size": shape.vocab_size,
+        "window_size": shape.window_size,
+    }
+
+
+def write_checkpoint(
+    weights: dict[str, Tensor],
+    shape: Shape,
+    folder: Path,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write config.json and model.safetensors into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config_of(shape), indent=2) + "\n")
+    tensors = {name: tensor.to(dtype).contiguous() for name, tensor in weights.items()}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def main() -> None:
+    """Export from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="the run's folder")
+    parser.add_argument("--checkpoint", type=Path, default=DEMO_CHECKPOINT, help="output folder")
+    arguments = parser.parse_args()
+    state = torch.load(arguments.folder / CHECKPOINT_NAME, weights_only=True)
+    write_checkpoint(state["network"], Shape(), arguments.checkpoint)
+
+
+if __name__ == "__main__":
+    main()
