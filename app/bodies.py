@@ -7,15 +7,48 @@ from collections.abc import Callable
 from typing import Any
 
 import orjson
+from flask import Request
+from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
-from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
+from contract.errors import (
+    BodyTooLarge,
+    MalformedBody,
+    RequestInvalid,
+    UnsupportedMediaType,
+)
 
 Query = MultiDict[str, str]
 QUERY_OPTIONS = ("outputs", "top_k", "custom_id", "deadline_s", "priority")
+_CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
 # A name that cannot be anybody's text, so that an error may repeat it.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+
+
+def read_body(request: Request, max_bytes: int) -> bytes:
+    """The whole body, of which not one byte over `max_bytes` is waited for.
+
+    Werkzeug leaves the end of a body to Gunicorn, takes one that was cut short for whole, and cuts
+    a chunked one at the limit; so the bytes are counted here.
+
+    Raises:
+        BodyTooLarge, MalformedBody
+    """
+    announced = request.content_length
+    if announced is None or announced <= max_bytes:
+        try:
+            body = bytes(request.environ["wsgi.input"].read(max_bytes + 1))
+        except (OSError, ParseException):
+            raise MalformedBody(_CUT_SHORT) from None
+        if len(body) <= max_bytes:
+            if len(body) < (announced or 0):
+                raise MalformedBody(_CUT_SHORT)
+            return body
+    raise BodyTooLarge(
+        f"The request body is over {max_bytes} bytes; send its texts in several requests.",
+        limit_bytes=max_bytes,
+    )
 
 
 def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:

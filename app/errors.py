@@ -3,11 +3,11 @@
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException, MethodNotAllowed, RequestEntityTooLarge
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.responses import json_response
-from contract.errors import BodyTooLarge, ServiceError
+from contract.errors import ServiceError
 from contract.logs import get_logger
 from contract.messages import error_body
 
@@ -83,8 +83,6 @@ def _answer(error: ServiceError) -> Response:
 
 def _answer_http(error: HTTPException) -> Response:
     """Answer what Flask and Werkzeug abort with, in our form."""
-    if isinstance(error, RequestEntityTooLarge):
-        return _answer(body_too_large(request.max_content_length or 0))
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
@@ -120,14 +118,6 @@ def _answer_bug(error: Exception) -> Response:
         where=_innermost_line(error),
     )
     return _problem_response(http_problem(500), {})
-
-
-def body_too_large(limit_bytes: int) -> BodyTooLarge:
-    """The error of a request body over `limit_bytes`."""
-    return BodyTooLarge(
-        f"The request body is over {limit_bytes} bytes; send its texts in several requests.",
-        limit_bytes=limit_bytes,
-    )
 
 
 def _innermost_line(error: Exception) -> str:

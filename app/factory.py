@@ -15,7 +15,6 @@ from contract.settings import Settings
 def create_app(settings: Settings) -> Flask:
     """The web application; it needs no Redis to start, only to answer."""
     app = Flask("app", static_folder=None)
-    app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings)

@@ -128,7 +128,7 @@ def _checked_bytes(place: str, num_bytes: int, limit_bytes: int) -> int:
             f"the limit is {limit_bytes}, split it.",
             limit_bytes=limit_bytes,
             actual_bytes=num_bytes,
-            pointer=place,
+            errors=[{"detail": "is too large", "pointer": place}],
         )
     return num_bytes
 
@@ -138,7 +138,10 @@ def _sequences(request: TextRequest, at: str) -> Iterator[tuple[str, int]]:
     context_bytes = sum(length for _, length in _lengths(request, ("context",), at))
     for place, length in _lengths(request, ("text", "continuation", "continuations"), at):
         if not length:
-            raise EmptyText("There is nothing to score; give at least one byte.", pointer=place)
+            raise EmptyText(
+                "There is nothing to score; give at least one byte.",
+                errors=[{"detail": "is empty", "pointer": place}],
+            )
         yield place, context_bytes + length
 
 

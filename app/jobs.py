@@ -8,7 +8,7 @@ from math import isfinite
 from flask import Blueprint, Response, g, request
 from werkzeug.datastructures import MultiDict
 
-from app.bodies import Query, invalid, parse_body, refuse_unknown_parameters
+from app.bodies import Query, invalid, parse_body, read_body, refuse_unknown_parameters
 from app.intake import canonical_json, to_job
 from app.representation import job_path, job_view
 from app.responses import json_response
@@ -16,7 +16,6 @@ from app.service import service
 from contract.errors import (
     BrokerUnavailable,
     IdempotencyKeyReused,
-    MalformedBody,
     UnsupportedMediaType,
 )
 from contract.job_store import Idempotency, KeyReused, QueueFull, Receipt
@@ -77,15 +76,12 @@ def erase(task_id: str) -> Response:
 
 
 def _job_of_request(query: Query) -> Job:
-    # A whole body is checked at once, so it is limited before and read once.
-    try:
-        body = request.get_data(cache=False)
-    except OSError:
-        raise MalformedBody("The body ended early or its chunks are malformed.") from None
+    settings = service().settings
+    body = read_body(request, settings.max_body_bytes)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
     fields = parse_body(body, request.headers.get("Content-Type", ""), query)
-    return to_job(fields, service().settings, now=time.time(), request_id=g.request_id)
+    return to_job(fields, settings, now=time.time(), request_id=g.request_id)
 
 
 def _submit(job: Job) -> Receipt:

@@ -115,7 +115,7 @@ def test_wrong_field_is_pointed_at_and_its_value_not_quoted(fields, pointer):
 def test_empty_text_is_refused(fields, pointer):
     with pytest.raises(EmptyText) as raised:
         job_of(fields)
-    assert raised.value.details["pointer"] == pointer
+    assert raised.value.details["errors"] == [{"detail": "is empty", "pointer": pointer}]
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_text_one_byte_over_the_limit_is_refused(fields, pointer, actual_bytes):
     assert raised.value.details == {
         "limit_bytes": 10,
         "actual_bytes": actual_bytes,
-        "pointer": pointer,
+        "errors": [{"detail": "is too large", "pointer": pointer}],
     }
 
 

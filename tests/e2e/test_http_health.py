@@ -1,0 +1,75 @@
+"""What the service tells of itself: live, ready, its model and limits, its load."""
+
+import subprocess
+import tomllib
+
+import pytest
+
+from app import __version__
+from contract.settings import REPOSITORY
+from tests.web import WebServer
+
+STATUS = {
+    "name": "w",
+    "pid": 1,
+    "state": "ready",
+    "model": {"name": "demo"},
+    "batches": 2,
+    "texts": 7,
+    "bytes": 1000,
+    "bytes_per_s": 500.0,
+}
+
+
+def test_live_without_a_worker(http):
+    response = http.get("/healthz")
+    assert (response.status_code, response.json()) == (200, {"status": "ok"})
+
+
+@pytest.mark.parametrize(
+    ("state", "status"), [("starting", 503), ("draining", 503), ("ready", 200), ("busy", 200)]
+)
+def test_ready_when_a_worker_is_warm(http, outcomes, state, status):
+    outcomes.pose_as_worker({**STATUS, "state": state})
+    response = http.get("/readyz")
+    assert response.status_code == status
+    if status == 503:
+        assert response.json()["type"] == "worker_unavailable"
+
+
+def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):
+    outcomes.client.flushdb()
+    body = http.get("/info").json()
+    assert body["model"] is None
+    assert body["limits"]["max_text_bytes"] == web.settings.max_text_bytes
+    assert body["outputs"] == ["summary", "bytes", "top_k", "curvature"]
+    assert body["service"] == {"name": "evascore", "version": __version__}
+    outcomes.pose_as_worker(STATUS)
+    assert http.get("/info").json()["model"] == {"name": "demo"}
+
+
+def test_version_is_that_of_the_project():
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    assert __version__ == project["version"]
+
+
+def test_stats_tell_what_waits_and_who_works(http, outcomes):
+    outcomes.client.flushdb()
+    outcomes.pose_as_worker(STATUS)
+    ids = [http.post("/score", json={"text": text}).json()["id"] for text in ("a", "bc", "def")]
+    outcomes.succeed(ids[0], {})
+    body = http.get("/stats").json()
+    assert (body["queue"]["jobs"], body["queue"]["bytes"]) == (2, 5)
+    assert body["workers"] == [STATUS]
+    assert body["totals"] == {"jobs_succeeded": 1}
+
+
+def test_wrong_setting_ends_the_server_with_one_clear_line(tmp_path):
+    server = WebServer(tmp_path, "redis://127.0.0.1:1/0")
+    command = [*server.command[:-3], "EVASCORE_PROT=1", *server.command[-3:]]
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    assert run.returncode != 0
+    assert run.stdout == ""
+    assert run.stderr.splitlines() == [
+        "evascore: EVASCORE_PROT is not a setting; did you mean EVASCORE_PORT?"
+    ]

@@ -1,0 +1,134 @@
+"""Redis killed, frozen or refusing writes: a clear 503 in under 3 s, and all well afterwards."""
+
+import concurrent.futures
+import signal
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.conftest import wait_until
+from tests.web import Outcomes, WebServer
+
+NEEDS_REDIS = [
+    ("POST", "/score"),
+    ("POST", "/score?wait=9"),
+    ("GET", "/score/{id}"),
+    ("GET", "/score/{id}?wait=9"),
+    ("POST", "/score/{id}/cancel"),
+    ("DELETE", "/score/{id}"),
+    ("GET", "/info"),
+    ("GET", "/stats"),
+    ("GET", "/readyz"),
+]
+PROMPT_S = 3
+
+
+@pytest.fixture
+def server(redis_server, tmp_path):
+    server = WebServer(tmp_path, redis_server.url).start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture
+def client(server):
+    with server.client() as client:
+        yield client
+
+
+@pytest.fixture
+def task_id(client):
+    return client.post("/score", json={"text": "hello"}).json()["id"]
+
+
+def timed(server, method: str, path: str) -> tuple[httpx.Response, float]:
+    began_at = time.monotonic()
+    content = {"json": {"text": "hello"}} if path.startswith("/score?") or path == "/score" else {}
+    response = httpx.request(method, server.url + path, timeout=30, **content)
+    return response, time.monotonic() - began_at
+
+
+def assert_unavailable(server, method: str, path: str) -> None:
+    response, elapsed_s = timed(server, method, path)
+    assert (response.status_code, response.json()["type"]) == (503, "broker_unavailable")
+    assert int(response.headers["Retry-After"]) >= 1
+    assert elapsed_s < PROMPT_S
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP], ids=["killed", "frozen"])
+def test_every_route_that_needs_redis_answers_503_promptly(server, redis_server, task_id, how):
+    redis_server.process.send_signal(how)
+    try:
+        for method, path in NEEDS_REDIS:
+            assert_unavailable(server, method, path.format(id=task_id))
+        assert timed(server, "GET", "/healthz")[0].status_code == 200
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+
+
+def test_many_requests_at_once_to_a_frozen_redis_all_answer_promptly(server, redis_server, task_id):
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(200) as pool:
+            calls = [
+                pool.submit(timed, server, method, path.format(id=task_id))
+                for method, path in NEEDS_REDIS * 20
+            ]
+            answers = [call.result() for call in calls]
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    assert {response.status_code for response, _ in answers} == {503}
+    assert max(elapsed_s for _, elapsed_s in answers) < PROMPT_S
+    wait_until(lambda: timed(server, "POST", "/score")[0].status_code == 202, timeout_s=5)
+
+
+def test_waiting_survives_a_restart_of_redis(server, redis_server, client, task_id):
+    answers: list[httpx.Response] = []
+    path = f"{server.url}/score/{task_id}?wait=20"
+    waiting = threading.Thread(target=lambda: answers.append(httpx.get(path, timeout=30)))
+    waiting.start()
+    time.sleep(0.3)
+    redis_server.kill()
+    redis_server.start()
+    outcomes = Outcomes(server)
+    outcomes.succeed(task_id, {"num_bytes": 5})
+    ended_at = time.monotonic()
+    waiting.join()
+    outcomes.client.close()
+    assert time.monotonic() - ended_at < 2
+    assert answers[0].json()["state"] == "SUCCESS"
+
+
+def test_accepted_job_keeps_its_id_when_redis_goes_while_it_waits(server, redis_server, client):
+    killing = threading.Timer(0.4, redis_server.kill)
+    killing.start()
+    response = client.post("/score", json={"text": "hello"}, params={"wait": "2"})
+    killing.join()
+    assert response.status_code == 202
+    redis_server.start()
+    assert client.get(response.headers["Location"]).json()["state"] == "QUEUED"
+
+
+@pytest.mark.parametrize(
+    "refusal", [{"maxmemory": "1"}, {"min-replicas-to-write": "1"}], ids=["full", "no-replica"]
+)
+def test_redis_that_refuses_writes_still_serves_reads(server, client, task_id, refusal):
+    outcomes = Outcomes(server)
+    outcomes.client.config_set(*refusal.popitem())
+    outcomes.client.close()
+    assert_unavailable(server, "POST", "/score")
+    assert client.get(f"/score/{task_id}").status_code == 200
+
+
+def test_server_starts_without_redis_and_serves_when_it_comes(redis_server, tmp_path):
+    redis_server.kill()
+    server = WebServer(tmp_path, redis_server.url).start()
+    try:
+        assert_unavailable(server, "POST", "/score")
+        redis_server.start()
+        assert timed(server, "POST", "/score?wait=0.1")[0].status_code == 202
+    finally:
+        server.stop()

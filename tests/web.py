@@ -1,0 +1,104 @@
+"""The web tier alone: a real Gunicorn on a real Redis, and outcomes without a worker."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+import orjson
+
+from contract import keys
+from contract.errors import ServiceError
+from contract.job_store import Ending, JobStore, connect
+from contract.messages import failure_record, success_record
+from contract.settings import PREFIX, REPOSITORY, load_settings
+from tests.conftest import free_port, wait_until
+
+
+class WebServer:
+    """One Gunicorn of the tests, killed by handle; its log is in `log`."""
+
+    def __init__(self, folder: Path, redis_url: str, **settings: Any) -> None:
+        """Prepare a server; further `settings` are EVASCORE_ variables in small letters."""
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "web.log"
+        given = {"redis_url": redis_url, "port": self.port, **settings}
+        variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
+        self.settings = load_settings(variables)
+        # `env` adds to what the tests themselves run with.
+        self.command = [
+            *("env", *(f"{name}={value}" for name, value in variables.items())),
+            *(sys.executable, "-m", "gunicorn"),
+        ]
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> "WebServer":
+        """Start it and return when it answers."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                cwd=REPOSITORY,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, timeout_s=30)
+        return self
+
+    def stop(self) -> int:
+        """End it as a supervisor does; its exit code."""
+        assert self.process is not None
+        self.process.terminate()
+        try:
+            return self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+    def client(self) -> httpx.Client:
+        """An HTTP client of this server; the caller closes it."""
+        return httpx.Client(base_url=self.url, timeout=60)
+
+    def log_lines(self, event: str) -> list[dict[str, Any]]:
+        """The logged events of one name."""
+        lines = map(orjson.loads, self.log.read_bytes().splitlines())
+        return [line for line in lines if line["event"] == event]
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        if self.process.poll() is not None:
+            raise RuntimeError(f"exit code {self.process.returncode}:\n{self.log.read_text()}")
+        try:
+            return httpx.get(f"{self.url}/healthz", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+class Outcomes:
+    """Ends jobs as a worker does, through the job store."""
+
+    def __init__(self, server: WebServer) -> None:
+        self.client = connect(server.settings)
+        self.store = JobStore(self.client, server.settings)
+
+    def succeed(self, task_id: str, result: dict[str, Any]) -> None:
+        """End a job with `result`."""
+        (opened,) = self.store.open_jobs([task_id])
+        assert opened.job is not None
+        record = success_record(task_id, result, opened.job.facts(), time.time())
+        self.store.conclude([Ending(task_id, record)])
+
+    def fail(self, task_id: str, error: ServiceError) -> None:
+        """End a job with `error`."""
+        (opened,) = self.store.open_jobs([task_id])
+        assert opened.job is not None
+        record = failure_record(task_id, error, opened.job.facts(), time.time())
+        self.store.conclude([Ending(task_id, record, "jobs_failed")])
+
+    def pose_as_worker(self, status: dict[str, Any]) -> None:
+        """Hold a worker's lease with this status for a minute."""
+        self.client.sadd(keys.WORKERS, status["name"])
+        self.client.set(keys.lease(status["name"]), orjson.dumps(status), ex=60)
