@@ -1,6 +1,7 @@
 """Keeps a silent Redis from holding every thread of the web server."""
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,15 +9,19 @@ import redis
 
 from contract.errors import BrokerUnavailable
 
+# Long enough for the requests that queued for a thread meanwhile to be refused before one of them
+# would be the next to wait.
+PAUSE_S = 0.5
+
 
 class BrokerGuard:
-    """Once Redis has timed out, lets one request at a time try it and refuses the others at once.
+    """Once Redis has timed out, refuses calls at once, but for one at a time that tries it again.
 
     Without it, requests that queue for a thread would each wait their turn to time out.
     """
 
     def __init__(self) -> None:
-        self._is_silent = False
+        self._silent_since: float | None = None
         self._trial = threading.Lock()
 
     @contextmanager
@@ -26,16 +31,21 @@ class BrokerGuard:
         Raises:
             BrokerUnavailable: from the store, or because Redis was silent a moment ago.
         """
-        is_trial = self._is_silent
-        if is_trial and not self._trial.acquire(blocking=False):
+        is_trial = self._silent_since is not None
+        if is_trial and not self._may_try():
             raise BrokerUnavailable("The queue does not answer; try again in a moment.")
-        timed_out = False
+        silent_since = None
         try:
             yield
         except BrokerUnavailable as error:
-            timed_out = isinstance(error.__cause__, redis.TimeoutError)
+            if isinstance(error.__cause__, redis.TimeoutError):
+                silent_since = time.monotonic()
             raise
         finally:
-            self._is_silent = timed_out
+            self._silent_since = silent_since
             if is_trial:
                 self._trial.release()
+
+    def _may_try(self) -> bool:
+        is_over = time.monotonic() > (self._silent_since or 0) + PAUSE_S
+        return is_over and self._trial.acquire(blocking=False)
