@@ -56,7 +56,7 @@ class EvaByteAttention(nn.Module):
     def forward(
         self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
     ) -> Tensor:
-        """Attend; x: [T, channels], rotary: two of [T, D / 2], chunk_starts: [C]."""
+        """Attend; x: [T, channels], rotary: two of [T, D], chunk_starts: [C]."""
         by_head = (len(x), self.num_heads, self.head_dim)
         q = rotate(self.q_proj(x).view(by_head), *rotary)
         k = rotate(self.k_proj(x).view(by_head), *rotary)
@@ -186,17 +186,17 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
         """
         if use_cache:
             raise ValueError("use_cache is not supported: there is no generation here")
-        if attention_mask is not None and (attention_mask.diff(dim=1) > 0).any():
+        if attention_mask is not None and (attention_mask.long().diff(dim=1) > 0).any():
             raise ValueError("only padding on the right is supported: windows count from slot 0")
+        config = self.config
         num_rows, num_tokens = input_ids.shape
         hidden = self.model(input_ids.reshape(-1), self.lay_out([num_tokens] * num_rows))
         if return_all_pred_logits:
-            shape: tuple[int, ...] = (num_rows, num_tokens, -1, self.config.vocab_size)
-            logits = self.lm_head(hidden)
+            logits = self.lm_head(hidden).view(
+                num_rows, num_tokens, config.num_pred_heads, config.vocab_size
+            )
         else:
-            shape = (num_rows, num_tokens, self.config.vocab_size)
             logits = F.linear(hidden, self.next_id_weight)
-        if self.config.fp32_logits:
-            logits = logits.float()
-        output = CausalLMOutput(logits=logits.view(shape))
+            logits = logits.view(num_rows, num_tokens, config.vocab_size)
+        output = CausalLMOutput(logits=logits.float() if config.fp32_logits else logits)
         return output if return_dict else output.to_tuple()

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from model.checkpoint import find_checkpoint, load_model, revision_of
-from model.cpu import use_onednn_for_float32
+from model.cpu import keep_freed_memory, use_onednn_for_float32
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
 from model.log_likelihood import ByteScores, score_bytes
@@ -89,8 +89,10 @@ class Scorer:
         if pass_bytes is None:
             pass_bytes = 2048 if is_cpu else 8192
         found = find_checkpoint(checkpoint)
-        if is_cpu and dtype == "float32":
-            use_onednn_for_float32()
+        if is_cpu:
+            keep_freed_memory()
+            if dtype == "float32":
+                use_onednn_for_float32()
         model = load_model(found, device=target, dtype=DTYPES[dtype])
         info = ModelInfo(
             name=found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint,
