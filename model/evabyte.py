@@ -56,7 +56,7 @@ class EvaByteAttention(nn.Module):
     def forward(
         self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
     ) -> Tensor:
-        """Attend; x: [T, channels], rotary: two of [T, D], chunk_starts: [C]."""
+        """Attend; x: [T, channels], rotary: two of [T, D / 2], chunk_starts: [C]."""
         by_head = (len(x), self.num_heads, self.head_dim)
         q = rotate(self.q_proj(x).view(by_head), *rotary)
         k = rotate(self.k_proj(x).view(by_head), *rotary)
