@@ -1,5 +1,6 @@
 """What the user sees of an error: the one table of status codes, and RFC 9457 problem objects."""
 
+import traceback
 from http import HTTPStatus
 from typing import Any
 
@@ -42,10 +43,24 @@ STATUS_BY_CODE = {
     # Of HTTP itself, not of evascore: no class of ours stands behind these.
     "route_not_found": 404,
     "method_not_allowed": 405,
+    "uri_too_long": 414,
+    "expectation_failed": 417,
+    "header_too_large": 431,
     "internal_error": 500,
+    "unsupported_transfer_coding": 501,
 }
 DEFAULT_RETRY_AFTER_S = 2
-_CODE_BY_HTTP_STATUS = {404: "route_not_found", 405: "method_not_allowed", 500: "internal_error"}
+# Each with what to do.
+_HTTP_PROBLEMS = {
+    400: ("bad_request", "The request is not one that HTTP allows; check its header fields."),
+    404: ("route_not_found", "There is no such route; /docs lists them all."),
+    405: ("method_not_allowed", "This route serves other methods; the Allow header lists them."),
+    414: ("uri_too_long", "The request line is too long; send text in the body."),
+    417: ("expectation_failed", "Only Expect: 100-continue is served."),
+    431: ("header_too_large", "There are too many header fields, or one of them is too long."),
+    500: ("internal_error", "evascore failed on this request; report it with its request_id."),
+    501: ("unsupported_transfer_coding", "Send the body with its length, or chunked."),
+}
 
 
 def problem(body: dict[str, Any]) -> dict[str, Any]:
@@ -91,40 +106,21 @@ def _answer_http(error: HTTPException) -> Response:
 
 def http_problem(status: int) -> dict[str, Any]:
     """The problem object of a status that is HTTP's own, not one of our errors."""
-    known = HTTPStatus(status)
-    return {
-        "type": _CODE_BY_HTTP_STATUS.get(status, known.name.lower()),
-        "title": known.phrase,
-        "status": status,
-        "detail": _HTTP_DETAILS.get(status, f"{known.description or known.phrase}."),
-        "retryable": False,
-    }
-
-
-_HTTP_DETAILS = {
-    400: "The request is not one that HTTP allows; check its header fields.",
-    404: "There is no such route; /docs lists them all.",
-    405: "This route does not serve that method; the Allow header lists those it does.",
-    500: "evascore failed on this request; report it with its request_id.",
-}
+    if status not in _HTTP_PROBLEMS:
+        status = 400 if status < 500 else 500
+    code, detail = _HTTP_PROBLEMS[status]
+    return problem({"code": code, "message": detail, "retryable": False})
 
 
 def _answer_bug(error: Exception) -> Response:
-    # The traceback's own message is left out: it may quote what was sent.
+    # The lines of code, and not the error's message: it may quote what was sent.
     log.error(
         "request_failed",
         request_id=g.get("request_id"),
         error=type(error).__name__,
-        where=_innermost_line(error),
+        trace=traceback.format_tb(error.__traceback__),
     )
     return _problem_response(http_problem(500), {})
-
-
-def _innermost_line(error: Exception) -> str:
-    trace = error.__traceback__
-    while trace and trace.tb_next:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_code.co_filename}:{trace.tb_lineno}" if trace else ""
 
 
 def _problem_response(answer: dict[str, Any], headers: dict[str, str]) -> Response:

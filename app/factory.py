@@ -2,7 +2,7 @@
 
 from flask import Flask
 
-from app import health, jobs, request_log
+from app import health, jobs, openapi, pages, request_log
 from app.admission import Capacity
 from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
@@ -20,8 +20,8 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = create_service(settings)
     request_log.register(app)
     register_error_handlers(app)
-    app.register_blueprint(jobs.routes)
-    app.register_blueprint(health.routes)
+    for routes in (jobs.routes, health.routes, openapi.routes, pages.routes, pages.docs_routes()):
+        app.register_blueprint(routes)
     return app
 
 

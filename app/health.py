@@ -6,37 +6,29 @@ from flask import Blueprint, Response
 
 from app import __version__
 from app.admission import worker_statuses
+from app.answers import Health, Info, Limits, Stats
 from app.intake import PRIORITIES
+from app.openapi import operation
+from app.representation import rfc3339
 from app.responses import json_response
 from app.schemas import MAX_TOP_K, OUTPUTS
 from app.service import service
-from contract.errors import WorkerUnavailable
+from contract.errors import BrokerUnavailable, WorkerUnavailable
 
 routes = Blueprint("health", __name__)
 
 WARM_STATES = frozenset({"ready", "busy"})
-_LIMITS = (
-    "max_text_bytes",
-    "max_items",
-    "max_continuations",
-    "max_body_bytes",
-    "max_job_bytes",
-    "max_queued_bytes",
-    "max_queued_jobs",
-    "deadline_s",
-    "max_deadline_s",
-    "max_wait_s",
-    "result_ttl_s",
-)
 
 
 @routes.get("/healthz")
+@operation({200: Health})
 def live() -> Response:
     """Whether this process answers; Redis and workers are not asked."""
     return json_response({"status": "ok"})
 
 
 @routes.get("/readyz")
+@operation({200: Health}, WorkerUnavailable, BrokerUnavailable)
 def ready() -> Response:
     """Whether a text sent now would be scored: Redis answers and a worker is warm."""
     if not any(status["state"] in WARM_STATES for status in _workers()):
@@ -45,6 +37,7 @@ def ready() -> Response:
 
 
 @routes.get("/info")
+@operation({200: Info}, BrokerUnavailable)
 def info() -> Response:
     """Which model scores, and what may be asked of it."""
     models = [status["model"] for status in _workers() if status.get("model")]
@@ -55,15 +48,13 @@ def info() -> Response:
             "model": models[0] if models else None,
             "outputs": OUTPUTS,
             "priorities": list(PRIORITIES),
-            "limits": {
-                **{name: getattr(settings, name) for name in _LIMITS},
-                "max_top_k": MAX_TOP_K,
-            },
+            "limits": {name: getattr(settings, name, MAX_TOP_K) for name in Limits.model_fields},
         }
     )
 
 
 @routes.get("/stats")
+@operation({200: Stats}, BrokerUnavailable)
 def stats() -> Response:
     """How much waits, who works on it, and what has been done."""
     parts = service()
@@ -77,7 +68,9 @@ def stats() -> Response:
                 "max_jobs": parts.settings.max_queued_jobs,
                 "max_bytes": parts.settings.max_queued_bytes,
             },
-            "workers": _workers(),
+            "workers": [
+                {**status, "started_at": rfc3339(status.get("started_at"))} for status in _workers()
+            ],
             "totals": totals,
         }
     )

@@ -8,14 +8,25 @@ from math import isfinite
 from flask import Blueprint, Response, g, request
 from werkzeug.datastructures import MultiDict
 
+from app.answers import JobView
 from app.bodies import Query, invalid, parse_body, read_body, refuse_unknown_parameters
 from app.intake import canonical_json, to_job
+from app.openapi import READ_PARAMETERS, SUBMIT_PARAMETERS, operation
 from app.representation import job_path, job_view
 from app.responses import json_response
 from app.service import service
 from contract.errors import (
+    BodyTooLarge,
     BrokerUnavailable,
+    EmptyText,
     IdempotencyKeyReused,
+    JobEnded,
+    JobGone,
+    JobNotFound,
+    MalformedBody,
+    Overloaded,
+    RequestInvalid,
+    TextTooLarge,
     UnsupportedMediaType,
 )
 from contract.job_store import Idempotency, KeyReused, QueueFull, Receipt
@@ -29,6 +40,21 @@ _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;]
 
 
 @routes.post("/score")
+@operation(
+    {200: JobView, 202: JobView},
+    MalformedBody,
+    JobGone,
+    TextTooLarge,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    RequestInvalid,
+    EmptyText,
+    IdempotencyKeyReused,
+    Overloaded,
+    BrokerUnavailable,
+    parameters=SUBMIT_PARAMETERS,
+    takes_texts=True,
+)
 def submit() -> Response:
     """Accept texts to score, and wait for their scores if asked to."""
     query = MultiDict(request.args)
@@ -45,6 +71,14 @@ def submit() -> Response:
 
 
 @routes.get("/score/<task_id>")
+@operation(
+    {200: JobView},
+    JobNotFound,
+    JobGone,
+    RequestInvalid,
+    BrokerUnavailable,
+    parameters=READ_PARAMETERS,
+)
 def read(task_id: str) -> Response:
     """The state of a job, and its result or error once it has ended."""
     query = MultiDict(request.args)
@@ -57,6 +91,7 @@ def read(task_id: str) -> Response:
 
 
 @routes.post("/score/<task_id>/cancel")
+@operation({200: JobView}, JobNotFound, JobEnded, JobGone, BrokerUnavailable)
 def cancel(task_id: str) -> Response:
     """End a job that has not ended, so that it is not scored or its score is not kept."""
     with service().guard.calling():
@@ -65,6 +100,7 @@ def cancel(task_id: str) -> Response:
 
 
 @routes.delete("/score/<task_id>")
+@operation({204: None}, JobNotFound, BrokerUnavailable)
 def erase(task_id: str) -> Response:
     """Forget text and result of a job, and cancel it if it has not ended."""
     with service().guard.calling():

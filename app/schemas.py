@@ -1,6 +1,6 @@
-"""The JSON bodies that the API takes and gives, as checked models; the source of /openapi.json."""
+"""The JSON that the API takes, as checked models; /openapi.json is made from them."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -104,31 +104,3 @@ class ScoreBody(TextRequest):
 
 def _conflict(message: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", message)
-
-
-class Problem(BaseModel):
-    """An error, in the form of RFC 9457."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str = Field(description="The stable code of the error.")
-    title: str = Field(description="The code in words.")
-    status: int = Field(description="The HTTP status of the error.")
-    detail: str = Field(description="What was wrong, the limit, and what to do.")
-    retryable: bool = Field(description="Whether the same request may pass later.")
-    request_id: str | None = Field(None, description="Names the request in the service's logs.")
-
-
-class JobView(BaseModel):
-    """A job: its state, and its result or error once it has ended."""
-
-    id: str = Field(description="The task ID.")
-    state: Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
-    submitted_at: str = Field(description="RFC 3339, UTC.")
-    deadline_at: str = Field(description="RFC 3339, UTC; later the job is not begun any more.")
-    finished_at: str | None = Field(description="RFC 3339, UTC; null while the job is not final.")
-    num_texts: int = Field(description="Texts in the job.")
-    num_bytes: int = Field(description="Bytes that the model reads for it.")
-    result: dict[str, Any] | None = Field(None, description="In state SUCCESS only.")
-    error: Problem | None = Field(None, description="In states FAILURE and REVOKED only.")
-    links: dict[str, str] = Field(description="Paths of this job: `self`, `cancel`.")

@@ -1,12 +1,24 @@
 """A web tier that the tests of one module share."""
 
+import re
 from collections.abc import Iterator
+from typing import Any
 
 import httpx
 import pytest
 
 from tests.conftest import RedisServer
 from tests.web import Outcomes, WebServer
+
+
+def assert_described(response: httpx.Response, described: dict[str, Any]) -> None:
+    """An answer of a described route has a described status."""
+    path = response.request.url.path
+    for template, methods in described.items():
+        if re.fullmatch(re.sub(r"{\w+}", "[^/]+", template), path):
+            operation = methods.get(response.request.method.lower())
+            if operation is not None:
+                assert str(response.status_code) in operation["responses"], path
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +40,12 @@ def web(web_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def http(web: WebServer) -> Iterator[httpx.Client]:
-    """A client of the module's web server."""
+    """A client of the module's web server, whose every answer must be a described one."""
     with web.client() as client:
+        described = client.get("/openapi.json").json()["paths"]
+        client.event_hooks["response"].append(
+            lambda response: assert_described(response, described)
+        )
         yield client
 
 

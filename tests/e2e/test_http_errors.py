@@ -29,10 +29,12 @@ def exchange(web, *pieces: bytes, pause_s: float = 0.0, timeout_s: float = 20) -
         for piece in pieces:
             connection.sendall(piece)
             time.sleep(pause_s)
-        answer = b""
-        while piece := connection.recv(65_536):
-            answer += piece
-        return answer
+        return received(connection)
+
+
+def received(connection: socket.socket) -> bytes:
+    """All that comes until the server closes the connection."""
+    return b"".join(iter(lambda: connection.recv(65_536), b""))
 
 
 def head(method: str = "POST", path: str = "/score", **fields: str) -> bytes:
@@ -56,7 +58,6 @@ def assert_problem(response, status: int, code: str) -> dict:
         ("GET", "/nowhere", 404, "route_not_found"),
         ("GET", f"/{MARKER}", 404, "route_not_found"),
         ("GET", "/score/", 404, "route_not_found"),
-        ("GET", "//score", 404, "route_not_found"),
         ("GET", "/score", 405, "method_not_allowed"),
         ("PUT", "/score", 405, "method_not_allowed"),
         ("TRACE", "/healthz", 405, "method_not_allowed"),
@@ -168,7 +169,7 @@ def test_body_that_ends_early_is_refused(web):
     with socket.create_connection(("127.0.0.1", web.port), timeout=10) as connection:
         connection.sendall(head(Content_Length="50", Content_Type="text/plain") + b"short")
         connection.shutdown(socket.SHUT_WR)
-        answer = connection.recv(65_536)
+        answer = received(connection)
     assert answer.startswith(b"HTTP/1.1 400 ")
     assert b"malformed_body" in answer
 

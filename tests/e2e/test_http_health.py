@@ -12,6 +12,7 @@ from tests.web import WebServer
 STATUS = {
     "name": "w",
     "pid": 1,
+    "started_at": 1_769_860_800.25,
     "state": "ready",
     "model": {"name": "demo"},
     "batches": 2,
@@ -60,7 +61,7 @@ def test_stats_tell_what_waits_and_who_works(http, outcomes):
     outcomes.succeed(ids[0], {})
     body = http.get("/stats").json()
     assert (body["queue"]["jobs"], body["queue"]["bytes"]) == (2, 5)
-    assert body["workers"] == [STATUS]
+    assert body["workers"] == [{**STATUS, "started_at": "2026-01-31T12:00:00.250Z"}]
     assert body["totals"] == {"jobs_succeeded": 1}
 
 

@@ -1,0 +1,192 @@
+"""The API's description in OpenAPI 3.1, made from the routes' own declarations and the models."""
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from flask import Blueprint, Flask, Response, current_app, request
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app import __version__
+from app.answers import Health, Info, JobView, Problem, Stats
+from app.bodies import QUERY_OPTIONS
+from app.errors import STATUS_BY_CODE
+from app.responses import json_response
+from app.schemas import ScoreBody
+from contract.errors import ServiceError
+
+routes = Blueprint("openapi", __name__)
+
+_MODELS: tuple[type[BaseModel], ...] = (ScoreBody, JobView, Problem, Health, Info, Stats)
+_SCHEMA_PATH = "#/components/schemas/{model}"
+_View = TypeVar("_View", bound=Callable[..., Response])
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What a route declares of itself, beside its docstring."""
+
+    answers: dict[int, type[BaseModel] | None]
+    errors: tuple[type[ServiceError], ...]
+    parameters: tuple[str, ...]
+    takes_texts: bool
+
+
+def operation(
+    answers: dict[int, type[BaseModel] | None],
+    *errors: type[ServiceError],
+    parameters: tuple[str, ...] = (),
+    takes_texts: bool = False,
+) -> Callable[[_View], _View]:
+    """Declare what a route answers.
+
+    Args:
+        answers: models by status, None for an empty answer.
+        errors: what it raises; their statuses are those of `app.errors`.
+        parameters: names in `PARAMETERS`.
+        takes_texts: whether its body holds texts.
+    """
+
+    def declare(view: _View) -> _View:
+        declared = Operation(answers, errors, parameters, takes_texts)
+        view.operation = declared  # type: ignore[attr-defined]
+        return view
+
+    return declare
+
+
+PARAMETERS: dict[str, dict[str, Any]] = {
+    "wait": {
+        "in": "query",
+        "description": "Seconds to hold the request until the job ends; `max_wait_s` at most.",
+        "schema": {"type": "number", "minimum": 0},
+    },
+    "Prefer": {
+        "in": "header",
+        "description": "`wait=n` (RFC 7240) holds the request like the query's `wait`.",
+        "schema": {"type": "string"},
+    },
+    "Idempotency-Key": {
+        "in": "header",
+        "description": "The same key with the same request is the same job, for 24 hours.",
+        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
+    },
+    "outputs": {
+        "in": "query",
+        "description": "For raw bodies: as the JSON field, separated by commas.",
+        "schema": {"type": "string"},
+    },
+    **{
+        name: {
+            "in": "query",
+            "description": "For raw bodies: as the JSON field.",
+            "schema": {"type": kind},
+        }
+        for name, kind in (
+            ("top_k", "integer"),
+            ("custom_id", "string"),
+            ("deadline_s", "number"),
+            ("priority", "string"),
+        )
+    },
+}
+SUBMIT_PARAMETERS = ("wait", *QUERY_OPTIONS, "Prefer", "Idempotency-Key")
+READ_PARAMETERS = ("wait", "Prefer")
+
+
+@routes.get("/openapi.json")
+def description() -> Response:
+    """The API's description in OpenAPI 3.1."""
+    return json_response(describe(current_app, request.script_root))
+
+
+def describe(app: Flask, root: str = "") -> dict[str, Any]:
+    """The OpenAPI document of every route of `app` that declares itself."""
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in _MODELS], ref_template=_SCHEMA_PATH
+    )
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for path, method, view, declared in _declared(app):
+        paths[path][method] = _operation(path, view, declared)
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "evascore",
+            "version": __version__,
+            "description": "Scores text with EvaByte, a byte-level language model.",
+        },
+        "servers": [{"url": root or "/"}],
+        "paths": dict(paths),
+        "components": {"schemas": schemas["$defs"]},
+    }
+
+
+def _declared(app: Flask) -> Iterator[tuple[str, str, Any, Operation]]:
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        declared = getattr(view, "operation", None)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            if declared is not None:
+                path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+                yield path, method.lower(), view, declared
+
+
+def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": view.__name__,
+        "summary": (view.__doc__ or "").strip(),
+        "parameters": [
+            *(
+                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+                for n in re.findall(r"{(\w+)}", path)
+            ),
+            *({"name": name, **PARAMETERS[name]} for name in declared.parameters),
+        ],
+        "responses": {
+            **{str(status): _answer(model) for status, model in declared.answers.items()},
+            **dict(_problems(declared.errors)),
+        },
+    }
+    if declared.takes_texts:
+        described["requestBody"] = _TEXTS
+    return described
+
+
+def _answer(model: type[BaseModel] | None) -> dict[str, Any]:
+    if model is None:
+        return {"description": "Done."}
+    return {
+        "description": (model.__doc__ or "").strip(),
+        "content": {"application/json": {"schema": _reference(model)}},
+    }
+
+
+def _problems(errors: tuple[type[ServiceError], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    codes: dict[int, list[str]] = defaultdict(list)
+    for code in (*(error.code for error in errors), "internal_error"):
+        codes[STATUS_BY_CODE[code]].append(code)
+    for status, names in sorted(codes.items()):
+        yield (
+            str(status),
+            {
+                "description": ", ".join(names),
+                "content": {"application/problem+json": {"schema": _reference(Problem)}},
+            },
+        )
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _SCHEMA_PATH.format(model=model.__name__)}
+
+
+_TEXTS = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": _reference(ScoreBody)},
+        "text/plain": {"schema": {"type": "string", "minLength": 1}},
+        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+    },
+}
