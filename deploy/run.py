@@ -11,12 +11,13 @@ from pathlib import Path
 
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
-from deploy.embedded_redis import server_command
+from deploy.embedded_redis import free_port, server_command
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # What a process needs to end besides the work that it drains.
 EXIT_S = 10.0
-POLL_S = 0.05
+REDIS_POLL_S = 0.02
+READY_POLL_S = 0.2
 EXAMPLE = '{"text": "The quick brown fox jumps over the lazy dog."}'
 
 
@@ -68,11 +69,11 @@ async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool
     """Start all programs, those that others need first, and say when they are ready."""
     environment = {}
     if has_own_redis:
-        port = _free_port()
+        port = free_port()
         environment["EVASCORE_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         supervisor.start(_redis(settings, port))
         await _until_open(port)
-    supervisor.start(_web(environment))
+    supervisor.start(_web(settings, environment))
     supervisor.start(_worker(settings, environment))
     await _until_ready(settings)
     supervisor.has_been_ready = True
@@ -84,14 +85,14 @@ def _redis(settings: Settings, port: int) -> Program:
     return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)
 
 
-def _web(environment: dict[str, str]) -> Program:
-    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py", "app.wsgi:app"]
-    return Program("web server", command, EXIT_S, environment)
+def _web(settings: Settings, environment: dict[str, str]) -> Program:
+    command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
+    return Program("web server", command, settings.drain_s + EXIT_S, environment)
 
 
 def _worker(settings: Settings, environment: dict[str, str]) -> Program:
     command = [
-        *(sys.executable, "-m", "celery", "-A", "worker.main", "worker"),
+        *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker"),
         # Solo: the model lives in this one process, and a forked one could not use CUDA.
         *("-P", "solo", "-c", "1", "-n", f"{settings.worker_name}@%h"),
         # Talk between workers would be read from the connection that fetches the jobs.
@@ -151,21 +152,15 @@ def _held(data_dir: Path) -> Iterator[None]:
         yield
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 async def _until_open(port: int) -> None:
     while not await _ask("127.0.0.1", port, b"PING\r\n"):
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(REDIS_POLL_S)
 
 
 async def _until_ready(settings: Settings) -> None:
     request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     while b" 200 " not in await _ask(*_local_address(settings), request):
-        await asyncio.sleep(POLL_S)
+        await asyncio.sleep(READY_POLL_S)
 
 
 async def _ask(host: str, port: int, request: bytes) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,14 +12,7 @@ import redis
 
 from contract.job_store import JobStore, connect
 from contract.settings import Settings, load_settings
-from deploy.embedded_redis import server_command
-
-
-def free_port() -> int:
-    """A TCP port that was free a moment ago."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+from deploy.embedded_redis import free_port, server_command
 
 
 class RedisServer:

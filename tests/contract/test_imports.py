@@ -1,0 +1,29 @@
+"""The direction of imports: the linter's contracts hold, and the web tier runs without torch."""
+
+import subprocess
+import sys
+
+import pytest
+from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
+
+from contract.settings import REPOSITORY
+
+HEAVY = ("torch", "transformers", "triton", "numpy", "model", "worker")
+
+
+def test_contracts_of_the_import_linter_hold(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    assert lint_imports(config_filename="pyproject.toml") == EXIT_STATUS_SUCCESS
+
+
+@pytest.mark.parametrize("module", ["app.wsgi", "contract.job_store", "deploy.run"])
+def test_module_runs_without_the_model(module):
+    loaded = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sys.modules, sep='\\n')"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert module in loaded
+    assert not [name for name in HEAVY if name in loaded]

@@ -1,0 +1,127 @@
+"""`make run`: it says when it is ready, refuses clearly, and ends with all that it started."""
+
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from deploy.supervisor import SAME_KEY_PRESS_S
+from tests.conftest import wait_until
+from tests.service import Service
+
+END_S = 30
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service that the tests of this module leave running."""
+    service = Service(tmp_path_factory.mktemp("running")).start()
+    yield service
+    service.stop()
+
+
+@pytest.fixture
+def service(tmp_path: Path) -> Iterator[Service]:
+    """A service that is not started yet."""
+    service = Service(tmp_path)
+    yield service
+    if service.process is not None and service.process.poll() is None:
+        service.stop()
+
+
+def test_curl_of_the_ready_line_scores_the_text(running):
+    (line,) = (line for line in running.log.read_text().splitlines() if " try: curl " in line)
+    curl = line.partition(" try: ")[2]
+    answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
+    assert '"state":"SUCCESS"' in answer.stdout
+
+
+def test_used_port_is_refused_at_once(running, service):
+    service.settings["port"] = running.port
+    refused = service.run_to_end()
+    assert refused.returncode == 1
+    assert f"port {running.port}" in one_line(refused)
+    assert not service.data_dir.exists()
+
+
+def test_data_folder_in_use_is_refused_at_once(running, service):
+    service.settings["data_dir"] = running.data_dir
+    refused = service.run_to_end()
+    assert refused.returncode == 1
+    assert str(running.data_dir) in one_line(refused)
+
+
+def test_data_folder_that_cannot_be_made_is_refused(service, tmp_path):
+    (tmp_path / "file").write_text("")
+    service.settings["data_dir"] = tmp_path / "file" / "data"
+    refused = service.run_to_end()
+    assert refused.returncode == 1
+    assert "EVASCORE_DATA_DIR" in one_line(refused)
+
+
+def test_wrong_setting_is_refused_at_once(service):
+    service.settings["prot"] = 1
+    refused = service.run_to_end()
+    assert refused.returncode == 2
+    assert "did you mean EVASCORE_PORT?" in one_line(refused)
+
+
+def test_wrong_checkpoint_ends_everything_with_the_workers_line(service, tmp_path):
+    service.settings["model"] = tmp_path / "nothing"
+    refused = service.run_to_end()
+    assert refused.returncode == 78
+    assert refused.stderr.count("evascore worker: ") == 1
+    assert "program_restarted" not in refused.stderr
+
+
+def test_ctrl_c_ends_make_run_and_all_that_it_started(service):
+    service.start(["make", "run"])
+    processes = service.descendants()
+    assert len(processes) > 4
+    service.press_ctrl_c()
+    service.process.wait(END_S)
+    assert_all_end(processes)
+    assert "program_killed" not in service.log.read_text()
+
+
+def test_sigterm_ends_with_exit_code_0(service):
+    service.start()
+    processes = service.descendants()
+    assert service.stop() == 0
+    assert_all_end(processes)
+
+
+def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
+    service.start()
+    service.part("worker").suspend()
+    service.press_ctrl_c()
+    wait_until(lambda: "evascore stops" in service.log.read_text())
+    time.sleep(SAME_KEY_PRESS_S)
+    service.press_ctrl_c()
+    assert service.process.wait(10) == 130
+
+
+def test_killed_supervisor_leaves_nothing_running(service):
+    service.start()
+    processes = service.descendants()
+    service.process.kill()
+    assert_all_end(processes)
+
+
+def assert_all_end(processes: list[psutil.Process]) -> None:
+    """Fail unless all of them end; an orphan that nobody reaps counts as ended."""
+    wait_until(
+        lambda: all(
+            not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+            for process in processes
+        )
+    )
+
+
+def one_line(refused: subprocess.CompletedProcess[str]) -> str:
+    """All that was written, which must be one line."""
+    (line,) = (refused.stdout + refused.stderr).splitlines()
+    return line
