@@ -20,6 +20,8 @@ from contract.errors import (
 )
 
 Query = MultiDict[str, str]
+# Above what the largest request within all other limits holds: 256 items of 256 continuations.
+MAX_JSON_VALUES = 200_000
 QUERY_OPTIONS = ("outputs", "top_k", "custom_id", "deadline_s", "priority")
 _CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
 # A name that cannot be anybody's text, so that an error may repeat it.
@@ -101,6 +103,7 @@ def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
 
 def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
     refuse_unknown_parameters(query, ())
+    _refuse_bombs(body)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -146,6 +149,23 @@ def _options(query: Query) -> dict[str, Any]:
             except ValueError:
                 raise invalid("must be a number", parameter=name) from None
     return options
+
+
+def _refuse_bombs(body: bytes) -> None:
+    """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
+
+    Counts what separates values outside of strings; on what is not JSON the count may be wrong only
+    after the place where the parser stops.
+    """
+    if len(body) <= MAX_JSON_VALUES:
+        return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    num_values = unescaped.count(b'"') // 2
+    if num_values <= MAX_JSON_VALUES:
+        outside_strings = b"".join(unescaped.split(b'"')[::2])
+        num_values = sum(map(outside_strings.count, (b"{", b"[", b",", b":")))
+    if num_values > MAX_JSON_VALUES:
+        raise invalid(f"at most {MAX_JSON_VALUES} JSON values in one request", pointer="")
 
 
 class _DuplicateKey(Exception):

@@ -3,9 +3,13 @@
 import base64
 
 import pytest
+from hypothesis import event, given, settings
+from hypothesis import strategies as st
 
 from app.intake import to_job
 from app.schemas import MAX_TOP_K, OUTPUTS, TextRequest
+from contract.errors import ClientError
+from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
 from model import request
 from model.request import ScoreRequest
@@ -40,6 +44,54 @@ def test_model_takes_what_intake_takes_and_counts_the_same_bytes(fields):
     job = to_job(fields, load_settings({}), now=0.0, request_id="")
     requests = [ScoreRequest.from_json(request) for request in job.requests]
     assert sum(request.num_bytes for request in requests) == job.num_bytes
+
+
+plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
+encoded = st.binary(max_size=12).map(b64)
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | plain,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain, inner, max_size=3),
+    max_leaves=4,
+)
+OPTIONS = {
+    "custom_id": plain,
+    "outputs": st.lists(st.sampled_from(OUTPUTS), max_size=4),
+    "top_k": st.integers(-1, MAX_TOP_K + 1),
+}
+SCORED = {
+    "text": plain,
+    "text_b64": encoded | plain,
+    "continuation": plain,
+    "continuation_b64": encoded,
+    "continuations": st.lists(plain, max_size=3),
+    "continuations_b64": st.lists(encoded, max_size=3),
+}
+CONTEXTS = {"context": plain, "context_b64": encoded}
+one_text = st.one_of(
+    st.fixed_dictionaries({name: value}, optional={**OPTIONS, **CONTEXTS})
+    for name, value in SCORED.items()
+)
+whole_request = one_text | st.fixed_dictionaries(
+    {"items": st.lists(one_text, max_size=3)},
+    optional={**OPTIONS, "deadline_s": st.floats(), "priority": plain},
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(whole_request, st.none() | st.tuples(st.sampled_from(sorted(request.FIELDS)), junk))
+def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields, change):
+    if change is not None:
+        fields = {**fields, change[0]: change[1]}
+    limits = load_settings({"EVASCORE_MAX_TEXT_BYTES": "20"})
+    try:
+        job = to_job(fields, limits, now=0.0, request_id="")
+    except ClientError:
+        event("refused")
+        return
+    event("accepted")
+    job = decode_payload(encode_payload(job))
+    requests = [ScoreRequest.from_json(one, max_text_bytes=20) for one in job.requests]
+    assert sum(one.num_bytes for one in requests) == job.num_bytes
 
 
 def test_both_tiers_know_the_same_fields_and_outputs():

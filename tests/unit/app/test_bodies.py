@@ -1,6 +1,7 @@
 """Bodies of every media type, right and wrong, to the fields of a request."""
 
 import base64
+import json
 
 import pytest
 from werkzeug.datastructures import MultiDict
@@ -80,6 +81,21 @@ def test_malformed_json_is_refused_without_being_quoted(body):
     with pytest.raises(MalformedBody) as raised:
         parse(body)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "piece", [b"{}", b"[]", b"1", b'""', b'{"a":1}', rb'"\\"'], ids=lambda piece: piece.decode()
+)
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(piece):
+    body = b'{"text":[' + b",".join([piece] * 400_000) + b"]}"
+    with pytest.raises(RequestInvalid, match="not valid") as raised:
+        parse(body)
+    assert "JSON values" in raised.value.details["errors"][0]["detail"]
+
+
+@pytest.mark.parametrize("text", ["{[,:" * 100_000, '"{' * 200_000, '\\"\\{' * 150_000])
+def test_text_that_looks_like_json_is_not_counted(text):
+    assert parse(json.dumps({"text": text}).encode()) == {"text": text}
 
 
 @pytest.mark.parametrize("body", [b"1", b"null", b'"secret"', b"[]", b"true"])
