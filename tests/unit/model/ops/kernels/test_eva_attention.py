@@ -1,0 +1,111 @@
+"""The attention kernel over packed segments of any length."""
+
+import pytest
+import torch
+
+from model.ops.eva_attention import kernel, reference
+from model.packing import lay_out
+
+# lengths, window, chunk, heads, channels of a head
+CASES = {
+    "around_blocks_and_windows": ([1, 63, 64, 65, 127, 128, 129, 300], 128, 16, 2, 64),
+    "empty_texts_between_others": ([0, 5, 0, 0, 130, 0], 64, 8, 1, 128),
+    "odd_window_and_chunk": ([1, 44, 45, 46, 91, 137], 45, 15, 3, 24),
+    "chunk_is_the_window": ([7, 8, 31], 7, 7, 1, 16),
+    "chunk_of_one_byte": ([40], 8, 1, 2, 80),
+    "more_summaries_than_a_tile": ([64, 257], 64, 2, 1, 96),
+    "smallest_head": ([3, 70], 32, 4, 2, 2),
+    "largest_head": ([66], 64, 16, 1, 256),
+    "one_long_window": ([401], 2048, 16, 1, 128),
+}
+
+
+def attend_both_ways(lengths, window, chunk, heads, channels, dtype, randn):
+    """The kernel's result and the reference's."""
+    layout = lay_out(lengths, window_size=window, chunk_size=chunk)
+    shape, past = (layout.num_tokens, heads, channels), (len(layout.chunk_starts), heads, channels)
+    q, k, v = (randn(*shape, dtype=dtype) for _ in range(3))
+    key_summaries, value_summaries = randn(*past, dtype=dtype), randn(*past, dtype=dtype)
+    plan = kernel.plan_attention(layout, dtype=q.dtype, device=q.device)
+    ours = kernel.eva_attention(q, k, v, key_summaries, value_summaries, plan)
+    on_host = [tensor.cpu() for tensor in (q, k, v, key_summaries, value_summaries)]
+    return ours, reference.eva_attention(*on_host, layout)
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_kernel_gives_what_the_reference_does(case, randn, assert_close):
+    assert_close(*attend_both_ways(*case, torch.float32, randn))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_kernel_takes_two_byte_types(dtype, randn, assert_close):
+    assert_close(*attend_both_ways([1, 65, 200], 64, 16, 1, 64, dtype, randn))
+
+
+def test_a_thousand_texts_of_at_most_one_byte(randn, assert_close):
+    assert_close(*attend_both_ways([1, 0] * 500, 64, 16, 1, 16, torch.float16, randn))
+
+
+@pytest.mark.parametrize("lengths", [[], [0, 0]], ids=["no_text", "empty_texts"])
+def test_nothing_gives_nothing(lengths, randn):
+    ours, _ = attend_both_ways(lengths, 64, 16, 2, 32, torch.float32, randn)
+    assert ours.shape == (0, 2, 32)
+
+
+def test_great_scores_do_not_overflow(randn, assert_close):
+    layout = lay_out([70], window_size=32, chunk_size=8)
+    q, k, v = (randn(70, 1, 16, scale=30) for _ in range(3))
+    past = randn(8, 1, 16, scale=30)
+    plan = kernel.plan_attention(layout, dtype=q.dtype, device=q.device)
+    ours = kernel.eva_attention(q, k, v, past, past, plan)
+    on_host = [tensor.cpu() for tensor in (q, k, v, past, past)]
+    torch.testing.assert_close(
+        ours.cpu(), reference.eva_attention(*on_host, layout), rtol=1e-4, atol=1e-3
+    )
+
+
+def test_blocks_with_most_keys_come_first():
+    plan = kernel.plan_attention(
+        lay_out([10, 500], window_size=128, chunk_size=16),
+        dtype=torch.float16,
+        device=torch.device("cpu"),
+    )
+    num_keys = plan.blocks[:, 2] + plan.blocks[:, 4]
+    assert (num_keys.diff() <= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda q: q[:, :1].contiguous(), "k has shape"),
+        (lambda q: q.double(), "q is torch.float64"),
+        (lambda q: q.transpose(0, 1).contiguous().transpose(0, 1), "q has strides"),
+        (lambda q: q[:5], "k has shape"),
+        (lambda q: q[0], "q has shape"),
+    ],
+    ids=["heads", "type", "strides", "tokens", "axes"],
+)
+def test_wrong_tensor_is_named(change, message, randn):
+    layout = lay_out([9], window_size=8, chunk_size=4)
+    q, past = randn(9, 2, 16), randn(2, 2, 16)
+    plan = kernel.plan_attention(layout, dtype=q.dtype, device=q.device)
+    with pytest.raises(ValueError, match=message):
+        kernel.eva_attention(change(q), q, q, past, past, plan)
+
+
+def test_plan_of_another_layout_is_refused(randn):
+    q, past = randn(9, 2, 16), randn(0, 2, 16)
+    layout = lay_out([8], window_size=8, chunk_size=4)
+    plan = kernel.plan_attention(layout, dtype=q.dtype, device=q.device)
+    with pytest.raises(
+        ValueError, match=r"9 tokens, 0 summaries .* but the plan was made for 8, 0"
+    ):
+        kernel.eva_attention(q, q, q, past, past, plan)
+
+
+def test_gradient_is_refused(randn):
+    q, past = randn(9, 2, 16).requires_grad_(), randn(2, 2, 16)
+    layout = lay_out([9], window_size=8, chunk_size=4)
+    plan = kernel.plan_attention(layout, dtype=q.dtype, device=q.device)
+    with pytest.raises(ValueError, match="q requires a gradient"):
+        kernel.eva_attention(q, q, q, past, past, plan)
