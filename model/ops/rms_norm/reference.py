@@ -14,3 +14,14 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, add_unit_offset: bool) ->
     scale = weight.float() + 1 if add_unit_offset else weight.float()
     inverse_rms = torch.rsqrt(rows.square().mean(-1, keepdim=True) + eps)
     return (rows * inverse_rms * scale).to(x.dtype)
+
+
+def add_rms_norm(
+    x: Tensor, branch: Tensor | None, weight: Tensor, *, eps: float, add_unit_offset: bool
+) -> tuple[Tensor, Tensor]:
+    """Return `x + branch` and its normalisation; without a branch, `x` itself and its own.
+
+    x, branch: [..., channels] of one type, in which the sum is rounded before it is normalised.
+    """
+    total = x if branch is None else x + branch
+    return total, rms_norm(total, weight, eps=eps, add_unit_offset=add_unit_offset)

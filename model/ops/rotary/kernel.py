@@ -1,0 +1,83 @@
+"""Rotary position embedding of queries and keys as one Triton kernel, in place.
+
+Channels (i, i + D/2) of a head become (a cos - b sin, b cos + a sin), see `reference.py`. Each
+number is read and written once, by the thread that owns its pair.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.ops.launching import FLOATS, check_arguments
+
+# Pairs of one program: 8 per thread, and their cosines are read once for several heads.
+MAX_PAIRS = 1024
+
+
+def launch_config(num_heads: int, head_dim: int) -> dict[str, int]:
+    """Return the block of heads by pairs of channels that one program rotates."""
+    block_p = triton.next_power_of_2(head_dim // 2)
+    block_h = min(triton.next_power_of_2(num_heads), max(MAX_PAIRS // block_p, 1))
+    return {"BLOCK_H": block_h, "BLOCK_P": block_p, "num_warps": 4}
+
+
+def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.rotate` defines of q and k [T, H, D] into themselves; return them.
+
+    cos, sin: the tables [T, D / 2] of `reference.rotary_tables`.
+
+    Raises:
+        ValueError: a tensor is not what the kernel asks for.
+    """
+    sizes = check_arguments(
+        "rotate",
+        ("q", q, "T H D", FLOATS),
+        ("k", k, "T H D", (q.dtype,)),
+        ("cos", cos, "T D/2", (torch.float32,)),
+        ("sin", sin, "T D/2", (torch.float32,)),
+    )
+    if sizes["D"] != 2 * sizes["D/2"]:
+        raise ValueError(f"rotate: heads of {sizes['D']} channels, but {sizes['D/2']} angles")
+    if q is k:
+        raise ValueError("rotate: q and k are one tensor, which would be rotated twice")
+    if sizes["T"] > 0:
+        config = launch_config(sizes["H"], sizes["D"])
+        grid = (sizes["T"], triton.cdiv(sizes["H"], config["BLOCK_H"]))
+        rotate_fwd_kernel[grid](q, k, cos, sin, H=sizes["H"], NUM_PAIRS=sizes["D/2"], **config)
+    return q, k
+
+
+@triton.jit
+def rotate_fwd_kernel(
+    q_ptr,  # [T, H, 2 * NUM_PAIRS], as k
+    k_ptr,
+    cos_ptr,  # [T, NUM_PAIRS] float32, as sin
+    sin_ptr,
+    H: tl.constexpr,
+    NUM_PAIRS: tl.constexpr,
+    BLOCK_H: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+):
+    """Rotate some heads of one token; grid: (T, blocks of heads)."""
+    token = tl.program_id(0).to(tl.int64)
+    heads = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
+    pairs = tl.arange(0, BLOCK_P)
+    is_pair = pairs < NUM_PAIRS
+    angles = token * NUM_PAIRS + pairs
+    cos = tl.load(cos_ptr + angles, mask=is_pair, other=0.0)[None, :]
+    sin = tl.load(sin_ptr + angles, mask=is_pair, other=0.0)[None, :]
+    offsets = token * (H * 2 * NUM_PAIRS) + heads[:, None] * (2 * NUM_PAIRS) + pairs[None, :]
+    mask = (heads[:, None] < H) & is_pair[None, :]
+    _rotate_block(q_ptr + offsets, cos, sin, mask, NUM_PAIRS)
+    _rotate_block(k_ptr + offsets, cos, sin, mask, NUM_PAIRS)
+
+
+@triton.jit
+def _rotate_block(first_ptr, cos, sin, mask, NUM_PAIRS: tl.constexpr):
+    """Rotate the pairs whose first channels are at `first_ptr` [BLOCK_H, BLOCK_P]."""
+    first = tl.load(first_ptr, mask=mask, other=0.0).to(tl.float32)
+    second = tl.load(first_ptr + NUM_PAIRS, mask=mask, other=0.0).to(tl.float32)
+    dtype = first_ptr.dtype.element_ty
+    tl.store(first_ptr, (first * cos - second * sin).to(dtype), mask=mask)
+    tl.store(first_ptr + NUM_PAIRS, (second * cos + first * sin).to(dtype), mask=mask)

@@ -1,0 +1,93 @@
+"""The kernels that read each number once: normalisation, rotation, gate."""
+
+import pytest
+import torch
+
+from model.ops.rms_norm import kernel as rms_norm
+from model.ops.rms_norm import reference as rms_norm_reference
+from model.ops.rotary import kernel as rotary
+from model.ops.rotary import reference as rotary_reference
+from model.ops.swiglu import kernel as swiglu
+from model.ops.swiglu import reference as swiglu_reference
+
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("num_tokens", "channels"), [(3, 512), (2, 600), (1, 1), (2, 4097), (0, 64)]
+)
+@pytest.mark.parametrize("add_unit_offset", [True, False], ids=["offset", "plain"])
+def test_branch_is_added_and_the_sum_normalised(
+    num_tokens, channels, add_unit_offset, dtype, randn, assert_close
+):
+    x, branch = randn(num_tokens, channels, dtype=dtype), randn(num_tokens, channels, dtype=dtype)
+    weight = randn(channels, dtype=dtype)
+    options = {"eps": 1e-5, "add_unit_offset": add_unit_offset}
+    total, normalised = rms_norm.add_rms_norm(x, branch, weight, **options)
+    expected_total, expected = rms_norm_reference.add_rms_norm(
+        x.cpu(), branch.cpu(), weight.cpu(), **options
+    )
+    assert_close(total, expected_total)
+    assert_close(normalised, expected)
+
+
+def test_without_a_branch_the_sum_is_the_stream_itself(randn, assert_close):
+    x, weight = randn(3, 100), randn(100)
+    total, normalised = rms_norm.add_rms_norm(x, None, weight, eps=1e-5, add_unit_offset=True)
+    assert total is x
+    _, expected = rms_norm_reference.add_rms_norm(
+        x.cpu(), None, weight.cpu(), eps=1e-5, add_unit_offset=True
+    )
+    assert_close(normalised, expected)
+
+
+def test_row_beyond_the_registers_is_refused(randn):
+    x, weight = randn(1, 16385), randn(16385)
+    with pytest.raises(ValueError, match="rows of 16,385 numbers; the limit is 16,384"):
+        rms_norm.add_rms_norm(x, None, weight, eps=1e-5, add_unit_offset=True)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(
+    ("num_tokens", "heads", "channels"),
+    [(3, 2, 128), (2, 33, 128), (2, 3, 6), (1, 1, 2), (0, 2, 8)],
+)
+def test_queries_and_keys_are_rotated_in_place(
+    num_tokens, heads, channels, dtype, randn, assert_close
+):
+    q, k = (randn(num_tokens, heads, channels, dtype=dtype) for _ in range(2))
+    positions = torch.arange(num_tokens) * 777
+    tables = rotary_reference.rotary_tables(positions, head_dim=channels, theta=1e5)
+    expected = [rotary_reference.rotate(x.cpu(), *tables) for x in (q, k)]
+    rotated = rotary.rotate_in_place(q, k, *(table.to(q.device) for table in tables))
+    assert rotated[0] is q
+    assert rotated[1] is k
+    for ours, reference in zip(rotated, expected, strict=True):
+        assert_close(ours, reference)
+
+
+def test_rotation_leaves_its_neighbours_in_memory_alone(randn):
+    row = randn(3, 2, 16)
+    before = row.clone()
+    rotary.rotate_in_place(row[1:2], randn(1, 2, 16), randn(1, 8), randn(1, 8))
+    torch.testing.assert_close(row[[0, 2]], before[[0, 2]], rtol=0, atol=0)
+
+
+def test_rotating_one_tensor_twice_is_refused(randn):
+    q = randn(3, 2, 16)
+    with pytest.raises(ValueError, match="one tensor"):
+        rotary.rotate_in_place(q, q, randn(3, 8), randn(3, 8))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("num_tokens", "channels"), [(3, 1376), (1, 1), (7, 147), (0, 64)])
+def test_gate(num_tokens, channels, dtype, randn, assert_close):
+    gate, up = (randn(num_tokens, channels, dtype=dtype) for _ in range(2))
+    assert_close(swiglu.swiglu(gate, up), swiglu_reference.swiglu(gate.cpu(), up.cpu()))
+
+
+def test_far_gates_are_closed_or_open(randn):
+    gate = torch.tensor([[-1e4, 1e4, 0.0]], device=randn(1).device)
+    up = torch.ones_like(gate)
+    assert swiglu.swiglu(gate, up).tolist() == [[0.0, 1e4, 0.0]]
