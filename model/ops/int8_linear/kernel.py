@@ -1,0 +1,176 @@
+"""The int8 linear layer as two Triton kernels.
+
+The first reads each row of activations once and writes it as int8 with its scale:
+
+    scale = max |x| / 127        q = round(x * (127 / max |x|)), halves to even
+
+the second multiplies on int8 tensor cores and scales the int32 sums before they leave registers:
+
+    y = (q @ weight^T) * scale * (weight_absmax / 127)
+
+In between, 1 byte per activation is written and read; with separate operations, as bitsandbytes
+has them, the int32 sums make a round trip through memory, 8 bytes per result. `reference.py` is the
+definition; the results are the same bit for bit, whatever the block sizes, since int32 sums are
+exact.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS
+from model.ops.launching import FLOATS, check_arguments, row_config
+
+# Blocks of rows that share a stripe of the weight while it is in the L2 cache.
+GROUP_SIZE = 8
+
+
+def launch_config(num_rows: int) -> dict[str, int]:
+    """Return the block of rows by outputs by inputs.
+
+    Few rows leave most of a tall block idle; from 64 on a block of 128 by 128 reads each byte for
+    128 products, enough to keep int8 tensor cores busy from the L2 cache.
+    """
+    if num_rows <= 16:
+        return {"BLOCK_T": 16, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
+    if num_rows <= 64:
+        return {"BLOCK_T": 64, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
+    return {"BLOCK_T": 128, "BLOCK_O": 128, "BLOCK_I": 64, "num_warps": 8, "num_stages": 3}
+
+
+def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Compute what `reference.int8_linear` defines; weight and weight_absmax contiguous.
+
+    Raises:
+        ValueError: a tensor is not what the kernels ask for.
+    """
+    rows = x.reshape(-1, x.shape[-1])
+    sizes = check_arguments(
+        "int8_linear",
+        ("x", rows, "T in", FLOATS),
+        ("weight", weight, "out in", (torch.int8,)),
+        ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    )
+    num_rows, num_in, num_out = sizes["T"], sizes["in"], sizes["out"]
+    if num_in > MAX_IN_CHANNELS:
+        raise ValueError(
+            f"int8_linear: {num_in:,} inputs; the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
+        )
+    y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.device)
+    if y.numel() > 0:
+        quantized, scales = quantize_rows(rows)
+        config = launch_config(num_rows)
+        num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(
+            num_out, config["BLOCK_O"]
+        )
+        int8_linear_fwd_kernel[(num_blocks,)](
+            quantized,
+            weight,
+            scales,
+            weight_absmax,
+            y,
+            num_rows,
+            NUM_IN=num_in,
+            NUM_OUT=num_out,
+            LARGEST=LARGEST,
+            GROUP_SIZE=GROUP_SIZE,
+            **config,
+        )
+    return y.view(*x.shape[:-1], num_out)
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.quantize_rows` defines; x: [T, channels], contiguous.
+
+    Raises:
+        ValueError: `x` is not what the kernel asks for, or has more than 16,384 channels.
+    """
+    sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
+    config = row_config("quantize_rows", sizes["channels"])
+    quantized = torch.empty_like(x, dtype=torch.int8)
+    scales = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    if len(x) > 0:
+        quantize_rows_fwd_kernel[(len(x),)](
+            x, quantized, scales, NUM_CHANNELS=sizes["channels"], LARGEST=LARGEST, **config
+        )
+    return quantized, scales
+
+
+@triton.jit
+def quantize_rows_fwd_kernel(
+    x_ptr,  # [T, NUM_CHANNELS]
+    quantized_ptr,  # [T, NUM_CHANNELS] int8
+    scales_ptr,  # [T] float32
+    NUM_CHANNELS: tl.constexpr,
+    LARGEST: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Quantize one row; grid: (T,)."""
+    row = tl.program_id(0).to(tl.int64)
+    channels = tl.arange(0, BLOCK_C)
+    mask = channels < NUM_CHANNELS
+    x = tl.load(x_ptr + row * NUM_CHANNELS + channels, mask=mask, other=0.0).to(tl.float32)
+    # A maximum skips NaN: the sum carries it, and infinity, into the scale.
+    absmax = tl.max(tl.abs(x), axis=0) + tl.sum(x * 0.0, axis=0)
+    inverse = tl.where(absmax > 0, tl.div_rn(LARGEST + 0.0, absmax), 0.0)
+    # Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded, halves to even.
+    quantized = (x * inverse + 12582912.0) - 12582912.0
+    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized.to(tl.int8), mask=mask)
+    tl.store(scales_ptr + row, tl.div_rn(absmax, LARGEST + 0.0))
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def int8_linear_fwd_kernel(
+    x_ptr,  # [T, NUM_IN] int8
+    weight_ptr,  # [NUM_OUT, NUM_IN] int8
+    scales_ptr,  # [T] float32
+    weight_absmax_ptr,  # [NUM_OUT] float32
+    y_ptr,  # [T, NUM_OUT]
+    num_rows,
+    NUM_IN: tl.constexpr,
+    NUM_OUT: tl.constexpr,
+    LARGEST: tl.constexpr,
+    GROUP_SIZE: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):
+    """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
+    # Programs that run at once form a square of blocks, which shares rows and weights in the L2.
+    num_output_blocks = tl.cdiv(NUM_OUT, BLOCK_O)
+    group = tl.program_id(0) // (GROUP_SIZE * num_output_blocks)
+    first_row_block = group * GROUP_SIZE
+    group_rows = tl.minimum(tl.cdiv(num_rows, BLOCK_T) - first_row_block, GROUP_SIZE)
+    place = tl.program_id(0) % (GROUP_SIZE * num_output_blocks)
+    row_block = first_row_block + place % group_rows
+    output_block = place // group_rows
+
+    rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
+    is_row, is_output = rows < num_rows, outputs < NUM_OUT
+    acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
+    for first in range(0, NUM_IN, BLOCK_I):
+        inputs = first + tl.arange(0, BLOCK_I)
+        is_input = (inputs < NUM_IN)[None, :]
+        x = tl.load(
+            x_ptr + rows[:, None] * NUM_IN + inputs[None, :],
+            mask=is_row[:, None] & is_input,
+            other=0,
+        )
+        weight = tl.load(
+            weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :],
+            mask=is_output[:, None] & is_input,
+            other=0,
+        )
+        acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
+
+    scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
+    weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=is_output, other=0.0)
+    weight_scales = tl.div_rn(weight_absmax, LARGEST + 0.0)
+    y = acc.to(tl.float32) * scales[:, None] * weight_scales[None, :]
+    tl.store(
+        y_ptr + rows[:, None] * NUM_OUT + outputs[None, :],
+        y.to(y_ptr.dtype.element_ty),
+        mask=is_row[:, None] & is_output[None, :],
+    )

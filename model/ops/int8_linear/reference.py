@@ -1,0 +1,47 @@
+"""A linear layer with int8 weights and activations, one scale per row of each.
+
+The row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, section 2.1), without the
+columns that it leaves in 16 bits: which ones those are depends on all texts of a batch.
+"""
+
+import torch
+from torch import Tensor
+
+LARGEST = 127
+# 127 * 127 * 133,152 is the largest sum of products that int32 holds.
+MAX_IN_CHANNELS = 133_152
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `x` [T, channels] as int8 and the scale of each row, [T] float32.
+
+        scale = max |x_row| / 127        q = round(x * (127 / max |x_row|)), halves to even
+
+    A row of zeros has scale 0. A row that is not finite has a scale that is not, so that it shows.
+    """
+    rows = x.float()
+    absmax = rows.abs().amax(dim=-1)
+    inverse = torch.where(absmax > 0, LARGEST / absmax, 0.0)
+    quantized = (rows * inverse[:, None]).nan_to_num(nan=0.0).round().to(torch.int8)
+    return quantized, absmax / LARGEST
+
+
+def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Return `x @ W^T` [..., out] in the type of `x`, for W = weight * weight_absmax / 127.
+
+    x: [..., in], any float type; weight: [out, in] int8 and weight_absmax: [out] float32 as
+    bitsandbytes stores them (`CB` and `SCB`). The sums of products are exact (int32), so that a
+    row's result does not depend on the other rows, bit for bit.
+    """
+    quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
+    products = _int_mm(quantized, weight.t())
+    y = products.float() * scales[:, None] * (weight_absmax / LARGEST)
+    return y.to(x.dtype).view(*x.shape[:-1], len(weight))
+
+
+def _int_mm(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply int8 matrices into int32; cuBLAS wants 17 rows at least."""
+    num_missing = max(17 - len(a), 0) if a.is_cuda else 0
+    if num_missing:
+        a = torch.cat((a, a.new_zeros(num_missing, a.shape[1])))
+    return torch._int_mm(a, b)[: len(a) - num_missing]
