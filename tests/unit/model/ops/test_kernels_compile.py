@@ -1,0 +1,207 @@
+"""What the launchers launch, compiled for GPUs that are not here: it fits them and is fast code.
+
+The launchers themselves run, on tensors without memory; only the launch is left out.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import triton
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from model.ops.chunk_summaries.kernel import chunk_summaries
+from model.ops.eva_attention.kernel import KernelPlan, eva_attention
+from model.ops.head_log_likelihood.kernel import head_log_likelihood
+from model.ops.int8_linear.kernel import int8_linear
+from model.ops.rms_norm.kernel import add_rms_norm
+from model.ops.rotary.kernel import rotate_in_place
+from model.ops.swiglu.kernel import swiglu
+
+# Compute capability to the shared memory that one block may have (CUDA C++ Programming Guide,
+# table "Technical Specifications per Compute Capability").
+SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
+REGISTERS = 65_536
+
+INT8_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.s8\.s8"
+TF32_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.tf32\.tf32"
+BF16_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.bf16\.bf16"
+F16_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.f16\.f16"
+FMA_DOT = r"fma\.rn\.f32"
+DOTS = {torch.bfloat16: BF16_DOT, torch.float16: F16_DOT, torch.float32: TF32_DOT}
+NO_DOT = ""
+
+
+@dataclass(frozen=True)
+class Address:
+    """What Triton asks of a tensor argument when it compiles."""
+
+    dtype: torch.dtype
+
+    def data_ptr(self) -> int:
+        return 1 << 20
+
+    def ptr_range(self) -> int:
+        return 0
+
+
+@dataclass(frozen=True)
+class AbsentGpu:
+    """What Triton asks of a driver when it compiles."""
+
+    capability: int
+
+    def get_current_target(self) -> GPUTarget:
+        return GPUTarget("cuda", self.capability, 32)
+
+    def get_current_device(self) -> int:
+        return 0
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+CompileFor = Callable[[int, Callable[[], object]], list[Any]]
+
+
+@pytest.fixture
+def compile_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileFor]:
+    """Run a launcher for a compute capability; return the kernels that it would launch."""
+    run, used = JITFunction.run, set()
+    kernels: list[Any] = []
+
+    def compile_only(self: JITFunction, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> None:
+        self.device_caches.clear()  # they remember the target
+        used.add(self)
+        addresses = [Address(a.dtype) if isinstance(a, Tensor) else a for a in args]
+        kernels.append(run(self, *addresses, grid=grid, warmup=True, **kwargs))
+
+    def compile_for(capability: int, launch: Callable[[], object]) -> list[Any]:
+        monkeypatch.setattr(triton.runtime.driver, "_active", AbsentGpu(capability))
+        with FakeTensorMode(), torch.device("cuda"):
+            launch()
+        return kernels
+
+    monkeypatch.setattr(JITFunction, "run", compile_only)
+    yield compile_for
+    for function in used:
+        function.device_caches.clear()
+
+
+def attend(dtype: torch.dtype, head_dim: int = 128) -> None:
+    q, past = (
+        torch.empty(3000, 32, head_dim, dtype=dtype),
+        torch.empty(128, 32, head_dim, dtype=dtype),
+    )
+    blocks = torch.empty(50, 5, dtype=torch.int64)
+    plan = KernelPlan(blocks, dtype, num_tokens=3000, num_summaries=128)
+    eva_attention(q, q, q, past, past, plan)
+
+
+def summarise(dtype: torch.dtype, head_dim: int = 128, chunk_size: int = 16) -> None:
+    keys, mu = torch.empty(3000, 32, head_dim, dtype=dtype), torch.empty(32, head_dim, dtype=dtype)
+    starts = torch.empty(128, dtype=torch.int64)
+    chunk_summaries(keys, keys, starts, chunk_size=chunk_size, mu=mu, phi=mu)
+
+
+def normalise(dtype: torch.dtype, channels: int = 4096) -> None:
+    x, weight = torch.empty(3000, channels, dtype=dtype), torch.empty(channels, dtype=dtype)
+    add_rms_norm(x, x, weight, eps=1e-5, add_unit_offset=True)
+
+
+def rotate(dtype: torch.dtype) -> None:
+    q, k = (torch.empty(3000, 32, 128, dtype=dtype) for _ in range(2))
+    table = torch.empty(3000, 64)
+    rotate_in_place(q, k, table, table)
+
+
+def gate(dtype: torch.dtype) -> None:
+    x = torch.empty(3000, 11008, dtype=dtype)
+    swiglu(x, x)
+
+
+def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
+    hidden, weight = torch.empty(3000, 4096, dtype=dtype), torch.empty(320, 4096, dtype=dtype)
+    targets = torch.empty(3000, dtype=torch.int64)
+    head_log_likelihood(hidden, weight, targets, with_moments=with_moments, top_k=top_k)
+
+
+def multiply(dtype: torch.dtype, num_rows: int) -> None:
+    x, weight = (
+        torch.empty(num_rows, 11008, dtype=dtype),
+        torch.empty(4096, 11008, dtype=torch.int8),
+    )
+    int8_linear(x, weight, torch.empty(4096))
+
+
+# What EvaByte 6.5B launches: the kernels' pattern of tensor-core instructions, and the launch.
+PUBLISHED = {
+    "attend": ([BF16_DOT], lambda: attend(torch.bfloat16)),
+    "summarise": ([NO_DOT], lambda: summarise(torch.bfloat16)),
+    "normalise": ([NO_DOT], lambda: normalise(torch.bfloat16)),
+    "rotate": ([NO_DOT], lambda: rotate(torch.bfloat16)),
+    "gate": ([NO_DOT], lambda: gate(torch.bfloat16)),
+    "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=False, top_k=0)),
+    "score_all": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
+    "multiply_many": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 4096)),
+    "multiply_some": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 40)),
+    "multiply_few": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 3)),
+}
+
+# Other models and types, for the GPU with the least shared memory.
+OTHERS = {
+    "attend_head_of_16": ([BF16_DOT], lambda: attend(torch.bfloat16, 16)),
+    "attend_head_of_80": ([F16_DOT], lambda: attend(torch.float16, 80)),
+    "attend_head_of_256": ([BF16_DOT], lambda: attend(torch.bfloat16, 256)),
+    "attend_float32": ([TF32_DOT], lambda: attend(torch.float32)),
+    "attend_float32_head_of_256": ([FMA_DOT], lambda: attend(torch.float32, 256)),
+    "summarise_long_chunks": ([NO_DOT], lambda: summarise(torch.float32, 256, 1000)),
+    "normalise_longest_rows": ([NO_DOT], lambda: normalise(torch.float32, 16_384)),
+    "score_float32": ([TF32_DOT], lambda: score(torch.float32, with_moments=True, top_k=5)),
+}
+
+
+@pytest.mark.parametrize("capability", SHARED_BYTES)
+@pytest.mark.parametrize(("dots", "launch"), PUBLISHED.values(), ids=PUBLISHED.keys())
+def test_published_model_compiles(capability, dots, launch, compile_for, tmp_path):
+    check(compile_for(capability, launch), capability, dots, tmp_path)
+
+
+@pytest.mark.parametrize(("dots", "launch"), OTHERS.values(), ids=OTHERS.keys())
+def test_other_models_compile(dots, launch, compile_for, tmp_path):
+    check(compile_for(89, launch), 89, dots, tmp_path)
+
+
+def check(kernels: list[Any], capability: int, dots: list[str], folder: Path) -> None:
+    """Each kernel fits, spills no register and multiplies on tensor cores where it multiplies."""
+    assert len(kernels) == len(dots)
+    for kernel, dot in zip(kernels, dots, strict=True):
+        assert kernel.metadata.shared <= SHARED_BYTES[capability]
+        assert re.search(dot, kernel.asm["ptx"])
+        registers, stack_bytes = resources(kernel.asm["cubin"], folder / "kernel.cubin")
+        assert stack_bytes == 0, "registers are spilled to memory"
+        assert registers * 32 * kernel.metadata.num_warps <= REGISTERS
+
+
+def resources(cubin: bytes, path: Path) -> tuple[int, int]:
+    """Registers and bytes of stack per thread."""
+    path.write_bytes(cubin)
+    usage = subprocess.run(
+        [triton.knobs.nvidia.cuobjdump.path, "-res-usage", path],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
+    assert found is not None, usage
+    return int(found[1]), int(found[2])
