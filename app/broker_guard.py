@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import redis
@@ -20,7 +20,8 @@ class BrokerGuard:
     Without it, requests that queue for a thread would each wait their turn to time out.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._silent_since: float | None = None
         self._trial = threading.Lock()
 
@@ -39,7 +40,7 @@ class BrokerGuard:
             yield
         except BrokerUnavailable as error:
             if isinstance(error.__cause__, redis.TimeoutError):
-                silent_since = time.monotonic()
+                silent_since = self._clock()
             raise
         finally:
             self._silent_since = silent_since
@@ -47,5 +48,5 @@ class BrokerGuard:
                 self._trial.release()
 
     def _may_try(self) -> bool:
-        is_over = time.monotonic() > (self._silent_since or 0) + PAUSE_S
+        is_over = self._clock() > (self._silent_since or 0) + PAUSE_S
         return is_over and self._trial.acquire(blocking=False)

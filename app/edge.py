@@ -37,9 +37,8 @@ class EdgeLogger(Logger):
     """Gunicorn's own log lines, sent through the root logger, which writes JSON."""
 
     def setup(self, cfg: Any) -> None:
-        """Configure as Gunicorn does, with no handler of its own."""
+        """Configure as Gunicorn does, but for its wish to be the only one who writes."""
         super().setup(cfg)
-        self.error_log.handlers.clear()
         self.error_log.propagate = True
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import re
 import time
+from contextlib import suppress
 from math import isfinite
 
 from flask import Blueprint, Response, g, request
@@ -36,7 +37,7 @@ routes = Blueprint("jobs", __name__)
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 _IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
-_PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+_PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
 
 
 @routes.post("/score")
@@ -58,16 +59,14 @@ _PREFERRED_WAIT = re.compile(r'(?:^|[,;])\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;]
 def submit() -> Response:
     """Accept texts to score, and wait for their scores if asked to."""
     query = MultiDict(request.args)
-    wait_s, applied = _wait_s(query)
+    wait_s, preference = _wait_s(query)
     job = _job_of_request(query)
     receipt = _submit(job)
     record = _record_of(receipt, job)
-    # The job is accepted: whatever fails from here on, its task ID is the answer.
-    try:
+    # The job is accepted: should Redis go from here on, its task ID is the answer.
+    with suppress(BrokerUnavailable):
         record = service().endings.wait(record, wait_s)
-    except BrokerUnavailable:
-        applied = {}
-    return _submitted(record, receipt, applied)
+    return _submitted(record, receipt, preference)
 
 
 @routes.get("/score/<task_id>")
@@ -82,12 +81,12 @@ def submit() -> Response:
 def read(task_id: str) -> Response:
     """The state of a job, and its result or error once it has ended."""
     query = MultiDict(request.args)
-    wait_s, applied = _wait_s(query)
+    wait_s, preference = _wait_s(query)
     refuse_unknown_parameters(query, ())
     with service().guard.calling():
         record = service().store.read(task_id)
     record = service().endings.wait(record, wait_s)
-    return _job_response(record, 200, applied)
+    return _job_response(record, 200, preference)
 
 
 @routes.post("/score/<task_id>/cancel")
@@ -96,7 +95,7 @@ def cancel(task_id: str) -> Response:
     """End a job that has not ended, so that it is not scored or its score is not kept."""
     with service().guard.calling():
         record = service().store.cancel(task_id)
-    return _job_response(record, 200, {})
+    return _job_response(record, 200)
 
 
 @routes.delete("/score/<task_id>")
@@ -114,6 +113,7 @@ def erase(task_id: str) -> Response:
 def _job_of_request(query: Query) -> Job:
     settings = service().settings
     body = read_body(request, settings.max_body_bytes)
+    g.body_bytes = len(body)
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
     fields = parse_body(body, request.headers.get("Content-Type", ""), query)
@@ -155,9 +155,9 @@ def _record_of(receipt: Receipt, job: Job) -> Record:
         return service().store.read(receipt.task_id)
 
 
-def _submitted(record: Record, receipt: Receipt, applied: dict[str, str]) -> Response:
+def _submitted(record: Record, receipt: Receipt, preference: str) -> Response:
     status = 200 if record.is_final else 202
-    response = _job_response(record, status, applied, queued_bytes=receipt.depth.bytes)
+    response = _job_response(record, status, preference, queued_bytes=receipt.depth.bytes)
     response.headers["Location"] = job_path(record.task_id, request.script_root)
     if receipt.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
@@ -168,29 +168,31 @@ def _submitted(record: Record, receipt: Receipt, applied: dict[str, str]) -> Res
 
 
 def _job_response(
-    record: Record, status: int, applied: dict[str, str], queued_bytes: int = 0
+    record: Record, status: int, preference: str = "", *, queued_bytes: int = 0
 ) -> Response:
-    headers = dict(applied)
+    headers = {}
     if not record.is_final:
         headers["Retry-After"] = str(service().capacity.retry_after_s(queued_bytes))
+    elif preference:
+        headers["Preference-Applied"] = preference
     return json_response(job_view(record, request.script_root), status, headers=headers)
 
 
-def _wait_s(query: Query) -> tuple[float, dict[str, str]]:
+def _wait_s(query: Query) -> tuple[float, str]:
     """Take the time to wait out of `?wait=` or else `Prefer: wait=` (RFC 7240).
 
     Returns:
-        Seconds, at most `max_wait_s`, and the header that tells an applied preference.
+        Seconds, at most `max_wait_s`, and the preference to confirm, '' for none.
     """
     limit_s = service().settings.max_wait_s
     given = query.poplist("wait")
     if given:
-        return min(_seconds(given), limit_s), {}
-    preferred = _PREFERRED_WAIT.search(",".join(request.headers.getlist("Prefer")))
+        return min(_seconds(given), limit_s), ""
+    preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
     if preferred is None:
-        return 0, {}
+        return 0, ""
     wait_s = min(float(preferred[1]), limit_s)
-    return wait_s, {"Preference-Applied": f"wait={wait_s:.0f}"}
+    return wait_s, f"wait={wait_s:.0f}"
 
 
 def _seconds(given: list[str]) -> float:

@@ -37,7 +37,7 @@ def _end(response: Response) -> Response:
         method=request.method,
         route=request.url_rule.rule if request.url_rule else None,
         status=response.status_code,
-        body_bytes=request.content_length,
+        body_bytes=g.get("body_bytes", 0),
         answer_bytes=response.content_length,
         time_ms=elapsed_ms,
     )

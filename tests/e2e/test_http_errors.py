@@ -174,9 +174,12 @@ def test_body_that_ends_early_is_refused(web):
     assert b"malformed_body" in answer
 
 
-def test_huge_announced_body_is_refused_without_being_read(web):
+@pytest.mark.parametrize("announced_bytes", [10**12, 10**30])
+def test_huge_announced_body_is_refused_without_being_read(web, announced_bytes):
     began_at = time.monotonic()
-    request = head(Content_Length=str(10**12), Content_Type="text/plain", Connection="close")
+    request = head(
+        Content_Length=str(announced_bytes), Content_Type="text/plain", Connection="close"
+    )
     assert exchange(web, request).startswith(b"HTTP/1.1 413 ")
     assert time.monotonic() - began_at < 5
 
@@ -224,26 +227,3 @@ def test_options_tells_the_methods(http):
     response = http.options("/score")
     assert response.status_code == 200
     assert set(response.headers["Allow"].split(", ")) == {"OPTIONS", "POST"}
-
-
-def test_clients_that_say_nothing_hold_no_thread(web):
-    silent = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(150)]
-    began_at = time.monotonic()
-    with web.client() as http:
-        assert http.get("/healthz").status_code == 200
-    assert time.monotonic() - began_at < 2
-    for connection in silent:
-        connection.close()
-
-
-def test_clients_that_dribble_are_cut_off(web):
-    """Enough of them to hold every thread: the next request waits until their time is up."""
-    slow = [socket.create_connection(("127.0.0.1", web.port)) for _ in range(64)]
-    for connection in slow:
-        connection.sendall(b"POST /score HTTP/1.1\r\nHost: ")
-    began_at = time.monotonic()
-    with web.client() as http:
-        assert http.get("/healthz").status_code == 200
-    assert time.monotonic() - began_at < 12
-    for connection in slow:
-        connection.close()
