@@ -121,10 +121,10 @@ def _job_of_request(query: Query) -> Job:
 
 
 def _submit(job: Job) -> Receipt:
-    parts = service()
+    parts, idempotency = service(), _idempotency(job)
     try:
         with parts.guard.calling():
-            return parts.store.submit(job, _idempotency(job))
+            return parts.store.submit(job, idempotency)
     except KeyReused:
         raise IdempotencyKeyReused(
             "This Idempotency-Key came before with another request; use a new one."

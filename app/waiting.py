@@ -6,6 +6,7 @@ and every renewed one, makes its waiters look at the record again.
 """
 
 import asyncio
+import math
 import socket
 import threading
 import time
@@ -22,6 +23,7 @@ from redis.backoff import NoBackoff
 
 from app.broker_guard import BrokerGuard
 from contract import keys
+from contract.errors import BrokerUnavailable
 from contract.job_store import JobStore
 from contract.logs import get_logger
 from contract.messages import Record, decode_record
@@ -90,16 +92,28 @@ class JobEndings:
         self._thread.join()
 
     def _wait(self, record: Record, inbox: "_Inbox", until: float) -> Record:
-        published: bytes | None = _LOOK
-        while published == _LOOK and not record.is_final and not self._is_released:
+        pause_s = math.inf
+        while not record.is_final and not self._is_released:
+            remaining_s = max(until - time.monotonic(), 0)
             try:
-                published = inbox.get(timeout=max(until - time.monotonic(), 0))
+                published = inbox.get(timeout=min(remaining_s, pause_s))
             except Empty:
-                published = None
-            if published:
+                published = _LOOK
+            if published != _LOOK:
                 return decode_record(record.task_id, published)
-            with self._guard.calling():
-                record = self._store.read(record.task_id)
+            is_over = time.monotonic() >= until
+            try:
+                with self._guard.calling():
+                    record = self._store.read(record.task_id)
+            except BrokerUnavailable:
+                if is_over:
+                    raise
+                # A Redis that has just started does not serve its keys yet.
+                pause_s = RECONNECT_S
+                continue
+            if is_over:
+                break
+            pause_s = math.inf
         return record
 
     # --- in the listening thread ------------------------------------------------------------
