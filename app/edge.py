@@ -47,6 +47,7 @@ class EdgeWorker(ThreadWorker):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.wsgi: Any = None
         # Connection -> monotonic time at which a thread took it, and whether its header is read.
         self._taken_at: dict[Any, float] = {}
         self._has_header: set[Any] = set()
@@ -54,7 +55,9 @@ class EdgeWorker(ThreadWorker):
     def handle_exit(self, sig: int, frame: Any) -> None:
         """On SIGTERM answer those who wait for results with what is known, then drain."""
         super().handle_exit(sig, frame)
-        self.wsgi.extensions[EXTENSION].endings.release()
+        # None while the application is being imported.
+        if self.wsgi is not None:
+            self.wsgi.extensions[EXTENSION].endings.release()
 
     def enqueue_req(self, conn: Any) -> None:
         """Give a connection to a thread once it has sent something; until then the poller has it.
