@@ -4,6 +4,8 @@ Modules carry the names of the published checkpoint. Sequences lie end to end in
 tokens; only attention knows where one ends.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,14 +16,43 @@ from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutput
 
 from model.configuration import EvaByteConfig
+from model.keys_values import KeysValues
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import AttentionPlan, eva_attention, plan_attention
 from model.ops.rms_norm import rms_norm
 from model.ops.rotary import rotary_tables, rotate
 from model.ops.swiglu import swiglu
-from model.packing import PackedLayout, lay_out
+from model.packing import IntArray, PackedLayout, lay_out
 
-Rotary = tuple[Tensor, Tensor]
+
+@dataclass(frozen=True, slots=True)
+class PassPlan:
+    """What all layers share of one pass; the rows are those of the layout it was made from."""
+
+    rotary: tuple[Tensor, Tensor]  # cosines and sines, each [T, D / 2]
+    attention: AttentionPlan
+    chunk_starts: Tensor
+    split_chunk_rows: Tensor
+    past_rows: Tensor
+    kept_rows: Tensor
+
+
+def plan_pass(layout: PackedLayout, config: EvaByteConfig, device: torch.device) -> PassPlan:
+    """Prepare a pass over sequences that lie as `layout` says."""
+
+    def on_device(rows: IntArray) -> Tensor:
+        return torch.from_numpy(rows).to(device)
+
+    return PassPlan(
+        rotary=rotary_tables(
+            on_device(layout.positions), head_dim=config.head_dim, theta=config.rope_theta
+        ),
+        attention=plan_attention(layout, num_heads=config.num_attention_heads, device=device),
+        chunk_starts=on_device(layout.chunk_starts),
+        split_chunk_rows=on_device(layout.split_chunk_rows),
+        past_rows=on_device(layout.past_rows),
+        kept_rows=on_device(layout.kept_rows),
+    )
 
 
 class EvaByteRMSNorm(nn.Module):
@@ -54,23 +85,41 @@ class EvaByteAttention(nn.Module):
         self.adaptive_mu_k = nn.Parameter(torch.empty(shape))
 
     def forward(
-        self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
-    ) -> Tensor:
-        """Attend; x: [T, channels], rotary: two of [T, D / 2], chunk_starts: [C]."""
+        self, x: Tensor, plan: PassPlan, carried: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """Attend; x: [T, channels]. Return also the keys and values that later passes need.
+
+        `carried` are the rows of the contexts that the sequences continue.
+        """
         by_head = (len(x), self.num_heads, self.head_dim)
-        q = rotate(self.q_proj(x).view(by_head), *rotary)
-        k = rotate(self.k_proj(x).view(by_head), *rotary)
-        v = self.v_proj(x).view(by_head)
-        key_summaries, value_summaries = chunk_summaries(
-            k,
-            v,
-            chunk_starts,
-            chunk_size=self.chunk_size,
-            mu=self.adaptive_mu_k.view(self.num_heads, self.head_dim),
-            phi=self.adaptive_phi.view(self.num_heads, self.head_dim),
+        q = rotate(self.q_proj(x).view(by_head), *plan.rotary)
+        k = rotate(self.k_proj(x).view(by_head), *plan.rotary)
+        own = KeysValues(k, self.v_proj(x).view(by_head))
+        past = self._past(own, plan, carried)
+        attended = eva_attention(q, *own, *past, plan.attention)
+        rows = past.followed_by(own) if len(plan.kept_rows) else own
+        return self.o_proj(attended.view(x.shape)), rows.take(plan.kept_rows)
+
+    def _past(self, own: KeysValues, plan: PassPlan, carried: KeysValues | None) -> KeysValues:
+        """Return the rows that windows see besides their own tokens."""
+        chunked = own
+        if carried is not None and len(plan.split_chunk_rows):
+            split_chunks = carried.followed_by(own).take(plan.split_chunk_rows)
+            chunked = own.followed_by(split_chunks)
+        summaries = KeysValues(
+            *chunk_summaries(
+                *chunked,
+                plan.chunk_starts,
+                chunk_size=self.chunk_size,
+                mu=self.adaptive_mu_k.view(self.num_heads, self.head_dim),
+                phi=self.adaptive_phi.view(self.num_heads, self.head_dim),
+            )
         )
-        attended = eva_attention(q, k, v, key_summaries, value_summaries, plan)
-        return self.o_proj(attended.view(x.shape))
+        if carried is None:
+            return summaries
+        if len(plan.past_rows) == len(carried.keys):
+            return carried
+        return carried.followed_by(summaries).take(plan.past_rows)
 
 
 class EvaByteMLP(nn.Module):
@@ -98,11 +147,12 @@ class EvaByteDecoderLayer(nn.Module):
         self.mlp = EvaByteMLP(config)
 
     def forward(
-        self, x: Tensor, rotary: Rotary, chunk_starts: Tensor, plan: AttentionPlan
-    ) -> Tensor:
-        """Transform `x` [T, channels]; the other arguments as in `EvaByteAttention`."""
-        x = x + self.self_attn(self.input_layernorm(x), rotary, chunk_starts, plan)
-        return x + self.mlp(self.post_attention_layernorm(x))
+        self, x: Tensor, plan: PassPlan, carried: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """Transform `x` [T, channels]; the rest as in `EvaByteAttention`."""
+        attended, kept = self.self_attn(self.input_layernorm(x), plan, carried)
+        x = x + attended
+        return x + self.mlp(self.post_attention_layernorm(x)), kept
 
 
 class EvaByteModel(nn.Module):
@@ -118,15 +168,25 @@ class EvaByteModel(nn.Module):
 
     def forward(self, input_ids: Tensor, layout: PackedLayout) -> Tensor:
         """Return the normalised last hidden states, [T, channels], of `input_ids` [T] int64."""
-        config, device = self.config, input_ids.device
-        positions = torch.from_numpy(layout.positions).to(device)
-        rotary = rotary_tables(positions, head_dim=config.head_dim, theta=config.rope_theta)
-        chunk_starts = torch.from_numpy(layout.chunk_starts).to(device)
-        plan = plan_attention(layout, num_heads=config.num_attention_heads, device=device)
+        return self.read(input_ids, layout)[0]
+
+    def read(
+        self,
+        input_ids: Tensor,
+        layout: PackedLayout,
+        carried: Sequence[KeysValues] | None = None,
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Return what `forward` does, and of each layer the rows that `layout` keeps.
+
+        `carried` are, by layer, the rows of the contexts that the sequences continue.
+        """
+        plan = plan_pass(layout, self.config, input_ids.device)
         x = self.embed_tokens(input_ids)
-        for layer in self.layers:
-            x = layer(x, rotary, chunk_starts, plan)
-        return self.norm(x)
+        kept = []
+        for number, layer in enumerate(self.layers):
+            x, of_layer = layer(x, plan, None if carried is None else carried[number])
+            kept.append(of_layer)
+        return self.norm(x), kept
 
 
 class EvaBytePreTrainedModel(PreTrainedModel):

@@ -1,6 +1,8 @@
 """Where sequences that lie end to end in one row of tokens are cut into windows and chunks.
 
-`T` is the number of tokens of all sequences together. Knows lengths only: no tokens, no model.
+`T` is the number of tokens of all sequences together. A sequence may continue a context that an
+earlier pass read; how the rows lie that a context carries is in `ContextRows`. Knows lengths only:
+no tokens, no model.
 """
 
 from collections.abc import Sequence
@@ -11,55 +13,249 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
+_NONE: IntArray = np.empty(0, dtype=np.int64)
+
 
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
     """The windows and chunks of a packed row.
 
-    A segment is one window of one sequence. Its queries are `segment_lengths` tokens from
-    `segment_starts` on; its keys are `num_summaries` chunk summaries from `summary_starts` on and
-    then its own tokens, each query seeing those up to itself. Summary `c` stands for the
-    `chunk_size` tokens from `chunk_starts[c]` on. Only chunks that some later window reads have a
-    summary.
+    A segment is what one sequence has of one window. Its queries are `segment_lengths` tokens from
+    `segment_starts` on; its keys are `num_summaries` rows of the past from `summary_starts` on and
+    then its own tokens, each query seeing those up to itself.
+
+    The past is made of the rows that contexts carry and of one summary per chunk of this pass that
+    a later window reads: summary `c` stands for the `chunk_size` tokens from `chunk_starts[c]` on.
+    A chunk that begins in a context and ends in this pass is put together behind the tokens.
     """
 
     chunk_size: int
-    positions: IntArray  # [T], from 0 in each sequence
+    positions: IntArray  # [T], from 0 in each sequence, its context included
     segment_starts: IntArray  # [segments]
     segment_lengths: IntArray  # [segments], 1..window_size
     summary_starts: IntArray  # [segments]
     num_summaries: IntArray  # [segments]
-    chunk_starts: IntArray  # [C]
+    chunk_starts: IntArray  # [C], places in [tokens ; split chunks]
+    split_chunk_rows: IntArray  # [split chunks * chunk_size], places in [carried ; tokens]
+    num_carried: int
+    past_rows: IntArray  # [past], places in [carried ; summaries]
+    kept_rows: IntArray  # [kept], places in [past ; tokens]: what the sequences carry from here
 
     @property
     def num_tokens(self) -> int:
         """The number of tokens of all sequences together."""
         return len(self.positions)
 
+    @property
+    def num_past(self) -> int:
+        """The number of rows of the past."""
+        return len(self.past_rows)
 
-def lay_out(lengths: Sequence[int], *, window_size: int, chunk_size: int) -> PackedLayout:
-    """Cut sequences of `lengths` tokens; `chunk_size` divides `window_size`."""
+
+@dataclass(frozen=True, slots=True)
+class ContextRows:
+    """The rows that contexts carry, end to end; one number per context in each array.
+
+    Those of one context, in order: the summaries of its finished windows, the tokens of its
+    unfinished window, and the summaries of the complete chunks among these tokens, which nobody
+    sees before the window is finished.
+    """
+
+    num_tokens: IntArray  # read so far
+    starts: IntArray  # the first row
+    num_summaries: IntArray  # of finished windows
+    num_window_tokens: IntArray  # of the unfinished window
+    num_rows: int  # of all contexts
+
+    @classmethod
+    def of(cls, num_tokens: IntArray, *, window_size: int, chunk_size: int) -> "ContextRows":
+        """Lay out contexts of `num_tokens` tokens."""
+        summaries = num_tokens // window_size * (window_size // chunk_size)
+        in_window = num_tokens % window_size
+        num_rows = summaries + in_window + in_window // chunk_size
+        return cls(num_tokens, _starts(num_rows), summaries, in_window, int(num_rows.sum()))
+
+    def by_sequence(self, context_of: IntArray) -> "ContextRows":
+        """Repeat the numbers of each context for each sequence that continues it."""
+        return ContextRows(
+            self.num_tokens[context_of],
+            self.starts[context_of],
+            self.num_summaries[context_of],
+            self.num_window_tokens[context_of],
+            self.num_rows,
+        )
+
+
+def lay_out(
+    lengths: Sequence[int] | IntArray,
+    *,
+    window_size: int,
+    chunk_size: int,
+    contexts: ContextRows | None = None,
+    is_kept: bool = False,
+) -> PackedLayout:
+    """Cut sequences of `lengths` tokens; `chunk_size` divides `window_size`.
+
+    Args:
+        contexts: what each sequence continues, by sequence; None where all begin at position 0.
+        is_kept: later passes continue these sequences; each begins at the start of a window then.
+    """
     tokens = np.asarray(lengths, dtype=np.int64)
-    windows = -(-tokens // window_size)
-    chunks = np.maximum(windows - 1, 0) * (window_size // chunk_size)
-    token_starts, chunk_offsets = _starts(tokens), _starts(chunks)
-
-    window_of_segment = _count_within(windows)
-    queries_before = window_of_segment * window_size
+    if contexts is None:
+        nothing = np.zeros_like(tokens)
+        contexts = ContextRows.of(nothing, window_size=window_size, chunk_size=chunk_size)
+    assert not (is_kept and contexts.num_window_tokens.any())
+    cut = _Cut.of(tokens, contexts, window_size, chunk_size, is_kept=is_kept)
+    segments = _segments(cut)
+    chunk_starts, split_chunk_rows = _new_chunks(cut)
     return PackedLayout(
         chunk_size=chunk_size,
-        positions=_count_within(tokens),
-        segment_starts=np.repeat(token_starts, windows) + queries_before,
-        segment_lengths=np.minimum(np.repeat(tokens, windows) - queries_before, window_size),
-        summary_starts=np.repeat(chunk_offsets, windows),
-        num_summaries=queries_before // chunk_size,
-        chunk_starts=np.repeat(token_starts, chunks) + _count_within(chunks) * chunk_size,
+        positions=np.repeat(cut.starts, tokens) + _count_within(tokens),
+        segment_starts=segments[0],
+        segment_lengths=segments[1],
+        summary_starts=segments[2],
+        num_summaries=segments[3],
+        chunk_starts=chunk_starts,
+        split_chunk_rows=split_chunk_rows,
+        num_carried=contexts.num_rows,
+        past_rows=_past_rows(cut),
+        kept_rows=_kept_rows(cut) if is_kept else _NONE,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """Sequences and the windows and chunks they have; one number per sequence in each array."""
+
+    window_size: int
+    chunk_size: int
+    context: ContextRows
+    starts: IntArray  # the position of the first token
+    ends: IntArray
+    token_starts: IntArray
+    first_windows: IntArray
+    num_windows: IntArray  # that hold tokens of this pass
+    num_inherited: IntArray  # summaries of the context that later windows see
+    num_new: IntArray  # summaries of this pass, in the past behind those
+    summary_starts: IntArray  # the first of both kinds in the past
+
+    @classmethod
+    def of(
+        cls,
+        tokens: IntArray,
+        context: ContextRows,
+        window_size: int,
+        chunk_size: int,
+        *,
+        is_kept: bool,
+    ) -> "_Cut":
+        starts, ends = context.num_tokens, context.num_tokens + tokens
+        first_windows = starts // window_size
+        num_windows = np.where(tokens > 0, -(-ends // window_size) - first_windows, 0)
+        last_windows = first_windows + np.maximum(num_windows - 1, 0)
+        num_earlier = starts // chunk_size
+        num_chunks = ends // chunk_size if is_kept else last_windows * (window_size // chunk_size)
+        is_read = (num_windows > 1) | is_kept
+        num_inherited = np.where(is_read, num_earlier, 0)
+        num_new = np.where(is_read, num_chunks - num_earlier, 0)
+        return cls(
+            window_size,
+            chunk_size,
+            context,
+            starts,
+            ends,
+            token_starts=_starts(tokens),
+            first_windows=first_windows,
+            num_windows=num_windows,
+            num_inherited=num_inherited,
+            num_new=num_new,
+            summary_starts=context.num_rows + _starts(num_inherited + num_new),
+        )
+
+
+def _segments(cut: _Cut) -> tuple[IntArray, IntArray, IntArray, IntArray]:
+    """Return start, length, first row of the past and number of these rows of each segment.
+
+    A sequence's first segment sees what its context carries, in place: sequences with one context
+    share these rows.
+    """
+    owner, number = _owners(cut.num_windows), _count_within(cut.num_windows)
+    window = cut.first_windows[owner] + number
+    first = np.maximum(window * cut.window_size, cut.starts[owner])
+    end = np.minimum((window + 1) * cut.window_size, cut.ends[owner])
+    sees_context = (number == 0) & (cut.starts > 0)[owner]
+    carried = cut.context.num_summaries + cut.context.num_window_tokens
+    return (
+        cut.token_starts[owner] + first - cut.starts[owner],
+        end - first,
+        np.where(sees_context, cut.context.starts[owner], cut.summary_starts[owner]),
+        np.where(sees_context, carried[owner], window * (cut.window_size // cut.chunk_size)),
+    )
+
+
+def _new_chunks(cut: _Cut) -> tuple[IntArray, IntArray]:
+    """Return the first token of each new chunk, and the rows of those that a context begins."""
+    owner = _owners(cut.num_new)
+    chunk = cut.starts[owner] // cut.chunk_size + _count_within(cut.num_new)
+    offsets = chunk * cut.chunk_size - cut.starts[owner]  # below 0 where a context begins it
+    is_split = offsets < 0
+    num_tokens = int((cut.ends - cut.starts).sum())
+    chunk_starts = cut.token_starts[owner] + offsets
+    chunk_starts[is_split] = num_tokens + cut.chunk_size * np.arange(is_split.sum())
+
+    split_owner = owner[is_split, None]
+    from_start = offsets[is_split, None] + np.arange(cut.chunk_size)
+    context = cut.context
+    context_end = context.starts + context.num_summaries + context.num_window_tokens
+    rows = from_start + np.where(
+        from_start < 0,
+        context_end[split_owner],
+        context.num_rows + cut.token_starts[split_owner],
+    )
+    return chunk_starts, rows.reshape(-1)
+
+
+def _past_rows(cut: _Cut) -> IntArray:
+    """Return what the past is made of: all that is carried, then the summaries by sequence."""
+    count = cut.num_inherited + cut.num_new
+    owner, number = _owners(count), _count_within(count)
+    context = cut.context
+    # Summaries of the unfinished window lie behind its tokens.
+    skipped = np.where(number < context.num_summaries[owner], 0, context.num_window_tokens[owner])
+    rows = np.where(
+        number < cut.num_inherited[owner],
+        context.starts[owner] + number + skipped,
+        context.num_rows + _starts(cut.num_new)[owner] + number - cut.num_inherited[owner],
+    )
+    return np.concatenate((np.arange(context.num_rows), rows))
+
+
+def _kept_rows(cut: _Cut) -> IntArray:
+    """Return the rows that each sequence, with its context, carries into later passes."""
+    kept = ContextRows.of(cut.ends, window_size=cut.window_size, chunk_size=cut.chunk_size)
+    count = kept.num_summaries + kept.num_window_tokens + kept.num_window_tokens // cut.chunk_size
+    owner, number = _owners(count), _count_within(count)
+    num_past = cut.context.num_rows + int((cut.num_inherited + cut.num_new).sum())
+    window_starts = cut.token_starts + cut.ends - cut.starts - kept.num_window_tokens
+
+    in_window = number - kept.num_summaries[owner]
+    is_token = (in_window >= 0) & (in_window < kept.num_window_tokens[owner])
+    skipped = np.where(in_window < 0, 0, kept.num_window_tokens[owner])
+    return np.where(
+        is_token,
+        num_past + window_starts[owner] + in_window,
+        cut.summary_starts[owner] + number - skipped,
     )
 
 
 def _starts(lengths: IntArray) -> IntArray:
     """Where each of `lengths` begins when they lie end to end."""
     return np.cumsum(lengths) - lengths
+
+
+def _owners(counts: IntArray) -> IntArray:
+    """0, 1, ... each repeated as often as `counts` says."""
+    return np.repeat(np.arange(len(counts)), counts)
 
 
 def _count_within(lengths: IntArray) -> IntArray:

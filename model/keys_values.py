@@ -1,0 +1,27 @@
+"""Keys and values of one layer, by row: tokens or summaries of chunks."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class KeysValues(NamedTuple):
+    """Rotated keys and values, each [rows, H, D]."""
+
+    keys: Tensor
+    values: Tensor
+
+    def followed_by(self, other: "KeysValues") -> "KeysValues":
+        """Return the rows of both, those of `other` behind; without a copy where one has none."""
+        if len(self.keys) == 0:
+            return other
+        if len(other.keys) == 0:
+            return self
+        return KeysValues(
+            torch.cat((self.keys, other.keys)), torch.cat((self.values, other.values))
+        )
+
+    def take(self, rows: Tensor) -> "KeysValues":
+        """Return a copy of `rows` [n] int64."""
+        return KeysValues(self.keys.index_select(0, rows), self.values.index_select(0, rows))
