@@ -175,8 +175,12 @@ def _deadline_s(body: ScoreBody, settings: Settings) -> float:
 
 
 def _priority(body: ScoreBody, num_bytes: int, settings: Settings) -> int:
-    """Items that fill more than one batch are bulk unless they ask otherwise."""
+    """Items or continuations that fill more than one batch are bulk unless they ask otherwise.
+
+    One text is interactive however long: it cannot be cut.
+    """
     if body.priority is not None:
         return PRIORITIES[body.priority]
-    fills_batch = body.items is not None and num_bytes > settings.batch_bytes
+    is_one_text = body.text is not None or body.text_b64 is not None
+    fills_batch = not is_one_text and num_bytes > settings.batch_bytes
     return keys.BULK if fills_batch else keys.INTERACTIVE

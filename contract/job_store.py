@@ -187,7 +187,8 @@ class JobStore:
         now = time.time()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
-            self.conclude([Ending(task_id, record, "jobs_cancelled")])
+            with _broker_errors():
+                self.conclude([Ending(task_id, record, "jobs_cancelled")])
         after = self.read(task_id)
         if before.is_final or (after.error or {}).get("code") != error.code:
             raise JobEnded(f"The job is {after.state}; only a waiting or running job is cancelled.")

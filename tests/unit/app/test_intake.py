@@ -158,12 +158,18 @@ def test_context_counts_once_per_continuation_towards_the_limit_of_the_job():
         ({"items": [{"text": "x" * 8}] * 2}, keys.INTERACTIVE),
         ({"items": [{"text": "x" * 9}] * 2}, keys.BULK),
         ({"items": [{"text": "x" * 9}] * 2, "priority": "interactive"}, keys.INTERACTIVE),
-        ({"context": "x" * 9, "continuations": ["y"] * 3}, keys.INTERACTIVE),
+        ({"context": "x" * 4, "continuations": ["y"] * 3}, keys.INTERACTIVE),
+        ({"context": "x" * 9, "continuations": ["y"] * 3}, keys.BULK),
         ({"text": "x", "priority": "bulk"}, keys.BULK),
     ],
 )
-def test_items_beyond_one_batch_are_bulk_unless_they_ask_otherwise(fields, priority):
+def test_several_texts_beyond_one_batch_are_bulk_unless_they_ask_otherwise(fields, priority):
     assert job_of(fields, **LIMITS).priority == priority
+
+
+def test_one_text_is_interactive_however_long():
+    limits = {**LIMITS, "EVASCORE_BATCH_BYTES": "4"}
+    assert job_of({"text": "x" * 10}, **limits).priority == keys.INTERACTIVE
 
 
 def test_a_million_wrong_values_are_told_by_a_few_errors():
