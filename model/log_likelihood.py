@@ -1,18 +1,15 @@
-"""Hidden states to scores: head 0 projected in blocks, reduced at once."""
+"""Hidden states to scores: head 0's distributions, reduced to arrays of the host."""
 
 import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.ops.backend import Backend
 from model.ops.head_log_likelihood import HeadScores, head_log_likelihood
-
-# 1,024 rows of 320 float32 logits are 1.3 MB, so that they stay in a CPU's cache.
-ROWS_PER_BLOCK = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,18 +25,21 @@ class ByteScores:
 
 
 def score_bytes(
-    hidden: Tensor, weight: Tensor, targets: Tensor, *, with_moments: bool, top_k: int
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    *,
+    with_moments: bool,
+    top_k: int,
+    backend: Backend = "torch",
 ) -> ByteScores:
     """Score `targets` [N] given `hidden` [N, channels] and head 0's `weight` [V, channels]."""
-    blocks = [
-        head_log_likelihood(rows, weight, ids, with_moments=with_moments, top_k=top_k)
-        for rows, ids in zip(
-            hidden.split(ROWS_PER_BLOCK), targets.split(ROWS_PER_BLOCK), strict=True
-        )
-    ]
-    return ByteScores(*(_gather(blocks, field.name) for field in dataclasses.fields(HeadScores)))
+    scores = head_log_likelihood(
+        hidden, weight, targets, with_moments=with_moments, top_k=top_k, backend=backend
+    )
+    return ByteScores(*(_on_host(scores, field.name) for field in dataclasses.fields(HeadScores)))
 
 
-def _gather(blocks: list[HeadScores], name: str) -> Any:
-    parts = [getattr(block, name) for block in blocks]
-    return None if parts[0] is None else torch.cat(parts).cpu().numpy()
+def _on_host(scores: HeadScores, name: str) -> Any:
+    tensor = getattr(scores, name)
+    return None if tensor is None else tensor.cpu().numpy()

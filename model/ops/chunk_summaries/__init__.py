@@ -1,5 +1,31 @@
 """Summaries of chunks of keys and values, by which later windows see them."""
 
-from model.ops.chunk_summaries.reference import chunk_summaries
+from torch import Tensor
+
+from model.ops.backend import Backend
+from model.ops.chunk_summaries import reference
+
+
+def chunk_summaries(
+    keys: Tensor,
+    values: Tensor,
+    chunk_starts: Tensor,
+    *,
+    chunk_size: int,
+    mu: Tensor,
+    phi: Tensor,
+    backend: Backend = "torch",
+) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.chunk_summaries` defines, by the form that `backend` names."""
+    if backend == "triton":
+        from model.ops.chunk_summaries import kernel
+
+        return kernel.chunk_summaries(
+            keys, values, chunk_starts, chunk_size=chunk_size, mu=mu, phi=phi
+        )
+    return reference.chunk_summaries(
+        keys, values, chunk_starts, chunk_size=chunk_size, mu=mu, phi=phi
+    )
+
 
 __all__ = ["chunk_summaries"]

@@ -1,5 +1,43 @@
 """Attention of packed windows over their own tokens and the summaries of earlier windows."""
 
-from model.ops.eva_attention.blocked import AttentionPlan, eva_attention, plan_attention
+import torch
+from torch import Tensor
+
+from model.ops.backend import Backend
+from model.ops.eva_attention import blocked, kernel_plan
+from model.packing import PackedLayout
+
+AttentionPlan = blocked.BlockedPlan | kernel_plan.KernelPlan
+
+
+def plan_attention(
+    layout: PackedLayout,
+    *,
+    num_heads: int,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device,
+    backend: Backend = "torch",
+) -> AttentionPlan:
+    """Prepare the attention of one pass, the same for all layers, for the form `backend` names."""
+    if backend == "triton":
+        return kernel_plan.plan_attention(layout, dtype=dtype, device=device)
+    return blocked.plan_attention(layout, num_heads=num_heads, device=device)
+
+
+def eva_attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    key_summaries: Tensor,
+    value_summaries: Tensor,
+    plan: AttentionPlan,
+) -> Tensor:
+    """Compute what `reference.eva_attention` defines, by the form that `plan` was made for."""
+    if isinstance(plan, kernel_plan.KernelPlan):
+        from model.ops.eva_attention import kernel
+
+        return kernel.eva_attention(q, k, v, key_summaries, value_summaries, plan)
+    return blocked.eva_attention(q, k, v, key_summaries, value_summaries, plan)
+
 
 __all__ = ["AttentionPlan", "eva_attention", "plan_attention"]

@@ -27,7 +27,7 @@ class _Group:
 
 
 @dataclass(frozen=True, slots=True)
-class AttentionPlan:
+class BlockedPlan:
     """Where the rows of the products come from and where the results go; shared by all layers.
 
     Rows are numbered token * H + head; those of the summaries follow those of the tokens.
@@ -39,7 +39,7 @@ class AttentionPlan:
     output_rows: Tensor  # [T * H] int64, places in query_rows
 
 
-def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device) -> AttentionPlan:
+def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device) -> BlockedPlan:
     """Group the segments of `layout` into products and number their rows."""
     buckets = -(-layout.segment_lengths // LENGTH_STEP)
     kinds = np.stack((layout.num_summaries, buckets), axis=1)
@@ -64,7 +64,7 @@ def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device
         output_rows[tokens[is_real]] = num_rows + places
         num_rows += num_segments * num_heads * num_queries
 
-    return AttentionPlan(
+    return BlockedPlan(
         groups=tuple(groups),
         query_rows=_to_device(query_rows, device),
         key_rows=_to_device(key_rows, device),
@@ -78,7 +78,7 @@ def eva_attention(
     v: Tensor,
     key_summaries: Tensor,
     value_summaries: Tensor,
-    plan: AttentionPlan,
+    plan: BlockedPlan,
 ) -> Tensor:
     """Compute what `reference.eva_attention` defines, for the layout that `plan` was made from.
 

@@ -11,66 +11,16 @@ algorithm 1). `reference.py` is the definition.
 """
 
 import math
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
+from model.ops.eva_attention.kernel_plan import KernelPlan, queries_per_block
 from model.ops.launching import FLOATS, INDICES, check_arguments, dot_type
-from model.packing import PackedLayout
 
 LOG2_E = math.log2(math.e)
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPlan:
-    """The blocks of queries of a layout; shared by all layers and heads.
-
-    `blocks`: [blocks, 5] int64: the segment's first token, its length, the block's first query
-    counted from there, the segment's first summary and its number of summaries.
-    """
-
-    blocks: Tensor
-    dtype: torch.dtype
-    num_tokens: int
-    num_summaries: int
-
-
-def plan_attention(layout: PackedLayout, *, dtype: torch.dtype, device: torch.device) -> KernelPlan:
-    """Cut the segments of `layout` into blocks of queries of `dtype`, those with most keys first.
-
-    The GPU starts programs in order, so that none of the long ones is left for the end.
-    """
-    block_q = queries_per_block(dtype)
-    num_blocks = -(-layout.segment_lengths // block_q)
-    segments = np.repeat(np.arange(len(num_blocks)), num_blocks)
-    block_of_segment = np.arange(len(segments)) - np.repeat(
-        np.cumsum(num_blocks) - num_blocks, num_blocks
-    )
-    first_queries = block_of_segment * block_q
-    columns = (
-        layout.segment_starts[segments],
-        layout.segment_lengths[segments],
-        first_queries,
-        layout.summary_starts[segments],
-        layout.num_summaries[segments],
-    )
-    most_keys_first = np.argsort(-(first_queries + columns[-1]), kind="stable")
-    blocks = np.stack(columns, axis=1)[most_keys_first]
-    return KernelPlan(
-        blocks=torch.from_numpy(blocks).to(device),
-        dtype=dtype,
-        num_tokens=layout.num_tokens,
-        num_summaries=len(layout.chunk_starts),
-    )
-
-
-def queries_per_block(dtype: torch.dtype) -> int:
-    """Return how many queries share what is read of the keys; float32 ones fill the registers."""
-    return 16 if dtype == torch.float32 else 64
 
 
 def launch_config(head_dim: int, dtype: torch.dtype) -> dict[str, int | str]:
@@ -114,12 +64,10 @@ def eva_attention(
         ("value_summaries", value_summaries, "C H D", (q.dtype,)),
         ("plan.blocks", plan.blocks, "N 5", INDICES),
     )
-    given = sizes["T"], sizes["C"], q.dtype
-    planned = plan.num_tokens, plan.num_summaries, plan.dtype
-    if given != planned:
+    if (sizes["T"], q.dtype) != (plan.num_tokens, plan.dtype) or sizes["C"] < plan.num_summaries:
         raise ValueError(
-            "eva_attention: {} tokens, {} summaries of {}, but ".format(*given)
-            + "the plan was made for {}, {} of {}".format(*planned)
+            f"eva_attention: {sizes['T']} tokens of {q.dtype} and {sizes['C']} summaries, but the "
+            f"plan is for {plan.num_tokens} of {plan.dtype} and {plan.num_summaries}"
         )
     out = torch.empty_like(q)
     if len(plan.blocks) == 0:

@@ -1,5 +1,27 @@
-"""Root mean square normalisation."""
+"""Residual addition and root mean square normalisation."""
 
+from torch import Tensor
+
+from model.ops.backend import Backend
+from model.ops.rms_norm import reference
 from model.ops.rms_norm.reference import rms_norm
 
-__all__ = ["rms_norm"]
+
+def add_rms_norm(
+    x: Tensor,
+    branch: Tensor | None,
+    weight: Tensor,
+    *,
+    eps: float,
+    add_unit_offset: bool,
+    backend: Backend,
+) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.add_rms_norm` defines, by the form that `backend` names."""
+    if backend == "triton":
+        from model.ops.rms_norm import kernel
+
+        return kernel.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
+    return reference.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
+
+
+__all__ = ["add_rms_norm", "rms_norm"]

@@ -1,5 +1,18 @@
 """The gate of the feed-forward layer."""
 
-from model.ops.swiglu.reference import swiglu
+from torch import Tensor
+
+from model.ops.backend import Backend
+from model.ops.swiglu import reference
+
+
+def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "torch") -> Tensor:
+    """Compute what `reference.swiglu` defines, by the form that `backend` names."""
+    if backend == "triton":
+        from model.ops.swiglu import kernel
+
+        return kernel.swiglu(gate, up)
+    return reference.swiglu(gate, up)
+
 
 __all__ = ["swiglu"]

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from model.ops.eva_attention import eva_attention, plan_attention
+from model.ops.eva_attention.blocked import eva_attention, plan_attention
 from model.ops.eva_attention.reference import eva_attention as reference
 from model.packing import lay_out
 

@@ -5,11 +5,11 @@ import math
 import pytest
 import torch
 
-from model.ops.chunk_summaries import chunk_summaries
-from model.ops.head_log_likelihood import head_log_likelihood
-from model.ops.rms_norm import rms_norm
-from model.ops.rotary import rotary_tables, rotate
-from model.ops.swiglu import swiglu
+from model.ops.chunk_summaries.reference import chunk_summaries
+from model.ops.head_log_likelihood.reference import head_log_likelihood
+from model.ops.rms_norm.reference import rms_norm
+from model.ops.rotary.reference import rotary_tables, rotate
+from model.ops.swiglu.reference import swiglu
 
 
 def randn(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -21,7 +21,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from model.ops.chunk_summaries.kernel import chunk_summaries
-from model.ops.eva_attention.kernel import KernelPlan, eva_attention
+from model.ops.eva_attention.kernel import eva_attention
+from model.ops.eva_attention.kernel_plan import KernelPlan
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
 from model.ops.int8_linear.kernel import int8_linear
 from model.ops.rms_norm.kernel import add_rms_norm
