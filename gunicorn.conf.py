@@ -13,7 +13,7 @@ except SettingsInvalid as error:
 configure_logging(_settings.log_level, "web")
 
 wsgi_app = "app.wsgi:application"
-bind = f"{_settings.host}:{_settings.port}"
+bind = _settings.bind
 # A waiting request holds a thread and little else, so one process serves many of them.
 workers = 1
 worker_class = EdgeWorker

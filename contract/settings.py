@@ -128,6 +128,12 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def bind(self) -> str:
+        """Address and port of the web server, an IPv6 address in brackets as in URLs."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{host}:{self.port}"
+
+    @property
     def redis(self) -> str:
         """URL of the Redis server that all processes share."""
         if self.redis_url is None:

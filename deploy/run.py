@@ -104,16 +104,14 @@ def _worker(settings: Settings, environment: dict[str, str]) -> Program:
 
 
 def _ready_line(settings: Settings) -> str:
-    host, port = _local_address(settings)
-    url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    url = f"http://{settings.model_copy(update={'host': _local_host(settings)}).bind}"
     headers = "-H 'Content-Type: application/json' -H 'Prefer: wait=10'"
     return f"""evascore is ready at {url} - try: curl {url}/score {headers} -d '{EXAMPLE}'"""
 
 
-def _local_address(settings: Settings) -> tuple[str, int]:
+def _local_host(settings: Settings) -> str:
     """Where this machine itself reaches the web server."""
-    wildcards = {"0.0.0.0": "127.0.0.1", "::": "::1"}
-    return wildcards.get(settings.host, settings.host), settings.port
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
 
 
 def _check_port_is_free(settings: Settings) -> None:
@@ -159,7 +157,7 @@ async def _until_open(port: int) -> None:
 
 async def _until_ready(settings: Settings) -> None:
     request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    while b" 200 " not in await _ask(*_local_address(settings), request):
+    while b" 200 " not in await _ask(_local_host(settings), settings.port, request):
         await asyncio.sleep(READY_POLL_S)
 
 

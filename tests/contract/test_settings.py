@@ -95,6 +95,11 @@ def test_every_bad_value_is_named():
     assert all(name in line for name in ("EVASCORE_PORT", "EVASCORE_DTYPE", "EVASCORE_LEASE_S"))
 
 
+@pytest.mark.parametrize(("host", "bind"), [("127.0.0.1", "127.0.0.1:8000"), ("::1", "[::1]:8000")])
+def test_bind_is_written_as_in_urls(host, bind):
+    assert load_settings({"EVASCORE_HOST": host}).bind == bind
+
+
 def test_password_in_the_redis_url_is_not_shown():
     settings = load_settings({"EVASCORE_REDIS_URL": "redis://:hunter2@127.0.0.1:6379/0"})
     assert "hunter2" in settings.redis
