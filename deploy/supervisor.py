@@ -19,7 +19,8 @@ from contract.logs import get_logger
 # A program that ran this long was healthy: its next death counts as its first.
 HEALTHY_S = 10.0
 FIRST_PAUSE_S = 0.25
-MAX_PAUSE_S = 5.0
+# Long enough to spare the cores, short enough for jobs that wait: the worker itself starts in 3 s.
+MAX_PAUSE_S = 2.0
 # A second SIGINT this soon is the same key press, sent by the terminal and by a parent.
 SAME_KEY_PRESS_S = 0.5
 PR_SET_PDEATHSIG = 1  # linux/prctl.h

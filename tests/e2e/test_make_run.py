@@ -1,5 +1,6 @@
 """`make run`: it says when it is ready, refuses clearly, and ends with all that it started."""
 
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -8,6 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from contract.settings import REPOSITORY
 from deploy.supervisor import SAME_KEY_PRESS_S
 from tests.conftest import wait_until
 from tests.service import Service
@@ -75,6 +77,24 @@ def test_wrong_checkpoint_ends_everything_with_the_workers_line(service, tmp_pat
     assert refused.returncode == 78
     assert refused.stderr.count("evascore worker: ") == 1
     assert "program_restarted" not in refused.stderr
+
+
+def test_python_that_is_too_old_is_refused_in_one_line(tmp_path):
+    (tmp_path / "python2").write_text("#!/bin/sh\nexit 1\n")
+    (tmp_path / "python2").chmod(0o755)
+    shutil.copy(REPOSITORY / "Makefile", tmp_path)
+    for name in ("requirements.txt", "requirements-web.txt", "constraints.txt"):
+        (tmp_path / name).touch()
+    refused = subprocess.run(
+        ["make", "venv", "PYTHON=./python2"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert refused.returncode
+    assert refused.stderr.startswith("evascore needs Python 3.11 or newer")
+    assert not (tmp_path / ".venv").exists()
 
 
 def test_ctrl_c_ends_make_run_and_all_that_it_started(service):

@@ -51,7 +51,7 @@ class Plan:
     max_text_bytes: int = 3000
     max_recovery_s: float = 10
     """What a killed worker had fetched must be scored within this."""
-    patience_s: float = 600
+    patience_s: float = 3600
     seed: int = 0
 
 
