@@ -10,6 +10,12 @@ from model import EvaByteConfig, EvaByteForCausalLM, Scorer
 WINDOW, CHUNK = 16, 4
 
 
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Products this small take longer to share than to compute."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def tiny_config() -> EvaByteConfig:
     return EvaByteConfig(

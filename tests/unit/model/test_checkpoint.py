@@ -1,0 +1,197 @@
+"""Every fault is found before weights are read, and told in one line that names it."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from model import CheckpointInvalid, DeviceUnavailable, Scorer, ScoreRequest
+
+TEXT = ScoreRequest(text=b"one text over several windows of the tiny model")
+
+
+@pytest.fixture
+def folder(tiny_checkpoint, tmp_path) -> Path:
+    return shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+
+
+@pytest.fixture
+def sharded(tiny_model, tmp_path) -> Path:
+    tiny_model.save_pretrained(tmp_path / "sharded", max_shard_size="30KB")
+    return tmp_path / "sharded"
+
+
+def change_config(folder: Path, **changes) -> None:
+    path = folder / "config.json"
+    fields = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({key: value for key, value in fields.items() if value is not ...}))
+
+
+def change_tensors(folder: Path, **changes) -> None:
+    tensors = load_file(folder / "model.safetensors") | changes
+    tensors = {name: tensor for name, tensor in tensors.items() if tensor is not None}
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def complaint_about(checkpoint: Path | str) -> str:
+    with pytest.raises(CheckpointInvalid) as caught:
+        Scorer.load(str(checkpoint))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_sharded_checkpoint_scores_like_the_same_in_one_file(sharded, folder):
+    assert len(list(sharded.glob("*.safetensors"))) > 2
+
+    [one], [many] = (Scorer.load(str(path)).score([TEXT]) for path in (folder, sharded))
+    assert one == many
+
+
+def test_bfloat16_weights_score_in_float32(folder, scorer):
+    tensors = load_file(folder / "model.safetensors")
+    rounded = {name: tensor.bfloat16() for name, tensor in tensors.items()}
+    change_tensors(folder, **rounded)
+
+    loaded = Scorer.load(str(folder))
+
+    assert loaded.info.dtype == "float32"
+    assert loaded.info.num_parameters == scorer.info.num_parameters
+    bits_per_byte = loaded.score([TEXT])[0]["bits_per_byte"]
+    assert bits_per_byte == pytest.approx(scorer.score([TEXT])[0]["bits_per_byte"], rel=0.02)
+
+
+def test_revision_changes_with_the_weights_alone(folder, scorer, sharded):
+    before = Scorer.load(str(folder)).info.revision
+    change_config(folder, is_demo=True)
+    same = Scorer.load(str(folder)).info
+    change_tensors(folder, **{"model.norm.weight": torch.ones(32)})
+    after = Scorer.load(str(folder)).info.revision
+
+    assert (before, same.revision, same.is_demo) == (scorer.info.revision, before, True)
+    assert after != before
+    assert Scorer.load(str(sharded)).info.revision != before
+
+
+def test_missing_folder_is_named(tmp_path):
+    assert "no such folder" in complaint_about(tmp_path / "nowhere")
+
+
+def test_folder_without_configuration_is_named(tmp_path):
+    assert f"{tmp_path}/config.json: not found" in complaint_about(tmp_path)
+
+
+def test_folder_without_weights_is_named(folder):
+    (folder / "model.safetensors").unlink()
+
+    assert "neither model.safetensors nor" in complaint_about(folder)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "\xff"], ids=repr)
+def test_broken_configuration_is_named(folder, content):
+    (folder / "config.json").write_text(content, encoding="latin-1")
+
+    assert f"{folder}/config.json: " in complaint_about(folder)
+
+
+@pytest.mark.parametrize("model_type", ["llama", ..., 5], ids=str)
+def test_foreign_configuration_is_named(folder, model_type):
+    change_config(folder, model_type=model_type)
+
+    assert "config.json: model_type is" in complaint_about(folder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"window_size": ...}, "window_size is missing"),
+        ({"norm_add_unit_offset": None}, "norm_add_unit_offset is missing"),
+        ({"rope_theta": ..., "rope_parameters": ...}, "rope_theta or rope_parameters is missing"),
+        ({"chunk_size": 5}, "chunk_size 5 does not divide window_size 16"),
+        ({"window_size": "wide"}, "window_size"),
+        ({"vocab_size": 256}, "vocab_size is 256"),
+        ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, ""),
+    ],
+    ids=str,
+)
+def test_configuration_that_cannot_be_computed_is_named(folder, changes, complaint):
+    change_config(folder, **changes)
+
+    assert complaint in complaint_about(folder)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 4, 100, 5_000])
+def test_truncated_weights_are_named(folder, num_bytes):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:num_bytes])
+
+    assert f"{path}: truncated or no safetensors file" in complaint_about(folder)
+
+
+def test_weights_that_lack_their_last_byte_are_named(folder):
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1])
+
+    assert f"{path}: truncated" in complaint_about(folder)
+
+
+def test_missing_tensor_is_named(folder):
+    change_tensors(folder, **{"model.layers.1.self_attn.adaptive_phi": None})
+
+    assert "tensor model.layers.1.self_attn.adaptive_phi is missing (1 of" in complaint_about(
+        folder
+    )
+
+
+def test_tensor_of_another_shape_is_named(folder):
+    change_tensors(folder, **{"model.norm.weight": torch.zeros(33)})
+
+    assert "tensor model.norm.weight has shape (33,), but config.json asks for (32,)" in (
+        complaint_about(folder)
+    )
+
+
+def test_tensor_of_another_architecture_is_named(folder):
+    change_tensors(folder, **{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
+
+    assert "tensor model.layers.0.self_attn.q_proj.bias is not part of" in complaint_about(folder)
+
+
+def test_quantized_tensor_is_named(folder):
+    weight = torch.zeros(32, dtype=torch.int8)
+    change_tensors(folder, **{"model.norm.weight": weight})
+
+    assert "tensor model.norm.weight is stored as I8" in complaint_about(folder)
+
+
+def test_missing_shard_is_named(sharded):
+    shard = min(sharded.glob("*.safetensors"))
+    shard.unlink()
+
+    assert f"{shard}: not found" in complaint_about(sharded)
+
+
+def test_missing_tensor_of_a_shard_is_named(sharded):
+    path = min(sharded.glob("*.safetensors"))
+    tensors = load_file(path)
+    name, _ = tensors.popitem()
+    save_file(tensors, path, metadata={"format": "pt"})
+
+    assert f"tensor {name} is missing" in complaint_about(sharded)
+
+
+@pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": 3}', "x"])
+def test_broken_index_is_named(sharded, content):
+    (sharded / "model.safetensors.index.json").write_text(content)
+
+    assert "model.safetensors.index.json: " in complaint_about(sharded)
+
+
+@pytest.mark.parametrize("device", ["cuda", "abacus"])
+def test_absent_device_is_named(folder, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(DeviceUnavailable, match=f"device {device}"):
+        Scorer.load(str(folder), device=device)
