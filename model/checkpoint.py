@@ -1,8 +1,10 @@
 """Loads EvaByte checkpoints in the published layout, and says in one line why one cannot be."""
 
+import contextlib
 import hashlib
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
 from safetensors import SafetensorError, safe_open
+from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from model.configuration import EvaByteConfig
@@ -58,12 +61,17 @@ def find_checkpoint(name: str) -> Checkpoint:
 
 
 def load_model(
-    checkpoint: Checkpoint, *, device: torch.device, dtype: torch.dtype
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None = None,
 ) -> EvaByteForCausalLM:
-    """Return the model of `checkpoint` on `device`, ready to score."""
-    had_progress_bar = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.disable_progress_bar()
-    try:
+    """Return the model of `checkpoint` on `device`, ready to score.
+
+    `quantization` says how to quantize weights that are not; others say it themselves.
+    """
+    with without_progress_bars():
         model = EvaByteForCausalLM.from_pretrained(
             checkpoint.folder,
             config=checkpoint.config,
@@ -71,11 +79,21 @@ def load_model(
             device_map={"": device},
             use_safetensors=True,
             local_files_only=True,
+            quantization_config=quantization,
         )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing on stderr."""
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
     finally:
         if had_progress_bar:
             transformers_logging.enable_progress_bar()
-    return model.eval()
 
 
 def revision_of(weight_files: tuple[Path, ...]) -> str:

@@ -1,11 +1,12 @@
 """What can go wrong in `model`, for the caller to act on.
 
 ModelError
-├── CheckpointInvalid   the checkpoint cannot be loaded: mend it or name another one
-├── DeviceUnavailable   there is no such device: use another one
-├── RequestInvalid      one request is malformed: its sender mends it
-├── OutOfMemory         the pass did not fit: retry with fewer bytes
-└── ScoringFailed       the model's answer is not a number: leave the text out
+├── CheckpointInvalid         the checkpoint cannot be loaded: mend it or name another one
+├── DeviceUnavailable         there is no such device: use another one
+├── QuantizationUnavailable   there is no such mode here: use another one
+├── RequestInvalid            one request is malformed: its sender mends it
+├── OutOfMemory               the pass did not fit: retry with fewer bytes
+└── ScoringFailed             the model's answer is not a number: leave the text out
 """
 
 
@@ -19,6 +20,10 @@ class CheckpointInvalid(ModelError):
 
 class DeviceUnavailable(ModelError):
     """The device asked for is not on this machine."""
+
+
+class QuantizationUnavailable(ModelError):
+    """The quantization asked for does not exist, or needs a package that is not here."""
 
 
 class RequestInvalid(ModelError):

@@ -1,0 +1,164 @@
+"""Quantized linear layers: bitsandbytes stores the weights, this module says how they multiply.
+
+Embeddings, norms, `adaptive_mu_k`, `adaptive_phi` and `lm_head` keep the model's own type.
+bitsandbytes is imported only when a quantized mode is asked for.
+"""
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import BitsAndBytesConfig
+
+from model.checkpoint import CONFIG_FILE, Checkpoint, load_model, without_progress_bars
+from model.configuration import EvaByteConfig
+from model.errors import QuantizationUnavailable
+from model.evabyte import EvaByteForCausalLM
+from model.ops.backend import Backend
+from model.ops.int8_linear import int8_linear
+from model.quantized_cache import QuantizedCache
+
+QUANTIZATIONS = ("none", "int8", "nf4")
+
+UNQUANTIZED_LAYERS = ["lm_head"]
+
+# Raised when this module stores something else for the same checkpoint and mode.
+CACHE_LAYOUT = "1"
+# Of each file of the cache; while one is written, it is in host memory.
+MAX_CACHE_FILE = "512MB"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How weights are quantized, `mode` being int8 or nf4, and where the result is kept."""
+
+    mode: str
+    cache_dir: Path | None  # None keeps nothing
+
+
+def load_quantized_model(
+    checkpoint: Checkpoint,
+    quantization: Quantization,
+    *,
+    revision: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: Backend,
+) -> EvaByteForCausalLM:
+    """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
+
+    `revision` stands for the weights of the checkpoint.
+
+    Raises:
+        QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
+    """
+    config = bits_and_bytes_config(quantization.mode, dtype)
+
+    def make() -> EvaByteForCausalLM:
+        return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
+
+    def load(folder: Path) -> EvaByteForCausalLM:
+        cached = Checkpoint(folder, EvaByteConfig.from_pretrained(folder), weight_files=())
+        return load_model(cached, device=device, dtype=dtype)
+
+    if quantization.cache_dir is None:
+        model = make()
+    else:
+        identity = {
+            "weights": revision,
+            "config": hashlib.sha256((checkpoint.folder / CONFIG_FILE).read_bytes()).hexdigest(),
+            "quantization": quantization.mode,
+            "dtype": str(dtype),
+            "layout": CACHE_LAYOUT,
+            "bitsandbytes": version("bitsandbytes"),
+            "transformers": version("transformers"),
+        }
+        cache = QuantizedCache(quantization.cache_dir, identity)
+        model = cache.load_or_make(load=load, make=make, save=_save)
+    prepare_products(model, backend)
+    return model
+
+
+def _save(model: EvaByteForCausalLM, folder: Path) -> None:
+    with without_progress_bars():
+        model.save_pretrained(folder, max_shard_size=MAX_CACHE_FILE)
+
+
+def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return how transformers quantizes the linear layers: `quantization` is int8 or nf4.
+
+    int8 has threshold 0: bitsandbytes' default leaves columns with large activations in 16 bits,
+    and which ones those are depends on all texts of a batch. `dtype` is that of the activations.
+
+    Raises:
+        QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
+    """
+    if quantization not in QUANTIZATIONS[1:]:
+        raise QuantizationUnavailable(
+            f"quantization {quantization}: unknown; use one of {', '.join(QUANTIZATIONS)}"
+        )
+    _import_bitsandbytes(quantization)
+    if quantization == "int8":
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=UNQUANTIZED_LAYERS
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=UNQUANTIZED_LAYERS,
+    )
+
+
+class Int8Linear(nn.Module):
+    """A linear layer without bias that holds what bitsandbytes calls CB and SCB.
+
+    It stands in for `Linear8bitLt`, whose forward casts every input to float16, which overflows at
+    65,504, and on CUDA takes the int32 sums through memory. `ops.int8_linear` does neither.
+    """
+
+    def __init__(self, weight: Tensor, weight_absmax: Tensor, backend: Backend) -> None:
+        """weight: [out, in] int8; weight_absmax: [out] float32."""
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.register_buffer("weight_absmax", weight_absmax)
+        self.backend = backend
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [..., in] times the weight, [..., out] in the type of `x`."""
+        return int8_linear(x, self.weight, self.weight_absmax, backend=self.backend)
+
+
+def prepare_products(model: nn.Module, backend: Backend) -> None:
+    """Give the linear layers that bitsandbytes made the products that scoring uses."""
+    import bitsandbytes as bnb
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, bnb.nn.Linear8bitLt):
+            own = Int8Linear(layer.weight.CB, layer.weight.SCB, backend)
+            model.set_submodule(name, own)
+        elif isinstance(layer, bnb.nn.Linear4bit):
+            # The fused CPU product crashes unless both widths divide by 64 and 32, rounds float32
+            # to bfloat16, and exists on CPUs with AVX512-BF16 only. From 512 rows on, dequantizing
+            # the weight for each product is as fast.
+            layer.support_avx512bf16_for_cpu = False
+
+
+def _import_bitsandbytes(quantization: str) -> None:
+    """Import it without its advice to install `kernels`, which would download code at import."""
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401 - transformers finds it loaded
+    except ImportError as error:
+        raise QuantizationUnavailable(
+            f"quantization {quantization}: needs the package bitsandbytes ({error}); "
+            "install requirements.txt, or use quantization none"
+        ) from error
+    finally:
+        logger.setLevel(before)

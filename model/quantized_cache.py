@@ -1,0 +1,139 @@
+"""Keeps quantized weights on disk, so that the next start need not quantize again.
+
+An entry is a folder in the layout of a checkpoint, with a manifest that lists every file's size
+and SHA-256. It is written under another name and renamed when all of it is on disk: whatever ends
+the writer, a reader finds a whole entry or none.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+from safetensors import SafetensorError
+
+log = logging.getLogger(__name__)
+
+Model = TypeVar("Model")
+
+MANIFEST_FILE = "manifest.json"
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedCache:
+    """The entry for one identity: whatever decides the bytes of the quantized weights."""
+
+    folder: Path
+    identity: dict[str, str]
+
+    @property
+    def entry(self) -> Path:
+        """The folder of the entry, there or not."""
+        whole = json.dumps(self.identity, sort_keys=True).encode()
+        return self.folder / hashlib.sha256(whole).hexdigest()[:32]
+
+    def load_or_make(
+        self,
+        *,
+        load: Callable[[Path], Model],
+        make: Callable[[], Model],
+        save: Callable[[Model, Path], None],
+    ) -> Model:
+        """Return `load(entry)` where there is an intact entry; else `make()`, and save it.
+
+        Of several starters one makes the entry and the others wait for it. Where the folder cannot
+        be written, the model is made and not saved.
+        """
+        with self._locked(fcntl.LOCK_SH) as is_locked:
+            if is_locked and self.is_intact():
+                return load(self.entry)
+        with self._locked(fcntl.LOCK_EX) as is_locked:
+            if is_locked and self.is_intact():
+                return load(self.entry)
+            model = make()
+            if is_locked:
+                self._write(lambda folder: save(model, folder))
+            return model
+
+    def is_intact(self) -> bool:
+        """Whether the entry is there and every byte of it is as it was written."""
+        try:
+            manifest = json.loads((self.entry / MANIFEST_FILE).read_bytes())
+            if manifest["identity"] != self.identity:
+                return False
+            return all(
+                _fingerprint(self.entry / name) == wanted
+                for name, wanted in manifest["files"].items()
+            )
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return False
+
+    def _write(self, save: Callable[[Path], None]) -> None:
+        """Replace the entry; call with the lock held, so that no partial one has a living writer.
+
+        A failure leaves no entry and is logged, since the model itself is in memory.
+        """
+        partial = self.entry.with_suffix(".partial")
+        try:
+            _remove(partial)
+            partial.mkdir()
+            save(partial)
+            files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
+            manifest = {"identity": self.identity, "files": files}
+            (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
+            for path in (*partial.iterdir(), partial):
+                _flush_to_disk(path)
+            _remove(self.entry)
+            partial.rename(self.entry)
+            _flush_to_disk(self.folder)
+        except (OSError, SafetensorError) as error:
+            log.warning("quantized weights were not kept in %s: %s", self.folder, error)
+            with contextlib.suppress(OSError):
+                _remove(partial)
+
+    @contextlib.contextmanager
+    def _locked(self, kind: int) -> Iterator[bool]:
+        """Hold the entry's lock, which ends with its process; yields whether there is one."""
+        with contextlib.ExitStack() as stack:
+            try:
+                fcntl.flock(stack.enter_context(self._lock_file(kind)), kind)
+                is_locked = True
+            except OSError as error:
+                is_locked = False
+                if kind == fcntl.LOCK_EX:
+                    log.warning("quantized weights cannot be kept in %s: %s", self.folder, error)
+            yield is_locked
+
+    def _lock_file(self, kind: int) -> IO[bytes]:
+        """Open the lock; readers need no right to write, as in a read-only image."""
+        path = self.entry.with_suffix(".lock")
+        if kind == fcntl.LOCK_SH:
+            return path.open("rb")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return path.open("ab")
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return {"num_bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+
+
+def _flush_to_disk(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _remove(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)
