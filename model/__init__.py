@@ -12,6 +12,7 @@ from model.errors import (
     DeviceUnavailable,
     ModelError,
     OutOfMemory,
+    QuantizationUnavailable,
     RequestInvalid,
     ScoringFailed,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ModelError",
     "ModelInfo",
     "OutOfMemory",
+    "QuantizationUnavailable",
     "RequestInvalid",
     "ScoreRequest",
     "Scorer",

@@ -9,6 +9,7 @@ import logging
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -121,6 +122,8 @@ class Int8Linear(nn.Module):
     65,504, and on CUDA takes the int32 sums through memory. `ops.int8_linear` does neither.
     """
 
+    weight_absmax: Tensor
+
     def __init__(self, weight: Tensor, weight_absmax: Tensor, backend: Backend) -> None:
         """weight: [out, in] int8; weight_absmax: [out] float32."""
         super().__init__()
@@ -139,8 +142,8 @@ def prepare_products(model: nn.Module, backend: Backend) -> None:
 
     for name, layer in list(model.named_modules()):
         if isinstance(layer, bnb.nn.Linear8bitLt):
-            own = Int8Linear(layer.weight.CB, layer.weight.SCB, backend)
-            model.set_submodule(name, own)
+            stored: Any = layer.weight
+            model.set_submodule(name, Int8Linear(stored.CB, stored.SCB, backend))
         elif isinstance(layer, bnb.nn.Linear4bit):
             # The fused CPU product crashes unless both widths divide by 64 and 32, rounds float32
             # to bfloat16, and exists on CPUs with AVX512-BF16 only. From 512 rows on, dequantizing
