@@ -1,9 +1,10 @@
 """Attention of packed windows by batched matrix products over blocks of queries.
 
 Segments of nearly equal length share one product; a block of queries never multiplies the keys
-that lie after it.
+that lie after it. Segments with the very same past, the branches of a context, share its rows too.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,15 +16,23 @@ from model.packing import IntArray, PackedLayout
 # Measured on two AVX-512 cores with texts of 100 to 400 bytes; see `Segments of one product`.
 LENGTH_STEP = 16
 QUERIES_PER_BLOCK = 128
+# Scores of one product over a past of 2,048 rows: 4 MB per head, as for a block of a long window.
+MAX_SHARING_QUERIES = 512
 
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Segments of one product: all have as many queries and keys, the last ones padded."""
+    """Segments of one product: all have as many queries and keys, the last ones padded.
+
+    Their rows lie in the order segment, head, token. Where they share their past it is not among
+    the `num_keys` of each: its `num_shared` rows per head come first, and the order is head,
+    segment, token.
+    """
 
     num_segments: int
     num_queries: int
     num_keys: int
+    num_shared: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,27 +50,31 @@ class BlockedPlan:
 
 def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device) -> BlockedPlan:
     """Group the segments of `layout` into products and number their rows."""
-    buckets = -(-layout.segment_lengths // LENGTH_STEP)
-    kinds = np.stack((layout.num_summaries, buckets), axis=1)
-    kinds, kind_of_segment = np.unique(kinds, axis=0, return_inverse=True)
-    kind_of_segment = kind_of_segment.reshape(-1)
-
     heads = np.arange(num_heads)
     output_rows = np.empty((layout.num_tokens, num_heads), dtype=np.int64)
     groups, query_rows, key_rows, num_rows = [], [], [], 0
-    for kind in range(len(kinds)):
-        members = np.flatnonzero(kind_of_segment == kind)
+    for members in _members_of_groups(layout):
+        first = members[0]
         tokens, is_real = _tokens_of(layout, members)
         num_segments, num_queries = tokens.shape
-        past = layout.summary_starts[members, None] + np.arange(kinds[kind, 0])
-        keys = np.concatenate((layout.num_tokens + past, tokens), axis=1)
-
-        groups.append(_Group(num_segments, num_queries, keys.shape[1]))
-        query_rows.append(_rows(tokens, heads))
-        key_rows.append(_rows(keys, heads))
+        past = layout.summary_starts[members, None] + np.arange(layout.num_summaries[first])
+        past += layout.num_tokens
+        is_shared = len(members) > 1 and past.size > 0 and (past[:, 0] == past[0, 0]).all()
+        keys = tokens if is_shared else np.concatenate((past, tokens), axis=1)
+        if is_shared:
+            key_rows.append(_rows(past[:1], heads))
+        groups.append(
+            _Group(num_segments, num_queries, keys.shape[1], past.shape[1] if is_shared else 0)
+        )
+        query_rows.append(_rows(tokens, heads, is_head_first=is_shared))
+        key_rows.append(_rows(keys, heads, is_head_first=is_shared))
         segment, query = np.nonzero(is_real)
-        places = (segment[:, None] * num_heads + heads) * num_queries + query[:, None]
-        output_rows[tokens[is_real]] = num_rows + places
+        places = (
+            heads * num_segments + segment[:, None]
+            if is_shared
+            else segment[:, None] * num_heads + heads
+        )
+        output_rows[tokens[is_real]] = num_rows + places * num_queries + query[:, None]
         num_rows += num_segments * num_heads * num_queries
 
     return BlockedPlan(
@@ -94,17 +107,45 @@ def eva_attention(
     for group in plan.groups:
         batch = group.num_segments * num_heads
         query_end = query_start + batch * group.num_queries
-        key_end = key_start + batch * group.num_keys
-        output = _causal_attention(
-            q_rows[query_start:query_end].view(batch, group.num_queries, head_dim),
-            k_rows[key_start:key_end].view(batch, group.num_keys, head_dim),
-            v_rows[key_start:key_end].view(batch, group.num_keys, head_dim),
-        )
+        own_start = key_start + num_heads * group.num_shared
+        key_end = own_start + batch * group.num_keys
+        queries = q_rows[query_start:query_end].view(batch, group.num_queries, head_dim)
+        own_shape = (batch, group.num_keys, head_dim)
+        own_k = k_rows[own_start:key_end].view(own_shape)
+        own_v = v_rows[own_start:key_end].view(own_shape)
+        if group.num_shared:
+            shared_shape = (num_heads, group.num_shared, head_dim)
+            shared_k = k_rows[key_start:own_start].view(shared_shape)
+            shared_v = v_rows[key_start:own_start].view(shared_shape)
+            output = _attention_after(shared_k, shared_v, queries, own_k, own_v)
+        else:
+            output = _causal_attention(queries, own_k, own_v)
         outputs.append(output.view(-1, head_dim))
         query_start, key_start = query_end, key_end
     if not outputs:
         return torch.empty_like(q)
     return torch.cat(outputs).index_select(0, plan.output_rows).view(q.shape)
+
+
+def _members_of_groups(layout: PackedLayout) -> Iterator[IntArray]:
+    """Yield the segments of each group: alike in length and past, or in length with one past."""
+    buckets = -(-layout.segment_lengths // LENGTH_STEP)
+    pasts = np.stack((layout.summary_starts, layout.num_summaries), axis=1)
+    _, past_of_segment, num_alike = np.unique(
+        pasts, axis=0, return_inverse=True, return_counts=True
+    )
+    past_of_segment = past_of_segment.reshape(-1)
+    is_sharing = (num_alike[past_of_segment] > 1) & (layout.num_summaries > 0)
+    kinds = np.stack((np.where(is_sharing, past_of_segment, -1), pasts[:, 1], buckets), axis=1)
+    kinds, kind_of_segment = np.unique(kinds, axis=0, return_inverse=True)
+    by_kind = np.argsort(kind_of_segment.reshape(-1), kind="stable")
+    counts = np.bincount(kind_of_segment.reshape(-1), minlength=len(kinds))
+    by_group = np.split(by_kind, counts.cumsum())[:-1]
+    for (past, _, _), members in zip(kinds, by_group, strict=True):
+        longest = int(layout.segment_lengths[members].max())
+        step = len(members) if past < 0 else max(MAX_SHARING_QUERIES // longest, 1)
+        for start in range(0, len(members), step):
+            yield members[start : start + step]
 
 
 def _tokens_of(layout: PackedLayout, segments: IntArray) -> tuple[IntArray, np.ndarray]:
@@ -119,8 +160,13 @@ def _tokens_of(layout: PackedLayout, segments: IntArray) -> tuple[IntArray, np.n
     return tokens, offsets < lengths
 
 
-def _rows(tokens: IntArray, heads: IntArray) -> IntArray:
-    """Number the rows of `tokens` [segments, n] in the order segment, head, token."""
+def _rows(tokens: IntArray, heads: IntArray, *, is_head_first: bool = False) -> IntArray:
+    """Number the rows of `tokens` [segments, n] in the order segment, head, token.
+
+    With `is_head_first` in the order head, segment, token.
+    """
+    if is_head_first:
+        return (tokens * len(heads) + heads[:, None, None]).reshape(-1)
     return (tokens[:, None, :] * len(heads) + heads[:, None]).reshape(-1)
 
 
@@ -133,6 +179,25 @@ def _with_summaries(tokens: Tensor, summaries: Tensor) -> Tensor:
     """The rows of [T, H, D] and [C, H, D] below each other."""
     rows = torch.cat((tokens, summaries)) if len(summaries) else tokens
     return rows.reshape(-1, tokens.shape[-1])
+
+
+def _attention_after(shared_k: Tensor, shared_v: Tensor, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Attend to a past that the segments of a head share and, causally, to the own keys.
+
+    shared_k, shared_v: [H, past, D]; q, k, v: [H * segments, queries, D].
+    """
+    num_heads, num_shared = shared_k.shape[:2]
+    by_head = (num_heads, -1, q.shape[2])
+    scale = q.shape[-1] ** -0.5
+    shared_scores = torch.bmm(q.view(by_head), shared_k.transpose(1, 2)) * scale
+    mask = torch.full((q.shape[1],) * 2, float("-inf"), dtype=q.dtype, device=q.device).triu(1)
+    scores = torch.cat(
+        (shared_scores.view(len(q), -1, num_shared), _masked_scores(q, k, mask)), dim=-1
+    )
+    weights = scores.softmax(dim=-1)
+    of_shared = weights[..., :num_shared].reshape(num_heads, -1, num_shared)
+    attended = torch.bmm(of_shared, shared_v).view(q.shape)
+    return torch.baddbmm(attended, weights[..., num_shared:], v)
 
 
 def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

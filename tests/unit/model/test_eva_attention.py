@@ -1,9 +1,10 @@
+import numpy as np
 import pytest
 import torch
 
 from model.ops.eva_attention.blocked import eva_attention, plan_attention
 from model.ops.eva_attention.reference import eva_attention as reference
-from model.packing import lay_out
+from model.packing import ContextRows, lay_out
 
 HEADS, HEAD_DIM, CPU = 3, 8, torch.device("cpu")
 WINDOW, CHUNK = 16, 4
@@ -11,9 +12,7 @@ WINDOW, CHUNK = 16, 4
 
 def random_inputs(layout, dtype=torch.float32):
     generator = torch.Generator().manual_seed(0)
-    shapes = [(layout.num_tokens, HEADS, HEAD_DIM)] * 3 + [
-        (len(layout.chunk_starts), HEADS, HEAD_DIM)
-    ] * 2
+    shapes = [(layout.num_tokens, HEADS, HEAD_DIM)] * 3 + [(layout.num_past, HEADS, HEAD_DIM)] * 2
     return [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
 
 
@@ -30,6 +29,48 @@ def test_blocked_products_give_what_the_reference_defines(lengths):
     torch.testing.assert_close(
         eva_attention(*inputs, plan), reference(*inputs, layout), rtol=0, atol=2e-6
     )
+
+
+@pytest.mark.parametrize(
+    ("context_lengths", "context_of", "lengths"),
+    [
+        ([5], [0], [3]),
+        ([21], [0] * 5, [1, 2, 0, 3, 40]),
+        ([5, 37, 16], [0, 1, 2, 1, 2, 0, 1], [1, 2, 3, 4, 20, 17, 0]),
+        ([30], [0] * 900, [1] * 900),
+        ([200], [0] * 40, [16, 15] * 20),
+    ],
+    ids=["one", "one-context", "three-contexts", "many-short", "beyond-one-product"],
+)
+def test_branches_of_a_context_share_its_rows(context_lengths, context_of, lengths):
+    contexts = ContextRows.of(np.array(context_lengths), window_size=WINDOW, chunk_size=CHUNK)
+    layout = lay_out(
+        lengths,
+        window_size=WINDOW,
+        chunk_size=CHUNK,
+        contexts=contexts.by_sequence(np.array(context_of)),
+    )
+    inputs = random_inputs(layout)
+
+    plan = plan_attention(layout, num_heads=HEADS, device=CPU)
+    torch.testing.assert_close(
+        eva_attention(*inputs, plan), reference(*inputs, layout), rtol=0, atol=2e-6
+    )
+
+
+def test_rows_of_a_shared_past_are_read_once_per_product():
+    contexts = ContextRows.of(np.array([30]), window_size=WINDOW, chunk_size=CHUNK)
+    layout = lay_out(
+        [1] * 900,
+        window_size=WINDOW,
+        chunk_size=CHUNK,
+        contexts=contexts.by_sequence(np.zeros(900, dtype=np.int64)),
+    )
+
+    plan = plan_attention(layout, num_heads=HEADS, device=CPU)
+
+    # 4 summaries and 14 tokens for each of two products, and the branches' own tokens.
+    assert len(plan.key_rows) == HEADS * (2 * 18 + 900)
 
 
 @pytest.mark.parametrize("length", [127, 128, 129, 256, 257, 600])
