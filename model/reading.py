@@ -1,0 +1,130 @@
+"""Texts through the model, in passes of bounded size; what was read can be continued.
+
+A token predicts the byte after it. So a text of n bytes takes n tokens: the one that marks the
+beginning, and all its bytes but the last.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from model.evabyte import EvaByteForCausalLM
+from model.keys_values import KeysValues
+from model.packing import ContextRows, IntArray
+from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
+
+ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Token sequences that were read, with all that it takes to continue them."""
+
+    num_tokens: IntArray  # [contexts]
+    carried: list[KeysValues]  # by layer
+    last_hidden: Tensor  # [contexts, channels], what predicts the byte after each
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A model, and how many tokens one pass of it may read."""
+
+    model: EvaByteForCausalLM
+    pass_bytes: int
+
+    def read(self, texts: Sequence[bytes]) -> Iterator[Tensor]:
+        """Yield what predicts each byte of `texts`, end to end: [bytes, channels] per pass.
+
+        All are read in one pass. Only a single text that is longer than a pass is read in several:
+        whole windows at a time, of which nothing but summaries is carried on.
+        """
+        sequences = [_ids(text)[:-1] for text in texts]
+        if len(texts) > 1:
+            yield self._run(sequences)[0]
+            return
+        for hidden, _ in self._read_alone(sequences[0], is_kept=False):
+            yield hidden
+
+    def read_contexts(self, texts: Sequence[bytes]) -> Contexts:
+        """Read `texts`, each to its end, so that they can be continued; in passes as `read`."""
+        sequences = [_ids(text) for text in texts]
+        if len(texts) == 1:
+            for _, contexts in self._read_alone(sequences[0], is_kept=True):  # noqa: B007
+                pass
+            return contexts
+        return self._run(sequences, is_kept=True)[1]
+
+    def read_on(self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]) -> Tensor:
+        """Read each of `texts` after the context of that number, in one pass.
+
+        Return the hidden states of their bytes, end to end: [bytes, channels].
+        """
+        return self._run([_ids(text)[1:] for text in texts], contexts, context_of)[0]
+
+    def predict_on(
+        self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]
+    ) -> Tensor:
+        """Return what predicts each byte of `texts` there, end to end: [bytes, channels]."""
+        hidden = self.read_on(contexts, context_of, [text[:-1] for text in texts])
+        lengths = np.array([len(text) for text in texts])
+        owner = np.repeat(np.arange(len(texts)), lengths)
+        # The context's last token predicts a text's first byte, and each byte the one after it.
+        rows = len(contexts.num_tokens) + np.arange(lengths.sum()) - owner - 1
+        rows[lengths.cumsum() - lengths] = context_of
+        states = torch.cat((contexts.last_hidden, hidden))
+        return states[torch.from_numpy(rows).to(states.device)]
+
+    def _read_alone(self, ids: IntArray, *, is_kept: bool) -> Iterator[tuple[Tensor, Contexts]]:
+        """Read one sequence in as many passes as it takes; `is_kept` is for the last one."""
+        window_size = self.model.config.window_size
+        if len(ids) <= max(self.pass_bytes, window_size):
+            yield self._run([ids], is_kept=is_kept)
+            return
+        step = max(self.pass_bytes // window_size, 1) * window_size
+        contexts = None
+        for start in range(0, len(ids), step):
+            is_last = start + step >= len(ids)
+            piece = [ids[start : start + step]]
+            hidden, contexts = self._run(piece, contexts, is_kept=is_kept or not is_last)
+            yield hidden, contexts
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        sequences: Sequence[IntArray],
+        contexts: Contexts | None = None,
+        context_of: IntArray = ONLY_CONTEXT,
+        *,
+        is_kept: bool = False,
+    ) -> tuple[Tensor, Contexts]:
+        """Run one pass; return the hidden states of its tokens and, if kept, the new contexts."""
+        model = self.model
+        num_tokens = np.array([len(ids) for ids in sequences])
+        num_read, rows, carried = num_tokens, None, None
+        if contexts is not None:
+            rows = self._rows_of(contexts).by_sequence(context_of)
+            num_read, carried = rows.num_tokens + num_tokens, contexts.carried
+        layout = model.lay_out(num_tokens, rows, is_kept=is_kept)
+        input_ids = torch.from_numpy(np.concatenate(sequences)).to(model.device)
+        hidden, kept = model.model.read(input_ids, layout, carried)
+        # A copy: a view would keep all hidden states in memory.
+        last = hidden[torch.from_numpy(num_tokens.cumsum() - 1)] if is_kept else hidden[:0]
+        return hidden, Contexts(num_read, kept, last)
+
+    def _rows_of(self, contexts: Contexts) -> ContextRows:
+        config = self.model.config
+        return ContextRows.of(
+            contexts.num_tokens, window_size=config.window_size, chunk_size=config.chunk_size
+        )
+
+
+def _ids(text: bytes) -> IntArray:
+    """The ids of `text` after the one that marks the beginning."""
+    ids = np.empty(len(text) + 1, dtype=np.int64)
+    ids[0] = BOS_ID
+    ids[1:] = np.frombuffer(text, dtype=np.uint8)
+    ids[1:] += NUM_SPECIAL_IDS
+    return ids

@@ -1,0 +1,34 @@
+"""Where a text beyond the model's context is cut into overlapping windows."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class TextWindow(NamedTuple):
+    """The bytes `start` to `end` of a text get their scores given those from `context_from` on."""
+
+    start: int
+    end: int
+    context_from: int
+
+
+@dataclass(frozen=True, slots=True)
+class SlidingWindow:
+    """Windows of `size_bytes`, each `stride_bytes` after the one before; 1 <= stride <= size."""
+
+    size_bytes: int
+    stride_bytes: int
+
+    def cut(self, num_bytes: int) -> list[TextWindow]:
+        """Cut a text of `num_bytes`, at least 1.
+
+        A byte gets its score in the first window that holds it: that is where most bytes precede
+        it.
+        """
+        windows = [TextWindow(0, min(num_bytes, self.size_bytes), 0)]
+        while (end := windows[-1].end) < num_bytes:
+            context_from = windows[-1].context_from + self.stride_bytes
+            windows.append(
+                TextWindow(end, min(num_bytes, context_from + self.size_bytes), context_from)
+            )
+        return windows
