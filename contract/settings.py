@@ -54,6 +54,10 @@ class Settings(BaseSettings):
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="Arithmetic of the model; auto is float32 on CPU, bfloat16 on CUDA."
     )
+    kernels: Literal["auto", "triton", "torch"] = Field(
+        "auto",
+        description="Form of the operations; auto is triton on GPUs of capability 8.0 and newer.",
+    )
     batch_bytes: Bytes = Field(
         16_384, description="Text bytes of one batch; raise it on a GPU, lower it for latency."
     )

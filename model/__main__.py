@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from model.errors import ModelError
 from model.ndjson import score_lines
+from model.ops.backend import KERNELS
 from model.scorer import DTYPES, Scorer
 
 DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
@@ -49,6 +50,7 @@ def _score(options: argparse.Namespace) -> int:
         options.model,
         device=options.device,
         dtype=options.dtype,
+        kernels=options.kernels,
         pass_bytes=options.pass_bytes,
     )
     with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as progress:
@@ -76,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     score.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
     score.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
+    score.add_argument(
+        "--kernels",
+        default="auto",
+        choices=KERNELS,
+        help="auto: triton on GPUs of compute capability 8.0 and newer, else torch",
+    )
     score.add_argument(
         "--pass-bytes",
         type=_positive,

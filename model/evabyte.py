@@ -17,10 +17,11 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from model.configuration import EvaByteConfig
 from model.keys_values import KeysValues
+from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import AttentionPlan, eva_attention, plan_attention
-from model.ops.rms_norm import rms_norm
-from model.ops.rotary import rotary_tables, rotate
+from model.ops.rms_norm import add_rms_norm
+from model.ops.rotary import rotary_tables, rotate_queries_and_keys
 from model.ops.swiglu import swiglu
 from model.packing import IntArray, PackedLayout, lay_out
 
@@ -35,23 +36,33 @@ class PassPlan:
     split_chunk_rows: Tensor
     past_rows: Tensor
     kept_rows: Tensor
+    backend: Backend
 
 
-def plan_pass(layout: PackedLayout, config: EvaByteConfig, device: torch.device) -> PassPlan:
-    """Prepare a pass over sequences that lie as `layout` says."""
+def plan_pass(
+    layout: PackedLayout, config: EvaByteConfig, embedded: Tensor, backend: Backend
+) -> PassPlan:
+    """Prepare a pass over sequences that lie as `layout` says, for `embedded` [T, channels]."""
 
     def on_device(rows: IntArray) -> Tensor:
-        return torch.from_numpy(rows).to(device)
+        return torch.from_numpy(rows).to(embedded.device)
 
     return PassPlan(
         rotary=rotary_tables(
             on_device(layout.positions), head_dim=config.head_dim, theta=config.rope_theta
         ),
-        attention=plan_attention(layout, num_heads=config.num_attention_heads, device=device),
+        attention=plan_attention(
+            layout,
+            num_heads=config.num_attention_heads,
+            dtype=embedded.dtype,
+            device=embedded.device,
+            backend=backend,
+        ),
         chunk_starts=on_device(layout.chunk_starts),
         split_chunk_rows=on_device(layout.split_chunk_rows),
         past_rows=on_device(layout.past_rows),
         kept_rows=on_device(layout.kept_rows),
+        backend=backend,
     )
 
 
@@ -64,9 +75,16 @@ class EvaByteRMSNorm(nn.Module):
         self.add_unit_offset = config.norm_add_unit_offset
         self.weight = nn.Parameter(torch.empty(config.hidden_size))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Normalise `x` [T, channels]."""
-        return rms_norm(x, self.weight, eps=self.eps, add_unit_offset=self.add_unit_offset)
+    def forward(self, x: Tensor, branch: Tensor | None, backend: Backend) -> tuple[Tensor, Tensor]:
+        """Return `x + branch` [T, channels] and its normalisation."""
+        return add_rms_norm(
+            x,
+            branch,
+            self.weight,
+            eps=self.eps,
+            add_unit_offset=self.add_unit_offset,
+            backend=backend,
+        )
 
 
 class EvaByteAttention(nn.Module):
@@ -92,8 +110,12 @@ class EvaByteAttention(nn.Module):
         `carried` are the rows of the contexts that the sequences continue.
         """
         by_head = (len(x), self.num_heads, self.head_dim)
-        q = rotate(self.q_proj(x).view(by_head), *plan.rotary)
-        k = rotate(self.k_proj(x).view(by_head), *plan.rotary)
+        q, k = rotate_queries_and_keys(
+            self.q_proj(x).view(by_head),
+            self.k_proj(x).view(by_head),
+            *plan.rotary,
+            backend=plan.backend,
+        )
         own = KeysValues(k, self.v_proj(x).view(by_head))
         past = self._past(own, plan, carried)
         attended = eva_attention(q, *own, *past, plan.attention)
@@ -113,6 +135,7 @@ class EvaByteAttention(nn.Module):
                 chunk_size=self.chunk_size,
                 mu=self.adaptive_mu_k.view(self.num_heads, self.head_dim),
                 phi=self.adaptive_phi.view(self.num_heads, self.head_dim),
+                backend=plan.backend,
             )
         )
         if carried is None:
@@ -131,9 +154,9 @@ class EvaByteMLP(nn.Module):
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, backend: Backend) -> Tensor:
         """Transform `x` [T, channels]."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), backend=backend))
 
 
 class EvaByteDecoderLayer(nn.Module):
@@ -147,12 +170,17 @@ class EvaByteDecoderLayer(nn.Module):
         self.mlp = EvaByteMLP(config)
 
     def forward(
-        self, x: Tensor, plan: PassPlan, carried: KeysValues | None
-    ) -> tuple[Tensor, KeysValues]:
-        """Transform `x` [T, channels]; the rest as in `EvaByteAttention`."""
-        attended, kept = self.self_attn(self.input_layernorm(x), plan, carried)
-        x = x + attended
-        return x + self.mlp(self.post_attention_layernorm(x)), kept
+        self, x: Tensor, branch: Tensor | None, plan: PassPlan, carried: KeysValues | None
+    ) -> tuple[Tensor, Tensor, KeysValues]:
+        """Return stream and branch, both [T, channels], and what `EvaByteAttention` keeps.
+
+        Every branch is added to the stream on its way into the next norm: here that of the layer
+        before, in the next layer this one's feed-forward.
+        """
+        x, normalised = self.input_layernorm(x, branch, plan.backend)
+        attended, kept = self.self_attn(normalised, plan, carried)
+        x, normalised = self.post_attention_layernorm(x, attended, plan.backend)
+        return x, self.mlp(normalised, plan.backend), kept
 
 
 class EvaByteModel(nn.Module):
@@ -161,6 +189,7 @@ class EvaByteModel(nn.Module):
     def __init__(self, config: EvaByteConfig) -> None:
         super().__init__()
         self.config = config
+        self.backend: Backend = "torch"  # which has gradients and runs everywhere
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         layers = [EvaByteDecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
@@ -180,13 +209,14 @@ class EvaByteModel(nn.Module):
 
         `carried` are, by layer, the rows of the contexts that the sequences continue.
         """
-        plan = plan_pass(layout, self.config, input_ids.device)
-        x = self.embed_tokens(input_ids)
-        kept = []
+        x, branch, kept = self.embed_tokens(input_ids), None, []
+        plan = plan_pass(layout, self.config, x, self.backend)
         for number, layer in enumerate(self.layers):
-            x, of_layer = layer(x, plan, None if carried is None else carried[number])
-            kept.append(of_layer)
-        return self.norm(x), kept
+            of_layer = None if carried is None else carried[number]
+            x, branch, kept_rows = layer(x, branch, plan, of_layer)
+            kept.append(kept_rows)
+        _, normalised = self.norm(x, branch, self.backend)
+        return normalised, kept
 
 
 class EvaBytePreTrainedModel(PreTrainedModel):

@@ -31,7 +31,7 @@ def score_bytes(
     *,
     with_moments: bool,
     top_k: int,
-    backend: Backend = "torch",
+    backend: Backend,
 ) -> ByteScores:
     """Score `targets` [N] given `hidden` [N, channels] and head 0's `weight` [V, channels]."""
     scores = head_log_likelihood(

@@ -15,6 +15,7 @@ from model.cpu import keep_freed_memory, use_onednn_for_float32
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
 from model.log_likelihood import ByteScores, score_bytes
+from model.ops.backend import choose_backend
 from model.request import ScoreRequest
 from model.results import ScoredText, to_results
 from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
@@ -71,18 +72,21 @@ class Scorer:
         *,
         device: str = "cpu",
         dtype: str = "auto",
+        kernels: str = "auto",
         pass_bytes: int | None = None,
     ) -> "Scorer":
         """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
 
-        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. `pass_bytes` limits
-        the bytes that one pass reads; a longer text goes alone.
+        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. `kernels` is one of
+        `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
+        `pass_bytes` limits the bytes that one pass reads; a longer text goes alone.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
-            DeviceUnavailable: there is no such device here.
+            DeviceUnavailable: there is no such device here, or no such kernels for it.
         """
         target = _find_device(device)
+        backend = choose_backend(kernels, target)
         is_cpu = target.type == "cpu"
         if dtype == "auto":
             dtype = "float32" if is_cpu else "bfloat16"
@@ -94,6 +98,7 @@ class Scorer:
             if dtype == "float32":
                 use_onednn_for_float32()
         model = load_model(found, device=target, dtype=DTYPES[dtype])
+        model.model.backend = backend
         info = ModelInfo(
             name=found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint,
             revision=revision_of(found.weight_files),
@@ -101,7 +106,7 @@ class Scorer:
             dtype=dtype,
             device=str(target),
             quantization="none",
-            backend="torch",
+            backend=backend,
             max_text_bytes=found.config.max_position_embeddings - 1,
             window_size=found.config.window_size,
             chunk_size=found.config.chunk_size,
@@ -168,6 +173,7 @@ class Scorer:
             target_ids,
             with_moments=any(s.scored.outputs & {"bytes", "curvature"} for s in batch),
             top_k=max(sequence.scored.top_k for sequence in batch),
+            backend=model.model.backend,
         )
 
 

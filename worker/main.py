@@ -92,7 +92,12 @@ class Process:
             _refuse("the model lives in one process: start it with -P solo -c 1")
         settings, started = self._settings, time.monotonic()
         try:
-            scorer = Scorer.load(settings.model, device=settings.device, dtype=settings.dtype)
+            scorer = Scorer.load(
+                settings.model,
+                device=settings.device,
+                dtype=settings.dtype,
+                kernels=settings.kernels,
+            )
         except (CheckpointInvalid, DeviceUnavailable) as error:
             _refuse(error)
         loaded = time.monotonic()

@@ -14,7 +14,7 @@ def chunk_summaries(
     chunk_size: int,
     mu: Tensor,
     phi: Tensor,
-    backend: Backend = "torch",
+    backend: Backend,
 ) -> tuple[Tensor, Tensor]:
     """Compute what `reference.chunk_summaries` defines, by the form that `backend` names."""
     if backend == "triton":

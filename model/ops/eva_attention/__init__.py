@@ -14,9 +14,9 @@ def plan_attention(
     layout: PackedLayout,
     *,
     num_heads: int,
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype,
     device: torch.device,
-    backend: Backend = "torch",
+    backend: Backend,
 ) -> AttentionPlan:
     """Prepare the attention of one pass, the same for all layers, for the form `backend` names."""
     if backend == "triton":

@@ -14,7 +14,7 @@ def head_log_likelihood(
     *,
     with_moments: bool,
     top_k: int,
-    backend: Backend = "torch",
+    backend: Backend,
 ) -> HeadScores:
     """Compute what `reference.head_log_likelihood` defines, by the form that `backend` names."""
     if backend == "triton":

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from model.ops.backend import Backend
 from model.ops.rms_norm import reference
-from model.ops.rms_norm.reference import rms_norm
 
 
 def add_rms_norm(
@@ -24,4 +23,4 @@ def add_rms_norm(
     return reference.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
 
 
-__all__ = ["add_rms_norm", "rms_norm"]
+__all__ = ["add_rms_norm"]

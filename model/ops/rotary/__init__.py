@@ -17,4 +17,4 @@ def rotate_queries_and_keys(
     return rotate(q, cos, sin), rotate(k, cos, sin)
 
 
-__all__ = ["rotary_tables", "rotate", "rotate_queries_and_keys"]
+__all__ = ["rotary_tables", "rotate_queries_and_keys"]

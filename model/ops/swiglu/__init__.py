@@ -6,7 +6,7 @@ from model.ops.backend import Backend
 from model.ops.swiglu import reference
 
 
-def swiglu(gate: Tensor, up: Tensor, *, backend: Backend = "torch") -> Tensor:
+def swiglu(gate: Tensor, up: Tensor, *, backend: Backend) -> Tensor:
     """Compute what `reference.swiglu` defines, by the form that `backend` names."""
     if backend == "triton":
         from model.ops.swiglu import kernel
