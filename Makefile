@@ -7,10 +7,10 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format storm bench constraints clean
+.PHONY: help venv run test lint format storm bench test-gpu bench-gpu constraints clean
 
 help:
-	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: $(VENV)/runtime ## start everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m deploy.run
@@ -37,6 +37,12 @@ bench: $(VENV)/development ## measure latency, throughput and the worker's own c
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.worker_overhead
+
+test-gpu: $(VENV)/development ## run the tests that need a GPU
+	@exec $(BIN)/python -m pytest -m gpu
+
+bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
+	@exec $(BIN)/python -m bench.gpu
 
 constraints: $(VENV)/development ## pin every package that came with the required ones
 	@$(PIP) freeze | grep -vE '^(torch|nvidia-|cuda-)' \

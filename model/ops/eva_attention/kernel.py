@@ -1,6 +1,7 @@
 """Attention of packed windows as one Triton kernel.
 
-For query i of a segment with P summaries, with keys and values read where they lie:
+For query i of a segment with P rows of the past (summaries, or what a context carries), with keys
+and values read where they lie:
 
     out_i = softmax([q_i . K_1..P ; q_i . k_0..i] / sqrt(D)) @ [V_1..P ; v_0..i]
 

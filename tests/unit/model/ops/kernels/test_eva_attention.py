@@ -1,11 +1,12 @@
 """The attention kernel over packed segments of any length."""
 
+import numpy as np
 import pytest
 import torch
 
 from model.ops.eva_attention import kernel, reference
 from model.ops.eva_attention.kernel_plan import plan_attention
-from model.packing import lay_out
+from model.packing import ContextRows, lay_out
 
 # lengths, window, chunk, heads, channels of a head
 CASES = {
@@ -45,6 +46,18 @@ def test_kernel_takes_two_byte_types(dtype, randn, assert_close):
 
 def test_a_thousand_texts_of_at_most_one_byte(randn, assert_close):
     assert_close(*attend_both_ways([1, 0] * 500, 64, 16, 1, 16, torch.float16, randn))
+
+
+def test_branches_of_a_context_read_one_past(randn, assert_close):
+    contexts = ContextRows.of(np.array([75, 20]), window_size=64, chunk_size=16)
+    branches = contexts.by_sequence(np.array([0, 0, 1, 0]))
+    layout = lay_out([5, 60, 1, 0], window_size=64, chunk_size=16, contexts=branches)
+    q, k, v = (randn(layout.num_tokens, 2, 32, dtype=torch.float16) for _ in range(3))
+    past_keys, past_values = (randn(layout.num_past, 2, 32, dtype=torch.float16) for _ in range(2))
+    plan = plan_attention(layout, dtype=q.dtype, device=q.device)
+    ours = kernel.eva_attention(q, k, v, past_keys, past_values, plan)
+    on_host = [tensor.cpu() for tensor in (q, k, v, past_keys, past_values)]
+    assert_close(ours, reference.eva_attention(*on_host, layout))
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 0]], ids=["no_text", "empty_texts"])
