@@ -58,6 +58,14 @@ class Settings(BaseSettings):
         "auto",
         description="Form of the operations; auto is triton on GPUs of capability 8.0 and newer.",
     )
+    quantization: Literal["none", "int8", "nf4"] = Field(
+        "none",
+        description="Form of the weights; int8 halves and nf4 quarters the memory of bfloat16.",
+    )
+    cache_dir: Path | None = Field(
+        None,
+        description="Folder of quantized weights for the next start; unset, `cache` in data_dir.",
+    )
     batch_bytes: Bytes = Field(
         16_384, description="Text bytes of one batch; raise it on a GPU, lower it for latency."
     )
@@ -136,6 +144,11 @@ class Settings(BaseSettings):
         """Address and port of the web server, an IPv6 address in brackets as in URLs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def model_cache(self) -> Path:
+        """Folder in which quantized weights are kept."""
+        return self.cache_dir or self.data_dir / "cache"
 
     @property
     def redis(self) -> str:

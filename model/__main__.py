@@ -10,9 +10,11 @@ from tqdm import tqdm
 from model.errors import ModelError
 from model.ndjson import score_lines
 from model.ops.backend import KERNELS
+from model.quantization import QUANTIZATIONS
 from model.scorer import DTYPES, Scorer
 
 DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
+CACHE_DIR = Path.home() / ".cache" / "evascore"
 BROKEN_PIPE = 141  # what a shell reports of a process that SIGPIPE ended
 INTERRUPTED = 130
 
@@ -51,6 +53,8 @@ def _score(options: argparse.Namespace) -> int:
         device=options.device,
         dtype=options.dtype,
         kernels=options.kernels,
+        quantization=options.quantization,
+        cache_dir=options.cache_dir,
         pass_bytes=options.pass_bytes,
     )
     with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as progress:
@@ -83,6 +87,18 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         choices=KERNELS,
         help="auto: triton on GPUs of compute capability 8.0 and newer, else torch",
+    )
+    score.add_argument(
+        "--quantization",
+        default="none",
+        choices=QUANTIZATIONS,
+        help="form of the weights: int8 halves and nf4 quarters the memory of bfloat16",
+    )
+    score.add_argument(
+        "--cache-dir",
+        type=Path,
+        default=CACHE_DIR,
+        help="folder in which quantized weights are kept for the next start (default: %(default)s)",
     )
     score.add_argument(
         "--pass-bytes",

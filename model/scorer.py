@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from model.checkpoint import find_checkpoint, load_model, revision_of
-from model.cpu import keep_freed_memory, use_onednn_for_float32
+from model.cpu import keep_freed_memory, return_freed_memory, use_onednn_for_float32
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
 from model.log_likelihood import ByteScores, score_bytes
 from model.ops.backend import choose_backend
+from model.quantization import Quantization, load_quantized_model
 from model.request import ScoreRequest
 from model.results import ScoredText, to_results
 from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
@@ -73,17 +74,22 @@ class Scorer:
         device: str = "cpu",
         dtype: str = "auto",
         kernels: str = "auto",
+        quantization: str = "none",
+        cache_dir: Path | None = None,
         pass_bytes: int | None = None,
     ) -> "Scorer":
         """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
 
         `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. `kernels` is one of
         `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
-        `pass_bytes` limits the bytes that one pass reads; a longer text goes alone.
+        `quantization` is one of `quantization.QUANTIZATIONS`; quantized weights are kept in
+        `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
+        reads; a longer text goes alone.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
             DeviceUnavailable: there is no such device here, or no such kernels for it.
+            QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
         target = _find_device(device)
         backend = choose_backend(kernels, target)
@@ -93,19 +99,31 @@ class Scorer:
         if pass_bytes is None:
             pass_bytes = 2048 if is_cpu else 8192
         found = find_checkpoint(checkpoint)
+        if is_cpu and dtype == "float32":
+            use_onednn_for_float32()
+        return_freed_memory()
+        revision = revision_of(found.weight_files)
+        if quantization == "none":
+            model = load_model(found, device=target, dtype=DTYPES[dtype])
+        else:
+            model = load_quantized_model(
+                found,
+                Quantization(quantization, cache_dir),
+                revision=revision,
+                device=target,
+                dtype=DTYPES[dtype],
+                backend=backend,
+            )
         if is_cpu:
             keep_freed_memory()
-            if dtype == "float32":
-                use_onednn_for_float32()
-        model = load_model(found, device=target, dtype=DTYPES[dtype])
         model.model.backend = backend
         info = ModelInfo(
             name=found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint,
-            revision=revision_of(found.weight_files),
+            revision=revision,
             num_parameters=model.num_parameters(),
             dtype=dtype,
             device=str(target),
-            quantization="none",
+            quantization=quantization,
             backend=backend,
             max_text_bytes=found.config.max_position_embeddings - 1,
             window_size=found.config.window_size,

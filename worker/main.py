@@ -12,7 +12,7 @@ from contract.celery_app import create_celery
 from contract.job_store import JobStore, connect
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
-from model.errors import CheckpointInvalid, DeviceUnavailable
+from model.errors import CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable
 from model.scorer import Scorer
 from worker import transport
 from worker.lease import Lease, NameTaken, WorkerStatus
@@ -97,8 +97,10 @@ class Process:
                 device=settings.device,
                 dtype=settings.dtype,
                 kernels=settings.kernels,
+                quantization=settings.quantization,
+                cache_dir=settings.model_cache,
             )
-        except (CheckpointInvalid, DeviceUnavailable) as error:
+        except (CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable) as error:
             _refuse(error)
         loaded = time.monotonic()
         scorer.warm_up()
