@@ -37,6 +37,7 @@ SPEECHES = (
     "🦊🚀👩‍👩‍👧‍👦🇩🇪 ",
     '{"key": [1, 2.5e-3, null], "<|endoftext|>": "\\u0000"}\n',
 )
+MAX_DELAY_S = 1.0
 Answer = TypeVar("Answer")
 
 
@@ -180,9 +181,12 @@ class _Executioner:
         """Kill all that the plan wants killed."""
         worker, server = self.plan.worker_kills, self.plan.redis_kills
         kills = [self.kill_worker] * worker + [self.kill_redis] * server
-        random.Random(self.plan.seed).shuffle(kills)
+        chance = random.Random(self.plan.seed)
+        chance.shuffle(kills)
         for number, kill in enumerate(kills, start=1):
             self._await_successes(self.plan.num_texts * number // (len(kills) + 1))
+            # Successes are counted when a batch ends; most deaths should meet one in the middle.
+            time.sleep(chance.uniform(0, MAX_DELAY_S))
             kill()
 
     def kill_worker(self) -> None:
