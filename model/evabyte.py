@@ -23,7 +23,7 @@ from model.ops.eva_attention import AttentionPlan, eva_attention, plan_attention
 from model.ops.rms_norm import add_rms_norm
 from model.ops.rotary import rotary_tables, rotate_queries_and_keys
 from model.ops.swiglu import swiglu
-from model.packing import IntArray, PackedLayout, lay_out
+from model.packing import ContextRows, IntArray, PackedLayout, lay_out
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,10 +251,24 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
         """The weight of head 0, [V, channels]: the first rows of `lm_head`."""
         return self.lm_head.weight[: self.config.vocab_size]
 
-    def lay_out(self, lengths: list[int]) -> PackedLayout:
-        """Cut sequences of `lengths` tokens into this model's windows and chunks."""
-        config = self.config
-        return lay_out(lengths, window_size=config.window_size, chunk_size=config.chunk_size)
+    def lay_out(
+        self,
+        lengths: Sequence[int] | IntArray,
+        contexts: ContextRows | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> PackedLayout:
+        """Cut sequences of `lengths` tokens into this model's windows and chunks.
+
+        The rest as in `packing.lay_out`.
+        """
+        return lay_out(
+            lengths,
+            window_size=self.config.window_size,
+            chunk_size=self.config.chunk_size,
+            contexts=contexts,
+            is_kept=is_kept,
+        )
 
     def forward(
         self,

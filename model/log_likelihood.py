@@ -1,6 +1,7 @@
 """Hidden states to scores: head 0's distributions, reduced to arrays of the host."""
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,6 +39,18 @@ def score_bytes(
         hidden, weight, targets, with_moments=with_moments, top_k=top_k, backend=backend
     )
     return ByteScores(*(_on_host(scores, field.name) for field in dataclasses.fields(HeadScores)))
+
+
+def join_scores(parts: Sequence[ByteScores]) -> ByteScores:
+    """Return the scores of `parts`, end to end; all were asked for the same."""
+    if len(parts) == 1:
+        return parts[0]
+    return ByteScores(*(_joined(parts, field.name) for field in dataclasses.fields(ByteScores)))
+
+
+def _joined(parts: Sequence[ByteScores], name: str) -> Any:
+    columns = [getattr(part, name) for part in parts]
+    return None if columns[0] is None else np.concatenate(columns)
 
 
 def _on_host(scores: HeadScores, name: str) -> Any:

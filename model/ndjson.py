@@ -9,7 +9,7 @@ import orjson
 
 from model.errors import ModelError, OutOfMemory, RequestInvalid, ScoringFailed
 from model.request import ScoreRequest
-from model.scorer import Scorer
+from model.scorer import ModelInfo, Scorer
 
 # As much as the service takes in one request by default.
 MAX_LINE_BYTES = 8 << 20
@@ -51,7 +51,7 @@ def score_lines(
     comes back with the `result` or, when the line is at fault, with an `error`.
     """
     num_lines = num_failed = 0
-    for lines in _gather(source, scorer.info.max_text_bytes):
+    for lines in _gather(source, scorer.info):
         _score(scorer, [line for line in lines if line.request is not None], on_pass)
         target.writelines(line.as_json() for line in lines)
         target.flush()
@@ -82,12 +82,12 @@ def _as_line_error(error: ModelError) -> RequestInvalid:
     return RequestInvalid(code, str(error))
 
 
-def _gather(source: BinaryIO, max_text_bytes: int) -> Iterator[list[_Line]]:
+def _gather(source: BinaryIO, info: ModelInfo) -> Iterator[list[_Line]]:
     """Yield lists of lines whose texts have about `GATHERED_BYTES` together."""
     lines: list[_Line] = []
     num_bytes = 0
     for raw in _raw_lines(source):
-        line = _read(raw, max_text_bytes)
+        line = _read(raw, info)
         lines.append(line)
         num_bytes += line.request.num_bytes if line.request else 0
         if num_bytes >= GATHERED_BYTES or len(lines) >= GATHERED_LINES:
@@ -107,13 +107,15 @@ def _raw_lines(source: BinaryIO) -> Iterator[bytes]:
             yield raw
 
 
-def _read(raw: bytes, max_text_bytes: int) -> _Line:
+def _read(raw: bytes, info: ModelInfo) -> _Line:
     line = _Line()
     try:
         fields = _parse(raw)
         if isinstance(fields, dict):
             line.custom_id = _custom_id(fields)
-        line.request = ScoreRequest.from_json(fields, max_text_bytes=max_text_bytes)
+        line.request = ScoreRequest.from_json(
+            fields, max_text_bytes=info.max_text_bytes, window_size=info.window_size
+        )
     except RequestInvalid as error:
         line.error = error
     return line

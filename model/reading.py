@@ -121,6 +121,24 @@ class Reader:
         )
 
 
+def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[int]]:
+    """Yield the numbers of the texts of each pass; one longer than a pass comes alone.
+
+    Longest first: neighbours of like length share products, and what does not fit into memory
+    fails before anything else was computed.
+    """
+    batch: list[int] = []
+    num_bytes = 0
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and num_bytes + lengths[number] > pass_bytes:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(number)
+        num_bytes += lengths[number]
+    if batch:
+        yield batch
+
+
 def _ids(text: bytes) -> IntArray:
     """The ids of `text` after the one that marks the beginning."""
     ids = np.empty(len(text) + 1, dtype=np.int64)

@@ -8,12 +8,17 @@ from typing import Any
 
 from model.errors import RequestInvalid
 from model.vocabulary import VOCABULARY_SIZE
+from model.windows import SlidingWindow
 
 # "summary" is always given.
 OUTPUTS = ("summary", "bytes", "top_k", "curvature")
 TEXT_FIELDS = ("text", "context", "continuation", "continuations")
 FIELDS = frozenset(
-    (*TEXT_FIELDS, *(f"{name}_b64" for name in TEXT_FIELDS), "outputs", "top_k", "custom_id")
+    (
+        *TEXT_FIELDS,
+        *(f"{name}_b64" for name in TEXT_FIELDS),
+        *("outputs", "top_k", "window", "custom_id"),
+    )
 )
 
 
@@ -26,27 +31,27 @@ class ScoreRequest:
     continuations: tuple[bytes, ...] = ()
     outputs: frozenset[str] = frozenset()
     top_k: int = 0
+    window: SlidingWindow | None = None  # for a text alone
 
     @property
     def num_bytes(self) -> int:
-        """The bytes that the model reads: a context counts once per continuation."""
-        num_continuation_bytes = sum(map(len, self.continuations))
-        return len(self.text) + num_continuation_bytes + len(self.context) * len(self.continuations)
-
-    @property
-    def sequences(self) -> tuple[tuple[bytes, bytes], ...]:
-        """The pairs (given, scored) that the model reads."""
-        if self.continuations:
-            return tuple((self.context, continuation) for continuation in self.continuations)
-        return ((b"", self.text),)
+        """The bytes that the model reads: a context once, a text in windows once per window."""
+        if self.window is None:
+            return len(self.text) + len(self.context) + sum(map(len, self.continuations))
+        windows = self.window.cut(len(self.text))
+        return sum(window.end - window.context_from for window in windows)
 
     @classmethod
     def from_json(
-        cls, fields: Mapping[str, Any], *, max_text_bytes: int | None = None
+        cls,
+        fields: Mapping[str, Any],
+        *,
+        max_text_bytes: int | None = None,
+        window_size: int | None = None,
     ) -> "ScoreRequest":
         """Return the request that `fields` describe; each text may come as `<name>_b64`.
 
-        `max_text_bytes` limits each text, and each continuation together with its context.
+        `max_text_bytes` and `window_size` are as in `check_limits`.
 
         Raises:
             RequestInvalid: a field is unknown, missing, of the wrong type or beyond its limit.
@@ -57,25 +62,66 @@ class ScoreRequest:
             if name not in FIELDS:
                 raise _unknown_field(name)
         outputs, top_k = _outputs(fields)
-        request = cls(**_texts(fields), outputs=outputs, top_k=top_k)
-        if max_text_bytes is not None:
-            request.check_size(max_text_bytes)
+        texts = _texts(fields)
+        window = _window(fields)
+        if window is not None and "text" not in texts:
+            message = "window is for a text; leave it out with continuations"
+            raise RequestInvalid("conflicting_fields", message, "/window")
+        request = cls(**texts, outputs=outputs, top_k=top_k, window=window)
+        request.check_limits(max_text_bytes, window_size)
         return request
 
-    def check_size(self, max_text_bytes: int) -> None:
-        """Refuse a text, or context and continuation together, beyond `max_text_bytes`.
+    def check_limits(self, max_text_bytes: int | None, window_size: int | None) -> None:
+        """Refuse what the model cannot read at once; None means no limit.
+
+        `max_text_bytes` is the longest text, or window of a text, or continuation with its
+        context; `window_size`, the model's own, divides the stride of a window.
 
         Raises:
-            RequestInvalid: with code `text_too_large`.
+            RequestInvalid: with code `text_too_large`, or `invalid_field` for the window.
         """
-        num_bytes = max(len(given) + len(scored) for given, scored in self.sequences)
-        if num_bytes > max_text_bytes:
-            what = "context and continuation have" if self.continuations else "the text has"
-            raise RequestInvalid(
-                "text_too_large",
-                f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}, split the text",
-                "/continuations" if self.continuations else "/text",
-            )
+        if self.window is not None:
+            _check_window(self.window, max_text_bytes, window_size)
+            return
+        longest = max(map(len, (self.text, *self.continuations)))
+        num_bytes = len(self.context) + longest
+        if max_text_bytes is None or num_bytes <= max_text_bytes:
+            return
+        what = "context and continuation have" if self.continuations else "the text has"
+        remedy = "split the text" if self.continuations else "split the text or give a window"
+        raise RequestInvalid(
+            "text_too_large",
+            f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}, {remedy}",
+            "/continuations" if self.continuations else "/text",
+        )
+
+
+def _window(fields: Mapping[str, Any]) -> SlidingWindow | None:
+    window = fields.get("window")
+    if window is None:
+        return None
+    if not isinstance(window, Mapping) or set(window) != {"size", "stride"}:
+        message = "window is an object of size and stride, in bytes"
+        raise RequestInvalid("invalid_field", message, "/window")
+    for name in ("size", "stride"):
+        if type(window[name]) is not int or window[name] < 1:
+            message = f"{name} is not a positive integer"
+            raise RequestInvalid("invalid_field", message, f"/window/{name}")
+    if window["stride"] > window["size"]:
+        message = "stride is larger than size, so that bytes between windows would get no score"
+        raise RequestInvalid("invalid_field", message, "/window/stride")
+    return SlidingWindow(window["size"], window["stride"])
+
+
+def _check_window(
+    window: SlidingWindow, max_text_bytes: int | None, window_size: int | None
+) -> None:
+    if max_text_bytes is not None and window.size_bytes > max_text_bytes:
+        message = f"size is {window.size_bytes:,}; the limit is {max_text_bytes:,}"
+        raise RequestInvalid("invalid_field", message, "/window/size")
+    if window_size is not None and window.stride_bytes % window_size:
+        message = f"stride is {window.stride_bytes:,}, not a multiple of {window_size:,}"
+        raise RequestInvalid("invalid_field", message, "/window/stride")
 
 
 def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:

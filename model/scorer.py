@@ -7,19 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from model.checkpoint import find_checkpoint, load_model, revision_of
 from model.cpu import keep_freed_memory, return_freed_memory, use_onednn_for_float32
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
-from model.log_likelihood import ByteScores, score_bytes
 from model.ops.backend import choose_backend
 from model.quantization import Quantization, load_quantized_model
+from model.reading import Reader
 from model.request import ScoreRequest
-from model.results import ScoredText, to_results
-from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
+from model.scoring import Scoring
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -43,18 +41,6 @@ class ModelInfo:
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
         return dataclasses.asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class _Sequence:
-    """Bytes as the model reads them: those `given` get no score, those of `scored.text` do."""
-
-    given: bytes
-    scored: ScoredText
-
-    @property
-    def num_bytes(self) -> int:
-        return len(self.given) + len(self.scored.text)
 
 
 class Scorer:
@@ -155,44 +141,10 @@ class Scorer:
             ScoringFailed: a score is not finite.
         """
         for request in requests:
-            request.check_size(self.info.max_text_bytes)
-        sequences = _sequences_of(requests)
-        results: list[dict[str, Any]] = [{} for _ in sequences]
-        for numbers in _cut_into_passes(sequences, self._pass_bytes):
-            batch = [sequences[number] for number in numbers]
-            with _translated_memory_errors():
-                scores = self._score_pass(batch)
-            batch_results = to_results([sequence.scored for sequence in batch], scores)
-            for number, result in zip(numbers, batch_results, strict=True):
-                results[number] = result
-            if on_pass is not None:
-                on_pass(sum(sequence.num_bytes for sequence in batch))
-        return _by_request(requests, results)
-
-    @torch.inference_mode()
-    def _score_pass(self, batch: Sequence[_Sequence]) -> ByteScores:
-        """Score all `batch` in one packed row of tokens; the result holds the scored bytes only."""
-        lengths = [sequence.num_bytes for sequence in batch]
-        row = b"".join(part for each in batch for part in (each.given, each.scored.text))
-        targets = np.frombuffer(row, dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
-        # Each token predicts the next one, so that the last byte of a text is no input.
-        input_ids = np.roll(targets, 1)
-        input_ids[np.cumsum(lengths) - lengths] = BOS_ID
-
-        model = self._model
-        hidden = model.model(torch.from_numpy(input_ids).to(model.device), model.lay_out(lengths))
-        target_ids = torch.from_numpy(targets).to(model.device)
-        if any(sequence.given for sequence in batch):
-            is_scored = torch.from_numpy(_is_scored(batch)).to(model.device)
-            hidden, target_ids = hidden[is_scored], target_ids[is_scored]
-        return score_bytes(
-            hidden,
-            model.next_id_weight,
-            target_ids,
-            with_moments=any(s.scored.outputs & {"bytes", "curvature"} for s in batch),
-            top_k=max(sequence.scored.top_k for sequence in batch),
-            backend=model.model.backend,
-        )
+            request.check_limits(self.info.max_text_bytes, self.info.window_size)
+        scoring = Scoring(Reader(self._model, self._pass_bytes), on_pass or _tell_nobody)
+        with _translated_memory_errors():
+            return scoring.score(requests)
 
 
 def _find_device(name: str) -> torch.device:
@@ -207,50 +159,8 @@ def _find_device(name: str) -> torch.device:
     return device
 
 
-def _sequences_of(requests: Sequence[ScoreRequest]) -> list[_Sequence]:
-    return [
-        _Sequence(given, ScoredText(scored, request.outputs, request.top_k))
-        for request in requests
-        for given, scored in request.sequences
-    ]
-
-
-def _cut_into_passes(sequences: Sequence[_Sequence], pass_bytes: int) -> Iterator[list[int]]:
-    """Yield the numbers of the sequences of each pass.
-
-    Longest first: neighbours of like length share products, and what does not fit into memory
-    fails before anything else was computed.
-    """
-    lengths = [sequence.num_bytes for sequence in sequences]
-    batch: list[int] = []
-    num_bytes = 0
-    for number in sorted(range(len(sequences)), key=lengths.__getitem__, reverse=True):
-        if batch and num_bytes + lengths[number] > pass_bytes:
-            yield batch
-            batch, num_bytes = [], 0
-        batch.append(number)
-        num_bytes += lengths[number]
-    if batch:
-        yield batch
-
-
-def _is_scored(batch: Sequence[_Sequence]) -> np.ndarray:
-    """Which bytes of the packed row get a score: [T] bool."""
-    spans = [length for each in batch for length in (len(each.given), len(each.scored.text))]
-    return np.repeat(np.tile([False, True], len(batch)), spans)
-
-
-def _by_request(
-    requests: Sequence[ScoreRequest], results: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Put the results of a request's continuations together."""
-    remaining = iter(results)
-    return [
-        {"continuations": [next(remaining) for _ in request.continuations]}
-        if request.continuations
-        else next(remaining)
-        for request in requests
-    ]
+def _tell_nobody(num_bytes: int) -> None:
+    """Stands for the listener to passes where there is none."""
 
 
 @contextlib.contextmanager

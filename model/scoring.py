@@ -1,6 +1,6 @@
 """From requests to results: which texts share a pass, and where their scores go."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.log_likelihood import ByteScores, join_scores, score_bytes
-from model.reading import Contexts, Reader
+from model.reading import Contexts, Reader, cut_into_passes
 from model.request import ScoreRequest
 from model.results import ScoredText, to_results
 from model.vocabulary import NUM_SPECIAL_IDS
@@ -146,24 +146,6 @@ class Scoring:
             top_k=max(each.scored.top_k for each in batch),
             backend=model.model.backend,
         )
-
-
-def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[int]]:
-    """Yield the numbers of the texts of each pass; one longer than a pass comes alone.
-
-    Longest first: neighbours of like length share products, and what does not fit into memory
-    fails before anything else was computed.
-    """
-    batch: list[int] = []
-    num_bytes = 0
-    for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and num_bytes + lengths[number] > pass_bytes:
-            yield batch
-            batch, num_bytes = [], 0
-        batch.append(number)
-        num_bytes += lengths[number]
-    if batch:
-        yield batch
 
 
 def _sequences_of(request: ScoreRequest) -> list[_Sequence]:

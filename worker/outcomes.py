@@ -1,7 +1,6 @@
 """From a job's payload to the texts to be scored, and from their outcomes to its final record."""
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -108,15 +107,21 @@ def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
     return Ending(task_id, record, _COUNTERS.get(error.code, "jobs_failed"))
 
 
-def _parts(request: ScoreRequest, part_bytes: int) -> Sequence[ScoreRequest]:
+def _parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
+    """Cut the continuations of `request`; the context is read again for each part."""
     if len(request.continuations) < 2 or request.num_bytes <= part_bytes:
         return [request]
-    longest = max(map(len, request.continuations)) + len(request.context)
-    step = max(1, part_bytes // longest)
-    return [
-        replace(request, continuations=request.continuations[at : at + step])
-        for at in range(0, len(request.continuations), step)
-    ]
+    # At least as many bytes as the context has, so that reading it again at most doubles the work.
+    room_bytes = max(part_bytes - len(request.context), len(request.context))
+    parts: list[list[bytes]] = []
+    num_bytes = 0
+    for continuation in request.continuations:
+        if not parts or num_bytes + len(continuation) > room_bytes:
+            parts.append([])
+            num_bytes = 0
+        parts[-1].append(continuation)
+        num_bytes += len(continuation)
+    return [replace(request, continuations=tuple(part)) for part in parts]
 
 
 def _merged(job: ScoreJob) -> list[Outcome]:

@@ -6,6 +6,7 @@ from hypothesis import strategies as st
 
 from model import RequestInvalid, ScoreRequest
 from model.request import FIELDS
+from model.windows import SlidingWindow
 
 
 def b64(text: bytes) -> str:
@@ -40,6 +41,10 @@ def refusal_of(fields, **options) -> RequestInvalid:
             ScoreRequest(text=b"a", outputs=frozenset({"bytes", "top_k"}), top_k=320),
         ),
         ({"text": "a", "outputs": [], "top_k": None}, ScoreRequest(text=b"a")),
+        (
+            {"text": "a", "window": {"size": 64, "stride": 16}},
+            ScoreRequest(text=b"a", window=SlidingWindow(64, 16)),
+        ),
     ],
     ids=str,
 )
@@ -80,6 +85,17 @@ def test_fields_become_a_request(fields, request_):
         ({"text": "a", "outputs": ["top_k"], "top_k": True}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": 2.0}, "invalid_field", "/top_k"),
         ({"text": "a", "top_k": 2}, "invalid_field", "/top_k"),
+        ({"text": "a", "window": 64}, "invalid_field", "/window"),
+        ({"text": "a", "window": {"size": 64}}, "invalid_field", "/window"),
+        ({"text": "a", "window": {"size": 0, "stride": 16}}, "invalid_field", "/window/size"),
+        ({"text": "a", "window": {"size": 64, "stride": "a"}}, "invalid_field", "/window/stride"),
+        ({"text": "a", "window": {"size": 64, "stride": True}}, "invalid_field", "/window/stride"),
+        ({"text": "a", "window": {"size": 64, "stride": 65}}, "invalid_field", "/window/stride"),
+        (
+            {"continuation": "a", "window": {"size": 64, "stride": 16}},
+            "conflicting_fields",
+            "/window",
+        ),
         ({"text": "a", "colour": 1}, "unknown_field", "/colour"),
         ({"text": "a", "A secret text": 1}, "unknown_field", ""),
         (["text"], "invalid_field", ""),
@@ -142,3 +158,20 @@ def test_limit_counts_the_bytes_that_the_model_reads_at_once(fields, num_bytes, 
 def test_context_is_read_once():
     assert ScoreRequest(text=b"abc").num_bytes == 3
     assert ScoreRequest(context=b"abc", continuations=(b"d", b"ef")).num_bytes == 6
+
+
+@pytest.mark.parametrize(
+    ("window", "pointer"),
+    [({"size": 65, "stride": 32}, "/window/size"), ({"size": 64, "stride": 24}, "/window/stride")],
+    ids=str,
+)
+def test_window_keeps_to_the_limits_of_the_model(window, pointer):
+    limits = {"max_text_bytes": 64, "window_size": 16}
+    ScoreRequest.from_json({"text": "a" * 99, "window": {"size": 64, "stride": 32}}, **limits)
+    refusal = refusal_of({"text": "a" * 99, "window": window}, **limits)
+
+    assert (refusal.code, refusal.pointer) == ("invalid_field", pointer)
+
+
+def test_text_in_windows_counts_what_each_window_reads():
+    assert ScoreRequest(text=bytes(100), window=SlidingWindow(64, 32)).num_bytes == 64 + 64 + 36

@@ -7,8 +7,18 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from model import OutOfMemory, RequestInvalid, Scorer, ScoreRequest, ScoringFailed
+from model import (
+    EvaByteConfig,
+    EvaByteForCausalLM,
+    OutOfMemory,
+    RequestInvalid,
+    Scorer,
+    ScoreRequest,
+    ScoringFailed,
+)
+from model.reading import Reader
 from model.vocabulary import encode
+from model.windows import SlidingWindow
 
 # float32 sums in another order, over a hundred bytes of this model.
 TOLERANCE_NATS = 1e-3
@@ -278,3 +288,125 @@ def test_model_tells_what_it_is(scorer, tiny_checkpoint):
 
 def test_warm_up_scores_something(scorer):
     scorer.warm_up()
+
+
+@pytest.mark.parametrize("pass_bytes", [1, 16, 40, 48, 100, 300])
+def test_text_longer_than_a_pass_has_the_scores_of_one_pass(tiny_checkpoint, pass_bytes):
+    text = bytes(number * 7 % 256 for number in range(301))
+    request = ScoreRequest(text=text, outputs=ALL_OUTPUTS, top_k=3)
+    [expected] = Scorer.load(str(tiny_checkpoint), pass_bytes=400).score([request])
+    passes: list[int] = []
+
+    [result] = Scorer.load(str(tiny_checkpoint), pass_bytes=pass_bytes).score(
+        [request], on_pass=passes.append
+    )
+
+    assert max(passes) <= max(pass_bytes, 16)
+    assert sum(passes) == len(text)
+    for name in ("log_prob_nats", "entropy_bits"):
+        assert result["bytes"][name] == pytest.approx(expected["bytes"][name], abs=1e-4)
+    assert result["curvature"] == pytest.approx(expected["curvature"], abs=1e-3)
+    assert len(result["top_k"]) == len(text)
+
+
+@torch.inference_mode()
+def test_longest_text_of_the_published_size_passes_window_by_window():
+    """32,767 bytes through windows of 2,048 tokens, of which one pass holds two."""
+    config = EvaByteConfig(
+        hidden_size=8,
+        intermediate_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=1,
+        num_pred_heads=1,
+        initializer_range=0.3,
+    )
+    torch.manual_seed(0)
+    model = EvaByteForCausalLM(config).eval()
+    text = bytes(number * 7 % 256 for number in range(32767))
+    targets = torch.tensor(encode(text)[1:])
+
+    [whole] = Reader(model, len(text)).read([text])
+    pieces = list(Reader(model, 5000).read([text]))
+
+    assert [len(piece) for piece in pieces] == [4096] * 7 + [4095]
+    of_whole, of_pieces = (
+        (hidden @ model.next_id_weight.T).log_softmax(-1).gather(1, targets[:, None])
+        for hidden in (whole, torch.cat(pieces))
+    )
+    torch.testing.assert_close(of_pieces, of_whole, rtol=0, atol=1e-4)
+
+
+@few_examples
+@given(
+    context=st.binary(max_size=60),
+    continuations=st.lists(st.binary(min_size=1, max_size=45), min_size=2, max_size=6),
+)
+def test_continuations_of_a_shared_context_score_as_alone(scorer, context, continuations):
+    requests = [ScoreRequest(context=context, continuations=(each,)) for each in continuations]
+    family = ScoreRequest(context=context, continuations=tuple(continuations))
+
+    [together], alone = score(scorer, family), score(scorer, *requests)
+
+    for shared, single in zip(together["continuations"], alone, strict=True):
+        assert shared["num_bytes"] == single["continuations"][0]["num_bytes"]
+        assert shared["log_likelihood_nats"] == pytest.approx(
+            single["continuations"][0]["log_likelihood_nats"], abs=TOLERANCE_NATS
+        )
+
+
+def test_context_of_many_continuations_is_read_once(scorer):
+    passes: list[int] = []
+    families = [
+        ScoreRequest(context=bytes([letter]) * 150, continuations=tuple([b"yes", b"no"] * 40))
+        for letter in b"abc"
+    ]
+
+    scorer.score(families, on_pass=passes.append)
+
+    assert sum(passes) == sum(family.num_bytes for family in families) == 3 * (150 + 200)
+    assert max(passes) <= 200
+
+
+def test_continuation_longer_than_a_pass_scores_as_alone(scorer):
+    """Passes of this scorer hold 200 bytes; the context has more, too."""
+    context, long, short = b"context " * 30, b"long" * 60, b"short"
+    family = ScoreRequest(context=context, continuations=(long, short, short))
+
+    [together] = score(scorer, family)
+
+    for text, result in zip(family.continuations, together["continuations"], strict=True):
+        expected = nats(scorer, context + text) - nats(scorer, context)
+        assert result["log_likelihood_nats"] == pytest.approx(expected, abs=TOLERANCE_NATS)
+
+
+def test_text_in_windows_has_each_byte_scored_in_the_first_window_that_holds_it(scorer):
+    text = bytes(number * 7 % 256 for number in range(700))
+    window = SlidingWindow(size_bytes=300, stride_bytes=160)
+
+    [result] = score(scorer, ScoreRequest(text=text, window=window, outputs=frozenset({"bytes"})))
+
+    assert result["windows"] == [
+        {"start": 0, "end": 300, "context_from": 0},
+        {"start": 300, "end": 460, "context_from": 160},
+        {"start": 460, "end": 620, "context_from": 320},
+        {"start": 620, "end": 700, "context_from": 480},
+    ]
+    assert result["num_bytes"] == 700
+    expected = [
+        ScoreRequest(context=text[start:middle], continuations=(text[middle:end],))
+        for middle, end, start in (each.values() for each in result["windows"])
+    ]
+    total = sum(
+        part["continuations"][0]["log_likelihood_nats"] for part in score(scorer, *expected)
+    )
+    assert result["log_likelihood_nats"] == pytest.approx(total, abs=TOLERANCE_NATS)
+    assert len(result["bytes"]["rank"]) == 700
+
+
+def test_text_that_fits_its_first_window_scores_as_without(scorer):
+    window = SlidingWindow(size_bytes=300, stride_bytes=160)
+
+    [result] = score(scorer, ScoreRequest(text=b"short", window=window))
+
+    assert result.pop("windows") == [{"start": 0, "end": 5, "context_from": 0}]
+    assert [result] == score(scorer, ScoreRequest(text=b"short"))

@@ -59,13 +59,26 @@ def test_text_that_the_model_refuses_is_over_without_a_batch():
     assert ended(job).error["code"] == "text_too_large"
 
 
-@pytest.mark.parametrize(("part_bytes", "num_parts"), [(1000, 1), (100, 3), (1, 5)])
-def test_many_continuations_are_cut_into_parts_and_joined_again(part_bytes, num_parts):
+@pytest.mark.parametrize(
+    ("context_bytes", "part_bytes", "sizes"),
+    [
+        (20, 70, [5]),
+        (20, 69, [4, 1]),
+        (20, 45, [2, 2, 1]),
+        (20, 1, [2, 2, 1]),
+        (40, 60, [4, 1]),
+        (0, 1, [1] * 5),
+    ],
+    ids=str,
+)
+def test_many_continuations_are_cut_into_parts_and_joined_again(context_bytes, part_bytes, sizes):
+    """A part holds as many bytes as asked for, or as its context, which it reads again."""
     conts = [f"{i}" * 10 for i in range(5)]
     job = opened(
-        a_job({"context": "c" * 40, "continuations": conts}, is_single=True), part_bytes=part_bytes
+        a_job({"context": "c" * context_bytes, "continuations": conts}, is_single=True),
+        part_bytes=part_bytes,
     )
-    assert len(job.texts) == num_parts
+    assert [len(text.continuations) for text in job.texts] == sizes
     parts = [{"continuations": [c.decode() for c in text.continuations]} for text in job.texts]
     assert ended(job, *parts).result["continuations"] == conts
 
