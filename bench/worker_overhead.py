@@ -1,8 +1,8 @@
 """CPU time per text that the worker spends besides the model, under load.
 
-A backlog of short texts is put into Redis while the worker is stopped; the worker's CPU time from
-there to the end of the last one is compared with that of the bare scorer on the same texts in
-batches of the same size. Both run in turns; the median of the differences counts.
+A backlog of short texts lies in Redis before the worker starts. Between the end of one call of the
+scorer and the begin of the next the worker ends one full batch and fetches, opens and chooses the
+next: the CPU time of its process in between, by the texts of a batch, is its own cost per text.
 """
 
 import argparse
@@ -10,120 +10,111 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
+from typing import Any
 
-import psutil
+import orjson
+import redis
 
 from bench.results import write_results
 from contract import keys
-from contract.job_store import JobStore
+from contract.job_store import JobStore, connect
 from contract.messages import Job
-from contract.settings import REPOSITORY, load_settings
-from tests.service import TINY_CHECKPOINT, Service
+from contract.settings import REPOSITORY, Settings, environment_name, load_settings
+from deploy.embedded_redis import free_port, server_command
+from tests.service import TINY_CHECKPOINT
 
 TEXT = "A short text."
-# The bare scorer in a process like the worker's: reads rounds from stdin, tells its CPU seconds.
-SCORER = """
-import sys, time
-from model.request import ScoreRequest
-from model.scorer import Scorer
-model, text, num_texts, batch_texts = sys.argv[1], sys.argv[2].encode(), *map(int, sys.argv[3:])
-scorer = Scorer.load(model)
-scorer.warm_up()
-for _ in sys.stdin:
-    began = time.process_time()
-    for at in range(0, num_texts, batch_texts):
-        scorer.score([ScoreRequest(text=text)] * min(batch_texts, num_texts - at))
-    print(time.process_time() - began, flush=True)
-"""
+POLL_S = 0.05
 
 
 def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--texts", type=int, default=8192)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--texts", type=int, default=16_384)
     parser.add_argument("--model", type=Path, default=TINY_CHECKPOINT)
     options = parser.parse_args()
-    batch_texts = load_settings({}).batch_texts
     with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), options.model).start()
-        scorer = _start_scorer(options.model, options.texts, batch_texts)
-        try:
-            _worker_cpu_s(service, options.texts)
-            _scorer_cpu_s(scorer)
-            rounds = [
-                (_worker_cpu_s(service, options.texts), _scorer_cpu_s(scorer))
-                for _ in range(options.rounds)
-            ]
-        finally:
-            scorer.kill()
-            scorer.communicate()
-            service.stop()
-    figures = {
-        "overhead_us_per_text": _us(median(w - s for w, s in rounds), options.texts),
-        "overhead_of_each_round_us": [_us(w - s, options.texts) for w, s in rounds],
-        "worker_us_per_text": _us(median(w for w, _ in rounds), options.texts),
-        "model_us_per_text": _us(median(s for _, s in rounds), options.texts),
-    }
+        port = free_port()
+        command = server_command(port=port, data_dir=Path(folder))
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                url = f"redis://127.0.0.1:{port}/0"
+                given = {"redis_url": url, "model": str(options.model)}
+                batches = _run({environment_name(n): v for n, v in given.items()}, options.texts)
+            finally:
+                server.kill()
     setup = {
         "texts": options.texts,
         "text_bytes": len(TEXT),
-        "batch_texts": batch_texts,
-        "rounds": options.rounds,
+        "batches": len(batches),
         "model": options.model.name,
     }
-    write_results("worker_overhead", figures, setup)
+    write_results("worker_overhead", _figures(batches), setup)
 
 
-def _worker_cpu_s(service: Service, num_texts: int) -> float:
-    """CPU seconds of the worker for a backlog of `num_texts` jobs."""
-    worker = service.part("worker")
-    worker.suspend()
-    with service.redis() as client:
-        port = client.connection_pool.connection_kwargs["port"]
-        settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{port}/0"})
-        store = JobStore(client, settings)
-        now = time.time()
-        job = Job([{"text": TEXT}], len(TEXT), submitted_at=now, deadline_at=now + 3600)
-        for _ in range(num_texts):
-            store.submit(job)
-        began = _cpu_s(worker)
-        worker.resume()
+def _figures(batches: list[dict[str, Any]]) -> dict[str, float]:
+    """CPU time per text inside the scorer, and between two of its calls with full batches."""
+    full = max(batch["texts"] for batch in batches)
+    models_us = [
+        (batch["ended_cpu_s"] - batch["began_cpu_s"]) / full * 1e6
+        for batch in batches
+        if batch["texts"] == full
+    ]
+    turns_us = [
+        (after["began_cpu_s"] - before["ended_cpu_s"]) / full * 1e6
+        for before, after in pairwise(batches)
+        if before["texts"] == after["texts"] == full
+    ]
+    return {
+        "overhead_us_per_text_p50": round(median(turns_us), 1),
+        "overhead_us_per_text_p90": round(quantiles(turns_us, n=10)[-1], 1),
+        "model_us_per_text_p50": round(median(models_us), 1),
+        "batch_texts": full,
+    }
+
+
+def _run(environment: dict[str, str], num_texts: int) -> list[dict[str, Any]]:
+    """The batches of a worker with this environment that finds `num_texts` jobs waiting."""
+    settings = load_settings(environment)
+    with connect(settings) as client:
+        _wait_for(client)
+        _submit(client, settings, num_texts)
+        variables = [f"{name}={value}" for name, value in environment.items()]
+        worker = subprocess.Popen(
+            [
+                *("env", "OMP_WAIT_POLICY=passive", *variables, sys.executable, "-m", "celery"),
+                *("--quiet", "-A", "bench.timed_worker", "worker", "-P", "solo", "-c", "1"),
+                *("--without-gossip", "--without-mingle"),
+            ],
+            cwd=REPOSITORY,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         while client.hlen(keys.LIVE_JOBS):
-            time.sleep(0.01)
-        return _cpu_s(worker) - began
+            time.sleep(POLL_S)
+        worker.terminate()
+        told, _ = worker.communicate()
+    return [orjson.loads(line) for line in told.splitlines() if line.startswith(b"{")]
 
 
-def _cpu_s(process: psutil.Process) -> float:
-    times = process.cpu_times()
-    return float(times.user + times.system)
+def _wait_for(client: redis.Redis) -> None:
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.ConnectionError:
+            time.sleep(POLL_S)
 
 
-def _start_scorer(model: Path, num_texts: int, batch_texts: int) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [
-            *("env", "OMP_WAIT_POLICY=passive", sys.executable, "-c", SCORER),
-            *(str(model), TEXT, str(num_texts), str(batch_texts)),
-        ],
-        cwd=REPOSITORY,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-
-
-def _scorer_cpu_s(scorer: subprocess.Popen[str]) -> float:
-    assert scorer.stdin is not None
-    assert scorer.stdout is not None
-    scorer.stdin.write("go\n")
-    scorer.stdin.flush()
-    return float(scorer.stdout.readline())
-
-
-def _us(seconds: float, num_texts: int) -> float:
-    return round(seconds / num_texts * 1e6, 1)
+def _submit(client: redis.Redis, settings: Settings, num_texts: int) -> None:
+    store = JobStore(client, settings)
+    now = time.time()
+    job = Job([{"text": TEXT}], len(TEXT), submitted_at=now, deadline_at=now + 3600)
+    for _ in range(num_texts):
+        store.submit(job)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,170 @@
+"""What each form of the weights costs in quality and gains in memory and speed, on this CPU.
+
+Scores held-out texts with every mode and compares with float32. Writes the table into
+docs/quantization.md as well.
+"""
+
+import argparse
+import tempfile
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.results import RESULTS, write_results
+from contract.settings import DEMO_CHECKPOINT
+from model import Scorer, ScoreRequest
+from model.training.corpus import DEFAULT_FOLDER
+
+DOCUMENT = RESULTS.parent.parent / "docs" / "quantization.md"
+TABLE_START, TABLE_END = "<!-- bench.quantization -->\n", "<!-- end -->\n"
+
+REFERENCE = ("none", "float32")
+MODES = (
+    REFERENCE,
+    ("none", "bfloat16"),
+    ("int8", "float32"),
+    ("int8", "bfloat16"),
+    ("nf4", "float32"),
+    ("nf4", "bfloat16"),
+)
+BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
+
+COLUMNS = {
+    "bits_per_byte": "bits per byte",
+    "change_bits_per_byte": "change",
+    "largest_change_bits_per_byte": "largest change of a text",
+    "rank_correlation": "rank correlation of the texts",
+    "same_rank_share": "share of bytes with the same rank",
+    "bytes_per_parameter": "bytes per parameter",
+    "text_bytes_per_s": "text bytes per second",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """What a mode says of the texts."""
+
+    bits_per_byte: np.ndarray  # by text
+    byte_ranks: np.ndarray  # of all bytes of all texts
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
+    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="holds held_*.bin")
+    parser.add_argument("--texts", type=int, default=50, help="texts of each held-out file")
+    parser.add_argument("--text-bytes", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts")
+    options = parser.parse_args()
+    texts = _read_texts(options.folder, options.texts, options.text_bytes)
+    if not texts:
+        parser.error(f"no held_*.bin in {options.folder}: run python -m model.training.corpus")
+    table = _measure(options.model, texts, options.rounds)
+    figures = {
+        f"{'_'.join(mode)}_{column}": value
+        for mode, row in table.items()
+        for column, value in row.items()
+    }
+    setup = {
+        "model": options.model.name,
+        "texts": len(texts),
+        "text_bytes": options.text_bytes,
+        "rounds": options.rounds,
+        "threads": torch.get_num_threads(),
+        "bitsandbytes": version("bitsandbytes"),
+    }
+    write_results("quantization", figures, setup)
+    _write_table(table)
+
+
+def _read_texts(folder: Path, num_texts: int, text_bytes: int) -> list[bytes]:
+    """Take texts from each held-out file, spread evenly over it."""
+    texts = []
+    for path in sorted(folder.glob("held_*.bin")):
+        held_out = path.read_bytes()
+        starts = np.linspace(0, max(len(held_out) - text_bytes, 0), num_texts).astype(int)
+        texts += [held_out[start : start + text_bytes] for start in starts]
+    return texts
+
+
+def _measure(
+    model: Path, texts: list[bytes], num_rounds: int
+) -> dict[tuple[str, str], dict[str, Any]]:
+    """Return one row for each of `MODES`."""
+    with tempfile.TemporaryDirectory() as folder:
+        caches = {mode: Path(folder) / "-".join(mode) for mode in MODES}
+        scorers = {
+            mode: Scorer.load(
+                str(model), quantization=mode[0], dtype=mode[1], cache_dir=caches[mode]
+            )
+            for mode in MODES
+        }
+        weights_bytes = {
+            mode: sum(file.stat().st_size for file in caches[mode].glob("*/*.safetensors"))
+            for mode in MODES
+        }
+    scores = {mode: _score(scorer, texts) for mode, scorer in scorers.items()}
+    # Modes take turns, so that a machine that slows down slows all of them.
+    seconds = [[_time(scorer, texts) for scorer in scorers.values()] for _ in range(num_rounds)]
+    fastest = dict(zip(MODES, np.min(seconds, axis=0), strict=True))
+    num_bytes = sum(len(text) for text in texts)
+    return {
+        mode: {
+            **_compare(scores[mode], scores[REFERENCE]),
+            "bytes_per_parameter": round(
+                weights_bytes[mode] / scorer.info.num_parameters or BYTES_PER_VALUE[mode[1]], 3
+            ),
+            "text_bytes_per_s": round(num_bytes / fastest[mode]),
+        }
+        for mode, scorer in scorers.items()
+    }
+
+
+def _score(scorer: Scorer, texts: list[bytes]) -> Scores:
+    outputs = frozenset({"summary", "bytes"})
+    results = scorer.score([ScoreRequest(text=text, outputs=outputs) for text in texts])
+    return Scores(
+        bits_per_byte=np.array([result["bits_per_byte"] for result in results]),
+        byte_ranks=np.concatenate([result["bytes"]["rank"] for result in results]),
+    )
+
+
+def _time(scorer: Scorer, texts: list[bytes]) -> float:
+    began = time.perf_counter()
+    scorer.score([ScoreRequest(text=text) for text in texts])
+    return time.perf_counter() - began
+
+
+def _compare(scores: Scores, reference: Scores) -> dict[str, float]:
+    changes = scores.bits_per_byte - reference.bits_per_byte
+    order, reference_order = (x.bits_per_byte.argsort().argsort() for x in (scores, reference))
+    # Spearman's: the correlation of the texts' places.
+    correlation = np.corrcoef(order, reference_order)[0, 1]
+    return {
+        "bits_per_byte": round(float(scores.bits_per_byte.mean()), 4),
+        "change_bits_per_byte": round(float(changes.mean()), 5),
+        "largest_change_bits_per_byte": round(float(np.abs(changes).max()), 5),
+        "rank_correlation": round(float(correlation), 6),
+        "same_rank_share": round(float((scores.byte_ranks == reference.byte_ranks).mean()), 4),
+    }
+
+
+def _write_table(table: dict[tuple[str, str], dict[str, Any]]) -> None:
+    """Replace the table in the document."""
+    header = ["weights", "arithmetic", *COLUMNS.values()]
+    rows = [[*mode, *(row[column] for column in COLUMNS)] for mode, row in table.items()]
+    lines = [header, ["---"] * len(header), *rows]
+    text = "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+    before, _, rest = DOCUMENT.read_text().partition(TABLE_START)
+    _, _, after = rest.partition(TABLE_END)
+    DOCUMENT.write_text(before + TABLE_START + text + TABLE_END + after)
+
+
+if __name__ == "__main__":
+    main()
