@@ -152,8 +152,7 @@ PUBLISHED = {
     "normalise": ([NO_DOT], lambda: normalise(torch.bfloat16)),
     "rotate": ([NO_DOT], lambda: rotate(torch.bfloat16)),
     "gate": ([NO_DOT], lambda: gate(torch.bfloat16)),
-    "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=False, top_k=0)),
-    "score_all": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
+    "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
     "multiply_many": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 4096)),
     "multiply_some": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 40)),
     "multiply_few": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 3)),
@@ -168,6 +167,10 @@ OTHERS = {
     "attend_float32_head_of_256": ([FMA_DOT], lambda: attend(torch.float32, 256)),
     "summarise_long_chunks": ([NO_DOT], lambda: summarise(torch.float32, 256, 1000)),
     "normalise_longest_rows": ([NO_DOT], lambda: normalise(torch.float32, 16_384)),
+    "score_log_prob_alone": (
+        [BF16_DOT],
+        lambda: score(torch.bfloat16, with_moments=False, top_k=0),
+    ),
     "score_float32": ([TF32_DOT], lambda: score(torch.float32, with_moments=True, top_k=5)),
 }
 

@@ -10,7 +10,7 @@ from model.packing import ContextRows, lay_out
 
 # lengths, window, chunk, heads, channels of a head
 CASES = {
-    "around_blocks_and_windows": ([1, 63, 64, 65, 127, 128, 129, 300], 128, 16, 2, 64),
+    "around_blocks_and_windows": ([1, 15, 16, 17, 127, 128, 129, 260], 128, 16, 1, 64),
     "empty_texts_between_others": ([0, 5, 0, 0, 130, 0], 64, 8, 1, 128),
     "odd_window_and_chunk": ([1, 44, 45, 46, 91, 137], 45, 15, 3, 24),
     "chunk_is_the_window": ([7, 8, 31], 7, 7, 1, 16),
@@ -45,7 +45,7 @@ def test_kernel_takes_two_byte_types(dtype, randn, assert_close):
 
 
 def test_a_thousand_texts_of_at_most_one_byte(randn, assert_close):
-    assert_close(*attend_both_ways([1, 0] * 500, 64, 16, 1, 16, torch.float16, randn))
+    assert_close(*attend_both_ways([1, 0, 0, 0] * 250, 64, 16, 1, 16, torch.float16, randn))
 
 
 def test_branches_of_a_context_read_one_past(randn, assert_close):
