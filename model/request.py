@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from model.errors import RequestInvalid
+from model.next_chars import MAX_BYTES_READ_ON, MAX_CHARACTERS
 from model.vocabulary import VOCABULARY_SIZE
 from model.windows import SlidingWindow
 
@@ -17,7 +18,7 @@ FIELDS = frozenset(
     (
         *TEXT_FIELDS,
         *(f"{name}_b64" for name in TEXT_FIELDS),
-        *("outputs", "top_k", "window", "custom_id"),
+        *("outputs", "top_k", "next_chars", "window", "custom_id"),
     )
 )
 
@@ -31,13 +32,18 @@ class ScoreRequest:
     continuations: tuple[bytes, ...] = ()
     outputs: frozenset[str] = frozenset()
     top_k: int = 0
-    window: SlidingWindow | None = None  # for a text alone
+    next_chars: int = 0  # how many likeliest characters after the text
+    window: SlidingWindow | None = None
 
     @property
     def num_bytes(self) -> int:
-        """The bytes that the model reads: a context once, a text in windows once per window."""
+        """The bytes that the model reads: a context once, a text in windows once per window.
+
+        At least 1: for the next characters after the empty text it reads the beginning's mark.
+        """
         if self.window is None:
-            return len(self.text) + len(self.context) + sum(map(len, self.continuations))
+            num_bytes = len(self.text) + len(self.context) + sum(map(len, self.continuations))
+            return max(num_bytes, 1)
         windows = self.window.cut(len(self.text))
         return sum(window.end - window.context_from for window in windows)
 
@@ -62,12 +68,16 @@ class ScoreRequest:
             if name not in FIELDS:
                 raise _unknown_field(name)
         outputs, top_k = _outputs(fields)
-        texts = _texts(fields)
-        window = _window(fields)
-        if window is not None and "text" not in texts:
-            message = "window is for a text; leave it out with continuations"
-            raise RequestInvalid("conflicting_fields", message, "/window")
-        request = cls(**texts, outputs=outputs, top_k=top_k, window=window)
+        next_chars, window = _next_chars(fields), _window(fields)
+        texts = _texts(fields, may_be_empty=bool(next_chars))
+        for name, value in (("window", window), ("next_chars", next_chars)):
+            if value and "text" not in texts:
+                message = f"{name} is for a text; leave it out with continuations"
+                raise RequestInvalid("conflicting_fields", message, f"/{name}")
+        if window and next_chars:
+            message = "next_chars takes a text that is read at once; leave window out"
+            raise RequestInvalid("conflicting_fields", message, "/next_chars")
+        request = cls(**texts, outputs=outputs, top_k=top_k, next_chars=next_chars, window=window)
         request.check_limits(max_text_bytes, window_size)
         return request
 
@@ -85,6 +95,8 @@ class ScoreRequest:
             return
         longest = max(map(len, (self.text, *self.continuations)))
         num_bytes = len(self.context) + longest
+        if max_text_bytes is not None and self.next_chars:
+            max_text_bytes -= MAX_BYTES_READ_ON
         if max_text_bytes is None or num_bytes <= max_text_bytes:
             return
         what = "context and continuation have" if self.continuations else "the text has"
@@ -94,6 +106,16 @@ class ScoreRequest:
             f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}, {remedy}",
             "/continuations" if self.continuations else "/text",
         )
+
+
+def _next_chars(fields: Mapping[str, Any]) -> int:
+    number = fields.get("next_chars")
+    if number is None:
+        return 0
+    if type(number) is not int or not 1 <= number <= MAX_CHARACTERS:
+        message = f"next_chars is not an integer from 1 to {MAX_CHARACTERS}"
+        raise RequestInvalid("invalid_field", message, "/next_chars")
+    return number
 
 
 def _window(fields: Mapping[str, Any]) -> SlidingWindow | None:
@@ -124,7 +146,7 @@ def _check_window(
         raise RequestInvalid("invalid_field", message, "/window/stride")
 
 
-def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _texts(fields: Mapping[str, Any], *, may_be_empty: bool) -> dict[str, Any]:
     """The texts among `fields`, under the names that `ScoreRequest` has for them."""
     text, context = _text(fields, "text"), _text(fields, "context")
     one, many = _text(fields, "continuation"), _text_list(fields, "continuations")
@@ -134,7 +156,7 @@ def _texts(fields: Mapping[str, Any]) -> dict[str, Any]:
     if num_given > 1 or (text is not None and context is not None):
         raise RequestInvalid("conflicting_fields", "give either text or context and continuations")
     if text is not None:
-        return {"text": _not_empty(text, "/text")}
+        return {"text": text if may_be_empty else _not_empty(text, "/text")}
     if one is not None:
         return {"context": context or b"", "continuations": (_not_empty(one, "/continuation"),)}
     for number, continuation in enumerate(many or ()):

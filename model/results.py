@@ -79,6 +79,25 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     return results
 
 
+def to_empty_result(scored: ScoredText) -> dict[str, Any]:
+    """Return the result of the empty text: sums of nothing are 0, means of nothing null."""
+    result: dict[str, Any] = {
+        "num_bytes": 0,
+        "num_chars": 0,
+        "log_likelihood_nats": 0.0,
+        "bits_per_byte": None,
+        "byte_perplexity": None,
+        "is_greedy": True,
+    }
+    if "bytes" in scored.outputs:
+        result["bytes"] = {"log_prob_nats": [], "rank": [], "entropy_bits": []}
+    if scored.top_k:
+        result["top_k"] = []
+    if "curvature" in scored.outputs:
+        result["curvature"] = None
+    return result
+
+
 Bounds = list[tuple[int, int]]
 Results = list[dict[str, Any]]
 

@@ -13,6 +13,7 @@ from model.checkpoint import find_checkpoint, load_model, revision_of
 from model.cpu import keep_freed_memory, return_freed_memory, use_onednn_for_float32
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
+from model.next_chars import next_characters
 from model.ops.backend import choose_backend
 from model.quantization import Quantization, load_quantized_model
 from model.reading import Reader
@@ -132,11 +133,12 @@ class Scorer:
         """Return one JSON-ready result per request, in order.
 
         That of a text is described in `results.to_results`; that of continuations is
-        `{"continuations": [...]}` with such an object for each. `on_pass` is called after each
-        pass with the number of bytes that it read.
+        `{"continuations": [...]}` with such an object for each; `next_chars`, where asked for, in
+        `next_chars.next_characters`. `on_pass` is called after each pass with the number of bytes
+        that it read.
 
         Raises:
-            RequestInvalid: a text is longer than `info.max_text_bytes`; nothing was scored.
+            RequestInvalid: a text is beyond the model's limits; nothing was scored.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a score is not finite.
         """
@@ -145,6 +147,31 @@ class Scorer:
         scoring = Scoring(Reader(self._model, self._pass_bytes), on_pass or _tell_nobody)
         with _translated_memory_errors():
             return scoring.score(requests)
+
+    def predict_characters(
+        self,
+        texts: Sequence[bytes],
+        num_characters: int,
+        *,
+        on_pass: Callable[[int], None] | None = None,
+    ) -> list[dict[str, Any]]:
+        """Return `next_chars.next_characters` of each text without scoring it; the rest as `score`.
+
+        Raises:
+            RequestInvalid: a text is beyond the model's limits; nothing was read.
+            OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
+            ScoringFailed: a probability is not finite.
+        """
+        for text in texts:
+            request = ScoreRequest(text=text, next_chars=num_characters)
+            request.check_limits(self.info.max_text_bytes, self.info.window_size)
+        with _translated_memory_errors():
+            return next_characters(
+                Reader(self._model, self._pass_bytes),
+                texts,
+                [num_characters] * len(texts),
+                on_pass=on_pass or _tell_nobody,
+            )
 
 
 def _find_device(name: str) -> torch.device:

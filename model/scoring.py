@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.log_likelihood import ByteScores, join_scores, score_bytes
+from model.next_chars import next_characters
 from model.reading import Contexts, Reader, cut_into_passes
 from model.request import ScoreRequest
-from model.results import ScoredText, to_results
+from model.results import ScoredText, to_empty_result, to_results
 from model.vocabulary import NUM_SPECIAL_IDS
 
 Result = dict[str, Any]
@@ -57,6 +58,9 @@ class Scoring:
             if request.window is not None:
                 results.append(self._score_windows(request))
                 continue
+            if not (request.text or request.continuations):
+                results.append(to_empty_result(_scored(request, b"")))
+                continue
             sequences = _sequences_of(request)
             branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
             if len(branches) > 1 and request.context:
@@ -68,7 +72,22 @@ class Scoring:
             results.append({"continuations": found} if request.continuations else found[0])
         self._score_alone(alone)
         self._score_families(families)
+        self._predict_characters(requests, results)
         return results
+
+    def _predict_characters(
+        self, requests: Sequence[ScoreRequest], results: Sequence[Result]
+    ) -> None:
+        """Add the next characters where they are asked for."""
+        asked = [number for number, request in enumerate(requests) if request.next_chars]
+        predicted = next_characters(
+            self.reader,
+            [requests[number].text for number in asked],
+            [requests[number].next_chars for number in asked],
+            on_pass=self.on_pass,
+        )
+        for number, characters in zip(asked, predicted, strict=True):
+            results[number]["next_chars"] = characters
 
     def _score_windows(self, request: ScoreRequest) -> Result:
         """Score a text window by window."""

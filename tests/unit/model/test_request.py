@@ -41,6 +41,7 @@ def refusal_of(fields, **options) -> RequestInvalid:
             ScoreRequest(text=b"a", outputs=frozenset({"bytes", "top_k"}), top_k=320),
         ),
         ({"text": "a", "outputs": [], "top_k": None}, ScoreRequest(text=b"a")),
+        ({"text": "", "next_chars": 100}, ScoreRequest(next_chars=100)),
         (
             {"text": "a", "window": {"size": 64, "stride": 16}},
             ScoreRequest(text=b"a", window=SlidingWindow(64, 16)),
@@ -85,6 +86,15 @@ def test_fields_become_a_request(fields, request_):
         ({"text": "a", "outputs": ["top_k"], "top_k": True}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": 2.0}, "invalid_field", "/top_k"),
         ({"text": "a", "top_k": 2}, "invalid_field", "/top_k"),
+        ({"text": "a", "next_chars": 0}, "invalid_field", "/next_chars"),
+        ({"text": "a", "next_chars": 101}, "invalid_field", "/next_chars"),
+        ({"text": "a", "next_chars": True}, "invalid_field", "/next_chars"),
+        ({"continuation": "a", "next_chars": 3}, "conflicting_fields", "/next_chars"),
+        (
+            {"text": "a", "next_chars": 3, "window": {"size": 64, "stride": 16}},
+            "conflicting_fields",
+            "/next_chars",
+        ),
         ({"text": "a", "window": 64}, "invalid_field", "/window"),
         ({"text": "a", "window": {"size": 64}}, "invalid_field", "/window"),
         ({"text": "a", "window": {"size": 0, "stride": 16}}, "invalid_field", "/window/size"),
@@ -175,3 +185,10 @@ def test_window_keeps_to_the_limits_of_the_model(window, pointer):
 
 def test_text_in_windows_counts_what_each_window_reads():
     assert ScoreRequest(text=bytes(100), window=SlidingWindow(64, 32)).num_bytes == 64 + 64 + 36
+
+
+def test_next_characters_leave_room_for_the_longest_one():
+    fields = {"text": "a" * 61, "next_chars": 1}
+    ScoreRequest.from_json(fields, max_text_bytes=64)
+
+    assert refusal_of(fields, max_text_bytes=63).code == "text_too_large"

@@ -410,3 +410,32 @@ def test_text_that_fits_its_first_window_scores_as_without(scorer):
 
     assert result.pop("windows") == [{"start": 0, "end": 5, "context_from": 0}]
     assert [result] == score(scorer, ScoreRequest(text=b"short"))
+
+
+def test_next_characters_come_with_the_score(scorer):
+    texts = [b"", b"text", "\u00e9t\u00e9".encode(), b"at the limit" * 42 + b"...."]
+    plain, asked = (
+        score(scorer, *(ScoreRequest(text=text, next_chars=k) for text in texts if text or k))
+        for k in (0, 3)
+    )
+
+    predicted = [result.pop("next_chars") for result in asked]
+    assert asked[1:] == plain
+    assert predicted == scorer.predict_characters(texts, 3)
+    assert [len(each["characters"]) for each in predicted] == [3] * 4
+    assert asked[0]["num_bytes"] == 0
+
+
+def test_empty_text_has_every_output_that_is_asked_for(scorer):
+    request = ScoreRequest(next_chars=1, outputs=ALL_OUTPUTS, top_k=2)
+    full = ScoreRequest(text=b"a", next_chars=1, outputs=ALL_OUTPUTS, top_k=2)
+
+    empty, one_byte = score(scorer, request, full)
+
+    assert empty.keys() == one_byte.keys()
+    assert orjson.loads(orjson.dumps(empty)) == empty
+
+
+def test_text_without_room_for_a_next_character_is_refused(scorer):
+    with pytest.raises(RequestInvalid, match="limit is 508"):
+        scorer.predict_characters([b"x" * 509], 1)
