@@ -1,5 +1,6 @@
 """One log line per request, and the headers that every answer carries."""
 
+import logging
 import re
 import secrets
 import time
@@ -9,6 +10,9 @@ from flask import Flask, Response, g, request
 from contract.logs import get_logger
 
 log = get_logger(__name__)
+
+# Asked every few seconds by machines: told at INFO only when the answer is bad.
+PROBES = ("/healthz", "/readyz")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -31,11 +35,14 @@ def _end(response: Response) -> Response:
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
     # The route's template, not the path; no query: a raw body's custom_id may stand there.
-    log.info(
+    route = request.url_rule.rule if request.url_rule else None
+    is_probe_well = route in PROBES and response.status_code == 200
+    log.log(
+        logging.DEBUG if is_probe_well else logging.INFO,
         "request_served",
         request_id=g.request_id,
         method=request.method,
-        route=request.url_rule.rule if request.url_rule else None,
+        route=route,
         status=response.status_code,
         body_bytes=g.get("body_bytes", 0),
         answer_bytes=response.content_length,
