@@ -192,7 +192,7 @@ def test_pipelined_requests_are_answered_in_order(web):
 
 
 def test_request_id_comes_back_and_is_logged(http, web):
-    response = http.get("/healthz", headers={"X-Request-Id": "order-17.a"})
+    response = http.get("/info", headers={"X-Request-Id": "order-17.a"})
     assert response.headers["X-Request-Id"] == "order-17.a"
     assert "order-17.a" in [line["request_id"] for line in web.log_lines("request_served")]
 
