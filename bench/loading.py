@@ -19,8 +19,11 @@ import torch
 
 from bench.results import write_results
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer
+from model.checkpoint import without_progress_bars
+from model.quantization import bits_and_bytes_config
 
 SAMPLE_S = 0.002
+SHARD_MB = 100
 LOADS = ("none", "int8", "int8 from the cache", "nf4", "nf4 from the cache")
 
 
@@ -37,21 +40,21 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "checkpoint"
-        largest_bytes = _make_checkpoint(folder, options.hidden_size, options.layers)
+        largest_bytes = make_checkpoint(folder, options.hidden_size, options.layers)
         checkpoint_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
         figures: dict[str, Any] = {}
         for load in LOADS:
-            figures |= _figures(load, _in_child(folder, load.split()[0], Path(work) / "cache"))
+            figures |= _figures(load, load_in_child(folder, load.split()[0], Path(work) / "cache"))
     setup = {
         "checkpoint_mb": round(checkpoint_bytes / 1e6, 1),
-        "shards": "of 100 MB",
+        "shard_mb": SHARD_MB,
         "largest_tensor_mb": round(largest_bytes / 1e6, 1),
         "dtype": "bfloat16",
     }
     write_results("loading", figures, setup)
 
 
-def _make_checkpoint(folder: Path, hidden_size: int, num_layers: int) -> int:
+def make_checkpoint(folder: Path, hidden_size: int, num_layers: int) -> int:
     """Write a random bfloat16 model of EvaByte's proportions; return its largest tensor's bytes."""
     config = EvaByteConfig(
         hidden_size=hidden_size,
@@ -64,11 +67,12 @@ def _make_checkpoint(folder: Path, hidden_size: int, num_layers: int) -> int:
         max_position_embeddings=32_768,
     )
     model = EvaByteForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder, max_shard_size="100MB")
+    with without_progress_bars():
+        model.save_pretrained(folder, max_shard_size=f"{SHARD_MB}MB")
     return max(value.nbytes for value in model.parameters())
 
 
-def _in_child(folder: Path, mode: str, cache: Path) -> dict[str, float]:
+def load_in_child(folder: Path, mode: str, cache: Path) -> dict[str, float]:
     command = [sys.executable, "-m", "bench.loading", "--load", str(folder), mode, str(cache)]
     return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
 
@@ -76,7 +80,7 @@ def _in_child(folder: Path, mode: str, cache: Path) -> dict[str, float]:
 def _load(folder: str, mode: str, cache: Path) -> dict[str, float]:
     """Load, and return seconds and megabytes: those of the peak, and those that stay."""
     if mode != "none":
-        import bitsandbytes  # noqa: F401 - its code is not what loading takes
+        bits_and_bytes_config(mode, torch.bfloat16)  # imports what is no part of loading
 
     before = _anonymous_bytes()
     samples, is_done = [before], threading.Event()
