@@ -7,6 +7,11 @@ from transformers import PreTrainedConfig
 
 from model.vocabulary import VOCABULARY_SIZE
 
+COUNTS = (
+    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
+    *("num_pred_heads", "window_size", "chunk_size"),
+)
+
 
 @strict
 class EvaByteConfig(PreTrainedConfig):
@@ -62,9 +67,7 @@ class EvaByteConfig(PreTrainedConfig):
         Raises:
             ValueError: a key has an impossible or unsupported value; the message names it.
         """
-        for key in ("hidden_size", "intermediate_size", "num_hidden_layers", "window_size"):
-            _require(getattr(self, key) >= 1, f"{key} is {getattr(self, key)}, not at least 1")
-        for key in ("num_attention_heads", "num_pred_heads", "chunk_size"):
+        for key in COUNTS:
             _require(getattr(self, key) >= 1, f"{key} is {getattr(self, key)}, not at least 1")
         _require(
             self.vocab_size == VOCABULARY_SIZE,

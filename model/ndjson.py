@@ -122,9 +122,15 @@ def _read(raw: bytes, info: ModelInfo) -> _Line:
 
 
 def _custom_id(fields: dict[str, Any]) -> str | int | None:
+    """The name of a line, which must be fit to be written out again."""
     custom_id = fields.get("custom_id")
     if custom_id is not None and type(custom_id) not in (str, int):
         raise RequestInvalid("invalid_field", "custom_id is no string or integer", "/custom_id")
+    try:
+        orjson.dumps(custom_id)
+    except orjson.JSONEncodeError:
+        message = "custom_id holds a lone surrogate or is beyond 64 bits"
+        raise RequestInvalid("invalid_field", message, "/custom_id") from None
     return custom_id
 
 

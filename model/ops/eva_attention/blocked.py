@@ -13,7 +13,8 @@ from torch import Tensor
 
 from model.packing import IntArray, PackedLayout
 
-# Measured on two AVX-512 cores with texts of 100 to 400 bytes; see `Segments of one product`.
+# The demo model's speed on texts of 100 to 400 bytes is the same, within the noise of an AVX-512
+# CPU, for steps of 8 to 64 and blocks of 64 to 256: little padding and scores that stay in cache.
 LENGTH_STEP = 16
 QUERIES_PER_BLOCK = 128
 # Scores of one product over a past of 2,048 rows: 4 MB per head, as for a block of a long window.

@@ -39,6 +39,8 @@ def test_lines_come_back_in_order_with_the_scorers_results(scorer):
         (b'{"custom_id": "a", "text": "%s"}' % (b"x" * 512), "a", "text_too_large"),
         (b'{"custom_id": ["a"], "text": "x"}', None, "invalid_field"),
         (b'{"custom_id": true, "text": "x"}', None, "invalid_field"),
+        (b'{"custom_id": "\\ud800", "text": "x"}', None, "invalid_field"),
+        (b'{"custom_id": 9999999999999999999999, "text": "\\ud800"}', None, "invalid_field"),
         (b'{"text": "x", "outputs": ["top_k"]}', None, "invalid_field"),
     ],
     ids=lambda value: str(value)[:40],
