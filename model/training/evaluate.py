@@ -29,17 +29,17 @@ Measure = Callable[[bytes], float]
 
 
 def gzip_bits_per_byte(text: bytes) -> float:
-    """Return the size that `gzip -9` reaches, its header of 18 bytes included."""
+    """Return what `gzip -9` needs, with its 18 bytes of header and trailer."""
     return 8 * (len(zlib.compress(text, 9, -15)) + 18) / len(text)
 
 
 def xz_bits_per_byte(text: bytes) -> float:
-    """Return the size that `xz -9e` reaches."""
+    """Return what `xz -9e` needs."""
     return 8 * len(lzma.compress(text, preset=9 | lzma.PRESET_EXTREME)) / len(text)
 
 
 def model_bits_per_byte(scorer: Scorer, text: bytes) -> float:
-    """Return the mean of -log2 of each byte's probability, special ids counting as bytes lost."""
+    """Return the mean of -log2 of each byte's probability among all ids, special ones included."""
     pieces = [text[start : start + TEXT_BYTES] for start in range(0, len(text), TEXT_BYTES)]
     results = scorer.score([ScoreRequest(text=piece) for piece in pieces])
     return -sum(x["log_likelihood_nats"] for x in results) / math.log(2) / len(text)
