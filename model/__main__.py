@@ -1,4 +1,4 @@
-"""`python -m model score`: scores JSON lines without the service."""
+"""`python -m model`: scores JSON lines, or predicts what follows lines, without the service."""
 
 import argparse
 import os
@@ -9,7 +9,9 @@ from tqdm import tqdm
 
 from model.errors import ModelError
 from model.ndjson import score_lines
+from model.next_chars import MAX_CHARACTERS
 from model.ops.backend import KERNELS
+from model.plain_lines import predict_lines
 from model.quantization import QUANTIZATIONS
 from model.scorer import DTYPES, Scorer
 
@@ -18,7 +20,7 @@ CACHE_DIR = Path.home() / ".cache" / "evascore"
 BROKEN_PIPE = 141  # what a shell reports of a process that SIGPIPE ended
 INTERRUPTED = 130
 
-EPILOG = """\
+SCORE_EPILOG = """\
 input, one JSON object per line:
   {"custom_id": "a", "text": "any text", "outputs": ["bytes", "top_k", "curvature"], "top_k": 5}
   {"custom_id": "b", "text_b64": "/wA="}
@@ -30,12 +32,21 @@ output, in the same order:
 exit status: 0 when the input was read to its end, whether or not single lines failed; their number
 is told on stderr. 1 when the model cannot be loaded, 2 for a wrong argument."""
 
+NEXT_CHARS_EPILOG = """\
+input: lines of any bytes; the newline is no part of the text.
+output, one JSON object per line in the same order (here for the line "1 + 1 =" and -k 2):
+  {"characters": [[" ", 0.61], ["2", 0.2]], "other": 0.15, "invalid": 0.001, "undecided": 0.039}
+the likeliest characters with their probabilities, and the probabilities of other characters, of
+bytes that are not UTF-8, and of what was not looked into since no likelier character is there.
+
+exit status: as that of score; a line beyond the model's context is answered by an error."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        return _score(options)
+        return options.run(options)
     except ModelError as error:
         print(f"model: {error}", file=sys.stderr)
         return 1
@@ -48,16 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _score(options: argparse.Namespace) -> int:
-    scorer = Scorer.load(
-        options.model,
-        device=options.device,
-        dtype=options.dtype,
-        kernels=options.kernels,
-        quantization=options.quantization,
-        cache_dir=options.cache_dir,
-        pass_bytes=options.pass_bytes,
-    )
-    with tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty()) as progress:
+    scorer = _load(options)
+    with _progress() as progress:
         num_lines, num_failed = score_lines(
             sys.stdin.buffer, sys.stdout.buffer, scorer, on_pass=progress.update
         )
@@ -66,46 +69,100 @@ def _score(options: argparse.Namespace) -> int:
     return 0
 
 
+def _predict(options: argparse.Namespace) -> int:
+    scorer = _load(options)
+    with _progress() as progress:
+        num_lines, num_refused = predict_lines(
+            sys.stdin.buffer, sys.stdout.buffer, scorer, options.k, on_pass=progress.update
+        )
+    if num_refused:
+        print(f"model: {num_refused} of {num_lines} lines were too long", file=sys.stderr)
+    return 0
+
+
+def _load(options: argparse.Namespace) -> Scorer:
+    return Scorer.load(
+        options.model,
+        device=options.device,
+        dtype=options.dtype,
+        kernels=options.kernels,
+        quantization=options.quantization,
+        cache_dir=options.cache_dir,
+        pass_bytes=options.pass_bytes,
+    )
+
+
+def _progress() -> tqdm:
+    """A bar of the bytes read, where a person looks on."""
+    return tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty())
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser(
         "score",
         help="read JSON lines from stdin, write their scores to stdout",
-        epilog=EPILOG,
+        epilog=SCORE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    score.add_argument(
+    score.set_defaults(run=_score)
+    _add_model_options(score)
+    next_chars = commands.add_parser(
+        "next-chars",
+        help="read lines from stdin, write the likeliest characters after each to stdout",
+        epilog=NEXT_CHARS_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    next_chars.set_defaults(run=_predict)
+    next_chars.add_argument(
+        "-k",
+        type=_num_characters,
+        default=3,
+        help=f"how many characters per line, up to {MAX_CHARACTERS} (default: 3)",
+    )
+    _add_model_options(next_chars)
+    return parser
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--model",
         default=str(DEMO_CHECKPOINT),
         help="folder of a checkpoint, or its name on the Hub (default: the bundled demo)",
     )
-    score.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    score.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
-    score.add_argument(
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
+    parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
+    parser.add_argument(
         "--kernels",
         default="auto",
         choices=KERNELS,
         help="auto: triton on GPUs of compute capability 8.0 and newer, else torch",
     )
-    score.add_argument(
+    parser.add_argument(
         "--quantization",
         default="none",
         choices=QUANTIZATIONS,
         help="form of the weights: int8 halves and nf4 quarters the memory of bfloat16",
     )
-    score.add_argument(
+    parser.add_argument(
         "--cache-dir",
         type=Path,
         default=CACHE_DIR,
         help="folder in which quantized weights are kept for the next start (default: %(default)s)",
     )
-    score.add_argument(
+    parser.add_argument(
         "--pass-bytes",
         type=_positive,
         help="bytes of one pass through the model; fewer need less memory",
     )
-    return parser
+
+
+def _num_characters(value: str) -> int:
+    number = _positive(value)
+    if number > MAX_CHARACTERS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_CHARACTERS}")
+    return number
 
 
 def _positive(value: str) -> int:

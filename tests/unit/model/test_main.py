@@ -17,10 +17,13 @@ ROOT = Path(__file__).parents[3]
 TIMEOUT_S = 120
 
 
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-W", "error", "-m", "model", *arguments]
+
+
 @pytest.fixture(scope="module")
 def score_tiny(tiny_checkpoint) -> list[str]:
-    model = ["--model", str(tiny_checkpoint)]
-    return [sys.executable, "-W", "error", "-m", "model", "score", *model]
+    return command("score", "--model", str(tiny_checkpoint))
 
 
 def run(arguments: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
@@ -41,12 +44,25 @@ def test_lines_are_scored_and_failures_counted(score_tiny):
     assert done.returncode == 0
 
 
+def test_next_characters_follow_every_line(tiny_checkpoint):
+    arguments = command("next-chars", "-k", "2", "--model", str(tiny_checkpoint))
+
+    done = run(arguments, b"abc\n\n\xff\r\n" + b"x" * 509 + b"\nlast")
+
+    answers = list(map(json.loads, done.stdout.splitlines()))
+    assert [len(each.get("characters", ())) for each in answers] == [2, 2, 2, 0, 2]
+    assert answers[3]["error"]["code"] == "text_too_large"
+    assert done.stderr == b"model: 1 of 5 lines were too long\n"
+    assert done.returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "status", "complaint"),
     [
         (["score", "--model", "/nowhere/at/all"], 1, "no such folder"),
         (["score", "--device", "abacus"], 1, "device abacus: unknown"),
         (["score", "--pass-bytes", "0"], 2, "--pass-bytes"),
+        (["next-chars", "-k", "101"], 2, "at most 100"),
         ([], 2, "required"),
     ],
     ids=str,
