@@ -80,6 +80,9 @@ class Scorer:
         """
         target = _find_device(device)
         backend = choose_backend(kernels, target)
+        if target.type == "cuda":
+            # Triton launches on the current device, wherever the tensors are.
+            torch.cuda.set_device(target)
         is_cpu = target.type == "cpu"
         if dtype == "auto":
             dtype = "float32" if is_cpu else "bfloat16"
