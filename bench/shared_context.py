@@ -1,0 +1,69 @@
+"""What it costs to score many continuations of one context, against scoring each alone.
+
+    python -m bench.shared_context [--model FOLDER]
+
+Read together, the context's share of the cost is paid once: the time grows with the bytes of the
+continuations only. Each figure is the shortest of three runs.
+"""
+
+import argparse
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from bench.results import write_results
+from model.__main__ import DEMO_CHECKPOINT
+from model.request import ScoreRequest
+from model.scorer import Scorer
+
+CONTEXT = (b"The quick brown fox jumps over the lazy dog. " * 40)[:1500]
+CONTINUATION_BYTES = 20
+NUM_CONTINUATIONS = (2, 8, 32, 128)
+# Alone, each continuation reads the context again: more of them take long and tell no more.
+MAX_ALONE = 32
+NUM_RUNS = 3
+
+
+def measure(scorer: Scorer) -> dict[str, Any]:
+    """Return seconds by number of continuations, together and alone."""
+    figures: dict[str, Any] = {
+        "context_alone_s": _shortest_s(scorer, [ScoreRequest(text=CONTEXT)]),
+    }
+    for number in NUM_CONTINUATIONS:
+        texts = [f"{place:>{CONTINUATION_BYTES}}".encode() for place in range(number)]
+        together = [ScoreRequest(context=CONTEXT, continuations=tuple(texts))]
+        figures[f"together_{number}_s"] = _shortest_s(scorer, together)
+        if number <= MAX_ALONE:
+            alone = [ScoreRequest(context=CONTEXT, continuations=(text,)) for text in texts]
+            figures[f"alone_{number}_s"] = _shortest_s(scorer, alone)
+    return figures
+
+
+def _shortest_s(scorer: Scorer, requests: Sequence[ScoreRequest]) -> float:
+    times = []
+    for _ in range(NUM_RUNS):
+        start = time.perf_counter()
+        scorer.score(requests)
+        times.append(time.perf_counter() - start)
+    return round(min(times), 4)
+
+
+def main() -> None:
+    """Measure the checkpoint that the command line names, and write the results."""
+    parser = argparse.ArgumentParser(prog="python -m bench.shared_context", description=__doc__)
+    parser.add_argument("--model", default=str(DEMO_CHECKPOINT))
+    scorer = Scorer.load(parser.parse_args().model)
+    scorer.warm_up()
+    setup = {
+        "model": scorer.info.name,
+        "num_parameters": scorer.info.num_parameters,
+        "dtype": scorer.info.dtype,
+        "context_bytes": len(CONTEXT),
+        "continuation_bytes": CONTINUATION_BYTES,
+        "num_runs": NUM_RUNS,
+    }
+    write_results("shared_context", measure(scorer), setup)
+
+
+if __name__ == "__main__":
+    main()
