@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format storm bench test-gpu bench-gpu constraints clean
+.PHONY: help venv run test lint format storm bench train test-gpu bench-gpu constraints clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -43,6 +43,12 @@ test-gpu: $(VENV)/development ## run the tests that need a GPU
 
 bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
 	@exec $(BIN)/python -m bench.gpu
+
+train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with libsword-utils, hours
+	$(BIN)/python -m model.training.corpus
+	OMP_WAIT_POLICY=passive $(BIN)/python -m model.training.train
+	$(BIN)/python -m model.training.export
+	$(BIN)/python -m model.training.evaluate
 
 constraints: $(VENV)/development ## pin every package that came with the required ones
 	@$(PIP) freeze | grep -vE '^(torch|nvidia-|cuda-)' \
