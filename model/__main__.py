@@ -25,6 +25,8 @@ input, one JSON object per line:
   {"custom_id": "a", "text": "any text", "outputs": ["bytes", "top_k", "curvature"], "top_k": 5}
   {"custom_id": "b", "text_b64": "/wA="}
   {"custom_id": "c", "context": "1 + 1 = ", "continuations": ["2", "3"]}
+  {"custom_id": "d", "text": "a book", "window": {"size": 32767, "stride": 16384}}
+  {"custom_id": "e", "text": "any tex", "next_chars": 3}
 output, in the same order:
   {"custom_id": "a", "result": {"num_bytes": 8, "log_likelihood_nats": ...}}
   {"custom_id": "b", "error": {"code": "...", "message": "...", "pointer": "..."}}
@@ -34,8 +36,8 @@ is told on stderr. 1 when the model cannot be loaded, 2 for a wrong argument."""
 
 NEXT_CHARS_EPILOG = """\
 input: lines of any bytes; the newline is no part of the text.
-output, one JSON object per line in the same order (here for the line "1 + 1 =" and -k 2):
-  {"characters": [[" ", 0.61], ["2", 0.2]], "other": 0.15, "invalid": 0.001, "undecided": 0.039}
+output, one JSON object per line in the same order, such as, with -k 2:
+  {"characters": [["e", 0.41], ["a", 0.2]], "other": 0.36, "invalid": 0.01, "undecided": 0.02}
 the likeliest characters with their probabilities, and the probabilities of other characters, of
 bytes that are not UTF-8, and of what was not looked into since no likelier character is there.
 
