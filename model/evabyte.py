@@ -5,7 +5,6 @@ tokens; only attention knows where one ends.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,51 +18,12 @@ from model.configuration import EvaByteConfig
 from model.keys_values import KeysValues
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
-from model.ops.eva_attention import AttentionPlan, eva_attention, plan_attention
+from model.ops.eva_attention import eva_attention
 from model.ops.rms_norm import add_rms_norm
-from model.ops.rotary import rotary_tables, rotate_queries_and_keys
+from model.ops.rotary import rotate_queries_and_keys
 from model.ops.swiglu import swiglu
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
-
-
-@dataclass(frozen=True, slots=True)
-class PassPlan:
-    """What all layers share of one pass; the rows are those of the layout it was made from."""
-
-    rotary: tuple[Tensor, Tensor]  # cosines and sines, each [T, D / 2]
-    attention: AttentionPlan
-    chunk_starts: Tensor
-    split_chunk_rows: Tensor
-    past_rows: Tensor
-    kept_rows: Tensor
-    backend: Backend
-
-
-def plan_pass(
-    layout: PackedLayout, config: EvaByteConfig, embedded: Tensor, backend: Backend
-) -> PassPlan:
-    """Prepare a pass over sequences that lie as `layout` says, for `embedded` [T, channels]."""
-
-    def on_device(rows: IntArray) -> Tensor:
-        return torch.from_numpy(rows).to(embedded.device)
-
-    return PassPlan(
-        rotary=rotary_tables(
-            on_device(layout.positions), head_dim=config.head_dim, theta=config.rope_theta
-        ),
-        attention=plan_attention(
-            layout,
-            num_heads=config.num_attention_heads,
-            dtype=embedded.dtype,
-            device=embedded.device,
-            backend=backend,
-        ),
-        chunk_starts=on_device(layout.chunk_starts),
-        split_chunk_rows=on_device(layout.split_chunk_rows),
-        past_rows=on_device(layout.past_rows),
-        kept_rows=on_device(layout.kept_rows),
-        backend=backend,
-    )
+from model.pass_plan import PassPlan, plan_pass
 
 
 class EvaByteRMSNorm(nn.Module):
