@@ -37,6 +37,7 @@ bench: $(VENV)/development ## measure latency, throughput and the worker's own c
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.worker_overhead
+	$(BIN)/python -m bench.shared_context
 
 test-gpu: $(VENV)/development ## run the tests that need a GPU
 	@exec $(BIN)/python -m pytest -m gpu

@@ -107,13 +107,12 @@ def _request(text: TextRequest, body: ScoreBody) -> dict[str, Any]:
 def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settings) -> int:
     """The bytes that the model reads for all of the texts; each is checked against the limits."""
     num_bytes = sum(
-        _checked_bytes(place, length, settings.max_text_bytes)
+        _read_bytes(text, "" if is_single else f"/items/{number}", settings.max_text_bytes)
         for number, text in enumerate(texts)
-        for place, length in _sequences(text, "" if is_single else f"/items/{number}")
     )
     if num_bytes > settings.max_job_bytes:
         raise BodyTooLarge(
-            f"The model would have to read {num_bytes} bytes, a context once per continuation; "
+            f"The model would have to read {num_bytes} bytes; "
             f"the limit is {settings.max_job_bytes}, send several requests.",
             limit_bytes=settings.max_job_bytes,
             actual_bytes=num_bytes,
@@ -121,28 +120,26 @@ def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settin
     return num_bytes
 
 
-def _checked_bytes(place: str, num_bytes: int, limit_bytes: int) -> int:
-    if num_bytes > limit_bytes:
-        raise TextTooLarge(
-            f"The text (with its context) has {num_bytes} bytes; "
-            f"the limit is {limit_bytes}, split it.",
-            limit_bytes=limit_bytes,
-            actual_bytes=num_bytes,
-            errors=[{"detail": "is too large", "pointer": place}],
-        )
-    return num_bytes
-
-
-def _sequences(request: TextRequest, at: str) -> Iterator[tuple[str, int]]:
-    """Each text that gets a score: the pointer to it, and its bytes with its context's."""
+def _read_bytes(request: TextRequest, at: str, limit_bytes: int) -> int:
+    """The bytes read for one request, a context once; each scored text is checked with it."""
     context_bytes = sum(length for _, length in _lengths(request, ("context",), at))
+    num_bytes = context_bytes
     for place, length in _lengths(request, ("text", "continuation", "continuations"), at):
         if not length:
             raise EmptyText(
                 "There is nothing to score; give at least one byte.",
                 errors=[{"detail": "is empty", "pointer": place}],
             )
-        yield place, context_bytes + length
+        if context_bytes + length > limit_bytes:
+            raise TextTooLarge(
+                f"The text (with its context) has {context_bytes + length} bytes; "
+                f"the limit is {limit_bytes}, split it.",
+                limit_bytes=limit_bytes,
+                actual_bytes=context_bytes + length,
+                errors=[{"detail": "is too large", "pointer": place}],
+            )
+        num_bytes += length
+    return num_bytes
 
 
 def _lengths(request: TextRequest, names: Iterable[str], at: str) -> Iterator[tuple[str, int]]:

@@ -79,7 +79,7 @@ class Settings(BaseSettings):
     max_body_bytes: Bytes = Field(8 * 1024**2, description="Largest request body.")
     max_job_bytes: Bytes = Field(
         16 * 1024**2,
-        description="Most bytes that one job may have the model read; contexts count each time.",
+        description="Most bytes that one job may have the model read.",
     )
 
     max_queued_bytes: Bytes = Field(

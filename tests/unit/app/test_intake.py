@@ -143,13 +143,13 @@ def test_text_at_the_limit_is_taken(fields):
     assert job_of(fields, **LIMITS).num_bytes == 10
 
 
-def test_context_counts_once_per_continuation_towards_the_limit_of_the_job():
+def test_context_counts_once_towards_the_limit_of_the_job():
     job = job_of({"context": "x" * 9, "continuations": ["y"] * 3}, **LIMITS)
-    assert job.num_bytes == 30
-    item = {"context": "x" * 9, "continuations": ["y"] * 3}
+    assert job.num_bytes == 12
+    item = {"context": "x" * 8, "continuations": ["yy"] * 3}
     with pytest.raises(BodyTooLarge) as raised:
-        job_of({"items": [item, item]}, **LIMITS)
-    assert raised.value.details == {"limit_bytes": 40, "actual_bytes": 60}
+        job_of({"items": [item] * 3}, **LIMITS)
+    assert raised.value.details == {"limit_bytes": 40, "actual_bytes": 42}
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,8 @@ def test_context_counts_once_per_continuation_towards_the_limit_of_the_job():
         ({"items": [{"text": "x" * 9}] * 2}, keys.BULK),
         ({"items": [{"text": "x" * 9}] * 2, "priority": "interactive"}, keys.INTERACTIVE),
         ({"context": "x" * 4, "continuations": ["y"] * 3}, keys.INTERACTIVE),
-        ({"context": "x" * 9, "continuations": ["y"] * 3}, keys.BULK),
+        ({"context": "x" * 5, "continuations": ["y" * 5] * 3}, keys.BULK),
+        ({"items": [{"context": "x" * 7, "continuations": ["y"] * 3}] * 2}, keys.BULK),
         ({"text": "x", "priority": "bulk"}, keys.BULK),
     ],
 )
