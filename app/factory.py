@@ -8,7 +8,8 @@ from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
 from app.service import EXTENSION, Service
 from app.waiting import JobEndings
-from contract.job_store import JobStore, connect
+from contract.broker import connect
+from contract.job_store import JobStore
 from contract.settings import Settings
 
 

@@ -20,7 +20,8 @@ import redis
 
 from bench.results import write_results
 from contract import keys
-from contract.job_store import JobStore, connect
+from contract.broker import connect
+from contract.job_store import JobStore
 from contract.messages import Job
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
 from deploy.embedded_redis import free_port, server_command

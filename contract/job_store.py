@@ -1,19 +1,17 @@
 """The jobs in Redis: submit, read, open, conclude, cancel, erase; each one round trip, atomic."""
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
 import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
 from contract import keys
-from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.broker import broker_errors
+from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import (
     Job,
     Record,
@@ -91,20 +89,6 @@ class Ending:
     counter: str = "jobs_succeeded"
 
 
-def connect(settings: Settings) -> redis.Redis:
-    """A thread-safe client whose every call ends within `redis_timeout_s` or raises.
-
-    One retry, and only after a cut connection: a timed-out Redis would double the wait.
-    """
-    return redis.Redis.from_url(
-        settings.redis,
-        socket_timeout=settings.redis_timeout_s,
-        socket_connect_timeout=settings.redis_timeout_s,
-        retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        max_connections=settings.web_threads + 8,
-    )
-
-
 class JobStore:
     """All that is known of jobs; safe to share between threads."""
 
@@ -127,7 +111,7 @@ class JobStore:
             KeyReused: the idempotency key stands for another request.
             BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
         """
-        with _broker_errors():
+        with broker_errors():
             task_id = new_task_id(self._id_secret())
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
@@ -170,7 +154,7 @@ class JobStore:
         Raises:
             JobNotFound, JobGone, BrokerUnavailable.
         """
-        with _broker_errors():
+        with broker_errors():
             raw = self.client.get(keys.record(task_id))
             if raw is None:
                 raise self._absent(task_id)
@@ -187,7 +171,7 @@ class JobStore:
         now = time.time()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
-            with _broker_errors():
+            with broker_errors():
                 self.conclude([Ending(task_id, record, "jobs_cancelled")])
         after = self.read(task_id)
         if before.is_final or (after.error or {}).get("code") != error.code:
@@ -200,7 +184,7 @@ class JobStore:
         Raises:
             JobNotFound, BrokerUnavailable.
         """
-        with _broker_errors():
+        with broker_errors():
             existed = self._erase(
                 keys=[
                     keys.record(task_id),
@@ -215,20 +199,20 @@ class JobStore:
 
     def depth(self) -> QueueDepth:
         """How much is accepted and not ended. Raises: BrokerUnavailable."""
-        with _broker_errors(), self.client.pipeline(transaction=False) as pipe:
+        with broker_errors(), self.client.pipeline(transaction=False) as pipe:
             jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
         return QueueDepth(int(jobs), int(live_bytes or 0))
 
     def worker_status(self) -> list[bytes]:
         """The status JSON of every worker that holds a lease. Raises: BrokerUnavailable."""
-        with _broker_errors():
+        with broker_errors():
             names = sorted(name.decode() for name in self.client.smembers(keys.WORKERS))
             found = self.client.mget([keys.lease(name) for name in names]) if names else []
         return [status for status in found if status]
 
     def totals(self) -> dict[str, int]:
         """Counters since the data folder was made. Raises: BrokerUnavailable."""
-        with _broker_errors():
+        with broker_errors():
             found = self.client.hgetall(keys.TOTALS)
         return {name.decode(): int(count) for name, count in found.items()}
 
@@ -301,14 +285,3 @@ def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:
     if verdict == b"lost":
         return Opened(task_id, lost_facts=decode_record(task_id, found).job)
     return Opened(task_id)
-
-
-@contextmanager
-def _broker_errors() -> Iterator[None]:
-    """Turn whatever Redis does wrong into BrokerUnavailable."""
-    try:
-        yield
-    except redis.RedisError as error:
-        raise BrokerUnavailable(
-            f"The queue does not answer ({type(error).__name__}); try again in a moment."
-        ) from error

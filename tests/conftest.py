@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 import redis
 
-from contract.job_store import JobStore, connect
+from contract.broker import connect
+from contract.job_store import JobStore
 from contract.settings import Settings, load_settings
 from deploy.embedded_redis import free_port, server_command
 

@@ -10,8 +10,9 @@ import httpx
 import orjson
 
 from contract import keys
+from contract.broker import connect
 from contract.errors import ServiceError
-from contract.job_store import Ending, JobStore, connect
+from contract.job_store import Ending, JobStore
 from contract.messages import failure_record, success_record
 from contract.settings import PREFIX, REPOSITORY, load_settings
 from tests.conftest import free_port, wait_until

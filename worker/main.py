@@ -8,8 +8,9 @@ import redis
 from celery import Celery, signals
 
 from contract import keys
+from contract.broker import connect
 from contract.celery_app import create_celery
-from contract.job_store import JobStore, connect
+from contract.job_store import JobStore
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
 from model.errors import CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable

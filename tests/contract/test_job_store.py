@@ -6,6 +6,7 @@ import pytest
 from celery.result import AsyncResult
 
 from contract import keys
+from contract.broker import connect
 from contract.celery_app import create_celery
 from contract.errors import (
     BrokerUnavailable,
@@ -15,7 +16,7 @@ from contract.errors import (
     ScoringFailed,
     ServiceError,
 )
-from contract.job_store import Ending, Idempotency, JobStore, KeyReused, QueueFull, connect
+from contract.job_store import Ending, Idempotency, JobStore, KeyReused, QueueFull
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
 
