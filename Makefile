@@ -50,6 +50,7 @@ train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with lib
 	OMP_WAIT_POLICY=passive $(BIN)/python -m model.training.train
 	$(BIN)/python -m model.training.export
 	$(BIN)/python -m model.training.evaluate
+	$(BIN)/python -m model.training.curves
 
 constraints: $(VENV)/development ## pin every package that came with the required ones
 	@$(PIP) freeze | grep -vE '^(torch|nvidia-|cuda-)' \

@@ -1,11 +1,13 @@
 """Trains the demo checkpoint: `python -m model.training.train [--folder F] [--seconds S]`.
 
 Reads `train.bin` of the corpus. Every few minutes it replaces `training.pt` (weights, optimizers,
-random state, clock) at once; started again, it goes on from there. A run that was stopped by a
-signal and continued loses nothing either: a pause does not count as training time.
+random state, clock) at once and adds a line to `history.jsonl`; started again, it goes on from
+there. A run that was stopped by a signal and continued loses nothing either: a pause does not
+count as training time. A run that ended goes on under a longer schedule with `--resume-at`.
 """
 
 import argparse
+import json
 import logging
 import os
 import time
@@ -30,6 +32,10 @@ from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
 log = logging.getLogger(__name__)
 
 CHECKPOINT_NAME = "training.pt"
+HISTORY_NAME = "history.jsonl"
+SNAPSHOTS_NAME = "snapshots"
+# The last weights of every two megabytes are kept, a dozen points for a curve.
+SNAPSHOT_EVERY_BYTES = 2_000_000
 # A longer step was paused or compiled: it counts as this much training.
 MAX_STEP_S = 10.0
 # The other heads train on every fourth position, which costs a few percent of a step.
@@ -173,13 +179,25 @@ class Trainer:
             if self.clock.seconds - saved_at >= save_every_s or self.progress >= 1.0:
                 self.save(path)
                 saved_at = self.clock.seconds
-                log.info(
-                    "%.0f s, %d steps, %.1f MB, %.3f bits per byte in training",
-                    self.clock.seconds,
-                    self.clock.num_steps,
-                    self.clock.num_bytes / 1e6,
-                    sum(recent) / len(recent) / np.log(2),
-                )
+                self._note(path.parent, sum(recent) / len(recent) / np.log(2))
+
+    def _note(self, folder: Path, bits_per_byte: float) -> None:
+        """Add the mean of the last batches to the history, and keep the weights for the curves."""
+        line = vars(self.clock) | {"bits_per_byte": round(bits_per_byte, 4)}
+        with (folder / HISTORY_NAME).open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        snapshots = folder / SNAPSHOTS_NAME
+        snapshots.mkdir(exist_ok=True)
+        number = self.clock.num_bytes // SNAPSHOT_EVERY_BYTES
+        snapshot = {"num_bytes": self.clock.num_bytes, "network": self.network.state_dict()}
+        torch.save(snapshot, snapshots / f"{number}.pt")
+        log.info(
+            "%.0f s, %d steps, %.1f MB, %.3f bits per byte in training",
+            self.clock.seconds,
+            self.clock.num_steps,
+            self.clock.num_bytes / 1e6,
+            bits_per_byte,
+        )
 
 
 def main() -> None:
@@ -189,6 +207,12 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=Recipe.seconds, help="training time")
     parser.add_argument("--save-every-s", type=float, default=120.0)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument(
+        "--resume-at",
+        type=float,
+        metavar="SHARE",
+        help="go on from this share of the schedule, 0 to 1, wherever the run stood",
+    )
     parser.add_argument("--dtype", choices=("float32", "bfloat16"), default="float32")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -200,6 +224,8 @@ def main() -> None:
     checkpoint = arguments.folder / CHECKPOINT_NAME
     if checkpoint.exists():
         trainer.load(checkpoint)
+        if arguments.resume_at is not None:
+            trainer.clock.seconds = arguments.resume_at * arguments.seconds
         log.info("going on from %.0f s of training", trainer.clock.seconds)
     trainer.run(checkpoint, arguments.save_every_s)
 

@@ -1,6 +1,7 @@
 """A run can be stopped and continued, and its clock counts training only."""
 
 import itertools
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ import torch
 
 from model.training.network import Shape
 from model.training.schedule import Phase
-from model.training.train import MAX_STEP_S, Recipe, Trainer, sample_batch
+from model.training.train import (
+    HISTORY_NAME,
+    MAX_STEP_S,
+    SNAPSHOTS_NAME,
+    Recipe,
+    Trainer,
+    sample_batch,
+)
 
 TINY = Recipe(
     seconds=10.0,
@@ -85,6 +93,19 @@ def test_run_ends_with_a_saved_state_and_a_full_clock(tmp_path):
     restarted.load(path)
     assert restarted.clock == run.clock
     assert run.progress == 1.0
+
+
+def test_run_notes_its_progress_and_keeps_weights_for_the_curves(tmp_path):
+    recipe = Recipe(seconds=0.05, shape=TINY.shape, phases=TINY.phases)
+    run = Trainer(recipe, LINES, is_compiled=False)
+
+    run.run(tmp_path / "training.pt", save_every_s=0.0)
+
+    notes = [json.loads(line) for line in (tmp_path / HISTORY_NAME).read_text().splitlines()]
+    assert [note["num_steps"] for note in notes] == list(range(1, run.clock.num_steps + 1))
+    assert notes[-1]["num_bytes"] == run.clock.num_bytes
+    [snapshot] = (tmp_path / SNAPSHOTS_NAME).iterdir()
+    assert torch.load(snapshot)["num_bytes"] == run.clock.num_bytes
 
 
 def test_interrupted_save_leaves_the_old_state(tmp_path, monkeypatch):
