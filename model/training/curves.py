@@ -95,11 +95,11 @@ def to_svg(curves: Sequence[Curve]) -> str:
 
 def _apart(heights: Sequence[float]) -> list[float]:
     """Move labels down until none touches the one above it."""
-    moved = dict.fromkeys(range(len(heights)), 0.0)
+    moved = [0.0] * len(heights)
     above = -LINE_HEIGHT
-    for number in sorted(moved, key=heights.__getitem__):
+    for number in sorted(range(len(heights)), key=heights.__getitem__):
         above = moved[number] = max(heights[number], above + LINE_HEIGHT)
-    return list(moved.values())
+    return moved
 
 
 def _label(x: float, y: float, text: str, *, anchor: str, colour: str = "#333333") -> str:
