@@ -96,7 +96,7 @@ def to_svg(curves: Sequence[Curve]) -> str:
 def _apart(heights: Sequence[float]) -> list[float]:
     """Move labels down until none touches the one above it."""
     moved = [0.0] * len(heights)
-    above = -LINE_HEIGHT
+    above = float(-LINE_HEIGHT)
     for number in sorted(range(len(heights)), key=heights.__getitem__):
         above = moved[number] = max(heights[number], above + LINE_HEIGHT)
     return moved
