@@ -4,7 +4,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,6 +19,9 @@ log = get_logger(__name__)
 # Renewals that may be missed before a lease lapses.
 _RENEWALS_PER_LEASE = 4
 _RATE_SMOOTHING = 0.2
+# What the status page draws; the status is written anew with every renewal, so it stays small.
+RECENT_BATCHES = 40
+RECENT_JOBS = 100
 
 
 @dataclass(slots=True)
@@ -35,6 +38,10 @@ class WorkerStatus:
     num_bytes: int = 0
     bytes_per_s: float | None = None
     """Smoothed speed of recent batches."""
+    recent_batches: tuple[tuple[int, int, float], ...] = ()
+    """Texts, bytes and compute time in ms of the last batches, oldest first."""
+    recent_latencies_ms: tuple[float, ...] = ()
+    """From the POST to the stored result, of the last interactive jobs, oldest first."""
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     started_at: float = field(default_factory=time.time)
@@ -48,6 +55,15 @@ class WorkerStatus:
         rate = num_bytes / max(elapsed_s, 1e-6)
         before = rate if self.bytes_per_s is None else self.bytes_per_s
         self.bytes_per_s = before + _RATE_SMOOTHING * (rate - before)
+        batch = (num_texts, num_bytes, round(elapsed_s * 1000, 1))
+        # Replaced, not changed: the lease's thread may be writing the old one.
+        self.recent_batches = (*self.recent_batches, batch)[-RECENT_BATCHES:]
+
+    def count_latencies(self, latencies_s: Iterable[float]) -> None:
+        """Add the times that interactive jobs took, from the POST to the stored result."""
+        # The web tier's clock may differ from this machine's.
+        latencies_ms = (round(max(latency_s, 0.0) * 1000, 1) for latency_s in latencies_s)
+        self.recent_latencies_ms = (*self.recent_latencies_ms, *latencies_ms)[-RECENT_JOBS:]
 
     def encode(self) -> bytes:
         """The status as JSON."""

@@ -186,6 +186,10 @@ class BatchLoop:
             self._distribute(choice, self._score(choice))
         done = [job for job in self._jobs.values() if job.is_done]
         self._conclude([scored_ending(job, self._model) for job in done])
+        now = time.time()
+        self._runtime.status.count_latencies(
+            now - job.job.submitted_at for job in done if job.priority == keys.INTERACTIVE
+        )
 
     def _score(self, choice: Choice) -> list[Outcome]:
         lease, started_at, started = self._runtime.lease, time.time(), time.monotonic()
