@@ -51,13 +51,44 @@ class ByteScores(Answer):
     entropy_bits: list[float] = Field(description="Entropy of the model's prediction.")
 
 
+class Span(Answer):
+    """The score of a stretch of the text."""
+
+    start: int = Field(description="Its first byte, counted from 0.")
+    end: int = Field(description="The byte behind its last one.")
+    num_bytes: int
+    log_likelihood_nats: float = Field(description="ln p(span | the text before it).")
+    bits_per_byte: float = Field(description="-log2 of that / num_bytes.")
+
+
+class Window(Answer):
+    """Bytes that were scored together, and given which ones."""
+
+    start: int = Field(description="The first byte that got its score here.")
+    end: int = Field(description="The byte behind the last one.")
+    context_from: int = Field(description="The first byte that was read.")
+
+
+class NextChars(Answer):
+    """What may follow the text; the four parts have a probability of 1 together."""
+
+    characters: list[tuple[str, float]] = Field(
+        description="The likeliest as [character, probability], likeliest first."
+    )
+    other: float = Field(description="Probability of other characters that were looked at.")
+    invalid: float = Field(description="Probability of what was seen to be no UTF-8.")
+    undecided: float = Field(description="Probability of beginnings that were not followed.")
+
+
 class Scores(Answer):
     """The scores of one text; bits elsewhere than in `_nats`."""
 
     num_bytes: int = Field(description="Scored bytes; the begin-of-text id is none of them.")
     num_chars: int | None = Field(description="Unicode characters; null if not UTF-8.")
     log_likelihood_nats: float = Field(description="ln p(text), the sum over its bytes.")
-    bits_per_byte: float = Field(description="-log2 p(text) / num_bytes.")
+    bits_per_byte: float | None = Field(
+        description="-log2 p(text) / num_bytes; null for the empty text."
+    )
     byte_perplexity: float | None = Field(
         description="2 ** bits_per_byte; null beyond the range of a float."
     )
@@ -74,6 +105,9 @@ class Scores(Answer):
         None,
         description="With the output `curvature`: Fast-DetectGPT's statistic; no probability.",
     )
+    spans: list[Span] | None = Field(None, description="With `spans`, in the order of the text.")
+    next_chars: NextChars | None = Field(None, description="With `next_chars`.")
+    windows: list[Window] | None = Field(None, description="With `window`.")
 
 
 class Continuations(Answer):
@@ -193,6 +227,7 @@ class Limits(Answer):
     """What a request may ask for; docs/settings.md tells each by the same name."""
 
     max_text_bytes: int
+    max_windowed_bytes: int
     max_items: int
     max_continuations: int
     max_body_bytes: int

@@ -22,7 +22,10 @@ from contract.errors import (
 Query = MultiDict[str, str]
 # Above what the largest request within all other limits holds: 256 items of 256 continuations.
 MAX_JSON_VALUES = 200_000
-QUERY_OPTIONS = ("outputs", "top_k", "custom_id", "deadline_s", "priority")
+QUERY_OPTIONS = (
+    *("outputs", "top_k", "spans", "next_chars", "window"),
+    *("custom_id", "deadline_s", "priority"),
+)
 _CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
 # A name that cannot be anybody's text, so that an error may repeat it.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -142,13 +145,23 @@ def _options(query: Query) -> dict[str, Any]:
     options: dict[str, Any] = query.to_dict()
     if "outputs" in options:
         options["outputs"] = options["outputs"].split(",")
-    for name, number in (("top_k", int), ("deadline_s", float)):
+    if "window" in options:
+        options["window"] = _window(options["window"])
+    for name, number in (("top_k", int), ("next_chars", int), ("deadline_s", float)):
         if name in options:
             try:
                 options[name] = number(options[name])
             except ValueError:
                 raise invalid("must be a number", parameter=name) from None
     return options
+
+
+def _window(value: str) -> dict[str, int]:
+    try:
+        size, stride = map(int, value.split(","))
+    except ValueError:
+        raise invalid("must be size,stride in bytes", parameter="window") from None
+    return {"size": size, "stride": stride}
 
 
 def _refuse_bombs(body: bytes) -> None:

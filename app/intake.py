@@ -9,7 +9,7 @@ import orjson
 from pydantic import ValidationError
 
 from app.bodies import invalid, invalid_fields, plain_name
-from app.schemas import DEFAULT_TOP_K, ScoreBody, TextRequest
+from app.schemas import DEFAULT_TOP_K, ScoreBody, SlidingWindow, TextRequest
 from contract import keys
 from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
 from contract.messages import Job
@@ -17,6 +17,8 @@ from contract.settings import Settings
 
 PRIORITIES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
 MAX_ERRORS_TOLD = 10
+# Bytes that a next character may need room for: its last one is not read on.
+LONGEST_CHARACTER = 3
 _REQUEST_FIELDS = set(TextRequest.model_fields)
 
 
@@ -107,7 +109,7 @@ def _request(text: TextRequest, body: ScoreBody) -> dict[str, Any]:
 def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settings) -> int:
     """The bytes that the model reads for all of the texts; each is checked against the limits."""
     num_bytes = sum(
-        _read_bytes(text, "" if is_single else f"/items/{number}", settings.max_text_bytes)
+        _read_bytes(text, "" if is_single else f"/items/{number}", settings)
         for number, text in enumerate(texts)
     )
     if num_bytes > settings.max_job_bytes:
@@ -120,26 +122,59 @@ def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settin
     return num_bytes
 
 
-def _read_bytes(request: TextRequest, at: str, limit_bytes: int) -> int:
+def _read_bytes(request: TextRequest, at: str, settings: Settings) -> int:
     """The bytes read for one request, a context once; each scored text is checked with it."""
+    if request.window is not None and request.window.size > settings.max_text_bytes:
+        limit = f"at most {settings.max_text_bytes} (max_text_bytes)"
+        raise invalid(limit, pointer=f"{at}/window/size")
     context_bytes = sum(length for _, length in _lengths(request, ("context",), at))
     num_bytes = context_bytes
     for place, length in _lengths(request, ("text", "continuation", "continuations"), at):
-        if not length:
+        if not length and request.next_chars is None:
             raise EmptyText(
                 "There is nothing to score; give at least one byte.",
                 errors=[{"detail": "is empty", "pointer": place}],
             )
-        if context_bytes + length > limit_bytes:
-            raise TextTooLarge(
-                f"The text (with its context) has {context_bytes + length} bytes; "
-                f"the limit is {limit_bytes}, split it.",
-                limit_bytes=limit_bytes,
-                actual_bytes=context_bytes + length,
-                errors=[{"detail": "is too large", "pointer": place}],
-            )
+        _check_length(request, context_bytes + length, place, settings)
+        _check_ranges(request, length, at)
         num_bytes += length
-    return num_bytes
+    if request.window is not None:
+        return _windowed_bytes(num_bytes, request.window)
+    # For what follows the empty text the model reads the mark of its beginning.
+    return max(num_bytes, 1)
+
+
+def _check_length(request: TextRequest, num_bytes: int, place: str, settings: Settings) -> None:
+    limit_bytes, remedy = settings.max_text_bytes, "split it"
+    if request.window is not None:
+        limit_bytes = settings.max_windowed_bytes
+    elif request.next_chars is not None:
+        limit_bytes, remedy = limit_bytes - LONGEST_CHARACTER, "send only its end"
+    elif request.text is not None or request.text_b64 is not None:
+        remedy = "split it or give a window"
+    if num_bytes > limit_bytes:
+        raise TextTooLarge(
+            f"The text (with its context) has {num_bytes} bytes; the limit is {limit_bytes}, "
+            f"{remedy}.",
+            limit_bytes=limit_bytes,
+            actual_bytes=num_bytes,
+            errors=[{"detail": "is too large", "pointer": place}],
+        )
+
+
+def _check_ranges(request: TextRequest, num_bytes: int, at: str) -> None:
+    ranges = request.spans if isinstance(request.spans, list) else []
+    for number, (_, end) in enumerate(ranges):
+        if end > num_bytes:
+            raise invalid(
+                f"ends behind the text, which has {num_bytes} bytes", pointer=f"{at}/spans/{number}"
+            )
+
+
+def _windowed_bytes(num_bytes: int, window: SlidingWindow) -> int:
+    """The bytes read for a text in windows: each whole but for the last, which ends with it."""
+    further = -(-max(num_bytes - window.size, 0) // window.stride)
+    return further * window.size + num_bytes - further * window.stride
 
 
 def _lengths(request: TextRequest, names: Iterable[str], at: str) -> Iterator[tuple[str, int]]:

@@ -15,7 +15,7 @@ from app.answers import Health, Info, JobView, Problem, Stats
 from app.bodies import QUERY_OPTIONS
 from app.errors import STATUS_BY_CODE
 from app.responses import json_response
-from app.schemas import ScoreBody
+from app.schemas import UNITS, ScoreBody
 from contract.errors import ServiceError
 
 routes = Blueprint("openapi", __name__)
@@ -79,6 +79,16 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "For raw bodies: as the JSON field, separated by commas.",
         "schema": {"type": "string"},
     },
+    "spans": {
+        "in": "query",
+        "description": "For raw bodies: a unit, as in the JSON field.",
+        "schema": {"type": "string", "enum": list(UNITS)},
+    },
+    "window": {
+        "in": "query",
+        "description": "For raw bodies: size and stride of the JSON field, with a comma between.",
+        "schema": {"type": "string", "pattern": "^[1-9][0-9]*,[1-9][0-9]*$"},
+    },
     **{
         name: {
             "in": "query",
@@ -87,6 +97,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         }
         for name, kind in (
             ("top_k", "integer"),
+            ("next_chars", "integer"),
             ("custom_id", "string"),
             ("deadline_s", "number"),
             ("priority", "string"),

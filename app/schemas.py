@@ -1,8 +1,15 @@
 """The JSON that the API takes, as checked models; /openapi.json is made from them."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 Output = Literal["summary", "bytes", "top_k", "curvature"]
@@ -10,12 +17,69 @@ OUTPUTS: tuple[Output, ...] = ("summary", "bytes", "top_k", "curvature")
 MAX_TOP_K = 320
 DEFAULT_TOP_K = 5
 MAX_CUSTOM_ID_CHARS = 128
+MAX_NEXT_CHARS = 100
+UNITS = ("words", "lines", "characters")
 
 # Each names one text in two forms: Unicode, or any bytes in base64.
 _SCORED = ("text", "text_b64", "continuation", "continuation_b64", "continuations")
 _SCORED_FIELDS = (*_SCORED, "continuations_b64")
 # A list of wrong values is refused at its first: one error says as much as a million.
 Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
+
+
+def _are_spans(spans: Any) -> Any:
+    """A unit, or ranges; checked by hand, for pydantic would tell two errors, one for each."""
+    if spans in (None, *UNITS):
+        return spans
+    if not isinstance(spans, list) or not spans or not all(map(_is_range, spans)):
+        raise PydanticCustomError(
+            "spans",
+            f"must be one of {', '.join(UNITS)}, or a list of [start, end], 0 <= start < end",
+        )
+    return spans
+
+
+def _is_range(span: Any) -> bool:
+    is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
+    return is_pair and 0 <= span[0] < span[1]
+
+
+_OFFSET = {"type": "integer", "minimum": 0}
+_RANGE = {"type": "array", "items": _OFFSET, "minItems": 2, "maxItems": 2}
+Spans = Annotated[
+    Any,
+    AfterValidator(_are_spans),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(UNITS)},
+                {"type": "array", "items": _RANGE, "minItems": 1},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+class SlidingWindow(BaseModel):
+    """Overlapping pieces of a text beyond the model's context; docs/scoring.md has the rule."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    size: int = Field(ge=1, description="Bytes that are read at once; `max_text_bytes` at most.")
+    stride: int = Field(
+        ge=1,
+        description=(
+            "Bytes from the start of one window to that of the next: `size` at most, and a "
+            "multiple of the model's own window, which /info tells."
+        ),
+    )
+
+    @model_validator(mode="after")
+    def _leaves_no_gap(self) -> "SlidingWindow":
+        if self.stride > self.size:
+            raise _conflict("stride exceeds size, so that bytes between windows had no score")
+        return self
 
 
 class TextRequest(BaseModel):
@@ -58,6 +122,22 @@ class TextRequest(BaseModel):
             f"{DEFAULT_TOP_K} unless given."
         ),
     )
+    spans: Spans = Field(
+        None,
+        description=(
+            "Scores of the text's words, lines or characters, or of ranges `[start, end]` of its "
+            "bytes, the end exclusive."
+        ),
+    )
+    next_chars: int | None = Field(
+        None,
+        ge=1,
+        le=MAX_NEXT_CHARS,
+        description="How many of the likeliest characters after the text, which may be empty.",
+    )
+    window: SlidingWindow | None = Field(
+        None, description="Score a text of up to `max_windowed_bytes` in overlapping windows."
+    )
 
     @model_validator(mode="after")
     def _asks_for_one_thing(self) -> "TextRequest":
@@ -70,7 +150,22 @@ class TextRequest(BaseModel):
             raise _conflict("a context needs a continuation or continuations to score")
         if self.top_k is not None and "top_k" not in (self.outputs or ()):
             raise _conflict("top_k is given but outputs does not list top_k")
+        self._check_options(is_text=given[0] in ("text", "text_b64") if given else False)
         return self
+
+    @property
+    def scored_list(self) -> list[str]:
+        """The texts that are scored, where they came as a list."""
+        return self.continuations or self.continuations_b64 or []
+
+    def _check_options(self, *, is_text: bool) -> None:
+        for name in ("next_chars", "window"):
+            if getattr(self, name) is not None and not is_text:
+                raise _conflict(f"{name} is for a text; leave it out with continuations")
+        if self.next_chars is not None and self.window is not None:
+            raise _conflict("next_chars takes a text that is read at once; leave window out")
+        if isinstance(self.spans, list) and len(self.scored_list) > 1:
+            raise _conflict("ranges of bytes are for one text; name a unit, or one continuation")
 
     def _check_scored(self, given: list[str]) -> None:
         if len(given) != 1:
@@ -98,8 +193,9 @@ class ScoreBody(TextRequest):
     def _check_scored(self, given: list[str]) -> None:
         if len(given) + (self.items is not None) != 1:
             raise _conflict(f"give exactly one of {', '.join(_SCORED_FIELDS)}, items")
-        if self.items is not None and self.custom_id is not None:
-            raise _conflict("with items, custom_id belongs into each item")
+        for name in ("custom_id", "spans", "next_chars", "window"):
+            if self.items is not None and getattr(self, name) is not None:
+                raise _conflict(f"with items, {name} belongs into each item")
 
 
 def _conflict(message: str) -> PydanticCustomError:

@@ -74,6 +74,9 @@ class Settings(BaseSettings):
     max_text_bytes: Bytes = Field(
         32_767, description="Longest text (with its context); the model's context less one."
     )
+    max_windowed_bytes: Bytes = Field(
+        1024**2, description="Longest text that is scored in windows."
+    )
     max_items: Count = Field(256, description="Most texts in one request.")
     max_continuations: Count = Field(256, description="Most continuations of one context.")
     max_body_bytes: Bytes = Field(8 * 1024**2, description="Largest request body.")
@@ -168,6 +171,7 @@ NESTED = (
     ("redis_timeout_s", "lease_s"),
     ("max_wait_s", "web_timeout_s"),
     ("max_waiters", "web_threads"),
+    ("max_text_bytes", "max_windowed_bytes"),
     ("max_text_bytes", "max_body_bytes"),
     ("max_text_bytes", "max_job_bytes"),
     ("max_job_bytes", "max_queued_bytes"),

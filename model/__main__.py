@@ -27,6 +27,7 @@ input, one JSON object per line:
   {"custom_id": "c", "context": "1 + 1 = ", "continuations": ["2", "3"]}
   {"custom_id": "d", "text": "a book", "window": {"size": 32767, "stride": 16384}}
   {"custom_id": "e", "text": "any tex", "next_chars": 3}
+  {"custom_id": "f", "text": "any text", "spans": "words"}
 output, in the same order:
   {"custom_id": "a", "result": {"num_bytes": 8, "log_likelihood_nats": ...}}
   {"custom_id": "b", "error": {"code": "...", "message": "...", "pointer": "..."}}

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.errors import ScoringFailed
-from model.reading import Reader, cut_into_passes
+from model.reading import Contexts, Reader, cut_into_passes
 from model.vocabulary import NUM_SPECIAL_IDS
 
 MAX_CHARACTERS = 100
@@ -81,7 +81,7 @@ class CharacterSearch:
             heapq.heappush(self._beginnings, (-mass, beginning + bytes([byte])))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what was found, as `next_characters` describes it."""
+        """Return what was found, as `search_characters` describes it."""
         characters = [[each.decode(), -negative] for negative, each in self._likeliest]
         listed = -sum(negative for negative, _ in self._likeliest)
         return {
@@ -109,7 +109,32 @@ def next_characters(
     *,
     on_pass: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    """Return of each text, which may be empty, what its next character may be.
+    """Return of each text, which may be empty, what `search_characters` finds after it.
+
+    Raises:
+        ScoringFailed: a probability is not finite.
+    """
+    results: list[dict[str, Any]] = [{} for _ in texts]
+    for numbers in cut_into_passes([len(text) + 1 for text in texts], reader.pass_bytes):
+        read = [texts[number] for number in numbers]
+        contexts = reader.read_contexts(read)
+        on_pass(sum(map(len, read)))
+        wanted = [num_characters[number] for number in numbers]
+        found = search_characters(reader, contexts, wanted, on_pass=on_pass)
+        for number, result in zip(numbers, found, strict=True):
+            results[number] = result
+    return results
+
+
+@torch.inference_mode()
+def search_characters(
+    reader: Reader,
+    contexts: Contexts,
+    num_characters: Sequence[int],
+    *,
+    on_pass: Callable[[int], None],
+) -> list[dict[str, Any]]:
+    """Return of each of `contexts` what its next character may be.
 
     * `characters`: the likeliest, as many as `num_characters` says of the text, as
       `[character, probability]`, likeliest first;
@@ -118,34 +143,12 @@ def next_characters(
     * `undecided`: the probability of beginnings that it had no need to follow. What they hold is
       valid or not; no character among them is likelier than those listed.
 
-    Together they are 1. `on_pass` is told after each pass how many bytes it read.
+    Together they are 1. All texts are searched at once, level by level; `on_pass` is told after
+    each pass how many bytes it read.
 
     Raises:
         ScoringFailed: a probability is not finite.
     """
-    results: list[dict[str, Any]] = [{} for _ in texts]
-    for numbers in cut_into_passes([len(text) + 1 for text in texts], reader.pass_bytes):
-        searches = _search(
-            reader,
-            [texts[number] for number in numbers],
-            [num_characters[number] for number in numbers],
-            on_pass,
-        )
-        for number, search in zip(numbers, searches, strict=True):
-            results[number] = search.as_json()
-    return results
-
-
-@torch.inference_mode()
-def _search(
-    reader: Reader,
-    texts: Sequence[bytes],
-    num_characters: Sequence[int],
-    on_pass: Callable[[int], None],
-) -> list[CharacterSearch]:
-    """Search after `texts`, which are read at once, level by level for all of them together."""
-    contexts = reader.read_contexts(texts)
-    on_pass(sum(map(len, texts)))
     firsts = _distributions(reader, contexts.last_hidden)
     searches = [
         CharacterSearch(number, next_ids)
@@ -166,7 +169,7 @@ def _search(
             for number, beginning, next_ids in zip(numbers, beginnings, following, strict=True):
                 searches[number].follow(beginning, next_ids)
             on_pass(len(hidden))
-    return searches
+    return [search.as_json() for search in searches]
 
 
 def _distributions(reader: Reader, hidden: Tensor) -> Probabilities:

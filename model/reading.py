@@ -50,12 +50,21 @@ class Reader:
 
     def read_contexts(self, texts: Sequence[bytes]) -> Contexts:
         """Read `texts`, each to its end, so that they can be continued; in passes as `read`."""
+        for _, contexts in self.read_to_ends(texts):  # noqa: B007 - the last one counts
+            pass
+        return contexts
+
+    def read_to_ends(self, texts: Sequence[bytes]) -> Iterator[tuple[Tensor, Contexts]]:
+        """Yield per pass the hidden states of all its tokens and, at last, the contexts read.
+
+        A text has one token more than bytes, of which each predicts the byte after it. The passes
+        are those of `read`.
+        """
         sequences = [_ids(text) for text in texts]
-        if len(texts) == 1:
-            for _, contexts in self._read_alone(sequences[0], is_kept=True):  # noqa: B007
-                pass
-            return contexts
-        return self._run(sequences, is_kept=True)[1]
+        if len(texts) > 1:
+            yield self._run(sequences, is_kept=True)
+            return
+        yield from self._read_alone(sequences[0], is_kept=True)
 
     def read_on(self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]) -> Tensor:
         """Read each of `texts` after the context of that number, in one pass.

@@ -8,8 +8,9 @@ from typing import Any
 
 from model.errors import RequestInvalid
 from model.next_chars import MAX_BYTES_READ_ON, MAX_CHARACTERS
+from model.spans import Spans, check_ranges, read_spans
 from model.vocabulary import VOCABULARY_SIZE
-from model.windows import SlidingWindow
+from model.windows import SlidingWindow, TextWindow, read_bytes
 
 # "summary" is always given.
 OUTPUTS = ("summary", "bytes", "top_k", "curvature")
@@ -18,7 +19,7 @@ FIELDS = frozenset(
     (
         *TEXT_FIELDS,
         *(f"{name}_b64" for name in TEXT_FIELDS),
-        *("outputs", "top_k", "next_chars", "window", "custom_id"),
+        *("outputs", "top_k", "spans", "next_chars", "window", "custom_id"),
     )
 )
 
@@ -32,8 +33,11 @@ class ScoreRequest:
     continuations: tuple[bytes, ...] = ()
     outputs: frozenset[str] = frozenset()
     top_k: int = 0
+    spans: Spans | None = None
     next_chars: int = 0  # how many likeliest characters after the text
     window: SlidingWindow | None = None
+    # Those of the text's windows that are scored; all if none is named.
+    part: tuple[TextWindow, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -44,8 +48,12 @@ class ScoreRequest:
         if self.window is None:
             num_bytes = len(self.text) + len(self.context) + sum(map(len, self.continuations))
             return max(num_bytes, 1)
-        windows = self.window.cut(len(self.text))
-        return sum(window.end - window.context_from for window in windows)
+        return read_bytes(self.part or self.window.cut(len(self.text)))
+
+    @property
+    def scored(self) -> tuple[bytes, ...]:
+        """The texts that get a result each."""
+        return self.continuations or (self.text,)
 
     @classmethod
     def from_json(
@@ -68,7 +76,7 @@ class ScoreRequest:
             if name not in FIELDS:
                 raise _unknown_field(name)
         outputs, top_k = _outputs(fields)
-        next_chars, window = _next_chars(fields), _window(fields)
+        spans, next_chars, window = read_spans(fields), _next_chars(fields), _window(fields)
         texts = _texts(fields, may_be_empty=bool(next_chars))
         for name, value in (("window", window), ("next_chars", next_chars)):
             if value and "text" not in texts:
@@ -77,9 +85,30 @@ class ScoreRequest:
         if window and next_chars:
             message = "next_chars takes a text that is read at once; leave window out"
             raise RequestInvalid("conflicting_fields", message, "/next_chars")
-        request = cls(**texts, outputs=outputs, top_k=top_k, next_chars=next_chars, window=window)
+        request = cls(
+            **texts,
+            outputs=outputs,
+            top_k=top_k,
+            spans=spans,
+            next_chars=next_chars,
+            window=window,
+        )
+        request.check_spans()
         request.check_limits(max_text_bytes, window_size)
         return request
+
+    def check_spans(self) -> None:
+        """Refuse ranges of bytes that are not within the one text that is scored.
+
+        Raises:
+            RequestInvalid
+        """
+        if self.spans is None or isinstance(self.spans, str):
+            return
+        if len(self.scored) > 1:
+            message = "ranges of bytes are for one text; name a unit, or send one continuation"
+            raise RequestInvalid("conflicting_fields", message, "/spans")
+        check_ranges(self.spans, len(self.scored[0]))
 
     def check_limits(self, max_text_bytes: int | None, window_size: int | None) -> None:
         """Refuse what the model cannot read at once; None means no limit.

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from model.errors import ScoringFailed
 from model.log_likelihood import ByteScores
+from model.spans import Spans, bounds_of
 from model.vocabulary import NUM_SPECIAL_IDS
 
 NATS_PER_BIT = math.log(2)
@@ -25,6 +26,7 @@ class ScoredText:
     text: bytes
     outputs: frozenset[str]
     top_k: int
+    spans: Spans | None = None
 
 
 def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str, Any]]:
@@ -38,6 +40,8 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
       ids), `entropy_bits`;
     * `top_k`: per byte the likeliest ids as `[byte, log_prob_nats]`, where -64..-1 in place of a
       byte is the special id `byte + 64`;
+    * `spans`: `start` and `end` in bytes, `num_bytes`, `log_likelihood_nats` and `bits_per_byte` of
+      each of `spans.bounds_of`;
     * `curvature`: null where the model was certain of every byte.
 
     Raises:
@@ -75,6 +79,7 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
     _add_bytes(results, texts, bounds, scores)
     _add_top_k(results, texts, bounds, scores)
+    _add_spans(results, texts, bounds, scores)
     _add_curvature(results, texts, starts, log_likelihood, scores)
     return results
 
@@ -93,6 +98,8 @@ def to_empty_result(scored: ScoredText) -> dict[str, Any]:
         result["bytes"] = {"log_prob_nats": [], "rank": [], "entropy_bits": []}
     if scored.top_k:
         result["top_k"] = []
+    if scored.spans:
+        result["spans"] = []
     if "curvature" in scored.outputs:
         result["curvature"] = None
     return result
@@ -134,6 +141,32 @@ def _add_top_k(
         results[number]["top_k"] = [
             [list(pair) for pair in zip(*row, strict=True)]
             for row in zip(byte_values, log_probs, strict=True)
+        ]
+
+
+def _add_spans(
+    results: Results, texts: Sequence[ScoredText], bounds: Bounds, scores: ByteScores
+) -> None:
+    for number, scored in enumerate(texts):
+        if scored.spans is None:
+            continue
+        first, last = bounds[number]
+        sums = np.concatenate(([0.0], scores.log_prob[first:last].astype(np.float64).cumsum()))
+        spans = bounds_of(scored.spans, scored.text)
+        starts, ends = spans.T
+        nats = sums[ends] - sums[starts]
+        bits_per_byte = -nats / (ends - starts) / NATS_PER_BIT + 0.0
+        results[number]["spans"] = [
+            {
+                "start": start,
+                "end": end,
+                "num_bytes": end - start,
+                "log_likelihood_nats": log_likelihood,
+                "bits_per_byte": bits,
+            }
+            for (start, end), log_likelihood, bits in zip(
+                spans.tolist(), nats.tolist(), bits_per_byte.tolist(), strict=True
+            )
         ]
 
 

@@ -1,7 +1,7 @@
 """From requests to results: which texts share a pass, and where their scores go."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -11,13 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from model.log_likelihood import ByteScores, join_scores, score_bytes
-from model.next_chars import next_characters
+from model.next_chars import search_characters
 from model.reading import Contexts, Reader, cut_into_passes
 from model.request import ScoreRequest
 from model.results import ScoredText, to_empty_result, to_results
 from model.vocabulary import NUM_SPECIAL_IDS
+from model.windows import TextWindow, group
 
 Result = dict[str, Any]
+# The key of what is no result yet: the `ByteScores` of some of a text's windows.
+PART = "part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +56,17 @@ class Scoring:
         """
         alone: list[_Sequence] = []
         families: list[tuple[bytes, list[_Sequence]]] = []
+        continued: list[tuple[_Sequence, int]] = []
         results: list[Result] = []
         for request in requests:
             if request.window is not None:
                 results.append(self._score_windows(request))
                 continue
-            if not (request.text or request.continuations):
-                results.append(to_empty_result(_scored(request, b"")))
-                continue
             sequences = _sequences_of(request)
             branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
-            if len(branches) > 1 and request.context:
+            if request.next_chars:
+                continued.append((sequences[0], request.next_chars))
+            elif len(branches) > 1 and request.context:
                 families.append((request.context, branches))
                 alone += [each for each in sequences if each.num_scored > self.reader.pass_bytes]
             else:
@@ -72,40 +75,50 @@ class Scoring:
             results.append({"continuations": found} if request.continuations else found[0])
         self._score_alone(alone)
         self._score_families(families)
-        self._predict_characters(requests, results)
+        self._score_and_continue(continued)
         return results
 
-    def _predict_characters(
-        self, requests: Sequence[ScoreRequest], results: Sequence[Result]
-    ) -> None:
-        """Add the next characters where they are asked for."""
-        asked = [number for number, request in enumerate(requests) if request.next_chars]
-        predicted = next_characters(
-            self.reader,
-            [requests[number].text for number in asked],
-            [requests[number].next_chars for number in asked],
-            on_pass=self.on_pass,
-        )
-        for number, characters in zip(asked, predicted, strict=True):
-            results[number]["next_chars"] = characters
+    def _score_and_continue(self, continued: Sequence[tuple[_Sequence, int]]) -> None:
+        """Score texts, and predict so many characters after each: all of a pass together."""
+        lengths = [sequence.num_scored + 1 for sequence, _ in continued]
+        for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
+            batch = [continued[number][0] for number in numbers]
+            contexts = self._score_to_ends(batch)
+            wanted = [continued[number][1] for number in numbers]
+            found = search_characters(self.reader, contexts, wanted, on_pass=self.on_pass)
+            for sequence, characters in zip(batch, found, strict=True):
+                sequence.result["next_chars"] = characters
+
+    def _score_to_ends(self, batch: Sequence[_Sequence]) -> Contexts:
+        """Score `batch` as `_score_together` does, and return what continues its texts."""
+        texts = [each.scored.text for each in batch]
+        ends = np.array([len(text) + 1 for text in texts]).cumsum() - 1
+        # The last token of each text predicts what follows it.
+        predicts = np.ones(ends[-1] + 1, dtype=np.bool_)
+        predicts[ends] = False
+        targets = np.zeros(len(predicts), dtype=np.int64)
+        targets[predicts] = _targets(texts)
+        parts, start = [], 0
+        for hidden, contexts in self.reader.read_to_ends(texts):  # noqa: B007 - the last counts
+            end = start + len(hidden)
+            parts += self._score_wanted(hidden, predicts[start:end], targets[start:end], batch)
+            self.on_pass(int(predicts[start:end].sum()))
+            start = end
+        for each in batch:
+            each.result.update({} if each.num_scored else to_empty_result(each.scored))
+        if parts:
+            _fill([each for each in batch if each.num_scored], join_scores(parts))
+        return contexts
 
     def _score_windows(self, request: ScoreRequest) -> Result:
-        """Score a text window by window."""
-        assert request.window is not None
-        windows = request.window.cut(len(request.text))
-        parts = [
-            self._score_together(
-                [
-                    _Sequence(
-                        request.text[window.context_from : window.start],
-                        _scored(request, request.text[window.start : window.end]),
-                    )
-                ]
-            )
-            for window in windows
-        ]
-        [result] = to_results([_scored(request, request.text)], join_scores(parts))
-        return result | {"windows": [window._asdict() for window in windows]}
+        """Score a text window by window, or the part of it that is asked for."""
+        windows = windows_of(request)
+        parts = []
+        for together in group(request.part or windows, self.reader.pass_bytes):
+            batch = [_in_window(request, window) for window in together]
+            parts.append(self._score_together(batch))
+        part = {PART: join_scores(parts)}
+        return part if request.part else join_parts(request, [part])
 
     def _score_alone(self, sequences: Sequence[_Sequence]) -> None:
         """Score sequences that share nothing."""
@@ -121,14 +134,25 @@ class Scoring:
         parts, start = [], 0
         for hidden in self.reader.read(texts):
             end = start + len(hidden)
-            wanted = np.flatnonzero(is_scored[start:end])
-            if len(wanted) < len(hidden):
-                hidden = hidden[torch.from_numpy(wanted).to(hidden.device)]
-            if len(wanted):
-                parts.append(self._score_bytes(hidden, targets[start:end][wanted], batch))
+            parts += self._score_wanted(hidden, is_scored[start:end], targets[start:end], batch)
             self.on_pass(end - start)
             start = end
         return join_scores(parts)
+
+    def _score_wanted(
+        self,
+        hidden: Tensor,
+        is_wanted: NDArray[np.bool_],
+        targets: NDArray[np.int64],
+        batch: Sequence[_Sequence],
+    ) -> list[ByteScores]:
+        """Score those of a pass's `targets` that are wanted; nothing where none is."""
+        wanted = np.flatnonzero(is_wanted)
+        if len(wanted) == 0:
+            return []
+        if len(wanted) < len(hidden):
+            hidden = hidden[torch.from_numpy(wanted).to(hidden.device)]
+        return [self._score_bytes(hidden, targets[wanted], batch)]
 
     def _score_families(self, families: Sequence[tuple[bytes, list[_Sequence]]]) -> None:
         """Score branches after their contexts; as many contexts are kept at once as fit a pass."""
@@ -167,6 +191,35 @@ class Scoring:
         )
 
 
+def cut_into_parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
+    """Return requests that read about `part_bytes` each, for the windows of one text.
+
+    Each gives a part of its result; `join_parts` makes the whole of them.
+    """
+    groups = group(windows_of(request), part_bytes)
+    return [replace(request, part=windows) for windows in groups]
+
+
+def join_parts(request: ScoreRequest, parts: Sequence[Result]) -> Result:
+    """Return the result of a text in windows from the parts of it, in order."""
+    scores = join_scores([part[PART] for part in parts])
+    [result] = to_results([_scored(request, request.text)], scores)
+    return result | {"windows": [window._asdict() for window in windows_of(request)]}
+
+
+def windows_of(request: ScoreRequest) -> list[TextWindow]:
+    """Return all windows of a text that is scored so."""
+    assert request.window is not None
+    return request.window.cut(len(request.text))
+
+
+def _in_window(request: ScoreRequest, window: TextWindow) -> _Sequence:
+    return _Sequence(
+        request.text[window.context_from : window.start],
+        _scored(request, request.text[window.start : window.end]),
+    )
+
+
 def _sequences_of(request: ScoreRequest) -> list[_Sequence]:
     if not request.continuations:
         return [_Sequence(b"", _scored(request, request.text))]
@@ -174,7 +227,7 @@ def _sequences_of(request: ScoreRequest) -> list[_Sequence]:
 
 
 def _scored(request: ScoreRequest, text: bytes) -> ScoredText:
-    return ScoredText(text, request.outputs, request.top_k)
+    return ScoredText(text, request.outputs, request.top_k, request.spans)
 
 
 def _fill(batch: Sequence[_Sequence], scores: ByteScores) -> None:

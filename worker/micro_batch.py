@@ -142,6 +142,7 @@ class BatchLoop:
                 num_crashes=self._num_crashes(opened.task_id),
                 part_bytes=self._budget.bytes,
                 max_text_bytes=self._scorer.info.max_text_bytes,
+                window_size=self._scorer.info.window_size,
             )
         return endings
 

@@ -9,6 +9,7 @@ from contract.job_store import Ending
 from contract.messages import Job, error_body, failure_record, success_record
 from model.errors import RequestInvalid as RefusedByModel
 from model.request import ScoreRequest
+from model.scoring import cut_into_parts, join_parts
 from worker.batching import Choice, OpenJob
 
 Outcome = dict[str, Any] | ServiceError
@@ -35,22 +36,31 @@ class ScoreJob(OpenJob):
 
 
 def open_job(
-    task_id: str, job: Job, *, num_crashes: int, part_bytes: int, max_text_bytes: int
+    task_id: str,
+    job: Job,
+    *,
+    num_crashes: int,
+    part_bytes: int,
+    max_text_bytes: int,
+    window_size: int,
 ) -> ScoreJob:
     """Lay out a job for batching.
 
     Args:
         num_crashes: workers that died with the job aboard.
-        part_bytes: a request with many continuations is cut into texts of about this size, so that
-            it shares batches like any other work.
+        part_bytes: a request with many continuations or windows is cut into parts of about this
+            size, so that it shares batches like any other work.
         max_text_bytes: the longest text that the model takes.
+        window_size: the model's own, which divides the stride of a request's windows.
     """
     texts: list[ScoreRequest] = []
     owners: list[int] = []
     refusals: dict[int, ServiceError] = {}
     for index, fields in enumerate(job.requests):
         try:
-            request = ScoreRequest.from_json(fields, max_text_bytes=max_text_bytes)
+            request = ScoreRequest.from_json(
+                fields, max_text_bytes=max_text_bytes, window_size=window_size
+            )
         except RefusedByModel as refusal:
             refusals[index] = BY_CODE.get(refusal.code, RequestInvalid)(refusal.message)
             continue
@@ -108,8 +118,12 @@ def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
 
 
 def _parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
-    """Cut the continuations of `request`; the context is read again for each part."""
-    if len(request.continuations) < 2 or request.num_bytes <= part_bytes:
+    """Cut the windows or the continuations of `request`; a context is read again for each part."""
+    if request.num_bytes <= part_bytes:
+        return [request]
+    if request.window is not None:
+        return cut_into_parts(request, part_bytes)
+    if len(request.continuations) < 2:
         return [request]
     # At least as many bytes as the context has, so that reading it again at most doubles the work.
     room_bytes = max(part_bytes - len(request.context), len(request.context))
@@ -127,19 +141,23 @@ def _parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
 def _merged(job: ScoreJob) -> list[Outcome]:
     """One outcome per request: refused, failed in one part, or its parts joined."""
     parts: dict[int, list[Outcome]] = {index: [] for index in range(len(job.job.requests))}
-    for owner, outcome in zip(job.owners, job.outcomes, strict=True):
+    texts: dict[int, ScoreRequest] = {}
+    for owner, text, outcome in zip(job.owners, job.texts, job.outcomes, strict=True):
         parts[owner].append(outcome)
+        texts[owner] = text
     for index, refusal in job.refusals.items():
         parts[index].append(refusal)
-    return [_joined(parts[index]) for index in sorted(parts)]
+    return [_joined(parts[index], texts.get(index)) for index in sorted(parts)]
 
 
-def _joined(parts: list[Outcome]) -> Outcome:
+def _joined(parts: list[Outcome], text: ScoreRequest | None) -> Outcome:
     scores: list[dict[str, Any]] = []
     for part in parts:
         if isinstance(part, ServiceError):
             return part
         scores.append(part)
+    if text is not None and text.part:
+        return join_parts(text, scores)
     if len(scores) == 1:
         return scores[0]
     return {**scores[0], "continuations": [c for score in scores for c in score["continuations"]]}

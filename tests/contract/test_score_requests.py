@@ -6,12 +6,12 @@ import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from app.intake import to_job
-from app.schemas import MAX_TOP_K, OUTPUTS, TextRequest
+from app.intake import LONGEST_CHARACTER, to_job
+from app.schemas import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS, UNITS, TextRequest
 from contract.errors import ClientError
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
-from model import request
+from model import next_chars, request, spans
 from model.request import ScoreRequest
 from model.vocabulary import VOCABULARY_SIZE
 
@@ -35,6 +35,13 @@ ACCEPTED = {
     "mixed-forms": {"context_b64": b64(b"\xff"), "continuations": ["b", "c"]},
     "continuations-b64": {"context": "a", "continuations_b64": [b64(b"\xff")]},
     "items": {"items": [{"text": "x", "custom_id": "1"}, {"context": "a", "continuation": "b"}]},
+    "spans": {"text": "ab", "spans": "words"},
+    "ranges": {"text": "ab", "spans": [[0, 1], [0, 2]]},
+    "ranges-of-a-continuation": {"context": "abc", "continuations": ["d"], "spans": [[0, 1]]},
+    "next_chars": {"text": "ab", "next_chars": 100},
+    "next_chars-of-nothing": {"text": "", "next_chars": 1},
+    "window": {"text": "x" * 1000, "window": {"size": 300, "stride": 160}},
+    "window-that-is-not-filled": {"text_b64": "eA==", "window": {"size": 300, "stride": 300}},
     "items-share-options": {"items": [{"text": "x"}], "outputs": ["top_k"], "top_k": 7},
 }
 
@@ -57,6 +64,12 @@ OPTIONS = {
     "custom_id": plain,
     "outputs": st.lists(st.sampled_from(OUTPUTS), max_size=4),
     "top_k": st.integers(-1, MAX_TOP_K + 1),
+    "spans": st.sampled_from([*UNITS, "word"])
+    | st.lists(st.lists(st.integers(-1, 12), min_size=1, max_size=3), max_size=3),
+    "next_chars": st.integers(-1, MAX_NEXT_CHARS + 1),
+    "window": st.fixed_dictionaries(
+        {"size": st.integers(0, 21), "stride": st.integers(0, 21)}, optional={"overlap": plain}
+    ),
 }
 SCORED = {
     "text": plain,
@@ -94,8 +107,10 @@ def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields
     assert sum(one.num_bytes for one in requests) == job.num_bytes
 
 
-def test_both_tiers_know_the_same_fields_and_outputs():
-    only_in_the_model = {"window", "next_chars"}
-    assert set(TextRequest.model_fields) == request.FIELDS - only_in_the_model
+def test_both_tiers_know_the_same_fields_outputs_and_limits():
+    assert set(TextRequest.model_fields) == request.FIELDS
     assert OUTPUTS == request.OUTPUTS
+    assert UNITS == spans.UNITS
     assert MAX_TOP_K == VOCABULARY_SIZE
+    assert MAX_NEXT_CHARS == next_chars.MAX_CHARACTERS
+    assert LONGEST_CHARACTER == next_chars.MAX_BYTES_READ_ON

@@ -27,6 +27,15 @@ def scored(http: httpx.Client, fields: dict) -> dict:
     return response.json()["result"]
 
 
+def post_text(http: httpx.Client, text: str, **options: str) -> dict:
+    """The result of a raw body with `options` in the query."""
+    headers = {"Content-Type": "text/plain"}
+    response = http.post("/score", params={**PARAMETERS, **options}, content=text, headers=headers)
+    assert response.status_code == 200, response.text
+    JobView.model_validate(response.json())
+    return response.json()["result"]
+
+
 def test_text_gets_its_scores(http):
     result = scored(http, {"text": "naïve", "custom_id": "row-17"})
     assert (result["num_bytes"], result["num_chars"]) == (6, 5)
@@ -80,6 +89,45 @@ def test_text_beyond_the_model_fails_alone_and_says_so(http):
     result = scored(http, {"items": [{"text": "x"}, {"text": "x" * (limit + 1)}]})
     assert "result" in result["items"][0]
     assert result["items"][1]["error"]["type"] == "text_too_large"
+
+
+def test_spans_add_up_to_the_text(http):
+    result = scored(http, {"text": "two words\n", "spans": "words"})
+    assert [(span["start"], span["end"]) for span in result["spans"]] == [(0, 3), (3, 9), (9, 10)]
+    total = sum(span["log_likelihood_nats"] for span in result["spans"])
+    assert total == pytest.approx(result["log_likelihood_nats"], abs=1e-9)
+
+
+def test_next_characters_come_with_the_score(http):
+    items = [{"text": "", "next_chars": 3}, {"text": "naïv", "next_chars": 3}, {"text": "naïv"}]
+    empty, asked, plain = (each["result"] for each in scored(http, {"items": items})["items"])
+    assert (empty["num_bytes"], empty["bits_per_byte"]) == (0, None)
+    assert asked["log_likelihood_nats"] == pytest.approx(plain["log_likelihood_nats"], abs=1e-4)
+    for found in (empty["next_chars"], asked["next_chars"]):
+        listed = [probability for _, probability in found["characters"]]
+        assert len(listed) == 3
+        rest = found["other"] + found["invalid"] + found["undecided"]
+        assert sum(listed) + rest == pytest.approx(1)
+
+
+def test_text_beyond_the_model_is_scored_in_windows(http):
+    """Its windows go through several batches; each scores what it would score on its own."""
+    text = "".join(chr(97 + number * number % 26) for number in range(11_000))
+    result = post_text(http, text, window="2048,1024", spans="lines")
+    windows = [(w["context_from"], w["start"], w["end"]) for w in result["windows"]]
+    assert windows[:2] == [(0, 0, 2048), (1024, 2048, 3072)]
+    assert windows[-1][2] == result["num_bytes"] == result["spans"][0]["num_bytes"] == 11_000
+    assert result["usage"]["bytes"] > 16_384 > result["batch"]["bytes"]
+    alone = [{"context": text[a:b], "continuation": text[b:c]} for a, b, c in windows]
+    parts = [item["result"]["continuations"][0] for item in scored(http, {"items": alone})["items"]]
+    total = sum(part["log_likelihood_nats"] for part in parts)
+    assert result["log_likelihood_nats"] == pytest.approx(total, abs=1e-2)
+
+
+def test_stride_that_the_model_cannot_use_is_refused_by_the_job(http):
+    fields = {"text": "x", "window": {"size": 32, "stride": 31}}
+    job = http.post("/score", params=PARAMETERS, json=fields).json()
+    assert (job["state"], job["error"]["type"]) == ("FAILURE", "invalid_request")
 
 
 def test_info_and_stats_are_as_described(http):

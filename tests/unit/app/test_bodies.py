@@ -45,6 +45,9 @@ def test_raw_body_takes_its_options_from_the_query():
         deadline_s="2.5",
         priority="bulk",
         custom_id="a",
+        spans="words",
+        next_chars="3",
+        window="64,32",
     )
     assert fields == {
         "text": "x",
@@ -53,6 +56,9 @@ def test_raw_body_takes_its_options_from_the_query():
         "deadline_s": 2.5,
         "priority": "bulk",
         "custom_id": "a",
+        "spans": "words",
+        "next_chars": 3,
+        "window": {"size": 64, "stride": 32},
     }
 
 
@@ -130,7 +136,10 @@ def test_plain_text_that_is_not_utf8_is_refused():
     ("content_type", "query", "parameter"),
     [
         (JSON, {"outputs": "bytes"}, "outputs"),
+        ("text/plain", {"colour": "1"}, "colour"),
         ("text/plain", {"window": "1"}, "window"),
+        ("text/plain", {"window": "1,2,3"}, "window"),
+        ("text/plain", {"next_chars": "five"}, "next_chars"),
         ("text/plain", {"My secret": "1"}, ""),
         ("text/plain", {"top_k": "five"}, "top_k"),
         ("text/plain", {"deadline_s": ""}, "deadline_s"),

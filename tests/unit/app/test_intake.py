@@ -12,6 +12,7 @@ from contract.settings import load_settings
 NOW = 1_800_000_000.0
 LIMITS = {
     "EVASCORE_MAX_TEXT_BYTES": "10",
+    "EVASCORE_MAX_WINDOWED_BYTES": "30",
     "EVASCORE_MAX_JOB_BYTES": "40",
     "EVASCORE_MAX_ITEMS": "3",
     "EVASCORE_MAX_CONTINUATIONS": "3",
@@ -60,9 +61,9 @@ REFUSED = {
     "base64-padding": ({"text_b64": "eA"}, "/text_b64"),
     "base64-url": ({"text_b64": "_-8="}, "/text_b64"),
     "base64-unicode": ({"text_b64": "ä"}, "/text_b64"),
-    "unknown": ({"text": "x", "window": 1}, "/window"),
+    "unknown": ({"text": "x", "colour": 1}, "/colour"),
     "unknown-name-is-text": ({"text": "x", "My secret": 1}, ""),
-    "unknown-in-item": ({"items": [{"text": "x", "spans": 1}]}, "/items/0/spans"),
+    "unknown-in-item": ({"items": [{"text": "x", "colour": 1}]}, "/items/0/colour"),
     "priority-in-item": ({"items": [{"text": "x", "priority": "bulk"}]}, "/items/0/priority"),
     "items-in-item": ({"items": [{"items": []}]}, "/items/0/items"),
     "output": ({"text": "x", "outputs": ["next_chars"]}, "/outputs/0"),
@@ -83,6 +84,27 @@ REFUSED = {
     "deadline-string": ({"text": "x", "deadline_s": "9"}, "/deadline_s"),
     "deadline-nan": ({"text": "x", "deadline_s": float("nan")}, "/deadline_s"),
     "priority": ({"text": "x", "priority": "urgent"}, "/priority"),
+    "spans-unknown": ({"text": "x", "spans": "secret"}, "/spans"),
+    "spans-number": ({"text": "x", "spans": 1}, "/spans"),
+    "spans-empty": ({"text": "x", "spans": []}, "/spans"),
+    "span-empty": ({"text": "x", "spans": [[1, 1]]}, "/spans"),
+    "span-of-three": ({"text": "x", "spans": [[0, 1, 2]]}, "/spans"),
+    "span-behind-the-text": ({"text": "ä", "spans": [[0, 2], [1, 3]]}, "/spans/1"),
+    "spans-of-items": ({"items": [{"text": "x"}], "spans": "words"}, ""),
+    "ranges-of-two": ({"continuations": ["a", "b"], "spans": [[0, 1]]}, ""),
+    "next_chars-0": ({"text": "x", "next_chars": 0}, "/next_chars"),
+    "next_chars-101": ({"text": "x", "next_chars": 101}, "/next_chars"),
+    "next_chars-true": ({"text": "x", "next_chars": True}, "/next_chars"),
+    "next_chars-of-continuation": ({"continuation": "x", "next_chars": 1}, ""),
+    "next_chars-and-window": (
+        {"text": "x", "next_chars": 1, "window": {"size": 4, "stride": 2}},
+        "",
+    ),
+    "window-number": ({"text": "x", "window": 4}, "/window"),
+    "window-without-stride": ({"text": "x", "window": {"size": 4}}, "/window/stride"),
+    "window-stride": ({"text": "x", "window": {"size": 4, "stride": 5}}, "/window"),
+    "window-size": ({"text": "x", "window": {"size": 11, "stride": 2}}, "/window/size"),
+    "window-of-continuation": ({"continuation": "x", "window": {"size": 4, "stride": 2}}, ""),
     "items-empty": ({"items": []}, "/items"),
     "items-object": ({"items": {"0": {"text": "x"}}}, "/items"),
     "item-null": ({"items": [{"text": "x"}, None]}, "/items/1"),
@@ -136,6 +158,29 @@ def test_text_one_byte_over_the_limit_is_refused(fields, pointer, actual_bytes):
         "actual_bytes": actual_bytes,
         "errors": [{"detail": "is too large", "pointer": pointer}],
     }
+
+
+@pytest.mark.parametrize(
+    ("options", "limit_bytes"),
+    [({"window": {"size": 10, "stride": 10}}, 30), ({"next_chars": 1}, 7)],
+    ids=["window", "next_chars"],
+)
+def test_option_has_a_limit_of_its_own(options, limit_bytes):
+    assert job_of({"text": "x" * limit_bytes, **options}, **LIMITS).num_bytes == limit_bytes
+    with pytest.raises(TextTooLarge) as raised:
+        job_of({"text": "x" * (limit_bytes + 1), **options}, **LIMITS)
+    assert raised.value.details["limit_bytes"] == limit_bytes
+
+
+def test_windows_count_every_byte_that_they_read():
+    window = {"window": {"size": 8, "stride": 4}}
+    assert job_of({"text": "x" * 21, **window}, **LIMITS).num_bytes == 4 * 8 + 5
+    with pytest.raises(BodyTooLarge):
+        job_of({"text": "x" * 30, **window}, **LIMITS)
+
+
+def test_empty_text_is_taken_where_next_characters_are_asked_for():
+    assert job_of({"text": "", "next_chars": 1}).num_bytes == 1
 
 
 @pytest.mark.parametrize("fields", [{"text": "ä" * 5}, {"context": "x" * 9, "continuation": "y"}])

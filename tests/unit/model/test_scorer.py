@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import orjson
@@ -17,6 +18,7 @@ from model import (
     ScoringFailed,
 )
 from model.reading import Reader
+from model.scoring import cut_into_parts, join_parts
 from model.vocabulary import encode
 from model.windows import SlidingWindow
 
@@ -403,6 +405,29 @@ def test_text_in_windows_has_each_byte_scored_in_the_first_window_that_holds_it(
     assert len(result["bytes"]["rank"]) == 700
 
 
+@pytest.mark.parametrize("part_bytes", [1, 500, 10_000])
+def test_parts_of_a_text_in_windows_make_the_result_of_the_whole(scorer, part_bytes):
+    request = ScoreRequest(
+        text=bytes(number * 7 % 256 for number in range(700)),
+        window=SlidingWindow(size_bytes=96, stride_bytes=32),
+        outputs=ALL_OUTPUTS,
+        top_k=3,
+        spans=((0, 700), (90, 100)),
+    )
+    [whole] = score(scorer, request)
+
+    parts = cut_into_parts(request, part_bytes)
+
+    assert sum(part.num_bytes for part in parts) == request.num_bytes
+    assert all(part.num_bytes <= max(part_bytes, 96) for part in parts)
+    joined = join_parts(request, score(scorer, *parts))
+    assert joined.keys() == whole.keys()
+    assert joined["bytes"]["rank"] == whole["bytes"]["rank"]
+    assert joined["windows"] == whole["windows"]
+    for name in ("log_likelihood_nats", "curvature"):
+        assert joined[name] == pytest.approx(whole[name], abs=TOLERANCE_NATS)
+
+
 def test_text_that_fits_its_first_window_scores_as_without(scorer):
     window = SlidingWindow(size_bytes=300, stride_bytes=160)
 
@@ -427,13 +452,23 @@ def test_next_characters_come_with_the_score(scorer):
 
 
 def test_empty_text_has_every_output_that_is_asked_for(scorer):
-    request = ScoreRequest(next_chars=1, outputs=ALL_OUTPUTS, top_k=2)
-    full = ScoreRequest(text=b"a", next_chars=1, outputs=ALL_OUTPUTS, top_k=2)
+    request = ScoreRequest(next_chars=1, outputs=ALL_OUTPUTS, top_k=2, spans="words")
+    full = replace(request, text=b"a")
 
     empty, one_byte = score(scorer, request, full)
 
     assert empty.keys() == one_byte.keys()
     assert orjson.loads(orjson.dumps(empty)) == empty
+
+
+def test_text_is_read_once_for_its_score_and_its_next_character(scorer):
+    passes: list[int] = []
+    texts = [b"x" * 50, b"y" * 70]
+
+    scorer.score([ScoreRequest(text=text, next_chars=1) for text in texts], on_pass=passes.append)
+
+    assert passes[0] == 120
+    assert sum(passes[1:]) < 50  # beginnings of characters
 
 
 def test_text_without_room_for_a_next_character_is_refused(scorer):

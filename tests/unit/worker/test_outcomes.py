@@ -18,7 +18,14 @@ def a_job(*requests: dict, is_single: bool = False) -> Job:
 
 
 def opened(job: Job, *, part_bytes: int = 100, max_text_bytes: int = 50):
-    return open_job("id", job, num_crashes=0, part_bytes=part_bytes, max_text_bytes=max_text_bytes)
+    return open_job(
+        "id",
+        job,
+        num_crashes=0,
+        part_bytes=part_bytes,
+        max_text_bytes=max_text_bytes,
+        window_size=16,
+    )
 
 
 def ended(job, *outcomes):
@@ -81,6 +88,27 @@ def test_many_continuations_are_cut_into_parts_and_joined_again(context_bytes, p
     assert [len(text.continuations) for text in job.texts] == sizes
     parts = [{"continuations": [c.decode() for c in text.continuations]} for text in job.texts]
     assert ended(job, *parts).result["continuations"] == conts
+
+
+WINDOWED = {"text": "x" * 200, "window": {"size": 48, "stride": 32}}
+
+
+def test_windows_beyond_a_part_share_batches_like_other_work():
+    job = opened(a_job(WINDOWED, is_single=True), part_bytes=100)
+
+    assert [text.num_bytes for text in job.texts] == [96, 96, 88]
+    assert [len(text.part) for text in job.texts] == [2, 2, 2]
+    assert len(opened(a_job(WINDOWED, is_single=True), part_bytes=280).texts) == 1
+
+
+def test_text_fails_with_one_of_its_windows():
+    job = opened(a_job(WINDOWED, is_single=True), part_bytes=100)
+    assert ended(job, {"part": None}, ScoringFailed("no"), {"part": None}).state == "FAILURE"
+
+
+def test_window_that_the_model_cannot_use_is_refused():
+    job = opened(a_job({"text": "x", "window": {"size": 48, "stride": 31}}, is_single=True))
+    assert ended(job).error["code"] == "invalid_request"
 
 
 def test_record_is_json_that_begins_with_its_status():

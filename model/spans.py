@@ -1,0 +1,87 @@
+"""Stretches of a text that get scores of their own: its words, lines or characters, or ranges.
+
+Words, lines and characters each cut a text of any bytes into stretches that follow one another
+without a gap, so that their scores add up to that of the text.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from model.errors import RequestInvalid
+
+# Characters are not those of language alone: `surrogateescape` makes one of each byte that is no
+# part of a well-formed character.
+_WORD = re.compile(r"\s*\S+|\s+")
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+UNITS = ("words", "lines", "characters")
+
+Spans = str | tuple[tuple[int, int], ...]
+"""One of `UNITS`, or ranges of bytes: `start` to `end`, the latter exclusive."""
+
+
+def read_spans(fields: Mapping[str, Any]) -> Spans | None:
+    """Return the spans that `fields` ask for, None where they ask for none.
+
+    Raises:
+        RequestInvalid: `spans` is neither a unit nor a list of at least one range.
+    """
+    spans = fields.get("spans")
+    if spans is None or (isinstance(spans, str) and spans in UNITS):
+        return spans
+    if not isinstance(spans, list) or not spans:
+        message = f"spans is none of {', '.join(UNITS)} and no list of [start, end]"
+        raise RequestInvalid("invalid_field", message, "/spans")
+    return tuple(_range(each, f"/spans/{number}") for number, each in enumerate(spans))
+
+
+def check_ranges(spans: Spans, num_bytes: int) -> None:
+    """Refuse ranges that end behind a text of `num_bytes`.
+
+    Raises:
+        RequestInvalid
+    """
+    for number, (_, end) in enumerate(() if isinstance(spans, str) else spans):
+        if end > num_bytes:
+            message = f"a span ends at {end:,}; the text has {num_bytes:,} bytes"
+            raise RequestInvalid("invalid_field", message, f"/spans/{number}")
+
+
+def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
+    """Return where each of the `spans` of `text` starts and ends, in bytes: [S, 2].
+
+    * `characters`: the characters of UTF-8; a byte that is part of none stands for itself;
+    * `lines`: each ends with its newline, the last one with the text;
+    * `words`: what is not whitespace, together with the whitespace before it; whitespace at the end
+      of the text stands for itself.
+    """
+    if not isinstance(spans, str):
+        return np.array(spans, dtype=np.int64)
+    characters = text.decode(errors="surrogateescape")
+    offsets = _offsets(characters)
+    if spans == "characters":
+        ends = offsets[1:]
+    else:
+        pattern = _WORD if spans == "words" else _LINE
+        found = np.fromiter((match.end() for match in pattern.finditer(characters)), np.int64)
+        ends = offsets[found]
+    return np.stack((np.concatenate(([0], ends[:-1])) if len(ends) else ends, ends), axis=1)
+
+
+def _offsets(characters: str) -> NDArray[np.int64]:
+    """The byte at which each character begins, and that at which the last one ends."""
+    codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+    is_single_byte = (codes < 0x80) | ((codes >= 0xDC80) & (codes < 0xDD00))
+    lengths = 1 + (~is_single_byte) * (1 + (codes >= 0x800).astype(np.int64) + (codes >= 0x10000))
+    return np.concatenate(([0], lengths.cumsum()))
+
+
+def _range(span: Any, pointer: str) -> tuple[int, int]:
+    is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
+    if not is_pair or not 0 <= span[0] < span[1]:
+        message = "a span is not [start, end] in bytes, with 0 <= start < end"
+        raise RequestInvalid("invalid_field", message, pointer)
+    return span[0], span[1]
