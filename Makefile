@@ -53,7 +53,7 @@ train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with lib
 	$(BIN)/python -m model.training.curves
 
 constraints: $(VENV)/development ## pin every package that came with the required ones
-	@$(PIP) freeze | grep -vE '^(torch|nvidia-|cuda-)' \
+	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
 	| grep -vxF -f requirements.txt -f requirements-web.txt -f requirements-dev.txt > constraints.new
 	@sed -n '/^#/p' constraints.txt > constraints.head
 	@cat constraints.head constraints.new > constraints.txt
@@ -68,7 +68,7 @@ $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
 	@$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/development: requirements-dev.txt $(RUNTIME) | $(BIN)/python
+$(VENV)/development: requirements-dev.txt client/pyproject.toml $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore and its tests need into $(VENV) (once)."
 	@$(PIP) install --quiet -r requirements-dev.txt
 	@touch $(VENV)/runtime $@

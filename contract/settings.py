@@ -10,6 +10,8 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 PREFIX = "EVASCORE_"
+# The command line reads it, often from the same shell; no process of the service does.
+OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 
@@ -191,7 +193,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     given = {
         name[len(PREFIX) :].lower(): value
         for name, value in found.items()
-        if name.upper().startswith(PREFIX)
+        if name.upper().startswith(PREFIX) and name.upper() not in OF_THE_CLIENT
     }
     unknown = [name for name in given if name not in Settings.model_fields]
     if unknown:

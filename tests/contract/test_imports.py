@@ -29,3 +29,17 @@ def test_module_runs_without_the_model(module):
     ).stdout.splitlines()
     assert module in loaded
     assert not [name for name in HEAVY if name in loaded]
+
+
+def test_client_runs_without_the_service():
+    code = "import sys, evascore; print(*sys.modules, sep='\\n')"
+    loaded = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY / "client",
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "httpx" in loaded
+    service = {"app", "contract", "celery", "redis", "flask", "pydantic"}
+    assert not {*HEAVY, *service}.intersection(loaded)

@@ -177,3 +177,7 @@ def default(value: object) -> str:
         return "none"
     text = str(value).removeprefix(f"{REPOSITORY}/")
     return f"`{text}`"
+
+
+def test_variable_of_the_client_is_not_taken_for_a_setting():
+    assert load_settings({"EVASCORE_URL": "http://localhost:1"}).port == 8000

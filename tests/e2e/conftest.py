@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from tests.conftest import RedisServer
+from tests.service import Service
 from tests.web import Outcomes, WebServer
 
 
@@ -55,3 +56,11 @@ def outcomes(web: WebServer) -> Iterator[Outcomes]:
     outcomes = Outcomes(web)
     yield outcomes
     outcomes.client.close()
+
+
+@pytest.fixture(scope="session")
+def scoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """All of evascore with a tiny model, for tests that go through the client."""
+    service = Service(tmp_path_factory.mktemp("scoring")).start()
+    yield service
+    assert service.stop() == 0

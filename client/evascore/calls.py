@@ -1,0 +1,124 @@
+"""From the arguments of a call to the request; shared by both clients."""
+
+import base64
+import gzip
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+from evascore.texts import Text, as_text, encode, named
+
+BatchLines = str | PathLike[str] | Sequence[str | bytes | Text]
+"""The path of an NDJSON file, or texts."""
+
+CHUNK_BYTES = 256 * 1024
+GZIP = {"Content-Encoding": "gzip"}
+# The level at which a core compresses faster than most lines carry.
+_GZIP_LEVEL = 1
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """A batch that can be uploaded again from its beginning."""
+
+    body: Callable[[], Iterator[bytes]]
+    params: Mapping[str, str]
+    headers: Mapping[str, str]
+
+
+def score_fields(
+    text: str | bytes | Text,
+    context: str | bytes | None,
+    outputs: Sequence[str] | None,
+    top_k: int | None,
+    options: Mapping[str, Any],
+) -> dict[str, Any]:
+    """The fields of a job of one text."""
+    asked = as_text(text, context=context, outputs=outputs, top_k=top_k)
+    return {**asked.fields(), **options}
+
+
+def job_fields(
+    *texts: str | bytes | Text,
+    context: str | bytes | None = None,
+    continuations: Sequence[str | bytes] | None = None,
+    **options: Any,
+) -> dict[str, Any]:
+    """The fields of a job of one text, of several, or of continuations of one context."""
+    fields = dict(options)
+    if continuations is not None:
+        return fields | named("context", context or "") | _continuations(continuations)
+    if len(texts) == 1:
+        return {**as_text(texts[0], context=context).fields(), **fields}
+    return {"items": [as_text(text, context=context).fields() for text in texts], **fields}
+
+
+def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest:
+    """A batch of a file's lines or of texts."""
+    params = {name: _parameter(value) for name, value in options.items() if value is not None}
+    if isinstance(lines, str | PathLike):
+        path = Path(lines)
+        return BatchRequest(lambda: compressed(file_chunks(path)), params, GZIP)
+    return BatchRequest(lambda: compressed(_encoded(lines)), params, GZIP)
+
+
+def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks as one gzip stream."""
+    target = _Gathered()
+    with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+            yield from target.taken()
+    yield from target.taken()
+
+
+def file_chunks(path: Path) -> Iterator[bytes]:
+    """The bytes of a file, some at a time."""
+    with path.open("rb") as source:
+        while chunk := source.read(CHUNK_BYTES):
+            yield chunk
+
+
+def json_line(raw: bytes) -> dict[str, Any]:
+    """The object of one line of results."""
+    told: dict[str, Any] = json.loads(raw)
+    return told
+
+
+class _Gathered:
+    """What gzip has written so far."""
+
+    def __init__(self) -> None:
+        self._chunks: list[bytes] = []
+
+    def write(self, chunk: bytes) -> int:
+        self._chunks.append(chunk)
+        return len(chunk)
+
+    def flush(self) -> None:
+        """Nothing lies anywhere else."""
+
+    def taken(self) -> list[bytes]:
+        chunks, self._chunks = [chunk for chunk in self._chunks if chunk], []
+        return chunks
+
+
+def _parameter(value: Any) -> str:
+    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+
+
+def _continuations(texts: Sequence[str | bytes]) -> dict[str, Any]:
+    """All as Unicode, or all as base64: the API takes one list or the other."""
+    forms = [named("", text) for text in texts]
+    if all("" in form for form in forms):
+        return {"continuations": [form[""] for form in forms]}
+    as_bytes = [text.encode() if isinstance(text, str) else text for text in texts]
+    return {"continuations_b64": [base64.b64encode(text).decode("ascii") for text in as_bytes]}
+
+
+def _encoded(texts: Sequence[str | bytes | Text]) -> Iterator[bytes]:
+    for text in texts:
+        yield encode(as_text(text).fields()) + b"\n"

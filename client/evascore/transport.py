@@ -1,0 +1,62 @@
+"""HTTP by httpx: what both clients share."""
+
+from typing import Any
+
+import httpx
+
+from evascore.errors import EvascoreError
+from evascore.steps import Answer, Lost, Send
+
+DEFAULT_URL = "http://127.0.0.1:8000"
+CONNECT_S = 5.0
+WRITE_S = 60.0
+# The service closes connections that were idle for 5 s; ours are gone before that.
+LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
+
+
+class UrlInvalid(EvascoreError, ValueError):
+    """The URL of the service is none."""
+
+
+def base_url(url: str) -> httpx.URL:
+    """The URL of a service.
+
+    Raises:
+        UrlInvalid
+    """
+    try:
+        parsed = httpx.URL(url.rstrip("/"))
+    except (httpx.InvalidURL, TypeError, ValueError):
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise UrlInvalid("the service's URL must look like http://127.0.0.1:8000")
+    return parsed
+
+
+def request_options(url: httpx.URL, send: Send) -> dict[str, Any]:
+    """How httpx sends this, but for the body."""
+    return {
+        "method": send.method,
+        "url": f"{url}{send.path}",
+        "params": dict(send.params),
+        "headers": dict(send.headers),
+        "timeout": httpx.Timeout(
+            connect=CONNECT_S, read=send.read_timeout_s, write=WRITE_S, pool=send.read_timeout_s
+        ),
+    }
+
+
+def answer_of(response: httpx.Response) -> Answer:
+    """What came back."""
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    return Answer(response.status_code, headers, response.content)
+
+
+def lost_of(error: httpx.HTTPError, url: httpx.URL) -> Lost:
+    """What is to be said of a request without an answer; the URL may hold a password."""
+    where = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
+        return Lost(f"cannot connect to {where}; is the service running?")
+    if isinstance(error, httpx.TimeoutException):
+        return Lost(f"{where} did not answer in time")
+    return Lost(f"the connection to {where} was lost ({type(error).__name__})")

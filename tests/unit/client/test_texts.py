@@ -1,0 +1,80 @@
+"""From what a caller gives to the JSON that is sent, and back."""
+
+import gzip
+import json
+
+import pytest
+
+from evascore.calls import batch_request, job_fields
+from evascore.errors import RequestInvalid, UnexpectedAnswer
+from evascore.grouping import GROUP_BYTES, GROUP_TEXTS, groups
+from evascore.results import batch, job
+from evascore.texts import Text, encode
+
+
+def test_bytes_that_are_no_unicode_travel_as_base64():
+    assert Text(b"\xff\x00").fields() == {"text_b64": "/wA="}
+
+
+def test_bytes_that_are_unicode_travel_as_text():
+    assert Text("ü".encode()).fields() == {"text": "ü"}
+
+
+def test_text_with_a_context_is_a_continuation():
+    assert Text("b", context=b"\xff").fields() == {"continuation": "b", "context_b64": "/w=="}
+
+
+def test_continuations_of_both_kinds_all_travel_as_base64():
+    fields = job_fields(context="a", continuations=["b", b"\xff"])
+    assert fields == {"context": "a", "continuations_b64": ["Yg==", "/w=="]}
+
+
+def test_lone_surrogate_is_refused_without_being_quoted():
+    with pytest.raises(RequestInvalid) as raised:
+        encode({"text": "secret\ud800"})
+    assert "secret" not in str(raised.value)
+    assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        pytest.param([], [], id="none"),
+        pytest.param([GROUP_BYTES + 1], [1], id="one that is too large alone"),
+        pytest.param([GROUP_BYTES, 1], [1, 1], id="limit, then one byte"),
+        pytest.param([GROUP_BYTES - 1, 1, 1], [2, 1], id="limit together"),
+        pytest.param([1] * (GROUP_TEXTS + 1), [GROUP_TEXTS, 1], id="count"),
+    ],
+)
+def test_groups_keep_order_and_bounds(sizes, expected):
+    found = list(groups(("x" * size for size in sizes), {}))
+    assert [len(group) for group in found] == expected
+    assert [len(text.text) for group in found for text in group] == sizes
+
+
+def test_groups_read_no_further_than_they_must():
+    def endless():
+        while True:
+            yield "x"
+
+    assert len(next(groups(endless(), {}))) == GROUP_TEXTS
+
+
+def test_batch_can_be_read_twice():
+    request = batch_request(["a", b"\xff", Text("c", custom_id="d")], {"on_error": "skip"})
+    bodies = [gzip.decompress(b"".join(request.body())) for _ in range(2)]
+    assert bodies[0] == bodies[1]
+    lines = [json.loads(line) for line in bodies[0].splitlines()]
+    assert lines == [{"text": "a"}, {"text_b64": "/w=="}, {"text": "c", "custom_id": "d"}]
+    assert request.params == {"on_error": "skip"}
+
+
+def test_fields_that_are_new_are_kept():
+    told = {"id": "a", "state": "QUEUED", "eta_s": 3}
+    assert job(told).raw["eta_s"] == 3
+
+
+@pytest.mark.parametrize("told", [{}, {"id": "a"}, {"id": "a", "status": "completed"}])
+def test_answer_without_its_fields_is_no_batch(told):
+    with pytest.raises(UnexpectedAnswer):
+        batch(told)
