@@ -1,0 +1,103 @@
+"""`deploy/state backup|restore|auto`: the command line."""
+
+import argparse
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from deploy.backup.errors import StateFailed
+from deploy.backup.places import find_place
+from deploy.backup.state import State
+
+EPILOG = """
+backup   store Redis's append-only file, and the caches if they changed; verify; keep the newest
+restore  fill empty folders from the newest whole backup; none yet is no error
+auto     restore folders that are empty, then back up at every turn until stopped
+
+Redis may run during a backup. It must not run during a restore.
+"""
+
+
+def main() -> int:
+    """Run one command; returns the exit code: 0, 1 when it failed, 2 for a bad command line."""
+    arguments = _parser().parse_args()
+    try:
+        state = State(
+            redis_dir=arguments.redis_dir,
+            cache_dir=arguments.cache_dir,
+            place=find_place(arguments.to),
+            keep=arguments.keep,
+            say=_say,
+            is_dry_run=arguments.dry_run,
+        )
+        if arguments.command == "backup":
+            state.backup()
+        elif arguments.command == "restore":
+            state.restore()
+        else:
+            _keep_backing_up(state, every_s=60 * arguments.every_min)
+    except (StateFailed, OSError) as error:
+        _complain(error)
+        return 1
+    return 0
+
+
+def _keep_backing_up(state: State, every_s: float) -> None:
+    """Restore, then back up until SIGTERM; a backup that fails is tried again at its next turn."""
+    stopped = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopped.set())
+    state.restore(keeps_what_is_there=True)
+    # Whoever waits for the restore, a service manager or a script, reads this line.
+    _say("ready")
+    while not state.is_dry_run and not stopped.wait(every_s):
+        try:
+            state.backup()
+        except (StateFailed, OSError) as error:
+            _complain(error)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deploy/state",
+        description="Keep Redis's data and the caches in another place.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("command", choices=("backup", "restore", "auto"))
+    parser.add_argument(
+        "--redis-dir",
+        type=Path,
+        required=True,
+        help="data folder of Redis: the one that holds appendonlydir",
+    )
+    parser.add_argument("--cache-dir", type=Path, help="folder of quantized weights and kernels")
+    parser.add_argument("--to", required=True, help="folder or gs://BUCKET/PATH of the backups")
+    parser.add_argument("--keep", type=_positive, default=12, help="backups to keep (default 12)")
+    parser.add_argument(
+        "--every-min", type=float, default=30, help="minutes between backups of auto (default 30)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is below 1")
+    return number
+
+
+def _complain(error: Exception) -> None:
+    if isinstance(error, PermissionError):
+        error = StateFailed(f"{error.filename} may not be read or written; run this as root")
+    print(f"state: {error}", file=sys.stderr, flush=True)
+
+
+def _say(line: str) -> None:
+    print(f"state: {line}", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Where backups lie: a folder, or a bucket of Google Cloud Storage by way of `gcloud`."""
+
+import shutil
+import subprocess
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+from deploy.backup.errors import StateFailed
+
+
+class Place(Protocol):
+    """Holds files by name; what `put` has stored is there as a whole or not at all."""
+
+    def names(self) -> list[str]:
+        """The names of all files, sorted."""
+
+    def put(self, file: Path) -> None:
+        """Store `file` under its own name."""
+
+    def get(self, name: str, folder: Path) -> Path:
+        """Fetch `name` into `folder` and return where it lies."""
+
+    def remove(self, name: str) -> None:
+        """Forget `name`."""
+
+
+def find_place(name: str) -> Place:
+    """The place that `name` means: a bucket behind `gs://`, else a folder.
+
+    Raises:
+        StateFailed: it is of a kind that we cannot write to.
+    """
+    if name.startswith("gs://"):
+        return Bucket(name.rstrip("/"))
+    if "://" in name:
+        raise StateFailed(f"{name} is neither a folder nor gs://BUCKET/PATH; name one of them")
+    return Folder(Path(name))
+
+
+class Folder:
+    """A folder, of another disk if it is to be of use."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def names(self) -> list[str]:
+        """The names of all files, sorted."""
+        if not self._path.is_dir():
+            return []
+        return sorted(path.name for path in self._path.iterdir() if path.is_file())
+
+    def put(self, file: Path) -> None:
+        """Store `file` under its own name, first under another."""
+        partial = self._path / f"{file.name}.part"
+        try:
+            self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            shutil.copyfile(file, partial)
+            partial.rename(self._path / file.name)
+        except OSError as error:
+            with suppress(OSError):
+                partial.unlink()
+            raise StateFailed(
+                f"{self._path} cannot be written ({error.strerror}); "
+                "make room there or name another place with --to"
+            ) from None
+
+    def get(self, name: str, folder: Path) -> Path:
+        """The file itself: it need not be fetched."""
+        return self._path / name
+
+    def remove(self, name: str) -> None:
+        """Forget `name`."""
+        (self._path / name).unlink(missing_ok=True)
+
+
+class Bucket:
+    """A folder of a bucket; `gcloud` knows who we are."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    def names(self) -> list[str]:
+        """The names of all files, sorted."""
+        ended = _gcloud("ls", f"{self._url}/*")
+        if "matched no objects" in ended.stderr:
+            return []
+        self._check(ended)
+        return sorted(line.rpartition("/")[2] for line in ended.stdout.split())
+
+    def put(self, file: Path) -> None:
+        """Store `file` under its own name."""
+        self._check(_gcloud("cp", str(file), f"{self._url}/{file.name}"))
+
+    def get(self, name: str, folder: Path) -> Path:
+        """Fetch `name` into `folder` and return where it lies."""
+        self._check(_gcloud("cp", f"{self._url}/{name}", str(folder / name)))
+        return folder / name
+
+    def remove(self, name: str) -> None:
+        """Forget `name`."""
+        self._check(_gcloud("rm", f"{self._url}/{name}"))
+
+    def _check(self, ended: subprocess.CompletedProcess[str]) -> None:
+        if ended.returncode:
+            said = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
+            raise StateFailed(
+                f"{self._url} cannot be used ({said}); "
+                "see that the bucket exists and that this machine may write to it"
+            )
+
+
+def _gcloud(verb: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ("gcloud", "storage", verb, *arguments)
+    try:
+        return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
+    except FileNotFoundError:
+        raise StateFailed("gcloud is not installed; install it or name a folder") from None

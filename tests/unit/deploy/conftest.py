@@ -1,0 +1,67 @@
+"""A fake gcloud, first on the PATH of the commands that a test runs."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from contract.settings import REPOSITORY
+
+FAKES = REPOSITORY / "tests" / "fakes"
+
+
+class FakeCommands:
+    """The fakes' folder of one test: what they were called with, what they answer."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.vm = folder / "vm"
+        self.vm.mkdir()
+        self._answers = folder / "answers.jsonl"
+        self._answers.touch()
+
+    @property
+    def env(self) -> dict[str, str]:
+        """The environment in which the fakes come first."""
+        path = f"{FAKES}:{Path(sys.executable).parent}:{os.environ['PATH']}"
+        ours = {"PATH": path, "FAKE_GCLOUD": str(self.folder)}
+        return {**os.environ, **ours}
+
+    def answer(self, match: str, **answer: str | int) -> None:
+        """Have every call whose words contain `match` answered so; see tests/fakes/gcloud."""
+        with self._answers.open("a") as answers:
+            answers.write(json.dumps({"match": match, **answer}) + "\n")
+
+    @property
+    def calls(self) -> list[str]:
+        """The command lines so far, in order."""
+        calls = self.folder / "calls.jsonl"
+        lines = calls.read_text().splitlines() if calls.exists() else []
+        return [" ".join(json.loads(line)) for line in lines]
+
+    def run(
+        self, command: Sequence[str | Path], timeout_s: float = 30, **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run one of our commands to its end, in the repository."""
+        return subprocess.run(
+            [str(word) for word in command],
+            cwd=REPOSITORY,
+            env={**self.env, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+        )
+
+
+@pytest.fixture
+def cloud(tmp_path: Path) -> FakeCommands:
+    """Fakes of this test's own."""
+    folder = tmp_path / "cloud"
+    folder.mkdir()
+    return FakeCommands(folder)

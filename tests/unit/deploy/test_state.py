@@ -1,0 +1,237 @@
+"""`deploy/state`: a Redis under load comes back whole, and what is damaged is not restored."""
+
+import signal
+import subprocess
+import threading
+
+import pytest
+import redis
+
+from contract.settings import REPOSITORY
+from tests.conftest import RedisServer, wait_until
+
+STATE = REPOSITORY / "deploy" / "state"
+
+
+class Machine:
+    """Folders of one machine and the place of its backups."""
+
+    def __init__(self, cloud, folder, to):
+        self.cloud = cloud
+        self.redis_dir = folder / "redis"
+        self.cache_dir = folder / "cache"
+        self.to = to
+
+    def state(self, command, *more):
+        return self.cloud.run([STATE, *self.arguments(command), *more])
+
+    def arguments(self, command):
+        folders = ["--redis-dir", self.redis_dir, "--cache-dir", self.cache_dir]
+        return [command, *map(str, folders), "--to", str(self.to)]
+
+    def fill(self, text="1"):
+        """Files that look like Redis's and a cache."""
+        aof = self.redis_dir / "appendonlydir"
+        aof.mkdir(parents=True, exist_ok=True)
+        (aof / "appendonly.aof.1.base.rdb").write_text(f"base {text}")
+        (aof / "appendonly.aof.1.incr.aof").write_text(f"more {text}")
+        (aof / "appendonly.aof.manifest").write_text(
+            "file appendonly.aof.1.base.rdb seq 1 type b\n"
+            "file appendonly.aof.1.incr.aof seq 1 type i\n"
+        )
+        self.cache_dir.mkdir(exist_ok=True)
+        (self.cache_dir / "weights").write_text(f"weights {text}")
+
+    def files(self):
+        """Path -> content of everything in both folders."""
+        found = [*self.redis_dir.rglob("*"), *self.cache_dir.rglob("*")]
+        base = self.redis_dir.parent
+        return {str(p.relative_to(base)): p.read_text() for p in found if p.is_file()}
+
+    def backups(self, kind="redis"):
+        return sorted(path.name for path in self.to.glob(f"{kind}-*.zst"))
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def place(request, cloud, tmp_path):
+    """Where backups go."""
+    return tmp_path / "backups" if request.param == "folder" else "gs://bucket/path"
+
+
+@pytest.fixture
+def machine(cloud, tmp_path):
+    """A machine that backs up to a folder."""
+    return Machine(cloud, tmp_path / "one", tmp_path / "backups")
+
+
+def test_new_machine_gets_what_the_old_one_had(cloud, tmp_path, place):
+    old, new = Machine(cloud, tmp_path / "old", place), Machine(cloud, tmp_path / "new", place)
+    old.fill()
+    assert old.state("backup").returncode == 0
+    restored = new.state("restore")
+    assert restored.returncode == 0, restored.stderr
+    assert new.files() == old.files()
+
+
+def test_redis_that_is_written_to_comes_back_with_all_it_had_answered(cloud, tmp_path):
+    folder = tmp_path / "old"
+    server = RedisServer(folder / "redis")
+    server.data_dir.mkdir(parents=True)
+    server.start()
+    old = Machine(cloud, folder, tmp_path / "backups")
+    answered, is_over = [], threading.Event()
+
+    def write():
+        with redis.Redis.from_url(server.url) as client:
+            while not is_over.is_set():
+                client.set(f"key:{len(answered)}", "x" * 1_000)
+                answered.append(len(answered))
+                if len(answered) % 2_000 == 0:
+                    client.bgrewriteaof()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        wait_until(lambda: len(answered) > 3_000)
+        num_before = len(answered)
+        stored = old.state("backup")
+    finally:
+        is_over.set()
+        writer.join()
+        server.kill()
+    assert stored.returncode == 0, stored.stderr
+    assert len(answered) > num_before
+    new = Machine(cloud, tmp_path / "new", old.to)
+    assert new.state("restore").returncode == 0
+    server = RedisServer(new.redis_dir)
+    server.start()
+    try:
+        with redis.Redis.from_url(server.url) as client:
+            # Redis writes its file once per turn of its loop, before it answers.
+            assert client.exists(*(f"key:{n}" for n in range(num_before))) == num_before
+    finally:
+        server.kill()
+
+
+def test_first_run_without_a_backup_is_fine(machine):
+    restored = machine.state("restore")
+    assert (restored.returncode, restored.stderr) == (0, "")
+    assert "no backup of redis yet" in restored.stdout
+    assert machine.state("backup").returncode == 0
+    assert machine.backups() == []
+
+
+def test_place_that_cannot_be_read_is_not_taken_for_an_empty_one(cloud, tmp_path):
+    cloud.answer("storage ls", stderr="ERROR: 403 no permission\n", code=1)
+    restored = Machine(cloud, tmp_path, "gs://bucket/path").state("restore")
+    assert restored.returncode == 1
+    assert "403 no permission" in restored.stderr
+
+
+@pytest.mark.parametrize("damage", [b"", b"junk", None], ids=["cut", "overwritten", "no checksum"])
+def test_damaged_backup_gives_way_to_the_one_before(cloud, machine, tmp_path, damage):
+    machine.fill("whole")
+    machine.state("backup")
+    good = machine.to / machine.backups()[0]
+    good = good.rename(machine.to / "redis-20200101T000000Z.tar.zst")
+    (machine.to / f"{good.name}.sha256").write_text(checksum_line(good))
+    newest = machine.to / "redis-20400101T000000Z.tar.zst"
+    newest.write_bytes(good.read_bytes() if damage is None else damage)
+    if damage is not None:
+        (machine.to / f"{newest.name}.sha256").write_text(checksum_line(good))
+    new = Machine(cloud, tmp_path / "new", machine.to)
+    assert new.state("restore").returncode == 0
+    assert new.files() == machine.files()
+
+
+def checksum_line(path):
+    """What `sha256sum` prints for a file."""
+    return subprocess.run(["sha256sum", path], capture_output=True, text=True, check=True).stdout
+
+
+def test_restore_fails_when_every_backup_is_damaged(cloud, machine, tmp_path):
+    machine.fill()
+    machine.state("backup")
+    (machine.to / machine.backups()[0]).write_bytes(b"junk")
+    new = Machine(cloud, tmp_path / "new", machine.to)
+    restored = new.state("restore")
+    assert restored.returncode == 1
+    assert "every backup of redis is damaged" in restored.stderr
+    assert new.files() == {}
+
+
+def test_restore_leaves_a_folder_in_use_alone(machine):
+    machine.fill("old")
+    machine.state("backup")
+    machine.fill("new")
+    restored = machine.state("restore")
+    assert restored.returncode == 1
+    assert "not empty" in restored.stderr
+    assert len(restored.stderr.splitlines()) == 1
+    assert "weights new" in machine.files().values()
+
+
+def test_restore_that_was_killed_is_begun_anew(cloud, machine, tmp_path):
+    machine.fill()
+    machine.state("backup")
+    new = Machine(cloud, tmp_path / "new", machine.to)
+    (new.redis_dir / ".restoring" / "appendonlydir").mkdir(parents=True)
+    assert new.state("restore").returncode == 0
+    assert new.files() == machine.files()
+
+
+def test_unchanged_caches_are_stored_once(machine):
+    machine.fill()
+    machine.state("backup")
+    again = machine.state("backup")
+    assert "up to date" in again.stdout
+    assert len(machine.backups("caches")) == 1
+
+
+def test_the_newest_backups_are_kept_and_leftovers_go(machine):
+    machine.fill()
+    machine.to.mkdir()
+    for year in range(2020, 2025):
+        archive = machine.to / f"redis-{year}0101T000000Z.tar.zst"
+        archive.write_bytes(b"old")
+        (machine.to / f"{archive.name}.sha256").write_text("0")
+    (machine.to / "redis-20200202T000000Z.tar.zst.part").write_bytes(b"interrupted")
+    assert machine.state("backup", "--keep", "2").returncode == 0
+    kept = machine.backups()
+    assert len(kept) == 2
+    assert kept[0] == "redis-20240101T000000Z.tar.zst"
+    assert len(list(machine.to.glob("redis-*"))) == 4
+
+
+def test_dry_run_writes_nothing(machine):
+    machine.fill()
+    said = machine.state("backup", "--dry-run")
+    assert "would store redis-" in said.stdout
+    assert not machine.to.exists()
+
+
+def test_place_that_cannot_be_written_is_named(machine):
+    machine.fill()
+    machine.to.write_text("a file")
+    failed = machine.state("backup")
+    assert failed.returncode == 1
+    assert "name another place with --to" in failed.stderr
+
+
+def test_auto_restores_backs_up_again_and_again_and_stops_when_told(cloud, machine, tmp_path):
+    machine.fill()
+    machine.state("backup")
+    new = Machine(cloud, tmp_path / "new", machine.to)
+    command = [STATE, *new.arguments("auto"), "--every-min", "0.001", "--keep", "1"]
+    process = subprocess.Popen(command, env=cloud.env, stdout=subprocess.PIPE, text=True)
+    try:
+        lines = iter(process.stdout.readline, "")
+        assert "state: ready\n" in lines
+        assert new.files() == machine.files()
+        assert any("stored redis-" in line for line in lines)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
