@@ -2,6 +2,7 @@
 
 import sys
 import time
+from pathlib import Path
 from typing import Any, NoReturn
 
 import redis
@@ -20,6 +21,7 @@ from worker.lease import Lease, NameTaken, WorkerStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
+from worker.storage import warn_of_network_mounts
 
 log = get_logger(__name__)
 
@@ -92,6 +94,7 @@ class Process:
         if "solo" not in sender.pool_cls.__module__:
             _refuse("the model lives in one process: start it with -P solo -c 1")
         settings, started = self._settings, time.monotonic()
+        warn_of_network_mounts(*_folders_read_at_start(settings))
         try:
             scorer = Scorer.load(
                 settings.model,
@@ -134,6 +137,12 @@ class Process:
         """Consuming has ended and what was not scored is back in the queue."""
         self._app.runtime.lease.release()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
+
+
+def _folders_read_at_start(settings: Settings) -> list[Path]:
+    """The model, unless it is a name on the Hub, and the cache."""
+    model = Path(settings.model)
+    return [*([model] if model.is_dir() else []), settings.model_cache]
 
 
 def _refuse(reason: object) -> NoReturn:

@@ -115,6 +115,19 @@ def test_limits_nest(smaller, larger):
     assert environment_name(smaller) in line
 
 
+@pytest.mark.parametrize(
+    ("variables", "cache"),
+    [
+        ({}, "data/cache"),
+        ({"EVASCORE_SCRATCH_DIR": "/local"}, "/local/cache"),
+        ({"EVASCORE_SCRATCH_DIR": "/local", "EVASCORE_CACHE_DIR": "/cache"}, "/cache"),
+    ],
+    ids=["default", "scratch", "cache"],
+)
+def test_cache_lies_on_the_scratch_disk_unless_it_is_named(variables, cache):
+    assert load_settings(variables).model_cache == Path(cache)
+
+
 def test_settings_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         load_settings({}).port = 1
