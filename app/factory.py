@@ -2,10 +2,11 @@
 
 from flask import Flask
 
-from app import health, jobs, openapi, pages, request_log
+from app import health, jobs, metrics, openapi, pages, request_log
 from app.admission import Capacity
 from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
+from app.metrics import Metrics
 from app.service import EXTENSION, Service
 from app.waiting import JobEndings
 from contract.broker import connect
@@ -21,7 +22,14 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = create_service(settings)
     request_log.register(app)
     register_error_handlers(app)
-    for routes in (jobs.routes, health.routes, openapi.routes, pages.routes, pages.docs_routes()):
+    for routes in (
+        jobs.routes,
+        health.routes,
+        metrics.routes,
+        openapi.routes,
+        pages.routes,
+        pages.docs_routes(),
+    ):
         app.register_blueprint(routes)
     return app
 
@@ -36,4 +44,5 @@ def create_service(settings: Settings) -> Service:
         guard=guard,
         capacity=Capacity(store, guard),
         endings=JobEndings(settings, store, guard),
+        metrics=Metrics(store, guard),
     )

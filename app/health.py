@@ -14,10 +14,9 @@ from app.responses import json_response
 from app.schemas import MAX_TOP_K, OUTPUTS
 from app.service import service
 from contract.errors import BrokerUnavailable, WorkerUnavailable
+from contract.job_store import WARM_STATES
 
 routes = Blueprint("health", __name__)
-
-WARM_STATES = frozenset({"ready", "busy"})
 
 
 @routes.get("/healthz")

@@ -1,4 +1,4 @@
-"""One log line per request, and the headers that every answer carries."""
+"""One log line and one count per request, and the headers that every answer carries."""
 
 import logging
 import re
@@ -7,18 +7,19 @@ import time
 
 from flask import Flask, Response, g, request
 
+from app.service import service
 from contract.logs import get_logger
 
 log = get_logger(__name__)
 
 # Asked every few seconds by machines: told at INFO only when the answer is bad.
-PROBES = ("/healthz", "/readyz")
+PROBES = ("/healthz", "/readyz", "/metrics")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
 
 def register(app: Flask) -> None:
-    """Name, time and log every request of `app`."""
+    """Name, time, log and count every request of `app`."""
     app.before_request(_begin)
     app.after_request(_end)
 
@@ -30,7 +31,7 @@ def _begin() -> None:
 
 
 def _end(response: Response) -> Response:
-    elapsed_ms = round((time.perf_counter() - g.began_at) * 1000, 3)
+    elapsed_s = time.perf_counter() - g.began_at
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
@@ -46,6 +47,7 @@ def _end(response: Response) -> Response:
         status=response.status_code,
         body_bytes=g.get("body_bytes", 0),
         answer_bytes=response.content_length,
-        time_ms=elapsed_ms,
+        time_ms=round(elapsed_s * 1000, 3),
     )
+    service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
     return response

@@ -1,6 +1,7 @@
 """The parts that the routes share; made once per process by the factory."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flask import current_app
 
@@ -9,6 +10,10 @@ from app.broker_guard import BrokerGuard
 from app.waiting import JobEndings
 from contract.job_store import JobStore
 from contract.settings import Settings
+
+if TYPE_CHECKING:
+    # Its route asks for the service in turn.
+    from app.metrics import Metrics
 
 EXTENSION = "evascore"
 
@@ -22,6 +27,7 @@ class Service:
     guard: BrokerGuard
     capacity: Capacity
     endings: JobEndings
+    metrics: "Metrics"
 
 
 def service() -> Service:

@@ -27,6 +27,8 @@ from contract.task_ids import is_task_id, new_task_id
 
 _LUA = Path(__file__).parent / "lua"
 IDEMPOTENCY_TTL_S = 86_400
+# Of a worker whose model is loaded: it scores what comes.
+WARM_STATES = frozenset({"ready", "busy"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import quote, urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -41,6 +42,9 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         None,
         description="Redis of all processes; unset, `make run` starts an embedded one in data_dir.",
+    )
+    redis_password_file: Path | None = Field(
+        None, description="File with the password for redis_url, as container secrets come."
     )
     data_dir: Path = Field(
         Path("data"), description="Folder of the embedded Redis; set it where disk is durable."
@@ -191,7 +195,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         environ: the variables to read; those of the process when None.
 
     Raises:
-        SettingsInvalid: one line that names every unknown name and every bad value.
+        SettingsInvalid: one line that names every unknown name and every bad value, or the
+            password file that cannot be used.
     """
     found = os.environ if environ is None else environ
     given = {
@@ -204,14 +209,34 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         raise SettingsInvalid("; ".join(_unknown(name) for name in unknown))
     try:
         # The values come from `given` alone, so that a caller's `environ` is all that counts.
-        return Settings.model_validate(given)
+        settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsInvalid("; ".join(_refusal(e) for e in error.errors())) from None
+    if settings.redis_password_file is None:
+        return settings
+    url = SecretStr(_with_password(settings.redis, settings.redis_password_file))
+    return settings.model_copy(update={"redis_url": url})
 
 
 def environment_name(field: str) -> str:
     """The environment variable that sets `field`."""
     return PREFIX + field.upper()
+
+
+def _with_password(url: str, file: Path) -> str:
+    """`url` with the password that `file` holds."""
+    name, parts = environment_name("redis_password_file"), urlsplit(url)
+    if not parts.hostname:
+        raise SettingsInvalid(f"{name}: {environment_name('redis_url')} must name a host with it")
+    try:
+        password = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsInvalid(f"{name}: {file} cannot be read ({type(error).__name__})") from None
+    if not password:
+        raise SettingsInvalid(f"{name}: {file} is empty")
+    address = parts.netloc.rpartition("@")[2]
+    netloc = f"{parts.username or ''}:{quote(password, safe='')}@{address}"
+    return parts._replace(netloc=netloc).geturl()
 
 
 def _unknown(name: str) -> str:

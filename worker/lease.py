@@ -13,6 +13,7 @@ import redis
 
 from contract import keys
 from contract.logs import get_logger
+from contract.metrics import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 
 log = get_logger(__name__)
 
@@ -42,6 +43,13 @@ class WorkerStatus:
     """Texts, bytes and compute time in ms of the last batches, oldest first."""
     recent_latencies_ms: tuple[float, ...] = ()
     """From the POST to the stored result, of the last interactive jobs, oldest first."""
+    histograms: dict[str, Histogram] = field(
+        default_factory=lambda: {
+            "batch_texts": Histogram(BATCH_TEXTS_BOUNDS),
+            "inference_s": Histogram(INFERENCE_BOUNDS_S),
+        }
+    )
+    """Of all batches since the start."""
     host: str = field(default_factory=socket.gethostname)
     pid: int = field(default_factory=os.getpid)
     started_at: float = field(default_factory=time.time)
@@ -52,6 +60,8 @@ class WorkerStatus:
         self.num_batches += 1
         self.num_texts += num_texts
         self.num_bytes += num_bytes
+        self.histograms["batch_texts"].observe(num_texts)
+        self.histograms["inference_s"].observe(elapsed_s)
         rate = num_bytes / max(elapsed_s, 1e-6)
         before = rate if self.bytes_per_s is None else self.bytes_per_s
         self.bytes_per_s = before + _RATE_SMOOTHING * (rate - before)
@@ -69,7 +79,9 @@ class WorkerStatus:
         """The status as JSON."""
         mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
         fields = {name: getattr(self, name) for name in self.__slots__}
-        return orjson.dumps({**fields, "mean_batch_texts": mean_batch_texts})
+        return orjson.dumps(
+            {**fields, "mean_batch_texts": mean_batch_texts}, default=Histogram.as_json
+        )
 
 
 class NameTaken(Exception):

@@ -107,6 +107,39 @@ def test_password_in_the_redis_url_is_not_shown():
     assert "hunter2" not in refusal(EVASCORE_REDIS_URL="http://:hunter2@127.0.0.1")
 
 
+@pytest.mark.parametrize(
+    ("url", "complete"),
+    [
+        ("redis://redis:6379/0", "redis://:p%40ss%2F1@redis:6379/0"),
+        ("rediss://me@[::1]:6379/0", "rediss://me:p%40ss%2F1@[::1]:6379/0"),
+    ],
+)
+def test_password_file_completes_the_redis_url(tmp_path, url, complete):
+    file = tmp_path / "password"
+    file.write_text("p@ss/1\n")
+    settings = load_settings({"EVASCORE_REDIS_URL": url, "EVASCORE_REDIS_PASSWORD_FILE": str(file)})
+    assert settings.redis == complete
+    assert "p%40ss" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("url", "content"),
+    [
+        ("redis://redis", None),
+        ("redis://redis", b"\n"),
+        ("redis://redis", b"\xff"),
+        ("unix:///x", b"x"),
+    ],
+    ids=["missing", "empty", "not_text", "no_host"],
+)
+def test_password_file_that_cannot_be_used_is_refused(tmp_path, url, content):
+    file = tmp_path / "password"
+    if content is not None:
+        file.write_bytes(content)
+    line = refusal(EVASCORE_REDIS_URL=url, EVASCORE_REDIS_PASSWORD_FILE=str(file))
+    assert line.startswith("EVASCORE_REDIS_PASSWORD_FILE: ")
+
+
 @pytest.mark.parametrize(("smaller", "larger"), NESTED, ids=lambda name: name)
 def test_limits_nest(smaller, larger):
     settings = load_settings({})
@@ -149,7 +182,7 @@ KINDS = {
     bool: "yes or no",
     float: "number",
     int: "integer",
-    Path: "folder",
+    Path: "path",
     SecretStr: "URL, secret",
     str: "text",
 }

@@ -1,0 +1,168 @@
+"""`GET /metrics` for Prometheus: the requests of this process, and what Redis tells of the rest.
+
+Queue, totals and workers are asked for at each scrape, so that one target covers workers that no
+scraper reaches. No label holds anything that a client chose.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from flask import Blueprint, Response
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.registry import Collector
+
+from app.admission import worker_statuses
+from app.broker_guard import BrokerGuard
+from app.openapi import operation
+from app.service import service
+from contract.errors import BrokerUnavailable
+from contract.job_store import JobStore
+
+routes = Blueprint("metrics", __name__)
+
+# The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
+REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+WORKER_STATES = ("starting", "ready", "busy", "draining")
+# Fields of a worker's status that only grow, and those that Prometheus shows as they are.
+_COUNTED = (
+    ("num_batches", "evascore_batches", "Batches that a worker has scored since it started."),
+    ("num_texts", "evascore_texts", "Texts that a worker has scored since it started."),
+    ("num_bytes", "evascore_text_bytes", "Bytes that a worker has scored since it started."),
+)
+_HISTOGRAMS = (
+    ("batch_texts", "evascore_batch_texts", "Texts of one batch."),
+    ("inference_s", "evascore_inference_seconds", "Time of one batch in the model."),
+)
+
+
+@routes.get("/metrics")
+@operation({200: None})
+def metrics() -> Response:
+    """The state of the service in the text format of Prometheus; also while Redis is away."""
+    page = generate_latest(service().metrics.registry)
+    return Response(page, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+
+
+class Metrics:
+    """All metrics of one application."""
+
+    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(QueueCollector(store, guard))
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "evascore_http_requests",
+            "Answered requests.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
+            "evascore_http_request_seconds",
+            "Time from a request's header to its answer, waiting for a result included.",
+            ("route",),
+            buckets=REQUEST_BOUNDS_S,
+            registry=self.registry,
+        )
+
+    def count_request(self, method: str, route: str | None, status: int, elapsed_s: float) -> None:
+        """Count an answered request.
+
+        Args:
+            route: its template; None when no route matched.
+        """
+        known_method = method if method in METHODS else "other"
+        known_route = route or "none"
+        self._requests.labels(known_method, known_route, status).inc()
+        self._request_seconds.labels(known_route).observe(elapsed_s)
+
+
+class QueueCollector(Collector):
+    """Asks Redis at each scrape; without it, only tells that it is away."""
+
+    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+        self._store = store
+        self._guard = guard
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering asks for no scrape."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """One round of questions, then everything that follows from the answers."""
+        try:
+            with self._guard.calling():
+                depth, totals = self._store.depth(), self._store.totals()
+                workers = worker_statuses(self._store)
+        except BrokerUnavailable:
+            yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
+            return
+        yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
+        yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
+        yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
+        yield _ended_jobs(totals)
+        yield _workers_by_state(workers)
+        yield _worker_speeds(workers)
+        yield from _worker_counters(workers)
+        yield from _worker_histograms(workers)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _ended_jobs(totals: dict[str, int]) -> Metric:
+    family = CounterMetricFamily("evascore_jobs", "Jobs that ended.", labels=("outcome",))
+    for name, count in totals.items():
+        family.add_metric((name.removeprefix("jobs_"),), count)
+    return family
+
+
+def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily("evascore_workers", "Living workers.", labels=("state",))
+    states = [worker["state"] for worker in workers]
+    for state in WORKER_STATES:
+        family.add_metric((state,), states.count(state))
+    return family
+
+
+def _worker_speeds(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_bytes_per_second",
+        "Speed of a worker's recent batches; absent before the first.",
+        labels=("worker",),
+    )
+    for worker in workers:
+        if worker.get("bytes_per_s") is not None:
+            family.add_metric((worker["name"],), worker["bytes_per_s"])
+    return family
+
+
+def _worker_counters(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    for field, name, meaning in _COUNTED:
+        family = CounterMetricFamily(name, meaning, labels=("worker",))
+        for worker in workers:
+            if field in worker:
+                family.add_metric((worker["name"],), worker[field])
+        yield family
+
+
+def _worker_histograms(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    for field, name, meaning in _HISTOGRAMS:
+        family = HistogramMetricFamily(name, meaning, labels=("worker",))
+        for worker in workers:
+            # Absent in the status of a worker of an earlier release.
+            if found := worker.get("histograms", {}).get(field):
+                bounds = [*(str(bound) for bound in found["bounds"]), "+Inf"]
+                counts = itertools.accumulate(found["counts"])
+                buckets = list(zip(bounds, counts, strict=True))
+                family.add_metric((worker["name"],), buckets, found["sum"])
+        yield family

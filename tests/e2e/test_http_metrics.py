@@ -1,0 +1,99 @@
+"""`GET /metrics`: what Prometheus reads of requests, queue and workers."""
+
+from collections.abc import Mapping
+
+import httpx
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from contract.metrics import Histogram
+from tests.web import Outcomes, WebServer
+
+MARK = "zanzibar"
+
+
+def scrape(http: httpx.Client) -> Mapping[tuple[str, ...], float]:
+    """Every sample by its name and the values of its labels, in the order of their names."""
+    response = http.get("/metrics")
+    assert response.status_code == 200
+    return {
+        (sample.name, *(value for _, value in sorted(sample.labels.items()))): sample.value
+        for family in text_string_to_metric_families(response.text)
+        for sample in family.samples
+    }
+
+
+def pose_as_worker(outcomes: Outcomes) -> None:
+    """Hold a lease like a worker that has scored three batches."""
+    batch_texts = Histogram((1.0, 4.0))
+    for num_texts in (1, 3, 9):
+        batch_texts.observe(num_texts)
+    outcomes.pose_as_worker(
+        {
+            "name": "worker@here",
+            "state": "busy",
+            "num_texts": 13,
+            "bytes_per_s": 500.0,
+            "histograms": {"batch_texts": batch_texts.as_json()},
+        }
+    )
+
+
+def test_queue_and_ended_jobs_are_told(http, outcomes):
+    outcomes.client.flushdb()
+    ids = [http.post("/score", json={"text": text}).json()["id"] for text in ("a", "bc", "def")]
+    outcomes.succeed(ids[0], {})
+    samples = scrape(http)
+    assert samples["evascore_queue_jobs",] == 2
+    assert samples["evascore_queue_bytes",] == 5
+    assert samples["evascore_jobs_total", "succeeded"] == 1
+    assert samples["evascore_redis_up",] == 1
+
+
+def test_workers_are_told_with_their_batches(http, outcomes):
+    outcomes.client.flushdb()
+    pose_as_worker(outcomes)
+    samples = scrape(http)
+    assert samples["evascore_workers", "busy"] == 1
+    assert samples["evascore_workers", "ready"] == 0
+    assert samples["evascore_texts_total", "worker@here"] == 13
+    assert samples["evascore_bytes_per_second", "worker@here"] == 500
+    assert [
+        samples["evascore_batch_texts_bucket", bound, "worker@here"]
+        for bound in ("1.0", "4.0", "+Inf")
+    ] == [1, 2, 3]
+    assert samples["evascore_batch_texts_sum", "worker@here"] == 13
+    assert samples["evascore_batch_texts_count", "worker@here"] == 3
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "counted"),
+    [
+        ("GET", "/info", ("GET", "/info", "200")),
+        ("GET", f"/score/{MARK}", ("GET", "/score/<task_id>", "404")),
+        ("GET", f"/{MARK}?{MARK}={MARK}", ("GET", "none", "404")),
+        (MARK.upper(), "/info", ("other", "none", "405")),
+    ],
+)
+def test_requests_are_counted_under_names_that_no_client_chose(http, method, path, counted):
+    sample = ("evascore_http_requests_total", *counted)
+    before = scrape(http).get(sample, 0)
+    http.request(method, path)
+    assert scrape(http)[sample] == before + 1
+    assert MARK not in http.get("/metrics").text.lower()
+
+
+def test_time_of_requests_is_told_by_route(http):
+    http.get("/healthz")
+    assert scrape(http)["evascore_http_request_seconds_count", "/healthz"] >= 1
+
+
+def test_metrics_are_told_while_redis_is_away(tmp_path):
+    server = WebServer(tmp_path, "redis://127.0.0.1:1/0").start()
+    try:
+        with server.client() as http:
+            samples = scrape(http)
+    finally:
+        server.stop()
+    assert samples["evascore_redis_up",] == 0
+    assert ("evascore_queue_jobs",) not in samples
