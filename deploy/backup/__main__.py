@@ -34,7 +34,7 @@ def main() -> int:
         if arguments.command == "backup":
             state.backup()
         elif arguments.command == "restore":
-            state.restore()
+            state.restore(keeps_what_is_there=arguments.keep_existing)
         else:
             _keep_backing_up(state, every_s=60 * arguments.every_min)
     except (StateFailed, OSError) as error:
@@ -77,6 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--keep", type=_positive, default=12, help="backups to keep (default 12)")
     parser.add_argument(
         "--every-min", type=float, default=30, help="minutes between backups of auto (default 30)"
+    )
+    parser.add_argument(
+        "--keep-existing", action="store_true", help="restore: leave folders that are not empty"
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done")
     return parser

@@ -1,6 +1,5 @@
 """A fake gcloud, first on the PATH of the commands that a test runs."""
 
-import json
 import os
 import subprocess
 import sys
@@ -21,8 +20,8 @@ class FakeCommands:
         self.folder = folder
         self.vm = folder / "vm"
         self.vm.mkdir()
-        self._answers = folder / "answers.jsonl"
-        self._answers.touch()
+        self._answers = folder / "answers"
+        self._answers.mkdir()
 
     @property
     def env(self) -> dict[str, str]:
@@ -33,15 +32,22 @@ class FakeCommands:
 
     def answer(self, match: str, **answer: str | int) -> None:
         """Have every call whose words contain `match` answered so; see tests/fakes/gcloud."""
-        with self._answers.open("a") as answers:
-            answers.write(json.dumps({"match": match, **answer}) + "\n")
+        folder = self._answers / f"{len(list(self._answers.iterdir())):03}"
+        folder.mkdir()
+        for name, value in {
+            "match": match,
+            "stdout": "",
+            "stderr": "",
+            "code": 0,
+            **answer,
+        }.items():
+            (folder / name).write_text(str(value))
 
     @property
     def calls(self) -> list[str]:
         """The command lines so far, in order."""
-        calls = self.folder / "calls.jsonl"
-        lines = calls.read_text().splitlines() if calls.exists() else []
-        return [" ".join(json.loads(line)) for line in lines]
+        calls = self.folder / "calls"
+        return calls.read_text().splitlines() if calls.exists() else []
 
     def run(
         self, command: Sequence[str | Path], timeout_s: float = 30, **variables: str

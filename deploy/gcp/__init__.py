@@ -1,0 +1,1 @@
+"""One GPU VM of Google Compute Engine: commands over gcloud."""

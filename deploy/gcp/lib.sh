@@ -1,0 +1,138 @@
+# shellcheck shell=bash disable=SC2034
+# What the commands beside this file share; sourced, never run.
+#
+# Where the VM is comes from options or from the environment: VM_NAME, VM_ZONE, VM_PROJECT.
+# Nothing secret ever stands in a command line, in metadata or in what is printed.
+
+name=${VM_NAME:-evascore}
+zone=${VM_ZONE:-us-central1-a}
+project=${VM_PROJECT:-}
+# Where evascore lies on the VM, and beside it, by suffix, what must outlive a new copy of it.
+vm_dir=${VM_DIR:-/opt/evascore}
+poll_s=${VM_POLL_S:-10}
+dry_run=
+repository=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+command_name=${0##*/}
+
+# die MESSAGE [EXIT_CODE]
+die() {
+    printf '%s: %s\n' "$command_name" "$1" >&2
+    exit "${2:-1}"
+}
+
+say() { printf '%s: %s\n' "$command_name" "$1"; }
+
+# The comment that a command begins with is its help.
+usage() {
+    sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
+    printf '  --name NAME, --zone ZONE, --project PROJECT   which VM (%s in %s)\n' "$name" "$zone"
+    printf '  --dry-run   show the commands, run none\n'
+}
+
+# value OPTION [VALUE...]: the value of an option.
+value() {
+    [ $# -ge 2 ] || die "$1 needs a value; see $command_name --help" 2
+    printf '%s' "$2"
+}
+
+# whole_number OPTION VALUE LOWEST HIGHEST
+whole_number() {
+    [[ $2 =~ ^[0-9]{1,6}$ ]] && [ "$2" -ge "$3" ] && [ "$2" -le "$4" ] ||
+        die "$1 must be a whole number from $3 to $4, not '$2'" 2
+}
+
+# common_option "$@": reads an option that every command has; sets `taken` to the words it took.
+common_option() {
+    taken=2
+    case $1 in
+        --name) name=$(value "$@") ;;
+        --zone) zone=$(value "$@") ;;
+        --project) project=$(value "$@") ;;
+        --dry-run) dry_run=yes taken=1 ;;
+        -h | --help)
+            usage
+            exit 0
+            ;;
+        *) die "'$1' is not known here; see $command_name --help" 2 ;;
+    esac
+}
+
+# Shows a command as one could type it.
+show() {
+    printf '+'
+    printf ' %q' "$@"
+    printf '\n'
+}
+
+# Where the VM is, as every gcloud command wants it.
+place() { printf '%s\n' "--zone=$zone" ${project:+"--project=$project"}; }
+
+# cloud WORDS...: gcloud with the VM's place; a failure ends us with one line that names a remedy.
+cloud() {
+    local where reason
+    mapfile -t where < <(place)
+    if [ -n "$dry_run" ]; then
+        show gcloud "$@" "${where[@]}"
+        return
+    fi
+    command -v gcloud > /dev/null || die "gcloud is not installed; see cloud.google.com/sdk"
+    reason=$(mktemp)
+    if gcloud "$@" "${where[@]}" 2> "$reason"; then
+        rm -f "$reason"
+        return
+    fi
+    remedy "$(cat "$reason"; rm -f "$reason")"
+}
+
+# vm_state: RUNNING, TERMINATED, ...; empty when there is no such VM.
+vm_state() {
+    local where found reason
+    mapfile -t where < <(place)
+    [ -z "$dry_run" ] || return 0
+    command -v gcloud > /dev/null || die "gcloud is not installed; see cloud.google.com/sdk"
+    reason=$(mktemp)
+    if found=$(gcloud compute instances describe "$name" --format='value(status)' \
+        "${where[@]}" 2> "$reason"); then
+        printf '%s' "$found"
+    elif ! grep -q 'was not found' "$reason"; then
+        remedy "$(cat "$reason"; rm -f "$reason")"
+    fi
+    rm -f "$reason"
+}
+
+# on_vm COMMAND: runs it in a shell on the VM, with our standard input and output.
+on_vm() {
+    local where
+    mapfile -t where < <(place)
+    if [ -n "$dry_run" ]; then
+        show gcloud compute ssh "$name" "${where[@]}" "--command=$1"
+        return
+    fi
+    gcloud compute ssh "$name" --quiet "${where[@]}" "--command=$1"
+}
+
+# remedy REASON: ends us with what to do about gcloud's words.
+remedy() {
+    case $1 in
+        *ZONE_RESOURCE_POOL_EXHAUSTED* | *'enough resources available'*)
+            die "no such GPU is free in $zone now; try another --zone, or up --on-demand" ;;
+        *QUOTA_EXCEEDED* | *[Qq]uota*exceeded*)
+            die "the quota is used up; ask for GPUS_ALL_REGIONS and PREEMPTIBLE_NVIDIA_L4_GPUS \
+(NVIDIA_L4_GPUS with --on-demand) under IAM & Admin, Quotas" ;;
+        *'gcloud auth login'* | *'active account'*)
+            die "gcloud does not know you; run: gcloud auth login" ;;
+        *SERVICE_DISABLED* | *'has not been used in project'*)
+            die "the project has no Compute Engine; run: gcloud services enable compute.googleapis.com" ;;
+        *'was not found'*)
+            die "there is no VM '$name' in $zone; run deploy/gcp/up, or name it by --name and --zone" ;;
+        *) die "gcloud failed: $(printf '%s' "$1" | grep . | tail -n 1)" ;;
+    esac
+}
+
+# need_running: ends us unless the VM runs.
+need_running() {
+    local state
+    state=$(vm_state)
+    [ -n "$dry_run" ] || [ "$state" = RUNNING ] ||
+        die "the VM '$name' in $zone is ${state:-not there}; run deploy/gcp/up first"
+}

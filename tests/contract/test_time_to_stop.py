@@ -1,0 +1,26 @@
+"""A stop has an order and a time: what stops the worker waits longer than the worker drains."""
+
+import re
+
+from contract.settings import REPOSITORY, load_settings
+
+# From Google's notice to the end of a spot VM.
+NOTICE_S = 30
+SETTINGS = load_settings({})
+# The watch on the drain looks four times per lease; then the process ends.
+DRAINED_S = SETTINGS.drain_s + SETTINGS.lease_s / 4 + 2
+
+
+def number(path: str, pattern: str) -> float:
+    """The number that `pattern` finds in a file of the repository."""
+    found = re.search(pattern, (REPOSITORY / path).read_text(), flags=re.MULTILINE)
+    assert found is not None, f"{pattern} in {path}"
+    return float(found[1])
+
+
+def test_spot_vm_drains_within_its_notice():
+    unit = "deploy/vm/evascore.service"
+    stop_s = number(unit, r"compose .*stop --timeout (\d+)$")
+    assert stop_s >= DRAINED_S
+    # Redis stops after the worker, and the units' own end takes a moment.
+    assert stop_s + 2 <= number(unit, r"^TimeoutStopSec=(\d+)$") <= NOTICE_S - 2
