@@ -223,6 +223,13 @@ class ServiceName(Answer):
     version: str
 
 
+class Index(Answer):
+    """Where things are."""
+
+    service: ServiceName
+    links: dict[str, str] = Field(description="Paths, by what they are for.")
+
+
 class Limits(Answer):
     """What a request may ask for; docs/settings.md tells each by the same name."""
 
@@ -260,10 +267,24 @@ class Queue(Answer):
     max_bytes: int
 
 
+class RecentWork(Answer):
+    """The last batches and interactive jobs of all living workers; null without any."""
+
+    bytes_per_s: float | None = Field(description="Sum of the workers' smoothed speeds.")
+    num_batches: int
+    mean_batch_texts: float | None
+    mean_batch_bytes: float | None
+    mean_batch_ms: float | None = Field(description="Mean compute time of a batch.")
+    num_latencies: int
+    latency_p50_ms: float | None = Field(description="Median, from the POST to the stored result.")
+    latency_p95_ms: float | None
+
+
 class Stats(Answer):
     """How much waits, who works on it, and what has been done."""
 
     queue: Queue
+    recent: RecentWork
     workers: list[dict[str, Any]] = Field(description="What each living worker tells of itself.")
     totals: dict[str, int] = Field(
         description="Ended jobs by outcome since the data folder was made."

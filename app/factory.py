@@ -4,6 +4,7 @@ from flask import Flask
 
 from app import health, jobs, metrics, openapi, pages, request_log
 from app.admission import Capacity
+from app.assets import Assets, asset_routes
 from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
 from app.metrics import Metrics
@@ -29,6 +30,7 @@ def create_app(settings: Settings) -> Flask:
         openapi.routes,
         pages.routes,
         pages.docs_routes(),
+        asset_routes(Assets.load()),
     ):
         app.register_blueprint(routes)
     return app

@@ -9,10 +9,10 @@ from app.admission import worker_statuses
 from app.answers import Health, Info, Limits, Stats
 from app.intake import PRIORITIES
 from app.openapi import operation
-from app.representation import rfc3339
 from app.responses import json_response
 from app.schemas import MAX_TOP_K, OUTPUTS
 from app.service import service
+from app.stats import read_stats
 from contract.errors import BrokerUnavailable, WorkerUnavailable
 from contract.job_store import WARM_STATES
 
@@ -56,23 +56,7 @@ def info() -> Response:
 @operation({200: Stats}, BrokerUnavailable)
 def stats() -> Response:
     """How much waits, who works on it, and what has been done."""
-    parts = service()
-    with parts.guard.calling():
-        depth, totals = parts.store.depth(), parts.store.totals()
-    return json_response(
-        {
-            "queue": {
-                "jobs": depth.jobs,
-                "bytes": depth.bytes,
-                "max_jobs": parts.settings.max_queued_jobs,
-                "max_bytes": parts.settings.max_queued_bytes,
-            },
-            "workers": [
-                {**status, "started_at": rfc3339(status.get("started_at"))} for status in _workers()
-            ],
-            "totals": totals,
-        }
-    )
+    return json_response(read_stats(service()))
 
 
 def _workers() -> list[dict[str, Any]]:

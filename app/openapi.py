@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from app import __version__
-from app.answers import Health, Info, JobView, Problem, Stats
+from app.answers import Health, Index, Info, JobView, Problem, Stats
 from app.bodies import QUERY_OPTIONS
 from app.errors import STATUS_BY_CODE
 from app.responses import json_response
@@ -20,7 +20,7 @@ from contract.errors import ServiceError
 
 routes = Blueprint("openapi", __name__)
 
-_MODELS: tuple[type[BaseModel], ...] = (ScoreBody, JobView, Problem, Health, Info, Stats)
+_MODELS: tuple[type[BaseModel], ...] = (ScoreBody, JobView, Problem, Health, Index, Info, Stats)
 _SCHEMA_PATH = "#/components/schemas/{model}"
 _View = TypeVar("_View", bound=Callable[..., Response])
 

@@ -7,13 +7,15 @@ import time
 
 from flask import Flask, Response, g, request
 
+from app import assets
 from app.service import service
 from contract.logs import get_logger
 
 log = get_logger(__name__)
 
-# Asked every few seconds by machines: told at INFO only when the answer is bad.
-PROBES = ("/healthz", "/readyz", "/metrics")
+# Asked every few seconds by machines, or many at a time by a browser: told at INFO only when the
+# answer is bad.
+QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -37,9 +39,9 @@ def _end(response: Response) -> Response:
     response.headers.setdefault("Cache-Control", "no-store")
     # The route's template, not the path; no query: a raw body's custom_id may stand there.
     route = request.url_rule.rule if request.url_rule else None
-    is_probe_well = route in PROBES and response.status_code == 200
+    is_quiet = route in QUIET and response.status_code == 200
     log.log(
-        logging.DEBUG if is_probe_well else logging.INFO,
+        logging.DEBUG if is_quiet else logging.INFO,
         "request_served",
         request_id=g.request_id,
         method=request.method,

@@ -15,9 +15,8 @@ def test_description_is_served_as_json(http):
     assert "/score" in response.json()["paths"]
 
 
-@pytest.mark.parametrize("path", ["/", "/docs"])
-def test_browser_is_led_to_the_page(http, path):
-    response = http.get(path, follow_redirects=True)
+def test_path_without_its_slash_leads_to_the_page(http):
+    response = http.get("/docs", follow_redirects=True)
     assert response.status_code == 200
     assert response.url.path == "/docs/"
 

@@ -71,6 +71,17 @@ def test_every_route_that_needs_redis_answers_503_promptly(client, redis_server,
         redis_server.process.send_signal(signal.SIGCONT)
 
 
+def test_status_page_says_promptly_that_redis_is_away(client, redis_server):
+    redis_server.process.send_signal(signal.SIGSTOP)
+    try:
+        response, elapsed_s = timed(client, "GET", "/status")
+    finally:
+        redis_server.process.send_signal(signal.SIGCONT)
+    assert (response.status_code, elapsed_s < PROMPT_S) == (503, True)
+    assert "Redis does not answer" in response.text
+    assert int(response.headers["Retry-After"]) >= 1
+
+
 def test_many_requests_at_once_to_a_frozen_redis_all_answer_promptly(server, redis_server, task_id):
     def timed_answer(method: str, path: str) -> tuple[int, float]:
         # httpx in 180 threads would take longer than what is measured.

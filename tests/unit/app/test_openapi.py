@@ -13,7 +13,7 @@ from app.openapi import describe
 from contract.settings import load_settings
 
 # Pages for people; they are not part of the API.
-PAGES = {"/", "/docs/", "/docs/{path}", "/openapi.json"}
+PAGES = {"/status", "/static/{version}/{name}", "/docs/", "/docs/{path}", "/openapi.json"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,90 @@
+/** What is known of one character: its bytes, their scores and what the model expected instead. */
+
+import { element } from "./dom.js";
+import { fixed, hex, idName, percent } from "./format.js";
+import { codePoints, drawing, spoken } from "./scores.js";
+
+/** The content of the card for character `index` of a scored text. */
+export function details(scored, index) {
+  const cell = scored.cells[index];
+  const { label, isBox } = drawing(cell, scored.bytes);
+  const positions = Array.from({ length: cell.end - cell.start }, (_, i) => cell.start + i);
+  const head = element(
+    "p",
+    { class: "card-head" },
+    element("span", { class: isBox ? `glyph box l${cell.level}` : `glyph l${cell.level}` }, label.trim() || "␠"),
+    element("span", {}, element("strong", {}, `${fixed(cell.bits, 2)} bits`), element("br"), origin(cell, positions)),
+  );
+  return [head, ...positions.map((at) => byteDetails(scored, at, positions.length > 1))];
+}
+
+function origin(cell, positions) {
+  const place = `byte${positions.length > 1 ? "s" : ""} ${positions[0] + 1}`;
+  const range = positions.length > 1 ? `${place}–${positions.at(-1) + 1}` : place;
+  if (cell.text === null) return `no UTF-8, ${range}`;
+  return [...cell.text].length > 3 ? range : `${codePoints(cell.text)}, ${range}`;
+}
+
+function byteDetails(scored, at, isOneOfMany) {
+  const byte = scored.bytes[at];
+  const heading = isOneOfMany
+    ? element("h4", {}, `Byte ${hex(byte)}: ${fixed(scored.bits(at), 2)} bits`)
+    : null;
+  return element(
+    "section",
+    {},
+    heading,
+    element("p", { class: "facts" }, facts(scored, at)),
+    element(
+      "table",
+      { class: "guesses" },
+      element("caption", {}, "The model expected"),
+      element("tbody", {}, ...guesses(scored, at, byte)),
+    ),
+  );
+}
+
+function facts(scored, at) {
+  return `Rank ${scored.rank(at)} of 320, entropy ${fixed(scored.entropy(at), 2)} bits`;
+}
+
+function guesses(scored, at, byte) {
+  const rows = scored.likeliest(at);
+  const actual = { id: byte, probability: 2 ** -scored.bits(at) };
+  const isListed = rows.some(({ id }) => id === byte);
+  return [...rows, ...(isListed ? [] : [actual])].map(({ id, probability }) =>
+    element(
+      "tr",
+      { class: id === byte ? "came" : false },
+      element("th", { scope: "row" }, element("code", {}, idName(id))),
+      element("td", { class: "bar-cell" }, bar(probability)),
+      element("td", {}, percent(probability)),
+      element("td", {}, id === byte ? "came" : ""),
+    ));
+}
+
+function bar(probability) {
+  const made = element("span", { class: "bar" });
+  made.style.setProperty("--share", probability.toFixed(4));
+  return made;
+}
+
+/** What stands in a line of the table of all characters. */
+export function tableRow(scored, index) {
+  const cell = scored.cells[index];
+  const at = cell.start;
+  const bytes = [...scored.bytes.subarray(cell.start, cell.end)];
+  const ranks = bytes.map((_, i) => scored.rank(at + i));
+  const guess = scored.likeliest(at)[0];
+  return element(
+    "tr",
+    {},
+    element("td", {}, String(index + 1)),
+    element("th", { scope: "row", translate: "no" }, spoken(cell, scored.bytes)),
+    element("td", {}, bytes.map(hex).join(" ")),
+    element("td", {}, fixed(cell.bits, 2)),
+    element("td", {}, ranks.join(" ")),
+    element("td", {}, fixed(scored.entropy(at), 2)),
+    element("td", {}, `${idName(guess.id)} (${percent(guess.probability)})`),
+  );
+}

@@ -1,0 +1,170 @@
+/** One job of the service: submit, wait, cancel, erase; errors as the service tells them. */
+
+// Long enough that a page asks rarely, short enough to learn soon that no worker is there.
+const FIRST_WAIT_S = 3;
+const WAIT_S = 20;
+const MAX_ATTEMPTS = 8;
+const MAX_PAUSE_S = 30;
+const FINAL = new Set(["SUCCESS", "FAILURE", "REVOKED"]);
+
+/** An error as the service tells it (RFC 9457), or that it did not answer. */
+export class Problem extends Error {
+  constructor(body, retryAfterS = null) {
+    super(body.detail);
+    this.body = body;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+/**
+ * Score `items` in one job, and have the service forget it as soon as the result is here.
+ *
+ * @param {object[]} items each with `text` or `text_b64`
+ * @param {object} routes paths: score, ready
+ * @param {object} options signal: cancels the job; onProgress: is told {phase, ...}
+ * @returns {Promise<object>} the result of the job
+ * @throws {Problem} and AbortError when cancelled
+ */
+export async function scoreItems(items, routes, { signal, onProgress }) {
+  const run = new Run(routes, signal, onProgress);
+  try {
+    await unlessAborted(run.submit(items), signal);
+    return await run.result();
+  } finally {
+    run.erase();
+  }
+}
+
+class Run {
+  #job = null;
+  #isErased = false;
+
+  constructor(routes, signal, onProgress) {
+    this.routes = routes;
+    this.signal = signal;
+    this.onProgress = onProgress;
+    // At once, for the page may be closing.
+    signal.addEventListener("abort", () => this.erase());
+  }
+
+  async submit(items) {
+    // The same key each time: an answer that was lost does not make a second job.
+    const key = randomKey();
+    this.#job = await this.#insist(() => submit(items, this.routes.score, key));
+    if (this.signal.aborted) this.erase();
+  }
+
+  async result() {
+    for (let waitS = FIRST_WAIT_S; !FINAL.has(this.#job.state); waitS = WAIT_S) {
+      const isStuck = this.#job.state === "QUEUED" && waitS === WAIT_S;
+      this.onProgress({ phase: this.#job.state, hint: isStuck ? await absence(this.routes.ready) : null });
+      await this.#wait(waitS);
+    }
+    if (this.#job.state !== "SUCCESS") throw new Problem(this.#job.error);
+    return this.#job.result;
+  }
+
+  /** Have the service forget text and result; it cancels what has not ended. */
+  erase() {
+    if (this.#job === null || this.#isErased) return;
+    this.#isErased = true;
+    fetch(this.#job.links.self, { method: "DELETE", keepalive: true }).catch(() => {});
+  }
+
+  async #wait(waitS) {
+    const began = performance.now();
+    const path = `${this.#job.links.self}?wait=${waitS}`;
+    const answer = await this.#insist(() => call(path, { signal: this.signal }));
+    this.#job = answer.body;
+    // Too many wait already, or the server is stopping: it says when to come again.
+    const isRefused = performance.now() - began < 500;
+    if (!FINAL.has(this.#job.state) && isRefused) await pause(answer.retryAfterS ?? 1, this.signal);
+  }
+
+  /** Repeat what may pass later, each time after the pause that the service asks for. */
+  async #insist(ask) {
+    for (let attempt = 1; ; attempt++) {
+      try {
+        return await ask();
+      } catch (problem) {
+        if (!(problem instanceof Problem) || !problem.body.retryable || attempt === MAX_ATTEMPTS) throw problem;
+        const seconds = problem.retryAfterS ?? Math.min(2 ** attempt, MAX_PAUSE_S);
+        await countdown(seconds, this.signal, (left, hurry) =>
+          this.onProgress({ phase: "RETRYING", problem, left, hurry }));
+      }
+    }
+  }
+}
+
+async function submit(items, path, key) {
+  const body = { items, outputs: ["bytes", "top_k"], top_k: 5, priority: "interactive" };
+  const answer = await call(path, {
+    method: "POST",
+    headers: { "Content-Type": "application/json", "Idempotency-Key": key },
+    body: JSON.stringify(body),
+  });
+  return answer.body;
+}
+
+/** What stands in the way of scoring now, as a sentence; null where nothing does. */
+async function absence(path) {
+  try {
+    await call(path, {});
+    return null;
+  } catch (error) {
+    return error instanceof Problem ? error.body.detail : null;
+  }
+}
+
+/** Ask; returns {body, retryAfterS}. Throws a Problem for whatever is no success. */
+export async function call(path, options) {
+  let response;
+  try {
+    response = await fetch(path, { ...options, cache: "no-store", referrerPolicy: "no-referrer" });
+  } catch (error) {
+    if (error.name === "AbortError") throw error;
+    throw new Problem({
+      type: "unreachable",
+      title: "The service does not answer",
+      detail: "It may be restarting, or the network is down.",
+      retryable: true,
+    });
+  }
+  const retryAfterS = Number(response.headers.get("Retry-After")) || null;
+  const body = await response.json().catch(() => ({
+    type: "unreadable",
+    title: `Status ${response.status}`,
+    detail: "What answered is not evascore, or it was cut off.",
+    retryable: response.status >= 500,
+  }));
+  if (!response.ok || body.type === "unreadable") throw new Problem(body, retryAfterS);
+  return { body, retryAfterS };
+}
+
+async function countdown(seconds, signal, onTick) {
+  let isHurried = false;
+  let wake = () => {};
+  const hurry = () => { isHurried = true; wake(); };
+  for (let left = seconds; left > 0 && !isHurried; left--) {
+    onTick(left, hurry);
+    await Promise.race([pause(1, signal), new Promise((resolve) => { wake = resolve; })]);
+  }
+}
+
+function pause(seconds, signal) {
+  return unlessAborted(new Promise((resolve) => { setTimeout(resolve, seconds * 1000); }), signal);
+}
+
+function unlessAborted(promise, signal) {
+  return new Promise((resolve, reject) => {
+    const abort = () => reject(signal.reason);
+    if (signal.aborted) abort();
+    signal.addEventListener("abort", abort, { once: true });
+    promise.then(resolve, reject).finally(() => signal.removeEventListener("abort", abort));
+  });
+}
+
+/** crypto.randomUUID is not there on pages that come over plain HTTP from another machine. */
+function randomKey() {
+  return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("");
+}

@@ -1,0 +1,171 @@
+/** The scores as numbers in plain words, one column per text, and what sets two texts apart. */
+
+import { element } from "./dom.js";
+import { count, duration, fixed, number, percent } from "./format.js";
+import { tableRow } from "./details.js";
+import { HeatMap } from "./heatmap.js";
+import { MAX_LEVEL, inline, spoken } from "./scores.js";
+
+const ROWS_AT_ONCE = 100;
+const NUM_SURPRISES = 5;
+const CONTEXT_CHARACTERS = 12;
+// Probabilities too small for words are told as powers of ten.
+const PLAIN_ODDS = 1e6;
+
+/** The scale of colours and bars. */
+export function legend() {
+  return Array.from({ length: MAX_LEVEL + 1 }, (_, level) =>
+    element("li", {}, element("span", { class: `c l${level}` }, level === MAX_LEVEL ? `${level}+` : String(level))));
+}
+
+/** All that is shown of one text. */
+export function column(scored, isOneOfTwo) {
+  const map = new HeatMap(scored);
+  return element(
+    "article",
+    { class: "column", "aria-label": scored.name },
+    isOneOfTwo ? element("h3", {}, scored.name) : null,
+    map.root,
+    element("p", { class: "hint keys" }, "Point at a character, tap it, or step with the arrow keys."),
+    numbers(scored),
+    surprises(scored, map),
+    table(scored),
+  );
+}
+
+function numbers({ result, guessed, bitsPerCharacter }) {
+  const perplexity = result.byte_perplexity;
+  const one = (name, value, unit, meaning) =>
+    element("div", {}, element("dt", {}, name), element("dd", {}, element("strong", {}, value), unit),
+      element("dd", { class: "meaning" }, meaning));
+  const size = result.num_chars === null ? "not UTF-8" : count(result.num_chars, "Unicode character");
+  return element(
+    "dl",
+    { class: "numbers" },
+    one("Bits per byte", fixed(result.bits_per_byte, 3), "", "Average surprise; 0 is certain, 8 is blind guessing."),
+    one("Perplexity", perplexity === null ? "∞" : number(perplexity, perplexity < 100 ? 2 : 0), "", "As unsure as among that many equally likely bytes."),
+    one("Log-likelihood", fixed(result.log_likelihood_nats, 2), " nats", odds(result.log_likelihood_nats)),
+    one("First guesses", percent(guessed), "", result.is_greedy
+      ? "Every byte was the one that the model thought likeliest."
+      : "Bytes that the model thought likeliest."),
+    one("Bits per character", fixed(bitsPerCharacter, 2), "", "Over the characters as you see them above."),
+    one("Size", number(result.num_bytes), result.num_bytes === 1 ? " byte" : " bytes", size),
+  );
+}
+
+/** The probability of the whole text. */
+function odds(nats) {
+  const oneIn = Math.exp(-nats);
+  if (oneIn < PLAIN_ODDS) return `The model writes exactly this once in ${number(oneIn, oneIn < 10 ? 1 : 0)} times.`;
+  const power = element("sup", {}, number(Math.round(-nats / Math.LN10)));
+  return element("span", {}, "The model writes exactly this once in 10", power, " times.");
+}
+
+function surprises(scored, map) {
+  const strongest = scored.cells
+    .map(({ bits }, index) => ({ bits, index }))
+    .sort((a, b) => b.bits - a.bits || a.index - b.index)
+    .slice(0, NUM_SURPRISES);
+  const text = (from, to) => scored.cells
+    .slice(Math.max(from, 0), to)
+    .map((cell) => inline(cell, scored.bytes))
+    .join("");
+  const entry = ({ bits, index }) => element(
+    "li",
+    {},
+    element(
+      "button",
+      { type: "button", class: "link snippet", translate: "no", onclick: () => map.select(index) },
+      element("span", { class: "before" }, text(index - CONTEXT_CHARACTERS, index)),
+      element("mark", {}, text(index, index + 1).trim() || "␠"),
+      element("span", {}, text(index + 1, index + CONTEXT_CHARACTERS)),
+    ),
+    element("span", { class: "bits" }, `${fixed(bits, 1)} bits`),
+  );
+  return element(
+    "section",
+    { class: "surprises" },
+    element("h4", {}, "Most surprising"),
+    element("ol", {}, ...strongest.map(entry)),
+  );
+}
+
+function table(scored) {
+  const heads = ["#", "Character", "Bytes", "Bits", "Rank", "Entropy", "Likeliest"];
+  const body = element("tbody");
+  const total = scored.cells.length;
+  const more = element("button", { type: "button", onclick: () => extend() }, "");
+  const extend = () => {
+    const from = body.rows.length;
+    const to = Math.min(from + ROWS_AT_ONCE, total);
+    for (let index = from; index < to; index++) body.append(tableRow(scored, index));
+    more.hidden = to === total;
+    more.textContent = `Show ${Math.min(ROWS_AT_ONCE, total - to)} more of ${number(total)}`;
+  };
+  const wide = element(
+    "div",
+    { class: "scroll", role: "region", tabindex: "0", "aria-label": `Characters of ${scored.name}` },
+    element(
+      "table",
+      {},
+      element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
+      body,
+    ),
+  );
+  const details = element("details", { class: "as-table" }, element("summary", {}, "As a table"), wide, more);
+  // Long texts make long tables: built when they are asked for.
+  details.addEventListener("toggle", () => { if (body.rows.length === 0) extend(); });
+  return details;
+}
+
+/** One sentence on how it went, and the comparison of two texts. */
+export function summary(scored, { model, timings_ms: timings, batch }) {
+  const others = batch.texts > scored.length ? `, in a batch of ${count(batch.texts, "text")}` : "";
+  const how = element(
+    "p",
+    { class: "how" },
+    `Scored by ${model.name}${model.is_demo ? " (the small demo model)" : ""} in ${duration(timings.total)}`,
+    `, of which ${duration(timings.compute)} computing${others}.`,
+  );
+  return scored.length === 2 ? [comparison(...scored), how] : [how];
+}
+
+function comparison(a, b) {
+  const perByte = a.result.bits_per_byte - b.result.bits_per_byte;
+  const whole = a.result.log_likelihood_nats - b.result.log_likelihood_nats;
+  if (Math.abs(perByte) < 0.0005 && Math.abs(whole) < 0.005) {
+    return element("p", { class: "verdict" }, "The model finds both equally likely.");
+  }
+  const better = perByte < 0 ? a : b;
+  const likelier = whole > 0 ? a : b;
+  const named = ({ name }) => element("strong", {}, `the ${name.toLowerCase()}`);
+  return element(
+    "p",
+    { class: "verdict" },
+    "Per byte, ",
+    named(better),
+    ` is more predictable by ${fixed(Math.abs(perByte), 3)} bits. As a whole, `,
+    ...(likelier === better ? ["it"] : [named(likelier)]),
+    " is about ",
+    ...times(Math.abs(whole)),
+    " times as likely.",
+  );
+}
+
+/** A factor between two probabilities. */
+function times(nats) {
+  const factor = Math.exp(nats);
+  if (factor < PLAIN_ODDS) return [number(factor, factor < 10 ? 1 : 0)];
+  return ["10", element("sup", {}, number(Math.round(nats / Math.LN10)))];
+}
+
+/** What a screen reader is told when the scores are there. */
+export function announcement(scored) {
+  return scored
+    .map(({ name, result, cells, bytes }) => {
+      const worst = cells.reduce((most, cell) => (cell.bits > most.bits ? cell : most));
+      return `${name}: ${fixed(result.bits_per_byte, 2)} bits per byte, ` +
+        `most surprising ${spoken(worst, bytes)} with ${fixed(worst.bits, 1)} bits.`;
+    })
+    .join(" ");
+}

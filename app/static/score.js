@@ -1,0 +1,172 @@
+/** The page that scores texts: from the editors to the service, and what comes back. */
+
+import { element, show } from "./dom.js";
+import { Editor, acceptDrops } from "./editor.js";
+import { EXAMPLES } from "./examples.js";
+import { count } from "./format.js";
+import { Problem, call, scoreItems } from "./job.js";
+import { announcement, column, legend, summary } from "./results.js";
+import { ScoredText } from "./scores.js";
+
+const byId = (id) => document.getElementById(id);
+const form = byId("form");
+const routes = form.dataset;
+const options = { maxBytes: Number(routes.maxTextBytes), onChange: () => show(byId("problem"), false) };
+const [first, second] = [...form.querySelectorAll(".editor")].map((root) => new Editor(root, options));
+
+/** Cancels the job that runs; null while none does. */
+let running = null;
+
+const isComparing = () => !second.root.hidden;
+const editors = () => (isComparing() ? [first, second] : [first]);
+
+async function score() {
+  running?.abort();
+  const mine = new AbortController();
+  running = mine;
+  const texts = editors().map((editor, index) => ({ name: nameOf(index), bytes: editor.bytes }));
+  const items = editors().map((editor) => editor.item);
+  const clock = startClock();
+  setBusy(true);
+  try {
+    const onProgress = (state) => { if (running === mine) clock.tell(state); };
+    const result = await scoreItems(items, routes, { signal: mine.signal, onProgress });
+    if (running === mine) showResult(texts, result);
+  } catch (error) {
+    if (running === mine) showFailure(error);
+  } finally {
+    clock.stop();
+    if (running === mine) {
+      running = null;
+      setBusy(false);
+    }
+  }
+}
+
+const nameOf = (index) => (isComparing() ? ["First text", "Second text"][index] : "Text");
+
+function showResult(texts, result) {
+  const failed = result.items.findIndex((item) => item.error);
+  if (failed >= 0) throw new Problem({ ...result.items[failed].error, errors: [{ pointer: `/items/${failed}` }] });
+  const scored = texts.map(({ name, bytes }, index) => new ScoredText(name, bytes, result.items[index].result));
+  byId("summary").replaceChildren(...summary(scored, result));
+  byId("columns").replaceChildren(...scored.map((text) => column(text, scored.length > 1)));
+  byId("columns").classList.toggle("two", scored.length > 1);
+  byId("progress").textContent = "";
+  byId("progress").append(element("span", { class: "visually-hidden" }, announcement(scored)));
+  show(byId("results"), true);
+  showModel(result.model);
+  byId("results-name").focus({ preventScroll: true });
+  byId("results").scrollIntoView({ block: "start", behavior: isStill() ? "auto" : "smooth" });
+}
+
+const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
+
+function showFailure(error) {
+  byId("progress").textContent = error.name === "AbortError" ? "Cancelled; the service has forgotten the text." : "";
+  if (error.name === "AbortError") return;
+  if (!(error instanceof Problem)) throw error;
+  const { title, detail, request_id: requestId, type } = error.body;
+  byId("problem").replaceChildren(
+    element("p", {}, element("strong", {}, title, "."), " ", detail),
+    element("p", { class: "small" }, `Code ${type}`, requestId ? `, request ${requestId}` : ""),
+  );
+  show(byId("problem"), true);
+  editorOf(error.body)?.field.focus();
+}
+
+/** The editor that a problem points at. */
+function editorOf({ errors = [] }) {
+  const index = /^\/items\/(\d)/.exec(errors[0]?.pointer ?? "")?.[1];
+  return index === undefined ? null : editors()[Number(index)];
+}
+
+/** Tells once a second how long it has taken, and why. */
+function startClock() {
+  const began = Date.now();
+  let state = { phase: "SENDING" };
+  const elapsed = () => Math.round((Date.now() - began) / 1000);
+  const render = () => byId("progress").replaceChildren(...progress(state, elapsed()));
+  const timer = setInterval(() => { if (state.phase !== "RETRYING") render(); }, 1000);
+  render();
+  return {
+    tell(now) {
+      state = now;
+      render();
+    },
+    stop: () => clearInterval(timer),
+  };
+}
+
+function progress({ phase, hint, problem, left, hurry }, elapsedS) {
+  if (phase === "RETRYING") {
+    const again = element("button", { type: "button", class: "link", onclick: hurry }, "Try now");
+    return [element("strong", {}, `${problem.body.title}.`), ` ${problem.body.detail} Trying again in `,
+      silent(`${left} s`), ". ", again];
+  }
+  const words = { SENDING: "Sending", QUEUED: "Waiting for its turn", STARTED: "Being scored" };
+  const since = elapsedS > 0 ? silent(`, ${elapsedS} s`) : "";
+  return [element("span", { class: "spinner", "aria-hidden": "true" }), words[phase] ?? phase, since, hint ? `. ${hint}` : "…"];
+}
+
+/** What changes every second is not read out every second. */
+const silent = (text) => element("span", { "aria-hidden": "true" }, text);
+
+function setBusy(isBusy) {
+  show(byId("cancel"), isBusy);
+  form.setAttribute("aria-busy", String(isBusy));
+  byId("score").textContent = isBusy ? "Score again" : "Score";
+  if (!isBusy && document.activeElement === byId("cancel")) byId("score").focus();
+}
+
+function showModel(model) {
+  const words = model === null
+    ? ["No worker is running yet: texts wait until one is."]
+    : [element("strong", {}, model.is_demo ? "Demo model" : model.name), model.is_demo
+      ? ": small and bundled, it shows how things work. It knows little; a large model is surprised by other things."
+      : ` · revision ${model.revision}, ${model.quantization === "none" ? model.dtype : model.quantization}`];
+  byId("model").replaceChildren(...words);
+  byId("model").classList.toggle("demo", model?.is_demo ?? true);
+  show(byId("model"), true);
+}
+
+function compare(isWanted) {
+  show(second.root, isWanted);
+  byId("editors").classList.toggle("two", isWanted);
+  byId("compare").setAttribute("aria-expanded", String(isWanted));
+  byId("compare").textContent = isWanted ? "One text only" : "Compare with a second text";
+  form.querySelector("label[for=text-a]").textContent = isWanted ? "First text" : "Text";
+}
+
+function fill(texts) {
+  compare(texts.length > 1);
+  texts.forEach((text, index) => {
+    if (typeof text === "string") editors()[index].setText(text);
+    else editors()[index].setBytes(text, `Example of ${count(text.length, "byte")}`);
+  });
+  score();
+}
+
+form.addEventListener("submit", (event) => {
+  event.preventDefault();
+  score();
+});
+form.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+    event.preventDefault();
+    score();
+  }
+});
+byId("cancel").addEventListener("click", () => running?.abort());
+byId("compare").addEventListener("click", () => {
+  compare(!isComparing());
+  if (isComparing()) second.field.focus();
+});
+byId("examples").addEventListener("click", ({ target }) => {
+  if (target.dataset.example) fill(EXAMPLES[target.dataset.example]);
+});
+// Who leaves does not need the scores.
+addEventListener("pagehide", () => running?.abort());
+acceptDrops([first, second]);
+byId("legend").replaceChildren(...legend());
+call(routes.info, {}).then(({ body }) => showModel(body.model), () => {});

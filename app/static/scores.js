@@ -1,0 +1,83 @@
+/** The scores of one text, byte by byte and summed over its characters. */
+
+import { hex } from "./format.js";
+import { graphemes } from "./graphemes.js";
+
+const BITS_PER_NAT = 1 / Math.LN2;
+/** The end of the colour scale. */
+export const MAX_LEVEL = 12;
+
+/** A text with its result: its characters, each with the bits of its bytes. */
+export class ScoredText {
+  constructor(name, bytes, result) {
+    this.name = name;
+    this.bytes = bytes;
+    this.result = result;
+    this.cells = graphemes(bytes);
+    for (const cell of this.cells) {
+      cell.bits = 0;
+      for (let at = cell.start; at < cell.end; at++) cell.bits += this.bits(at);
+      cell.level = Math.min(Math.round(cell.bits), MAX_LEVEL);
+    }
+  }
+
+  /** Bits of the byte at `at`. */
+  bits(at) {
+    // No byte is impossible, but -0 would print as such.
+    return Math.max(-this.result.bytes.log_prob_nats[at] * BITS_PER_NAT, 0);
+  }
+
+  rank(at) {
+    return this.result.bytes.rank[at];
+  }
+
+  entropy(at) {
+    return this.result.bytes.entropy_bits[at];
+  }
+
+  /** The likeliest ids at `at`, best first: [{id, probability}]. */
+  likeliest(at) {
+    return this.result.top_k[at].map(([id, nats]) => ({ id, probability: Math.exp(nats) }));
+  }
+
+  /** Share of the bytes that were the model's first guess. */
+  get guessed() {
+    return this.result.bytes.rank.filter((rank) => rank === 1).length / this.bytes.length;
+  }
+
+  get bitsPerCharacter() {
+    return this.cells.reduce((sum, { bits }) => sum + bits, 0) / this.cells.length;
+  }
+}
+
+// What has no picture of its own, or would reorder or join its neighbours.
+const UNSEEN = /^[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]+$/u;
+
+/** How a character is drawn: {label, isBox, hasBreak}; a box is a name in place of a picture. */
+export function drawing(cell, bytes) {
+  if (cell.text === null) return { label: hex(bytes[cell.start]), isBox: true };
+  if (cell.text === "\n" || cell.text === "\r\n") return { label: "↵", isBox: true, hasBreak: true };
+  if (cell.text === "\t") return { label: "⇥\t", isBox: false };
+  if (UNSEEN.test(cell.text)) return { label: codePoints(cell.text), isBox: true };
+  return { label: /^\p{M}/u.test(cell.text) ? `◌${cell.text}` : cell.text, isBox: false };
+}
+
+/** How a character stands in a line of plain text. */
+export function inline(cell, bytes) {
+  if (cell.text === null) return `\\x${hex(bytes[cell.start])}`;
+  const { label, isBox } = drawing(cell, bytes);
+  return isBox && label.startsWith("U+") ? `\\u{${label.slice(2)}}` : label.trimEnd() || " ";
+}
+
+/** What a character is called when it is spoken or listed. */
+export function spoken(cell, bytes) {
+  if (cell.text === null) return `byte ${hex(bytes[cell.start])}, no UTF-8`;
+  const names = { " ": "space", "\n": "line end", "\r\n": "line end", "\t": "tab", "\u00a0": "no-break space" };
+  if (cell.text in names) return names[cell.text];
+  return UNSEEN.test(cell.text) ? codePoints(cell.text) : cell.text;
+}
+
+/** The code points of a text, as U+0041 U+0301. */
+export function codePoints(text) {
+  return [...text].map((char) => `U+${char.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}`).join(" ");
+}

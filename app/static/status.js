@@ -1,0 +1,118 @@
+/** Keeps the status page up to date; rests while nobody looks. */
+
+import { bars, line } from "./chart.js";
+import { element, show } from "./dom.js";
+import { measured, number } from "./format.js";
+import { Problem, call } from "./job.js";
+
+const EVERY_MS = 2000;
+const NUM_KEPT = 90;
+// As many as a worker tells of.
+const NUM_BATCHES = 40;
+const NUM_LATENCIES = 100;
+
+const byId = (id) => document.getElementById(id);
+const figures = byId("figures");
+const history = { queue: [], throughput: [] };
+let before = null;
+let timer = null;
+let isPaused = false;
+
+async function refresh() {
+  clearTimeout(timer);
+  try {
+    const { body } = await call(figures.dataset.stats, {});
+    if (isPaused) return;
+    render(body);
+    live(`Live. As of ${new Date().toLocaleTimeString()}.`);
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    byId("problem").replaceChildren(element("p", {}, element("strong", {}, `${error.body.title}.`), ` ${error.body.detail}`));
+    show(byId("problem"), true);
+    document.body.classList.add("stale");
+    live(before ? `Figures of ${before.at.toLocaleTimeString()}; asked again every ${EVERY_MS / 1000} s.` : "Asked again.");
+  }
+  schedule();
+}
+
+function schedule() {
+  clearTimeout(timer);
+  if (!document.hidden && !isPaused) timer = setTimeout(refresh, EVERY_MS);
+}
+
+const live = (sentence) => { byId("live").textContent = sentence; };
+
+function render(stats) {
+  show(byId("problem"), false);
+  show(figures, true);
+  document.body.classList.remove("stale");
+  for (const field of document.querySelectorAll("[data-field]")) {
+    const value = field.dataset.field.split(".").reduce((from, name) => from?.[name], stats);
+    const absent = field.dataset.field.startsWith("totals.") ? "0" : "–";
+    field.textContent = value == null ? absent : measured(value);
+  }
+  remember(stats);
+  charts(stats);
+  byId("workers").replaceChildren(...stats.workers.map(row));
+  show(byId("no-workers"), stats.workers.length === 0);
+}
+
+/** What /stats does not keep: how the queue and the throughput went while the page was open. */
+function remember(stats) {
+  const at = new Date();
+  const read = stats.workers.reduce((sum, worker) => sum + (worker.num_bytes ?? 0), 0);
+  keep(history.queue, stats.queue.bytes);
+  // A worker that restarts counts from 0.
+  if (before) keep(history.throughput, Math.max(read - before.read, 0) / ((at - before.at) / 1000));
+  before = { at, read };
+}
+
+function keep(values, value) {
+  values.push(value);
+  if (values.length > NUM_KEPT) values.shift();
+}
+
+function charts({ workers }) {
+  const batches = workers.flatMap((worker) => worker.recent_batches ?? []).slice(-NUM_BATCHES);
+  const latencies = workers.flatMap((worker) => worker.recent_latencies_ms ?? []).slice(-NUM_LATENCIES);
+  const texts = batches.map(([numTexts]) => numTexts);
+  draw("queue", line(history.queue, `Bytes in the queue while this page was open, now ${number(history.queue.at(-1))}`));
+  draw("throughput", line(history.throughput, `Bytes read per second while this page was open, at most ${most(history.throughput)}`));
+  draw("latency", bars(latencies, `The last ${latencies.length} latencies, at most ${most(latencies)} ms`, NUM_LATENCIES));
+  draw("batches", bars(texts, `Texts in the last ${texts.length} batches, at most ${most(texts)}`, NUM_BATCHES));
+}
+
+const most = (values) => measured(Math.max(...values, 0));
+
+const draw = (key, chart) => byId(`chart-${key}`).replaceChildren(chart);
+
+function row(worker) {
+  const figure = (value) => element("td", {}, value == null ? "–" : measured(value));
+  return element(
+    "tr",
+    {},
+    element("th", { scope: "row" }, worker.name),
+    element("td", {}, element("span", { class: `state state-${worker.state}` }, worker.state)),
+    element("td", {}, worker.model?.name ?? "–"),
+    figure(worker.bytes_per_s),
+    figure(worker.num_batches),
+    figure(worker.num_texts),
+    figure(worker.mean_batch_texts),
+    element("td", {}, worker.started_at ? new Date(worker.started_at).toLocaleString() : ""),
+  );
+}
+
+document.addEventListener("visibilitychange", () => {
+  if (document.hidden) clearTimeout(timer);
+  else if (!isPaused) refresh();
+});
+byId("pause").addEventListener("click", () => {
+  isPaused = !isPaused;
+  byId("pause").setAttribute("aria-pressed", String(isPaused));
+  if (isPaused) {
+    clearTimeout(timer);
+    live(`Paused at ${new Date().toLocaleTimeString()}.`);
+  } else refresh();
+});
+show(byId("pause"), true);
+refresh();

@@ -1,0 +1,98 @@
+"""The system's Chromium, driven by Playwright, and the services that its pages come from.
+
+Playwright's own browsers are not used: they would be downloaded from elsewhere.
+"""
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+
+from tests.conftest import RedisServer
+from tests.service import Service
+from tests.web import WebServer
+
+FOLDER = Path(__file__).parent
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+# As root, as in most containers, Chromium's own sandbox does not start.
+ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
+
+Open = Callable[..., Page]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests of this folder."""
+    for item in items:
+        if FOLDER in item.path.parents:
+            item.add_marker("browser")
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The browser that all tests share; each test has a profile of its own."""
+    executable = next(filter(None, map(shutil.which, NAMES)), None)
+    if executable is None:
+        pytest.skip("no Chromium on PATH: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Everything that `make run` starts, with random weights."""
+    service = Service(tmp_path_factory.mktemp("browser"))
+    yield service.start()
+    assert service.stop() == 0
+
+
+@pytest.fixture
+def context(browser: Browser) -> Iterator[BrowserContext]:
+    """A fresh profile: no storage, no cache."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900})
+    context.set_default_timeout(20_000)
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def open_page(context: BrowserContext) -> Iterator[Open]:
+    """Opens a page of which no script may fail and no request be refused by its policy."""
+    errors: list[str] = []
+
+    def open_page(url: str) -> Page:
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.on(
+            "console",
+            lambda line: errors.append(line.text) if "Content Security" in line.text else None,
+        )
+        page.goto(url)
+        return page
+
+    yield open_page
+    assert errors == []
+
+
+@pytest.fixture
+def page(open_page: Open, service: Service) -> Page:
+    """The page at `/` of the full service."""
+    return open_page(service.url)
+
+
+@pytest.fixture
+def web(browser: Browser, redis_server: RedisServer, tmp_path: Path) -> Iterator[WebServer]:
+    """A web server without a worker; the queue has room for one job."""
+    server = WebServer(tmp_path, redis_server.url, max_queued_jobs=1).start()
+    yield server
+    assert server.stop() == 0
+
+
+def score(page: Page, text: str) -> None:
+    """Score `text` on the page and wait until it is shown."""
+    page.get_by_role("textbox", name="Text").fill(text)
+    page.get_by_role("button", name="Score", exact=True).click()
+    page.get_by_role("heading", name="Scores").wait_for()
