@@ -89,7 +89,7 @@ class AsyncClient:
         """
         fields = score_fields(text, context, outputs, top_k, options)
         call = self._call(timeout_s)
-        return (await self._run(self._operations.complete(fields, call, key=None))).score()
+        return (await self.run(self._operations.complete(fields, call, key=None))).score()
 
     async def score_continuations(
         self,
@@ -106,7 +106,7 @@ class AsyncClient:
         """
         fields = job_fields(context=context, continuations=continuations, **options)
         call = self._call(timeout_s)
-        return (await self._run(self._operations.complete(fields, call, key=None))).continuations()
+        return (await self.run(self._operations.complete(fields, call, key=None))).continuations()
 
     async def score_many(
         self,
@@ -154,7 +154,7 @@ class AsyncClient:
             ServiceError, ServiceUnreachable
         """
         fields, call = job_fields(*texts, **options), self._call(timeout_s)
-        return await self._run(self._operations.submit(fields, call, key=idempotency_key))
+        return await self.run(self._operations.submit(fields, call, key=idempotency_key))
 
     async def wait(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
         """The job once it is final.
@@ -163,11 +163,11 @@ class AsyncClient:
             TimedOut: it is not final yet; nothing is lost, wait again.
             ServiceError, ServiceUnreachable
         """
-        return await self._run(self._operations.wait(id_of(job), self._call(timeout_s)))
+        return await self.run(self._operations.wait(id_of(job), self._call(timeout_s)))
 
     async def job(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
         """The job as it is now."""
-        return await self._run(self._operations.read(id_of(job), self._call(timeout_s)))
+        return await self.run(self._operations.read(id_of(job), self._call(timeout_s)))
 
     async def cancel(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
         """End a job that has not ended.
@@ -175,11 +175,11 @@ class AsyncClient:
         Raises:
             JobEnded: it had.
         """
-        return await self._run(self._operations.cancel(id_of(job), self._call(timeout_s)))
+        return await self.run(self._operations.cancel(id_of(job), self._call(timeout_s)))
 
     async def erase(self, job: Job | str, *, timeout_s: float | None = None) -> None:
         """Forget text and result of a job, whatever its state."""
-        await self._run(self._operations.erase(id_of(job), self._call(timeout_s)))
+        await self.run(self._operations.erase(id_of(job), self._call(timeout_s)))
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -202,11 +202,11 @@ class AsyncClient:
             ServiceError, ServiceUnreachable
         """
         request, call = batch_request(lines, options), self._call(timeout_s)
-        return await self._run(self._operations.submit_batch(request, call, key=idempotency_key))
+        return await self.run(self._operations.submit_batch(request, call, key=idempotency_key))
 
     async def batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
         """The batch as it is now."""
-        return await self._run(self._operations.read_batch(id_of(batch), self._call(timeout_s)))
+        return await self.run(self._operations.read_batch(id_of(batch), self._call(timeout_s)))
 
     async def wait_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
         """The batch once it is final.
@@ -214,15 +214,15 @@ class AsyncClient:
         Raises:
             TimedOut: it is not final yet; nothing is lost, wait again.
         """
-        return await self._run(self._operations.wait_batch(id_of(batch), self._call(timeout_s)))
+        return await self.run(self._operations.wait_batch(id_of(batch), self._call(timeout_s)))
 
     async def cancel_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
         """End a batch that has not ended; what is scored stays readable."""
-        return await self._run(self._operations.cancel_batch(id_of(batch), self._call(timeout_s)))
+        return await self.run(self._operations.cancel_batch(id_of(batch), self._call(timeout_s)))
 
     async def erase_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> None:
         """Forget the texts and the results of a batch."""
-        await self._run(self._operations.erase_batch(id_of(batch), self._call(timeout_s)))
+        await self.run(self._operations.erase_batch(id_of(batch), self._call(timeout_s)))
 
     async def batch_results(
         self, batch: Batch | str, *, after: int = 0, limit: int = 500
@@ -252,7 +252,7 @@ class AsyncClient:
         """
         while True:
             call = self._call(timeout_s)
-            page = await self._run(self._operations.page(id_of(batch), after, limit, call))
+            page = await self.run(self._operations.page(id_of(batch), after, limit, call))
             if page.lines:
                 yield page.lines
             after += len(page.lines)
@@ -263,11 +263,11 @@ class AsyncClient:
 
     async def info(self, *, timeout_s: float | None = None) -> Info:
         """What the service scores with, and what may be asked of it."""
-        return await self._run(self._operations.info(self._call(timeout_s)))
+        return await self.run(self._operations.info(self._call(timeout_s)))
 
     async def get(self, path: str, *, timeout_s: float | None = None) -> dict[str, Any]:
         """The JSON object at a path of the service, such as `/stats`."""
-        return await self._run(self._operations.get(path, self._call(timeout_s)))
+        return await self.run(self._operations.get(path, self._call(timeout_s)))
 
     # --- running steps ------------------------------------------------------------------------
 
@@ -291,13 +291,14 @@ class AsyncClient:
     async def _outcomes(
         self, texts: list[Text], timeout_s: float | None
     ) -> list[Score | EvascoreError]:
-        return await self._run(self._operations.outcomes(texts, self._call(timeout_s)))
+        return await self.run(self._operations.outcomes(texts, self._call(timeout_s)))
 
     def _call(self, timeout_s: float | None) -> Call:
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         return Call.begin(timeout_s, self.patience_s)
 
-    async def _run(self, steps: Steps[T]) -> T:
+    async def run(self, steps: Steps[T]) -> T:
+        """Run the steps of an operation and return its result."""
         reply: Reply = None
         while True:
             try:

@@ -60,7 +60,7 @@ class ServiceError(EvascoreError):
             problem: the problem object of RFC 9457 as the service gave it.
             retry_after_s: when the service said that a repetition may pass.
         """
-        super().__init__(str(problem.get("detail") or problem.get("title") or self.code))
+        super().__init__(_message(problem) or self.code)
         self.problem = dict(problem)
         self.retry_after_s = retry_after_s
 
@@ -226,6 +226,19 @@ class PoisonJob(ModelError):
     """The job was aboard several workers that died."""
 
     code = "poison_job"
+
+
+def _message(problem: Mapping[str, Any]) -> str:
+    """What the service says, and of several wrong fields what is wrong with each."""
+    message = str(problem.get("detail") or problem.get("title") or "")
+    if problem.get("type") != RequestInvalid.code:
+        return message
+    wrong = [
+        f"{error.get('pointer') or error.get('parameter') or error.get('header') or ''} "
+        f"{error.get('detail', '')}".strip()
+        for error in problem.get("errors") or ()
+    ]
+    return f"The request is not valid: {'; '.join(wrong)}." if wrong else message
 
 
 def _tree(root: type[ServiceError]) -> list[type[ServiceError]]:

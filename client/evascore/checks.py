@@ -1,0 +1,261 @@
+"""What `evascore doctor` looks at, each as a line: fine, or what to do.
+
+The service is asked over HTTP. What only its own machine can tell (settings, packages, GPU, disk)
+is asked of the Python of its folder in a process of its own; nothing of it is imported here.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from evascore.errors import EvascoreError, ServiceError, WorkerUnavailable
+from evascore.sync import Client
+
+PROBE_BYTES = 64 * 1024**2
+# The service's append-only file is written once a second; slower disks stall Redis.
+MIN_WRITE_MB_PER_S = 50.0
+MAX_SYNC_MS = 50.0
+MIN_FREE_BYTES = 5 * 1024**3
+PYTHON_S = 120
+
+State = Literal["ok", "warning", "failed", "skipped"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One line: what was looked at, how it is, and what to do where it is not well."""
+
+    name: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+# --- what the service tells -----------------------------------------------------------------------
+
+
+def of_service(client: Client) -> Iterator[Check]:
+    """Web server, Redis, worker, model and queue, as the service tells of them."""
+    try:
+        client.get("/healthz", timeout_s=5)
+    except EvascoreError as error:
+        remedy = "start it with `make run`, or name it with --url or EVASCORE_URL"
+        yield Check("web server", "failed", str(error), remedy)
+        return
+    yield Check("web server", "ok", f"answers at {client.url.host}:{client.url.port or 80}")
+    try:
+        stats, info = client.get("/stats", timeout_s=5), client.info(timeout_s=5)
+    except EvascoreError as error:
+        remedy = "see the log of the Redis server, and EVASCORE_REDIS_URL"
+        yield Check("redis", "failed", str(error), remedy)
+        return
+    yield Check("redis", "ok", "answers")
+    yield _readiness(client, stats["workers"])
+    yield _model(info.model)
+    yield _queue(stats["queue"])
+    yield from _scoring(client)
+
+
+def _readiness(client: Client, workers: list[dict[str, Any]]) -> Check:
+    try:
+        client.get("/readyz", timeout_s=5)
+    except WorkerUnavailable:
+        if workers:
+            return Check("worker", "warning", "loads its model", "wait, then look again")
+        return Check("worker", "failed", "none lives", "start one; its log says why it ended")
+    except EvascoreError as error:
+        return Check("worker", "failed", str(error), "see its log")
+    named = ", ".join(f"{worker.get('name')} {worker.get('state')}" for worker in workers)
+    return Check("worker", "ok", named)
+
+
+def _model(model: Mapping[str, Any] | None) -> Check:
+    if model is None:
+        return Check("model", "skipped", "no worker tells of one")
+    told = [model.get(name) for name in ("name", "revision", "quantization", "dtype", "backend")]
+    detail = " ".join(str(value) for value in told if value)
+    if model.get("is_demo"):
+        remedy = "set EVASCORE_MODEL to a checkpoint's folder or its name on the Hub"
+        return Check("model", "warning", f"{detail}: the small demo", remedy)
+    return Check("model", "ok", detail)
+
+
+def _queue(queue: Mapping[str, int]) -> Check:
+    share = max(queue["jobs"] / queue["max_jobs"], queue["bytes"] / queue["max_bytes"])
+    detail = f"{queue['jobs']:,} jobs, {queue['bytes']:,} bytes, {share:.0%} full"
+    if share > 0.9:
+        return Check("queue", "warning", detail, "send less, or add workers")
+    return Check("queue", "ok", detail)
+
+
+def _scoring(client: Client) -> Iterator[Check]:
+    begun = time.monotonic()
+    try:
+        score = client.score("evascore doctor", timeout_s=20)
+    except EvascoreError as error:
+        request = error.request_id if isinstance(error, ServiceError) else None
+        remedy = f"look for {request} in the logs" if request else "see the worker's log"
+        yield Check("scoring", "failed", str(error), remedy)
+        return
+    ms = (time.monotonic() - begun) * 1000
+    yield Check("scoring", "ok", f"a text in {ms:.0f} ms, {score.bits_per_byte:.2f} bits per byte")
+
+
+# --- what the service's machine tells -------------------------------------------------------------
+
+# Runs in the service's own Python; prints one JSON object.
+_ASK = """
+import importlib.metadata as metadata, json
+told = {"packages": {}}
+try:
+    from contract.settings import SettingsInvalid, load_settings
+    try:
+        settings = load_settings()
+        told["data_dir"] = str(settings.data_dir.absolute())
+        told["quantization"] = settings.quantization
+    except SettingsInvalid as error:
+        told["settings_error"] = str(error)
+except ImportError as error:
+    told["import_error"] = str(error.name)
+for name in ("torch", "triton", "bitsandbytes", "transformers"):
+    try:
+        told["packages"][name] = metadata.version(name)
+    except metadata.PackageNotFoundError:
+        pass
+try:
+    import torch
+    gpus = range(torch.cuda.device_count())
+    told["gpus"] = [
+        [torch.cuda.get_device_name(gpu), *torch.cuda.get_device_capability(gpu)] for gpu in gpus
+    ]
+except ImportError:
+    pass
+print(json.dumps(told))
+"""
+
+
+def of_machine(folder: Path) -> Iterator[Check]:
+    """Settings, packages, compiler, GPU and disk of the machine that the service runs on.
+
+    Args:
+        folder: where the service's code lies.
+    """
+    told = _ask_python(folder)
+    if isinstance(told, Check):
+        yield told
+        return
+    yield _settings(told)
+    gpus = told.get("gpus", [])
+    yield from _packages(told, has_gpu=bool(gpus))
+    yield _compiler(has_gpu=bool(gpus))
+    yield _gpu(gpus)
+    yield _disk(Path(told.get("data_dir", folder)))
+
+
+def is_service_folder(folder: Path) -> bool:
+    """Whether the service's code lies there."""
+    return (folder / "contract" / "settings.py").is_file()
+
+
+def _ask_python(folder: Path) -> dict[str, Any] | Check:
+    python = folder / ".venv" / "bin" / "python"
+    if not python.exists():
+        return Check("installation", "failed", f"{python} is missing", "run `make venv` there")
+    try:
+        ran = subprocess.run(
+            [python, "-c", _ASK],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            timeout=PYTHON_S,
+            check=True,
+        )
+        told: dict[str, Any] = json.loads(ran.stdout)
+    except (subprocess.SubprocessError, OSError, ValueError) as error:
+        detail = f"its Python does not run ({type(error).__name__})"
+        return Check("installation", "failed", detail, "remove .venv and run `make venv`")
+    return told
+
+
+def _settings(told: Mapping[str, Any]) -> Check:
+    if "import_error" in told:
+        detail = f"the package {told['import_error']} is missing"
+        return Check("settings", "failed", detail, "run `make venv`")
+    if "settings_error" in told:
+        return Check("settings", "failed", told["settings_error"], "see docs/settings.md")
+    return Check("settings", "ok", "valid, as this shell has them")
+
+
+def _packages(told: Mapping[str, Any], *, has_gpu: bool) -> Iterator[Check]:
+    packages = told["packages"]
+    for name in ("torch", "bitsandbytes", "triton"):
+        if name in packages:
+            yield Check(name, "ok", packages[name])
+            continue
+        is_needed = (
+            name == "torch"
+            or (name == "bitsandbytes" and told.get("quantization", "none") != "none")
+            or (name == "triton" and has_gpu)
+        )
+        state: State = "failed" if is_needed else "warning"
+        yield Check(name, state, "not installed", "run `make venv`")
+
+
+def _compiler(*, has_gpu: bool) -> Check:
+    found = next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    if found:
+        return Check("compiler", "ok", str(shutil.which(found)))
+    if has_gpu:
+        return Check("compiler", "failed", "none: Triton needs one", "apt-get install gcc")
+    return Check("compiler", "skipped", "none, and none needed without a GPU")
+
+
+def _gpu(gpus: list[list[Any]]) -> Check:
+    if gpus:
+        named = ", ".join(f"{name} (capability {major}.{minor})" for name, major, minor in gpus)
+        return Check("gpu", "ok", named)
+    if shutil.which("nvidia-smi"):
+        remedy = "compare the driver's version with torch's CUDA; run nvidia-smi"
+        return Check("gpu", "failed", "there is one, and torch does not see it", remedy)
+    return Check("gpu", "warning", "none: the model runs on the CPU", "fine for the demo model")
+
+
+def _disk(folder: Path) -> Check:
+    """How fast the data folder's disk writes, and how long it takes to be sure of it."""
+    while not folder.exists():
+        folder = folder.parent
+    try:
+        write_mb_per_s, sync_ms = _write_speed(folder)
+    except OSError as error:
+        remedy = "free some space, or set EVASCORE_DATA_DIR"
+        return Check("disk", "failed", f"{folder}: {error.strerror}", remedy)
+    free = shutil.disk_usage(folder).free
+    detail = f"{write_mb_per_s:,.0f} MB/s, {sync_ms:.1f} ms to sync, {free / 1e9:,.0f} GB free"
+    if write_mb_per_s < MIN_WRITE_MB_PER_S or sync_ms > MAX_SYNC_MS or free < MIN_FREE_BYTES:
+        return Check("disk", "warning", detail, "set EVASCORE_DATA_DIR to a faster or larger disk")
+    return Check("disk", "ok", detail)
+
+
+def _write_speed(folder: Path) -> tuple[float, float]:
+    """Megabytes written per second, and the median milliseconds of a synced small write."""
+    with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+        begun = time.perf_counter()
+        block = bytes(1024**2)
+        for _ in range(PROBE_BYTES // len(block)):
+            file.write(block)
+        os.fsync(file.fileno())
+        write_s = time.perf_counter() - begun
+        sync_s = []
+        for _ in range(9):
+            begun = time.perf_counter()
+            file.write(b"x" * 512)
+            os.fsync(file.fileno())
+            sync_s.append(time.perf_counter() - begun)
+    return PROBE_BYTES / 1e6 / write_s, sorted(sync_s)[4] * 1000

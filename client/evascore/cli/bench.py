@@ -1,0 +1,154 @@
+"""`evascore bench`: a load on a service, and a table of what came of it."""
+
+import asyncio
+import ipaddress
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Annotated
+
+import httpx
+import typer
+
+from evascore import transport
+from evascore.aio import AsyncClient
+from evascore.cli.common import (
+    SOME_FAILED,
+    URL,
+    USAGE,
+    AsJson,
+    CommandFailed,
+    Url,
+    say,
+    show_json,
+)
+from evascore.load import Load, Measurement, describe, make_texts, measure
+from evascore.plot import Point, latency_plot
+from evascore.synthetic import Recipe
+
+_COLUMNS = ("load", "texts", "errors", "texts/s", "kB/s", "p50 ms", "p95 ms", "p99 ms", "batch")
+
+
+def command(
+    clients: Annotated[
+        str, typer.Option(help="Closed loop: clients, or a sweep such as 1,4,16.")
+    ] = "16",
+    rate: Annotated[
+        str | None,
+        typer.Option(help="Open loop: texts per second by a Poisson process, or a sweep: 5,10,20."),
+    ] = None,
+    duration_s: Annotated[
+        float, typer.Option("--duration", min=0.1, help="Seconds measured for each load.")
+    ] = 10.0,
+    warm_up_s: Annotated[
+        float, typer.Option("--warm-up", min=0, help="Seconds before that, not measured.")
+    ] = 1.0,
+    min_bytes: Annotated[int, typer.Option(min=1, help="Shortest text, in bytes.")] = 8,
+    max_bytes: Annotated[int, typer.Option(min=1, help="Longest text, in bytes.")] = 2048,
+    skew: Annotated[float, typer.Option(min=0.01, help="More makes long texts rarer.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Of the texts and of the arrivals.")] = 0,
+    svg: Annotated[
+        Path | None, typer.Option(help="Draw latency over throughput into this file.")
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0.001, help="Seconds after which a text failed.")
+    ] = 30.0,
+    remote: Annotated[
+        bool, typer.Option("--remote", help="Allow a service on another machine.")
+    ] = False,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> int:
+    """Measure latency and throughput under load; made-up texts, nothing of yours.
+
+    In the open loop times count from the moment a text was due. Errors are counted by type and are
+    not repeated. `batch` is the mean number of texts that shared a batch.
+    """
+    if min_bytes > max_bytes:
+        raise CommandFailed("--min-bytes must not exceed --max-bytes", USAGE)
+    _check_host(url, remote)
+    texts = make_texts(Recipe(seed, min_bytes, max_bytes, skew))
+    shared = Load(duration_s=duration_s, warm_up_s=warm_up_s, timeout_s=timeout_s, seed=seed)
+    if rate is None:
+        loads = [replace(shared, clients=int(n)) for n in _numbers(clients, "--clients")]
+    else:
+        loads = [replace(shared, rate_per_s=n) for n in _numbers(rate, "--rate")]
+    found = asyncio.run(_measure(url, loads, texts, is_quiet=as_json))
+    if as_json:
+        show_json({"texts": describe(texts), "loads": [asdict(one) for one in found]})
+    if svg is not None:
+        _draw(svg, found)
+    return SOME_FAILED if any(one.errors for one in found) else 0
+
+
+async def _measure(
+    url: str, loads: Sequence[Load], texts: Sequence[str | bytes], *, is_quiet: bool
+) -> list[Measurement]:
+    # A client that ran out of connections would measure itself.
+    limits = httpx.Limits(keepalive_expiry=4.0)
+    found = []
+    async with AsyncClient(url, http=httpx.AsyncClient(limits=limits)) as client:
+        await client.info(timeout_s=5)
+        if not is_quiet:
+            typer.echo(_row(_COLUMNS))
+        for load in loads:
+            found.append(await measure(client, load, texts))
+            if not is_quiet:
+                _show(found[-1])
+    return found
+
+
+def _show(one: Measurement) -> None:
+    latencies = [f"{ms:,.1f}" if ms is not None else "-" for ms in _latencies(one)]
+    batch = f"{one.mean_batch_texts:.1f}" if one.mean_batch_texts else "-"
+    rates = (f"{one.texts_per_s:,.1f}", f"{one.bytes_per_s / 1000:,.1f}")
+    num_errors = sum(one.errors.values())
+    typer.echo(_row((one.load, f"{one.texts:,}", f"{num_errors:,}", *rates, *latencies, batch)))
+    for kind, count in sorted(one.errors.items()):
+        typer.echo(f"    {count:,} times {kind}")
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "".join(f"{cell:>{14 if at == 0 else 10}}" for at, cell in enumerate(cells))
+
+
+def _latencies(one: Measurement) -> tuple[float | None, ...]:
+    return one.p50_ms, one.p95_ms, one.p99_ms
+
+
+def _draw(path: Path, found: Sequence[Measurement]) -> None:
+    points = [
+        Point(one.load, one.texts_per_s, (one.p50_ms, one.p95_ms, one.p99_ms))
+        for one in found
+        if one.p50_ms is not None and one.p95_ms is not None and one.p99_ms is not None
+    ]
+    if not points:
+        say(f"{path} is not drawn: no text was scored")
+        return
+    drawn = latency_plot(points, ("p50", "p95", "p99"), "evascore: latency over throughput")
+    path.write_text(drawn, encoding="utf-8")
+
+
+def _numbers(given: str, option: str) -> list[float]:
+    try:
+        numbers = [float(number) for number in given.split(",")]
+    except ValueError:
+        numbers = []
+    is_count = option == "--clients"
+    if not numbers or any(
+        not 0 < number <= 10_000 or (is_count and number != int(number)) for number in numbers
+    ):
+        what = "whole numbers" if is_count else "numbers"
+        raise CommandFailed(f"{option} takes {what} over 0 and up to 10,000, as in 1,4,16", USAGE)
+    return numbers
+
+
+def _check_host(url: str, remote: bool) -> None:
+    """Put a load on this machine only, unless another is meant."""
+    host = transport.base_url(url).host
+    try:
+        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    if not (is_local or remote):
+        raise CommandFailed(f"{host} is another machine; say --remote if it is yours", USAGE)

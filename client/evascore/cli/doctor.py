@@ -1,0 +1,50 @@
+"""`evascore doctor`: is everything as it must be, and what to do where it is not."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evascore.checks import Check, is_service_folder, of_machine, of_service
+from evascore.cli.common import REFUSED, URL, USAGE, AsJson, CommandFailed, Url, connect, show_json
+
+_MARKS = {"ok": "OK", "warning": "WARN", "failed": "FAIL", "skipped": "-"}
+
+
+def command(
+    folder: Annotated[
+        Path | None,
+        typer.Option(
+            "--service-folder",
+            help="Where the service's code lies, to check its machine too; this folder if it does.",
+        ),
+    ] = None,
+    url: Url = URL,
+    as_json: AsJson = False,
+) -> int:
+    """Check the service, and its machine when run there; each line is OK or says what to do."""
+    found: list[Check] = []
+    with connect(url, patience_s=0) as client:
+        for check in of_service(client):
+            found.append(check)
+            _show(check, as_json)
+    if folder is not None and not is_service_folder(folder):
+        raise CommandFailed(f"{folder} does not hold the service's code", USAGE)
+    here = folder or Path()
+    if is_service_folder(here):
+        for check in of_machine(here.absolute()):
+            found.append(check)
+            _show(check, as_json)
+    elif not as_json:
+        typer.echo("      the service's machine is checked where its folder is: --service-folder")
+    if as_json:
+        show_json({"checks": [asdict(check) for check in found]})
+    return REFUSED if any(check.state == "failed" for check in found) else 0
+
+
+def _show(check: Check, as_json: bool) -> None:
+    if as_json:
+        return
+    remedy = f"; {check.remedy}" if check.remedy else ""
+    typer.echo(f"{_MARKS[check.state]:<4}  {check.name:<12}  {check.detail}{remedy}")

@@ -1,0 +1,93 @@
+"""`evascore next-chars`: the likeliest characters after a text, or after every line of a file."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from evascore.cli.common import (
+    SOME_FAILED,
+    URL,
+    AsJson,
+    PatienceS,
+    TimeoutS,
+    Url,
+    as_bytes,
+    connect,
+    opened,
+    progress_bar,
+    say,
+    show_json,
+    show_table,
+)
+from evascore.errors import ClientError, EvascoreError, ModelError
+from evascore.results import NextChars, Score
+from evascore.sync import Client
+from evascore.texts import Text
+
+
+def command(
+    text: Annotated[
+        str | None,
+        typer.Argument(
+            help="The text. Without it each line of --file or stdin is one.", show_default=False
+        ),
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", "-f", help="A file of lines of any bytes.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the JSON lines here, not to stdout.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many characters.")] = 3,
+    url: Url = URL,
+    timeout_s: TimeoutS = 300,
+    patience_s: PatienceS = 60,
+    as_json: AsJson = False,
+) -> int:
+    """Tell the likeliest characters after a text, or after each line.
+
+    For lines the output is one JSON object per line, in order: the characters with their
+    probabilities, and what is left for others. The newline is no part of a line.
+    """
+    with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
+        if text is None:
+            return _lines(client, file, out, k)
+        likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))
+    if as_json:
+        show_json(likeliest.raw)
+    else:
+        show_table((repr(char), f"{p:.4f}") for char, p in likeliest.characters)
+    return 0
+
+
+def _lines(client: Client, file: Path | None, out: Path | None, k: int) -> int:
+    num_failed = 0
+    with (
+        opened(file, "rb") as source,
+        opened(out, "wb") as target,
+        progress_bar("lines", None) as tell,
+    ):
+        texts = (Text(line.removesuffix(b"\n"), options={"next_chars": k}) for line in source)
+        for outcome in client.score_many(texts, errors="return", progress=tell):
+            num_failed += isinstance(outcome, EvascoreError)
+            told = _answer(outcome)
+            target.write(json.dumps(told, ensure_ascii=False).encode() + b"\n")
+    if num_failed:
+        say(f"{num_failed} lines have an error in place of characters")
+    return SOME_FAILED if num_failed else 0
+
+
+def _answer(outcome: Score | EvascoreError) -> dict[str, Any]:
+    """What is written of one line; raises what is no fault of that line."""
+    if isinstance(outcome, Score):
+        return dict(_of(outcome).raw)
+    if not isinstance(outcome, ClientError | ModelError):
+        raise outcome
+    return {"error": {"code": outcome.type, "message": str(outcome)}}
+
+
+def _of(score: Score) -> NextChars:
+    assert score.next_chars is not None, "asked for and answered"
+    return score.next_chars

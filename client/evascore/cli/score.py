@@ -1,0 +1,86 @@
+"""`evascore score`: one text, to be looked at."""
+
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from evascore.cli.common import (
+    URL,
+    AsJson,
+    PatienceS,
+    TimeoutS,
+    Url,
+    as_bytes,
+    connect,
+    read_input,
+    show_json,
+    show_table,
+)
+from evascore.results import Score
+
+
+def command(
+    text: Annotated[
+        str | None, typer.Argument(help="The text; - or nothing reads stdin.", show_default=False)
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", "-f", help="Read the text, every byte of it, from a file."),
+    ] = None,
+    context: Annotated[
+        str | None, typer.Option(help="What precedes the text; it is not scored.")
+    ] = None,
+    outputs: Annotated[
+        list[str] | None,
+        typer.Option("--output", "-o", help="Also bytes, top_k or curvature; may be repeated."),
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="How many likeliest bytes the output top_k lists.")
+    ] = None,
+    url: Url = URL,
+    timeout_s: TimeoutS = 300,
+    patience_s: PatienceS = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Score one text: how likely each of its bytes is, given all that precede it."""
+    given = read_input(text, file)
+    with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
+        score = client.score(
+            given,
+            context=None if context is None else as_bytes(context),
+            outputs=outputs or None,
+            top_k=top_k,
+        )
+    if as_json:
+        show_json(score.raw)
+        return
+    show_table(_summary(score))
+    if score.bytes is not None:
+        typer.echo("")
+        for row in _per_byte(given, score):
+            typer.echo(row)
+
+
+def _summary(score: Score) -> Iterator[tuple[str, str]]:
+    chars = "no UTF-8" if score.num_chars is None else f"{score.num_chars:,} characters"
+    yield "bits per byte", f"{score.bits_per_byte:.4f}"
+    yield "log-likelihood", f"{score.log_likelihood_nats:.4f} nats"
+    if score.byte_perplexity is not None:
+        yield "perplexity per byte", f"{score.byte_perplexity:.4f}"
+    yield "length", f"{score.num_bytes:,} bytes, {chars}"
+    if score.curvature is not None:
+        yield "curvature", f"{score.curvature:.4f}"
+    demo = ", the small demo" if score.model.get("is_demo") else ""
+    yield "model", f"{score.model.get('name')} ({score.model.get('revision')}){demo}"
+
+
+def _per_byte(text: bytes, score: Score) -> Iterator[str]:
+    assert score.bytes is not None
+    yield f"{'byte':>6}  {'bits':>8}  {'rank':>4}  {'entropy':>8}"
+    columns = (score.bytes.log_prob_nats, score.bytes.rank, score.bytes.entropy_bits)
+    for byte, log_prob, rank, entropy in zip(text, *columns, strict=True):
+        shown = chr(byte) if 0x21 <= byte < 0x7F else f"{byte:02x}"
+        yield f"{shown:>6}  {-log_prob / math.log(2):>8.3f}  {rank:>4}  {entropy:>8.3f}"
