@@ -3,11 +3,12 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LM_EVAL := .venv-lm-eval
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format storm bench train test-gpu bench-gpu constraints clean
+.PHONY: help venv run test lint format storm bench train test-gpu test-lm-eval bench-gpu constraints clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -42,6 +43,9 @@ bench: $(VENV)/development ## measure latency, throughput and the worker's own c
 test-gpu: $(VENV)/development ## run the tests that need a GPU
 	@exec $(BIN)/python -m pytest -m gpu
 
+test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the stock lm-eval against the service
+	@exec $(BIN)/python -m pytest tests/lm_eval
+
 bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
 	@exec $(BIN)/python -m bench.gpu
 
@@ -60,7 +64,7 @@ constraints: $(VENV)/development ## pin every package that came with the require
 	@rm constraints.head constraints.new
 
 clean: ## remove .venv and caches; the data folder stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LM_EVAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamps are newer than the requirements that they were installed from.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
@@ -77,3 +81,10 @@ $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 	|| { echo "evascore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
+
+# 60 packages and some minutes; nothing but these tests and that benchmark needs them.
+$(LM_EVAL)/installed: requirements-lm-eval.txt
+	@$(PYTHON) -m venv $(LM_EVAL)
+	@echo "Installing lm-eval into $(LM_EVAL) (once; some minutes on a slow line)."
+	@$(LM_EVAL)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@

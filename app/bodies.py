@@ -3,11 +3,11 @@
 import base64
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
-from flask import Request
+from flask import Request, g
 from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
@@ -56,6 +56,33 @@ def read_body(request: Request, max_bytes: int) -> bytes:
     )
 
 
+def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str, Any]:
+    """The fields of a body that must be JSON, without a query.
+
+    Raises:
+        BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
+    """
+    body = read_body(request, max_bytes)
+    g.body_bytes = len(body)
+    refuse_encodings(request)
+    media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
+    if media_type.lower() != "application/json":
+        raise UnsupportedMediaType("Send application/json as Content-Type.")
+    _check_charset(parameters)
+    refuse_unknown_parameters(MultiDict(request.args), ())
+    return _fields(body, max_values)
+
+
+def refuse_encodings(request: Request) -> None:
+    """Refuse a compressed body.
+
+    Raises:
+        UnsupportedMediaType
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+
+
 def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:
     """The fields of a request, as the JSON form has them, whichever media type it came in.
 
@@ -68,10 +95,7 @@ def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:
         raise UnsupportedMediaType(
             "Send application/json, text/plain or application/octet-stream as Content-Type."
         )
-    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType(
-            "The only charset is utf-8; send other bytes as application/octet-stream."
-        )
+    _check_charset(parameters)
     return parse(body, query)
 
 
@@ -104,9 +128,20 @@ def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
             raise invalid("is given more than once", parameter=name)
 
 
+def _check_charset(parameters: Mapping[str, str]) -> None:
+    if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
+        raise UnsupportedMediaType(
+            "The only charset is utf-8; send other bytes as application/octet-stream."
+        )
+
+
 def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
     refuse_unknown_parameters(query, ())
-    _refuse_bombs(body)
+    return _fields(body, MAX_JSON_VALUES)
+
+
+def _fields(body: bytes, max_values: int) -> dict[str, Any]:
+    _refuse_bombs(body, max_values)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -164,21 +199,21 @@ def _window(value: str) -> dict[str, int]:
     return {"size": size, "stride": stride}
 
 
-def _refuse_bombs(body: bytes) -> None:
+def _refuse_bombs(body: bytes, max_values: int) -> None:
     """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
 
     Counts what separates values outside of strings; on what is not JSON the count may be wrong only
     after the place where the parser stops.
     """
-    if len(body) <= MAX_JSON_VALUES:
+    if len(body) <= max_values:
         return
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
     num_values = unescaped.count(b'"') // 2
-    if num_values <= MAX_JSON_VALUES:
+    if num_values <= max_values:
         outside_strings = b"".join(unescaped.split(b'"')[::2])
         num_values = sum(map(outside_strings.count, (b"{", b"[", b",", b":")))
-    if num_values > MAX_JSON_VALUES:
-        raise invalid(f"at most {MAX_JSON_VALUES} JSON values in one request", pointer="")
+    if num_values > max_values:
+        raise invalid(f"at most {max_values} JSON values in one request", pointer="")
 
 
 class _DuplicateKey(Exception):

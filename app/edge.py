@@ -94,9 +94,10 @@ class EdgeWorker(ThreadWorker):
     def murder_pending(self) -> None:
         """Each second, end the reading of what comes too slowly, and writes that nobody takes."""
         super().murder_pending()
-        now = time.monotonic()
+        now, pace = time.monotonic(), self.wsgi.extensions[EXTENSION].pace
         for conn, taken_at in list(self._taken_at.items()):
-            age_s = now - taken_at
+            # An upload or a stream may go on for as long as it gets on.
+            age_s = now - max(taken_at, pace.last(conn.sock))
             # A request that waits for a result is read already and does not notice.
             limit_s = BODY_S if conn in self._has_header else HEADER_S
             if age_s > self.cfg.timeout:

@@ -2,12 +2,13 @@
 
 from flask import Flask
 
-from app import health, jobs, metrics, openapi, pages, request_log
+from app import completions, health, jobs, metrics, openapi, pages, request_log, tokenizer
 from app.admission import Capacity
 from app.assets import Assets, asset_routes
 from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
 from app.metrics import Metrics
+from app.pace import Pace
 from app.service import EXTENSION, Service
 from app.waiting import JobEndings
 from contract.broker import connect
@@ -25,6 +26,8 @@ def create_app(settings: Settings) -> Flask:
     register_error_handlers(app)
     for routes in (
         jobs.routes,
+        completions.routes,
+        tokenizer.routes,
         health.routes,
         metrics.routes,
         openapi.routes,
@@ -47,4 +50,5 @@ def create_service(settings: Settings) -> Service:
         capacity=Capacity(store, guard),
         endings=JobEndings(settings, store, guard),
         metrics=Metrics(store, guard),
+        pace=Pace(),
     )

@@ -30,7 +30,7 @@ def live() -> Response:
 @operation({200: Health}, WorkerUnavailable, BrokerUnavailable)
 def ready() -> Response:
     """Whether a text sent now would be scored: Redis answers and a worker is warm."""
-    if not any(status["state"] in WARM_STATES for status in _workers()):
+    if not any(status["state"] in WARM_STATES for status in workers()):
         raise WorkerUnavailable("No worker is warm; one that starts loads its model first.")
     return json_response({"status": "ok"})
 
@@ -39,7 +39,7 @@ def ready() -> Response:
 @operation({200: Info}, BrokerUnavailable)
 def info() -> Response:
     """Which model scores, and what may be asked of it."""
-    models = [status["model"] for status in _workers() if status.get("model")]
+    models = [status["model"] for status in workers() if status.get("model")]
     settings = service().settings
     return json_response(
         {
@@ -59,6 +59,7 @@ def stats() -> Response:
     return json_response(read_stats(service()))
 
 
-def _workers() -> list[dict[str, Any]]:
+def workers() -> list[dict[str, Any]]:
+    """What each living worker tells of itself. Raises: BrokerUnavailable."""
     with service().guard.calling():
         return worker_statuses(service().store)

@@ -3,10 +3,10 @@
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from app.bodies import invalid, invalid_fields, plain_name
 from app.schemas import DEFAULT_TOP_K, ScoreBody, SlidingWindow, TextRequest
@@ -20,6 +20,7 @@ MAX_ERRORS_TOLD = 10
 # Bytes that a next character may need room for: its last one is not read on.
 LONGEST_CHARACTER = 3
 _REQUEST_FIELDS = set(TextRequest.model_fields)
+_Schema = TypeVar("_Schema", bound=BaseModel)
 
 
 def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request_id: str) -> Job:
@@ -33,7 +34,7 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
         ClientError: the request must change.
     """
     _check_counts(fields, settings)
-    body = _validated(fields)
+    body = validated(fields, ScoreBody)
     texts = [body] if body.items is None else body.items
     num_bytes = _total_bytes(texts, body.items is None, settings)
     return Job(
@@ -81,9 +82,14 @@ def _check_fields(
             )
 
 
-def _validated(fields: Mapping[str, Any]) -> ScoreBody:
+def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
+    """The fields of a request in the form of `schema`.
+
+    Raises:
+        RequestInvalid
+    """
     try:
-        return ScoreBody.model_validate(fields)
+        return schema.model_validate(fields)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise invalid_fields(
@@ -112,6 +118,16 @@ def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settin
         _read_bytes(text, "" if is_single else f"/items/{number}", settings)
         for number, text in enumerate(texts)
     )
+    check_job_bytes(num_bytes, settings)
+    return num_bytes
+
+
+def check_job_bytes(num_bytes: int, settings: Settings) -> None:
+    """Refuse what would have the model read more than one job may.
+
+    Raises:
+        BodyTooLarge
+    """
     if num_bytes > settings.max_job_bytes:
         raise BodyTooLarge(
             f"The model would have to read {num_bytes} bytes; "
@@ -119,7 +135,6 @@ def _total_bytes(texts: Sequence[TextRequest], is_single: bool, settings: Settin
             limit_bytes=settings.max_job_bytes,
             actual_bytes=num_bytes,
         )
-    return num_bytes
 
 
 def _read_bytes(request: TextRequest, at: str, settings: Settings) -> int:
@@ -207,12 +222,16 @@ def _deadline_s(body: ScoreBody, settings: Settings) -> float:
 
 
 def _priority(body: ScoreBody, num_bytes: int, settings: Settings) -> int:
-    """Items or continuations that fill more than one batch are bulk unless they ask otherwise.
-
-    One text is interactive however long: it cannot be cut.
-    """
     if body.priority is not None:
         return PRIORITIES[body.priority]
     is_one_text = body.text is not None or body.text_b64 is not None
+    return priority_of(num_bytes, settings, is_one_text=is_one_text)
+
+
+def priority_of(num_bytes: int, settings: Settings, *, is_one_text: bool) -> int:
+    """Texts that fill more than one batch are bulk unless they ask otherwise.
+
+    One text is interactive however long: it cannot be cut.
+    """
     fills_batch = not is_one_text and num_bytes > settings.batch_bytes
     return keys.BULK if fills_batch else keys.INTERACTIVE

@@ -10,7 +10,14 @@ from flask import Blueprint, Response, g, request
 from werkzeug.datastructures import MultiDict
 
 from app.answers import JobView
-from app.bodies import Query, invalid, parse_body, read_body, refuse_unknown_parameters
+from app.bodies import (
+    Query,
+    invalid,
+    parse_body,
+    read_body,
+    refuse_encodings,
+    refuse_unknown_parameters,
+)
 from app.intake import canonical_json, to_job
 from app.openapi import READ_PARAMETERS, SUBMIT_PARAMETERS, operation
 from app.representation import job_path, job_view
@@ -114,8 +121,7 @@ def _job_of_request(query: Query) -> Job:
     settings = service().settings
     body = read_body(request, settings.max_body_bytes)
     g.body_bytes = len(body)
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+    refuse_encodings(request)
     fields = parse_body(body, request.headers.get("Content-Type", ""), query)
     return to_job(fields, settings, now=time.time(), request_id=g.request_id)
 

@@ -13,6 +13,15 @@ from pydantic.json_schema import models_json_schema
 from app import __version__
 from app.answers import Health, Index, Info, JobView, Problem, Stats
 from app.bodies import QUERY_OPTIONS
+from app.completion_schemas import (
+    Completion,
+    CompletionBody,
+    DetokenizeBody,
+    Prompt,
+    TokenizeBody,
+    TokenizerInfo,
+    Tokens,
+)
 from app.errors import STATUS_BY_CODE
 from app.responses import json_response
 from app.schemas import UNITS, ScoreBody
@@ -20,7 +29,10 @@ from contract.errors import ServiceError
 
 routes = Blueprint("openapi", __name__)
 
-_MODELS: tuple[type[BaseModel], ...] = (ScoreBody, JobView, Problem, Health, Index, Info, Stats)
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(ScoreBody, JobView, Problem, Health, Index, Info, Stats),
+    *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
+)
 _SCHEMA_PATH = "#/components/schemas/{model}"
 _View = TypeVar("_View", bound=Callable[..., Response])
 
@@ -32,7 +44,7 @@ class Operation:
     answers: dict[int, type[BaseModel] | None]
     errors: tuple[type[ServiceError], ...]
     parameters: tuple[str, ...]
-    takes_texts: bool
+    body: dict[str, Any] | None
 
 
 def operation(
@@ -40,6 +52,7 @@ def operation(
     *errors: type[ServiceError],
     parameters: tuple[str, ...] = (),
     takes_texts: bool = False,
+    takes: type[BaseModel] | None = None,
 ) -> Callable[[_View], _View]:
     """Declare what a route answers.
 
@@ -47,11 +60,13 @@ def operation(
         answers: models by status, None for an empty answer.
         errors: what it raises; their statuses are those of `app.errors`.
         parameters: names in `PARAMETERS`.
-        takes_texts: whether its body holds texts.
+        takes_texts: whether its body holds texts, as JSON or raw.
+        takes: the model of its JSON body.
     """
 
     def declare(view: _View) -> _View:
-        declared = Operation(answers, errors, parameters, takes_texts)
+        body = _TEXTS if takes_texts else _json_body(takes) if takes is not None else None
+        declared = Operation(answers, errors, parameters, body)
         view.operation = declared  # type: ignore[attr-defined]
         return view
 
@@ -161,8 +176,8 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
             **dict(_problems(declared.errors)),
         },
     }
-    if declared.takes_texts:
-        described["requestBody"] = _TEXTS
+    if declared.body is not None:
+        described["requestBody"] = declared.body
     return described
 
 
@@ -187,6 +202,10 @@ def _problems(errors: tuple[type[ServiceError], ...]) -> Iterator[tuple[str, dic
                 "content": {"application/problem+json": {"schema": _reference(Problem)}},
             },
         )
+
+
+def _json_body(model: type[BaseModel]) -> dict[str, Any]:
+    return {"required": True, "content": {"application/json": {"schema": _reference(model)}}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

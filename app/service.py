@@ -7,6 +7,7 @@ from flask import current_app
 
 from app.admission import Capacity
 from app.broker_guard import BrokerGuard
+from app.pace import Pace
 from app.waiting import JobEndings
 from contract.job_store import JobStore
 from contract.settings import Settings
@@ -28,6 +29,7 @@ class Service:
     capacity: Capacity
     endings: JobEndings
     metrics: "Metrics"
+    pace: Pace
 
 
 def service() -> Service:

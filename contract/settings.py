@@ -106,6 +106,10 @@ class Settings(BaseSettings):
     max_deadline_s: Seconds = Field(21_600, description="Longest deadline a job may ask for.")
     result_ttl_s: Count = Field(86_400, description="Time a result stays readable.")
     max_wait_s: Seconds = Field(30, description="Longest a request waits for a result.")
+    completion_wait_s: Seconds = Field(
+        240,
+        description="Longest a completion is held, below what its client waits (300 in lm-eval).",
+    )
     web_timeout_s: Count = Field(60, description="Gunicorn ends a silent worker process after it.")
     web_threads: Count = Field(64, description="Requests served at once; a wait holds one.")
     max_waiters: Count = Field(
@@ -176,6 +180,7 @@ NESTED = (
     ("batch_timeout_s", "deadline_s"),
     ("deadline_s", "max_deadline_s"),
     ("max_deadline_s", "result_ttl_s"),
+    ("completion_wait_s", "max_deadline_s"),
     ("lease_s", "batch_timeout_s"),
     ("drain_s", "batch_timeout_s"),
     ("redis_timeout_s", "lease_s"),

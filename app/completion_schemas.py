@@ -1,0 +1,192 @@
+"""The JSON of the routes for lm-eval: what they take and give, as checked models.
+
+The names are OpenAI's and vLLM's. A parameter that evascore does not serve is taken only with the
+value that changes nothing, and refused otherwise; it is never ignored.
+"""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from app.answers import Answer
+from contract.byte_ids import VOCABULARY_SIZE
+
+MAX_LOGPROBS = 20
+
+
+def _are_prompts(prompt: Any) -> Any:
+    """Checked by hand: pydantic would tell an error for each of the four forms."""
+    is_list = isinstance(prompt, list) and bool(prompt)
+    if isinstance(prompt, str) or (is_list and (_are_ids(prompt) or all(map(_is_prompt, prompt)))):
+        return prompt
+    raise PydanticCustomError(
+        "prompt",
+        f"must be a string, a list of ids from 0 to {VOCABULARY_SIZE - 1}, or a list of such",
+    )
+
+
+def _is_prompt(prompt: Any) -> bool:
+    return isinstance(prompt, str) or (isinstance(prompt, list) and _are_ids(prompt))
+
+
+def _are_ids(values: list[Any]) -> bool:
+    return set(map(type, values)) <= {int} and (
+        not values or (min(values) >= 0 and max(values) < VOCABULARY_SIZE)
+    )
+
+
+_ID = {"type": "integer", "minimum": 0, "maximum": VOCABULARY_SIZE - 1}
+_IDS = {"type": "array", "items": _ID}
+Ids = Annotated[list[Annotated[int, Field(ge=0, lt=VOCABULARY_SIZE)]], Field(fail_fast=True)]
+Prompts = Annotated[
+    Any,
+    AfterValidator(_are_prompts),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {**_IDS, "minItems": 1},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                {"type": "array", "items": _IDS, "minItems": 1},
+            ]
+        }
+    ),
+]
+Zero = Annotated[float, Field(ge=0, le=0)]
+One = Annotated[int, Field(ge=1, le=1)]
+
+
+class CompletionBody(BaseModel):
+    """What `POST /v1/completions` takes: prompts to be scored, and at most one id to follow."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    model: str | None = Field(None, description="Your name for the model; comes back.")
+    prompt: Prompts = Field(
+        description="Text, a list of texts, a list of ids, or a list of such lists."
+    )
+    max_tokens: Literal[0, 1] = Field(description="Ids to follow the prompt: the likeliest, or 0.")
+    temperature: Zero | None = Field(None, description="0, with max_tokens 1: the likeliest id.")
+    echo: bool = Field(False, description="Whether the answer begins with the prompt.")
+    logprobs: int | None = Field(
+        None,
+        ge=0,
+        le=MAX_LOGPROBS,
+        description="Log-probabilities of each token, and of so many likeliest in its place.",
+    )
+    seed: int | None = Field(None, description="Without effect: nothing is drawn.")
+    n: One | None = None
+    best_of: One | None = None
+    top_p: Annotated[float, Field(ge=1, le=1)] | None = None
+    presence_penalty: Zero | None = None
+    frequency_penalty: Zero | None = None
+    stream: Literal[False] | None = None
+    suffix: None = None
+    stop: Annotated[list[str], Field(max_length=0)] | None = None
+    logit_bias: Annotated[dict[str, float], Field(max_length=0)] | None = None
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "CompletionBody":
+        if not self.echo and not self.max_tokens:
+            raise _conflict("nothing is asked for: set echo, or max_tokens to 1")
+        if self.max_tokens and self.temperature is None:
+            raise _conflict("ids are not drawn: set temperature to 0")
+        return self
+
+
+class LogProbs(Answer):
+    """One entry per token of the answer."""
+
+    tokens: list[str] = Field(description="ASCII as it is, other bytes as `byte:e9`.")
+    token_logprobs: list[float | None] = Field(
+        description="ln p(token | all before it); null for a begin-of-text id."
+    )
+    top_logprobs: list[dict[str, float] | None] | None = Field(
+        description="The likeliest tokens and the actual one; null with logprobs 0."
+    )
+    text_offset: list[int] = Field(description="The character of `text` that it belongs to.")
+
+
+class Choice(Answer):
+    """The answer to one prompt."""
+
+    index: int = Field(description="Its place among the prompts.")
+    text: str = Field(description="With U+FFFD for bytes that are not UTF-8.")
+    logprobs: LogProbs | None
+    finish_reason: Literal["length", "stop"] = Field(description="`stop`: after end-of-text.")
+
+
+class CompletionUsage(Answer):
+    """Ids read and given, begin-of-text ids of the prompts included."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class Completion(Answer):
+    """The answers to all prompts."""
+
+    id: str
+    object: Literal["text_completion"]
+    created: int = Field(description="Unix time, seconds.")
+    model: str
+    choices: list[Choice]
+    usage: CompletionUsage
+
+
+class TokenizeBody(BaseModel):
+    """A text whose ids are wanted; `<bos>` and `<eos>` alone give their special ids."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    prompt: str
+    add_special_tokens: StrictBool = Field(True, description="Begin with the begin-of-text id.")
+    model: str | None = Field(None, description="Your name for the model.")
+
+
+class Tokens(Answer):
+    """The ids of a text."""
+
+    count: int
+    tokens: list[int]
+
+
+class DetokenizeBody(BaseModel):
+    """Ids whose text is wanted."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    tokens: Ids
+    model: str | None = Field(None, description="Your name for the model.")
+
+
+class Prompt(Answer):
+    """The text of ids; special ids appear by name, U+FFFD where the bytes are not UTF-8."""
+
+    prompt: str
+
+
+class TokenizerInfo(Answer):
+    """How text becomes ids."""
+
+    tokenizer_class: str
+    vocab_size: int
+    bos_token: str
+    bos_token_id: int
+    eos_token: str
+    eos_token_id: int
+    chat_template: None = Field(description="There is none: the model knows no chats.")
+
+
+def _conflict(message: str) -> PydanticCustomError:
+    return PydanticCustomError("conflict", message)

@@ -1,0 +1,82 @@
+"""The stock lm-eval client gets the log-likelihoods of the model, however it sends its requests."""
+
+import json
+import subprocess
+
+import pytest
+
+from contract.settings import REPOSITORY
+from model import Scorer, ScoreRequest
+from tests.lm_eval.tasks import CHOICES, NAMES, PAIRS, TEXTS, write_tasks
+from tests.service import TINY_CHECKPOINT, Service
+
+LM_EVAL_PYTHON = REPOSITORY / ".venv-lm-eval" / "bin" / "python"
+WAYS = ["1x1", "1x3", "4x1", "4x3"]
+TOLERANCE_NATS = 1e-4
+
+pytestmark = pytest.mark.skipif(
+    not LM_EVAL_PYTHON.exists(), reason="lm-eval is not installed: make test-lm-eval"
+)
+
+
+@pytest.fixture(scope="module")
+def scorer() -> Scorer:
+    return Scorer.load(str(TINY_CHECKPOINT))
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory) -> dict[tuple[str, str], list[tuple[tuple[str, ...], tuple]]]:
+    """By way and task: what was asked of the model, and the answer that lm-eval understood."""
+    folder = tmp_path_factory.mktemp("tasks")
+    write_tasks(folder)
+    service = Service(tmp_path_factory.mktemp("service")).start(timeout_s=120)
+    command = [LM_EVAL_PYTHON, "tests/lm_eval/stock_client.py", service.url, str(folder)]
+    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
+    environment = ["env", *(f"{name}={value}" for name, value in offline.items())]
+    try:
+        run = subprocess.run(
+            [*environment, *command, "4095", ",".join(NAMES), ",".join(WAYS)],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=900,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr[-4000:]
+    finally:
+        service.stop()
+    found = {(way, task): [] for way in WAYS for task in NAMES}
+    for line in map(json.loads, run.stdout.splitlines()):
+        for asked, answer in zip(line["asked"], line["answers"], strict=True):
+            found[line["way"], line["task"]].append((tuple(asked), answer))
+    return found
+
+
+def expected(scorer: Scorer, *texts: str) -> tuple[float, bool]:
+    """The model's own score of the last of `texts` given the one before."""
+    *context, scored = (text.encode() for text in texts)
+    [result] = scorer.score([ScoreRequest(context=b"".join(context), continuations=(scored,))])
+    (score,) = result["continuations"]
+    return score["log_likelihood_nats"], score["is_greedy"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_pairs_and_choices_have_the_models_log_likelihoods(answers, scorer, way):
+    pairs, choices = answers[way, "pairs"], answers[way, "choices"]
+    assert len(pairs) == len(PAIRS)
+    assert len(choices) == sum(len(document["choices"]) for document in CHOICES)
+    for (context, continuation), (nats, is_greedy) in pairs + choices:
+        # lm-eval moves the spaces at a context's end to its continuation.
+        spaces = context[len(context.rstrip()) :]
+        wanted = expected(scorer, context.rstrip(), spaces + continuation)
+        assert nats == pytest.approx(wanted[0], abs=TOLERANCE_NATS)
+        assert is_greedy == wanted[1]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_texts_have_the_models_log_likelihoods(answers, scorer, way):
+    texts = answers[way, "texts"]
+    assert [text for (text,), _ in texts] == TEXTS
+    for (text,), answer in texts:
+        nats = answer[0] if isinstance(answer, list) else answer
+        assert nats == pytest.approx(expected(scorer, text)[0], abs=TOLERANCE_NATS)
