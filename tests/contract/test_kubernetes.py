@@ -1,0 +1,174 @@
+"""The Kubernetes manifests: valid by Kubernetes' own schemas, and agreed with settings and keys."""
+
+import functools
+import shutil
+import subprocess
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from contract import keys
+from contract.settings import PREFIX, REPOSITORY, load_settings
+
+FOLDER = REPOSITORY / "deploy" / "kubernetes"
+VERSIONS = ("1.30", "1.37")
+# Kinds that operators bring: their schemas are not among Kubernetes' own.
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+# A spot node of GKE ends its pods after this.
+SPOT_S = 15
+
+Manifest = dict[str, Any]
+
+
+def written() -> list[Manifest]:
+    """All manifests as they stand in the files."""
+    files = [path for path in FOLDER.rglob("*.yaml") if path.name != "kustomization.yaml"]
+    assert files
+    return [manifest for path in files for manifest in yaml.safe_load_all(path.read_text())]
+
+
+@functools.cache
+def rendered(target: str) -> list[Manifest]:
+    """What `kubectl apply -k` would send."""
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed")
+    command = ["kubectl", "kustomize", str(FOLDER / target)]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == ""
+    return list(yaml.safe_load_all(ended.stdout))
+
+
+def only(manifests: list[Manifest], kind: str, name: str) -> Manifest:
+    """The one manifest of that kind and name."""
+    (found,) = (m for m in manifests if (m["kind"], m["metadata"]["name"]) == (kind, name))
+    return found
+
+
+def pod(manifest: Manifest) -> Manifest:
+    return manifest["spec"]["template"]["spec"]
+
+
+def workloads(manifests: list[Manifest]) -> list[Manifest]:
+    return [m for m in manifests if m["kind"] in ("Deployment", "StatefulSet")]
+
+
+BASE = written()
+TARGETS = ["base", "overlays/gke-spot"]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_manifests_are_valid_in_old_and_new_kubernetes(version):
+    for manifest in BASE:
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, version, strict=True)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_what_is_rendered_is_valid(target):
+    for manifest in rendered(target):
+        if manifest["kind"] not in CUSTOM:
+            kubernetes_validate.validate(manifest, VERSIONS[-1], strict=True)
+        assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "evascore"
+
+
+def test_external_redis_takes_the_place_of_ours(tmp_path):
+    copy = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, copy)
+    overlay = copy / "overlays" / "external"
+    overlay.mkdir()
+    (overlay / "kustomization.yaml").write_text(
+        "resources: [../../base]\ncomponents: [../../components/external-redis]\n"
+    )
+    manifests = rendered(str(overlay))
+    assert not [m for m in manifests if m["metadata"]["name"] == "redis"]
+    settings = only(manifests, "ConfigMap", "evascore-settings")["data"]
+    assert settings["EVASCORE_REDIS_URL"].startswith("rediss://")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_settings_exist_and_fit_together(target):
+    manifests = rendered(target)
+    settings = only(manifests, "ConfigMap", "evascore-settings")["data"]
+    for name in ("web", "worker"):
+        container = pod(only(manifests, "Deployment", name))["containers"][0]
+        own = {entry["name"]: entry["value"] for entry in container.get("env", [])}
+        # The secret is mounted in the pod alone.
+        variables = {**settings, **own}
+        assert variables.pop("EVASCORE_REDIS_PASSWORD_FILE") == "/run/evascore/password"
+        load_settings(variables)
+        assert all(variable.startswith(PREFIX) for variable in variables)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_pods_may_take_longer_to_end_than_they_drain(target):
+    manifests = rendered(target)
+    drain_s = float(only(manifests, "ConfigMap", "evascore-settings")["data"]["EVASCORE_DRAIN_S"])
+    settings = load_settings({"EVASCORE_DRAIN_S": str(drain_s)})
+    # The watch on the drain looks four times per lease; then the process ends.
+    drained_s = settings.drain_s + settings.lease_s / 4 + 2
+    worker, web = (pod(only(manifests, "Deployment", name)) for name in ("worker", "web"))
+    assert worker["terminationGracePeriodSeconds"] >= drained_s
+    wait_s = float(web["containers"][0]["lifecycle"]["preStop"]["exec"]["command"][1])
+    assert web["terminationGracePeriodSeconds"] >= wait_s + int(settings.drain_s) + 5
+    if "spot" in target:
+        assert worker["terminationGracePeriodSeconds"] <= SPOT_S
+
+
+def test_workers_are_scaled_by_the_jobs_that_have_not_ended():
+    (trigger,) = only(BASE, "ScaledObject", "worker")["spec"]["triggers"]
+    assert trigger["metadata"]["listName"] == keys.LIVE_JOBS
+    # KEDA takes strings alone.
+    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+    service = only(BASE, "Service", "redis")["metadata"]["name"]
+    namespace = only(BASE, "Namespace", "evascore")["metadata"]["name"]
+    address = f"{service}.{namespace}.svc.cluster.local:6379"
+    assert trigger["metadata"]["address"] == address
+    url = only(BASE, "ConfigMap", "evascore-settings")["data"]["EVASCORE_REDIS_URL"]
+    assert url == f"redis://evascore@{address}/0"
+
+
+def test_workers_may_vanish_and_their_number_is_left_to_keda():
+    assert only(BASE, "ScaledObject", "worker")["spec"]["minReplicaCount"] == 0
+    scaled = rendered("overlays/gke-spot")
+    assert "replicas" not in only(scaled, "Deployment", "worker")["spec"]
+    assert "replicas" not in only(scaled, "Deployment", "web")["spec"]
+
+
+def test_web_pods_take_requests_while_no_worker_runs():
+    (container,) = pod(only(BASE, "Deployment", "web"))["containers"]
+    assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
+
+
+def test_worker_has_one_gpu():
+    (container,) = pod(only(BASE, "Deployment", "worker"))["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+
+
+@pytest.mark.parametrize("workload", workloads(BASE), ids=lambda m: m["metadata"]["name"])
+def test_pods_run_without_rights_and_without_a_token(workload):
+    spec = pod(workload)
+    assert spec["automountServiceAccountToken"] is False
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    for container in spec["containers"]:
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False
+        assert security["readOnlyRootFilesystem"] is True
+        assert security["capabilities"]["drop"] == ["ALL"]
+        assert "memory" in container["resources"]["limits"]
+
+
+def test_selectors_find_the_pods_they_mean():
+    labels = [m["spec"]["template"]["metadata"]["labels"] for m in workloads(BASE)]
+    for manifest in BASE:
+        spec = manifest.get("spec", {})
+        selector = spec.get("selector") or spec.get("podSelector") or {}
+        wanted = selector.get("matchLabels", selector)
+        if wanted:
+            assert [found for found in labels if wanted.items() <= found.items()], manifest
+
+
+def test_manifests_hold_no_secret():
+    assert not [manifest for manifest in BASE if manifest["kind"] == "Secret"]
