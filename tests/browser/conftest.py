@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
+from contract.broker import connect
 from tests.conftest import RedisServer
 from tests.service import Service
 from tests.web import WebServer
@@ -18,6 +19,8 @@ FOLDER = Path(__file__).parent
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 # As root, as in most containers, Chromium's own sandbox does not start.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
+# Of a machine that does much else.
+PATIENCE_MS = 20_000
 
 Open = Callable[..., Page]
 
@@ -35,6 +38,7 @@ def browser() -> Iterator[Browser]:
     executable = next(filter(None, map(shutil.which, NAMES)), None)
     if executable is None:
         pytest.skip("no Chromium on PATH: apt-get install chromium")
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=executable, args=ARGUMENTS)
         yield browser
@@ -53,7 +57,7 @@ def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Itera
 def context(browser: Browser) -> Iterator[BrowserContext]:
     """A fresh profile: no storage, no cache."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(PATIENCE_MS)
     yield context
     context.close()
 
@@ -83,12 +87,32 @@ def page(open_page: Open, service: Service) -> Page:
     return open_page(service.url)
 
 
-@pytest.fixture
-def web(browser: Browser, redis_server: RedisServer, tmp_path: Path) -> Iterator[WebServer]:
+@pytest.fixture(scope="session")
+def web_redis(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The Redis of the web server without a worker; a test that kills it starts it again."""
+    server = RedisServer(tmp_path_factory.mktemp("redis"))
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.fixture(scope="session")
+def web_server(
+    web_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[WebServer]:
     """A web server without a worker; the queue has room for one job."""
-    server = WebServer(tmp_path, redis_server.url, max_queued_jobs=1).start()
+    folder = tmp_path_factory.mktemp("web")
+    server = WebServer(folder, web_redis.url, max_queued_jobs=1).start()
     yield server
     assert server.stop() == 0
+
+
+@pytest.fixture
+def web(web_server: WebServer) -> WebServer:
+    """The web server without a worker, and nothing in its queue."""
+    with connect(web_server.settings) as client:
+        client.flushdb()
+    return web_server
 
 
 def score(page: Page, text: str) -> None:

@@ -1,0 +1,141 @@
+"""What the pages say while they wait, and when a part of the service is away, full or refuses."""
+
+import re
+
+import pytest
+from playwright.sync_api import expect
+
+from contract.errors import ScoringFailed
+from tests.conftest import wait_until
+from tests.web import Outcomes
+
+
+@pytest.fixture
+def lonely(open_page, web):
+    """The page of a service without a worker."""
+    return open_page(web.url)
+
+
+def submit(page, text: str) -> str:
+    """Score `text`; the path of the job once it is accepted."""
+    page.get_by_role("textbox", name="Text").fill(text)
+    with page.expect_response(lambda answer: answer.request.method == "POST") as answered:
+        page.get_by_role("button", name="Score", exact=True).click()
+    return answered.value.headers.get("location", "")
+
+
+def test_text_over_the_limit_is_counted_and_refused_by_the_service(page):
+    submit(page, "é" * 16_384)
+    expect(page.locator("#size-a")).to_have_text("32,768 of 32,767 bytes")
+    expect(page.locator("#size-a")).to_have_class(re.compile("bad"))
+    problem = page.get_by_role("alert")
+    expect(problem).to_contain_text("has 32768 bytes; the limit is 32767")
+    expect(problem).to_contain_text("Code text_too_large, request ")
+    expect(page.get_by_role("textbox", name="Text")).to_be_focused()
+    page.get_by_role("textbox", name="Text").fill("short")
+    expect(problem).to_be_hidden()
+
+
+def test_empty_text_is_refused_in_words(page):
+    submit(page, "")
+    expect(page.get_by_role("alert")).to_contain_text("Code empty_text")
+
+
+def test_without_a_worker_the_text_waits_and_the_page_says_why(lonely):
+    expect(lonely.locator("#model")).to_contain_text("No worker is running yet")
+    submit(lonely, "patience")
+    expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
+    expect(lonely.get_by_role("status")).to_contain_text("No worker is warm")
+
+
+def test_cancel_erases_the_job_and_says_so(lonely, web):
+    path = submit(lonely, "regretted")
+    lonely.get_by_role("button", name="Cancel").click()
+    expect(lonely.get_by_role("status")).to_contain_text("Cancelled")
+    expect(lonely.get_by_role("button", name="Cancel")).to_be_hidden()
+    with web.client() as client:
+        wait_until(lambda: client.get(path).status_code == 410)
+
+
+def test_leaving_the_page_erases_the_job(lonely, web):
+    path = submit(lonely, "abandoned")
+    lonely.goto("about:blank")
+    with web.client() as client:
+        wait_until(lambda: client.get(path).status_code == 410)
+
+
+def test_full_queue_is_counted_down_and_tried_again(lonely, web):
+    with web.client() as client:
+        blocking = client.post("/score", json={"text": "x"}).json()["links"]["self"]
+        submit(lonely, "second")
+        status = lonely.get_by_role("status")
+        expect(status).to_contain_text("The queue is full")
+        expect(status).to_contain_text(re.compile(r"Trying again in [1-5] s"))
+        client.delete(blocking)
+    lonely.get_by_role("button", name="Try now").click()
+    expect(status).to_contain_text("Waiting for its turn")
+
+
+def test_failed_job_is_told_with_its_code(lonely, web):
+    path = submit(lonely, "unlucky")
+    outcomes = Outcomes(web)
+    outcomes.fail(path.rpartition("/")[2], ScoringFailed("The model failed on this text."))
+    outcomes.client.close()
+    expect(lonely.get_by_role("alert")).to_contain_text("Code scoring_failed")
+
+
+def test_redis_that_goes_and_comes_back_delays_no_more_than_that(lonely, web, web_redis):
+    status = lonely.get_by_role("status")
+    web_redis.kill()
+    lonely.get_by_role("textbox", name="Text").fill("steadfast")
+    lonely.get_by_role("button", name="Score", exact=True).click()
+    expect(status).to_contain_text("Broker unavailable")
+    web_redis.start()
+    expect(status).to_contain_text("Waiting for its turn")
+    expect(lonely.get_by_role("alert")).to_be_hidden()
+
+
+def test_service_that_is_gone_is_told_from_one_that_refuses(lonely, web):
+    web.stop()
+    lonely.get_by_role("textbox", name="Text").fill("anyone?")
+    lonely.get_by_role("button", name="Score", exact=True).click()
+    expect(lonely.get_by_role("status")).to_contain_text("The service does not answer")
+    web.start()
+    lonely.get_by_role("button", name="Try now").click()
+    expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
+
+
+def test_status_follows_the_queue_and_survives_redis(open_page, web, web_redis):
+    page = open_page(f"{web.url}/status")
+    expect(page.locator("#no-workers")).to_be_visible()
+    with web.client() as client:
+        client.post("/score", json={"text": "x" * 1234})
+    expect(page.locator("[data-field='queue.bytes']")).to_have_text("1,234")
+    expect(page.locator("#chart-queue svg")).to_have_attribute("aria-label", re.compile("1,234"))
+    web_redis.kill()
+    expect(page.get_by_role("alert")).to_contain_text("Broker unavailable")
+    web_redis.start()
+    expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_status_tells_what_the_worker_did(open_page, service):
+    with service.client() as client:
+        client.post("/score?wait=30", json={"items": [{"text": "a"}, {"text": "bc"}]})
+    page = open_page(f"{service.url}/status")
+    expect(page.locator("#chart-batches rect").first).to_be_visible()
+    expect(page.locator("#chart-latency rect").first).to_be_visible()
+    expect(page.locator("#workers tr")).to_contain_text("ready")
+    expect(page.locator("[data-field='recent.latency_p50_ms']")).not_to_have_text("–")
+
+
+def test_status_rests_while_it_is_paused_or_hidden(open_page, service):
+    page = open_page(f"{service.url}/status")
+    page.clock.install()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.get_by_role("button", name="Pause").click()
+    page.clock.run_for(10_000)
+    assert asked == []
+    with page.expect_request("**/stats"):
+        page.get_by_role("button", name="Pause").click()
+    expect(page.locator("#live")).to_contain_text("Live.")
