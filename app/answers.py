@@ -25,6 +25,7 @@ class FieldError(Answer):
     pointer: str | None = Field(None, description="RFC 6901 pointer into the JSON body.")
     parameter: str | None = Field(None, description="Name of the query parameter.")
     header: str | None = Field(None, description="Name of the header field.")
+    line: int | None = Field(None, description="Of a batch: the line of the upload, from 1.")
 
 
 class Problem(BaseModel):
@@ -190,6 +191,7 @@ class Links(Answer):
     """Paths of a job."""
 
     self: str
+    events: str
     cancel: str | None = Field(None, description="While the job is not final.")
 
 
@@ -239,11 +241,15 @@ class Limits(Answer):
     max_continuations: int
     max_body_bytes: int
     max_job_bytes: int
+    max_batch_lines: int
+    max_batch_bytes: int
     max_queued_bytes: int
     max_queued_jobs: int
+    max_bulk_bytes: int
     max_top_k: int
     deadline_s: float
     max_deadline_s: float
+    batch_deadline_s: float
     max_wait_s: float
     result_ttl_s: int
 
@@ -280,11 +286,21 @@ class RecentWork(Answer):
     latency_p95_ms: float | None
 
 
+class Bulk(Answer):
+    """What batches take up."""
+
+    bytes: int = Field(description="Text bytes accepted and not ended.")
+    max_bytes: int
+    redis_bytes: int = Field(description="Memory of Redis, for everything.")
+    max_redis_bytes: int = Field(description="Above which batches are refused.")
+
+
 class Stats(Answer):
     """How much waits, who works on it, and what has been done."""
 
     queue: Queue
     recent: RecentWork
+    batches: Bulk
     workers: list[dict[str, Any]] = Field(description="What each living worker tells of itself.")
     totals: dict[str, int] = Field(
         description="Ended jobs by outcome since the data folder was made."

@@ -26,7 +26,7 @@ QUERY_OPTIONS = (
     *("outputs", "top_k", "spans", "next_chars", "window"),
     *("custom_id", "deadline_s", "priority"),
 )
-_CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
+CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
 # A name that cannot be anybody's text, so that an error may repeat it.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -45,10 +45,10 @@ def read_body(request: Request, max_bytes: int) -> bytes:
         try:
             body = bytes(request.environ["wsgi.input"].read(max_bytes + 1))
         except (OSError, ParseException):
-            raise MalformedBody(_CUT_SHORT) from None
+            raise MalformedBody(CUT_SHORT) from None
         if len(body) <= max_bytes:
             if len(body) < (announced or 0):
-                raise MalformedBody(_CUT_SHORT)
+                raise MalformedBody(CUT_SHORT)
             return body
     raise BodyTooLarge(
         f"The request body is over {max_bytes} bytes; send its texts in several requests.",
@@ -70,7 +70,7 @@ def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str,
         raise UnsupportedMediaType("Send application/json as Content-Type.")
     _check_charset(parameters)
     refuse_unknown_parameters(MultiDict(request.args), ())
-    return _fields(body, max_values)
+    return parse_json(body, max_values=max_values)
 
 
 def refuse_encodings(request: Request) -> None:
@@ -135,48 +135,33 @@ def _check_charset(parameters: Mapping[str, str]) -> None:
         )
 
 
-def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
-    refuse_unknown_parameters(query, ())
-    return _fields(body, MAX_JSON_VALUES)
+def parse_json(
+    body: bytes, what: str = "body", max_values: int = MAX_JSON_VALUES
+) -> dict[str, Any]:
+    """The fields of a JSON object; errors call it `what`.
 
-
-def _fields(body: bytes, max_values: int) -> dict[str, Any]:
+    Raises:
+        MalformedBody, RequestInvalid
+    """
     _refuse_bombs(body, max_values)
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
         # orjson names the reason and the place, never what stands there.
-        raise MalformedBody(f"The body is not valid JSON: {error}.") from None
+        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
     if not isinstance(fields, dict):
-        raise invalid("the body must be a JSON object", pointer="")
-    _refuse_duplicate_keys(body)
+        raise invalid(f"the {what} must be a JSON object", pointer="")
+    _refuse_duplicate_keys(body, what)
     return fields
 
 
-def _parse_text(body: bytes, query: Query) -> dict[str, Any]:
-    try:
-        return {"text": body.decode(), **_options(query)}
-    except UnicodeDecodeError as error:
-        raise MalformedBody(
-            f"The body is not valid UTF-8 at byte {error.start}; "
-            "send other bytes as application/octet-stream."
-        ) from None
+def parse_options(query: Query, known: tuple[str, ...]) -> dict[str, Any]:
+    """The options in a query, in the types that they have in JSON.
 
-
-def _parse_bytes(body: bytes, query: Query) -> dict[str, Any]:
-    return {"text_b64": base64.b64encode(body).decode("ascii"), **_options(query)}
-
-
-_PARSERS: dict[str, Callable[[bytes, Query], dict[str, Any]]] = {
-    "application/json": _parse_json,
-    "text/plain": _parse_text,
-    "application/octet-stream": _parse_bytes,
-}
-
-
-def _options(query: Query) -> dict[str, Any]:
-    """The options of a raw body, in the types that they have in JSON."""
-    refuse_unknown_parameters(query, QUERY_OPTIONS)
+    Raises:
+        RequestInvalid
+    """
+    refuse_unknown_parameters(query, known)
     options: dict[str, Any] = query.to_dict()
     if "outputs" in options:
         options["outputs"] = options["outputs"].split(",")
@@ -197,6 +182,35 @@ def _window(value: str) -> dict[str, int]:
     except ValueError:
         raise invalid("must be size,stride in bytes", parameter="window") from None
     return {"size": size, "stride": stride}
+
+
+def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
+    refuse_unknown_parameters(query, ())
+    return parse_json(body)
+
+
+def _parse_text(body: bytes, query: Query) -> dict[str, Any]:
+    try:
+        return {"text": body.decode(), **parse_options(query, QUERY_OPTIONS)}
+    except UnicodeDecodeError as error:
+        raise MalformedBody(
+            f"The body is not valid UTF-8 at byte {error.start}; "
+            "send other bytes as application/octet-stream."
+        ) from None
+
+
+def _parse_bytes(body: bytes, query: Query) -> dict[str, Any]:
+    return {
+        "text_b64": base64.b64encode(body).decode("ascii"),
+        **parse_options(query, QUERY_OPTIONS),
+    }
+
+
+_PARSERS: dict[str, Callable[[bytes, Query], dict[str, Any]]] = {
+    "application/json": _parse_json,
+    "text/plain": _parse_text,
+    "application/octet-stream": _parse_bytes,
+}
 
 
 def _refuse_bombs(body: bytes, max_values: int) -> None:
@@ -220,7 +234,7 @@ class _DuplicateKey(Exception):
     """An object names a field twice."""
 
 
-def _refuse_duplicate_keys(body: bytes) -> None:
+def _refuse_duplicate_keys(body: bytes, what: str) -> None:
     """Refuse objects that name a field twice: orjson keeps the last and would drop a text.
 
     The body is valid JSON of limited depth here; only then may the lenient parser see it.
@@ -228,9 +242,9 @@ def _refuse_duplicate_keys(body: bytes) -> None:
     try:
         json.loads(body, object_pairs_hook=_unique_keys)
     except _DuplicateKey:
-        raise MalformedBody("The body is ambiguous: an object names one field twice.") from None
+        raise MalformedBody(f"The {what} is ambiguous: an object names one field twice.") from None
     except RecursionError:
-        raise MalformedBody("The body is not valid JSON: it is nested too deeply.") from None
+        raise MalformedBody(f"The {what} is not valid JSON: it is nested too deeply.") from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -2,15 +2,28 @@
 
 from flask import Flask
 
-from app import completions, health, jobs, metrics, openapi, pages, request_log, tokenizer
+from app import (
+    batches,
+    completions,
+    events,
+    health,
+    jobs,
+    metrics,
+    openapi,
+    pages,
+    request_log,
+    tokenizer,
+)
 from app.admission import Capacity
 from app.assets import Assets, asset_routes
 from app.broker_guard import BrokerGuard
 from app.errors import register_error_handlers
 from app.metrics import Metrics
 from app.pace import Pace
+from app.places import Places
 from app.service import EXTENSION, Service
 from app.waiting import JobEndings
+from contract.batch_store import BatchStore
 from contract.broker import connect
 from contract.job_store import JobStore
 from contract.settings import Settings
@@ -26,6 +39,8 @@ def create_app(settings: Settings) -> Flask:
     register_error_handlers(app)
     for routes in (
         jobs.routes,
+        batches.routes,
+        events.routes,
         completions.routes,
         tokenizer.routes,
         health.routes,
@@ -50,5 +65,8 @@ def create_service(settings: Settings) -> Service:
         capacity=Capacity(store, guard),
         endings=JobEndings(settings, store, guard),
         metrics=Metrics(store, guard),
+        batches=BatchStore(store, settings),
         pace=Pace(),
+        uploads=Places(settings.max_uploads, "uploads"),
+        streams=Places(settings.max_streams, "event streams"),
     )

@@ -9,7 +9,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from app.bodies import invalid, invalid_fields, plain_name
-from app.schemas import DEFAULT_TOP_K, ScoreBody, SlidingWindow, TextRequest
+from app.schemas import DEFAULT_TOP_K, BatchOptions, ScoreBody, SlidingWindow, TextRequest
 from contract import keys
 from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
 from contract.messages import Job
@@ -46,6 +46,19 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
         priority=_priority(body, num_bytes, settings),
         request_id=request_id,
     )
+
+
+def to_request(
+    fields: Mapping[str, Any], shared: BatchOptions, settings: Settings
+) -> tuple[dict[str, Any], int]:
+    """One text of many, as the worker takes it, and the bytes that the model reads for it.
+
+    Raises:
+        ClientError: the text must change.
+    """
+    _check_fields(fields, TextRequest, "", settings.max_continuations)
+    text = validated(fields, TextRequest)
+    return _request(text, shared), _total_bytes([text], True, settings)
 
 
 def canonical_json(job: Job) -> bytes:
@@ -100,7 +113,7 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
         ) from None
 
 
-def _request(text: TextRequest, body: ScoreBody) -> dict[str, Any]:
+def _request(text: TextRequest, body: ScoreBody | BatchOptions) -> dict[str, Any]:
     """The text as the worker takes it; what an item does not say, the whole request says."""
     fields = text.model_dump(include=_REQUEST_FIELDS, exclude_none=True)
     if text.outputs is None and body.outputs is not None:

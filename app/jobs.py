@@ -1,10 +1,8 @@
 """The routes of `/score`: submit, read, wait, cancel, erase."""
 
 import hashlib
-import re
 import time
 from contextlib import suppress
-from math import isfinite
 
 from flask import Blueprint, Response, g, request
 from werkzeug.datastructures import MultiDict
@@ -12,15 +10,16 @@ from werkzeug.datastructures import MultiDict
 from app.answers import JobView
 from app.bodies import (
     Query,
-    invalid,
     parse_body,
     read_body,
     refuse_encodings,
     refuse_unknown_parameters,
 )
+from app.descriptions import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS
 from app.intake import canonical_json, to_job
-from app.openapi import READ_PARAMETERS, SUBMIT_PARAMETERS, operation
+from app.openapi import operation
 from app.representation import job_path, job_view
+from app.request_headers import asked_wait_s, idempotency, idempotency_key
 from app.responses import json_response
 from app.service import service
 from contract.errors import (
@@ -42,10 +41,6 @@ from contract.messages import Job, Record
 
 routes = Blueprint("jobs", __name__)
 
-MAX_IDEMPOTENCY_KEY_CHARS = 255
-_IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
-_PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
-
 
 @routes.post("/score")
 @operation(
@@ -61,12 +56,12 @@ _PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])',
     Overloaded,
     BrokerUnavailable,
     parameters=SUBMIT_PARAMETERS,
-    takes_texts=True,
+    body=TEXTS,
 )
 def submit() -> Response:
     """Accept texts to score, and wait for their scores if asked to."""
     query = MultiDict(request.args)
-    wait_s, preference = _wait_s(query)
+    wait_s, preference = asked_wait_s(query)
     job = _job_of_request(query)
     receipt = _submit(job)
     record = _record_of(receipt, job)
@@ -88,7 +83,7 @@ def submit() -> Response:
 def read(task_id: str) -> Response:
     """The state of a job, and its result or error once it has ended."""
     query = MultiDict(request.args)
-    wait_s, preference = _wait_s(query)
+    wait_s, preference = asked_wait_s(query)
     refuse_unknown_parameters(query, ())
     with service().guard.calling():
         record = service().store.read(task_id)
@@ -140,18 +135,8 @@ def _submit(job: Job) -> Receipt:
 
 
 def _idempotency(job: Job) -> Idempotency | None:
-    key = request.headers.get("Idempotency-Key")
-    if key is None:
-        return None
-    if not _IDEMPOTENCY_KEY.fullmatch(key):
-        raise invalid(
-            f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters",
-            header="Idempotency-Key",
-        )
-    return Idempotency(
-        key_digest=hashlib.sha256(key.encode()).hexdigest(),
-        request_digest=hashlib.sha256(canonical_json(job)).hexdigest(),
-    )
+    key = idempotency_key()
+    return None if key is None else idempotency(key, hashlib.sha256(canonical_json(job)))
 
 
 def _record_of(receipt: Receipt, job: Job) -> Record:
@@ -182,30 +167,3 @@ def _job_response(
     elif preference:
         headers["Preference-Applied"] = preference
     return json_response(job_view(record, request.script_root), status, headers=headers)
-
-
-def _wait_s(query: Query) -> tuple[float, str]:
-    """Take the time to wait out of `?wait=` or else `Prefer: wait=` (RFC 7240).
-
-    Returns:
-        Seconds, at most `max_wait_s`, and the preference to confirm, '' for none.
-    """
-    limit_s = service().settings.max_wait_s
-    given = query.poplist("wait")
-    if given:
-        return min(_seconds(given), limit_s), ""
-    preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
-    if preferred is None:
-        return 0, ""
-    wait_s = min(float(preferred[1]), limit_s)
-    return wait_s, f"wait={wait_s:.0f}"
-
-
-def _seconds(given: list[str]) -> float:
-    try:
-        (seconds,) = map(float, given)
-    except ValueError:
-        seconds = -1
-    if not (isfinite(seconds) and seconds >= 0):
-        raise invalid("must be one number of seconds, 0 or more", parameter="wait")
-    return seconds

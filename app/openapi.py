@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 
 from app import __version__
 from app.answers import Health, Index, Info, JobView, Problem, Stats
-from app.bodies import QUERY_OPTIONS
+from app.batch_answers import BatchResult, BatchView
 from app.completion_schemas import (
     Completion,
     CompletionBody,
@@ -22,18 +22,18 @@ from app.completion_schemas import (
     TokenizerInfo,
     Tokens,
 )
+from app.descriptions import PARAMETERS, SCHEMA_PATH, json_body, reference
 from app.errors import STATUS_BY_CODE
 from app.responses import json_response
-from app.schemas import UNITS, ScoreBody
+from app.schemas import ScoreBody, TextRequest
 from contract.errors import ServiceError
 
 routes = Blueprint("openapi", __name__)
 
 _MODELS: tuple[type[BaseModel], ...] = (
-    *(ScoreBody, JobView, Problem, Health, Index, Info, Stats),
+    *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
     *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
 )
-_SCHEMA_PATH = "#/components/schemas/{model}"
 _View = TypeVar("_View", bound=Callable[..., Response])
 
 
@@ -45,14 +45,16 @@ class Operation:
     errors: tuple[type[ServiceError], ...]
     parameters: tuple[str, ...]
     body: dict[str, Any] | None
+    streams: dict[str, Any] | None
 
 
 def operation(
     answers: dict[int, type[BaseModel] | None],
     *errors: type[ServiceError],
     parameters: tuple[str, ...] = (),
-    takes_texts: bool = False,
+    body: dict[str, Any] | None = None,
     takes: type[BaseModel] | None = None,
+    streams: dict[str, Any] | None = None,
 ) -> Callable[[_View], _View]:
     """Declare what a route answers.
 
@@ -60,67 +62,18 @@ def operation(
         answers: models by status, None for an empty answer.
         errors: what it raises; their statuses are those of `app.errors`.
         parameters: names in `PARAMETERS`.
-        takes_texts: whether its body holds texts, as JSON or raw.
-        takes: the model of its JSON body.
+        body: the description of what it takes.
+        takes: the model of what it takes, where that is always JSON.
+        streams: the description of its answer 200 where that is no JSON object.
     """
 
     def declare(view: _View) -> _View:
-        body = _TEXTS if takes_texts else _json_body(takes) if takes is not None else None
-        declared = Operation(answers, errors, parameters, body)
+        taken = body if takes is None else json_body(takes)
+        declared = Operation(answers, errors, parameters, taken, streams)
         view.operation = declared  # type: ignore[attr-defined]
         return view
 
     return declare
-
-
-PARAMETERS: dict[str, dict[str, Any]] = {
-    "wait": {
-        "in": "query",
-        "description": "Seconds to hold the request until the job ends; `max_wait_s` at most.",
-        "schema": {"type": "number", "minimum": 0},
-    },
-    "Prefer": {
-        "in": "header",
-        "description": "`wait=n` (RFC 7240) holds the request like the query's `wait`.",
-        "schema": {"type": "string"},
-    },
-    "Idempotency-Key": {
-        "in": "header",
-        "description": "The same key with the same request is the same job, for 24 hours.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    },
-    "outputs": {
-        "in": "query",
-        "description": "For raw bodies: as the JSON field, separated by commas.",
-        "schema": {"type": "string"},
-    },
-    "spans": {
-        "in": "query",
-        "description": "For raw bodies: a unit, as in the JSON field.",
-        "schema": {"type": "string", "enum": list(UNITS)},
-    },
-    "window": {
-        "in": "query",
-        "description": "For raw bodies: size and stride of the JSON field, with a comma between.",
-        "schema": {"type": "string", "pattern": "^[1-9][0-9]*,[1-9][0-9]*$"},
-    },
-    **{
-        name: {
-            "in": "query",
-            "description": "For raw bodies: as the JSON field.",
-            "schema": {"type": kind},
-        }
-        for name, kind in (
-            ("top_k", "integer"),
-            ("next_chars", "integer"),
-            ("custom_id", "string"),
-            ("deadline_s", "number"),
-            ("priority", "string"),
-        )
-    },
-}
-SUBMIT_PARAMETERS = ("wait", *QUERY_OPTIONS, "Prefer", "Idempotency-Key")
-READ_PARAMETERS = ("wait", "Prefer")
 
 
 @routes.get("/openapi.json")
@@ -132,7 +85,7 @@ def description() -> Response:
 def describe(app: Flask, root: str = "") -> dict[str, Any]:
     """The OpenAPI document of every route of `app` that declares itself."""
     _, schemas = models_json_schema(
-        [(model, "validation") for model in _MODELS], ref_template=_SCHEMA_PATH
+        [(model, "validation") for model in _MODELS], ref_template=SCHEMA_PATH
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, method, view, declared in _declared(app):
@@ -178,6 +131,8 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
     }
     if declared.body is not None:
         described["requestBody"] = declared.body
+    if declared.streams is not None:
+        described["responses"]["200"] = declared.streams
     return described
 
 
@@ -186,7 +141,7 @@ def _answer(model: type[BaseModel] | None) -> dict[str, Any]:
         return {"description": "Done."}
     return {
         "description": (model.__doc__ or "").strip(),
-        "content": {"application/json": {"schema": _reference(model)}},
+        "content": {"application/json": {"schema": reference(model)}},
     }
 
 
@@ -199,24 +154,6 @@ def _problems(errors: tuple[type[ServiceError], ...]) -> Iterator[tuple[str, dic
             str(status),
             {
                 "description": ", ".join(names),
-                "content": {"application/problem+json": {"schema": _reference(Problem)}},
+                "content": {"application/problem+json": {"schema": reference(Problem)}},
             },
         )
-
-
-def _json_body(model: type[BaseModel]) -> dict[str, Any]:
-    return {"required": True, "content": {"application/json": {"schema": _reference(model)}}}
-
-
-def _reference(model: type[BaseModel]) -> dict[str, str]:
-    return {"$ref": _SCHEMA_PATH.format(model=model.__name__)}
-
-
-_TEXTS = {
-    "required": True,
-    "content": {
-        "application/json": {"schema": _reference(ScoreBody)},
-        "text/plain": {"schema": {"type": "string", "minLength": 1}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-    },
-}

@@ -1,9 +1,12 @@
-"""A job's record as the API shows it."""
+"""Jobs and batches as the API shows them."""
 
 from datetime import UTC, datetime
 from typing import Any
 
+import orjson
+
 from app.errors import problem
+from contract.batches import Batch, is_success_line
 from contract.messages import Record
 
 
@@ -31,10 +34,51 @@ def job_view(record: Record, root: str = "") -> dict[str, Any]:
             record.result if job.get("is_single", True) else _with_problems(record.result)
         )
     path = job_path(record.task_id, root)
-    view["links"] = (
-        {"self": path} if record.is_final else {"self": path, "cancel": f"{path}/cancel"}
-    )
+    view["links"] = {"self": path, "events": f"{path}/events"}
+    if not record.is_final:
+        view["links"]["cancel"] = f"{path}/cancel"
     return view
+
+
+def batch_view(batch: Batch, root: str = "") -> dict[str, Any]:
+    """The JSON object of a batch; `root` as for `job_view`."""
+    path = batch_path(batch.id, root)
+    links = {"self": path, "results": f"{path}/results", "events": f"{path}/events"}
+    if not batch.is_final:
+        links["cancel"] = f"{path}/cancel"
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "status": batch.status,
+        "created_at": rfc3339(batch.created_at),
+        "deadline_at": rfc3339(batch.deadline_at),
+        "in_progress_at": rfc3339(batch.in_progress_at),
+        "cancelling_at": rfc3339(batch.cancelling_at),
+        "completed_at": rfc3339(batch.ended_at),
+        "expires_at": rfc3339(batch.expires_at),
+        "request_counts": {
+            "total": batch.total,
+            "completed": batch.completed,
+            "failed": batch.failed,
+        },
+        "num_bytes": batch.num_bytes,
+        "model": batch.model,
+        "links": links,
+    }
+
+
+def batch_path(batch_id: str, root: str) -> str:
+    """Path of a batch's resource."""
+    return f"{root}/batches/{batch_id}"
+
+
+def result_line(line: bytes) -> bytes:
+    """A line of a batch's results as the API shows it: an error in the form of all errors."""
+    if is_success_line(line):
+        return line
+    result = orjson.loads(line)
+    result["error"] = problem(result["error"])
+    return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def job_path(task_id: str, root: str) -> str:

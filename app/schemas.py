@@ -198,5 +198,25 @@ class ScoreBody(TextRequest):
                 raise _conflict(f"with items, {name} belongs into each item")
 
 
+class BatchOptions(BaseModel):
+    """What the query of `POST /batches` may say: how to take lines, and what they leave out."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    on_error: Literal["fail", "skip"] = Field(
+        "fail",
+        description="`fail`: one bad line refuses all; `skip`: it becomes a result with its error.",
+    )
+    outputs: list[Output] | None = Field(None, min_length=1, max_length=len(OUTPUTS))
+    top_k: int | None = Field(None, ge=1, le=MAX_TOP_K)
+    deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _top_k_is_asked_for(self) -> "BatchOptions":
+        if self.top_k is not None and "top_k" not in (self.outputs or ()):
+            raise _conflict("top_k is given but outputs does not list top_k")
+        return self
+
+
 def _conflict(message: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", message)

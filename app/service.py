@@ -8,7 +8,9 @@ from flask import current_app
 from app.admission import Capacity
 from app.broker_guard import BrokerGuard
 from app.pace import Pace
+from app.places import Places
 from app.waiting import JobEndings
+from contract.batch_store import BatchStore
 from contract.job_store import JobStore
 from contract.settings import Settings
 
@@ -29,7 +31,10 @@ class Service:
     capacity: Capacity
     endings: JobEndings
     metrics: "Metrics"
+    batches: BatchStore
     pace: Pace
+    uploads: Places
+    streams: Places
 
 
 def service() -> Service:

@@ -15,7 +15,7 @@ def read_stats(parts: Service) -> dict[str, Any]:
         BrokerUnavailable: Redis does not answer.
     """
     with parts.guard.calling():
-        depth, totals = parts.store.depth(), parts.store.totals()
+        depth, totals, bulk = parts.store.depth(), parts.store.totals(), parts.batches.load()
         workers = worker_statuses(parts.store)
     return {
         "queue": {
@@ -23,6 +23,12 @@ def read_stats(parts: Service) -> dict[str, Any]:
             "bytes": depth.bytes,
             "max_jobs": parts.settings.max_queued_jobs,
             "max_bytes": parts.settings.max_queued_bytes,
+        },
+        "batches": {
+            "bytes": bulk.num_bytes,
+            "max_bytes": parts.settings.max_bulk_bytes,
+            "redis_bytes": bulk.redis_bytes,
+            "max_redis_bytes": bulk.max_redis_bytes,
         },
         "recent": recent_work(workers),
         "workers": [{**w, "started_at": rfc3339(w.get("started_at"))} for w in workers],

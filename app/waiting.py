@@ -1,8 +1,8 @@
-"""Requests that wait for their jobs to end: one thread and one Redis connection for all of them.
+"""Requests that wait for news: one thread and one Redis connection for all of them.
 
-A job's end is published on the channel named like its record. Redis forgets who listened when it
-restarts, and publishes to nobody what ends meanwhile; so each confirmed subscription, the first
-and every renewed one, makes its waiters look at the record again.
+A job's end is published on the channel named like its record, a batch's news on that of its key.
+Redis forgets who listened when it restarts, and publishes to nobody what happens meanwhile; so each
+confirmed subscription, the first and every renewed one, makes its waiters look again.
 """
 
 import asyncio
@@ -11,10 +11,10 @@ import socket
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Coroutine, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 import redis
 import redis.asyncio
@@ -26,7 +26,7 @@ from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.job_store import JobStore
 from contract.logs import get_logger
-from contract.messages import Record, decode_record
+from contract.messages import Record
 from contract.settings import Settings
 
 log = get_logger(__name__)
@@ -37,22 +37,22 @@ _KEEPALIVE = {socket.TCP_KEEPIDLE: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCN
 
 _OWN_CHANNEL = "evascore:web"
 
-# What a waiter is told: a final record, or to look at the record, which an erased job has no more.
-_LOOK = b""
-_Inbox = SimpleQueue[bytes]
+Inbox = SimpleQueue[None]
+_Found = TypeVar("_Found")
 
 
 class JobEndings:
-    """Lets a bounded number of threads wait for jobs to end."""
+    """Lets a bounded number of threads wait for jobs to end, and others hear of news."""
 
     def __init__(self, settings: Settings, store: JobStore, guard: BrokerGuard) -> None:
         """Start listening; `close` ends it."""
         self._store = store
         self._guard = guard
         self._slots = threading.BoundedSemaphore(settings.max_waiters)
-        self._is_released = False
+        self.is_released = False
+        """Whether the process is stopping and nobody shall wait any more."""
         # Of the listening thread alone.
-        self._inboxes: defaultdict[bytes, set[_Inbox]] = defaultdict(set)
+        self._inboxes: defaultdict[bytes, set[Inbox]] = defaultdict(set)
         self._pubsub: redis.asyncio.client.PubSub | None = None
         self._sending = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
@@ -68,22 +68,57 @@ class JobEndings:
         Raises:
             JobGone, BrokerUnavailable
         """
-        if record.is_final or timeout_s <= 0 or self._is_released:
-            return record
+        return self.wait_for(
+            keys.record(record.task_id),
+            record,
+            look=lambda: self._store.read(record.task_id),
+            is_news=lambda found: found.is_final,
+            timeout_s=timeout_s,
+        )
+
+    def wait_for(
+        self,
+        channel: str,
+        known: _Found,
+        *,
+        look: Callable[[], _Found],
+        is_news: Callable[[_Found], bool],
+        timeout_s: float,
+    ) -> _Found:
+        """What `look` finds once that is news, or at the latest after `timeout_s` seconds.
+
+        Returns `known` at once if it is news or if all places to wait are taken.
+
+        Args:
+            channel: whatever is published there makes us look again.
+
+        Raises:
+            BrokerUnavailable, and what `look` raises
+        """
+        if is_news(known) or timeout_s <= 0 or self.is_released:
+            return known
         if not self._slots.acquire(blocking=False):
-            return record
+            return known
         until = time.monotonic() + timeout_s
-        channel, inbox = keys.record(record.task_id).encode(), _Inbox()
         try:
-            self._call(self._add(channel, inbox))
-            return self._wait(record, inbox, until)
+            with self.hearing(channel) as inbox:
+                return self._wait(known, inbox, look, is_news, until)
         finally:
-            self._call(self._remove(channel, inbox))
             self._slots.release()
+
+    @contextmanager
+    def hearing(self, channel: str) -> Iterator[Inbox]:
+        """An inbox that something is put into at first and whenever there may be news."""
+        name, inbox = channel.encode(), Inbox()
+        try:
+            self._call(self._add(name, inbox))
+            yield inbox
+        finally:
+            self._call(self._remove(name, inbox))
 
     def release(self) -> None:
         """Send all waiters off with what is known, and let no more in: the process is stopping."""
-        self._is_released = True
+        self.is_released = True
         self._loop.call_soon_threadsafe(self._look_everywhere)
 
     def close(self) -> None:
@@ -91,20 +126,23 @@ class JobEndings:
         self._loop.call_soon_threadsafe(self._listening.cancel)
         self._thread.join()
 
-    def _wait(self, record: Record, inbox: "_Inbox", until: float) -> Record:
+    def _wait(
+        self,
+        known: _Found,
+        inbox: Inbox,
+        look: Callable[[], _Found],
+        is_news: Callable[[_Found], bool],
+        until: float,
+    ) -> _Found:
         pause_s = math.inf
-        while not record.is_final and not self._is_released:
+        while not is_news(known) and not self.is_released:
             remaining_s = max(until - time.monotonic(), 0)
-            try:
-                published = inbox.get(timeout=min(remaining_s, pause_s))
-            except Empty:
-                published = _LOOK
-            if published != _LOOK:
-                return decode_record(record.task_id, published)
+            with suppress(Empty):
+                inbox.get(timeout=min(remaining_s, pause_s))
             is_over = time.monotonic() >= until
             try:
                 with self._guard.calling():
-                    record = self._store.read(record.task_id)
+                    known = look()
             except BrokerUnavailable:
                 if is_over:
                     raise
@@ -114,7 +152,7 @@ class JobEndings:
             if is_over:
                 break
             pause_s = math.inf
-        return record
+        return known
 
     # --- in the listening thread ------------------------------------------------------------
 
@@ -127,11 +165,11 @@ class JobEndings:
     def _call(self, work: Coroutine[Any, Any, None]) -> None:
         asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    async def _add(self, channel: bytes, inbox: "_Inbox") -> None:
+    async def _add(self, channel: bytes, inbox: Inbox) -> None:
         self._inboxes[channel].add(inbox)
         await self._subscribe_as_needed(channel)
 
-    async def _remove(self, channel: bytes, inbox: "_Inbox") -> None:
+    async def _remove(self, channel: bytes, inbox: Inbox) -> None:
         self._inboxes[channel].discard(inbox)
         if not self._inboxes[channel]:
             del self._inboxes[channel]
@@ -178,12 +216,11 @@ class JobEndings:
                 self._pubsub = None
 
     def _tell(self, message: Mapping[str, Any]) -> None:
-        published = {"message": message["data"], "subscribe": _LOOK}.get(message["type"])
-        if published is not None:
+        if message["type"] in ("message", "subscribe"):
             for inbox in self._inboxes.get(message["channel"], ()):
-                inbox.put(published)
+                inbox.put(None)
 
     def _look_everywhere(self) -> None:
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
-                inbox.put(_LOOK)
+                inbox.put(None)

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from secrets import token_bytes
 from typing import Any
 
 import redis
 
 from contract import keys
+from contract.batches import decode_part_payload, part_id
 from contract.broker import broker_errors
+from contract.endings import LUA, Ending, EndingsWriter
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import (
     Job,
@@ -25,7 +26,6 @@ from contract.messages import (
 from contract.settings import Settings
 from contract.task_ids import is_task_id, new_task_id
 
-_LUA = Path(__file__).parent / "lua"
 IDEMPOTENCY_TTL_S = 86_400
 # Of a worker whose model is loaded: it scores what comes.
 WARM_STATES = frozenset({"ready", "busy"})
@@ -82,15 +82,6 @@ class Opened:
     """What the record tells of a job that is wanted but whose payload is not there any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Ending:
-    """The end of one job: its final record, or None to acknowledge its message only."""
-
-    task_id: str
-    record: bytes | None = None
-    counter: str = "jobs_succeeded"
-
-
 class JobStore:
     """All that is known of jobs; safe to share between threads."""
 
@@ -98,9 +89,10 @@ class JobStore:
         self.client = client
         self._settings = settings
         self._secret: bytes | None = None
-        self._submit, self._open, self._conclude, self._erase = (
-            client.register_script((_LUA / f"{name}.lua").read_text())
-            for name in ("submit", "open", "conclude", "erase")
+        self._endings = EndingsWriter(client, settings.result_ttl_s)
+        self._submit, self._open, self._erase = (
+            client.register_script((LUA / f"{name}.lua").read_text())
+            for name in ("submit", "open", "erase")
         )
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -114,7 +106,7 @@ class JobStore:
             BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
         """
         with broker_errors():
-            task_id = new_task_id(self._id_secret())
+            task_id = new_task_id(self.id_secret())
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
             answer = self._submit(
@@ -127,7 +119,7 @@ class JobStore:
                     keys.idempotency(idempotency.key_digest) if idempotency else "",
                 ],
                 args=[
-                    queued_record(task_id, job),
+                    queued_record(task_id, job.facts()),
                     encode_payload(job),
                     task_message(task_id, job.num_bytes, job.priority),
                     task_id,
@@ -157,7 +149,8 @@ class JobStore:
             JobNotFound, JobGone, BrokerUnavailable.
         """
         with broker_errors():
-            raw = self.client.get(keys.record(task_id))
+            # A part of a batch shows itself in its batch alone.
+            raw = None if part_id(task_id) else self.client.get(keys.record(task_id))
             if raw is None:
                 raise self._absent(task_id)
         return decode_record(task_id, raw)
@@ -187,6 +180,8 @@ class JobStore:
             JobNotFound, BrokerUnavailable.
         """
         with broker_errors():
+            if part_id(task_id):
+                raise self._absent(task_id)
             existed = self._erase(
                 keys=[
                     keys.record(task_id),
@@ -196,7 +191,7 @@ class JobStore:
                 ],
                 args=[task_id],
             )
-            if not existed and not is_task_id(self._id_secret(), task_id):
+            if not existed and not is_task_id(self.id_secret(), task_id):
                 raise self._absent(task_id)
 
     def depth(self) -> QueueDepth:
@@ -224,13 +219,18 @@ class JobStore:
         """Mark the jobs STARTED and fetch their payloads; ended and erased ones come without."""
         if not task_ids:
             return []
-        names = [name for i in task_ids for name in (keys.record(i), keys.payload(i))]
-        answers = self._open(keys=names)
+        names, fields = [], []
+        for task_id in task_ids:
+            part = part_id(task_id)
+            place = keys.batch_texts(part.batch_id) if part else keys.payload(task_id)
+            names += [keys.record(task_id), place]
+            fields.append(part.first if part else "")
+        answers = self._open(keys=names, args=fields)
         return [
             _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
         ]
 
-    def conclude(self, endings: Iterable[Ending], worker: str | None = None) -> list[str]:
+    def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.
 
         The worker's batch is over with it: nobody is aboard any more.
@@ -238,19 +238,7 @@ class JobStore:
         Returns:
             For each job the state it is in now, '' if it was erased or has expired.
         """
-        names = [
-            keys.LIVE_JOBS,
-            keys.LIVE_BYTES,
-            keys.TOTALS,
-            keys.unacked(worker) if worker else "",
-            keys.unacked_index(worker) if worker else "",
-            keys.aboard(worker) if worker else "",
-        ]
-        args: list[bytes | str | int] = [self._settings.result_ttl_s]
-        for ending in endings:
-            names += [keys.record(ending.task_id), keys.payload(ending.task_id)]
-            args += [ending.task_id, ending.record or b"", ending.counter]
-        return [state.decode() for state in self._conclude(keys=names, args=args)]
+        return self._endings.write(endings, worker)
 
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Remember who is in the batch that `worker` begins: the suspects should it die."""
@@ -267,7 +255,7 @@ class JobStore:
 
     # --- task IDs ---------------------------------------------------------------------------
 
-    def _id_secret(self) -> bytes:
+    def id_secret(self) -> bytes:
         """What signs task IDs; made once and kept in Redis, so that all processes share it."""
         if self._secret is None:
             self.client.set(keys.ID_SECRET, token_bytes(32), nx=True)
@@ -276,14 +264,15 @@ class JobStore:
         return self._secret
 
     def _absent(self, task_id: str) -> JobGone | JobNotFound:
-        if is_task_id(self._id_secret(), task_id):
+        if is_task_id(self.id_secret(), task_id):
             return JobGone("The result of this task ID has expired or was erased.")
         return JobNotFound("This task ID was never given out; check for typing errors.")
 
 
 def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:
     if verdict == b"open":
-        return Opened(task_id, job=decode_payload(found))
+        decode = decode_part_payload if part_id(task_id) else decode_payload
+        return Opened(task_id, job=decode(found))
     if verdict == b"lost":
         return Opened(task_id, lost_facts=decode_record(task_id, found).job)
     return Opened(task_id)

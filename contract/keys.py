@@ -12,6 +12,8 @@ LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in
 LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
+LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of it that have not ended
+UNPUBLISHED = "evascore:unpublished"  # set: batches of which not every part is queued yet
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 
 
@@ -33,6 +35,31 @@ def payload(task_id: str) -> str:
 def idempotency(digest: str) -> str:
     """What an Idempotency-Key stands for: the task ID and the digest of its request."""
     return f"evascore:idempotency:{digest}"
+
+
+def batch(batch_id: str) -> str:
+    """Hash of the facts and counts of a batch; its changes are published under the same name."""
+    return f"evascore:batch:{batch_id}"
+
+
+def batch_parts(batch_id: str) -> str:
+    """Sorted set of the parts of a batch, each by the index of its first line."""
+    return f"evascore:batch_parts:{batch_id}"
+
+
+def batch_texts(batch_id: str) -> str:
+    """Hash: index of a part's first line -> its payload; deleted when the part ends."""
+    return f"evascore:batch_texts:{batch_id}"
+
+
+def batch_results(batch_id: str) -> str:
+    """Hash: index of a part's first line -> the lines of its results."""
+    return f"evascore:batch_results:{batch_id}"
+
+
+def publishing(batch_id: str) -> str:
+    """Held by whoever queues the parts of the batch."""
+    return f"evascore:publishing:{batch_id}"
 
 
 def unacked(worker: str) -> str:

@@ -77,9 +77,9 @@ def decode_payload(payload: bytes) -> Job:
     return Job(**orjson.loads(payload))
 
 
-def queued_record(task_id: str, job: Job) -> bytes:
-    """The first record of a job."""
-    return _record("QUEUED", None, task_id, job.facts(), None)
+def queued_record(task_id: str, facts: dict[str, Any]) -> bytes:
+    """The first record of a job, with what `Job.facts` tells."""
+    return _record("QUEUED", None, task_id, facts, None)
 
 
 def success_record(task_id: str, result: Any, facts: dict[str, Any], finished_at: float) -> bytes:

@@ -94,6 +94,10 @@ class Settings(BaseSettings):
         16 * 1024**2,
         description="Most bytes that one job may have the model read.",
     )
+    max_batch_lines: Count = Field(1_000_000, description="Most lines of one batch.")
+    max_batch_bytes: Bytes = Field(
+        2 * 1024**3, description="Largest upload of one batch, after decompression."
+    )
 
     max_queued_bytes: Bytes = Field(
         256 * 1024**2, description="Text bytes accepted and not yet scored, above which 503."
@@ -101,9 +105,27 @@ class Settings(BaseSettings):
     max_queued_jobs: Count = Field(
         100_000, description="Jobs accepted and not yet scored, above which 503."
     )
+    max_bulk_bytes: Bytes = Field(
+        4 * 1024**3,
+        description="Text bytes of batches accepted and not yet scored, above which 503.",
+    )
+    max_redis_bytes: Bytes = Field(
+        4 * 1024**3,
+        description="Memory of Redis above which batches get 503; keep it below its maxmemory.",
+    )
+    max_uploads: Count = Field(4, description="Batches uploaded at once; further ones get 503.")
+    max_streams: Count = Field(
+        8, description="Event streams open at once, each holding a thread; further ones get 503."
+    )
 
     deadline_s: Seconds = Field(3600, description="Time a job may wait, unless it says otherwise.")
     max_deadline_s: Seconds = Field(21_600, description="Longest deadline a job may ask for.")
+    batch_deadline_s: Seconds = Field(
+        86_400, description="Time a batch may take, unless it says otherwise, and at most."
+    )
+    upload_ttl_s: Count = Field(
+        120, description="Time after which what a vanished web server was receiving is forgotten."
+    )
     result_ttl_s: Count = Field(86_400, description="Time a result stays readable.")
     max_wait_s: Seconds = Field(30, description="Longest a request waits for a result.")
     completion_wait_s: Seconds = Field(
@@ -154,6 +176,12 @@ class Settings(BaseSettings):
                     f"{environment_name(smaller)} ({getattr(self, smaller)}) must not exceed "
                     f"{environment_name(larger)} ({getattr(self, larger)})"
                 )
+        held = self.max_waiters + self.max_uploads + self.max_streams
+        if held >= self.web_threads:
+            raise ValueError(
+                f"EVASCORE_WEB_THREADS ({self.web_threads}) must exceed what may be held for long: "
+                f"EVASCORE_MAX_WAITERS + EVASCORE_MAX_UPLOADS + EVASCORE_MAX_STREAMS ({held})"
+            )
         return self
 
     @property
@@ -187,9 +215,14 @@ NESTED = (
     ("max_wait_s", "web_timeout_s"),
     ("max_waiters", "web_threads"),
     ("max_text_bytes", "max_windowed_bytes"),
+    ("max_uploads", "web_threads"),
+    ("max_streams", "web_threads"),
     ("max_text_bytes", "max_body_bytes"),
     ("max_text_bytes", "max_job_bytes"),
     ("max_job_bytes", "max_queued_bytes"),
+    ("max_body_bytes", "max_batch_bytes"),
+    ("max_batch_bytes", "max_bulk_bytes"),
+    ("max_deadline_s", "batch_deadline_s"),
 )
 
 

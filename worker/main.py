@@ -9,6 +9,7 @@ import redis
 from celery import Celery, signals
 
 from contract import keys
+from contract.batch_store import BatchStore
 from contract.broker import connect
 from contract.celery_app import create_celery
 from contract.job_store import JobStore
@@ -77,7 +78,9 @@ class Process:
         lease = Lease(
             client, status, lease_s=settings.lease_s, batch_timeout_s=settings.batch_timeout_s
         )
-        self._app.runtime = Runtime(settings, client, JobStore(client, settings), status, lease)
+        store = JobStore(client, settings)
+        batches = BatchStore(store, settings)
+        self._app.runtime = Runtime(settings, client, store, batches, status, lease)
         while True:
             try:
                 lease.acquire()

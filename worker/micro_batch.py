@@ -17,15 +17,16 @@ from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
 from contract import keys
+from contract.endings import Ending
 from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
-from contract.job_store import Ending, Opened
+from contract.job_store import Opened
 from contract.logs import get_logger
-from contract.messages import failure_record
 from worker.batching import Budget, Choice, choose_batch
 from worker.outcomes import (
     Outcome,
     ScoreJob,
     failed_ending,
+    lost_ending,
     note_batch,
     open_job,
     scored_ending,
@@ -150,8 +151,7 @@ class BatchLoop:
         task_id, job = opened.task_id, opened.job
         if opened.lost_facts is not None:
             lost = JobLost("The job's text is not stored any more; send it again.")
-            record = failure_record(task_id, lost, opened.lost_facts, time.time())
-            return Ending(task_id, record, "jobs_failed")
+            return lost_ending(task_id, opened.lost_facts, lost)
         if job is None:
             return Ending(task_id)
         if task_id in self._revoked:

@@ -4,9 +4,21 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from contract.batches import (
+    REFUSED,
+    failed_part_results,
+    part_id,
+    part_results,
+)
+from contract.endings import Ending
 from contract.errors import BY_CODE, RequestInvalid, ServiceError
-from contract.job_store import Ending
-from contract.messages import Job, error_body, failure_record, success_record
+from contract.messages import (
+    Job,
+    error_body,
+    error_from_body,
+    failure_record,
+    success_record,
+)
 from model.errors import RequestInvalid as RefusedByModel
 from model.request import ScoreRequest
 from model.scoring import cut_into_parts, join_parts
@@ -57,6 +69,9 @@ def open_job(
     owners: list[int] = []
     refusals: dict[int, ServiceError] = {}
     for index, fields in enumerate(job.requests):
+        if REFUSED in fields:
+            refusals[index] = error_from_body(fields[REFUSED])
+            continue
         try:
             request = ScoreRequest.from_json(
                 fields, max_text_bytes=max_text_bytes, window_size=window_size
@@ -94,10 +109,16 @@ def note_batch(choice: Choice, started_at: float, compute_s: float) -> None:
 def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
     """The end of a job whose every text has its outcome.
 
-    A single text ends in its own success or failure; items end in success, each with its own.
+    A single text ends in its own success or failure; items end in success, each with its own. The
+    scores of a part of a batch go to the batch, and its record tells only that it has ended.
     """
     outcomes = _merged(job)
     now = time.time()
+    part = part_id(job.task_id)
+    if part is not None:
+        results = part_results(part, job.job.requests, outcomes, job.job.num_bytes, model)
+        record = success_record(job.task_id, None, job.job.facts(), now)
+        return Ending(job.task_id, record, results=results)
     if not job.job.is_single:
         items = [
             _item(fields, outcome)
@@ -113,8 +134,25 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
 
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
     """The end of a job as a whole: it failed, or nobody wants it any more."""
-    record = failure_record(task_id, error, job.facts(), time.time())
-    return Ending(task_id, record, _COUNTERS.get(error.code, "jobs_failed"))
+    return _failed_ending(task_id, job.facts(), job.requests, error)
+
+
+def lost_ending(task_id: str, facts: dict[str, Any], error: ServiceError) -> Ending:
+    """The end of a job of which only the `facts` of its record are left."""
+    # Of a line without its text nothing is known, not even its custom_id.
+    return _failed_ending(task_id, facts, [{}] * facts.get("num_texts", 0), error)
+
+
+def _failed_ending(
+    task_id: str, facts: dict[str, Any], requests: list[dict[str, Any]], error: ServiceError
+) -> Ending:
+    part = part_id(task_id)
+    return Ending(
+        task_id,
+        failure_record(task_id, error, facts, time.time()),
+        _COUNTERS.get(error.code, "jobs_failed"),
+        failed_part_results(part, requests, error, facts["num_bytes"]) if part else None,
+    )
 
 
 def _parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:

@@ -1,4 +1,7 @@
-"""Prompt redelivery: who starts or idles requeues what a worker without a lease left behind."""
+"""Prompt redelivery: who starts or idles requeues what a worker without a lease left behind.
+
+So it is with a batch that a web server accepted and died before all of its parts were queued.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -80,7 +83,7 @@ class Recovery(bootsteps.StartStopStep):
     def start(self, consumer: Any) -> None:
         """Run at the first connection and at each new one after a lost one."""
         runtime = consumer.app.runtime
-        client, name = runtime.client, runtime.status.name
+        client, batches, name = runtime.client, runtime.batches, runtime.status.name
         with refusal_as_lost_connection():
             # What a dead predecessor left was requeued when the name was taken: this is our own,
             # of before the connection was lost, and nobody died.
@@ -89,6 +92,7 @@ class Recovery(bootsteps.StartStopStep):
         def look_after_peers() -> None:
             try:
                 requeue_of_dead_peers(client, name)
+                batches.publish_left_behind()
             except redis.RedisError as error:
                 log.warning("peers_not_checked", error=type(error).__name__)
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 import redis
 
+from contract.batch_store import BatchStore
 from contract.job_store import JobStore
 from contract.settings import Settings
 from model.scorer import Scorer
@@ -17,6 +18,7 @@ class Runtime:
     settings: Settings
     client: redis.Redis
     store: JobStore
+    batches: BatchStore
     status: WorkerStatus
     lease: Lease
     scorer: Scorer | None = field(default=None)

@@ -1,5 +1,6 @@
 -- Begin jobs: mark those that are still wanted STARTED and hand out their payloads.
 -- KEYS: record, payload, record, payload, ...
+-- ARGV: of each job the field of its payload where that is a hash (the texts of a batch), else ''
 -- Returns for each job {'open', payload}, {'lost', record} (no payload) or {'over'} (ended or erased).
 local answers = {}
 for i = 1, #KEYS, 2 do
@@ -12,7 +13,9 @@ for i = 1, #KEYS, 2 do
       local started = string.gsub(record, '"status":%s*"%u+"', '"status":"STARTED"', 1)
       redis.call('SET', KEYS[i], started, 'KEEPTTL')
     end
-    local payload = redis.call('GET', KEYS[i + 1])
+    local field = ARGV[(i + 1) / 2]
+    local payload = field == '' and redis.call('GET', KEYS[i + 1])
+      or field ~= '' and redis.call('HGET', KEYS[i + 1], field)
     answers[#answers + 1] = payload and {'open', payload} or {'lost', record}
   end
 end

@@ -8,6 +8,7 @@ from celery.result import AsyncResult
 from contract import keys
 from contract.broker import connect
 from contract.celery_app import create_celery
+from contract.endings import Ending
 from contract.errors import (
     BrokerUnavailable,
     JobEnded,
@@ -16,7 +17,7 @@ from contract.errors import (
     ScoringFailed,
     ServiceError,
 )
-from contract.job_store import Ending, Idempotency, JobStore, KeyReused, QueueFull
+from contract.job_store import Idempotency, JobStore, KeyReused, QueueFull
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
 

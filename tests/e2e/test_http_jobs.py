@@ -61,7 +61,7 @@ def test_scored_job_shows_its_result(http, outcomes):
     body = response.json()
     assert (response.status_code, body["state"], body["result"]) == (200, "SUCCESS", RESULT)
     assert body["finished_at"] >= body["submitted_at"]
-    assert body["links"] == {"self": f"/score/{task_id}"}
+    assert body["links"] == {"self": f"/score/{task_id}", "events": f"/score/{task_id}/events"}
     assert response.headers["Cache-Control"] == "no-store"
     assert "Retry-After" not in response.headers
 

@@ -1,0 +1,217 @@
+"""A batch in Redis: its state and counts, the parts that it is scored in, the lines of results.
+
+A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of its first line>`,
+so that whoever meets it in the queue knows where its texts lie and where its results go.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import orjson
+import zstandard
+
+from contract.errors import JobExpired, ServiceError
+from contract.messages import (
+    REVOKING_CODES,
+    Job,
+    decode_payload,
+    encode_payload,
+    error_body,
+    error_from_body,
+)
+
+BatchStatus = Literal[
+    "validating", "in_progress", "cancelling", "completed", "expired", "cancelled"
+]
+
+REFUSED = "refused"
+"""In place of a text in a part's requests: the error of a line that cannot be scored."""
+
+# Text halves at the fastest level; the higher ones gain little and cost the worker's time.
+_LEVEL = 1
+_SEPARATOR = "."
+
+
+class PartId(NamedTuple):
+    """What the task ID of a part says."""
+
+    batch_id: str
+    first: int
+    """Index of its first line, from 0, blank lines not counted."""
+
+    def __str__(self) -> str:
+        return f"{self.batch_id}{_SEPARATOR}{self.first}"
+
+
+def part_id(task_id: str) -> PartId | None:
+    """The reverse of `str(PartId)`; None for the ID of any other job."""
+    batch_id, separator, first = task_id.partition(_SEPARATOR)
+    return PartId(batch_id, int(first)) if separator and first.isdecimal() else None
+
+
+class Part(NamedTuple):
+    """Consecutive lines of a batch that are one job."""
+
+    first: int
+    num_lines: int
+    num_bytes: int
+
+    def encode(self) -> bytes:
+        """As it stands in the sorted set of parts."""
+        return b"%d:%d:%d" % self
+
+
+def decode_part(member: bytes) -> Part:
+    """The reverse of `Part.encode`."""
+    return Part(*map(int, member.split(b":")))
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """The state of a batch; times are Unix times in seconds."""
+
+    id: str
+    total: int
+    num_bytes: int
+    num_parts: int
+    created_at: float
+    deadline_at: float
+    completed: int = 0
+    failed: int = 0
+    """Lines without a score, whatever the reason."""
+    num_published: int = 0
+    """Parts that are in the queue, or were."""
+    in_progress_at: float | None = None
+    cancelling_at: float | None = None
+    ended_at: float | None = None
+    expires_at: float | None = None
+    has_expired_lines: bool = False
+    model: dict[str, Any] | None = None
+
+    @property
+    def status(self) -> BatchStatus:
+        """Its name in OpenAI's terms."""
+        if self.ended_at is None:
+            if self.cancelling_at is not None:
+                return "cancelling"
+            return "in_progress" if self.num_published == self.num_parts else "validating"
+        if self.cancelling_at is not None:
+            return "cancelled"
+        return "expired" if self.has_expired_lines else "completed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether every line has its result."""
+        return self.ended_at is not None
+
+    @property
+    def progress(self) -> tuple[str, int, int]:
+        """What a reader who waits for news compares."""
+        return self.status, self.completed, self.failed
+
+
+def decode_batch(batch_id: str, found: Mapping[bytes, bytes]) -> Batch:
+    """Read the hash of a batch, which is not empty."""
+    facts = {name.decode(): value for name, value in found.items()}
+
+    def moment(name: str) -> float | None:
+        return float(facts[name]) if name in facts else None
+
+    return Batch(
+        id=batch_id,
+        total=int(facts["total"]),
+        completed=int(facts.get("completed", 0)),
+        failed=int(facts.get("failed", 0)),
+        num_bytes=int(facts["num_bytes"]),
+        num_parts=int(facts["num_parts"]),
+        num_published=int(facts["num_published"]),
+        created_at=float(facts["created_at"]),
+        deadline_at=float(facts["deadline_at"]),
+        in_progress_at=moment("in_progress_at"),
+        cancelling_at=moment("cancelling_at"),
+        ended_at=moment("ended_at"),
+        expires_at=moment("expires_at"),
+        has_expired_lines="has_expired_lines" in facts,
+        model=orjson.loads(facts["model"]) if "model" in facts else None,
+    )
+
+
+def encode_part_payload(job: Job) -> bytes:
+    """A part's job as it lies in Redis, compressed: bulk text is what fills its memory."""
+    return zstandard.compress(encode_payload(job), _LEVEL)
+
+
+def decode_part_payload(payload: bytes) -> Job:
+    """The reverse of `encode_part_payload`."""
+    return decode_payload(zstandard.decompress(payload))
+
+
+@dataclass(frozen=True, slots=True)
+class PartResults:
+    """What a part adds to its batch when it ends."""
+
+    part: PartId
+    lines: bytes
+    """One JSON line per line of the upload, compressed."""
+    completed: int
+    failed: int
+    num_bytes: int
+    is_expired: bool = False
+    model: bytes = b""
+    """The model as JSON; empty when nothing was scored."""
+
+
+def part_results(
+    part: PartId,
+    requests: Sequence[Mapping[str, Any]],
+    outcomes: Iterable[Mapping[str, Any] | ServiceError],
+    num_bytes: int,
+    model: Mapping[str, Any] | None = None,
+) -> PartResults:
+    """The lines of results of a part, one per request; they are made once, and here.
+
+    Errors stand in them as they travel through Redis: what they are in HTTP, the web tier knows.
+    """
+    lines, num_failed, is_expired = [], 0, False
+    for index, (fields, outcome) in enumerate(zip(requests, outcomes, strict=True), part.first):
+        line: dict[str, Any] = {"index": index, "status": "SUCCESS"}
+        if "custom_id" in fields:
+            line["custom_id"] = fields["custom_id"]
+        if isinstance(outcome, ServiceError):
+            num_failed += 1
+            is_expired |= outcome.code == JobExpired.code
+            line["status"] = "REVOKED" if outcome.code in REVOKING_CODES else "FAILURE"
+            line["error"] = error_body(outcome)
+        else:
+            line["result"] = outcome
+        lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+    return PartResults(
+        part=part,
+        lines=zstandard.compress(b"".join(lines), _LEVEL),
+        completed=len(lines) - num_failed,
+        failed=num_failed,
+        num_bytes=num_bytes,
+        is_expired=is_expired,
+        model=orjson.dumps(model) if model else b"",
+    )
+
+
+def failed_part_results(
+    part: PartId, requests: Sequence[Mapping[str, Any]], error: ServiceError, num_bytes: int
+) -> PartResults:
+    """The lines of a part that ends in `error` as a whole; refused lines keep their own."""
+    outcomes = (
+        error_from_body(fields[REFUSED]) if REFUSED in fields else error for fields in requests
+    )
+    return part_results(part, requests, outcomes, num_bytes)
+
+
+def decode_lines(lines: bytes) -> list[bytes]:
+    """The lines of `PartResults.lines`, each with its newline."""
+    return zstandard.decompress(lines).splitlines(keepends=True)
+
+
+def is_success_line(line: bytes) -> bool:
+    """Whether a line of results is that of a scored text; only others hold an error."""
+    return line.split(b",", 2)[1].startswith(b'"status":"SUCCESS"')

@@ -1,0 +1,81 @@
+"""How jobs end in Redis: final records, counts and acknowledgements, in one round trip."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from contract import keys
+from contract.batches import PartResults
+
+LUA = Path(__file__).parent / "lua"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """The end of one job: its final record, or None to acknowledge its message only."""
+
+    task_id: str
+    record: bytes | None = None
+    counter: str = "jobs_succeeded"
+    results: PartResults | None = None
+    """What the job adds to its batch, if it is a part of one and has a final record."""
+
+
+class EndingsWriter:
+    """Writes the ends of jobs; Redis errors pass."""
+
+    def __init__(self, client: redis.Redis, result_ttl_s: int) -> None:
+        self._result_ttl_s = result_ttl_s
+        self._conclude, self._conclude_parts = (
+            client.register_script((LUA / f"{name}.lua").read_text())
+            for name in ("conclude", "conclude_parts")
+        )
+
+    def write(self, endings: Sequence[Ending], worker: str | None) -> list[str]:
+        """See `JobStore.conclude`; parts of batches take a round trip of their own."""
+        acknowledged = [
+            keys.unacked(worker) if worker else "",
+            keys.unacked_index(worker) if worker else "",
+            keys.aboard(worker) if worker else "",
+        ]
+        plain = [ending for ending in endings if ending.results is None]
+        parts = [(ending, ending.results) for ending in endings if ending.results is not None]
+        states: dict[str, bytes] = {}
+        if plain:
+            ids = [ending.task_id for ending in plain]
+            states.update(zip(ids, self._write_plain(plain, acknowledged), strict=True))
+        if parts:
+            ids = [ending.task_id for ending, _ in parts]
+            states.update(zip(ids, self._write_parts(parts, acknowledged), strict=True))
+        return [states[ending.task_id].decode() for ending in endings]
+
+    def _write_plain(self, endings: Sequence[Ending], acknowledged: list[str]) -> list[bytes]:
+        names = [keys.LIVE_JOBS, keys.LIVE_BYTES, keys.TOTALS, *acknowledged]
+        args: list[bytes | str | int] = [self._result_ttl_s]
+        for ending in endings:
+            names += [keys.record(ending.task_id), keys.payload(ending.task_id)]
+            args += [ending.task_id, ending.record or b"", ending.counter]
+        return list(self._conclude(keys=names, args=args))
+
+    def _write_parts(
+        self, endings: Sequence[tuple[Ending, PartResults]], acknowledged: list[str]
+    ) -> list[bytes]:
+        names = [keys.LIVE_BATCHES, keys.TOTALS, *acknowledged]
+        args: list[Any] = [time.time(), self._result_ttl_s]
+        for ending, results in endings:
+            batch_id, first = results.part
+            names += [
+                keys.record(ending.task_id),
+                keys.batch(batch_id),
+                keys.batch_texts(batch_id),
+                keys.batch_results(batch_id),
+                keys.batch_parts(batch_id),
+            ]
+            args += [ending.task_id, batch_id, first, ending.record or b"", ending.counter]
+            args += [results.lines, results.completed, results.failed, results.num_bytes]
+            args += [int(results.is_expired), results.model]
+        return list(self._conclude_parts(keys=names, args=args))

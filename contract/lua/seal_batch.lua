@@ -1,0 +1,24 @@
+-- Accept a batch whose parts are all stored, or say why not, in one step.
+-- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none)
+-- ARGV: batch ID, number of parts, bytes, most live bytes, TTL s, idempotency value,
+--       idempotency TTL s, then names and values of the batch's facts
+-- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes} or {'lost'}.
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
+  return {'accepted'}
+end
+if KEYS[6] ~= '' then
+  local earlier = redis.call('GET', KEYS[6])
+  if earlier then return {'replay', earlier} end
+end
+local stored = redis.call('ZCARD', KEYS[2])
+if stored ~= tonumber(ARGV[2]) or redis.call('HLEN', KEYS[3]) ~= stored then return {'lost'} end
+local live = 0
+for _, bytes in ipairs(redis.call('HVALS', KEYS[4])) do live = live + tonumber(bytes) end
+if live + tonumber(ARGV[3]) > tonumber(ARGV[4]) then return {'full', live} end
+redis.call('HSET', KEYS[1], unpack(ARGV, 8))
+for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
+redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
+redis.call('SADD', KEYS[5], ARGV[1])
+if KEYS[6] ~= '' then redis.call('SET', KEYS[6], ARGV[6], 'EX', ARGV[7]) end
+return {'accepted'}

@@ -1,0 +1,315 @@
+"""The life of a batch as an HTTP client sees it: upload, follow, page through results, end."""
+
+import gzip
+import json
+import threading
+import time
+
+import httpx
+import orjson
+import pytest
+import zstandard
+
+from app.batch_answers import BatchView
+from contract import keys
+from tests.conftest import wait_until
+from tests.web import WebServer
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+@pytest.fixture(scope="module")
+def web(web_redis, tmp_path_factory):
+    """A server that cuts parts of three lines."""
+    folder = tmp_path_factory.mktemp("web")
+    server = WebServer(folder, web_redis.url, batch_texts=3, max_batch_lines=5000).start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def ndjson(*lines) -> bytes:
+    return b"".join(orjson.dumps(line) + b"\n" for line in lines)
+
+
+def numbered(count: int) -> bytes:
+    """Lines named by their numbers, each of as many bytes as its number and one."""
+    return ndjson(*({"custom_id": str(n), "text": "x" * (n + 1)} for n in range(count)))
+
+
+def posted(http, body: bytes, headers=(), **query) -> httpx.Response:
+    return http.post("/batches", content=body, headers={**NDJSON, **dict(headers)}, params=query)
+
+
+def accepted(http, body: bytes, **options) -> str:
+    response = posted(http, body, **options)
+    assert response.status_code == 202, response.text
+    return response.headers["Location"]
+
+
+def page(http, path: str, **query) -> tuple[list[dict], httpx.Headers]:
+    response = http.get(f"{path}/results", params=query)
+    assert response.status_code == 200, response.text
+    return [json.loads(line) for line in response.text.splitlines()], response.headers
+
+
+def score_all(outcomes) -> None:
+    while outcomes.score_next_part():
+        pass
+
+
+def counts(http, path: str) -> tuple:
+    return tuple(http.get(path).json()["request_counts"].values())
+
+
+def test_accepted_batch_tells_its_state_and_its_counts(http, outcomes):
+    response = posted(http, numbered(7))
+    body = response.json()
+    BatchView.model_validate(body)
+    assert response.status_code == 202
+    assert response.headers["Location"] == f"/batches/{body['id']}" == body["links"]["self"]
+    assert 1 <= int(response.headers["Retry-After"]) <= 30
+    assert (body["object"], body["status"]) == ("batch", "in_progress")
+    assert body["request_counts"] == {"total": 7, "completed": 0, "failed": 0}
+    assert body["num_bytes"] == 28
+    assert http.get(response.headers["Location"]).json() == body
+    score_all(outcomes)
+
+
+def test_results_come_in_order_while_the_batch_goes_on(http, outcomes):
+    path = accepted(http, numbered(7))
+    found, headers = page(http, path)
+    assert (found, headers["Next-After"]) == ([], "0")
+    assert "Retry-After" in headers
+    assert 'rel="next"' in headers["Link"]
+    outcomes.score_next_part()
+    assert counts(http, path) == (7, 3, 0)
+    found, headers = page(http, path)
+    assert [line["index"] for line in found] == [0, 1, 2]
+    assert headers["Next-After"] == "3"
+    score_all(outcomes)
+    found, headers = page(http, path, after=3)
+    assert [(line["index"], line["custom_id"]) for line in found] == [
+        (n, str(n)) for n in range(3, 7)
+    ]
+    assert [line["result"]["num_bytes"] for line in found] == [4, 5, 6, 7]
+    assert "Link" not in headers
+    body = http.get(path).json()
+    assert (body["status"], body["model"]) == ("completed", {"name": "m"})
+    assert body["expires_at"] > body["completed_at"] >= body["in_progress_at"]
+    assert "cancel" not in body["links"]
+
+
+@pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 9, 10])
+def test_page_may_begin_and_end_anywhere(http, finished, after, limit):
+    found, headers = page(http, finished, after=after, limit=limit)
+    assert [line["index"] for line in found] == list(range(10))[after : after + limit]
+    assert int(headers["Next-After"]) == min(after + limit, 10)
+    assert ("Link" in headers) == (after + limit < 10)
+
+
+@pytest.fixture(scope="module")
+def finished(http, outcomes):
+    """Path of a batch of ten lines that are scored."""
+    path = accepted(http, numbered(10))
+    score_all(outcomes)
+    return path
+
+
+def test_next_link_leads_through_all_results(http, finished):
+    found, url = [], f"{finished}/results?limit=4"
+    while url:
+        response = http.get(url)
+        found += [json.loads(line)["index"] for line in response.text.splitlines()]
+        url = response.links.get("next", {}).get("url")
+    assert found == list(range(10))
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_results_are_compressed_where_that_is_accepted(web, finished, encoding):
+    with (
+        httpx.Client(base_url=web.url) as client,
+        client.stream(
+            "GET", f"{finished}/results", headers={"Accept-Encoding": encoding}
+        ) as response,
+    ):
+        body = b"".join(response.iter_raw())
+    assert response.headers["Content-Encoding"] == encoding
+    decompress = {
+        "gzip": gzip.decompress,
+        "zstd": lambda b: zstandard.ZstdDecompressor().decompressobj().decompress(b),
+    }[encoding]
+    assert len(decompress(body).splitlines()) == 10
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        {"after": "-1"},
+        {"after": "x"},
+        {"after": "11"},
+        {"limit": "0"},
+        {"limt": "1"},
+        {"wait": "x"},
+    ],
+)
+def test_bad_query_of_results_is_refused(http, finished, query):
+    response = http.get(f"{finished}/results", params=query)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["parameter"] in query
+
+
+@pytest.mark.parametrize(
+    ("encoding", "compress"), [("gzip", gzip.compress), ("zstd", zstandard.compress)]
+)
+def test_compressed_upload_is_the_same_batch(http, outcomes, encoding, compress):
+    path = accepted(http, compress(numbered(4)), headers={"Content-Encoding": encoding})
+    assert counts(http, path) == (4, 0, 0)
+    score_all(outcomes)
+
+
+def test_skipped_lines_are_results_with_their_errors_in_place(http, outcomes):
+    body = ndjson({"text": "a"}) + b"\n{nope\n" + ndjson({"custom_id": "e", "text": ""})
+    path = accepted(http, body, on_error="skip")
+    score_all(outcomes)
+    found, _ = page(http, path)
+    assert [line["status"] for line in found] == ["SUCCESS", "FAILURE", "FAILURE"]
+    assert [line["index"] for line in found] == [0, 1, 2]
+    assert found[1]["error"]["type"] == "malformed_body"
+    assert (found[2]["custom_id"], found[2]["error"]["type"]) == ("e", "empty_text")
+    assert (found[2]["error"]["line"], found[2]["error"]["status"]) == (4, 422)
+    assert counts(http, path) == (3, 1, 2)
+
+
+REFUSALS = {
+    "bad-line": (numbered(5) + b"{nope\n", {}, 422, "invalid_request"),
+    "no-lines": (b"\n\n", {}, 422, "invalid_request"),
+    "nothing": (b"", {}, 422, "invalid_request"),
+    "too-many-lines": (b"\n" * 6000, {}, 413, "body_too_large"),
+    "cut-gzip": (
+        gzip.compress(numbered(5))[:-5],
+        {"Content-Encoding": "gzip"},
+        400,
+        "malformed_body",
+    ),
+    "not-zstd": (numbered(5), {"Content-Encoding": "zstd"}, 400, "malformed_body"),
+    "brotli": (numbered(5), {"Content-Encoding": "br"}, 415, "unsupported_media_type"),
+    "json": (numbered(5), {"Content-Type": "application/json"}, 415, "unsupported_media_type"),
+    "latin-1": (
+        numbered(5),
+        {"Content-Type": "application/x-ndjson; charset=latin-1"},
+        415,
+        "unsupported_media_type",
+    ),
+    "bad-key": (numbered(5), {"Idempotency-Key": "a b"}, 422, "invalid_request"),
+}
+
+
+@pytest.mark.parametrize(("body", "headers", "status", "code"), REFUSALS.values(), ids=REFUSALS)
+def test_refused_upload_leaves_nothing_behind(http, outcomes, body, headers, status, code):
+    before = sorted(outcomes.client.keys())
+    response = posted(http, body, headers=headers)
+    assert (response.status_code, response.json()["type"]) == (status, code)
+    assert sorted(outcomes.client.keys()) == before
+
+
+def test_upload_of_a_vanished_client_leaves_nothing_behind(http, outcomes, web):
+    before = sorted(outcomes.client.keys())
+
+    def some_lines():
+        yield numbered(1500)
+        # By now the first group of parts is stored.
+        wait_until(lambda: len(outcomes.client.keys()) > len(before))
+        raise KeyboardInterrupt
+
+    with web.client() as client, pytest.raises(KeyboardInterrupt):
+        client.post("/batches", content=some_lines(), headers=NDJSON)
+    wait_until(lambda: sorted(outcomes.client.keys()) == before)
+
+
+def test_same_key_and_upload_are_one_batch_however_compressed(http, outcomes):
+    headers = {"Idempotency-Key": "file-1"}
+    first = posted(http, numbered(4), headers=headers)
+    again = posted(
+        http, gzip.compress(numbered(4)), headers={**headers, "Content-Encoding": "gzip"}
+    )
+    assert again.json()["id"] == first.json()["id"]
+    assert again.headers["Idempotency-Replayed"] == "true"
+    assert outcomes.client.llen(keys.queue_list(keys.BULK)) == 2
+    other = posted(http, numbered(5), headers=headers)
+    assert (other.status_code, other.json()["type"]) == (422, "idempotency_key_reused")
+    options = posted(http, numbered(4), headers=headers, outputs="bytes")
+    assert options.status_code == 422
+    score_all(outcomes)
+
+
+def test_reader_who_waits_is_told_of_the_next_count(http, outcomes):
+    path = accepted(http, numbered(7))
+    threading.Timer(0.3, outcomes.score_next_part).start()
+    began_at = time.monotonic()
+    body = http.get(path, params={"wait": "20"}).json()
+    assert body["request_counts"]["completed"] == 3
+    threading.Timer(0.3, outcomes.score_next_part).start()
+    found, _ = page(http, path, after=3, wait=20)
+    assert [line["index"] for line in found] == [3, 4, 5]
+    assert time.monotonic() - began_at < 15
+    score_all(outcomes)
+
+
+def test_cancelled_batch_keeps_what_is_scored(http, outcomes):
+    path = accepted(http, numbered(7) + b'{"text": ""}\n', on_error="skip")
+    outcomes.score_next_part()
+    body = http.post(f"{path}/cancel").json()
+    assert body["status"] == "cancelled"
+    assert body["request_counts"] == {"total": 8, "completed": 3, "failed": 5}
+    found, headers = page(http, path)
+    assert [line["status"] for line in found] == ["SUCCESS"] * 3 + ["REVOKED"] * 4 + ["FAILURE"]
+    assert found[3]["custom_id"] == "3"
+    assert found[3]["error"]["type"] == "job_cancelled"
+    assert "Link" not in headers
+    score_all(outcomes)
+    assert counts(http, path) == (8, 3, 5)
+    again = http.post(f"{path}/cancel")
+    assert (again.status_code, again.json()["type"]) == (409, "job_ended")
+
+
+@pytest.mark.parametrize("num_scored", [0, 1, 3])
+def test_erased_batch_is_gone_and_nothing_of_it_stays(http, outcomes, num_scored):
+    before = sorted(outcomes.client.keys())
+    path = accepted(http, numbered(7))
+    for _ in range(num_scored):
+        outcomes.score_next_part()
+    for _ in range(2):
+        assert http.delete(path).status_code == 204
+    for read in (path, f"{path}/results", f"{path}/events"):
+        assert (http.get(read).status_code, http.get(read).json()["type"]) == (410, "job_gone")
+    assert http.post(f"{path}/cancel").status_code == 410
+    score_all(outcomes)
+    assert sorted(outcomes.client.keys()) == before
+
+
+@pytest.mark.parametrize("route", ["", "/results", "/events", "/cancel"])
+@pytest.mark.parametrize("batch_id", ["x", "a" * 32, "%00", "a.1"])
+def test_id_that_was_never_given_out_is_not_found(http, batch_id, route):
+    method = "POST" if route == "/cancel" else "GET"
+    response = http.request(method, f"/batches/{batch_id}{route}")
+    assert (response.status_code, response.json()["type"]) == (404, "job_not_found")
+
+
+def test_ids_of_jobs_and_of_batches_are_not_taken_for_each_other(http, outcomes):
+    task_id = http.post("/score", json={"text": "x"}).json()["id"]
+    path = accepted(http, numbered(1))
+    batch_id = path.rpartition("/")[2]
+    for wrong in (f"/batches/{task_id}", f"/score/{batch_id}", f"/score/{batch_id}.0"):
+        assert http.get(wrong).status_code == 404
+        assert http.delete(wrong).status_code == 404
+    score_all(outcomes)
+
+
+def test_large_upload_with_a_bad_first_line_is_answered(web):
+    body = b"{nope\n" + b'{"text": "x"}\n' * 1_000_000
+    with web.client() as client:
+        response = client.post("/batches", content=body, headers=NDJSON)
+    assert response.status_code == 422
+    assert response.json()["errors"][0]["line"] == 1
