@@ -38,6 +38,7 @@ STATUS_BY_CODE = {
     "dependency": 503,
     "broker_unavailable": 503,
     "worker_unavailable": 503,
+    "model_drifted": 503,
     "job_lost": 503,
     "out_of_memory": 503,
     # Of HTTP itself, not of evascore: no class of ours stands behind these.

@@ -13,7 +13,8 @@ from app.responses import json_response
 from app.schemas import MAX_TOP_K, OUTPUTS
 from app.service import service
 from app.stats import read_stats
-from contract.errors import BrokerUnavailable, WorkerUnavailable
+from contract import keys
+from contract.errors import BrokerUnavailable, ModelDrifted, WorkerUnavailable
 from contract.job_store import WARM_STATES
 
 routes = Blueprint("health", __name__)
@@ -27,10 +28,17 @@ def live() -> Response:
 
 
 @routes.get("/readyz")
-@operation({200: Health}, WorkerUnavailable, BrokerUnavailable)
+@operation({200: Health}, WorkerUnavailable, ModelDrifted, BrokerUnavailable)
 def ready() -> Response:
     """Whether a text sent now would be scored: Redis answers and a worker is warm."""
     if not any(status["state"] in WARM_STATES for status in workers()):
+        with service().guard.calling():
+            has_drifted = service().store.client.exists(keys.MODEL_DRIFTED)
+        if has_drifted:
+            raise ModelDrifted(
+                "The model did not give a fixed text the score that it must, so its worker stopped;"
+                " the worker's log has the figures and what to do."
+            )
         raise WorkerUnavailable("No worker is warm; one that starts loads its model first.")
     return json_response({"status": "ok"})
 

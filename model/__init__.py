@@ -10,6 +10,7 @@ from model.configuration import EvaByteConfig
 from model.errors import (
     CheckpointInvalid,
     DeviceUnavailable,
+    ModelDrifted,
     ModelError,
     OutOfMemory,
     QuantizationUnavailable,
@@ -29,6 +30,7 @@ __all__ = [
     "DeviceUnavailable",
     "EvaByteConfig",
     "EvaByteForCausalLM",
+    "ModelDrifted",
     "ModelError",
     "ModelInfo",
     "OutOfMemory",

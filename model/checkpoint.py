@@ -23,6 +23,7 @@ from model.evabyte import EvaByteForCausalLM
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
+CANARY_FILE = "canary.json"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FLOAT_TYPES = {"F32", "F16", "BF16"}
 # Keys that decide the result without showing in any shape: a guess would give wrong scores.
@@ -114,7 +115,8 @@ def _download(name: str) -> Path:
             f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
         )
     try:
-        folder = snapshot_download(name, allow_patterns=[CONFIG_FILE, INDEX_FILE, "*.safetensors"])
+        patterns = [CONFIG_FILE, INDEX_FILE, CANARY_FILE, "*.safetensors"]
+        folder = snapshot_download(name, allow_patterns=patterns)
     except (HfHubHTTPError, OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise CheckpointInvalid(

@@ -2,6 +2,7 @@
 
 ModelError
 ├── CheckpointInvalid         the checkpoint cannot be loaded: mend it or name another one
+├── ModelDrifted              the model does not score as it did: do not score with it
 ├── DeviceUnavailable         there is no such device: use another one
 ├── QuantizationUnavailable   there is no such mode here: use another one
 ├── RequestInvalid            one request is malformed: its sender mends it
@@ -16,6 +17,10 @@ class ModelError(Exception):
 
 class CheckpointInvalid(ModelError):
     """A checkpoint is absent, incomplete, damaged or of another architecture."""
+
+
+class ModelDrifted(ModelError):
+    """The model's score of a fixed text is not the one that it must be."""
 
 
 class DeviceUnavailable(ModelError):

@@ -89,10 +89,10 @@ class QuantizedCache:
             manifest = {"identity": self.identity, "files": files}
             (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
             for path in (*partial.iterdir(), partial):
-                _flush_to_disk(path)
+                flush_to_disk(path)
             _remove(self.entry)
             partial.rename(self.entry)
-            _flush_to_disk(self.folder)
+            flush_to_disk(self.folder)
         except (OSError, SafetensorError) as error:
             log.warning("quantized weights were not kept in %s: %s", self.folder, error)
             with contextlib.suppress(OSError):
@@ -126,7 +126,8 @@ def _fingerprint(path: Path) -> dict[str, Any]:
         return {"num_bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
 
 
-def _flush_to_disk(path: Path) -> None:
+def flush_to_disk(path: Path) -> None:
+    """Wait until the file or folder `path` would survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -47,9 +47,12 @@ class ModelInfo:
 class Scorer:
     """An EvaByte model that scores texts, packed into passes of bounded size."""
 
-    def __init__(self, model: EvaByteForCausalLM, info: ModelInfo, *, pass_bytes: int) -> None:
-        """Take over a model in memory; `Scorer.load` reads one from a checkpoint."""
+    def __init__(
+        self, model: EvaByteForCausalLM, info: ModelInfo, *, folder: Path, pass_bytes: int
+    ) -> None:
+        """Take over a model in memory, of the checkpoint in `folder`; see `Scorer.load`."""
         self.info = info
+        self.folder = folder
         self._model = model
         self._pass_bytes = pass_bytes
 
@@ -120,7 +123,7 @@ class Scorer:
             chunk_size=found.config.chunk_size,
             is_demo=found.config.is_demo,
         )
-        return cls(model, info, pass_bytes=pass_bytes)
+        return cls(model, info, folder=found.folder, pass_bytes=pass_bytes)
 
     def warm_up(self) -> None:
         """Score a text as long as a pass, so that the first real one finds everything in place."""

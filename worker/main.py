@@ -15,7 +15,14 @@ from contract.celery_app import create_celery
 from contract.job_store import JobStore
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
-from model.errors import CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable
+from model.canary import check_canary
+from model.errors import (
+    CheckpointInvalid,
+    DeviceUnavailable,
+    ModelDrifted,
+    QuantizationUnavailable,
+    ScoringFailed,
+)
 from model.scorer import Scorer
 from worker import transport
 from worker.lease import Lease, NameTaken, WorkerStatus
@@ -29,6 +36,8 @@ log = get_logger(__name__)
 # sysexits.h: a mistake in settings or checkpoint, which a restart does not mend.
 EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
+# For as long `/readyz` tells of a drifted model, unless a worker is ready before.
+_DRIFT_TOLD_S = 3600
 
 
 def create_worker(settings: Settings) -> Celery:
@@ -110,6 +119,12 @@ class Process:
         except (CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable) as error:
             _refuse(error)
         loaded = time.monotonic()
+        try:
+            check_canary(scorer, settings.model_cache)
+        except CheckpointInvalid as error:
+            _refuse(error)
+        except (ModelDrifted, ScoringFailed) as error:
+            self._stop_drifted(error)
         scorer.warm_up()
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
@@ -120,10 +135,21 @@ class Process:
             warm_up_s=round(time.monotonic() - loaded, 3),
         )
 
+    def _stop_drifted(self, error: Exception) -> NoReturn:
+        """Score nothing, and let `/readyz` say why."""
+        runtime = self._app.runtime
+        log.error("model_drifted", worker=runtime.status.name, reason=str(error))
+        try:
+            runtime.client.set(keys.MODEL_DRIFTED, runtime.status.name, ex=_DRIFT_TOLD_S)
+        except redis.RedisError:
+            log.warning("drift_not_told", worker=runtime.status.name)
+        _refuse(error)
+
     def say_ready(self, **_: Any) -> None:
         """The worker consumes."""
         self._app.runtime.status.state = "ready"
         self._app.runtime.lease.renew()
+        self._app.runtime.client.delete(keys.MODEL_DRIFTED)
         log.info("worker_ready", worker=self._app.runtime.status.name)
 
     def drain(self, **_: Any) -> None:

@@ -5,13 +5,12 @@ from typing import Any
 
 from contract.errors import OutOfMemory, ScoringFailed, ServiceError
 from contract.logs import get_logger
+from model.canary import score_canary
 from model.errors import OutOfMemory as ModelOutOfMemory
 from model.request import ScoreRequest
 from model.scorer import Scorer
 
 log = get_logger(__name__)
-
-_CANARY = ScoreRequest(text=b"The quick brown fox jumps over the lazy dog.")
 
 
 class ModelBroken(Exception):
@@ -61,6 +60,6 @@ def score_texts(
 
 def _check_model(scorer: Scorer) -> None:
     try:
-        scorer.score([_CANARY])
+        score_canary(scorer)
     except Exception as error:
         raise ModelBroken(type(error).__name__) from error

@@ -1,7 +1,8 @@
 """Writes the trained weights as a checkpoint in the published layout.
 
 `python -m model.training.export [--folder F] [--checkpoint C]` reads `training.pt` of a run that
-ended or still goes on, and writes `config.json` and `model.safetensors` in bfloat16.
+ended or still goes on, and writes `config.json`, `model.safetensors` in bfloat16 and the canary's
+score in every mode; with `--only-canary` just that, for weights that are there.
 """
 
 import argparse
@@ -13,6 +14,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from model.canary import score_canary, write_canary
+from model.quantization import QUANTIZATIONS
+from model.scorer import DTYPES, Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.network import Shape
 from model.training.train import CHECKPOINT_NAME
@@ -79,14 +83,29 @@ def write_checkpoint(
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def add_canary(folder: Path) -> None:
+    """Write the canary's scores beside the weights in `folder`, one for each mode on a CPU."""
+    scores: dict[str, dict[str, float]] = {dtype: {} for dtype in DTYPES}
+    for dtype in DTYPES:
+        for quantization in QUANTIZATIONS:
+            scorer = Scorer.load(str(folder), dtype=dtype, quantization=quantization)
+            scores[dtype][quantization] = score_canary(scorer)
+    write_canary(folder, scores, scorer.info.revision)
+
+
 def main() -> None:
     """Export from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="the run's folder")
     parser.add_argument("--checkpoint", type=Path, default=DEMO_CHECKPOINT, help="output folder")
+    parser.add_argument(
+        "--only-canary", action="store_true", help="score it anew for weights that are there"
+    )
     arguments = parser.parse_args()
-    state = torch.load(arguments.folder / CHECKPOINT_NAME, weights_only=True)
-    write_checkpoint(state["network"], Shape(), arguments.checkpoint)
+    if not arguments.only_canary:
+        state = torch.load(arguments.folder / CHECKPOINT_NAME, weights_only=True)
+        write_checkpoint(state["network"], Shape(), arguments.checkpoint)
+    add_canary(arguments.checkpoint)
 
 
 if __name__ == "__main__":

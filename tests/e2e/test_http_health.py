@@ -6,6 +6,7 @@ import tomllib
 import pytest
 
 from app import __version__
+from contract import keys
 from contract.settings import REPOSITORY
 from tests.web import WebServer
 
@@ -36,6 +37,16 @@ def test_ready_when_a_worker_is_warm(http, outcomes, state, status):
     assert response.status_code == status
     if status == 503:
         assert response.json()["type"] == "worker_unavailable"
+
+
+def test_not_ready_when_a_worker_stopped_for_its_models_drift(http, outcomes):
+    outcomes.client.flushdb()
+    outcomes.client.set(keys.MODEL_DRIFTED, "w")
+    response = http.get("/readyz")
+    assert (response.status_code, response.json()["type"]) == (503, "model_drifted")
+    outcomes.pose_as_worker(STATUS)
+    assert http.get("/readyz").status_code == 200
+    outcomes.client.delete(keys.MODEL_DRIFTED)
 
 
 def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):

@@ -1,6 +1,8 @@
 """A real worker process on a real Redis: what it takes, in which order, and what it gives back."""
 
+import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +15,8 @@ import pytest
 from contract import keys
 from contract.job_store import JobStore
 from contract.messages import Job, Record
-from contract.settings import REPOSITORY
+from contract.settings import DEMO_CHECKPOINT, REPOSITORY
+from model.checkpoint import revision_of
 from tests.conftest import RedisServer, wait_until
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
@@ -29,6 +32,7 @@ class Worker:
         environment = {
             "EVASCORE_REDIS_URL": redis_url,
             "EVASCORE_MODEL": str(TINY_CHECKPOINT),
+            "EVASCORE_DATA_DIR": str(folder / "data"),
             **{f"EVASCORE_{key.upper()}": value for key, value in settings.items()},
         }
         self.command = [
@@ -231,3 +235,52 @@ def test_worker_that_cannot_work_says_why_in_one_line(redis_server, new_worker, 
         line for line in worker.log.read_text().splitlines() if line.startswith("evascore worker:")
     ]
     assert said in line
+
+
+@pytest.fixture
+def damaged_demo(tmp_path: Path) -> Path:
+    """A copy of the demo checkpoint in which one page of the weights is zeros."""
+    folder = tmp_path / "demo"
+    shutil.copytree(DEMO_CHECKPOINT, folder)
+    with (folder / "model.safetensors").open("r+b") as weights:
+        weights.seek(2_000_000)
+        weights.write(bytes(65_536))
+    return folder
+
+
+def assert_stops_as_drifted(worker: Worker, store: JobStore, said: str) -> None:
+    """It scores nothing, and tells the operator in its log, on one line, and in Redis."""
+    waiting = submit(store, 10)
+    assert worker.start().wait_exit(120) == os.EX_CONFIG
+    lines = worker.log.read_text().splitlines()
+    (line,) = [line for line in lines if line.startswith("evascore worker:")]
+    assert said in line
+    (event,) = [json.loads(line) for line in lines if '"model_drifted"' in line]
+    assert event["level"] == "error"
+    assert said in event["reason"]
+    assert store.client.get(keys.MODEL_DRIFTED) == b"w@test"
+    assert store.read(waiting).state == "QUEUED"
+
+
+def test_worker_does_not_score_with_damaged_weights(job_store, new_worker, damaged_demo):
+    worker = new_worker(model=str(damaged_demo))
+    assert_stops_as_drifted(worker, job_store, "copy the checkpoint again")
+
+
+def test_worker_sees_damage_by_the_score_alone(job_store, new_worker, damaged_demo):
+    canary = json.loads((damaged_demo / "canary.json").read_text())
+    canary["weights"] = revision_of((damaged_demo / "model.safetensors",))
+    (damaged_demo / "canary.json").write_text(json.dumps(canary))
+    worker = new_worker(model=str(damaged_demo))
+    assert_stops_as_drifted(worker, job_store, "expected are -23")
+
+
+def test_worker_compares_with_its_own_first_start(job_store, new_worker, tmp_path):
+    job_store.client.set(keys.MODEL_DRIFTED, "an earlier worker")
+    worker = new_worker().start().wait_ready()
+    wait_until(lambda: not job_store.client.exists(keys.MODEL_DRIFTED))
+    worker.stop()
+    (record,) = (tmp_path / "data" / "cache" / "canary").iterdir()
+    record.write_text('{"log_likelihood_nats": -1.5}')
+    worker.log.write_text("")
+    assert_stops_as_drifted(worker, job_store, "expected are -1.5")

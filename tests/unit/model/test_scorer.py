@@ -236,7 +236,7 @@ def with_head(scorer: Scorer, tiny_model, weight: torch.Tensor) -> Scorer:
     """A scorer of the same layers whose head has this weight."""
     model = type(tiny_model)(tiny_model.config).eval()
     model.load_state_dict(tiny_model.state_dict() | {"lm_head.weight": weight})
-    return Scorer(model, scorer.info, pass_bytes=200)
+    return Scorer(model, scorer.info, folder=scorer.folder, pass_bytes=200)
 
 
 def test_extreme_scores_stay_json(scorer, tiny_model):

@@ -1,6 +1,7 @@
 """One outcome per text: failing batches are halved until the culprit is alone."""
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +14,8 @@ from worker.scoring import ModelBroken, score_texts
 class FakeScorer:
     """Scores a text by its length; fails on the texts it is told to, and on too many bytes."""
 
+    info = SimpleNamespace(max_text_bytes=32_767)
+
     def __init__(self, bad: bytes = b"", room_bytes: int = 10**9, is_broken: bool = False) -> None:
         self.bad, self.room_bytes, self.is_broken = bad, room_bytes, is_broken
         self.num_passes = 0
@@ -23,7 +26,10 @@ class FakeScorer:
             raise RuntimeError("a message that quotes the text")
         if sum(text.num_bytes for text in texts) > self.room_bytes:
             raise ModelOutOfMemory("no room")
-        return [{"num_bytes": text.num_bytes} for text in texts]
+        return [
+            {"num_bytes": text.num_bytes, "log_likelihood_nats": -1.0 * text.num_bytes}
+            for text in texts
+        ]
 
 
 def score(scorer: FakeScorer, *texts: bytes, on_out_of_memory=lambda: None):
@@ -57,9 +63,9 @@ def test_batch_that_does_not_fit_is_halved_until_it_does():
 
 
 def test_text_that_does_not_fit_even_alone_fails_alone():
-    outcomes = score(FakeScorer(room_bytes=100), b"x" * 101, b"y")
+    outcomes = score(FakeScorer(room_bytes=1000), b"x" * 1001, b"y")
     assert isinstance(outcomes[0], OutOfMemory)
-    assert outcomes[1] == {"num_bytes": 1}
+    assert outcomes[1]["num_bytes"] == 1
 
 
 def test_model_that_fails_on_plain_text_is_not_blamed_on_the_text():

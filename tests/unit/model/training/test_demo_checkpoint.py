@@ -7,6 +7,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from model import Scorer, ScoreRequest
+from model.canary import check_canary
+from model.quantization import QUANTIZATIONS
+from model.scorer import DTYPES
 from model.training.evaluate import to_markdown
 from model.training.export import DEMO_CHECKPOINT, config_of
 from model.training.network import Shape
@@ -37,6 +40,14 @@ def test_config_is_the_one_that_the_export_writes():
 
 def test_checkpoint_says_that_it_is_a_demo(scorer):
     assert scorer.info.is_demo
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_canary_lives_in_every_mode(dtype, quantization, tmp_path):
+    scorer = Scorer.load(str(DEMO_CHECKPOINT), dtype=dtype, quantization=quantization)
+    check_canary(scorer, cache_dir=tmp_path)
+    assert list(tmp_path.iterdir()) == []  # it was compared, not recorded
 
 
 def test_english_is_likelier_than_the_same_bytes_in_another_order(scorer):

@@ -5,7 +5,10 @@ import json
 import torch
 from safetensors import safe_open
 
-from model.training.export import config_of, write_checkpoint
+from model import Scorer
+from model.canary import check_canary
+from model.quantization import QUANTIZATIONS
+from model.training.export import add_canary, config_of, write_checkpoint
 from model.training.network import Shape, TrainingEvaByte
 
 SHAPE = Shape(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
@@ -46,3 +49,17 @@ def test_config_describes_the_shape_and_says_that_it_is_a_demo(tmp_path):
     assert config["is_demo"] is True
     assert config["norm_add_unit_offset"] is True
     assert (config["hidden_size"], config["num_hidden_layers"]) == (32, 2)
+
+
+def test_canary_names_the_score_of_every_mode(tmp_path):
+    write_checkpoint(TrainingEvaByte(SHAPE).state_dict(), SHAPE, tmp_path)
+
+    add_canary(tmp_path)
+
+    scores = json.loads((tmp_path / "canary.json").read_text())["log_likelihood_nats"]
+    assert {name: set(by_mode) for name, by_mode in scores.items()} == {
+        "float32": set(QUANTIZATIONS),
+        "bfloat16": set(QUANTIZATIONS),
+    }
+    check_canary(Scorer.load(str(tmp_path)), cache_dir=tmp_path / "cache")
+    assert not (tmp_path / "cache").exists()
