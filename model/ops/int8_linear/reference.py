@@ -4,10 +4,14 @@ The row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, section
 columns that it leaves in 16 bits: which ones those are depends on all texts of a batch.
 """
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
 LARGEST = 127
+# 127 * 127 * 1,040 is the largest sum of products below 2**24, up to which float32 is exact.
+EXACT_FLOAT32_DEPTH = 1040
 # 127 * 127 * 133,152 is the largest sum of products that int32 holds.
 MAX_IN_CHANNELS = 133_152
 
@@ -41,7 +45,29 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
 
 def _int_mm(a: Tensor, b: Tensor) -> Tensor:
     """Multiply int8 matrices into int32; cuBLAS wants 17 rows at least."""
-    num_missing = max(17 - len(a), 0) if a.is_cuda else 0
+    if not a.is_cuda:
+        return torch._int_mm(a, b) if is_int_mm_exact() else float32_int_mm(a, b)
+    num_missing = max(17 - len(a), 0)
     if num_missing:
         a = torch.cat((a, a.new_zeros(num_missing, a.shape[1])))
     return torch._int_mm(a, b)[: len(a) - num_missing]
+
+
+@cache
+def is_int_mm_exact() -> bool:
+    """Whether int8 products are exact on this CPU.
+
+    Without VNNI instructions oneDNN adds two products in int16, which saturates: on random int8
+    matrices nearly every sum is wrong then.
+    """
+    largest = torch.full((32, 64), LARGEST, dtype=torch.int8)
+    return bool((torch._int_mm(largest, largest.t()) == 64 * LARGEST**2).all())
+
+
+def float32_int_mm(a: Tensor, b: Tensor) -> Tensor:
+    """Multiply int8 matrices into int32 by float32 products that are exact in any order."""
+    total = torch.zeros(len(a), b.shape[1], dtype=torch.int32)
+    pieces = zip(a.split(EXACT_FLOAT32_DEPTH, dim=1), b.split(EXACT_FLOAT32_DEPTH), strict=True)
+    for rows, columns in pieces:
+        total += torch.mm(rows.float(), columns.float()).to(torch.int32)
+    return total

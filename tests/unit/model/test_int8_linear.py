@@ -1,11 +1,15 @@
 """The int8 linear layer: close to the exact product, and the same whoever shares the batch."""
 
+import os
+import subprocess
+import sys
+
 import bitsandbytes.functional as bnb
 import pytest
 import torch
 
 from model.ops.int8_linear import int8_linear
-from model.ops.int8_linear.reference import quantize_rows
+from model.ops.int8_linear.reference import float32_int_mm, quantize_rows
 
 
 @pytest.fixture
@@ -64,3 +68,31 @@ def test_halves_are_rounded_to_even():
     quantized, scale = quantize_rows(x)
     assert quantized.tolist() == [[127, 0, 2, -2]]
     assert scale.tolist() == [1.0]
+
+
+# Prints how many sums are wrong of int8 products whose depth is beyond that of one float32 product.
+EXACT_PROGRAM = """
+import torch
+from model.ops.int8_linear import int8_linear
+a, b = (torch.randint(-127, 128, (n, 1500), generator=torch.Generator().manual_seed(n))
+        for n in (70, 48))
+a[:, 0] = b[0] = 127
+y = int8_linear(a.float(), b.to(torch.int8), torch.full((48,), 127.0), backend="torch")
+print((y.double() != (a.double() @ b.double().t()).float().double()).sum().item())
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX2", "DEFAULT"])
+def test_sums_are_exact_on_cpus_without_vnni_too(instructions):
+    environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
+    command = [sys.executable, "-c", EXACT_PROGRAM]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert (run.returncode, run.stdout.strip()) == (0, "0"), run.stderr
+
+
+@pytest.mark.parametrize("depth", [1, 1039, 1040, 1041, 2500])
+def test_float32_products_of_int8_are_exact(depth):
+    a, b = (torch.full((rows, depth), 127, dtype=torch.int8) for rows in (3, 5))
+    b[1:] = torch.randint(-127, 128, (4, depth), generator=torch.Generator().manual_seed(0))
+    exact = (a.double() @ b.double().t()).to(torch.int32)
+    assert torch.equal(float32_int_mm(a, b.t()), exact)
