@@ -200,7 +200,11 @@ class Settings(BaseSettings):
         """URL of the Redis server that all processes share."""
         if self.redis_url is None:
             return "redis://127.0.0.1:6379/0"
-        return self.redis_url.get_secret_value()
+        url = self.redis_url.get_secret_value()
+        if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
+            return url
+        # Celery's broker leaves TLS out unless the URL says what to ask of the certificate.
+        return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
 # Each pair: the first must not exceed the second, else a limit could never be met.
