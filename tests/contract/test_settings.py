@@ -111,7 +111,7 @@ def test_password_in_the_redis_url_is_not_shown():
     ("url", "complete"),
     [
         ("redis://redis:6379/0", "redis://:p%40ss%2F1@redis:6379/0"),
-        ("rediss://me@[::1]:6379/0", "rediss://me:p%40ss%2F1@[::1]:6379/0"),
+        ("rediss://me@[::1]:6379/0", "rediss://me:p%40ss%2F1@[::1]:6379/0?ssl_cert_reqs=required"),
     ],
 )
 def test_password_file_completes_the_redis_url(tmp_path, url, complete):
