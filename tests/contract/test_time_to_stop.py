@@ -24,3 +24,8 @@ def test_spot_vm_drains_within_its_notice():
     assert stop_s >= DRAINED_S
     # Redis stops after the worker, and the units' own end takes a moment.
     assert stop_s + 2 <= number(unit, r"^TimeoutStopSec=(\d+)$") <= NOTICE_S - 2
+
+
+def test_slurm_gives_notice_before_the_worker_has_to_end():
+    notice_s = number("deploy/slurm/worker.sbatch", r"^#SBATCH --signal=B:TERM@(\d+)$")
+    assert notice_s >= DRAINED_S

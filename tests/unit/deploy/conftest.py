@@ -1,4 +1,4 @@
-"""A fake gcloud, first on the PATH of the commands that a test runs."""
+"""Fake commands, first on the PATH of those that a test runs."""
 
 import os
 import subprocess
@@ -27,7 +27,7 @@ class FakeCommands:
     def env(self) -> dict[str, str]:
         """The environment in which the fakes come first."""
         path = f"{FAKES}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-        ours = {"PATH": path, "FAKE_GCLOUD": str(self.folder)}
+        ours = {"PATH": path, "FAKES": str(self.folder)}
         return {**os.environ, **ours}
 
     def answer(self, match: str, **answer: str | int) -> None:
