@@ -6,6 +6,9 @@ import { details } from "./details.js";
 import { drawing, spoken } from "./scores.js";
 
 const MARGIN_PX = 8;
+// A line is laid out as a whole whenever one of its characters changes, and not before it comes
+// near the screen; so no line may be as long as the text.
+const LINE_CHARACTERS = 1000;
 
 /** A heat map; to assistive technology it is a slider along the text, whose value is spoken. */
 export class HeatMap {
@@ -47,25 +50,19 @@ export class HeatMap {
 
   #draw() {
     const { cells, bytes } = this.scored;
+    const breaks = new Set();
     this.nodes = cells.map((cell, index) => {
       const { label, isBox, hasBreak } = drawing(cell, bytes);
       const node = document.createElement("span");
       node.className = isBox ? `c l${cell.level} box` : `c l${cell.level}`;
       node.textContent = label;
       node.dataset.i = index;
-      node.hasBreak = hasBreak;
+      if (hasBreak) breaks.add(index);
       return node;
     });
-    // Lines off the screen are laid out when they come near it.
-    let line = element("div", { class: "line" });
-    for (const node of this.nodes) {
-      line.append(node);
-      if (node.hasBreak) {
-        this.map.append(line);
-        line = element("div", { class: "line" });
-      }
+    for (const [from, to] of lines(cells, breaks)) {
+      this.map.append(element("div", { class: "line" }, ...this.nodes.slice(from, to)));
     }
-    if (line.hasChildNodes()) this.map.append(line);
   }
 
   #listen() {
@@ -181,4 +178,17 @@ export class HeatMap {
   #node(index) {
     return this.nodes[index];
   }
+}
+
+/** Where lines begin and end: after each line end, and after a space where none comes for long. */
+function* lines(cells, breaks) {
+  let from = 0;
+  for (let at = 0; at < cells.length; at++) {
+    const length = at + 1 - from;
+    const isLong = length >= LINE_CHARACTERS && (cells[at].text === " " || length >= 2 * LINE_CHARACTERS);
+    if (!breaks.has(at) && !isLong) continue;
+    yield [from, at + 1];
+    from = at + 1;
+  }
+  if (from < cells.length) yield [from, cells.length];
 }

@@ -5,6 +5,7 @@ import re
 
 import httpx
 import pytest
+from playwright.sync_api import expect
 
 from tests.browser.conftest import score
 
@@ -179,7 +180,7 @@ def test_every_character_is_in_the_table(page):
     score(page, text)
     page.get_by_text("As a table").click()
     rows = page.locator(".as-table tbody tr")
-    assert rows.count() == 100
+    expect(rows).to_have_count(100)
     page.get_by_role("button", name="Show 20 more of 120").click()
-    assert rows.count() == 120
+    expect(rows).to_have_count(120)
     assert rows.nth(2).locator("th").inner_text() == "space"
