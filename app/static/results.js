@@ -43,12 +43,12 @@ function numbers({ result, guessed, bitsPerCharacter }) {
     "dl",
     { class: "numbers" },
     one("Bits per byte", fixed(result.bits_per_byte, 3), "", "Average surprise; 0 is certain, 8 is blind guessing."),
-    one("Perplexity", perplexity === null ? "∞" : number(perplexity, perplexity < 100 ? 2 : 0), "", "As unsure as among that many equally likely bytes."),
+    one("Perplexity", perplexity === null ? "∞" : perplexity < 100 ? fixed(perplexity, 2) : number(perplexity), "", "As unsure as among that many equally likely bytes."),
     one("Log-likelihood", fixed(result.log_likelihood_nats, 2), " nats", odds(result.log_likelihood_nats)),
     one("First guesses", percent(guessed), "", result.is_greedy
       ? "Every byte was the one that the model thought likeliest."
       : "Bytes that the model thought likeliest."),
-    one("Bits per character", fixed(bitsPerCharacter, 2), "", "Over the characters as you see them above."),
+    one("Bits per character", fixed(bitsPerCharacter, 2), "", "The same per visible character."),
     one("Size", number(result.num_bytes), result.num_bytes === 1 ? " byte" : " bytes", size),
   );
 }

@@ -49,7 +49,7 @@ def browser() -> Iterator[Browser]:
 def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Everything that `make run` starts, with random weights."""
     service = Service(tmp_path_factory.mktemp("browser"))
-    yield service.start()
+    yield service.start(timeout_s=180)
     assert service.stop() == 0
 
 
