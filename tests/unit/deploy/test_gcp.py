@@ -184,9 +184,20 @@ def test_results_are_fetched_into_files_of_their_own(running, tmp_path):
     running.answer("localhost:8000/score/bad", code=22)
     fetched = gcp(running, "fetch-results", "good", "bad", "--to", str(tmp_path / "to"))
     assert fetched.returncode == 1
-    assert "job bad was not fetched" in fetched.stderr
+    assert "/score/bad?wait=30 was not answered" in fetched.stderr
     assert (tmp_path / "to" / "good.json").read_text() == '{"state": "SUCCESS"}'
     assert not (tmp_path / "to" / "bad.json").exists()
+
+
+def test_results_of_a_batch_are_gone_on_with(running, tmp_path):
+    (tmp_path / "batch1.jsonl").write_text('{"index": 0}\n')
+    running.answer("after=1&", stdout='{"index": 1}\n{"index": 2}\n')
+    running.answer("after=3&", stdout="")
+    fetched = gcp(running, "fetch-results", "--batch", "batch1", "--to", str(tmp_path))
+    assert fetched.returncode == 0, fetched.stderr
+    lines = (tmp_path / "batch1.jsonl").read_text().splitlines()
+    assert lines == [f'{{"index": {n}}}' for n in range(3)]
+    assert not list(tmp_path.glob("*.page*"))
 
 
 @pytest.mark.parametrize("name", ["'; rm -rf /", "a b", "../x"])

@@ -1,0 +1,36 @@
+"""The commands in docs/deploy.md: those of ours exist and take the options that stand there."""
+
+import re
+import shlex
+
+import pytest
+
+from contract.settings import REPOSITORY
+from tests.unit.deploy.conftest import FakeCommands
+
+DOCUMENT = (REPOSITORY / "docs" / "deploy.md").read_text()
+BLOCKS = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT, flags=re.MULTILINE | re.DOTALL)
+LINES = [line for block in BLOCKS for line in block.replace("\\\n", "").splitlines()]
+OURS = [line for line in LINES if line.startswith("deploy/") and "slurm" not in line]
+
+
+@pytest.mark.parametrize("line", OURS, ids=lambda line: " ".join(line.split()[:2]))
+def test_command_is_understood(tmp_path, line):
+    cloud = FakeCommands(tmp_path)
+    cloud.answer("--format=value(status)", stdout="RUNNING\n")
+    shown = cloud.run([*shlex.split(line), "--dry-run"])
+    assert shown.returncode == 0, shown.stderr
+
+
+def test_every_command_is_told_of():
+    commands = [path for path in (REPOSITORY / "deploy" / "gcp").iterdir() if not path.suffix]
+    for path in [*commands, REPOSITORY / "deploy" / "slurm" / "submit"]:
+        if path.is_file() and path.name != "logs":
+            assert str(path.relative_to(REPOSITORY)) in DOCUMENT
+
+
+def test_times_of_the_notice_are_those_of_the_unit():
+    unit = (REPOSITORY / "deploy" / "vm" / "evascore.service").read_text()
+    for pattern in (r"stop --timeout (\d+)$", r"^TimeoutStopSec=(\d+)$"):
+        (seconds,) = re.findall(pattern, unit, flags=re.MULTILINE)
+        assert f"| + {seconds} s |" in DOCUMENT

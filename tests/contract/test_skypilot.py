@@ -1,0 +1,26 @@
+"""The SkyPilot task file: its settings are ours, its scripts are shell, its costs are bounded."""
+
+import subprocess
+
+import pytest
+import yaml
+
+from contract.settings import PREFIX, REPOSITORY, load_settings
+
+TASK = yaml.safe_load((REPOSITORY / "deploy" / "skypilot" / "evascore.yaml").read_text())
+
+
+def test_settings_exist_and_fit_together():
+    load_settings({name: str(v) for name, v in TASK["envs"].items() if name.startswith(PREFIX)})
+
+
+@pytest.mark.parametrize("script", ["setup", "run"])
+def test_script_is_understood_by_the_shell(script):
+    subprocess.run(["bash", "-n"], input=TASK[script], text=True, check=True)
+
+
+def test_costs_are_bounded():
+    resources = TASK["resources"]
+    assert resources["use_spot"] is True
+    assert 0 < resources["max_hourly_cost"] <= 1
+    assert resources["autostop"]["down"] is True
