@@ -1,4 +1,4 @@
-"""The stock lm-eval client gets the log-likelihoods of the model, however it sends its requests."""
+"""lm-eval gets the model's log-likelihoods: by its stock client however it asks, and by ours."""
 
 import json
 import subprocess
@@ -11,7 +11,9 @@ from tests.lm_eval.tasks import CHOICES, NAMES, PAIRS, TEXTS, write_tasks
 from tests.service import TINY_CHECKPOINT, Service
 
 LM_EVAL_PYTHON = REPOSITORY / ".venv-lm-eval" / "bin" / "python"
-WAYS = ["1x1", "1x3", "4x1", "4x3"]
+STOCK_WAYS = [(1, 1), (1, 3), (4, 1), (4, 3)]
+"""Requests at once and prompts of each, of the stock client."""
+WAYS = [*(f"{many}x{prompts}" for many, prompts in STOCK_WAYS), "evascore"]
 TOLERANCE_NATS = 1e-4
 
 pytestmark = pytest.mark.skipif(
@@ -30,13 +32,14 @@ def answers(tmp_path_factory) -> dict[tuple[str, str], list[tuple[tuple[str, ...
     folder = tmp_path_factory.mktemp("tasks")
     write_tasks(folder)
     service = Service(tmp_path_factory.mktemp("service")).start(timeout_s=120)
-    command = [LM_EVAL_PYTHON, "tests/lm_eval/stock_client.py", service.url, str(folder)]
+    asked_for = {"folder": str(folder), "tasks": list(NAMES), "ways": options_of(service.url)}
     offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
     environment = ["env", *(f"{name}={value}" for name, value in offline.items())]
     try:
         run = subprocess.run(
-            [*environment, *command, "4095", ",".join(NAMES), ",".join(WAYS)],
+            [*environment, LM_EVAL_PYTHON, "tests/lm_eval/evaluate.py"],
             cwd=REPOSITORY,
+            input=json.dumps(asked_for),
             capture_output=True,
             text=True,
             timeout=900,
@@ -50,6 +53,20 @@ def answers(tmp_path_factory) -> dict[tuple[str, str], list[tuple[tuple[str, ...
         for asked, answer in zip(line["asked"], line["answers"], strict=True):
             found[line["way"], line["task"]].append((tuple(asked), answer))
     return found
+
+
+def options_of(url: str) -> dict[str, dict]:
+    """What each way asks of lm-eval's `simple_evaluate`."""
+    base_url = f"model=evascore,base_url={url}/v1/completions,max_length=4095"
+    stock = {
+        f"{many}x{prompts}": {
+            "model": "local-completions",
+            "model_args": f"{base_url},num_concurrent={many}",
+            "batch_size": prompts,
+        }
+        for many, prompts in STOCK_WAYS
+    }
+    return {**stock, "evascore": {"model": "evascore", "model_args": f"url={url}"}}
 
 
 def expected(scorer: Scorer, *texts: str) -> tuple[float, bool]:

@@ -1,0 +1,120 @@
+"""The model `evascore` of lm-eval: the service scores whole lists of requests in few large jobs."""
+
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+# lm-eval registers its own models only while there is no other.
+import lm_eval.models  # noqa: F401
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import LM
+from lm_eval.api.registry import register_model
+from tqdm import tqdm
+
+from evascore.calls import job_fields
+from evascore.errors import UnexpectedAnswer, error_from_problem
+from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
+from evascore.sync import Client
+from evascore.transport import DEFAULT_URL
+
+# An evaluation outlives a service that is full, or restarted, for a while.
+PATIENCE_S = 600.0
+TIMEOUT_S = 3600.0
+
+
+@register_model("evascore")
+class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not there for mypy
+    """A running service as a model; its log-likelihoods are those of local-completions."""
+
+    def __init__(self, url: str = DEFAULT_URL, concurrency: int = 4, **_ignored: Any) -> None:
+        """Ask the service for its limits.
+
+        Args:
+            url: of the service.
+            concurrency: jobs at once.
+            _ignored: lm-eval's `batch_size`, `max_batch_size` and `device`: the service knows best.
+
+        Raises:
+            EvascoreError: it does not answer, or no worker is there.
+        """
+        super().__init__()
+        self._client = Client(url, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S)
+        self._concurrency = int(concurrency)
+        info = self._client.info()
+        if info.model is None:
+            raise UnexpectedAnswer("no worker of the service is there to tell its model's limits")
+        self._limits = {name: int(value) for name, value in info.limits.items()}
+        self._max_text_bytes = min(
+            self._limits["max_text_bytes"], int(info.model["max_text_bytes"])
+        )
+        self._window_size = int(info.model["window_size"])
+
+    def loglikelihood(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[tuple[float, bool]]:
+        """ln p of each continuation given its context, and whether each byte was the likeliest."""
+        pairs = [split_pair(*request.args) for request in requests]
+        items = [
+            item
+            for family in families(pairs, self._max_text_bytes)
+            for item in items_of(family, self._limits["max_continuations"])
+        ]
+        # The empty continuation is certain.
+        answers = [(0.0, True)] * len(requests)
+        for item, result in self._results(items, len(requests), disable_tqdm):
+            for place, score in zip(item.places, result["continuations"], strict=True):
+                answers[place] = (score["log_likelihood_nats"], score["is_greedy"])
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood", request.args, answer)
+        return answers
+
+    def loglikelihood_rolling(
+        self, requests: list[Instance], disable_tqdm: bool = False
+    ) -> list[float]:
+        """ln p of each text; one beyond the model's context in windows that overlap by half."""
+        texts = [request.args[0].encode() for request in requests]
+        items = [self._rolling(text, place) for place, text in enumerate(texts) if text]
+        answers = [0.0] * len(requests)
+        for item, result in self._results(items, len(requests), disable_tqdm):
+            answers[item.places[0]] = result["log_likelihood_nats"]
+        for request, answer in zip(requests, answers, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, answer)
+        return answers
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """Not served: evascore scores."""
+        raise NotImplementedError("evascore scores text; it does not generate any")
+
+    def _rolling(self, text: bytes, place: int) -> Item:
+        fields = job_fields(text)
+        if len(text) > self._max_text_bytes:
+            stride = max(self._max_text_bytes // 2 // self._window_size, 1) * self._window_size
+            fields["window"] = {"size": self._max_text_bytes, "stride": stride}
+        return Item(fields, len(text), [place])
+
+    def _results(
+        self, items: Iterable[Item], num_requests: int, disable_tqdm: bool
+    ) -> Iterator[tuple[Item, dict[str, Any]]]:
+        """Each item with its result, some jobs at a time."""
+        bar = tqdm(total=num_requests, desc="Scoring", disable=disable_tqdm)
+        with bar, ThreadPoolExecutor(self._concurrency) as pool:
+            for job, results in pool.map(self._complete, jobs(items, self._limits["max_items"])):
+                yield from zip(job, results, strict=True)
+                bar.update(sum(len(item.places) for item in job))
+
+    def _complete(self, items: list[Item]) -> tuple[list[Item], list[dict[str, Any]]]:
+        """Have one job scored and forgotten.
+
+        Raises:
+            EvascoreError: of the job, or of the first item that could not be scored.
+        """
+        fields = [item.fields for item in items]
+        job = self._client.wait(self._client.submit(items=fields, priority="bulk"))
+        self._client.erase(job)
+        if job.error is not None:
+            raise job.error
+        told = job.raw["result"]["items"]
+        for item in told:
+            if "error" in item:
+                raise error_from_problem(item["error"])
+        return items, [item["result"] for item in told]
