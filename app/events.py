@@ -51,7 +51,7 @@ class Watched(Generic[_Found]):
 
 @routes.get("/score/<task_id>/events")
 @operation(
-    {200: None},
+    {200: None, 204: None},
     JobNotFound,
     JobGone,
     Overloaded,
@@ -79,7 +79,7 @@ def follow_job(task_id: str) -> Response:
 
 @routes.get("/batches/<batch_id>/events")
 @operation(
-    {200: None},
+    {200: None, 204: None},
     JobNotFound,
     JobGone,
     Overloaded,
@@ -115,7 +115,7 @@ def _stream(channel: str, watched: Watched[_Found]) -> Response:
         parts.endings.hearing(channel),
         parts.guard,
         seen=seen,
-        is_stopping=lambda: parts.endings.is_released,
+        is_over=lambda: parts.endings.is_released or parts.pace.has_left(environ),
     )
 
     def paced() -> Iterator[bytes]:
@@ -136,7 +136,7 @@ def follow(
     guard: BrokerGuard,
     *,
     seen: str,
-    is_stopping: Callable[[], bool],
+    is_over: Callable[[], bool],
     heartbeat_s: float = HEARTBEAT_S,
 ) -> Iterator[bytes]:
     """The events of a stream, and comments while there are none.
@@ -144,12 +144,12 @@ def follow(
     Args:
         hearing: gives an inbox that something is put into whenever there may be news.
         seen: ID of the last event that the client knows, '' for none.
-        is_stopping: whether the process is, and all streams shall end.
+        is_over: whether the client has left or the process is stopping.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     told_at = time.monotonic()
     with hearing as inbox:
-        while not is_stopping():
+        while not is_over():
             try:
                 with guard.calling():
                     found = watched.look()

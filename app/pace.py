@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Mapping
-from socket import socket
+from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -19,6 +19,19 @@ class Pace:
         connection = environ.get("gunicorn.socket")
         if connection is not None:
             self._progress_at[connection] = time.monotonic()
+
+    @staticmethod
+    def has_left(environ: Mapping[str, Any]) -> bool:
+        """Whether the client has closed its connection; nothing is taken from it."""
+        connection = environ.get("gunicorn.socket")
+        if connection is None:
+            return False
+        try:
+            return not connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
 
     def last(self, connection: socket) -> float:
         """Monotonic time of the last progress on a connection, seconds; 0 if none was told."""

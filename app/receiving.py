@@ -72,19 +72,25 @@ class Receiver:
             ClientError: a line or the body is wrong; Overloaded, BrokerUnavailable.
         """
         try:
-            group: list[tuple[Part, Job]] = []
-            for part in self._cutter.parts(lines):
-                group.append(part)
-                group_bytes = sum(cut.num_bytes for cut, _ in group)
-                if group_bytes >= GROUP_BYTES or len(group) >= GROUP_PARTS:
-                    self._store_group(group)
-                    group = []
-            if group:
-                self._store_group(group)
+            self._store_all(lines)
             return self._accept(idempotency_key)
+        except BrokerUnavailable:
+            # Perhaps it is accepted and the answer was lost; what is not will expire.
+            raise
         except BaseException:
             self._discard()
             raise
+
+    def _store_all(self, lines: Iterable[Line]) -> None:
+        group: list[tuple[Part, Job]] = []
+        for part in self._cutter.parts(lines):
+            group.append(part)
+            group_bytes = sum(cut.num_bytes for cut, _ in group)
+            if group_bytes >= GROUP_BYTES or len(group) >= GROUP_PARTS:
+                self._store_group(group)
+                group = []
+        if group:
+            self._store_group(group)
 
     def _store_group(self, group: list[tuple[Part, Job]]) -> None:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:

@@ -1,8 +1,7 @@
 """The batches in Redis: receive parts, accept, queue, read, cancel, erase.
 
 What is received stays invisible to workers, under a short TTL, until `accept` makes a batch of it
-in one step. Then its parts are queued in groups; should whoever does so die, a worker goes on where
-they stopped. Workers end the parts through the job store.
+in one step. Workers end its parts through the job store.
 """
 
 import time
@@ -11,11 +10,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract import keys
+from contract.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
 from contract.batches import (
     Batch,
     Part,
     PartId,
-    decode_batch,
     decode_part,
     decode_part_payload,
     encode_part_payload,
@@ -32,16 +31,12 @@ from contract.job_store import (
     QueueDepth,
     QueueFull,
 )
-from contract.messages import Job, failure_record, queued_record, task_message
+from contract.messages import Job, failure_record
 from contract.settings import Settings
 from contract.task_ids import is_task_id, new_task_id
 
-# Parts in one call of Redis: a few milliseconds of its time.
-_GROUP_PARTS = 128
 # Parts whose results are read at once; with scores of every byte one holds about 200 kB.
 _RESULT_PARTS = 16
-# Whoever queues the parts of a batch is taken for dead after it.
-_PUBLISHING_S = 10
 # Keeps batch IDs from being task IDs, and the reverse.
 _ID_PURPOSE = b"batch"
 
@@ -74,9 +69,10 @@ class BatchStore:
         self._jobs = jobs
         self._client = jobs.client
         self._settings = settings
-        self._seal, self._publish, self._cancel = (
+        self._queue = BatchQueue(jobs.client, settings)
+        self._seal, self._cancel = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("seal_batch", "publish_parts", "cancel_batch")
+            for name in ("seal_batch", "cancel_batch")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -89,11 +85,18 @@ class BatchStore:
     def load(self) -> BulkLoad:
         """How much room there is. Raises: BrokerUnavailable."""
         with broker_errors(), self._client.pipeline(transaction=False) as pipe:
-            live, memory = pipe.hvals(keys.LIVE_BATCHES).info("memory").execute()
+            live, memory = pipe.hgetall(keys.LIVE_BATCHES).info("memory").execute()
+            for batch_id in live:
+                pipe.exists(keys.batch(batch_id.decode()))
+            # One that expired before workers came to it has nobody else to take it off.
+            gone = [i for i, is_there in zip(live, pipe.execute(), strict=True) if not is_there]
+            if gone:
+                self._client.hdel(keys.LIVE_BATCHES, *gone)
         limit = self._settings.max_redis_bytes
         if memory.get("maxmemory"):
             limit = min(limit, memory["maxmemory"] * 9 // 10)
-        return BulkLoad(sum(map(int, live)), memory["used_memory"], limit)
+        num_bytes = sum(int(live[batch_id]) for batch_id in live.keys() - set(gone))
+        return BulkLoad(num_bytes, memory["used_memory"], limit)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store parts of an upload that goes on. Raises: BrokerUnavailable."""
@@ -146,7 +149,7 @@ class BatchStore:
                     batch.num_parts,
                     batch.num_bytes,
                     self._settings.max_bulk_bytes,
-                    self._ttl_s(batch),
+                    ttl_s(batch, self._settings),
                     f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
                     IDEMPOTENCY_TTL_S,
                     *(word for fact in facts.items() for word in fact),
@@ -159,7 +162,7 @@ class BatchStore:
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with broker_errors():
-            self.publish(batch.id)
+            self._queue.publish(batch.id)
         return Accepted(batch.id)
 
     def _replayed(self, earlier: bytes, idempotency: Idempotency | None) -> Accepted:
@@ -172,48 +175,12 @@ class BatchStore:
         for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):
             pipe.expire(name, self._settings.upload_ttl_s)
 
-    # --- queueing: Redis errors pass ------------------------------------------------------------
-
-    def publish(self, batch_id: str) -> None:
-        """Queue the parts of an accepted batch that are not queued yet; harmless to repeat."""
-        batch = self._find(batch_id)
-        if batch is None or batch.num_published >= batch.num_parts:
-            # Its last part is queued, or it was erased meanwhile.
-            self._client.srem(keys.UNPUBLISHED, batch_id)
-            return
-        num_published = batch.num_published
-        while 0 <= num_published < batch.num_parts:
-            self._client.set(keys.publishing(batch_id), "", ex=_PUBLISHING_S)
-            last = num_published + _GROUP_PARTS - 1
-            members = self._client.zrange(keys.batch_parts(batch_id), num_published, last)
-            if not members:
-                break
-            num_published = self._publish_group(batch, num_published, members)
-        self._client.delete(keys.publishing(batch_id))
-
-    def publish_left_behind(self) -> None:
-        """Queue the parts of batches whose receiver died after it had accepted them."""
-        for name in self._client.smembers(keys.UNPUBLISHED):
-            batch_id = name.decode()
-            if self._client.set(keys.publishing(batch_id), "", nx=True, ex=_PUBLISHING_S):
-                self.publish(batch_id)
-
-    def _publish_group(self, batch: Batch, num_published: int, members: list[bytes]) -> int:
-        names = [keys.batch(batch.id), keys.UNPUBLISHED, keys.queue_list(keys.BULK)]
-        args: list[Any] = [batch.id, num_published, time.time(), self._ttl_s(batch)]
-        for part in map(decode_part, members):
-            task_id = str(PartId(batch.id, part.first))
-            names.append(keys.record(task_id))
-            args.append(queued_record(task_id, _facts(batch, part)))
-            args.append(task_message(task_id, part.num_bytes, keys.BULK))
-        return int(self._publish(keys=names, args=args))
-
     # --- reading --------------------------------------------------------------------------------
 
     def read(self, batch_id: str) -> Batch:
         """The state of a batch. Raises: JobNotFound, JobGone, BrokerUnavailable."""
         with broker_errors():
-            batch = self._find(batch_id)
+            batch = find_batch(self._client, batch_id)
             if batch is None:
                 raise self._absent(batch_id)
         return batch
@@ -258,10 +225,6 @@ class BatchStore:
             yield [decode_part(member) for member in members]
             offset += len(members)
 
-    def _find(self, batch_id: str) -> Batch | None:
-        found = self._client.hgetall(keys.batch(batch_id))
-        return decode_batch(batch_id, found) if found else None
-
     # --- ending ---------------------------------------------------------------------------------
 
     def cancel(self, batch_id: str) -> Batch:
@@ -276,7 +239,7 @@ class BatchStore:
         with broker_errors():
             self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
             # A part that is not queued has no record that could end.
-            self.publish(batch_id)
+            self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):
                 self._cancel_parts(before, parts)
         return self.read(batch_id)
@@ -315,7 +278,7 @@ class BatchStore:
     def _all_parts(self, batch_id: str) -> Iterator[list[bytes]]:
         first = 0
         while members := self._client.zrange(
-            keys.batch_parts(batch_id), first, first + _GROUP_PARTS - 1
+            keys.batch_parts(batch_id), first, first + GROUP_PARTS - 1
         ):
             yield members
             first += len(members)
@@ -329,21 +292,6 @@ class BatchStore:
         if is_task_id(self._id_secret(), batch_id):
             return JobGone("The results of this batch have expired or were erased.")
         return JobNotFound("This batch ID was never given out; check for typing errors.")
-
-    def _ttl_s(self, batch: Batch) -> int:
-        return int(max(batch.deadline_at - time.time(), 0)) + self._settings.result_ttl_s
-
-
-def _facts(batch: Batch, part: Part) -> dict[str, Any]:
-    """What the record of a part tells, as `Job.facts` does."""
-    return {
-        "num_texts": part.num_lines,
-        "num_bytes": part.num_bytes,
-        "submitted_at": batch.created_at,
-        "deadline_at": batch.deadline_at,
-        "is_single": False,
-        "priority": keys.BULK,
-    }
 
 
 def _cancelled_ending(batch: Batch, part: Part, job: Job) -> Ending:

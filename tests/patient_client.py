@@ -30,17 +30,18 @@ class PatientClient:
     def submit(self, fields: dict[str, Any]) -> str:
         """Post a request until it is accepted, all tries as one job; return its task ID."""
         headers = {"Idempotency-Key": secrets.token_hex()}
-        body = self._until_served("POST", "/score", json=fields, headers=headers)
+        body = self.until_served("POST", "/score", json=fields, headers=headers)
         return str(body["id"])
 
     def ended(self, task_id: str) -> dict[str, Any]:
         """The job once it is in a final state."""
         while True:
-            job = self._until_served("GET", f"/score/{task_id}?wait=20")
+            job = self.until_served("GET", f"/score/{task_id}?wait=20")
             if job["state"] in FINAL_STATES:
                 return job
 
-    def _until_served(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+    def until_served(self, method: str, path: str, **request: Any) -> dict[str, Any]:
+        """The JSON of an answer other than a 503."""
         while True:
             try:
                 response = self.http.request(method, path, **request)

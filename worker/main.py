@@ -9,7 +9,7 @@ import redis
 from celery import Celery, signals
 
 from contract import keys
-from contract.batch_store import BatchStore
+from contract.batch_queue import BatchQueue
 from contract.broker import connect
 from contract.celery_app import create_celery
 from contract.job_store import JobStore
@@ -88,7 +88,7 @@ class Process:
             client, status, lease_s=settings.lease_s, batch_timeout_s=settings.batch_timeout_s
         )
         store = JobStore(client, settings)
-        batches = BatchStore(store, settings)
+        batches = BatchQueue(client, settings)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease)
         while True:
             try:

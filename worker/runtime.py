@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 import redis
 
-from contract.batch_store import BatchStore
+from contract.batch_queue import BatchQueue
 from contract.job_store import JobStore
 from contract.settings import Settings
 from model.scorer import Scorer
@@ -18,7 +18,7 @@ class Runtime:
     settings: Settings
     client: redis.Redis
     store: JobStore
-    batches: BatchStore
+    batches: BatchQueue
     status: WorkerStatus
     lease: Lease
     scorer: Scorer | None = field(default=None)

@@ -1,0 +1,241 @@
+"""Batches on a real Redis: accepted whole or not at all, ended once, forgotten in time."""
+
+import time
+
+import pytest
+
+from contract import keys
+from contract.batch_queue import BatchQueue
+from contract.batch_store import BatchStore
+from contract.batches import (
+    Batch,
+    Part,
+    PartId,
+    decode_lines,
+    failed_part_results,
+    is_success_line,
+    part_id,
+    part_results,
+)
+from contract.broker import connect
+from contract.endings import Ending
+from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
+from contract.job_store import JobStore, QueueFull
+from contract.messages import Job, failure_record, success_record
+from contract.settings import load_settings
+
+BULK_LIST = keys.queue_list(keys.BULK)
+
+
+@pytest.fixture
+def batches(job_store, settings):
+    return BatchStore(job_store, settings)
+
+
+def a_job(num_lines: int, deadline_at: float) -> Job:
+    requests = [{"text": "x", "custom_id": str(n)} for n in range(num_lines)]
+    return Job(requests, num_lines, time.time(), deadline_at, is_single=False, priority=keys.BULK)
+
+
+def received(batches: BatchStore, *lengths: int, deadline_s: float = 60) -> Batch:
+    """A batch whose parts, of so many lines of one byte, are stored and not accepted yet."""
+    now = time.time()
+    batch_id = batches.new_id()
+    first = 0
+    for length in lengths:
+        part = Part(first, length, length)
+        batches.store_parts(batch_id, [(part, a_job(length, now + deadline_s))])
+        first += length
+    return Batch(batch_id, first, first, len(lengths), now, now + deadline_s)
+
+
+def accepted(batches: BatchStore, *lengths: int, **options: float) -> str:
+    return batches.accept(received(batches, *lengths, **options)).batch_id
+
+
+def end_part(job_store: JobStore, batch_id: str, first: int, error=None) -> str:
+    """End a part as a worker does; the state that it is in then."""
+    part = PartId(batch_id, first)
+    (opened,) = job_store.open_jobs([str(part)])
+    if opened.job is None:
+        return "over"
+    requests, facts, num_bytes = opened.job.requests, opened.job.facts(), opened.job.num_bytes
+    if error is None:
+        record = success_record(str(part), None, facts, time.time())
+        results = part_results(part, requests, [{"v": 1}] * len(requests), num_bytes)
+    else:
+        record = failure_record(str(part), error, facts, time.time())
+        results = failed_part_results(part, requests, error, num_bytes)
+    return job_store.conclude([Ending(str(part), record, results=results)])[0]
+
+
+def progress(batches: BatchStore, batch_id: str) -> tuple[str, int, int]:
+    return batches.read(batch_id).progress
+
+
+def test_part_names_its_batch_and_its_first_line():
+    assert part_id(str(PartId("abc", 512))) == PartId("abc", 512)
+    assert part_id("abc") is part_id("abc.") is part_id("abc.x") is None
+
+
+def test_upload_is_unknown_until_it_is_accepted(batches, job_store):
+    batch = received(batches, 2, 1)
+    with pytest.raises(JobGone):
+        batches.read(batch.id)
+    assert job_store.client.llen(BULK_LIST) == 0
+    assert batches.load().num_bytes == 0
+    batches.accept(batch)
+    assert progress(batches, batch.id) == ("in_progress", 0, 0)
+    assert job_store.client.llen(BULK_LIST) == 2
+    assert batches.load().num_bytes == 3
+
+
+def test_upload_that_nobody_goes_on_with_is_forgotten(redis_server):
+    settings = load_settings(
+        {"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_UPLOAD_TTL_S": "100"}
+    )
+    with connect(settings) as client:
+        batches = BatchStore(JobStore(client, settings), settings)
+        batch = received(batches, 2)
+        names = [keys.batch_texts(batch.id), keys.batch_parts(batch.id)]
+        assert set(client.keys("*batch*")) == {name.encode() for name in names}
+        for name in names:
+            assert 90 < client.ttl(name) <= 100
+            client.expire(name, 50)
+        batches.keep_upload(batch.id)
+        assert all(client.ttl(name) > 90 for name in names)
+
+
+def test_upload_of_which_a_part_was_lost_is_not_accepted(batches, job_store):
+    batch = received(batches, 2, 1)
+    job_store.client.hdel(keys.batch_texts(batch.id), "0")
+    with pytest.raises(BrokerUnavailable):
+        batches.accept(batch)
+    assert job_store.client.llen(BULK_LIST) == 0
+
+
+def test_accepting_twice_is_accepting_once(batches, job_store):
+    batch = received(batches, 2, 1)
+    batches.accept(batch)
+    batches.accept(batch)
+    assert job_store.client.llen(BULK_LIST) == 2
+    assert batches.load().num_bytes == 3
+
+
+def test_batches_together_are_limited_in_bytes(redis_server):
+    limits = {"max_bulk_bytes": 4, "max_batch_bytes": 4, "max_body_bytes": 4, "max_text_bytes": 4}
+    settings = load_settings(
+        {
+            "EVASCORE_REDIS_URL": redis_server.url,
+            **{f"EVASCORE_{name.upper()}": str(value) for name, value in limits.items()},
+        }
+    )
+    with connect(settings) as client:
+        store = JobStore(client, settings)
+        batches = BatchStore(store, settings)
+        first = accepted(batches, 3)
+        with pytest.raises(QueueFull) as raised:
+            accepted(batches, 2)
+        assert raised.value.depth.bytes == 3
+        end_part(store, first, 0)
+        accepted(batches, 2)
+
+
+def test_text_of_a_batch_that_expired_unscored_counts_no_more(batches, job_store):
+    batch_id = accepted(batches, 3)
+    job_store.client.delete(keys.batch(batch_id))
+    assert batches.load().num_bytes == 0
+
+
+def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
+    batches, job_store, settings, monkeypatch
+):
+    monkeypatch.setattr("contract.batch_queue.GROUP_PARTS", 2)
+
+    class Died(Exception):
+        pass
+
+    original, groups = BatchQueue._publish_group, []
+
+    def dying(queue, batch, num_published, members):
+        groups.append(num_published)
+        if len(groups) == 2:
+            raise Died
+        return original(queue, batch, num_published, members)
+
+    batch = received(batches, 1, 1, 1, 1, 1)
+    monkeypatch.setattr(BatchQueue, "_publish_group", dying)
+    with pytest.raises(Died):
+        batches.accept(batch)
+    assert progress(batches, batch.id)[0] == "validating"
+    monkeypatch.setattr(BatchQueue, "_publish_group", original)
+    repairer = BatchQueue(job_store.client, settings)
+    repairer.publish_left_behind()
+    assert job_store.client.llen(BULK_LIST) == 2  # the dying one may be at work still
+    job_store.client.delete(keys.publishing(batch.id))
+    for _ in range(2):
+        repairer.publish_left_behind()
+    assert job_store.client.llen(BULK_LIST) == 5
+    assert progress(batches, batch.id)[0] == "in_progress"
+    assert job_store.client.smembers(keys.UNPUBLISHED) == set()
+
+
+def test_counts_grow_once_per_part_and_the_last_ends_the_batch(batches, job_store, settings):
+    batch_id = accepted(batches, 2, 1)
+    assert end_part(job_store, batch_id, 0) == "SUCCESS"
+    assert end_part(job_store, batch_id, 0) == "over"
+    assert progress(batches, batch_id) == ("in_progress", 2, 0)
+    assert end_part(job_store, batch_id, 2, ScoringFailed("no")) == "FAILURE"
+    batch = batches.read(batch_id)
+    assert batch.progress == ("completed", 2, 1)
+    assert batch.expires_at == pytest.approx(batch.ended_at + settings.result_ttl_s)
+    for name in (keys.batch(batch_id), keys.batch_results(batch_id), keys.batch_parts(batch_id)):
+        assert job_store.client.ttl(name) == pytest.approx(settings.result_ttl_s, abs=5)
+    assert job_store.client.exists(keys.batch_texts(batch_id)) == 0
+    assert batches.load().num_bytes == 0
+
+
+def test_text_of_a_part_is_deleted_the_moment_it_ends(batches, job_store):
+    batch_id = accepted(batches, 2, 1)
+    end_part(job_store, batch_id, 2)
+    assert job_store.client.hkeys(keys.batch_texts(batch_id)) == [b"0"]
+
+
+def test_batch_with_lines_past_its_deadline_is_expired(batches, job_store):
+    batch_id = accepted(batches, 2, 1)
+    end_part(job_store, batch_id, 0)
+    end_part(job_store, batch_id, 2, JobExpired("late"))
+    assert progress(batches, batch_id) == ("expired", 2, 1)
+    lines = [line for _, part in batches.results(batch_id, 0, 9, 1) for line in decode_lines(part)]
+    assert [is_success_line(line) for line in lines[:2]] == [True, True]
+
+
+def test_results_are_given_up_to_the_first_part_that_is_missing(batches, job_store):
+    batch_id = accepted(batches, 2, 1, 2)
+    end_part(job_store, batch_id, 0)
+    end_part(job_store, batch_id, 3)
+    found = batches.results(batch_id, 0, 100, 10_000)
+    assert [part for part, _ in found] == [Part(0, 2, 2)]
+    end_part(job_store, batch_id, 2)
+    assert [part.first for part, _ in batches.results(batch_id, 1, 100, 10_000)] == [0, 2, 3]
+    assert [part.first for part, _ in batches.results(batch_id, 2, 1, 10_000)] == [2]
+    assert [part.first for part, _ in batches.results(batch_id, 0, 100, 0)] == [0]
+
+
+def test_results_reach_over_many_parts(batches, job_store):
+    batch_id = accepted(batches, *[1] * 50)
+    for first in range(50):
+        end_part(job_store, batch_id, first)
+    assert [part.first for part, _ in batches.results(batch_id, 7, 100, 10**6)] == [*range(7, 50)]
+
+
+def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store):
+    before = set(job_store.client.keys())
+    batch_id = accepted(batches, 1)
+    (opened,) = job_store.open_jobs([f"{batch_id}.0"])
+    batches.erase(batch_id)
+    results = part_results(PartId(batch_id, 0), opened.job.requests, [{}], 1)
+    ending = Ending(f"{batch_id}.0", success_record("", None, {}, time.time()), results=results)
+    assert job_store.conclude([ending]) == [""]
+    job_store.client.delete(BULK_LIST)
+    assert set(job_store.client.keys()) - before <= {keys.ID_SECRET.encode()}

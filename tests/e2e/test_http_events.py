@@ -1,0 +1,186 @@
+"""Server-sent events as a client sees them: every state, an end, and a place given back."""
+
+import json
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from app.broker_guard import BrokerGuard
+from app.events import Watched, follow
+from app.waiting import Inbox
+from contract.errors import BrokerUnavailable, JobGone
+from contract.messages import Record
+from tests.conftest import wait_until
+from tests.web import WebServer
+
+RESULT = {"num_bytes": 5, "bits_per_byte": 2.5}
+MAX_STREAMS = 2
+
+
+@pytest.fixture(scope="module")
+def web(web_redis, tmp_path_factory):
+    """A server with few places for streams."""
+    few = {"batch_texts": 1, "max_streams": MAX_STREAMS, "web_timeout_s": 5, "max_wait_s": 2}
+    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **few).start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+@pytest.fixture
+def task_id(http):
+    return http.post("/score", json={"text": "hello"}).json()["id"]
+
+
+@pytest.fixture
+def batch_path(http, outcomes):
+    body = b'{"text": "x"}\n' * 3
+    response = http.post("/batches", content=body, headers={"Content-Type": "application/x-ndjson"})
+    yield response.headers["Location"]
+    while outcomes.score_next_part():
+        pass
+
+
+def events_of(lines):
+    """Events as dictionaries, comments left out."""
+    event = {}
+    for line in lines:
+        if not line:
+            if "data" in event:
+                yield {**event, "data": json.loads(event["data"])}
+            event = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(": ")
+            event[name] = value
+
+
+@contextmanager
+def stream(web: WebServer, path: str, **headers: str):
+    with web.client() as client, client.stream("GET", path, headers=headers) as response:
+        assert response.status_code == 200, response.read()
+        assert response.headers["Content-Type"] == "text/event-stream"
+        yield events_of(response.iter_lines())
+
+
+def test_every_state_of_a_job_is_told_until_it_ends(web, outcomes, task_id):
+    with stream(web, f"/score/{task_id}/events") as events:
+        first = next(events)
+        assert (first["event"], first["id"], first["data"]["state"]) == ("job", "QUEUED", "QUEUED")
+        outcomes.store.open_jobs([task_id])
+        assert next(events)["data"]["state"] == "STARTED"
+        outcomes.succeed(task_id, RESULT)
+        last = next(events)
+        assert last["data"]["state"] == "SUCCESS"
+        assert "result" not in last["data"]
+        assert list(events) == []
+
+
+def test_counts_of_a_batch_are_told_until_it_ends(web, outcomes, batch_path):
+    with stream(web, f"{batch_path}/events") as events:
+        assert next(events)["data"]["request_counts"]["completed"] == 0
+        outcomes.score_next_part()
+        assert next(events)["data"]["request_counts"]["completed"] == 1
+        outcomes.score_next_part()
+        outcomes.score_next_part()
+        *_, last = events
+        assert (last["event"], last["id"]) == ("batch", "completed-3-0")
+
+
+def test_client_that_comes_back_is_told_only_what_is_new(web, http, outcomes, task_id):
+    threading.Timer(0.5, outcomes.succeed, (task_id, RESULT)).start()
+    with stream(web, f"/score/{task_id}/events", **{"Last-Event-ID": "QUEUED"}) as events:
+        assert [event["id"] for event in events][-1] == "SUCCESS"
+    response = http.get(f"/score/{task_id}/events", headers={"Last-Event-ID": "SUCCESS"})
+    assert response.status_code == 204
+
+
+def test_stream_of_an_erased_job_ends(web, http, task_id):
+    with stream(web, f"/score/{task_id}/events") as events:
+        next(events)
+        http.delete(f"/score/{task_id}")
+        assert list(events) == []
+    assert http.get(f"/score/{task_id}/events").status_code == 410
+
+
+def test_streams_beyond_the_limit_are_refused_until_one_ends(web, http, task_id):
+    path = f"/score/{task_id}/events"
+    with stream(web, path) as first, stream(web, path) as second:
+        next(first)
+        next(second)
+        response = http.get(path)
+        assert (response.status_code, response.json()["type"]) == (503, "overloaded")
+        assert int(response.headers["Retry-After"]) > 0
+        assert http.get(f"/score/{task_id}").status_code == 200
+    wait_until(lambda: is_streamed(web, path))
+
+
+@pytest.mark.parametrize("path", ["/score/x/events", "/batches/x/events"])
+def test_stream_of_nothing_is_not_found_and_takes_no_place(http, path):
+    for _ in range(MAX_STREAMS + 1):
+        assert http.get(path).json()["type"] == "job_not_found"
+    assert http.head(path).status_code == 404
+
+
+def test_head_takes_no_place(http, task_id):
+    for _ in range(MAX_STREAMS + 1):
+        assert http.head(f"/score/{task_id}/events").status_code == 200
+
+
+def test_stopping_server_ends_its_streams(web_redis, tmp_path):
+    server = WebServer(tmp_path, web_redis.url).start()
+    with server.client() as http:
+        task_id = http.post("/score", json={"text": "x"}).json()["id"]
+    with stream(server, f"/score/{task_id}/events") as events:
+        next(events)
+        # A stream that went on would be cut off in the middle.
+        assert server.stop() == 0
+        assert list(events) == []
+
+
+def is_streamed(web: WebServer, path: str) -> bool:
+    with web.client() as client, client.stream("GET", path) as response:
+        return response.status_code == 200
+
+
+class Story:
+    """A job that is looked at: each look gives the next state, or raises it."""
+
+    def __init__(self, *looks):
+        self.looks = list(looks)
+
+    def look(self):
+        found = self.looks.pop(0)
+        if isinstance(found, Exception):
+            raise found
+        return Record("id", found)
+
+    def told(self, **options):
+        @contextmanager
+        def hearing():
+            yield Inbox()
+
+        watched = Watched(self.look, "job", lambda r: r.state, lambda r: {"state": r.state})
+        return list(
+            follow(
+                watched,
+                hearing(),
+                BrokerGuard(),
+                **{"seen": "", "is_over": lambda: False, **options},
+            )
+        )
+
+
+def test_comments_keep_a_silent_stream_open():
+    told = Story("QUEUED", "QUEUED", "QUEUED", "SUCCESS").told(heartbeat_s=0.1)
+    assert told[0] == b"retry: 2000\n\n"
+    assert [event.startswith(b":") for event in told[1:]] == [False, True, True, False]
+
+
+def test_stream_outlives_a_redis_that_is_away():
+    told = Story("QUEUED", BrokerUnavailable("away"), "SUCCESS").told()
+    assert [event.split()[3] for event in told[1:]] == [b"QUEUED", b"SUCCESS"]
+
+
+def test_stream_ends_with_what_it_tells_of():
+    assert len(Story("QUEUED", JobGone("gone")).told()) == 2

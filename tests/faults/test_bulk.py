@@ -1,0 +1,128 @@
+"""Batches while parts die: nothing lost, nothing twice, and no trace of what was not accepted."""
+
+import threading
+
+import httpx
+import orjson
+import psutil
+import pytest
+from redis import Redis
+
+from contract import keys
+from tests.conftest import wait_until
+from tests.faults.conftest import MARKER, RECOVERY_S
+from tests.web import WebServer
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+NUM_LINES = 1000
+BODY = b"".join(
+    orjson.dumps({"custom_id": str(n), "text": f"{MARKER} {n} " + "x" * (n % 7)}) + b"\n"
+    for n in range(NUM_LINES)
+)
+
+
+def upload(client) -> str:
+    response = client.http.post("/batches", content=BODY, headers=NDJSON)
+    assert response.status_code == 202, response.text
+    return response.headers["Location"]
+
+
+def state(client, path: str) -> dict:
+    return client.until_served("GET", path)
+
+
+def completed(client, path: str) -> int:
+    return state(client, path)["request_counts"]["completed"]
+
+
+def assert_complete(client, path: str) -> None:
+    """The batch ends, with one result for each line, in order, read page by page."""
+    wait_until(lambda: state(client, f"{path}?wait=5")["status"] == "completed", 4 * RECOVERY_S)
+    found = []
+    while len(found) < NUM_LINES:
+        page = client.http.get(f"{path}/results", params={"after": len(found), "limit": 300})
+        found += [orjson.loads(line) for line in page.text.splitlines()]
+    assert [line["index"] for line in found] == list(range(NUM_LINES))
+    assert [line["custom_id"] for line in found] == [str(n) for n in range(NUM_LINES)]
+    assert {line["status"] for line in found} == {"SUCCESS"}
+    assert client.http.delete(path).status_code == 204
+
+
+def test_worker_killed_twice_during_a_batch(service, client):
+    path = upload(client)
+    for _ in range(2):
+        seen = completed(client, path)
+        wait_until(lambda seen=seen: completed(client, path) > seen, 4 * RECOVERY_S)
+        service.part("worker").kill()
+    assert_complete(client, path)
+
+
+@pytest.mark.parametrize("part", ["redis", "web"])
+def test_batch_outlives_the_death_of_a_part(service, client, part):
+    path = upload(client)
+    wait_until(lambda: completed(client, path), RECOVERY_S)
+    service.part(part).kill()
+    assert_complete(client, path)
+
+
+def test_interactive_text_waits_for_no_more_than_the_batch_in_flight(service, client):
+    path = upload(client)
+    wait_until(lambda: completed(client, path), RECOVERY_S)
+    before = completed(client, path)
+    job = client.ended(client.submit({"text": f"{MARKER} is a word."}))
+    # One part may have been in flight, and another ended before the job was submitted.
+    assert completed(client, path) - before <= 3 * 256
+    assert job["result"]["batch"]["texts"] <= 256
+    assert_complete(client, path)
+
+
+@pytest.fixture
+def web(redis_server, tmp_path):
+    server = WebServer(tmp_path, redis_server.url, upload_ttl_s=2, batch_texts=1).start()
+    yield server
+    server.stop()
+
+
+def test_server_killed_in_mid_upload_leaves_nothing_behind(web, redis_server):
+    with httpx.Client(base_url=web.url) as http:
+        http.post("/score", json={"text": "x"})
+    with Redis(port=redis_server.port) as redis:
+        before = set(redis.keys())
+        is_stored, is_killed = threading.Event(), threading.Event()
+
+        def some_lines():
+            # More than a piece of the body, so that the server has something to store.
+            yield BODY * 3
+            is_stored.set()
+            is_killed.wait(30)
+
+        sender = threading.Thread(target=send_in_vain, args=(web.url, some_lines()))
+        sender.start()
+        assert is_stored.wait(30)
+        wait_until(lambda: len(redis.keys()) > len(before))
+        for process in psutil.Process(web.process.pid).children():
+            process.kill()
+        is_killed.set()
+        sender.join(30)
+        wait_until(lambda: set(redis.keys()) <= before)
+        assert redis.hlen(keys.LIVE_BATCHES) == 0
+
+
+def test_full_redis_refuses_an_upload_and_keeps_nothing_of_it(web, redis_server):
+    with Redis(port=redis_server.port) as redis, httpx.Client(base_url=web.url) as http:
+        http.post("/score", json={"text": "x"})
+        before = set(redis.keys())
+        redis.config_set("maxmemory", redis.info("memory")["used_memory"] + 100_000)
+        answers = [http.post("/batches", content=BODY * 3, headers=NDJSON) for _ in range(2)]
+        redis.config_set("maxmemory", 0)
+        for answer in answers:
+            assert answer.status_code == 503, answer.text
+            assert answer.json()["type"] in ("overloaded", "broker_unavailable")
+            assert int(answer.headers["Retry-After"]) > 0
+        wait_until(lambda: set(redis.keys()) <= before)
+        assert http.post("/batches", content=BODY, headers=NDJSON).status_code == 202
+
+
+def send_in_vain(url: str, lines) -> None:
+    with httpx.Client(base_url=url) as http, pytest.raises(httpx.TransportError):
+        http.post("/batches", content=lines, headers=NDJSON)
