@@ -4,11 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LM_EVAL := .venv-lm-eval
+# A GPU's driver on this machine means the GPU's containers.
+COMPOSE := docker compose $(if $(shell command -v nvidia-smi),,-f docker-compose.yml -f compose.cpu.yml)
+export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run test lint format storm bench train test-gpu test-lm-eval bench-gpu constraints clean
+.PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -56,9 +60,43 @@ train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with lib
 	$(BIN)/python -m model.training.evaluate
 	$(BIN)/python -m model.training.curves
 
+build-runtime: ## build the container images
+	$(COMPOSE) build
+
+build-dev: $(VENV)/development ## set up .venv with what tests and linters need
+
+run-runtime: up ## the same as up
+
+run-dev: run ## the same as run
+
+shell-dev: $(VENV)/development ## a shell in which .venv is active
+	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" exec $${SHELL:-sh}
+
+up: ## start everything in containers, and return when it scores
+	$(COMPOSE) up --detach --build --wait
+
+down: ## stop the containers; what was accepted is kept
+	$(COMPOSE) down
+
+logs: ## follow the containers' logs
+	$(COMPOSE) logs --follow --tail 100
+
+smoke: ## score one text with what listens on port 8000
+	@curl -fsS 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
+
+acceptance: ## from a clean clone: images, start, scores as published, crashes, restart
+	@clone=$$(mktemp -d) && trap 'rm -rf "$$clone"' EXIT && git clone -q . "$$clone/evascore" \
+	&& $(MAKE) -C "$$clone/evascore" test-docker
+
+dist: build-runtime ## write the images of this machine's kind to dist/images.tar
+	@mkdir -p dist && docker save -o dist/images.tar $$($(COMPOSE) config --images)
+
+test-docker: $(VENV)/development ## run the tests that need a Docker engine
+	@exec $(BIN)/python -m pytest tests/docker
+
 constraints: $(VENV)/development ## pin every package that came with the required ones
 	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
-	| grep -vxF -f requirements.txt -f requirements-web.txt -f requirements-dev.txt > constraints.new
+	| grep -vxF -f requirements.txt -f requirements-web.txt > constraints.new
 	@sed -n '/^#/p' constraints.txt > constraints.head
 	@cat constraints.head constraints.new > constraints.txt
 	@rm constraints.head constraints.new

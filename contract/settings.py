@@ -147,6 +147,9 @@ class Settings(BaseSettings):
         300, description="A batch longer than this counts as hung and its worker is restarted."
     )
     max_crashes: Count = Field(3, description="A job aboard this many dying workers is failed.")
+    health_file: Path | None = Field(
+        None, description="File that a warm worker touches every few seconds, for health checks."
+    )
     drain_s: Seconds = Field(20, description="Time a stopping worker has to end its batch.")
 
     @field_validator("redis_url")

@@ -90,17 +90,21 @@ def _web(settings: Settings, environment: dict[str, str]) -> Program:
     return Program("web server", command, settings.drain_s + EXIT_S, environment)
 
 
-def _worker(settings: Settings, environment: dict[str, str]) -> Program:
-    command = [
+def worker_command(settings: Settings) -> list[str]:
+    """Command line of a worker; its container runs the same."""
+    return [
         *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker"),
         # Solo: the model lives in this one process, and a forked one could not use CUDA.
         *("-P", "solo", "-c", "1", "-n", f"{settings.worker_name}@%h"),
         # Talk between workers would be read from the connection that fetches the jobs.
         *("--without-gossip", "--without-mingle"),
     ]
+
+
+def _worker(settings: Settings, environment: dict[str, str]) -> Program:
     # OpenMP threads that spin between two operators would take the cores from the web server.
     environment = {**environment, "OMP_WAIT_POLICY": "passive"}
-    return Program("worker", command, settings.drain_s + EXIT_S, environment)
+    return Program("worker", worker_command(settings), settings.drain_s + EXIT_S, environment)
 
 
 def _ready_line(settings: Settings) -> str:

@@ -6,12 +6,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import orjson
 import redis
 
 from contract import keys
+from contract.job_store import WARM_STATES
 from contract.logs import get_logger
 from contract.metrics import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 
@@ -102,11 +104,13 @@ class Lease:
         *,
         lease_s: float,
         batch_timeout_s: float,
+        health_file: Path | None = None,
     ) -> None:
         self.status = status
         self._client = client
         self._lease_s = lease_s
         self._batch_timeout_s = batch_timeout_s
+        self._health_file = health_file
         self._key = keys.lease(status.name)
         self._progress_at: float | None = None
         self._drain_until: float | None = None
@@ -185,6 +189,8 @@ class Lease:
             pipe.sadd(keys.WORKERS, self.status.name)
             pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
             pipe.execute()
+        if self._health_file is not None and self.status.state in WARM_STATES:
+            self._health_file.touch()
 
     def _stop_if_hung(self) -> None:
         if self._progress_at is None:

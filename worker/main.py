@@ -85,7 +85,11 @@ class Process:
         client = connect(settings)
         status = WorkerStatus(name=sender, batch_bytes=settings.batch_bytes)
         lease = Lease(
-            client, status, lease_s=settings.lease_s, batch_timeout_s=settings.batch_timeout_s
+            client,
+            status,
+            lease_s=settings.lease_s,
+            batch_timeout_s=settings.batch_timeout_s,
+            health_file=settings.health_file,
         )
         store = JobStore(client, settings)
         batches = BatchQueue(client, settings)

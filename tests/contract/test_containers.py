@@ -1,0 +1,166 @@
+"""Dockerfiles, Compose files and redis.conf agree with the settings and keep their rules."""
+
+import itertools
+import json
+import re
+import shlex
+from typing import Any
+
+import pytest
+import yaml
+
+from app import __version__
+from contract.settings import REPOSITORY, Settings, environment_name, load_settings
+from deploy.embedded_redis import server_command
+from deploy.run import EXIT_S, worker_command
+
+UNITS = {"s": 1, "m": 60, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+DOCKERFILES = ("Dockerfile.web", "Dockerfile.worker", "deploy/redis/Dockerfile")
+
+
+class ComposeLoader(yaml.SafeLoader):
+    """Reads Compose's own tags as what they stand before."""
+
+
+ComposeLoader.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+
+
+def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
+    """A Compose file, with its anchors resolved."""
+    # A safe loader of our own.
+    return yaml.load((REPOSITORY / name).read_text(), ComposeLoader)
+
+
+def redis_conf() -> dict[str, str]:
+    """The directives of redis.conf."""
+    lines = (REPOSITORY / "deploy/redis/redis.conf").read_text().splitlines()
+    return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+
+
+def amount(written: str) -> int:
+    """A number with a unit, such as 30s or 2gb."""
+    number, unit = re.fullmatch(r"(\d+)([a-z]+)", written).groups()
+    return int(number) * UNITS[unit]
+
+
+SERVICES = compose()["services"]
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_may_do_no_more_than_it_must(name):
+    service = SERVICES[name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["restart"] == "unless-stopped"
+    assert service["pids_limit"]
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_stopping_outlasts_the_drain(name):
+    grace_s = amount(SERVICES[name]["stop_grace_period"])
+    assert grace_s >= load_settings({}).drain_s + EXIT_S
+
+
+@pytest.mark.parametrize("name", ["web", "worker"])
+def test_service_waits_for_redis(name):
+    assert SERVICES[name]["depends_on"] == {"redis": {"condition": "service_healthy"}}
+
+
+def test_redis_is_reached_by_our_services_alone():
+    assert "ports" not in SERVICES["redis"]
+    assert SERVICES["redis"]["networks"] == ["queue"]
+    assert compose()["networks"]["queue"] == {"internal": True}
+
+
+def test_ports_are_published_on_loopback_and_lead_to_the_web_server():
+    (port,) = SERVICES["web"]["ports"]
+    assert port == "${WEB_PUBLISH:-127.0.0.1:8000}:8000"
+    assert SERVICES["web"]["environment"]["EVASCORE_PORT"] == "8000"
+    assert "EXPOSE 8000" in (REPOSITORY / "Dockerfile.web").read_text()
+
+
+def test_settings_of_the_containers_are_settings():
+    given = [name for s in SERVICES.values() for name in s.get("environment", {})]
+    for name in (*DOCKERFILES, ".env.example"):
+        given += re.findall(r"\b(EVASCORE_[A-Z_]+)=", (REPOSITORY / name).read_text())
+    ours = {name for name in given if name.startswith("EVASCORE_")}
+    assert ours
+    assert ours <= {environment_name(field) for field in Settings.model_fields}
+
+
+def test_variables_of_the_compose_files_are_told_in_the_example():
+    example = (REPOSITORY / ".env.example").read_text()
+    for name in ("docker-compose.yml", "compose.cpu.yml"):
+        used = set(re.findall(r"\$\{([A-Z_]+)", (REPOSITORY / name).read_text()))
+        assert used <= set(re.findall(r"^#?([A-Z_]+)=", example, flags=re.MULTILINE))
+
+
+def test_gpu_is_reserved_unless_taken_away():
+    (gpu,) = SERVICES["worker"]["deploy"]["resources"]["reservations"]["devices"]
+    assert gpu == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    without = compose("compose.cpu.yml")["services"]["worker"]
+    assert without["deploy"]["resources"]["reservations"]["devices"] == []
+
+
+def test_worker_container_runs_the_worker_as_make_run_does():
+    dockerfile = (REPOSITORY / "Dockerfile.worker").read_text()
+    command = json.loads(
+        re.search(r"^CMD (\[.*?\])", dockerfile, re.M | re.S)[1].replace("\\\n", "")
+    )
+    _python, _m, *as_here = worker_command(load_settings({}))
+    assert command == as_here
+
+
+@pytest.mark.parametrize("name", DOCKERFILES)
+def test_image_runs_without_root_and_tells_what_it_is(name):
+    dockerfile = (REPOSITORY / name).read_text()
+    (user,) = re.findall(r"^USER (\S+)", dockerfile, re.M)
+    assert user in ("10001:10001", "redis")
+    assert "HEALTHCHECK" in dockerfile
+    assert 'org.opencontainers.image.licenses="Apache-2.0"' in dockerfile
+    assert "# syntax" not in dockerfile
+    assert re.findall(r"^ARG VERSION=(.*)", dockerfile, re.M) in ([], [__version__])
+
+
+@pytest.mark.parametrize("name", DOCKERFILES[:2])
+def test_packages_lie_below_the_code(name):
+    dockerfile = (REPOSITORY / name).read_text()
+    assert dockerfile.index("pip install") < dockerfile.index("COPY contract")
+    assert "constraints.txt" in dockerfile
+
+
+def test_only_the_demo_weights_reach_a_build():
+    ignored = (REPOSITORY / ".dockerignore").read_text().splitlines()
+    rules = [line for line in ignored if line and not line.startswith("#")]
+    assert rules[0] == "*"
+    assert rules.index("model/checkpoints/*") < rules.index("!model/checkpoints/demo")
+    assert ".git" not in " ".join(rules)
+
+
+def test_every_directive_of_redis_has_its_reason():
+    lines = (REPOSITORY / "deploy/redis/redis.conf").read_text().splitlines()
+    for before, line in itertools.pairwise(lines):
+        if line and not line.startswith("#"):
+            assert before, f"no comment and no directive above: {line}"
+
+
+def test_redis_keeps_every_job_as_the_embedded_one_does():
+    conf = redis_conf()
+    words = iter(server_command(port=1, data_dir=REPOSITORY)[1:])
+    embedded = {word.removeprefix("--"): next(words) for word in words}
+    for name in ("appendonly", "appendfsync", "maxmemory-policy", "hz"):
+        assert conf[name] == embedded[name]
+    assert shlex.split(conf["save"]) == [embedded["save"]]
+
+
+def test_redis_has_room_for_the_queue_and_its_results():
+    assert amount(redis_conf()["maxmemory"]) >= 8 * load_settings({}).max_queued_bytes
+
+
+def test_redis_listens_where_the_services_call():
+    url = SERVICES["web"]["environment"]["EVASCORE_REDIS_URL"]
+    assert url == SERVICES["worker"]["environment"]["EVASCORE_REDIS_URL"]
+    assert url == f"redis://evascore@redis:{redis_conf()['port']}/0"
+    # A connection that waits, for work or for a job's end, is idle for as long as it takes.
+    assert redis_conf()["timeout"] == "0"
