@@ -17,11 +17,12 @@ elif [ ! -s "$shared" ]; then
 fi
 hash=$(sha256sum "$shared" | cut -d ' ' -f 1)
 
-# Without a password: PING, for the health check. With it: all but what administers the server.
+# Nobody may be `default`, yet it needs all rights: as it, Redis loads the append-only file, and skips
+# what it may not do (EXEC, in 7.0). `probe` needs no password, for the health check, and may PING.
 cat > /tmp/users.acl <<ACL
-user default on nopass resetkeys resetchannels -@all +ping
+user default off resetpass ~* &* +@all
+user probe on nopass resetkeys resetchannels -@all +ping
 user evascore on #$hash ~* &* +@all -@admin -@dangerous +info
-user backup on #$hash resetkeys resetchannels -@all +ping +sync +psync +replconf
 ACL
 
 exec redis-server /etc/evascore/redis.conf "$@"

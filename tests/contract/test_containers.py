@@ -10,11 +10,12 @@ import pytest
 import yaml
 
 from app import __version__
+from app.edge import BODY_S, HEADER_S
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
 from deploy.embedded_redis import server_command
 from deploy.run import EXIT_S, worker_command
 
-UNITS = {"s": 1, "m": 60, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+UNITS = {"s": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
 DOCKERFILES = ("Dockerfile.web", "Dockerfile.worker", "deploy/redis/Dockerfile")
 
 
@@ -73,9 +74,16 @@ def test_redis_is_reached_by_our_services_alone():
     assert compose()["networks"]["queue"] == {"internal": True}
 
 
-def test_ports_are_published_on_loopback_and_lead_to_the_web_server():
+def test_only_the_edge_is_published_beyond_this_machine():
+    published = {name: service.get("ports", []) for name, service in SERVICES.items()}
+    assert published.pop("edge") == ["80:8080", "443:8443"]
+    for ports in published.values():
+        assert all(port.startswith(("127.0.0.1:", "${WEB_HOST:-127.0.0.1}:")) for port in ports)
+
+
+def test_port_leads_to_the_web_server():
     (port,) = SERVICES["web"]["ports"]
-    assert port == "${WEB_PUBLISH:-127.0.0.1:8000}:8000"
+    assert port == "${WEB_HOST:-127.0.0.1}:${WEB_PORT:-8000}:8000"
     assert SERVICES["web"]["environment"]["EVASCORE_PORT"] == "8000"
     assert "EXPOSE 8000" in (REPOSITORY / "Dockerfile.web").read_text()
 
@@ -110,6 +118,12 @@ def test_worker_container_runs_the_worker_as_make_run_does():
     )
     _python, _m, *as_here = worker_command(load_settings({}))
     assert command == as_here
+
+
+def test_redis_loads_its_file_with_all_rights():
+    # As the default user; Redis 7.0 skips transactions that this user may not end.
+    start = (REPOSITORY / "deploy/redis/start.sh").read_text()
+    assert "user default off resetpass ~* &* +@all\n" in start
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
@@ -164,3 +178,34 @@ def test_redis_listens_where_the_services_call():
     assert url == f"redis://evascore@redis:{redis_conf()['port']}/0"
     # A connection that waits, for work or for a job's end, is idle for as long as it takes.
     assert redis_conf()["timeout"] == "0"
+
+
+def test_edge_lets_pass_what_the_web_server_takes():
+    conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    settings = load_settings({})
+    directives = dict(re.findall(r"^ +([a-z_]+) (\w+);", conf, re.MULTILINE))
+    body_bytes = amount(directives["client_max_body_size"] + "b")
+    assert settings.max_body_bytes < body_bytes <= 1.25 * settings.max_body_bytes
+    assert amount(directives["proxy_read_timeout"]) > settings.web_timeout_s
+    assert amount(directives["client_header_timeout"]) == HEADER_S
+    assert amount(directives["client_body_timeout"]) == BODY_S
+    assert directives["proxy_buffering"] == directives["proxy_request_buffering"] == "off"
+    assert f"set $web http://web:{settings.port};" in conf
+
+
+@pytest.mark.parametrize("name", ["alerts.yml", "dashboards/evascore.json"])
+def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
+    told = set(re.findall(r'"(evascore_\w+)"', (REPOSITORY / "app/metrics.py").read_text()))
+    text = (REPOSITORY / "deploy/monitoring" / name).read_text()
+    asked = {
+        re.sub(r"_(total|bucket|sum|count)$", "", metric)
+        for metric in re.findall(r"\bevascore_\w+", text)
+    }
+    assert asked
+    assert asked <= told
+
+
+def test_alert_of_a_full_queue_is_at_half_of_its_limit():
+    alerts = (REPOSITORY / "deploy/monitoring/alerts.yml").read_text()
+    limit_bytes = int(re.search(r"evascore_queue_bytes > (\d+)", alerts)[1])
+    assert 2 * limit_bytes == load_settings({}).max_queued_bytes

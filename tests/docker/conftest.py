@@ -27,7 +27,7 @@ class Stack:
     def compose(self, *words: str, timeout_s: float = START_S) -> str:
         """Run `docker compose` with these words; what it wrote to stdout."""
         command = [
-            *("env", f"WEB_PUBLISH=127.0.0.1:{self.port}", "docker", "compose"),
+            *("env", f"WEB_PORT={self.port}", "docker", "compose"),
             *("--project-name", "evascore-test"),
             *("-f", "docker-compose.yml", "-f", "compose.cpu.yml"),
         ]

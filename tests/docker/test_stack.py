@@ -75,9 +75,15 @@ def test_container_writes_nowhere_but_its_volumes(stack, service):
 
 
 def test_redis_serves_nobody_without_the_password(stack):
-    assert stack.run_in("redis", "redis-cli", "ping").strip() == "PONG"
-    assert "NOPERM" in stack.run_in("redis", "redis-cli", "info")
-    assert inspect(stack.container("redis"))["NetworkSettings"]["Ports"] == {"6379/tcp": None}
+    assert "NOAUTH" in stack.run_in("redis", "redis-cli", "ping")
+    probe = ("redis-cli", "--no-auth-warning", "--user", "probe", "--pass", "-")
+    assert stack.run_in("redis", *probe, "ping").strip() == "PONG"
+    assert "NOPERM" in stack.run_in("redis", *probe, "info")
+
+
+def test_redis_loads_all_of_its_file(stack):
+    stack.crash("redis")
+    assert "CRITICAL" not in output("docker", "logs", stack.container("redis"))
 
 
 def test_password_is_in_no_environment_and_no_command(stack):
