@@ -1,0 +1,19 @@
+"""The sign of life that a worker leaves in a file, for health checks that cannot ask Redis."""
+
+import pytest
+
+from contract.broker import connect
+from worker.lease import Lease, WorkerStatus
+
+
+@pytest.mark.parametrize(
+    ("state", "is_warm"),
+    [("starting", False), ("ready", True), ("busy", True), ("draining", False)],
+)
+def test_worker_touches_its_health_file_while_it_is_warm(settings, tmp_path, state, is_warm):
+    file = tmp_path / "warm"
+    status = WorkerStatus(name="w", batch_bytes=1, state=state)
+    with connect(settings) as client:
+        lease = Lease(client, status, lease_s=5, batch_timeout_s=300, health_file=file)
+        lease.renew()
+    assert file.exists() == is_warm
