@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 import redis
@@ -14,6 +15,8 @@ from contract.broker import connect
 from contract.job_store import JobStore
 from contract.settings import Settings, load_settings
 from deploy.embedded_redis import free_port, server_command
+
+T = TypeVar("T")
 
 
 class RedisServer:
@@ -45,7 +48,7 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def wait_until(condition, timeout_s: float = 10, every_s: float = 0.02):
+def wait_until(condition: Callable[[], T], timeout_s: float = 10, every_s: float = 0.02) -> T:
     """The first true value of `condition()`; fails the test when `timeout_s` pass without one."""
     deadline = time.monotonic() + timeout_s
     while True:

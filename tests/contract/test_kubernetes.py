@@ -160,6 +160,12 @@ def test_pods_run_without_rights_and_without_a_token(workload):
         assert "memory" in container["resources"]["limits"]
 
 
+def test_redis_is_asked_as_its_image_asks_it():
+    (container,) = pod(only(BASE, "StatefulSet", "redis"))["containers"]
+    question = container["readinessProbe"]["exec"]["command"][-1]
+    assert question in (REPOSITORY / "deploy" / "redis" / "Dockerfile").read_text()
+
+
 def test_selectors_find_the_pods_they_mean():
     labels = [m["spec"]["template"]["metadata"]["labels"] for m in workloads(BASE)]
     for manifest in BASE:
