@@ -240,7 +240,7 @@ def _refuse_duplicate_keys(body: bytes, what: str) -> None:
     The body is valid JSON of limited depth here; only then may the lenient parser see it.
     """
     try:
-        json.loads(body, object_pairs_hook=_unique_keys)
+        _STRICT.decode(body.decode())
     except _DuplicateKey:
         raise MalformedBody(f"The {what} is ambiguous: an object names one field twice.") from None
     except RecursionError:
@@ -252,3 +252,7 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(fields) != len(pairs):
         raise _DuplicateKey
     return fields
+
+
+# Made once: making it would take longer than reading a short line.
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys)

@@ -8,6 +8,7 @@ import psutil
 import pytest
 from redis import Redis
 
+from app.batch_answers import BatchResult
 from contract import keys
 from tests.conftest import wait_until
 from tests.faults.conftest import MARKER, RECOVERY_S
@@ -42,6 +43,8 @@ def assert_complete(client, path: str) -> None:
     while len(found) < NUM_LINES:
         page = client.http.get(f"{path}/results", params={"after": len(found), "limit": 300})
         found += [orjson.loads(line) for line in page.text.splitlines()]
+    for line in found:
+        BatchResult.model_validate(line)
     assert [line["index"] for line in found] == list(range(NUM_LINES))
     assert [line["custom_id"] for line in found] == [str(n) for n in range(NUM_LINES)]
     assert {line["status"] for line in found} == {"SUCCESS"}

@@ -5,9 +5,10 @@ import time
 import orjson
 import pytest
 
-from contract.errors import ScoringFailed
+from contract.batches import REFUSED, decode_lines
+from contract.errors import JobCancelled, JobExpired, JobLost, ScoringFailed
 from contract.messages import Job, decode_record
-from worker.outcomes import open_job, scored_ending
+from worker.outcomes import failed_ending, lost_ending, open_job, scored_ending
 
 MODEL = {"name": "tiny"}
 
@@ -117,3 +118,60 @@ def test_record_is_json_that_begins_with_its_status():
     record = scored_ending(job, MODEL).record
     assert record.startswith(b'{"status":"SUCCESS"')
     assert orjson.loads(record)["task_id"] == "id"
+
+
+PART = f"{'a' * 32}.512"
+BAD = {"code": "empty_text", "message": "is empty", "retryable": False, "line": 9}
+PART_JOB = a_job({"text": "a", "custom_id": "c"}, {REFUSED: BAD}, {"text": "b"})
+
+
+def part_lines(ending) -> list[dict]:
+    return [orjson.loads(line) for line in decode_lines(ending.results.lines)]
+
+
+def test_scores_of_a_part_become_lines_of_its_batch_and_not_its_record():
+    job = open_job(
+        PART, PART_JOB, num_crashes=0, part_bytes=100, max_text_bytes=50, window_size=2048
+    )
+    job.outcomes += [{"num_bytes": 1}, ScoringFailed("no")]
+    ending = scored_ending(job, MODEL)
+    assert decode_record(PART, ending.record).result is None
+    first, second, third = part_lines(ending)
+    assert first == {
+        "index": 512,
+        "status": "SUCCESS",
+        "custom_id": "c",
+        "result": {"num_bytes": 1},
+    }
+    assert (second["index"], second["error"]["code"], second["error"]["line"]) == (
+        513,
+        "empty_text",
+        9,
+    )
+    assert (third["status"], third["error"]["code"]) == ("FAILURE", "scoring_failed")
+    results = ending.results
+    assert (results.completed, results.failed, orjson.loads(results.model)) == (1, 2, MODEL)
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "is_expired"),
+    [
+        (JobCancelled("no"), "REVOKED", False),
+        (JobExpired("late"), "REVOKED", True),
+        (ScoringFailed("no"), "FAILURE", False),
+    ],
+)
+def test_part_that_fails_as_a_whole_gives_each_line_its_error(error, status, is_expired):
+    ending = failed_ending(PART, PART_JOB, error)
+    assert [line["status"] for line in part_lines(ending)] == [status, "FAILURE", status]
+    assert (ending.results.failed, ending.results.is_expired) == (3, is_expired)
+
+
+def test_part_whose_texts_are_lost_still_has_as_many_lines():
+    ending = lost_ending(PART, PART_JOB.facts(), JobLost("lost"))
+    assert [line["index"] for line in part_lines(ending)] == [512, 513, 514]
+    assert {line["error"]["code"] for line in part_lines(ending)} == {"job_lost"}
+
+
+def test_job_that_is_no_part_has_no_lines():
+    assert failed_ending("a" * 32, PART_JOB, ScoringFailed("no")).results is None
