@@ -7,11 +7,13 @@ LM_EVAL := .venv-lm-eval
 # A GPU's driver on this machine means the GPU's containers.
 COMPOSE := docker compose $(if $(shell command -v nvidia-smi),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
+SCHEMATHESIS := .venv-schemathesis
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format storm bench train test-gpu test-lm-eval bench-gpu constraints clean
+.PHONY: help venv run test lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
@@ -49,6 +51,9 @@ test-gpu: $(VENV)/development ## run the tests that need a GPU
 
 test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the stock lm-eval against the service
 	@exec $(BIN)/python -m pytest tests/lm_eval
+
+test-openapi: $(VENV)/development $(SCHEMATHESIS)/installed ## let schemathesis try the API
+	@exec $(BIN)/python -m pytest tests/schemathesis
 
 bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
 	@exec $(BIN)/python -m bench.gpu
@@ -102,7 +107,7 @@ constraints: $(VENV)/development ## pin every package that came with the require
 	@rm constraints.head constraints.new
 
 clean: ## remove .venv and caches; the data folder stays
-	rm -rf $(VENV) $(LM_EVAL) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # The stamps are newer than the requirements that they were installed from.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
@@ -125,4 +130,9 @@ $(LM_EVAL)/installed: requirements-lm-eval.txt
 	@$(PYTHON) -m venv $(LM_EVAL)
 	@echo "Installing lm-eval into $(LM_EVAL) (once; some minutes on a slow line)."
 	@$(LM_EVAL)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+$(SCHEMATHESIS)/installed: requirements-schemathesis.txt
+	@$(PYTHON) -m venv $(SCHEMATHESIS)
+	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@
