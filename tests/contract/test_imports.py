@@ -43,3 +43,13 @@ def test_client_runs_without_the_service():
     assert "httpx" in loaded
     service = {"app", "contract", "celery", "redis", "flask", "pydantic"}
     assert not {*HEAVY, *service}.intersection(loaded)
+
+
+@pytest.mark.parametrize(
+    "module", ["deploy.backup", "deploy.gcp.keep_alive", "deploy.vm.preemption"]
+)
+def test_command_for_bare_machines_needs_python_alone(module):
+    # -S: no packages but Python's own.
+    command = [sys.executable, "-S", "-m", module, "--help"]
+    helped = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert helped.returncode == 0, helped.stderr

@@ -200,10 +200,17 @@ def test_results_of_a_batch_are_gone_on_with(running, tmp_path):
     assert not list(tmp_path.glob("*.page*"))
 
 
+@pytest.mark.parametrize("command", ["fetch-results", "logs", "bake-image"])
 @pytest.mark.parametrize("name", ["'; rm -rf /", "a b", "../x"])
-def test_what_is_no_job_is_not_sent_to_a_shell(cloud, name):
-    assert gcp(cloud, "fetch-results", name).returncode == 2
+def test_what_is_no_name_is_not_sent_to_a_shell(cloud, command, name):
+    assert gcp(cloud, command, name).returncode == 2
     assert cloud.calls == []
+
+
+def test_logs_of_named_services_are_followed(running):
+    running.answer("compute ssh")
+    assert gcp(running, "logs", "web", "worker", "--follow").returncode == 0
+    assert running.calls[-1].endswith("--tail 200 --follow web worker")
 
 
 def test_down_stops_the_vm_and_keeps_its_disk(running):
