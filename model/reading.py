@@ -17,6 +17,8 @@ from model.packing import ContextRows, IntArray
 from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
 
 ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
+# In products of fewer rows, or of an odd number, a row may have other bits (docs/numerics.md).
+ROW_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,8 +111,14 @@ class Reader:
         *,
         is_kept: bool = False,
     ) -> tuple[Tensor, Contexts]:
-        """Run one pass; return the hidden states of its tokens and, if kept, the new contexts."""
-        model = self.model
+        """Run one pass; return the hidden states of its tokens and, if kept, the new contexts.
+
+        A pass that is not kept is filled up to a whole step of rows behind its last token, where
+        nobody sees what is added.
+        """
+        model, num_rows = self.model, sum(map(len, sequences))
+        if not is_kept:
+            sequences = _filled_up(sequences, -num_rows % ROW_STEP)
         num_tokens = np.array([len(ids) for ids in sequences])
         num_read, rows, carried = num_tokens, None, None
         if contexts is not None:
@@ -121,7 +129,7 @@ class Reader:
         hidden, kept = model.model.read(input_ids, layout, carried)
         # A copy: a view would keep all hidden states in memory.
         last = hidden[torch.from_numpy(num_tokens.cumsum() - 1)] if is_kept else hidden[:0]
-        return hidden, Contexts(num_read, kept, last)
+        return hidden[:num_rows], Contexts(num_read, kept, last)
 
     def _rows_of(self, contexts: Contexts) -> ContextRows:
         config = self.model.config
@@ -146,6 +154,13 @@ def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[in
         num_bytes += lengths[number]
     if batch:
         yield batch
+
+
+def _filled_up(sequences: Sequence[IntArray], num_added: int) -> Sequence[IntArray]:
+    """Lengthen the last sequence by `num_added` tokens."""
+    if not num_added:
+        return sequences
+    return [*sequences[:-1], np.append(sequences[-1], np.full(num_added, BOS_ID))]
 
 
 def _ids(text: bytes) -> IntArray:

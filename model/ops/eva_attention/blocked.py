@@ -15,6 +15,8 @@ from model.packing import IntArray, PackedLayout
 
 # The demo model's speed on texts of 100 to 400 bytes is the same, within the noise of an AVX-512
 # CPU, for steps of 8 to 64 and blocks of 64 to 256: little padding and scores that stay in cache.
+# Every segment with a past of its own is padded to the next step, whoever shares its product: the
+# bits of a product's rows depend on its shape, not on how many there are (docs/numerics.md).
 LENGTH_STEP = 16
 QUERIES_PER_BLOCK = 128
 # Scores of one product over a past of 2,048 rows: 4 MB per head, as for a block of a long window.
@@ -56,11 +58,11 @@ def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device
     groups, query_rows, key_rows, num_rows = [], [], [], 0
     for members in _members_of_groups(layout):
         first = members[0]
-        tokens, is_real = _tokens_of(layout, members)
-        num_segments, num_queries = tokens.shape
         past = layout.summary_starts[members, None] + np.arange(layout.num_summaries[first])
         past += layout.num_tokens
         is_shared = len(members) > 1 and past.size > 0 and (past[:, 0] == past[0, 0]).all()
+        tokens, is_real = _tokens_of(layout, members, step=1 if is_shared else LENGTH_STEP)
+        num_segments, num_queries = tokens.shape
         keys = tokens if is_shared else np.concatenate((past, tokens), axis=1)
         if is_shared:
             key_rows.append(_rows(past[:1], heads))
@@ -149,14 +151,16 @@ def _members_of_groups(layout: PackedLayout) -> Iterator[IntArray]:
             yield members[start : start + step]
 
 
-def _tokens_of(layout: PackedLayout, segments: IntArray) -> tuple[IntArray, np.ndarray]:
-    """Return the tokens of `segments` [segments, longest] and which of them are no padding.
+def _tokens_of(
+    layout: PackedLayout, segments: IntArray, *, step: int
+) -> tuple[IntArray, np.ndarray]:
+    """Return the tokens of `segments` [segments, padded] and which of them are no padding.
 
-    Padding repeats the segment's own last token: it comes after all real queries, so that none
-    sees it, and it cannot carry another text's numbers here.
+    They are padded to a multiple of `step`. Padding repeats the segment's own last token: it comes
+    after all real queries, so that none sees it, and it cannot carry another text's numbers here.
     """
     lengths = layout.segment_lengths[segments, None]
-    offsets = np.arange(lengths.max())
+    offsets = np.arange(-(-lengths.max() // step) * step)
     tokens = layout.segment_starts[segments, None] + np.minimum(offsets, lengths - 1)
     return tokens, offsets < lengths
 

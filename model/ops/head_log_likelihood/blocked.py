@@ -11,6 +11,8 @@ from model.ops.head_log_likelihood.reference import HeadScores
 
 # 1,024 rows of 320 float32 logits are 1.3 MB.
 ROWS_PER_BLOCK = 1024
+# In products of fewer rows, or of an odd number, a row may have other bits (docs/numerics.md).
+ROW_STEP = 16
 
 
 def head_log_likelihood(
@@ -18,12 +20,27 @@ def head_log_likelihood(
 ) -> HeadScores:
     """Compute what `reference.head_log_likelihood` defines."""
     blocks = [
-        reference.head_log_likelihood(rows, weight, ids, with_moments=with_moments, top_k=top_k)
+        _score_block(rows, weight, ids, with_moments=with_moments, top_k=top_k)
         for rows, ids in zip(
             hidden.split(ROWS_PER_BLOCK), targets.split(ROWS_PER_BLOCK), strict=True
         )
     ]
     return HeadScores(*(_join(blocks, field.name) for field in dataclasses.fields(HeadScores)))
+
+
+def _score_block(
+    hidden: Tensor, weight: Tensor, targets: Tensor, *, with_moments: bool, top_k: int
+) -> HeadScores:
+    """Score the rows of one block, among copies of the last one up to a whole step."""
+    num_rows, num_copies = len(hidden), -len(hidden) % ROW_STEP
+    if num_copies:
+        hidden = torch.cat((hidden, hidden[-1:].expand(num_copies, -1)))
+        targets = torch.cat((targets, targets[-1:].expand(num_copies)))
+    scores = reference.head_log_likelihood(
+        hidden, weight, targets, with_moments=with_moments, top_k=top_k
+    )
+    columns = (getattr(scores, field.name) for field in dataclasses.fields(HeadScores))
+    return HeadScores(*(None if column is None else column[:num_rows] for column in columns))
 
 
 def _join(blocks: list[HeadScores], name: str) -> Any:
