@@ -4,6 +4,9 @@ import itertools
 import json
 import re
 import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,6 +19,7 @@ from deploy.embedded_redis import server_command
 from deploy.run import EXIT_S, worker_command
 
 UNITS = {"s": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
+HADOLINT = Path(sys.executable).with_name("hadolint")
 DOCKERFILES = ("Dockerfile.web", "Dockerfile.worker", "deploy/redis/Dockerfile")
 
 
@@ -124,6 +128,13 @@ def test_redis_loads_its_file_with_all_rights():
     # As the default user; Redis 7.0 skips transactions that this user may not end.
     start = (REPOSITORY / "deploy/redis/start.sh").read_text()
     assert "user default off resetpass ~* &* +@all\n" in start
+
+
+@pytest.mark.parametrize("name", [*DOCKERFILES, "deploy/backup/Dockerfile"])
+def test_dockerfile_is_clean_by_hadolint(name):
+    command = [HADOLINT, "--failure-threshold", "warning", name]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert found.returncode == 0, found.stdout
 
 
 @pytest.mark.parametrize("name", DOCKERFILES)
