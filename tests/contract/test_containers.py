@@ -195,8 +195,11 @@ def test_edge_lets_pass_what_the_web_server_takes():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     settings = load_settings({})
     directives = dict(re.findall(r"^ +([a-z_]+) (\w+);", conf, re.MULTILINE))
-    body_bytes = amount(directives["client_max_body_size"] + "b")
-    assert settings.max_body_bytes < body_bytes <= 1.25 * settings.max_body_bytes
+    limits = re.findall(r"client_max_body_size (\w+);", conf)
+    for limit, max_bytes in zip(
+        limits, (settings.max_body_bytes, settings.max_batch_bytes), strict=True
+    ):
+        assert max_bytes < amount(f"{limit}b") <= 1.25 * max_bytes
     assert amount(directives["proxy_read_timeout"]) > settings.web_timeout_s
     assert amount(directives["client_header_timeout"]) == HEADER_S
     assert amount(directives["client_body_timeout"]) == BODY_S
