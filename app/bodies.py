@@ -217,17 +217,20 @@ def _refuse_bombs(body: bytes, max_values: int) -> None:
     """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
 
     Counts what separates values outside of strings; on what is not JSON the count may be wrong only
-    after the place where the parser stops.
+    after the place where the parser stops. `max_values` counts all; strings, lists and fields,
+    which take more room than numbers, are never more than `MAX_JSON_VALUES`.
     """
-    if len(body) <= max_values:
+    if len(body) <= MAX_JSON_VALUES:
         return
     unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
-    num_values = unescaped.count(b'"') // 2
-    if num_values <= max_values:
+    num_large, num_values = unescaped.count(b'"') // 2, 0
+    if num_large <= MAX_JSON_VALUES:
         outside_strings = b"".join(unescaped.split(b'"')[::2])
-        num_values = sum(map(outside_strings.count, (b"{", b"[", b",", b":")))
-    if num_values > max_values:
-        raise invalid(f"at most {max_values} JSON values in one request", pointer="")
+        num_large = sum(map(outside_strings.count, (b"{", b"[", b":")))
+        num_values = num_large + outside_strings.count(b",")
+    for count, limit in ((num_large, MAX_JSON_VALUES), (num_values, max_values)):
+        if count > limit:
+            raise invalid(f"at most {limit} JSON values in one request", pointer="")
 
 
 class _DuplicateKey(Exception):

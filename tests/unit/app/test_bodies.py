@@ -6,7 +6,7 @@ import json
 import pytest
 from werkzeug.datastructures import MultiDict
 
-from app.bodies import parse_body
+from app.bodies import MAX_JSON_VALUES, parse_body, parse_json
 from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
 
 JSON = "application/json"
@@ -92,10 +92,15 @@ def test_malformed_json_is_refused_without_being_quoted(body):
 @pytest.mark.parametrize(
     "piece", [b"{}", b"[]", b"1", b'""', b'{"a":1}', rb'"\\"'], ids=lambda piece: piece.decode()
 )
-def test_json_of_too_many_values_is_refused_before_it_is_parsed(piece):
+@pytest.mark.parametrize("max_values", [MAX_JSON_VALUES, 8 * 1024**2])
+def test_json_of_too_many_values_is_refused_before_it_is_parsed(piece, max_values):
+    """Numbers alone may be more, where a prompt is a list of ids."""
     body = b'{"text":[' + b",".join([piece] * 400_000) + b"]}"
+    if piece == b"1" and max_values > len(body):
+        assert parse_json(body, max_values=max_values) == {"text": [1] * 400_000}
+        return
     with pytest.raises(RequestInvalid, match="not valid") as raised:
-        parse(body)
+        parse_json(body, max_values=max_values)
     assert "JSON values" in raised.value.details["errors"][0]["detail"]
 
 
