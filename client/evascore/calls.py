@@ -11,9 +11,6 @@ from typing import Any
 
 from evascore.texts import Text, as_text, encode, named
 
-BatchLines = str | PathLike[str] | Sequence[str | bytes | Text]
-"""The path of an NDJSON file, or texts."""
-
 CHUNK_BYTES = 256 * 1024
 GZIP = {"Content-Encoding": "gzip"}
 # The level at which a core compresses faster than most lines carry.
@@ -27,6 +24,10 @@ class BatchRequest:
     body: Callable[[], Iterator[bytes]]
     params: Mapping[str, str]
     headers: Mapping[str, str]
+
+
+BatchLines = str | PathLike[str] | Sequence[str | bytes | Text] | BatchRequest
+"""The path of an NDJSON file, or texts, or a request made by hand."""
 
 
 def score_fields(
@@ -58,6 +59,8 @@ def job_fields(
 
 def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest:
     """A batch of a file's lines or of texts."""
+    if isinstance(lines, BatchRequest):
+        return lines
     params = {name: _parameter(value) for name, value in options.items() if value is not None}
     if isinstance(lines, str | PathLike):
         path = Path(lines)

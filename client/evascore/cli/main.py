@@ -7,7 +7,7 @@ import traceback
 
 import typer
 
-from evascore.cli import bench, common, doctor, gen_data, next_chars, score
+from evascore.cli import bench, bulk, common, doctor, gen_data, next_chars, score
 from evascore.errors import EvascoreError, ServiceError
 from evascore.transport import UrlInvalid
 
@@ -20,6 +20,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("score")(score.command)
+app.command("bulk")(bulk.command)
 app.command("next-chars")(next_chars.command)
 app.command("bench")(bench.command)
 app.command("gen-data")(gen_data.command)

@@ -1,0 +1,226 @@
+"""The three files of a bulk run: what is scored, what came of it, and how far it is."""
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+from evascore.errors import EvascoreError, UnexpectedAnswer
+from evascore.operations import new_key
+from evascore.texts import encode, named
+
+Format = Literal["jsonl", "text"]
+
+# One upload; two at a time are at the service, which bounds what it has to keep of any file.
+UPLOAD_LINES = 100_000
+UPLOAD_BYTES = 64 * 1024**2
+
+_STATE_VERSION = 1
+_HEAD = re.compile(rb'\{"index":\s*(\d+),\s*"status":\s*"(\w+)"')
+
+
+class BulkRefused(EvascoreError):
+    """The files are not as they must be; the message says what to do."""
+
+
+@dataclass(slots=True)
+class Upload:
+    """Lines that follow one another, on their way through the service as one batch."""
+
+    first: int
+    """Number of its first line, from 0."""
+    num_lines: int
+    begin_byte: int
+    end_byte: int
+    """Where its lines lie in the input."""
+    key: str = field(default_factory=new_key)
+    batch_id: str | None = None
+    is_finished: bool = False
+    """Whether all of it is written, and the service was told so."""
+
+    @property
+    def end(self) -> int:
+        """Number of the line after its last."""
+        return self.first + self.num_lines
+
+
+@dataclass(slots=True)
+class State:
+    """How far a run is, but for the lines that it has written, which tell themselves."""
+
+    format: Format
+    options: dict[str, str]
+    input_sha256: str
+    num_lines: int
+    uploads: list[Upload]
+
+    def save(self, path: Path) -> None:
+        """Write it, so that a crash leaves the old one or the new one."""
+        beside = path.with_name(path.name + ".new")
+        with beside.open("w") as file:
+            json.dump({"version": _STATE_VERSION, **asdict(self)}, file, indent=1)
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+
+    @classmethod
+    def load(cls, path: Path) -> "State":
+        """What `save` wrote.
+
+        Raises:
+            BulkRefused: something else lies there.
+        """
+        try:
+            told = json.loads(path.read_bytes())
+            if told.pop("version") != _STATE_VERSION:
+                raise ValueError
+            uploads = [Upload(**upload) for upload in told.pop("uploads")]
+            return cls(uploads=uploads, **told)
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise BulkRefused(f"{path} is no state of evascore bulk; move it away") from None
+
+
+def planned(source: Path, form: Format, options: dict[str, str]) -> State:
+    """The state of a run that has done nothing: its lines counted and put into uploads."""
+    digest = hashlib.sha256()
+    uploads: list[Upload] = []
+    num_lines = at = 0
+    with source.open("rb") as file:
+        for line in file:
+            digest.update(line)
+            begin, at = at, at + len(line)
+            if not _is_scored(line, form):
+                continue
+            if not uploads or _is_full(uploads[-1], at):
+                uploads.append(Upload(num_lines, 0, begin, begin))
+            uploads[-1].num_lines += 1
+            uploads[-1].end_byte = at
+            num_lines += 1
+    return State(form, options, digest.hexdigest(), num_lines, uploads)
+
+
+def lines_of(source: Path, form: Format, upload: Upload, *, skip: int = 0) -> Iterator[bytes]:
+    """The lines of an upload as the service takes them, without the first `skip`."""
+    with source.open("rb") as file:
+        file.seek(upload.begin_byte)
+        scored = (line for line in _until(file, upload.end_byte) if _is_scored(line, form))
+        for line in islice(scored, skip, None):
+            yield _as_json(line, form)
+
+
+def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:
+    """An upload anew, of those of its lines that are `first` and later."""
+    begin, num_skipped = upload.begin_byte, 0
+    with source.open("rb") as file:
+        file.seek(begin)
+        while num_skipped < first - upload.first:
+            num_skipped += _is_scored(file.readline(), form)
+        begin = file.tell()
+    return Upload(first, upload.end - first, begin, upload.end_byte)
+
+
+class Target:
+    """The file of results: whole lines, in order, one for each line of the input."""
+
+    def __init__(self, path: Path) -> None:
+        """Open and lock it, and cut off a line that a crash left torn.
+
+        Raises:
+            BulkRefused: another run writes it, or it holds something else.
+            OSError
+        """
+        self.path = path
+        self.num_lines = 0
+        self.num_failed = 0
+        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._read()
+        except BlockingIOError:
+            self._file.close()
+            raise BulkRefused(f"another evascore bulk is writing {path}") from None
+        except BulkRefused:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> "Target":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def clear(self) -> None:
+        """Forget all lines."""
+        self._file.seek(0)
+        self._file.truncate()
+        self.num_lines = self.num_failed = 0
+
+    def append(self, lines: list[bytes], first: int) -> None:
+        """Write lines of results; they are the next ones.
+
+        Args:
+            first: what is added to their numbers.
+
+        Raises:
+            UnexpectedAnswer: they are not.
+            OSError: not all of them are written; the next `Target` of this path goes on there.
+        """
+        self._file.write(b"".join([self._numbered(line, first) for line in lines]))
+        self._file.flush()
+
+    def sync(self) -> None:
+        """Return when what is written would outlive the machine."""
+        os.fsync(self._file.fileno())
+
+    def _numbered(self, line: bytes, first: int) -> bytes:
+        head = _HEAD.match(line)
+        if head is None or not line.endswith(b"\n") or int(head[1]) + first != self.num_lines:
+            raise UnexpectedAnswer(f"the result of line {self.num_lines + 1} did not come next")
+        numbered = b'{"index":%d' % self.num_lines + line[head.end(1) :] if first else line
+        self._count(head)
+        return numbered
+
+    def _count(self, head: re.Match[bytes]) -> None:
+        self.num_lines += 1
+        self.num_failed += head[2] != b"SUCCESS"
+
+    def _read(self) -> None:
+        end = 0
+        for line in self._file:
+            head = _HEAD.match(line)
+            if not line.endswith(b"\n"):
+                break
+            if head is None or int(head[1]) != self.num_lines:
+                where = f"line {self.num_lines + 1} of {self.path}"
+                raise BulkRefused(f"{where} was not written by evascore bulk; move the file away")
+            self._count(head)
+            end += len(line)
+        self._file.seek(end)
+        self._file.truncate()
+
+
+def _is_full(upload: Upload, end_byte: int) -> bool:
+    return upload.num_lines == UPLOAD_LINES or end_byte - upload.begin_byte > UPLOAD_BYTES
+
+
+def _is_scored(line: bytes, form: Format) -> bool:
+    """Whether a line is one for the service, which ignores blank ones; as text they are lines."""
+    return form == "text" or not line.isspace()
+
+
+def _as_json(line: bytes, form: Format) -> bytes:
+    if form == "jsonl":
+        return line if line.endswith(b"\n") else line + b"\n"
+    fields: dict[str, Any] = dict(named("text", line.removesuffix(b"\n")))
+    return encode(fields) + b"\n"
+
+
+def _until(file: BinaryIO, end_byte: int) -> Iterator[bytes]:
+    while file.tell() < end_byte:
+        yield file.readline()
