@@ -160,32 +160,35 @@ class Bulk:
 
 
 def check_paths(plan: Plan) -> None:
-    """Make sure that the input can be read, again and again, and is not the output.
+    """Make sure that the input can be read, again and again, and that the output may be written.
 
     Raises:
         BulkRefused, OSError
     """
     with plan.source.open("rb"):
         pass
-    if not plan.source.is_file():
-        raise BulkRefused(f"{plan.source} is no regular file; it is read more than once")
+    for path in (plan.source, plan.target):
+        if path.exists() and not path.is_file():
+            raise BulkRefused(f"{path} is no regular file; it is read more than once")
     if plan.target.exists() and plan.target.samefile(plan.source):
         raise BulkRefused(f"{plan.target} is the input too")
+    has_content = plan.target.exists() and plan.target.stat().st_size > 0
+    if has_content and not (plan.overwrite or plan.state_path.exists()):
+        raise BulkRefused(
+            f"{plan.target} is not empty, and {plan.state_path} is missing; --overwrite begins anew"
+        )
 
 
 def _state(plan: Plan, target: Target) -> State:
     """The state to begin or to go on with."""
     fresh = planned(plan.source, plan.form, plan.options)
-    begun = plan.state_path.exists()
-    if plan.overwrite or not (begun or target.num_lines):
+    if plan.overwrite or not plan.state_path.exists():
         target.clear()
         return fresh
     if not plan.resume:
         raise BulkRefused(
             f"{plan.target} was begun before: --resume goes on, --overwrite begins anew"
         )
-    if not begun:
-        raise BulkRefused(f"{plan.state_path} is missing, so {plan.target} cannot be gone on with")
     state = State.load(plan.state_path)
     if state.input_sha256 != fresh.input_sha256:
         raise BulkRefused(f"{plan.source} has changed since {plan.target} was begun")

@@ -7,7 +7,6 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
@@ -105,13 +104,13 @@ def planned(source: Path, form: Format, options: dict[str, str]) -> State:
     return State(form, options, digest.hexdigest(), num_lines, uploads)
 
 
-def lines_of(source: Path, form: Format, upload: Upload, *, skip: int = 0) -> Iterator[bytes]:
-    """The lines of an upload as the service takes them, without the first `skip`."""
+def lines_of(source: Path, form: Format, upload: Upload) -> Iterator[bytes]:
+    """The lines of an upload as the service takes them."""
     with source.open("rb") as file:
         file.seek(upload.begin_byte)
-        scored = (line for line in _until(file, upload.end_byte) if _is_scored(line, form))
-        for line in islice(scored, skip, None):
-            yield _as_json(line, form)
+        for line in _until(file, upload.end_byte):
+            if _is_scored(line, form):
+                yield _as_json(line, form)
 
 
 def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:

@@ -1,0 +1,212 @@
+"""`evascore bulk` against the real service: killed, cut, resumed, complete and in order."""
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import evascore
+from contract.settings import REPOSITORY
+from evascore import bulk_files
+from evascore.cli.main import main
+from tests.conftest import free_port, wait_until
+from tests.service import Service
+
+NUM_LINES = 1500
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """Made-up texts, one of them empty, in JSON lines."""
+    path = tmp_path / "in.jsonl"
+    assert main(["gen-data", str(NUM_LINES - 1), "--max-bytes", "120", "--out", str(path)]) == 0
+    with path.open("a") as file:
+        file.write('{"custom_id": "empty", "text": ""}')
+    return path
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "out.jsonl"
+
+
+def begin(scoring: Service, source: Path, target: Path) -> subprocess.Popen[bytes]:
+    """Start a run in a process of its own."""
+    command = [sys.executable, "-m", "evascore", "bulk", str(source), str(target), "--resume"]
+    return subprocess.Popen(
+        [*command, "--url", scoring.url], cwd=REPOSITORY / "client", stderr=subprocess.PIPE
+    )
+
+
+def run(scoring: Service, source: Path, target: Path, *options: str) -> int:
+    """A run in this process, from its beginning to its end; its exit code."""
+    return main(["bulk", str(source), str(target), "--url", scoring.url, *options])
+
+
+def num_lines(path: Path) -> int:
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+def assert_complete(source: Path, target: Path) -> None:
+    """One line of results for each line, in order, each that of its text."""
+    asked = [json.loads(line) for line in source.read_bytes().splitlines()]
+    told = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [line["index"] for line in told] == list(range(len(asked)))
+    assert [line["custom_id"] for line in told] == [line["custom_id"] for line in asked]
+    for text, line in zip(asked, told, strict=True):
+        if text.get("text"):
+            assert line["result"]["num_bytes"] == len(text["text"].encode())
+    assert [line["custom_id"] for line in told if line["status"] != "SUCCESS"] == ["empty"]
+
+
+def num_scored(client: evascore.Client) -> int:
+    (worker,) = client.get("/stats")["workers"]
+    return int(worker["num_texts"])
+
+
+def test_run_killed_twice_is_complete_and_scores_nothing_twice(scoring, source, target):
+    with evascore.Client(scoring.url) as client:
+        wait_until(lambda: client.get("/stats")["workers"])
+        num_before = num_scored(client)
+        for share in (0.1, 0.4):
+            process = begin(scoring, source, target)
+            wait_until(lambda share=share: num_lines(target) > share * NUM_LINES, timeout_s=120)
+            process.kill()
+            process.communicate()
+            assert num_lines(target) < NUM_LINES
+            with target.open("ab") as file:
+                file.write(b'{"index":99999,"status":"SUC')
+        assert run(scoring, source, target, "--resume") == 4
+        assert_complete(source, target)
+        # The worker tells of itself once a second.
+        wait_until(lambda: num_scored(client) >= num_before + NUM_LINES - 1)
+        assert num_scored(client) == num_before + NUM_LINES - 1
+
+
+def test_interrupted_run_says_how_to_go_on(scoring, source, target):
+    process = begin(scoring, source, target)
+    wait_until(lambda: num_lines(target), timeout_s=120)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    (line,) = said.decode().splitlines()
+    assert f"of {NUM_LINES:,} lines are written; run it again to go on" in line
+    assert run(scoring, source, target, "--resume") == 4
+    assert_complete(source, target)
+
+
+def test_run_outlasts_the_web_server(scoring, source, target):
+    process = begin(scoring, source, target)
+    wait_until(lambda: num_lines(target), timeout_s=120)
+    scoring.part("web").kill()
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 4, said
+    assert_complete(source, target)
+
+
+def test_what_the_service_has_lost_is_uploaded_again(scoring, source, target):
+    process = begin(scoring, source, target)
+    wait_until(lambda: num_lines(target), timeout_s=120)
+    process.kill()
+    process.communicate()
+    state = json.loads(Path(f"{target}.state").read_text())
+    with evascore.Client(scoring.url) as client:
+        client.erase_batch(state["uploads"][0]["batch_id"])
+    assert run(scoring, source, target, "--resume") == 4
+    assert_complete(source, target)
+
+
+def test_large_file_goes_in_several_uploads(scoring, source, target, monkeypatch):
+    monkeypatch.setattr(bulk_files, "UPLOAD_LINES", 350)
+    assert run(scoring, source, target) == 4
+    assert_complete(source, target)
+    uploads = json.loads(Path(f"{target}.state").read_text())["uploads"]
+    assert len(uploads) == 5
+    with evascore.Client(scoring.url) as client, pytest.raises(evascore.JobGone):
+        client.batch(uploads[0]["batch_id"])
+
+
+def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys):
+    assert run(scoring, source, target) == 4
+    url = f"http://127.0.0.1:{free_port()}"
+    arguments = ["bulk", str(source), str(target), "--resume", "--json", "--url", url]
+    assert main([*arguments, "--patience", "0"]) == 4
+    summary = json.loads(capsys.readouterr().out)
+    assert summary == {"num_lines": NUM_LINES, "num_failed": 1, "num_resumed": NUM_LINES}
+
+
+def test_lines_of_text_are_scored_one_by_one(scoring, target, tmp_path):
+    (tmp_path / "in").write_bytes("eins\n\nzwölf\n".encode() + b"\xff\n")
+    assert run(scoring, tmp_path / "in", target, "--format", "text", "-o", "bytes") == 4
+    told = [json.loads(line) for line in target.read_bytes().splitlines()]
+    sizes = [line.get("result", {}).get("num_bytes") for line in told]
+    assert sizes == [4, None, 6, 1]
+    assert len(told[2]["result"]["bytes"]["rank"]) == 6
+
+
+@pytest.mark.parametrize(
+    ("prepare", "options", "exit_code", "said"),
+    [
+        (lambda source, target: target.write_text("x"), ["--resume"], 2, "is not empty"),
+        (lambda source, target: target.write_text("x\n"), ["--overwrite"], 2, "not written by"),
+        (lambda source, target: source.unlink(), [], 5, "No such file"),
+        (lambda source, target: target.symlink_to(source), [], 2, "is the input too"),
+        (lambda source, target: target.symlink_to("/dev/full"), [], 2, "no regular file"),
+        (lambda source, target: None, ["--resume", "--overwrite"], 2, "exclude each other"),
+        (lambda source, target: None, ["-o", "nothing"], 1, "outputs"),
+    ],
+    ids=[
+        "foreign",
+        "foreign lines",
+        "no input",
+        "same file",
+        "odd target",
+        "both",
+        "unknown output",
+    ],
+)
+def test_what_cannot_be_is_told_in_one_line(
+    scoring, source, target, capsys, prepare, options, exit_code, said
+):
+    prepare(source, target)
+    assert run(scoring, source, target, *options) == exit_code
+    (line,) = capsys.readouterr().err.splitlines()[-1:]
+    assert said in line
+
+
+def test_run_that_was_begun_is_not_begun_again_unasked(scoring, target, tmp_path, capsys):
+    (tmp_path / "in").write_text('{"text": "a"}\n')
+    assert run(scoring, tmp_path / "in", target) == 0
+    assert run(scoring, tmp_path / "in", target) == 2
+    assert "--resume goes on, --overwrite begins anew" in capsys.readouterr().err
+    assert run(scoring, tmp_path / "in", target, "--overwrite") == 0
+
+
+def test_changed_input_is_not_gone_on_with(scoring, source, target, capsys):
+    (source.parent / "short").write_text('{"text": "a"}\n')
+    assert run(scoring, source.parent / "short", target) == 0
+    assert run(scoring, source, target, "--resume") == 2
+    assert "has changed" in capsys.readouterr().err
+
+
+def test_full_disk_is_told_and_the_run_goes_on_later(scoring, source, target):
+    # A limit on the size of a file fails as a full disk does.
+    limited = ["bash", "-c", 'ulimit -f 32; trap "" XFSZ; exec "$@"', "bash"]
+    command = [sys.executable, "-m", "evascore", "bulk", str(source), str(target)]
+    ran = subprocess.run(
+        [*limited, *command, "--url", scoring.url],
+        cwd=REPOSITORY / "client",
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 5
+    (line,) = ran.stderr.decode().splitlines()
+    assert "File too large" in line
+    assert "--resume goes on" in line
+    assert 0 < num_lines(target) < NUM_LINES
+    assert run(scoring, source, target, "--resume") == 4
+    assert_complete(source, target)

@@ -1,0 +1,128 @@
+"""The files of a bulk run: what is uploaded, what is kept after a crash, what is refused."""
+
+import json
+import stat
+
+import pytest
+
+from evascore import bulk_files
+from evascore.bulk_files import BulkRefused, State, Target, lines_of, planned, rest_of
+from evascore.errors import UnexpectedAnswer
+
+
+@pytest.fixture
+def source(tmp_path):
+    path = tmp_path / "in"
+    path.write_bytes(b"a\n\n  \nb\nc\nd\ne")
+    return path
+
+
+def result(index, status="SUCCESS"):
+    return b'{"index":%d,"status":"%s","result":{}}\n' % (index, status.encode())
+
+
+def uploaded(source, form, upload):
+    return list(lines_of(source, form, upload))
+
+
+def test_blank_lines_are_none_in_json_and_lines_in_text(source):
+    assert planned(source, "jsonl", {}).num_lines == 5
+    assert planned(source, "text", {}).num_lines == 7
+
+
+def test_lines_of_text_become_json(tmp_path):
+    path = tmp_path / "in"
+    path.write_bytes('ü "x"\r\n\n'.encode() + b"\xff")
+    (upload,) = planned(path, "text", {}).uploads
+    fields = [json.loads(line) for line in uploaded(path, "text", upload)]
+    assert fields == [{"text": 'ü "x"\r'}, {"text": ""}, {"text_b64": "/w=="}]
+
+
+@pytest.mark.parametrize("form", ["jsonl", "text"])
+@pytest.mark.parametrize("lines_each", [1, 2, 3, 100])
+def test_uploads_together_are_the_file(source, monkeypatch, form, lines_each):
+    whole = uploaded(source, form, planned(source, form, {}).uploads[0])
+    monkeypatch.setattr(bulk_files, "UPLOAD_LINES", lines_each)
+    state = planned(source, form, {})
+    assert [line for upload in state.uploads for line in uploaded(source, form, upload)] == whole
+    assert [upload.first for upload in state.uploads] == list(range(0, len(whole), lines_each))
+    assert all(line.endswith(b"\n") for line in whole)
+
+
+@pytest.mark.parametrize("form", ["jsonl", "text"])
+def test_rest_of_an_upload_is_what_follows(source, form):
+    (upload,) = planned(source, form, {}).uploads
+    whole = uploaded(source, form, upload)
+    for first in range(len(whole)):
+        rest = rest_of(source, form, upload, first)
+        assert uploaded(source, form, rest) == whole[first:]
+        assert (rest.first, rest.end) == (first, upload.end)
+        assert rest.key != upload.key
+
+
+def test_empty_input_needs_no_upload(tmp_path):
+    (tmp_path / "in").touch()
+    assert planned(tmp_path / "in", "jsonl", {}).uploads == []
+
+
+def test_state_is_read_as_it_was_saved(source, tmp_path):
+    state = planned(source, "jsonl", {"on_error": "skip"})
+    state.uploads[0].batch_id = "abc"
+    state.save(tmp_path / "state")
+    assert State.load(tmp_path / "state") == state
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"[]", b'{"version": 1}', b'{"version": 99}'])
+def test_file_that_is_no_state_is_refused(tmp_path, content):
+    (tmp_path / "state").write_bytes(content)
+    with pytest.raises(BulkRefused):
+        State.load(tmp_path / "state")
+
+
+def test_torn_last_line_is_cut_off(tmp_path):
+    path = tmp_path / "out"
+    path.write_bytes(result(0) + result(1, "FAILURE") + result(2)[:-1])
+    with Target(path) as target:
+        assert (target.num_lines, target.num_failed) == (2, 1)
+        target.append([result(2)], 0)
+    assert path.read_bytes() == result(0) + result(1, "FAILURE") + result(2)
+
+
+@pytest.mark.parametrize("content", [b"mine\n", result(1), result(0) + result(2)])
+def test_file_of_something_else_is_left_as_it_is(tmp_path, content):
+    path = tmp_path / "out"
+    path.write_bytes(content)
+    with pytest.raises(BulkRefused, match="was not written by evascore bulk"):
+        Target(path)
+    assert path.read_bytes() == content
+
+
+def test_lines_of_a_later_upload_are_numbered_through(tmp_path):
+    with Target(tmp_path / "out") as target:
+        target.append([result(0), result(1)], 0)
+        target.append([result(0), result(1)], 2)
+    lines = (tmp_path / "out").read_bytes().splitlines()
+    indexes = [json.loads(line)["index"] for line in lines]
+    assert indexes == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("line", [result(1), result(0)[:-1], b"{}\n", b""])
+def test_line_that_is_not_the_next_is_not_written(tmp_path, line):
+    with Target(tmp_path / "out") as target, pytest.raises(UnexpectedAnswer):
+        target.append([line], 0)
+    assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_second_run_on_the_same_file_is_refused(tmp_path):
+    with (
+        Target(tmp_path / "out"),
+        pytest.raises(BulkRefused, match="another evascore bulk"),
+    ):
+        Target(tmp_path / "out")
+
+
+def test_state_holds_no_text(source, tmp_path):
+    source.write_text("a secret text\n")
+    planned(source, "text", {}).save(tmp_path / "state")
+    assert "secret" not in (tmp_path / "state").read_text()
+    assert stat.S_ISREG((tmp_path / "state").stat().st_mode)
