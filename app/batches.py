@@ -1,6 +1,7 @@
 """The routes of `/batches`: upload, read, follow, cancel, erase."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 from flask import Blueprint, Response, g, request
@@ -33,6 +34,7 @@ from contract.errors import (
     MalformedBody,
     Overloaded,
     RequestInvalid,
+    ServiceError,
     UnsupportedMediaType,
 )
 
@@ -40,6 +42,8 @@ routes = Blueprint("batches", __name__)
 
 NDJSON = "application/x-ndjson"
 _UPLOADED_TYPES = (NDJSON, "application/jsonl", "application/ndjson")
+# Of a refused upload; a longer one is cut off.
+MAX_READ_ON_BYTES = 32 * 1024**2
 DEFAULT_PAGE_LINES, MAX_PAGE_LINES = 1000, 10_000
 # Compressed, as it lies in Redis; held until it is sent.
 MAX_PAGE_BYTES = 4 * 1024**2
@@ -64,6 +68,9 @@ def create_batch() -> Response:
     service().uploads.take()
     try:
         accepted = _receive()
+    except ServiceError:
+        _read_on()
+        raise
     finally:
         service().uploads.leave()
     with service().guard.calling():
@@ -175,6 +182,17 @@ def _counted_pieces() -> Iterator[bytes]:
         g.body_bytes += len(piece)
         service().pace.progressed(request.environ)
         yield piece
+
+
+def _read_on() -> None:
+    """Read some of what is left: many a client sends all of its body before it reads the answer."""
+    num_bytes = 0
+    with suppress(MalformedBody):
+        for piece in read_pieces(request):
+            service().pace.progressed(request.environ)
+            num_bytes += len(piece)
+            if num_bytes > MAX_READ_ON_BYTES:
+                return
 
 
 # --- reading --------------------------------------------------------------------------------------

@@ -18,6 +18,12 @@ from tests.web import WebServer
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _id_secret(outcomes):
+    """Made with the first ID; here, so that it is no test's trace."""
+    outcomes.store.id_secret()
+
+
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
     """A server that cuts parts of three lines."""
