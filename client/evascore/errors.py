@@ -14,7 +14,7 @@ EvascoreError
     │   ├── Overloaded
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is away
-    │   ├── BrokerUnavailable, WorkerUnavailable
+    │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
     │   └── JobLost
     └── ModelError              the model could not do it
         ├── ScoringFailed, OutOfMemory
@@ -196,6 +196,12 @@ class WorkerUnavailable(DependencyError):
     """No worker is warm."""
 
     code = "worker_unavailable"
+
+
+class ModelDrifted(DependencyError):
+    """No worker is warm, and one stopped because its model did not score as it must."""
+
+    code = "model_drifted"
 
 
 class JobLost(DependencyError):
