@@ -39,8 +39,14 @@ def _score_block(
     scores = reference.head_log_likelihood(
         hidden, weight, targets, with_moments=with_moments, top_k=top_k
     )
-    columns = (getattr(scores, field.name) for field in dataclasses.fields(HeadScores))
-    return HeadScores(*(None if column is None else column[:num_rows] for column in columns))
+    return HeadScores(
+        *(_first_rows(scores, field.name, num_rows) for field in dataclasses.fields(HeadScores))
+    )
+
+
+def _first_rows(scores: HeadScores, name: str, num_rows: int) -> Any:
+    column = getattr(scores, name)
+    return None if column is None else column[:num_rows]
 
 
 def _join(blocks: list[HeadScores], name: str) -> Any:
