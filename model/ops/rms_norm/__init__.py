@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.rms_norm import reference
+from model.ops.rms_norm import in_place
 
 
 def add_rms_norm(
@@ -20,7 +20,7 @@ def add_rms_norm(
         from model.ops.rms_norm import kernel
 
         return kernel.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
-    return reference.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
+    return in_place.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
 
 
 __all__ = ["add_rms_norm"]

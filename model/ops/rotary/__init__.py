@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.rotary.reference import rotary_tables, rotate
+from model.ops.rotary.in_place import rotate
+from model.ops.rotary.reference import rotary_tables
 
 
 def rotate_queries_and_keys(

@@ -7,8 +7,12 @@ import torch
 
 from model.ops.chunk_summaries.reference import chunk_summaries
 from model.ops.head_log_likelihood.reference import head_log_likelihood
+from model.ops.rms_norm import add_rms_norm
+from model.ops.rms_norm import reference as rms_norm_reference
 from model.ops.rms_norm.reference import rms_norm
+from model.ops.rotary import rotate_queries_and_keys
 from model.ops.rotary.reference import rotary_tables, rotate
+from model.ops.swiglu import swiglu as gated
 from model.ops.swiglu.reference import swiglu
 
 
@@ -123,3 +127,35 @@ def test_equally_likely_ids_share_the_rank_and_stand_in_order():
 
     assert scores.rank.tolist() == [2]
     assert scores.top_ids.tolist() == [[7, 0, 1]]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("add_unit_offset", [False, True], ids=["plain", "offset"])
+@pytest.mark.parametrize("shape", [(0, 8), (1, 1), (5, 8), (7, 1376)], ids=str)
+def test_norm_in_few_passes_is_that_of_the_definition(shape, add_unit_offset, dtype):
+    x, branch = randn(*shape).to(dtype), randn(*shape, seed=1).to(dtype)
+    weight = randn(shape[1], seed=2).to(dtype)
+    options = {"eps": 1e-5, "add_unit_offset": add_unit_offset}
+    for given in (branch, None):
+        total, normed = add_rms_norm(x, given, weight, **options, backend="torch")
+        expected_total, expected = rms_norm_reference.add_rms_norm(x, given, weight, **options)
+        assert torch.equal(total, expected_total)
+        # One rounding of the type: sums in another order round a few numbers to the other side.
+        step = torch.finfo(dtype).eps
+        torch.testing.assert_close(normed, expected, rtol=4e-6 + step, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("shape", [(0, 2, 8), (1, 1, 2), (3, 2, 6), (5, 3, 64)], ids=str)
+def test_rotation_in_few_passes_has_the_bits_of_the_definition(shape, dtype):
+    q, k = randn(*shape).to(dtype), randn(*shape, seed=1).to(dtype)
+    tables = rotary_tables(torch.arange(shape[0]) * 777 + 1, head_dim=shape[2], theta=1e5)
+    rotated = rotate_queries_and_keys(q, k, *tables, backend="torch")
+    for ours, x in zip(rotated, (q, k), strict=True):
+        assert torch.equal(ours, rotate(x, *tables))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_gate_in_few_passes_has_the_bits_of_the_definition(dtype):
+    gate, up = randn(3, 147).to(dtype), randn(3, 147, seed=1).to(dtype)
+    assert torch.equal(gated(gate, up, backend="torch"), swiglu(gate, up))

@@ -1,0 +1,18 @@
+"""Residual addition and root mean square normalisation by PyTorch, in few passes over memory."""
+
+import torch
+from torch import Tensor
+
+
+def add_rms_norm(
+    x: Tensor, branch: Tensor | None, weight: Tensor, *, eps: float, add_unit_offset: bool
+) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.add_rms_norm` defines.
+
+    The sum of squares is a reduction that reads the rows once; a square and a mean write them too.
+    """
+    total = x if branch is None else x + branch
+    scale = weight.float() + 1 if add_unit_offset else weight.float()
+    norm = torch.linalg.vector_norm(total, dim=-1, keepdim=True, dtype=torch.float32)
+    inverse_rms = torch.rsqrt(norm.square() / total.shape[-1] + eps)
+    return total, (total.float() * inverse_rms).mul_(scale).to(total.dtype)
