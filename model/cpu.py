@@ -11,7 +11,7 @@ import torch
 # float32 products of this depth lose about 1e-6 of the result's size, bfloat16 ones 1e-2.
 MAX_RELATIVE_ERROR = 1e-5
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h of glibc
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 FIRST_KEPT_BLOCK_BYTES = 128 << 10  # glibc's own default of both
 MAX_KEPT_BLOCK_BYTES = 32 << 20
 MAX_KEPT_BYTES = 1 << 30
@@ -22,7 +22,8 @@ def keep_freed_memory() -> None:
 
     PyTorch frees every intermediate result. Returned to the system, each costs a page fault per
     4 KiB when the next one is allocated: 300,000 for 16 KB of text through the demo model, and
-    30 % of its time. Does nothing where the C library is not glibc.
+    30 % of its time. All threads share one heap: glibc returns those that it makes for further
+    threads whatever these limits say. Does nothing where the C library is not glibc.
     """
     _set_allocator(kept_block_bytes=MAX_KEPT_BLOCK_BYTES, kept_bytes=MAX_KEPT_BYTES)
 
@@ -42,6 +43,7 @@ def _set_allocator(*, kept_block_bytes: int, kept_bytes: int) -> None:
         set_option = ctypes.CDLL(None).mallopt
         set_option(M_MMAP_THRESHOLD, kept_block_bytes)
         set_option(M_TRIM_THRESHOLD, kept_bytes)
+        set_option(M_ARENA_MAX, 1)
 
 
 def use_onednn_for_float32() -> bool:

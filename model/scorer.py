@@ -18,7 +18,7 @@ from model.ops.backend import choose_backend
 from model.quantization import Quantization, load_quantized_model
 from model.reading import Reader
 from model.request import ScoreRequest
-from model.scoring import Scoring
+from model.scoring import Scoring, tell_nobody
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -150,7 +150,7 @@ class Scorer:
         """
         for request in requests:
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
-        scoring = Scoring(Reader(self._model, self._pass_bytes), on_pass or _tell_nobody)
+        scoring = Scoring(Reader(self._model, self._pass_bytes), on_pass or tell_nobody)
         with _translated_memory_errors():
             return scoring.score(requests)
 
@@ -176,7 +176,7 @@ class Scorer:
                 Reader(self._model, self._pass_bytes),
                 texts,
                 [num_characters] * len(texts),
-                on_pass=on_pass or _tell_nobody,
+                on_pass=on_pass or tell_nobody,
             )
 
 
@@ -190,10 +190,6 @@ def _find_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise DeviceUnavailable(f"device {name}: PyTorch finds no usable GPU; use cpu")
     return device
-
-
-def _tell_nobody(num_bytes: int) -> None:
-    """Stands for the listener to passes where there is none."""
 
 
 @contextlib.contextmanager

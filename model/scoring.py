@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from model.lanes import MIN_LANE_BYTES, count_lanes, side_by_side
 from model.log_likelihood import ByteScores, join_scores, score_bytes
 from model.next_chars import search_characters
 from model.reading import Contexts, Reader, cut_into_passes
@@ -121,12 +122,25 @@ class Scoring:
         return part if request.part else join_parts(request, [part])
 
     def _score_alone(self, sequences: Sequence[_Sequence]) -> None:
-        """Score sequences that share nothing."""
-        lengths = [sequence.num_bytes for sequence in sequences]
-        for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
-            batch = [sequences[number] for number in numbers]
+        """Score sequences that share nothing: long ones in turn, the others side by side."""
+        pass_bytes = self.reader.pass_bytes
+        num_lanes = count_lanes(self.reader.model.device, pass_bytes)
+        lane_bytes = pass_bytes // num_lanes
+        long = [each for each in sequences if each.num_bytes > lane_bytes]
+        short = [each for each in sequences if each.num_bytes <= lane_bytes]
+        for batch in _batches(long, pass_bytes):
             _fill(batch, self._score_together(batch))
+        num_bytes = sum(each.num_bytes for each in short)
+        batches = _batches(short, min(lane_bytes, max(-(-num_bytes // num_lanes), MIN_LANE_BYTES)))
+        # Whoever is told of passes need not be made for several threads.
+        in_lane = replace(self, on_pass=tell_nobody)
+        for batch, scores in zip(
+            batches, side_by_side(in_lane._score_together, batches, num_lanes), strict=True
+        ):
+            _fill(batch, scores)
+            self.on_pass(sum(each.num_bytes for each in batch))
 
+    @torch.inference_mode()  # a mode of the thread
     def _score_together(self, batch: Sequence[_Sequence]) -> ByteScores:
         """Score `batch`, which is read at once or is a single sequence."""
         texts = [each.given + each.scored.text for each in batch]
@@ -211,6 +225,16 @@ def windows_of(request: ScoreRequest) -> list[TextWindow]:
     """Return all windows of a text that is scored so."""
     assert request.window is not None
     return request.window.cut(len(request.text))
+
+
+def _batches(sequences: Sequence[_Sequence], pass_bytes: int) -> list[list[_Sequence]]:
+    """Cut `sequences` into passes."""
+    lengths = [sequence.num_bytes for sequence in sequences]
+    return [[sequences[n] for n in numbers] for numbers in cut_into_passes(lengths, pass_bytes)]
+
+
+def tell_nobody(num_bytes: int) -> None:
+    """Stands for the listener to passes where there is none."""
 
 
 def _in_window(request: ScoreRequest, window: TextWindow) -> _Sequence:
