@@ -16,6 +16,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from model.configuration import EvaByteConfig
 from model.keys_values import KeysValues
+from model.linear_layers import project, widen_products
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
@@ -70,13 +71,9 @@ class EvaByteAttention(nn.Module):
         `carried` are the rows of the contexts that the sequences continue.
         """
         by_head = (len(x), self.num_heads, self.head_dim)
-        q, k = rotate_queries_and_keys(
-            self.q_proj(x).view(by_head),
-            self.k_proj(x).view(by_head),
-            *plan.rotary,
-            backend=plan.backend,
-        )
-        own = KeysValues(k, self.v_proj(x).view(by_head))
+        q, k, v = (rows.view(by_head) for rows in project(x, self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
+        own = KeysValues(k, v)
         past = self._past(own, plan, carried)
         attended = eva_attention(q, *own, *past, plan.attention)
         rows = past.followed_by(own) if len(plan.kept_rows) else own
@@ -116,7 +113,8 @@ class EvaByteMLP(nn.Module):
 
     def forward(self, x: Tensor, backend: Backend) -> Tensor:
         """Transform `x` [T, channels]."""
-        return self.down_proj(swiglu(self.gate_proj(x), self.up_proj(x), backend=backend))
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(swiglu(gate, up, backend=backend))
 
 
 class EvaByteDecoderLayer(nn.Module):
@@ -150,6 +148,7 @@ class EvaByteModel(nn.Module):
         super().__init__()
         self.config = config
         self.backend: Backend = "torch"  # which has gradients and runs everywhere
+        self.stream_dtype: torch.dtype | None = None  # of activations; None: that of the weights
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         layers = [EvaByteDecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
@@ -169,7 +168,7 @@ class EvaByteModel(nn.Module):
 
         `carried` are, by layer, the rows of the contexts that the sequences continue.
         """
-        x, branch, kept = self.embed_tokens(input_ids), None, []
+        x, branch, kept = self.embed_tokens(input_ids).to(self.stream_dtype), None, []
         plan = plan_pass(layout, self.config, x, self.backend)
         for number, layer in enumerate(self.layers):
             of_layer = None if carried is None else carried[number]
@@ -208,8 +207,13 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
 
     @property
     def next_id_weight(self) -> Tensor:
-        """The weight of head 0, [V, channels]: the first rows of `lm_head`."""
-        return self.lm_head.weight[: self.config.vocab_size]
+        """The weight of head 0, [V, channels], in the type of the activations."""
+        return self.lm_head.weight[: self.config.vocab_size].to(self.model.stream_dtype)
+
+    def compute_in_float32(self) -> None:
+        """Keep the weights as they are, and compute in float32."""
+        self.model.stream_dtype = torch.float32
+        widen_products(self)
 
     def lay_out(
         self,

@@ -12,15 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import BitsAndBytesConfig
 
 from model.checkpoint import CONFIG_FILE, Checkpoint, load_model, without_progress_bars
 from model.configuration import EvaByteConfig
 from model.errors import QuantizationUnavailable
 from model.evabyte import EvaByteForCausalLM
+from model.linear_layers import Int8Linear
 from model.ops.backend import Backend
-from model.ops.int8_linear import int8_linear
 from model.quantized_cache import QuantizedCache
 
 QUANTIZATIONS = ("none", "int8", "nf4")
@@ -113,27 +113,6 @@ def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytes
         bnb_4bit_compute_dtype=dtype,
         llm_int8_skip_modules=UNQUANTIZED_LAYERS,
     )
-
-
-class Int8Linear(nn.Module):
-    """A linear layer without bias that holds what bitsandbytes calls CB and SCB.
-
-    It stands in for `Linear8bitLt`, whose forward casts every input to float16, which overflows at
-    65,504, and on CUDA takes the int32 sums through memory. `ops.int8_linear` does neither.
-    """
-
-    weight_absmax: Tensor
-
-    def __init__(self, weight: Tensor, weight_absmax: Tensor, backend: Backend) -> None:
-        """weight: [out, in] int8; weight_absmax: [out] float32."""
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
-        self.register_buffer("weight_absmax", weight_absmax)
-        self.backend = backend
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., in] times the weight, [..., out] in the type of `x`."""
-        return int8_linear(x, self.weight, self.weight_absmax, backend=self.backend)
 
 
 def prepare_products(model: nn.Module, backend: Backend) -> None:

@@ -10,7 +10,12 @@ from typing import Any
 import torch
 
 from model.checkpoint import find_checkpoint, load_model, revision_of
-from model.cpu import keep_freed_memory, return_freed_memory, use_onednn_for_float32
+from model.cpu import (
+    is_bfloat16_slow,
+    keep_freed_memory,
+    return_freed_memory,
+    use_onednn_for_float32,
+)
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
 from model.next_chars import next_characters
@@ -70,7 +75,8 @@ class Scorer:
     ) -> "Scorer":
         """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
 
-        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. `kernels` is one of
+        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. A CPU that
+        multiplies bfloat16 more slowly computes in float32 on such weights. `kernels` is one of
         `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
         `quantization` is one of `quantization.QUANTIZATIONS`; quantized weights are kept in
         `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
@@ -92,7 +98,8 @@ class Scorer:
         if pass_bytes is None:
             pass_bytes = 2048 if is_cpu else 8192
         found = find_checkpoint(checkpoint)
-        if is_cpu and dtype == "float32":
+        is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
+        if is_cpu and (dtype == "float32" or is_widened):
             use_onednn_for_float32()
         return_freed_memory()
         revision = revision_of(found.weight_files)
@@ -107,6 +114,8 @@ class Scorer:
                 dtype=DTYPES[dtype],
                 backend=backend,
             )
+        if is_widened:
+            model.compute_in_float32()
         if is_cpu:
             keep_freed_memory()
         model.model.backend = backend

@@ -1,18 +1,32 @@
-"""A linear layer with int8 weights and activations, scaled row by row."""
+"""Linear layers with int8 weights and activations, scaled row by row."""
+
+from collections.abc import Sequence
 
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import reference
+from model.ops.int8_linear import onednn, reference
+
+
+def int8_linears(
+    x: Tensor, weights: Sequence[tuple[Tensor, Tensor]], *, backend: Backend
+) -> list[Tensor]:
+    """Compute what `reference.int8_linear` defines for each weight and its absmax.
+
+    Backend names the form. What the layers share, the rows of `x`, is quantized once.
+    """
+    if backend == "triton":
+        from model.ops.int8_linear import kernel
+
+        return kernel.int8_linears(x, weights)
+    if x.device.type == "cpu" and onednn.is_available():
+        return onednn.int8_linears(x, weights)
+    return [reference.int8_linear(x, *weight) for weight in weights]
 
 
 def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor, *, backend: Backend) -> Tensor:
     """Compute what `reference.int8_linear` defines, by the form that `backend` names."""
-    if backend == "triton":
-        from model.ops.int8_linear import kernel
-
-        return kernel.int8_linear(x, weight, weight_absmax)
-    return reference.int8_linear(x, weight, weight_absmax)
+    return int8_linears(x, [(weight, weight_absmax)], backend=backend)[0]
 
 
-__all__ = ["int8_linear"]
+__all__ = ["int8_linear", "int8_linears"]

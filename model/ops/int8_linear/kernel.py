@@ -14,6 +14,8 @@ definition; the results are the same bit for bit, whatever the block sizes, sinc
 exact.
 """
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
@@ -39,45 +41,62 @@ def launch_config(num_rows: int) -> dict[str, int]:
     return {"BLOCK_T": 128, "BLOCK_O": 128, "BLOCK_I": 64, "num_warps": 8, "num_stages": 3}
 
 
-def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
-    """Compute what `reference.int8_linear` defines; weight and weight_absmax contiguous.
+def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Compute what `reference.int8_linear` defines for each weight and its absmax, contiguous.
 
     Raises:
         ValueError: a tensor is not what the kernels ask for.
     """
     rows = x.reshape(-1, x.shape[-1])
-    sizes = check_arguments(
-        "int8_linear",
-        ("x", rows, "T in", FLOATS),
-        ("weight", weight, "out in", (torch.int8,)),
-        ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    for weight, weight_absmax in weights:
+        sizes = check_arguments(
+            "int8_linear",
+            ("x", rows, "T in", FLOATS),
+            ("weight", weight, "out in", (torch.int8,)),
+            ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+        )
+        if sizes["in"] > MAX_IN_CHANNELS:
+            raise ValueError(
+                f"int8_linear: {sizes['in']:,} inputs; "
+                f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
+            )
+    quantized, scales = quantize_rows(rows)
+    return [
+        _multiply(quantized, scales, *weight, dtype=x.dtype).view(*x.shape[:-1], -1)
+        if rows.numel()
+        else x.new_empty((*x.shape[:-1], len(weight[0])))
+        for weight in weights
+    ]
+
+
+def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Compute `int8_linears` for one weight."""
+    return int8_linears(x, [(weight, weight_absmax)])[0]
+
+
+def _multiply(
+    quantized: Tensor, scales: Tensor, weight: Tensor, weight_absmax: Tensor, *, dtype: torch.dtype
+) -> Tensor:
+    """Multiply quantized rows, one at least, and scale the sums: [T, out] of type `dtype`."""
+    num_rows, num_in = quantized.shape
+    num_out = len(weight)
+    y = torch.empty((num_rows, num_out), dtype=dtype, device=quantized.device)
+    config = launch_config(num_rows)
+    num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
+    int8_linear_fwd_kernel[(num_blocks,)](
+        quantized,
+        weight,
+        scales,
+        weight_absmax,
+        y,
+        num_rows,
+        NUM_IN=num_in,
+        NUM_OUT=num_out,
+        LARGEST=LARGEST,
+        GROUP_SIZE=GROUP_SIZE,
+        **config,
     )
-    num_rows, num_in, num_out = sizes["T"], sizes["in"], sizes["out"]
-    if num_in > MAX_IN_CHANNELS:
-        raise ValueError(
-            f"int8_linear: {num_in:,} inputs; the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
-        )
-    y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.device)
-    if y.numel() > 0:
-        quantized, scales = quantize_rows(rows)
-        config = launch_config(num_rows)
-        num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(
-            num_out, config["BLOCK_O"]
-        )
-        int8_linear_fwd_kernel[(num_blocks,)](
-            quantized,
-            weight,
-            scales,
-            weight_absmax,
-            y,
-            num_rows,
-            NUM_IN=num_in,
-            NUM_OUT=num_out,
-            LARGEST=LARGEST,
-            GROUP_SIZE=GROUP_SIZE,
-            **config,
-        )
-    return y.view(*x.shape[:-1], num_out)
+    return y
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
