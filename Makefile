@@ -40,7 +40,8 @@ format: $(VENV)/development ## rewrite the code in its format
 storm: $(VENV)/development ## 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
 
-bench: $(VENV)/development ## measure latency, throughput and the worker's own cost
+bench: $(VENV)/development ## measure the model's speed, latency, throughput, the worker's own cost
+	$(BIN)/python -m bench.model
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.worker_overhead
