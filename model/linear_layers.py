@@ -38,10 +38,10 @@ class WideLinear(nn.Module):
     The weight stays in memory as it is. Widening it costs 3 % of the product with 1,024 rows.
     """
 
-    def __init__(self, weight: nn.Parameter) -> None:
-        """weight: [out, in], of any float type."""
+    def __init__(self, weight: Tensor) -> None:
+        """weight: [out, in], of any float type; not copied."""
         super().__init__()
-        self.weight = weight
+        self.weight = nn.Parameter(weight, requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return x [..., in] times the weight, [..., out] in the type of `x`."""
