@@ -100,8 +100,17 @@ def _factors() -> tuple[Tensor, Tensor]:
 
 
 def _fastest(*forms: Callable[[], Tensor]) -> list[float]:
-    """Return the shortest time of each form, in seconds; they take turns."""
-    times = [[_seconds(form) for form in forms] for _ in range(NUM_TIMINGS + 1)]
+    """Return the shortest time of each form on one core, in seconds; they take turns.
+
+    On one, since short passes run side by side, and since a core that is busy with something else
+    would slow what all cores share.
+    """
+    num_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        times = [[_seconds(form) for form in forms] for _ in range(NUM_TIMINGS + 1)]
+    finally:
+        torch.set_num_threads(num_threads)
     return [min(of_form) for of_form in zip(*times[1:], strict=True)]
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import onednn, reference
+from model.ops.int8_linear import in_place
 
 
 def int8_linears(
@@ -19,9 +19,7 @@ def int8_linears(
         from model.ops.int8_linear import kernel
 
         return kernel.int8_linears(x, weights)
-    if x.device.type == "cpu" and onednn.is_available():
-        return onednn.int8_linears(x, weights)
-    return [reference.int8_linear(x, *weight) for weight in weights]
+    return in_place.int8_linears(x, weights)
 
 
 def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor, *, backend: Backend) -> Tensor:

@@ -38,12 +38,12 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
     row's result does not depend on the other rows, bit for bit.
     """
     quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
-    products = _int_mm(quantized, weight.t())
+    products = int_mm(quantized, weight.t())
     y = products.float() * scales[:, None] * (weight_absmax / LARGEST)
     return y.to(x.dtype).view(*x.shape[:-1], len(weight))
 
 
-def _int_mm(a: Tensor, b: Tensor) -> Tensor:
+def int_mm(a: Tensor, b: Tensor) -> Tensor:
     """Multiply int8 matrices into int32; cuBLAS wants 17 rows at least."""
     if not a.is_cuda:
         return torch._int_mm(a, b) if is_int_mm_exact() else float32_int_mm(a, b)

@@ -8,7 +8,7 @@ import bitsandbytes.functional as bnb
 import pytest
 import torch
 
-from model.ops.int8_linear import int8_linear, int8_linears, onednn, reference
+from model.ops.int8_linear import in_place, int8_linear, int8_linears, reference
 from model.ops.int8_linear.reference import float32_int_mm, quantize_rows
 
 
@@ -100,30 +100,19 @@ def test_float32_products_of_int8_are_exact(depth):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("num_rows", [0, 1, 63, 64, 65, 130])
-def test_layers_that_share_rows_are_within_two_roundings_of_the_definition(
-    quantized, num_rows, dtype
-):
+def test_layers_that_share_rows_have_the_bits_of_the_definition(quantized, num_rows, dtype):
     values, absmax, _ = quantized
     x = torch.randn(num_rows, 160, generator=torch.Generator().manual_seed(4)).to(dtype)
     weights = [(values, absmax), (values[:7], absmax[:7] * 3)]
     for y, weight in zip(int8_linears(x, weights, backend="torch"), weights, strict=True):
         expected = reference.int8_linear(x, *weight)
-        torch.testing.assert_close(y, expected, rtol=2 * torch.finfo(dtype).eps, atol=0)
-
-
-@pytest.mark.parametrize("num_rows", [1, 63, 64, 65, 130])
-def test_both_forms_of_the_product_have_the_same_bits(quantized, num_rows):
-    values, absmax, _ = quantized
-    x = torch.randn(130, 160, generator=torch.Generator().manual_seed(5))
-    together = int8_linear(x, values, absmax, backend="torch")
-    first = int8_linear(x[:num_rows], values, absmax, backend="torch")
-    assert torch.equal(first, together[:num_rows])
+        assert torch.equal(y, expected)
 
 
 def test_rows_are_quantized_as_the_definition_does(quantized):
     x = torch.randn(9, 160, generator=torch.Generator().manual_seed(6))
     x[3] = 0
-    ours, scales = onednn.quantize_rows(x)
+    ours, scales = in_place.quantize_rows(x)
     expected, expected_scales = quantize_rows(x)
     assert torch.equal(ours, expected)
     assert torch.equal(scales[:, 0], expected_scales)

@@ -1,0 +1,32 @@
+"""Int8 linear layers that share their rows, with few passes over memory besides the product."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from model.ops.int8_linear.reference import LARGEST, int_mm
+
+
+def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
+    """Compute what `reference.int8_linear` defines for each weight and its absmax, to the bit."""
+    quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
+    return [
+        int_mm(quantized, weight.t())
+        .float()
+        .mul_(scales)
+        .mul_(weight_absmax / LARGEST)
+        .to(x.dtype)
+        .view(*x.shape[:-1], len(weight))
+        for weight, weight_absmax in weights
+    ]
+
+
+def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute what `reference.quantize_rows` defines, the scales as [T, 1].
+
+    A number that is not finite becomes any int8: the scale of its row shows it.
+    """
+    absmax = x.abs().amax(dim=-1, keepdim=True).float()
+    inverse = torch.where(absmax > 0, LARGEST / absmax, 0.0)
+    return torch.mul(x, inverse).round_().to(torch.int8), absmax / LARGEST
