@@ -18,6 +18,7 @@ from model.cpu import (
 )
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
+from model.memory import MIN_PASS_BYTES, Peak, carried_bytes_of, pass_bytes_that_fit
 from model.next_chars import next_characters
 from model.ops.backend import choose_backend
 from model.quantization import Quantization, load_quantized_model
@@ -134,10 +135,49 @@ class Scorer:
         )
         return cls(model, info, folder=found.folder, pass_bytes=pass_bytes)
 
+    @property
+    def pass_bytes(self) -> int:
+        """How many bytes a pass reads at most; less than asked for where memory is short."""
+        return self._pass_bytes
+
     def warm_up(self) -> None:
-        """Score a text as long as a pass, so that the first real one finds everything in place."""
-        num_bytes = min(self._pass_bytes, self.info.max_text_bytes)
-        self.score([ScoreRequest(text=bytes(num_bytes))])
+        """Score a text as long as a pass, so that the first real one finds everything in place.
+
+        On a GPU the length of a pass is chosen first, from what two short ones are measured to
+        take of its memory.
+        """
+        if self._model.device.type == "cuda":
+            self._fit_passes_into_device()
+        self._score_zeros(self._pass_bytes)
+
+    def _fit_passes_into_device(self) -> None:
+        small, large = map(self._measure_pass, (MIN_PASS_BYTES, 4 * MIN_PASS_BYTES))
+        device = self._model.device
+        # What the allocator holds without using it is free to the next pass.
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        self._pass_bytes = pass_bytes_that_fit(
+            small,
+            large,
+            free_bytes=torch.cuda.mem_get_info(device)[0] + unused,
+            carried_bytes=carried_bytes_of(
+                self._model.config,
+                self.info.max_text_bytes,
+                bytes_per_value=DTYPES[self.info.dtype].itemsize,
+            ),
+            wanted_bytes=self._pass_bytes,
+        )
+
+    def _measure_pass(self, num_bytes: int) -> Peak:
+        device = self._model.device
+        self._score_zeros(num_bytes)  # what is compiled or allocated once is no part of a pass
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        self._score_zeros(num_bytes)
+        return Peak(num_bytes, torch.cuda.max_memory_allocated(device) - before)
+
+    def _score_zeros(self, num_bytes: int) -> None:
+        text = bytes(min(num_bytes, self.info.max_text_bytes))
+        self.score([ScoreRequest(text=text)])
 
     def score(
         self,
@@ -159,9 +199,9 @@ class Scorer:
         """
         for request in requests:
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
-        scoring = Scoring(Reader(self._model, self._pass_bytes), on_pass or tell_nobody)
-        with _translated_memory_errors():
-            return scoring.score(requests)
+        return self._in_passes_that_fit(
+            lambda reader: Scoring(reader, on_pass or tell_nobody).score(requests)
+        )
 
     def predict_characters(
         self,
@@ -180,13 +220,27 @@ class Scorer:
         for text in texts:
             request = ScoreRequest(text=text, next_chars=num_characters)
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
-        with _translated_memory_errors():
-            return next_characters(
-                Reader(self._model, self._pass_bytes),
-                texts,
-                [num_characters] * len(texts),
-                on_pass=on_pass or tell_nobody,
-            )
+        numbers = [num_characters] * len(texts)
+        return self._in_passes_that_fit(
+            lambda reader: next_characters(reader, texts, numbers, on_pass=on_pass or tell_nobody)
+        )
+
+    def _in_passes_that_fit(
+        self, compute: Callable[[Reader], list[dict[str, Any]]]
+    ) -> list[dict[str, Any]]:
+        """Return what `compute` does; where memory runs out, try again with passes of half size.
+
+        They stay so: memory that ran out once does so again.
+        """
+        while True:
+            with contextlib.suppress(OutOfMemory), _translated_memory_errors():
+                return compute(Reader(self._model, self._pass_bytes))
+            # Here the error is gone, and with it what its frames held of the failed pass.
+            if self._pass_bytes <= MIN_PASS_BYTES:
+                raise OutOfMemory("the pass did not fit into memory; score fewer bytes at a time")
+            self._pass_bytes = max(self._pass_bytes // 2, MIN_PASS_BYTES)
+            if self._model.device.type == "cuda":
+                torch.cuda.empty_cache()
 
 
 def _find_device(name: str) -> torch.device:
@@ -207,13 +261,9 @@ def _translated_memory_errors() -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(
-            "the pass did not fit into memory; score fewer bytes at a time"
-        ) from error
+        raise OutOfMemory(str(error)) from error
     except RuntimeError as error:
         # The CPU allocator has no exception type of its own.
         if "DefaultCPUAllocator" not in str(error):
             raise
-        raise OutOfMemory(
-            "the pass did not fit into memory; score fewer bytes at a time"
-        ) from error
+        raise OutOfMemory(str(error)) from error

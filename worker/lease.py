@@ -33,6 +33,8 @@ class WorkerStatus:
 
     name: str
     batch_bytes: int
+    pass_bytes: int | None = None
+    """Bytes that the model reads at once, as far as memory was found to allow."""
     state: str = "starting"
     """starting, ready, busy or draining."""
     model: dict[str, Any] | None = None

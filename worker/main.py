@@ -132,9 +132,11 @@ class Process:
         scorer.warm_up()
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
+        self._app.runtime.status.pass_bytes = scorer.pass_bytes
         log.info(
             "model_loaded",
             model=scorer.info.name,
+            pass_bytes=scorer.pass_bytes,
             load_s=round(loaded - started, 3),
             warm_up_s=round(time.monotonic() - loaded, 3),
         )

@@ -209,6 +209,7 @@ class BatchLoop:
             os._exit(os.EX_SOFTWARE)
         finally:
             lease.end_batch()
+        self._tell_of_shorter_passes()
         elapsed_s = time.monotonic() - started
         note_batch(choice, started_at, elapsed_s)
         self._runtime.status.count_batch(choice.num_texts, choice.num_bytes, elapsed_s)
@@ -245,6 +246,12 @@ class BatchLoop:
         self._is_abandoned = True
         for request in self._requests.values():
             celery_state.task_ready(request)
+
+    def _tell_of_shorter_passes(self) -> None:
+        status, pass_bytes = self._runtime.status, self._scorer.pass_bytes
+        if status.pass_bytes != pass_bytes:
+            status.pass_bytes = pass_bytes
+            log.warning("pass_out_of_memory", pass_bytes=pass_bytes)
 
     def _halve_budget(self) -> None:
         self._budget = Budget(max(self._budget.bytes // 2, 1), self._budget.texts)
