@@ -68,6 +68,10 @@ class Settings(BaseSettings):
         "none",
         description="Form of the weights; int8 halves and nf4 quarters the memory of bfloat16.",
     )
+    reproducible: bool = Field(
+        False,
+        description="Score every continuation alone, so that its bits depend on no other text.",
+    )
     cache_dir: Path | None = Field(
         None,
         description="Folder of quantized weights for the next start; unset, `cache` in data_dir.",

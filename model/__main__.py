@@ -92,6 +92,7 @@ def _load(options: argparse.Namespace) -> Scorer:
         quantization=options.quantization,
         cache_dir=options.cache_dir,
         pass_bytes=options.pass_bytes,
+        is_reproducible=options.reproducible,
     )
 
 
@@ -153,6 +154,11 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=CACHE_DIR,
         help="folder in which quantized weights are kept for the next start (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--reproducible",
+        action="store_true",
+        help="score every continuation alone, so that its bits depend on no other text",
     )
     parser.add_argument(
         "--pass-bytes",

@@ -54,13 +54,20 @@ class Scorer:
     """An EvaByte model that scores texts, packed into passes of bounded size."""
 
     def __init__(
-        self, model: EvaByteForCausalLM, info: ModelInfo, *, folder: Path, pass_bytes: int
+        self,
+        model: EvaByteForCausalLM,
+        info: ModelInfo,
+        *,
+        folder: Path,
+        pass_bytes: int,
+        is_reproducible: bool = False,
     ) -> None:
         """Take over a model in memory, of the checkpoint in `folder`; see `Scorer.load`."""
         self.info = info
         self.folder = folder
         self._model = model
         self._pass_bytes = pass_bytes
+        self._is_reproducible = is_reproducible
 
     @classmethod
     def load(
@@ -73,6 +80,7 @@ class Scorer:
         quantization: str = "none",
         cache_dir: Path | None = None,
         pass_bytes: int | None = None,
+        is_reproducible: bool = False,
     ) -> "Scorer":
         """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
 
@@ -81,7 +89,8 @@ class Scorer:
         `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
         `quantization` is one of `quantization.QUANTIZATIONS`; quantized weights are kept in
         `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
-        reads; a longer text goes alone.
+        reads; a longer text goes alone. Texts that are continued share no pass where it
+        `is_reproducible`: on a CPU their scores, too, have the same bits in any company then.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
@@ -133,7 +142,9 @@ class Scorer:
             chunk_size=found.config.chunk_size,
             is_demo=found.config.is_demo,
         )
-        return cls(model, info, folder=found.folder, pass_bytes=pass_bytes)
+        return cls(
+            model, info, folder=found.folder, pass_bytes=pass_bytes, is_reproducible=is_reproducible
+        )
 
     @property
     def pass_bytes(self) -> int:
@@ -200,7 +211,9 @@ class Scorer:
         for request in requests:
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
         return self._in_passes_that_fit(
-            lambda reader: Scoring(reader, on_pass or tell_nobody).score(requests)
+            lambda reader: Scoring(
+                reader, on_pass or tell_nobody, is_reproducible=self._is_reproducible
+            ).score(requests)
         )
 
     def predict_characters(
@@ -220,9 +233,15 @@ class Scorer:
         for text in texts:
             request = ScoreRequest(text=text, next_chars=num_characters)
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
-        numbers = [num_characters] * len(texts)
+        together = [[text] for text in texts] if self._is_reproducible else [texts]
         return self._in_passes_that_fit(
-            lambda reader: next_characters(reader, texts, numbers, on_pass=on_pass or tell_nobody)
+            lambda reader: [
+                characters
+                for each in together
+                for characters in next_characters(
+                    reader, each, [num_characters] * len(each), on_pass=on_pass or tell_nobody
+                )
+            ]
         )
 
     def _in_passes_that_fit(

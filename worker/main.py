@@ -119,6 +119,7 @@ class Process:
                 kernels=settings.kernels,
                 quantization=settings.quantization,
                 cache_dir=settings.model_cache,
+                is_reproducible=settings.reproducible,
             )
         except (CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable) as error:
             _refuse(error)
