@@ -117,15 +117,17 @@ def test_pods_may_take_longer_to_end_than_they_drain(target):
         assert worker["terminationGracePeriodSeconds"] <= SPOT_S
 
 
-def test_workers_are_scaled_by_the_jobs_that_have_not_ended():
-    (trigger,) = only(BASE, "ScaledObject", "worker")["spec"]["triggers"]
-    assert trigger["metadata"]["listName"] == keys.LIVE_JOBS
-    # KEDA takes strings alone.
-    assert all(isinstance(value, str) for value in trigger["metadata"].values())
+def test_workers_are_scaled_by_the_jobs_and_batches_that_have_not_ended():
+    triggers = only(BASE, "ScaledObject", "worker")["spec"]["triggers"]
+    counted = [trigger["metadata"]["listName"] for trigger in triggers]
+    assert counted == [keys.LIVE_JOBS, keys.LIVE_BATCHES]
     service = only(BASE, "Service", "redis")["metadata"]["name"]
     namespace = only(BASE, "Namespace", "evascore")["metadata"]["name"]
     address = f"{service}.{namespace}.svc.cluster.local:6379"
-    assert trigger["metadata"]["address"] == address
+    for trigger in triggers:
+        # KEDA takes strings alone.
+        assert all(isinstance(value, str) for value in trigger["metadata"].values())
+        assert trigger["metadata"]["address"] == address
     url = only(BASE, "ConfigMap", "evascore-settings")["data"]["EVASCORE_REDIS_URL"]
     assert url == f"redis://evascore@{address}/0"
 
