@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("browser")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     """The browser that all tests share; each test has a profile of its own."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
@@ -45,7 +45,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Everything that `make run` starts, with random weights."""
     service = Service(tmp_path_factory.mktemp("browser"))
@@ -87,7 +87,7 @@ def page(open_page: Open, service: Service) -> Page:
     return open_page(service.url)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def web_redis(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The Redis of the web server without a worker; a test that kills it starts it again."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
@@ -96,7 +96,7 @@ def web_redis(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server.kill()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def web_server(
     web_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebServer]:
