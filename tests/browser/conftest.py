@@ -26,13 +26,18 @@ Open = Callable[..., Page]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests of this folder."""
+    """Mark the tests of this folder, and put them last.
+
+    Until Playwright's driver is closed it keeps an event loop running in the thread of the tests,
+    in which nothing else could start one.
+    """
     for item in items:
         if FOLDER in item.path.parents:
             item.add_marker("browser")
+    items.sort(key=lambda item: FOLDER in item.path.parents)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     """The browser that all tests share; each test has a profile of its own."""
     executable = next(filter(None, map(shutil.which, NAMES)), None)
@@ -45,7 +50,7 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def service(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Everything that `make run` starts, with random weights."""
     service = Service(tmp_path_factory.mktemp("browser"))
@@ -87,7 +92,7 @@ def page(open_page: Open, service: Service) -> Page:
     return open_page(service.url)
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def web_redis(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The Redis of the web server without a worker; a test that kills it starts it again."""
     server = RedisServer(tmp_path_factory.mktemp("redis"))
@@ -96,7 +101,7 @@ def web_redis(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Ite
     server.kill()
 
 
-@pytest.fixture(scope="package")
+@pytest.fixture(scope="session")
 def web_server(
     web_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[WebServer]:
