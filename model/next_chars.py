@@ -115,7 +115,7 @@ def next_characters(
         ScoringFailed: a probability is not finite.
     """
     results: list[dict[str, Any]] = [{} for _ in texts]
-    for numbers in cut_into_passes([len(text) + 1 for text in texts], reader.pass_bytes):
+    for numbers in reader.cut_to_continue([len(text) + 1 for text in texts]):
         read = [texts[number] for number in numbers]
         contexts = reader.read_contexts(read)
         on_pass(sum(map(len, read)))

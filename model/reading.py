@@ -32,10 +32,20 @@ class Contexts:
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A model, and how many tokens one pass of it may read."""
+    """A model, and how many tokens one pass of it may read.
+
+    Where it `is_reproducible`, texts that are continued share no pass (docs/numerics.md).
+    """
 
     model: EvaByteForCausalLM
     pass_bytes: int
+    is_reproducible: bool = False
+
+    def cut_to_continue(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the numbers of the texts that are read together to be continued."""
+        if self.is_reproducible:
+            return iter([[number] for number in range(len(lengths))])
+        return cut_into_passes(lengths, self.pass_bytes)
 
     def read(self, texts: Sequence[bytes]) -> Iterator[Tensor]:
         """Yield what predicts each byte of `texts`, end to end: [bytes, channels] per pass.

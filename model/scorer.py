@@ -211,9 +211,7 @@ class Scorer:
         for request in requests:
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
         return self._in_passes_that_fit(
-            lambda reader: Scoring(
-                reader, on_pass or tell_nobody, is_reproducible=self._is_reproducible
-            ).score(requests)
+            lambda reader: Scoring(reader, on_pass or tell_nobody).score(requests)
         )
 
     def predict_characters(
@@ -233,15 +231,9 @@ class Scorer:
         for text in texts:
             request = ScoreRequest(text=text, next_chars=num_characters)
             request.check_limits(self.info.max_text_bytes, self.info.window_size)
-        together = [[text] for text in texts] if self._is_reproducible else [texts]
+        numbers = [num_characters] * len(texts)
         return self._in_passes_that_fit(
-            lambda reader: [
-                characters
-                for each in together
-                for characters in next_characters(
-                    reader, each, [num_characters] * len(each), on_pass=on_pass or tell_nobody
-                )
-            ]
+            lambda reader: next_characters(reader, texts, numbers, on_pass=on_pass or tell_nobody)
         )
 
     def _in_passes_that_fit(
@@ -253,7 +245,7 @@ class Scorer:
         """
         while True:
             with contextlib.suppress(OutOfMemory), _translated_memory_errors():
-                return compute(Reader(self._model, self._pass_bytes))
+                return compute(Reader(self._model, self._pass_bytes, self._is_reproducible))
             # Here the error is gone, and with it what its frames held of the failed pass.
             if self._pass_bytes <= MIN_PASS_BYTES:
                 raise OutOfMemory("the pass did not fit into memory; score fewer bytes at a time")

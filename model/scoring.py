@@ -43,20 +43,17 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Scores requests with a reader; tells `on_pass` after each pass how many bytes it read.
-
-    Where it `is_reproducible`, texts that are continued share no pass (docs/numerics.md).
-    """
+    """Scores requests with a reader; tells `on_pass` after each pass how many bytes it read."""
 
     reader: Reader
     on_pass: Callable[[int], None]
-    is_reproducible: bool = False
 
     @torch.inference_mode()
     def score(self, requests: Sequence[ScoreRequest]) -> list[Result]:
         """Return one result per request, in order.
 
-        Several continuations of a context share it: it is read once, and each of them after it.
+        Several continuations of a context share it: it is read once, and each of them after it,
+        unless the reader is reproducible.
         One that is longer than a pass is read alone, with its context.
         """
         alone: list[_Sequence] = []
@@ -71,7 +68,7 @@ class Scoring:
             branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
             if request.next_chars:
                 continued.append((sequences[0], request.next_chars))
-            elif len(branches) > 1 and request.context and not self.is_reproducible:
+            elif len(branches) > 1 and request.context and not self.reader.is_reproducible:
                 families.append((request.context, branches))
                 alone += [each for each in sequences if each.num_scored > self.reader.pass_bytes]
             else:
@@ -86,8 +83,7 @@ class Scoring:
     def _score_and_continue(self, continued: Sequence[tuple[_Sequence, int]]) -> None:
         """Score texts, and predict so many characters after each: all of a pass together."""
         lengths = [sequence.num_scored + 1 for sequence, _ in continued]
-        pass_bytes = 1 if self.is_reproducible else self.reader.pass_bytes
-        for numbers in cut_into_passes(lengths, pass_bytes):
+        for numbers in self.reader.cut_to_continue(lengths):
             batch = [continued[number][0] for number in numbers]
             contexts = self._score_to_ends(batch)
             wanted = [continued[number][1] for number in numbers]
