@@ -241,15 +241,19 @@ class Scorer:
     ) -> list[dict[str, Any]]:
         """Return what `compute` does; where memory runs out, try again with passes of half size.
 
-        They stay so: memory that ran out once does so again.
+        The size that fits stays: memory that ran out once does so again. Where none fits, it was
+        not the passes, and they stay as they were.
         """
+        pass_bytes = self._pass_bytes
         while True:
             with contextlib.suppress(OutOfMemory), _translated_memory_errors():
-                return compute(Reader(self._model, self._pass_bytes, self._is_reproducible))
+                results = compute(Reader(self._model, pass_bytes, self._is_reproducible))
+                self._pass_bytes = pass_bytes
+                return results
             # Here the error is gone, and with it what its frames held of the failed pass.
-            if self._pass_bytes <= MIN_PASS_BYTES:
+            if pass_bytes <= MIN_PASS_BYTES:
                 raise OutOfMemory("the pass did not fit into memory; score fewer bytes at a time")
-            self._pass_bytes = max(self._pass_bytes // 2, MIN_PASS_BYTES)
+            pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
             if self._model.device.type == "cuda":
                 torch.cuda.empty_cache()
 

@@ -278,6 +278,16 @@ def test_memory_that_runs_out_is_told_as_such(scorer, monkeypatch):
         score(scorer, ScoreRequest(text=b"text"))
 
 
+def test_passes_keep_their_size_where_none_would_fit(tiny_checkpoint, monkeypatch):
+    scorer = Scorer.load(str(tiny_checkpoint), pass_bytes=2048)
+    monkeypatch.setattr(scorer._model, "lay_out", lambda *_, **__: torch.empty(1 << 60))
+
+    with pytest.raises(OutOfMemory):
+        score(scorer, ScoreRequest(text=b"text"))
+
+    assert scorer.pass_bytes == 2048
+
+
 def test_model_tells_what_it_is(scorer, tiny_checkpoint):
     info = scorer.info.as_json()
 
