@@ -81,23 +81,23 @@ class Circuit:
         """Begin closed: everything passes."""
         self._lock = threading.Lock()
         self._num_failures = 0
-        self._closed_until: float | None = None
+        self._open_until: float | None = None
 
     def wait_s(self, now: float) -> float:
         """Seconds until this request may go out, 0 if it may now."""
         with self._lock:
-            if self._closed_until is None:
+            if self._open_until is None:
                 return 0.0
-            if now < self._closed_until:
-                return self._closed_until - now
-            self._closed_until = now + PROBE_S
+            if now < self._open_until:
+                return self._open_until - now
+            self._open_until = now + PROBE_S
             return 0.0
 
     def succeeded(self) -> None:
         """Let everything pass: the service serves."""
         with self._lock:
             self._num_failures = 0
-            self._closed_until = None
+            self._open_until = None
 
     def failed(self, now: float, pause_s: float, *, is_certain: bool) -> None:
         """Take a failure into account.
@@ -109,7 +109,7 @@ class Circuit:
         with self._lock:
             self._num_failures += 1
             if is_certain or self._num_failures >= FAILURES_TO_OPEN:
-                self._closed_until = now + pause_s
+                self._open_until = now + pause_s
 
 
 def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
