@@ -18,6 +18,8 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Outputs,
+    TopK,
     Url,
     connect,
     exit_code_of,
@@ -47,13 +49,8 @@ def command(
     form: Annotated[
         Form, typer.Option("--format", help="Whether a line is JSON or itself the text.")
     ] = Form.JSONL,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--output", "-o", help="Also bytes, top_k or curvature; may be repeated."),
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="How many likeliest bytes the output top_k lists.")
-    ] = None,
+    outputs: Outputs = None,
+    top_k: TopK = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Leave the results at the service until they expire.")
     ] = False,

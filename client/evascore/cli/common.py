@@ -49,6 +49,11 @@ PatienceS = Annotated[
     float,
     typer.Option("--patience", min=0, help="Seconds to go on while the service is away or busy."),
 ]
+Outputs = Annotated[
+    list[str] | None,
+    typer.Option("--output", "-o", help="Also bytes, top_k or curvature; may be repeated."),
+]
+TopK = Annotated[int | None, typer.Option(help="How many likeliest bytes the output top_k lists.")]
 URL = DEFAULT_URL
 
 

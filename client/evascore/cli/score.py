@@ -10,8 +10,10 @@ import typer
 from evascore.cli.common import (
     URL,
     AsJson,
+    Outputs,
     PatienceS,
     TimeoutS,
+    TopK,
     Url,
     as_bytes,
     connect,
@@ -33,13 +35,8 @@ def command(
     context: Annotated[
         str | None, typer.Option(help="What precedes the text; it is not scored.")
     ] = None,
-    outputs: Annotated[
-        list[str] | None,
-        typer.Option("--output", "-o", help="Also bytes, top_k or curvature; may be repeated."),
-    ] = None,
-    top_k: Annotated[
-        int | None, typer.Option(help="How many likeliest bytes the output top_k lists.")
-    ] = None,
+    outputs: Outputs = None,
+    top_k: TopK = None,
     url: Url = URL,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 5,
