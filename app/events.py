@@ -36,6 +36,16 @@ MIN_PAUSE_S = 0.25
 
 _Found = TypeVar("_Found", Record, Batch)
 
+_followed = operation(
+    {200: None, 204: None},
+    JobNotFound,
+    JobGone,
+    Overloaded,
+    BrokerUnavailable,
+    streams=EVENTS,
+    parameters=("Last-Event-ID",),
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Watched(Generic[_Found]):
@@ -50,15 +60,7 @@ class Watched(Generic[_Found]):
 
 
 @routes.get("/score/<task_id>/events")
-@operation(
-    {200: None, 204: None},
-    JobNotFound,
-    JobGone,
-    Overloaded,
-    BrokerUnavailable,
-    streams=EVENTS,
-    parameters=("Last-Event-ID",),
-)
+@_followed
 def follow_job(task_id: str) -> Response:
     """The states of a job as they come, until it has ended; the result is not among them."""
     root, store = request.script_root, service().store
@@ -78,15 +80,7 @@ def follow_job(task_id: str) -> Response:
 
 
 @routes.get("/batches/<batch_id>/events")
-@operation(
-    {200: None, 204: None},
-    JobNotFound,
-    JobGone,
-    Overloaded,
-    BrokerUnavailable,
-    streams=EVENTS,
-    parameters=("Last-Event-ID",),
-)
+@_followed
 def follow_batch(batch_id: str) -> Response:
     """The states and counts of a batch as they come, until it has ended."""
     root, store = request.script_root, service().batches
