@@ -19,7 +19,7 @@ from app.descriptions import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS
 from app.intake import canonical_json, to_job
 from app.openapi import operation
 from app.representation import job_path, job_view
-from app.request_headers import asked_wait_s, idempotency, idempotency_key
+from app.request_headers import asked_wait_s, idempotency, idempotency_key, reused_key
 from app.responses import json_response
 from app.service import service
 from contract.errors import (
@@ -127,9 +127,7 @@ def _submit(job: Job) -> Receipt:
         with parts.guard.calling():
             return parts.store.submit(job, idempotency)
     except KeyReused:
-        raise IdempotencyKeyReused(
-            "This Idempotency-Key came before with another request; use a new one."
-        ) from None
+        raise reused_key() from None
     except QueueFull as full:
         raise parts.capacity.overloaded(full.depth, parts.settings) from None
 

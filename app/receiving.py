@@ -9,12 +9,12 @@ import orjson
 
 from app.batch_lines import PartCutter
 from app.broker_guard import BrokerGuard
-from app.request_headers import idempotency
+from app.request_headers import idempotency, reused_key
 from app.schemas import BatchOptions
 from app.uploads import Line
 from contract.batch_store import Accepted, BatchStore
 from contract.batches import Batch, Part
-from contract.errors import BrokerUnavailable, IdempotencyKeyReused, Overloaded, RequestInvalid
+from contract.errors import BrokerUnavailable, Overloaded, RequestInvalid
 from contract.job_store import KeyReused, QueueFull
 from contract.messages import Job
 from contract.settings import Settings
@@ -119,9 +119,7 @@ class Receiver:
             with self._guard.calling():
                 accepted = self._store.accept(batch, promise)
         except KeyReused:
-            raise IdempotencyKeyReused(
-                "This Idempotency-Key came before with another request; use a new one."
-            ) from None
+            raise reused_key() from None
         except QueueFull as full:
             raise self._full(full.depth.bytes) from None
         if accepted.is_replay:

@@ -8,6 +8,7 @@ from flask import request
 
 from app.bodies import Query, invalid
 from app.service import service
+from contract.errors import IdempotencyKeyReused
 from contract.job_store import Idempotency
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
@@ -33,6 +34,13 @@ def idempotency_key() -> str | None:
 def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
     """The promise that `key` stands for the request with this SHA-256 digest."""
     return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
+
+
+def reused_key() -> IdempotencyKeyReused:
+    """What becomes of a request whose key stands for another one."""
+    return IdempotencyKeyReused(
+        "This Idempotency-Key came before with another request; use a new one."
+    )
 
 
 def asked_wait_s(query: Query) -> tuple[float, str]:
