@@ -50,12 +50,16 @@ class FakeCommands:
         return calls.read_text().splitlines() if calls.exists() else []
 
     def run(
-        self, command: Sequence[str | Path], timeout_s: float = 30, **variables: str
+        self,
+        command: Sequence[str | Path],
+        timeout_s: float = 30,
+        folder: Path = REPOSITORY,
+        **variables: str,
     ) -> subprocess.CompletedProcess[str]:
-        """Run one of our commands to its end, in the repository."""
+        """Run one of our commands to its end, in `folder`."""
         return subprocess.run(
             [str(word) for word in command],
-            cwd=REPOSITORY,
+            cwd=folder,
             env={**self.env, **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
