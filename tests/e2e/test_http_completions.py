@@ -19,7 +19,8 @@ def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     # Held for longer than the edge lets a silent request hold a thread.
     settings = {"completion_wait_s": WAIT_S, "web_timeout_s": 3, "max_wait_s": 2, "max_waiters": 8}
-    service = Service(folder, **settings).start()
+    # A worker that is suspended for as long as that stays warm.
+    service = Service(folder, **settings, lease_s=4 * WAIT_S).start()
     yield service
     assert service.stop() == 0
 
