@@ -111,6 +111,7 @@ class QueueCollector(Collector):
         yield _ended_jobs(totals)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
+        yield _worker_starts(workers)
         yield from _worker_counters(workers)
         yield from _worker_histograms(workers)
 
@@ -143,6 +144,19 @@ def _worker_speeds(workers: list[dict[str, Any]]) -> Metric:
     for worker in workers:
         if worker.get("bytes_per_s") is not None:
             family.add_metric((worker["name"],), worker["bytes_per_s"])
+    return family
+
+
+def _worker_starts(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_startup_seconds",
+        "Time of each phase of a worker's start that has ended.",
+        labels=("worker", "phase"),
+    )
+    for worker in workers:
+        # Absent in the status of a worker of an earlier release.
+        for phase, elapsed_s in worker.get("startup", {}).get("seconds", {}).items():
+            family.add_metric((worker["name"], phase), elapsed_s)
     return family
 
 

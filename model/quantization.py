@@ -6,6 +6,7 @@ bitsandbytes is imported only when a quantized mode is asked for.
 
 import hashlib
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -49,10 +50,12 @@ def load_quantized_model(
     device: torch.device,
     dtype: torch.dtype,
     backend: Backend,
+    on_phase: Callable[[str], None],
 ) -> EvaByteForCausalLM:
     """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
 
-    `revision` stands for the weights of the checkpoint.
+    `revision` stands for the weights of the checkpoint. `on_phase` is called with "quantize" before
+    weights are quantized.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
@@ -60,6 +63,7 @@ def load_quantized_model(
     config = bits_and_bytes_config(quantization.mode, dtype)
 
     def make() -> EvaByteForCausalLM:
+        on_phase("quantize")
         return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
 
     def load(folder: Path) -> EvaByteForCausalLM:

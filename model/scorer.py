@@ -81,6 +81,7 @@ class Scorer:
         cache_dir: Path | None = None,
         pass_bytes: int | None = None,
         is_reproducible: bool = False,
+        on_phase: Callable[[str], None] = lambda phase: None,
     ) -> "Scorer":
         """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
 
@@ -91,6 +92,8 @@ class Scorer:
         `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
         reads; a longer text goes alone. Texts that are continued share no pass where it
         `is_reproducible`: on a CPU their scores, too, have the same bits in any company then.
+        `on_phase` is called with the name of each phase that begins: download, checksum, load,
+        and quantize where no quantized weights were kept.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
@@ -107,12 +110,15 @@ class Scorer:
             dtype = "float32" if is_cpu else "bfloat16"
         if pass_bytes is None:
             pass_bytes = 2048 if is_cpu else 8192
+        on_phase("download")
         found = find_checkpoint(checkpoint)
         is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
         if is_cpu and (dtype == "float32" or is_widened):
             use_onednn_for_float32()
         return_freed_memory()
+        on_phase("checksum")
         revision = revision_of(found.weight_files)
+        on_phase("load")
         if quantization == "none":
             model = load_model(found, device=target, dtype=DTYPES[dtype])
         else:
@@ -123,6 +129,7 @@ class Scorer:
                 device=target,
                 dtype=DTYPES[dtype],
                 backend=backend,
+                on_phase=on_phase,
             )
         if is_widened:
             model.compute_in_float32()
@@ -150,6 +157,16 @@ class Scorer:
     def pass_bytes(self) -> int:
         """How many bytes a pass reads at most; less than asked for where memory is short."""
         return self._pass_bytes
+
+    def watch_compilation(self, tell: Callable[[float], None]) -> None:
+        """Have `tell` called with the seconds of every kernel that is compiled from now on.
+
+        What Triton finds in its cache is not compiled; nor is anything where PyTorch computes.
+        """
+        if self.info.backend == "triton":
+            from model.ops.compilation import watch_compilation
+
+            watch_compilation(tell)
 
     def warm_up(self) -> None:
         """Score a text as long as a pass, so that the first real one finds everything in place.

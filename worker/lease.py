@@ -16,6 +16,7 @@ from contract import keys
 from contract.job_store import WARM_STATES
 from contract.logs import get_logger
 from contract.metrics import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
+from worker.startup import Startup
 
 log = get_logger(__name__)
 
@@ -33,6 +34,7 @@ class WorkerStatus:
 
     name: str
     batch_bytes: int
+    startup: Startup
     pass_bytes: int | None = None
     """Bytes that the model reads at once, as far as memory was found to allow."""
     state: str = "starting"
@@ -84,7 +86,7 @@ class WorkerStatus:
         mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
         fields = {name: getattr(self, name) for name in self.__slots__}
         return orjson.dumps(
-            {**fields, "mean_batch_texts": mean_batch_texts}, default=Histogram.as_json
+            {**fields, "mean_batch_texts": mean_batch_texts}, default=lambda part: part.as_json()
         )
 
 

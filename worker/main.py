@@ -29,6 +29,7 @@ from worker.lease import Lease, NameTaken, WorkerStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
+from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
 
 log = get_logger(__name__)
@@ -58,6 +59,7 @@ class Process:
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
         self._settings = settings
+        self._startup = Startup("import", began_at=time.monotonic() - process_age_s())
 
     def connect_signals(self) -> None:
         """Have Celery call the methods below."""
@@ -74,6 +76,7 @@ class Process:
     def take_name(self, sender: str, conf: Any, **_: Any) -> None:
         """Take the lease of the node name, and requeue at once what a dead predecessor left."""
         settings = self._settings
+        self._startup.enter("redis")
         conf.broker_transport_options = {
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
@@ -83,7 +86,7 @@ class Process:
             "fetch_bytes": settings.batch_bytes,
         }
         client = connect(settings)
-        status = WorkerStatus(name=sender, batch_bytes=settings.batch_bytes)
+        status = WorkerStatus(sender, settings.batch_bytes, self._startup)
         lease = Lease(
             client,
             status,
@@ -109,7 +112,7 @@ class Process:
         """Load and warm up the model, before any job is fetched."""
         if "solo" not in sender.pool_cls.__module__:
             _refuse("the model lives in one process: start it with -P solo -c 1")
-        settings, started = self._settings, time.monotonic()
+        settings = self._settings
         warn_of_network_mounts(*_folders_read_at_start(settings))
         try:
             scorer = Scorer.load(
@@ -120,27 +123,25 @@ class Process:
                 quantization=settings.quantization,
                 cache_dir=settings.model_cache,
                 is_reproducible=settings.reproducible,
+                on_phase=self._startup.enter,
             )
         except (CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable) as error:
             _refuse(error)
-        loaded = time.monotonic()
+        scorer.watch_compilation(lambda elapsed_s: self._startup.credit("compile", elapsed_s))
+        self._startup.enter("canary")
         try:
             check_canary(scorer, settings.model_cache)
         except CheckpointInvalid as error:
             _refuse(error)
         except (ModelDrifted, ScoringFailed) as error:
             self._stop_drifted(error)
+        self._startup.enter("warm_up")
         scorer.warm_up()
+        self._startup.enter("consume")
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
         self._app.runtime.status.pass_bytes = scorer.pass_bytes
-        log.info(
-            "model_loaded",
-            model=scorer.info.name,
-            pass_bytes=scorer.pass_bytes,
-            load_s=round(loaded - started, 3),
-            warm_up_s=round(time.monotonic() - loaded, 3),
-        )
+        log.info("model_loaded", model=scorer.info.name, pass_bytes=scorer.pass_bytes)
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Score nothing, and let `/readyz` say why."""
@@ -154,10 +155,17 @@ class Process:
 
     def say_ready(self, **_: Any) -> None:
         """The worker consumes."""
+        self._startup.enter(None)
         self._app.runtime.status.state = "ready"
         self._app.runtime.lease.renew()
         self._app.runtime.client.delete(keys.MODEL_DRIFTED)
-        log.info("worker_ready", worker=self._app.runtime.status.name)
+        seconds = self._startup.as_json()["seconds"]
+        log.info(
+            "worker_ready",
+            worker=self._app.runtime.status.name,
+            startup_s=round(sum(seconds.values()), 3),
+            phases_s=seconds,
+        )
 
     def drain(self, **_: Any) -> None:
         """A warm stop was asked for: the batch in hand may end, if it does so in time."""

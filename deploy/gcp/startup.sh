@@ -66,4 +66,4 @@ else
     say "no NVIDIA GPU here: Docker only"
 fi
 touch /run/evascore-machine-ready
-say "ready"
+say "ready after $SECONDS s"

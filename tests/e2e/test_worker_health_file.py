@@ -4,6 +4,7 @@ import pytest
 
 from contract.broker import connect
 from worker.lease import Lease, WorkerStatus
+from worker.startup import Startup
 
 
 @pytest.mark.parametrize(
@@ -12,7 +13,7 @@ from worker.lease import Lease, WorkerStatus
 )
 def test_worker_touches_its_health_file_while_it_is_warm(settings, tmp_path, state, is_warm):
     file = tmp_path / "warm"
-    status = WorkerStatus(name="w", batch_bytes=1, state=state)
+    status = WorkerStatus("w", 1, Startup("load", began_at=0.0), state=state)
     with connect(settings) as client:
         lease = Lease(client, status, lease_s=5, batch_timeout_s=300, health_file=file)
         lease.renew()

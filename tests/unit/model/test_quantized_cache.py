@@ -149,6 +149,18 @@ def test_model_from_the_cache_scores_bit_for_bit_the_same(
     assert first.score([REQUEST]) == second.score([REQUEST])
 
 
+def test_phases_of_a_start_tell_whether_the_cache_was_used(tiny_checkpoint, tmp_path):
+    def phases() -> list[str]:
+        found: list[str] = []
+        Scorer.load(
+            str(tiny_checkpoint), quantization="int8", cache_dir=tmp_path, on_phase=found.append
+        )
+        return found
+
+    assert phases() == ["download", "checksum", "load", "quantize"]
+    assert phases() == ["download", "checksum", "load"]
+
+
 def test_other_configuration_of_the_same_weights_is_not_mixed_up(tiny_checkpoint, tmp_path):
     scores = []
     for theta in (10_000.0, 500.0):

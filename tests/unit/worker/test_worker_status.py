@@ -4,11 +4,12 @@ import orjson
 import pytest
 
 from worker.lease import RECENT_BATCHES, RECENT_JOBS, WorkerStatus
+from worker.startup import Startup
 
 
 @pytest.fixture
 def status() -> WorkerStatus:
-    return WorkerStatus(name="w", batch_bytes=100)
+    return WorkerStatus("w", 100, Startup("load", began_at=0.0))
 
 
 def test_last_batches_are_kept_oldest_first(status):

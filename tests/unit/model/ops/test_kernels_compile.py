@@ -21,6 +21,7 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from model.ops.chunk_summaries.kernel import chunk_summaries
+from model.ops.compilation import watch_compilation
 from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
@@ -209,3 +210,16 @@ def resources(cubin: bytes, path: Path) -> tuple[int, int]:
     found = re.search(r"REG:(\d+) STACK:(\d+)", usage)
     assert found is not None, usage
     return int(found[1]), int(found[2])
+
+
+def test_time_of_compiling_is_told_but_not_of_finding_it_in_the_cache(
+    compile_for, monkeypatch, tmp_path
+):
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    monkeypatch.setattr(triton.knobs.compilation, "listener", None)
+    told: list[float] = []
+    watch_compilation(told.append)
+    for _ in range(2):
+        compile_for(89, lambda: gate(torch.bfloat16))
+    [elapsed_s] = told
+    assert elapsed_s > 0
