@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run test lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -21,6 +21,10 @@ help:
 
 run: $(VENV)/runtime ## start everything on this machine; Ctrl-C ends it
 	@exec $(BIN)/python -m deploy.run
+
+# The model's name comes from the environment here, and from .env in containers, as it does for run and up.
+prefetch: $(VENV)/runtime ## fetch the weights of EVASCORE_MODEL ahead of the first run; goes on if cut off
+	@exec $(BIN)/python -m worker.prefetch
 
 venv: $(VENV)/runtime ## set up .venv, nothing else
 
@@ -80,6 +84,11 @@ shell-dev: $(VENV)/development ## a shell in which .venv is active
 
 up: ## start everything in containers, and return when it scores
 	$(COMPOSE) up --detach --build --wait
+
+# Redis has drawn no password yet, and nothing asks for it.
+prefetch-up: ## the same ahead of the first up: into the containers' volume of weights
+	$(COMPOSE) run --rm --build --no-deps worker \
+	env --unset=EVASCORE_REDIS_PASSWORD_FILE python -m worker.prefetch
 
 down: ## stop the containers; what was accepted is kept
 	$(COMPOSE) down

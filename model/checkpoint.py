@@ -3,15 +3,13 @@
 import contextlib
 import hashlib
 import json
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, StrictDataclassError
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError, safe_open
 from transformers import BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
@@ -19,12 +17,12 @@ from transformers.utils import logging as transformers_logging
 from model.configuration import EvaByteConfig
 from model.errors import CheckpointInvalid
 from model.evabyte import EvaByteForCausalLM
+from model.hub import NAME, expected_sha256, fetch_checkpoint, sha256_of
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CANARY_FILE = "canary.json"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FLOAT_TYPES = {"F32", "F16", "BF16"}
 # Keys that decide the result without showing in any shape: a guess would give wrong scores.
 REQUIRED_KEYS = (
@@ -46,6 +44,21 @@ class Checkpoint:
     weight_files: tuple[Path, ...]
 
 
+def find_folder(name: str) -> Path:
+    """Return the folder `name`, or that of the checkpoint `name` from the Hub, fetched if need be.
+
+    Raises:
+        CheckpointInvalid: there is no such folder, and none can be fetched.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not NAME.fullmatch(name):
+        raise CheckpointInvalid(
+            f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
+        )
+    return fetch_checkpoint(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
+
+
 def find_checkpoint(name: str) -> Checkpoint:
     """Return the checkpoint in the folder `name`, or of that name (`owner/name`) on the Hub.
 
@@ -54,7 +67,7 @@ def find_checkpoint(name: str) -> Checkpoint:
     Raises:
         CheckpointInvalid: with one line that names the file or tensor at fault and the remedy.
     """
-    folder = Path(name) if Path(name).is_dir() else _download(name)
+    folder = find_folder(name)
     config = _read_config(folder / CONFIG_FILE)
     weight_files = _weight_files(folder)
     _check_tensors(weight_files, config)
@@ -98,32 +111,15 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def revision_of(weight_files: tuple[Path, ...]) -> str:
-    """Return 16 hexadecimal digits that stand for the weights: of their files' SHA-256."""
-    digests = []
-    for path in weight_files:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    """Return 16 hexadecimal digits that stand for the weights: of their files' SHA-256.
+
+    Of files in the Hub's cache it is known without reading them; `hub.check_downloads` does.
+    """
+    digests = [expected_sha256(path) or sha256_of(path) for path in weight_files]
     whole = (
         digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
     )
     return whole[:16]
-
-
-def _download(name: str) -> Path:
-    if not HUB_NAME.fullmatch(name):
-        raise CheckpointInvalid(
-            f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
-        )
-    try:
-        patterns = [CONFIG_FILE, INDEX_FILE, CANARY_FILE, "*.safetensors"]
-        folder = snapshot_download(name, allow_patterns=patterns)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointInvalid(
-            f"checkpoint {name}: no such folder, and the Hub does not give it ({reason}); "
-            "name a local folder, or check the name and the connection"
-        ) from error
-    return Path(folder)
 
 
 def _read_config(path: Path) -> EvaByteConfig:

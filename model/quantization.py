@@ -20,6 +20,7 @@ from model.checkpoint import CONFIG_FILE, Checkpoint, load_model, without_progre
 from model.configuration import EvaByteConfig
 from model.errors import QuantizationUnavailable
 from model.evabyte import EvaByteForCausalLM
+from model.hub import check_downloads
 from model.linear_layers import Int8Linear
 from model.ops.backend import Backend
 from model.quantized_cache import QuantizedCache
@@ -54,8 +55,8 @@ def load_quantized_model(
 ) -> EvaByteForCausalLM:
     """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
 
-    `revision` stands for the weights of the checkpoint. `on_phase` is called with "quantize" before
-    weights are quantized.
+    `revision` stands for the weights of the checkpoint. `on_phase` is called with
+    the phases that quantizing takes: checksum, quantize.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
@@ -63,6 +64,8 @@ def load_quantized_model(
     config = bits_and_bytes_config(quantization.mode, dtype)
 
     def make() -> EvaByteForCausalLM:
+        on_phase("checksum")
+        check_downloads(checkpoint.weight_files)
         on_phase("quantize")
         return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
 

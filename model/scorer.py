@@ -18,6 +18,7 @@ from model.cpu import (
 )
 from model.errors import DeviceUnavailable, OutOfMemory
 from model.evabyte import EvaByteForCausalLM
+from model.hub import check_downloads
 from model.memory import MIN_PASS_BYTES, Peak, carried_bytes_of, pass_bytes_that_fit
 from model.next_chars import next_characters
 from model.ops.backend import choose_backend
@@ -118,10 +119,12 @@ class Scorer:
         return_freed_memory()
         on_phase("checksum")
         revision = revision_of(found.weight_files)
-        on_phase("load")
         if quantization == "none":
+            check_downloads(found.weight_files)
+            on_phase("load")
             model = load_model(found, device=target, dtype=DTYPES[dtype])
         else:
+            on_phase("load")
             model = load_quantized_model(
                 found,
                 Quantization(quantization, cache_dir),

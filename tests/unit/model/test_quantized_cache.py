@@ -157,7 +157,7 @@ def test_phases_of_a_start_tell_whether_the_cache_was_used(tiny_checkpoint, tmp_
         )
         return found
 
-    assert phases() == ["download", "checksum", "load", "quantize"]
+    assert phases() == ["download", "checksum", "load", "checksum", "quantize"]
     assert phases() == ["download", "checksum", "load"]
 
 

@@ -1,0 +1,143 @@
+"""Fetches checkpoints from the Hugging Face Hub into its cache, and goes on where it was cut off.
+
+When a download ends early, huggingface_hub 2.4 deletes what it has of the file; of weights that is
+gigabytes. It compares sizes, never checksums. So weights are fetched here, into the places where
+its cache keeps them, `blobs/<SHA-256>`; it finds them there and does the rest.
+"""
+
+import fcntl
+import hashlib
+import logging
+import re
+from os.path import normpath
+from pathlib import Path
+from typing import IO
+
+import httpx2
+from huggingface_hub import DryRunFileInfo, get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub.errors import DryRunError, HfHubHTTPError
+from huggingface_hub.file_download import http_get
+from huggingface_hub.utils import build_hf_headers, disable_progress_bars
+
+from model.errors import CheckpointInvalid
+
+log = logging.getLogger(__name__)
+
+NAME = re.compile(r"[\w.-]+/[\w.-]+")
+SHA256 = re.compile(r"[0-9a-f]{64}")
+WEIGHTS = "*.safetensors"
+# A repository may hold the same weights in other forms, each in a folder of its own.
+IN_FOLDERS = "*/*"
+
+
+def fetch_checkpoint(name: str, small_files: tuple[str, ...]) -> Path:
+    """Return the folder of the checkpoint `name`, `owner/name`, in the Hub's cache.
+
+    Its weights and `small_files` are fetched as far as the cache lacks them. While the Hub is away,
+    a complete checkpoint in the cache will do.
+
+    Raises:
+        CheckpointInvalid: with one line that says what the Hub, the line or the disk did.
+    """
+    try:
+        for file in _missing_weights(name):
+            _fetch(name, file)
+        patterns = [*small_files, WEIGHTS]
+        with disable_progress_bars():
+            folder = snapshot_download(name, allow_patterns=patterns, ignore_patterns=[IN_FOLDERS])
+        return Path(folder)
+    except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise CheckpointInvalid(
+            f"checkpoint {name}: no such folder, and the Hub does not give it ({reason}); "
+            "name a local folder, or check the name and the connection; what came is kept"
+        ) from error
+
+
+def expected_sha256(path: Path) -> str | None:
+    """Return the SHA-256 that the Hub says `path` has, a file in its cache; None of any other."""
+    if not path.is_symlink():
+        return None
+    blob = path.readlink()
+    return blob.name if blob.parent.name == "blobs" and SHA256.fullmatch(blob.name) else None
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_downloads(paths: tuple[Path, ...]) -> None:
+    """Compare files that lie in the Hub's cache with their checksums. Raises: CheckpointInvalid."""
+    for path in paths:
+        expected = expected_sha256(path)
+        if expected is not None and sha256_of(path) != expected:
+            raise CheckpointInvalid(
+                f"{path}: damaged on this disk, its SHA-256 is not the Hub's; "
+                f"delete {normpath(path.parent / path.readlink())}, and it is fetched anew"
+            )
+
+
+def _missing_weights(name: str) -> list[DryRunFileInfo]:
+    try:
+        with disable_progress_bars():
+            files = snapshot_download(
+                name, allow_patterns=[WEIGHTS], ignore_patterns=[IN_FOLDERS], dry_run=True
+            )
+    except DryRunError:
+        # The Hub is away or refuses; snapshot_download will say so unless it can do without.
+        return []
+    return [file for file in files if file.will_download]
+
+
+def _fetch(name: str, file: DryRunFileInfo) -> None:
+    """Fetch one file of weights into its place in the cache; a part of it that is there is kept."""
+    url = hf_hub_url(name, file.filename, revision=file.commit_hash)
+    sha256 = get_hf_file_metadata(url).etag
+    if sha256 is None or not SHA256.fullmatch(sha256):
+        # Small enough to be kept in git itself, which has another checksum.
+        return
+    snapshot = Path(file.local_path).parent
+    blob = snapshot.parent.parent / "blobs" / sha256
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    part = blob.with_suffix(".part")
+    with part.open("ab") as target:
+        # Another process may be fetching it, and have ended when the lock is ours.
+        fcntl.flock(target, fcntl.LOCK_EX)
+        if blob.exists():
+            part.unlink(missing_ok=True)
+            return
+        _download(url, target, file.file_size)
+        target.flush()
+        if sha256_of(part) != sha256:
+            part.unlink()
+            raise CheckpointInvalid(
+                f"checkpoint {name}: {file.filename} came damaged, its SHA-256 is not the Hub's; "
+                "it was deleted, try again, and look at HF_ENDPOINT and the proxy if it stays so"
+            )
+        part.rename(blob)
+
+
+def _download(url: str, target: IO[bytes], num_bytes: int | None) -> None:
+    """Append to `target` what it lacks of `num_bytes`, again and again as long as bytes come."""
+    if num_bytes is not None and target.tell() > num_bytes:
+        target.seek(0)
+        target.truncate()
+    # A range of a compressed body would be one of other bytes.
+    headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
+    while True:
+        had_bytes = target.tell()
+        try:
+            http_get(
+                url,
+                target,  # type: ignore[arg-type]
+                resume_size=had_bytes,
+                headers=headers,
+                expected_size=num_bytes,
+            )
+            return
+        except httpx2.TransportError as error:
+            if target.tell() == had_bytes:
+                raise
+            log.warning("the download was cut off (%s) and goes on", error)
