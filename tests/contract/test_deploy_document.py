@@ -5,6 +5,7 @@ import shlex
 
 import pytest
 
+from bench import first_hour
 from contract.settings import REPOSITORY
 from tests.unit.deploy.conftest import FakeCommands
 
@@ -36,3 +37,21 @@ def test_times_of_the_notice_are_those_of_the_unit():
     for pattern in (r"stop --timeout (\d+)$", r"^TimeoutStopSec=(\d+)$"):
         (seconds,) = re.findall(pattern, unit, flags=re.MULTILINE)
         assert f"| + {seconds} s |" in DOCUMENT
+
+
+@pytest.mark.parametrize("table", [first_hour.phase_table(), first_hour.total_table()])
+def test_budget_is_what_the_script_computes(table):
+    assert table in DOCUMENT
+
+
+def test_minutes_in_the_text_are_those_of_the_table():
+    ranges = [first_hour.total_s(start_s, 250) for start_s in first_hour.start_s()]
+    bare, again = (f"{fast / 60:.0f} to {slow / 60:.0f}" for slow, fast in ranges)
+    assert f"{bare} minutes on a bare L4, {again} on a warm one" in DOCUMENT
+
+
+def test_phases_of_the_budget_are_phases_that_a_worker_tells():
+    told = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "docs/api.md").read_text(), re.MULTILINE)
+    named = {name for phase in first_hour.phases() for name in re.findall(r"`(\w+)`", phase.name)}
+    assert named
+    assert named <= set(told)
