@@ -28,8 +28,10 @@ prefetch: $(VENV)/runtime ## fetch the weights of EVASCORE_MODEL ahead of the fi
 
 venv: $(VENV)/runtime ## set up .venv, nothing else
 
-test: $(VENV)/development ## run all tests
-	@exec $(BIN)/python -m pytest
+# Whole files at a time, in order: what is shared in a file is started once, and Playwright's event
+# loop, which never ends, comes last.
+test: $(VENV)/development ## run all tests, two files at a time
+	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/development ## check format, rules, types and the direction of imports
 	$(BIN)/ruff format --check .

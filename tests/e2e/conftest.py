@@ -58,7 +58,7 @@ def outcomes(web: WebServer) -> Iterator[Outcomes]:
     outcomes.client.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def scoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """All of evascore with a tiny model, for tests that go through the client."""
     service = Service(tmp_path_factory.mktemp("scoring")).start()

@@ -15,7 +15,7 @@ RECOVERY_S = 30
 """Within this all goes on after a kill: 10 s on a quiet machine, where loading torch takes 3."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with default settings and the tiny model; each test leaves it working."""
     service = Service(tmp_path_factory.mktemp("service")).start()
@@ -48,7 +48,8 @@ def _end(service: Service) -> None:
     service.stop()
     log = service.log.read_text()
     assert not contains_marker(log)
-    assert "Traceback" not in log
+    _, _, traceback = log.partition("Traceback")
+    assert not traceback, traceback[:3000]
 
 
 def contains_marker(text: str) -> bool:

@@ -50,6 +50,7 @@ def load(checkpoint, mode: str, dtype: torch.dtype = torch.float32) -> EvaByteFo
         device=CPU,
         dtype=dtype,
         backend="torch",
+        on_phase=lambda phase: None,
     )
 
 
