@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
+import numpy as np
 import torch
+
+from model.reading import cut_into_passes
 
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
@@ -23,6 +26,31 @@ def count_lanes(device: torch.device, pass_bytes: int) -> int:
     if device.type != "cpu":
         return 1
     return max(min(torch.get_num_threads(), pass_bytes // MIN_LANE_BYTES), 1)
+
+
+def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> list[list[int]]:
+    """Return the numbers of the texts of each pass, longest first; no text is over `lane_bytes`.
+
+    As `cut_into_passes` has it, but where it can be, as many for each lane and all of like size, so
+    that the lanes end together: while one reads what was left over, the others idle.
+    """
+    passes = list(cut_into_passes(lengths, lane_bytes))
+    num_bytes = sum(lengths)
+    in_full_rounds = -(-len(passes) // num_lanes) * num_lanes
+    even = _cut_evenly(lengths, min(in_full_rounds, -(-num_bytes // MIN_LANE_BYTES)))
+    is_within = all(sum(lengths[number] for number in each) <= lane_bytes for each in even)
+    return even if is_within else passes
+
+
+def _cut_evenly(lengths: Sequence[int], num_passes: int) -> list[list[int]]:
+    """Lay the texts end to end and put each into the pass that its middle falls into."""
+    descending = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
+    ordered = np.array(lengths, dtype=np.int64)[descending]
+    ends = ordered.cumsum()
+    # Twice the middle, so that it is whole.
+    pass_of = (2 * ends - ordered) * num_passes // (2 * ends[-1])
+    cuts = np.flatnonzero(np.diff(pass_of)) + 1
+    return [numbers.tolist() for numbers in np.split(descending, cuts)]
 
 
 def side_by_side(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from model.lanes import MIN_LANE_BYTES, count_lanes, side_by_side
+from model.lanes import count_lanes, cut_for_lanes, side_by_side
 from model.log_likelihood import ByteScores, join_scores, score_bytes
 from model.next_chars import search_characters
 from model.reading import Contexts, Reader, cut_into_passes
@@ -129,10 +129,9 @@ class Scoring:
         lane_bytes = pass_bytes // num_lanes
         long = [each for each in sequences if each.num_bytes > lane_bytes]
         short = [each for each in sequences if each.num_bytes <= lane_bytes]
-        for batch in _batches(long, pass_bytes):
+        for batch in _batches(long, pass_bytes, num_lanes=1):
             _fill(batch, self._score_together(batch))
-        num_bytes = sum(each.num_bytes for each in short)
-        batches = _batches(short, min(lane_bytes, max(-(-num_bytes // num_lanes), MIN_LANE_BYTES)))
+        batches = _batches(short, lane_bytes, num_lanes)
         # Whoever is told of passes need not be made for several threads.
         in_lane = replace(self, on_pass=tell_nobody)
         for batch, scores in zip(
@@ -228,10 +227,17 @@ def windows_of(request: ScoreRequest) -> list[TextWindow]:
     return request.window.cut(len(request.text))
 
 
-def _batches(sequences: Sequence[_Sequence], pass_bytes: int) -> list[list[_Sequence]]:
-    """Cut `sequences` into passes."""
+def _batches(
+    sequences: Sequence[_Sequence], pass_bytes: int, num_lanes: int
+) -> list[list[_Sequence]]:
+    """Cut `sequences` into passes, of which so many run at a time."""
     lengths = [sequence.num_bytes for sequence in sequences]
-    return [[sequences[n] for n in numbers] for numbers in cut_into_passes(lengths, pass_bytes)]
+    passes = (
+        cut_for_lanes(lengths, pass_bytes, num_lanes)
+        if num_lanes > 1 and lengths
+        else cut_into_passes(lengths, pass_bytes)
+    )
+    return [[sequences[number] for number in numbers] for numbers in passes]
 
 
 def tell_nobody(num_bytes: int) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from model import OutOfMemory, Scorer, ScoreRequest
-from model.lanes import count_lanes, side_by_side
+from model.lanes import count_lanes, cut_for_lanes, side_by_side
 from model.reading import Reader
 
 CPU = torch.device("cpu")
@@ -25,6 +25,25 @@ def four_threads():
 def test_lanes_are_as_many_as_threads_and_bytes_allow(four_threads, pass_bytes, lanes):
     assert count_lanes(CPU, pass_bytes) == lanes
     assert count_lanes(torch.device("cuda"), pass_bytes) == 1
+
+
+@pytest.mark.parametrize(
+    ("lengths", "sizes"),
+    [
+        ([100] * 3, [300]),
+        ([100] * 6, [300, 300]),
+        ([100] * 15, [700, 800]),
+        ([100] * 21, [500, 500, 600, 500]),
+        ([1024], [1024]),
+        ([600, 600, 600], [600, 600, 600]),
+        ([1, 1000, 1000, 24], [1000, 1000, 25]),
+    ],
+    ids=["short", "two short", "one round", "left over", "limit", "one each", "full"],
+)
+def test_passes_are_even_where_lanes_can_end_together(lengths, sizes):
+    passes = cut_for_lanes(lengths, 1024, 2)
+    assert [sum(lengths[number] for number in numbers) for numbers in passes] == sizes
+    assert sorted(number for numbers in passes for number in numbers) == list(range(len(lengths)))
 
 
 def test_results_come_in_order_from_threads_that_share_the_cores(four_threads):
