@@ -241,6 +241,7 @@ class Limits(Answer):
     max_continuations: int
     max_body_bytes: int
     max_job_bytes: int
+    max_result_bytes: int
     max_batch_lines: int
     max_batch_bytes: int
     max_queued_bytes: int

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from app.bodies import Query, invalid, invalid_fields, parse_json, parse_options
-from app.intake import to_request
+from app.intake import Checked, to_request
 from app.schemas import MAX_CUSTOM_ID_CHARS, BatchOptions
 from app.uploads import Line
 from contract import keys
@@ -39,7 +39,7 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
 
 
 class PartCutter:
-    """Checks lines and gathers them into parts of up to one batch's budget."""
+    """Checks lines and gathers them into parts of up to one batch's budget, results included."""
 
     def __init__(
         self, options: BatchOptions, settings: Settings, *, deadline_at: float, request_id: str
@@ -47,12 +47,14 @@ class PartCutter:
         self.num_lines = 0
         self.num_bytes = 0
         """Of all lines that were gathered: those that are not blank, and what the model reads."""
+        self.result_bytes = 0
+        """What the results of all lines seen take at most."""
         self._options = options
         self._settings = settings
         self._deadline_at = deadline_at
         self._request_id = request_id
         self._requests: list[dict[str, Any]] = []
-        self._part_bytes = 0
+        self._part_bytes = self._part_result_bytes = 0
 
     def parts(self, lines: Iterable[Line]) -> Iterator[tuple[Part, Job]]:
         """The parts in which `lines` are scored, each as soon as it is full.
@@ -62,12 +64,17 @@ class PartCutter:
         """
         settings = self._settings
         for line in lines:
-            request, num_bytes = self._request(line)
-            is_full = len(self._requests) >= settings.batch_texts
-            if is_full or self._part_bytes + num_bytes > settings.batch_bytes:
+            checked = self._checked(line)
+            if (
+                len(self._requests) >= settings.batch_texts
+                or self._part_bytes + checked.num_bytes > settings.batch_bytes
+                or self._part_result_bytes + checked.result_bytes > settings.max_result_bytes
+            ):
                 yield from self._cut()
-            self._requests.append(request)
-            self._part_bytes += num_bytes
+            self._requests.append(checked.request)
+            self._part_bytes += checked.num_bytes
+            self._part_result_bytes += checked.result_bytes
+            self.result_bytes += checked.result_bytes
         yield from self._cut()
 
     def _cut(self) -> Iterator[tuple[Part, Job]]:
@@ -85,10 +92,10 @@ class PartCutter:
         )
         self.num_lines += part.num_lines
         self.num_bytes += part.num_bytes
-        self._requests, self._part_bytes = [], 0
+        self._requests, self._part_bytes, self._part_result_bytes = [], 0, 0
         yield part, job
 
-    def _request(self, line: Line) -> tuple[dict[str, Any], int]:
+    def _checked(self, line: Line) -> Checked:
         fields: dict[str, Any] = {}
         try:
             fields = _parse(line, self._settings.max_body_bytes)
@@ -96,7 +103,7 @@ class PartCutter:
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
-            return _refused(line, fields.get("custom_id"), error), 0
+            return Checked(_refused(line, fields.get("custom_id"), error))
 
 
 def _parse(line: Line, max_line_bytes: int) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from app.bodies import invalid, read_json
 from app.completion_answers import Prompt, completion
 from app.completion_schemas import Completion, CompletionBody
 from app.health import WARM_STATES, workers
-from app.intake import check_job_bytes, priority_of, validated
+from app.intake import check_job_bytes, check_result_bytes, priority_of, validated
 from app.openapi import operation
 from app.responses import json_response
 from app.service import Service, service
@@ -141,11 +141,11 @@ def _job(body: CompletionBody, prompts: list[Prompt], settings: Settings) -> Job
     texts = [prompt.text + _PLACEHOLDER * body.max_tokens for prompt in prompts]
     num_bytes = sum(map(len, texts))
     check_job_bytes(num_bytes, settings)
+    requests = [{"text_b64": base64.b64encode(text).decode("ascii"), **outputs} for text in texts]
+    check_result_bytes(requests, settings)
     now = time.time()
     return Job(
-        requests=[
-            {"text_b64": base64.b64encode(text).decode("ascii"), **outputs} for text in texts
-        ],
+        requests=requests,
         num_bytes=num_bytes,
         submitted_at=now,
         deadline_at=now + settings.completion_wait_s,

@@ -3,7 +3,7 @@
 import base64
 import binascii
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -13,6 +13,7 @@ from app.schemas import DEFAULT_TOP_K, BatchOptions, ScoreBody, SlidingWindow, T
 from contract import keys
 from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
 from contract.messages import Job
+from contract.result_size import result_bytes
 from contract.settings import Settings
 
 PRIORITIES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
@@ -37,8 +38,10 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
     body = validated(fields, ScoreBody)
     texts = [body] if body.items is None else body.items
     num_bytes = _total_bytes(texts, body.items is None, settings)
+    requests = [_request(text, body) for text in texts]
+    check_result_bytes(requests, settings)
     return Job(
-        requests=[_request(text, body) for text in texts],
+        requests=requests,
         num_bytes=num_bytes,
         submitted_at=now,
         deadline_at=now + _deadline_s(body, settings),
@@ -48,17 +51,27 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
     )
 
 
-def to_request(
-    fields: Mapping[str, Any], shared: BatchOptions, settings: Settings
-) -> tuple[dict[str, Any], int]:
-    """One text of many, as the worker takes it, and the bytes that the model reads for it.
+class Checked(NamedTuple):
+    """One text of many, as the worker takes it."""
+
+    request: dict[str, Any]
+    num_bytes: int = 0
+    """What the model reads for it."""
+    result_bytes: int = 0
+    """What its result takes at most."""
+
+
+def to_request(fields: Mapping[str, Any], shared: BatchOptions, settings: Settings) -> Checked:
+    """Check one text of many.
 
     Raises:
         ClientError: the text must change.
     """
     _check_fields(fields, TextRequest, "", settings.max_continuations)
     text = validated(fields, TextRequest)
-    return _request(text, shared), _total_bytes([text], True, settings)
+    num_bytes = _total_bytes([text], True, settings)
+    request = _request(text, shared)
+    return Checked(request, num_bytes, check_result_bytes([request], settings))
 
 
 def canonical_json(job: Job) -> bytes:
@@ -148,6 +161,23 @@ def check_job_bytes(num_bytes: int, settings: Settings) -> None:
             limit_bytes=settings.max_job_bytes,
             actual_bytes=num_bytes,
         )
+
+
+def check_result_bytes(requests: Sequence[Mapping[str, Any]], settings: Settings) -> int:
+    """Refuse what would have a result larger than a job's may be; return what it takes at most.
+
+    Raises:
+        BodyTooLarge
+    """
+    num_bytes = sum(map(result_bytes, requests))
+    if num_bytes > settings.max_result_bytes:
+        raise BodyTooLarge(
+            f"The result could take {num_bytes} bytes; the limit is {settings.max_result_bytes}, "
+            "ask for less of each byte (top_k, bytes, spans) or send several requests.",
+            limit_bytes=settings.max_result_bytes,
+            actual_bytes=num_bytes,
+        )
+    return num_bytes
 
 
 def _read_bytes(request: TextRequest, at: str, settings: Settings) -> int:

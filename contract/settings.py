@@ -15,6 +15,8 @@ PREFIX = "EVASCORE_"
 OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
+# What one value may hold (`proto-max-bulk-len`).
+MAX_REDIS_VALUE_BYTES = 512 * 1024**2
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
@@ -97,6 +99,10 @@ class Settings(BaseSettings):
     max_job_bytes: Bytes = Field(
         16 * 1024**2,
         description="Most bytes that one job may have the model read.",
+    )
+    max_result_bytes: Annotated[int, Field(ge=1, le=MAX_REDIS_VALUE_BYTES)] = Field(
+        128 * 1024**2,
+        description="Most bytes that the result of one job could take, by its outputs.",
     )
     max_batch_lines: Count = Field(1_000_000, description="Most lines of one batch.")
     max_batch_bytes: Bytes = Field(

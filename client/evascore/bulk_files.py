@@ -16,9 +16,10 @@ from evascore.texts import encode, named
 
 Format = Literal["jsonl", "text"]
 
-# One upload; two at a time are at the service, which bounds what it has to keep of any file.
+# One upload; two at a time are at the service, which bounds what it has to keep of any file: with
+# the scores of every byte some 300 MB of each.
 UPLOAD_LINES = 100_000
-UPLOAD_BYTES = 64 * 1024**2
+UPLOAD_BYTES = 16 * 1024**2
 
 _STATE_VERSION = 1
 _HEAD = re.compile(rb'\{"index":\s*(\d+),\s*"status":\s*"(\w+)"')

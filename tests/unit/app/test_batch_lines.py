@@ -44,6 +44,15 @@ def test_part_holds_at_most_one_budget_and_a_larger_line_is_alone(lengths, parts
     assert [tuple(part) for part, _ in cut(*texts(*lengths))] == parts
 
 
+def test_part_holds_no_more_results_than_one_job_may():
+    settings = load_settings({"EVASCORE_MAX_RESULT_BYTES": "4000"})
+    lines = [{"text": "x", "outputs": ["top_k"], "top_k": 10}] * 5
+    assert [part.num_lines for part, _ in cut(*lines, settings=settings)] == [2, 2, 1]
+    with pytest.raises(RequestInvalid) as raised:
+        cut({"text": "x" * 8, "outputs": ["top_k"], "top_k": 10}, settings=settings)
+    assert raised.value.details["limit_bytes"] == 4000
+
+
 def test_job_of_a_part_holds_its_lines_in_order_as_bulk():
     (_, job), (_, last) = cut(*texts(5, 5, 1))
     assert [request["text"] for request in job.requests] == ["xxxxx", "xxxxx"]

@@ -172,6 +172,23 @@ def test_option_has_a_limit_of_its_own(options, limit_bytes):
     assert raised.value.details["limit_bytes"] == limit_bytes
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"text": "x" * 8, "outputs": ["top_k"], "top_k": 320},
+        {"text": "x", "spans": [[0, 1]] * 400},
+        {"items": [{"text": "x", "outputs": ["top_k"], "top_k": 100}] * 3},
+    ],
+    ids=["top_k", "ranges", "items"],
+)
+def test_result_over_the_limit_is_refused(fields):
+    assert job_of(fields).num_bytes
+    with pytest.raises(BodyTooLarge) as raised:
+        job_of(fields, EVASCORE_MAX_RESULT_BYTES="10000")
+    details = raised.value.details
+    assert details["limit_bytes"] == 10_000 < details["actual_bytes"]
+
+
 def test_windows_count_every_byte_that_they_read():
     window = {"window": {"size": 8, "stride": 4}}
     assert job_of({"text": "x" * 21, **window}, **LIMITS).num_bytes == 4 * 8 + 5

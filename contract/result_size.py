@@ -1,0 +1,63 @@
+"""How large a result can become, told from the request alone before anything is scored.
+
+An upper bound of its JSON, by the longest form of each number. In Python's objects a worker holds
+up to four times as much while it scores.
+"""
+
+import base64
+from collections.abc import Mapping
+from typing import Any
+
+# A double has at most 24 characters; with its comma, and a pair [byte, log_prob] around it.
+_NUMBER, _PAIR = 25, 34
+_BYTE = 2 * _NUMBER + len("320,")
+_SPAN = 160
+_NEXT_CHARACTER = 64
+_SUMMARY = 384
+# A custom_id of 128 characters that JSON has to escape, and what surrounds the result.
+_ENVELOPE = 1024
+_SCORED = ("text", "continuation", "continuations")
+
+
+def result_bytes(fields: Mapping[str, Any]) -> int:
+    """Bytes that the result of a checked request takes at most.
+
+    Args:
+        fields: a request in the form that the model's `ScoreRequest.from_json` reads.
+    """
+    per_byte = _PAIR * fields.get("top_k", 0) + _BYTE * ("bytes" in fields.get("outputs", ()))
+    texts = [text for name in _SCORED for text in _texts(fields, name)]
+    num_bytes = _ENVELOPE + _SUMMARY * len(texts) + per_byte * sum(map(_num_bytes, texts))
+    num_bytes += _NEXT_CHARACTER * fields.get("next_chars", 0)
+    spans = fields.get("spans")
+    if isinstance(spans, list):
+        num_bytes += _SPAN * len(spans)
+    elif spans:
+        num_bytes += _SPAN * sum(_num_spans(spans, text) for text in texts)
+    if window := fields.get("window"):
+        num_bytes += _SPAN * (1 + sum(map(_num_bytes, texts)) // window["stride"])
+    return num_bytes
+
+
+def _texts(fields: Mapping[str, Any], name: str) -> list[str | bytes]:
+    """The texts under a name, given as Unicode or as base64."""
+    plain, encoded = _as_list(fields.get(name)), _as_list(fields.get(f"{name}_b64"))
+    return [*plain, *map(base64.b64decode, encoded)]
+
+
+def _as_list(value: str | list[str] | None) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else value
+
+
+def _num_bytes(text: str | bytes) -> int:
+    return len(text) if isinstance(text, bytes) or text.isascii() else len(text.encode())
+
+
+def _num_spans(unit: str, text: str | bytes) -> int:
+    """As many stretches as `model.spans` makes of a text, or one more."""
+    characters = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
+    if unit == "characters":
+        return len(characters)
+    return 1 + (len(characters.split()) if unit == "words" else characters.count("\n"))
