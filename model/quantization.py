@@ -16,7 +16,7 @@ import torch
 from torch import nn
 from transformers import BitsAndBytesConfig
 
-from model.checkpoint import CONFIG_FILE, Checkpoint, load_model, without_progress_bars
+from model.checkpoint import CONFIG_FILE, Checkpoint, load_model
 from model.configuration import EvaByteConfig
 from model.errors import QuantizationUnavailable
 from model.evabyte import EvaByteForCausalLM
@@ -24,15 +24,14 @@ from model.hub import check_downloads
 from model.linear_layers import Int8Linear
 from model.ops.backend import Backend
 from model.quantized_cache import QuantizedCache
+from model.quantized_weights import write_quantized
 
 QUANTIZATIONS = ("none", "int8", "nf4")
 
 UNQUANTIZED_LAYERS = ["lm_head"]
 
 # Raised when this module stores something else for the same checkpoint and mode.
-CACHE_LAYOUT = "1"
-# Of each file of the cache; while one is written, it is in host memory.
-MAX_CACHE_FILE = "512MB"
+CACHE_LAYOUT = "2"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,21 +54,26 @@ def load_quantized_model(
 ) -> EvaByteForCausalLM:
     """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
 
-    `revision` stands for the weights of the checkpoint. `on_phase` is called with
-    the phases that quantizing takes: checksum, quantize.
+    `revision` stands for the weights of the checkpoint. `on_phase` is called with the name of each
+    phase that begins: load, and quantize before it where no quantized weights were kept.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
     """
     config = bits_and_bytes_config(quantization.mode, dtype)
 
+    def write(folder: Path) -> None:
+        check_downloads(checkpoint.weight_files)
+        on_phase("quantize")
+        write_quantized(checkpoint, folder, config, device=device, dtype=dtype)
+
     def make() -> EvaByteForCausalLM:
-        on_phase("checksum")
         check_downloads(checkpoint.weight_files)
         on_phase("quantize")
         return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
 
     def load(folder: Path) -> EvaByteForCausalLM:
+        on_phase("load")
         cached = Checkpoint(folder, EvaByteConfig.from_pretrained(folder), weight_files=())
         return load_model(cached, device=device, dtype=dtype)
 
@@ -86,14 +90,9 @@ def load_quantized_model(
             "transformers": version("transformers"),
         }
         cache = QuantizedCache(quantization.cache_dir, identity)
-        model = cache.load_or_make(load=load, make=make, save=_save)
+        model = cache.load_or_make(load=load, write=write, make=make)
     prepare_products(model, backend)
     return model
-
-
-def _save(model: EvaByteForCausalLM, folder: Path) -> None:
-    with without_progress_bars():
-        model.save_pretrained(folder, max_shard_size=MAX_CACHE_FILE)
 
 
 def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:

@@ -43,24 +43,21 @@ class QuantizedCache:
         self,
         *,
         load: Callable[[Path], Model],
+        write: Callable[[Path], None],
         make: Callable[[], Model],
-        save: Callable[[Model, Path], None],
     ) -> Model:
-        """Return `load(entry)` where there is an intact entry; else `make()`, and save it.
+        """Return `load(entry)`, having had `write` fill the entry unless an intact one is there.
 
-        Of several starters one makes the entry and the others wait for it. Where the folder cannot
-        be written, the model is made and not saved.
+        Of several starters one writes the entry and the others wait for it. Where it cannot be
+        written, return `make()`.
         """
         with self._locked(fcntl.LOCK_SH) as is_locked:
             if is_locked and self.is_intact():
                 return load(self.entry)
         with self._locked(fcntl.LOCK_EX) as is_locked:
-            if is_locked and self.is_intact():
+            if is_locked and (self.is_intact() or self._is_written(write)):
                 return load(self.entry)
-            model = make()
-            if is_locked:
-                self._write(lambda folder: save(model, folder))
-            return model
+        return make()
 
     def is_intact(self) -> bool:
         """Whether the entry is there and every byte of it is as it was written."""
@@ -75,16 +72,16 @@ class QuantizedCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-    def _write(self, save: Callable[[Path], None]) -> None:
+    def _is_written(self, write: Callable[[Path], None]) -> bool:
         """Replace the entry; call with the lock held, so that no partial one has a living writer.
 
-        A failure leaves no entry and is logged, since the model itself is in memory.
+        A failure leaves no entry, is logged and returns false, since there is a way without.
         """
         partial = self.entry.with_suffix(".partial")
         try:
             _remove(partial)
             partial.mkdir()
-            save(partial)
+            write(partial)
             files = {path.name: _fingerprint(path) for path in sorted(partial.iterdir())}
             manifest = {"identity": self.identity, "files": files}
             (partial / MANIFEST_FILE).write_text(json.dumps(manifest, indent=1))
@@ -93,10 +90,12 @@ class QuantizedCache:
             _remove(self.entry)
             partial.rename(self.entry)
             flush_to_disk(self.folder)
+            return True
         except (OSError, SafetensorError) as error:
             log.warning("quantized weights were not kept in %s: %s", self.folder, error)
             with contextlib.suppress(OSError):
                 _remove(partial)
+            return False
 
     @contextlib.contextmanager
     def _locked(self, kind: int) -> Iterator[bool]:

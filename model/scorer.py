@@ -124,7 +124,6 @@ class Scorer:
             on_phase("load")
             model = load_model(found, device=target, dtype=DTYPES[dtype])
         else:
-            on_phase("load")
             model = load_quantized_model(
                 found,
                 Quantization(quantization, cache_dir),

@@ -1,14 +1,19 @@
 """The cache of quantized weights: made once, found again, never used unless whole."""
 
+import json
 import logging
 import multiprocessing
 import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from model import Scorer, ScoreRequest, quantization
+from model import Scorer, ScoreRequest, quantization, quantized_weights
+from model.checkpoint import find_checkpoint, load_model
 from model.quantized_cache import MANIFEST_FILE, QuantizedCache
+from model.quantized_weights import write_quantized
 
 REQUEST = ScoreRequest(text=b"windows of 16 bytes")
 
@@ -23,10 +28,9 @@ class Counter:
         self.num_made += 1
         return f"model {self.num_made}"
 
-
-def save(model: str, folder: Path) -> None:
-    (folder / "weights").write_text(model)
-    (folder / "config").write_text("{}")
+    def write(self, folder: Path) -> None:
+        (folder / "weights").write_text(self.make())
+        (folder / "config").write_text("{}")
 
 
 def load(folder: Path) -> str:
@@ -43,11 +47,11 @@ def cache(tmp_path) -> QuantizedCache:
     return QuantizedCache(tmp_path / "cache", {"weights": "0123", "quantization": "int8"})
 
 
-def get(cache: QuantizedCache, counter: Counter, save=save) -> str:
-    return cache.load_or_make(load=load, make=counter.make, save=save)
+def get(cache: QuantizedCache, counter: Counter, write=None) -> str:
+    return cache.load_or_make(load=load, write=write or counter.write, make=counter.make)
 
 
-def test_second_start_loads_what_the_first_saved(cache, counter):
+def test_second_start_loads_what_the_first_wrote(cache, counter):
     assert [get(cache, counter), get(cache, counter)] == ["model 1", "model 1"]
     assert counter.num_made == 1
 
@@ -78,16 +82,16 @@ def test_damaged_entry_is_made_anew(cache, counter, name, damage):
     assert get(cache, counter) == "model 2"
 
 
-def die_while_saving(cache: QuantizedCache) -> None:
-    def save_half(model: str, folder: Path) -> None:
-        (folder / "weights").write_text(model[:3])
+def die_while_writing(cache: QuantizedCache) -> None:
+    def write_half(folder: Path) -> None:
+        (folder / "weights").write_text("mod")
         os._exit(9)
 
-    get(cache, Counter(), save_half)
+    get(cache, Counter(), write_half)
 
 
 def test_entry_of_a_writer_that_died_is_never_used(cache, counter):
-    writer = multiprocessing.get_context("fork").Process(target=die_while_saving, args=(cache,))
+    writer = multiprocessing.get_context("fork").Process(target=die_while_writing, args=(cache,))
     writer.start()
     writer.join(60)
     assert writer.exitcode == 9
@@ -123,12 +127,12 @@ def test_folder_that_cannot_be_made_costs_the_cache_alone(tmp_path, counter, cap
 
 
 def test_full_disk_costs_the_cache_alone(cache, counter, caplog):
-    def save_on_full_disk(model: str, folder: Path) -> None:
-        (folder / "weights").write_text(model)
+    def write_on_full_disk(folder: Path) -> None:
+        (folder / "weights").write_text("mod")
         raise OSError(28, "No space left on device")
 
     with caplog.at_level(logging.WARNING):
-        assert get(cache, counter, save_on_full_disk) == "model 1"
+        assert get(cache, counter, write_on_full_disk) == "model 1"
     assert "No space left on device" in caplog.text
     assert [path.suffix for path in cache.folder.iterdir()] == [".lock"]
 
@@ -157,7 +161,7 @@ def test_phases_of_a_start_tell_whether_the_cache_was_used(tiny_checkpoint, tmp_
         )
         return found
 
-    assert phases() == ["download", "checksum", "load", "checksum", "quantize"]
+    assert phases() == ["download", "checksum", "quantize", "load"]
     assert phases() == ["download", "checksum", "load"]
 
 
@@ -172,3 +176,33 @@ def test_other_configuration_of_the_same_weights_is_not_mixed_up(tiny_checkpoint
         scorer = Scorer.load(str(folder), quantization="int8", cache_dir=tmp_path / "cache")
         scores.append(scorer.score([REQUEST]))
     assert scores[0] != scores[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("mode", ["int8", "nf4"])
+def test_weights_are_written_as_transformers_writes_them(
+    tiny_checkpoint, tmp_path, mode, dtype, monkeypatch
+):
+    monkeypatch.setattr(quantized_weights, "MAX_FILE_BYTES", 20_000)
+    checkpoint, cpu = find_checkpoint(str(tiny_checkpoint)), torch.device("cpu")
+    config = quantization.bits_and_bytes_config(mode, dtype)
+    ours, theirs = tmp_path / "ours", tmp_path / "theirs"
+    ours.mkdir()
+
+    write_quantized(checkpoint, ours, config, device=cpu, dtype=dtype)
+    load_model(checkpoint, device=cpu, dtype=dtype, quantization=config).save_pretrained(theirs)
+
+    assert len(list(ours.glob("*.safetensors"))) > 2
+    found, wanted = stored(ours), stored(theirs)
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor), name
+    configs = [json.loads((folder / "config.json").read_bytes()) for folder in (ours, theirs)]
+    assert configs[0] == {**configs[1], "architectures": configs[0]["architectures"]}
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    """All tensors of a checkpoint by name."""
+    files = [load_file(path) for path in folder.glob("*.safetensors")]
+    return {name: tensor for file in files for name, tensor in file.items()}
