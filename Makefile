@@ -9,6 +9,9 @@ COMPOSE := docker compose $(if $(shell command -v nvidia-smi),,-f docker-compose
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Where torch comes from when not from PyPI: its CPU wheels need no CUDA and are 5 GB smaller.
+INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) \
+	"$$(grep '^torch==' requirements.txt)")
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
@@ -124,11 +127,13 @@ clean: ## remove .venv and caches; the data folder stays
 # The stamps are newer than the requirements that they were installed from.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore needs into $(VENV) (once; some minutes on a slow line)."
+	@$(INSTALL_TORCH)
 	@$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
 $(VENV)/development: requirements-dev.txt client/pyproject.toml $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore and its tests need into $(VENV) (once)."
+	@$(INSTALL_TORCH)
 	@$(PIP) install --quiet -r requirements-dev.txt
 	@touch $(VENV)/runtime $@
 

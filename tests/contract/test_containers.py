@@ -130,7 +130,9 @@ def test_redis_loads_its_file_with_all_rights():
     assert "user default off resetpass ~* &* +@all\n" in start
 
 
-@pytest.mark.parametrize("name", [*DOCKERFILES, "deploy/backup/Dockerfile"])
+@pytest.mark.parametrize(
+    "name", [*DOCKERFILES, "deploy/backup/Dockerfile", ".devcontainer/Dockerfile"]
+)
 def test_dockerfile_is_clean_by_hadolint(name):
     command = [HADOLINT, "--failure-threshold", "warning", name]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
