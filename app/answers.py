@@ -290,6 +290,8 @@ class RecentWork(Answer):
 class Bulk(Answer):
     """What batches take up."""
 
+    batches: int = Field(description="Batches accepted and not ended.")
+    lines: int = Field(description="Their lines that have not ended.")
     bytes: int = Field(description="Text bytes accepted and not ended.")
     max_bytes: int
     redis_bytes: int = Field(description="Memory of Redis, for everything.")

@@ -58,14 +58,15 @@ def create_service(settings: Settings) -> Service:
     """The parts that the routes share, on the Redis of `settings`."""
     store = JobStore(connect(settings), settings)
     guard = BrokerGuard()
+    batches = BatchStore(store, settings)
     return Service(
         settings=settings,
         store=store,
         guard=guard,
         capacity=Capacity(store, guard),
         endings=JobEndings(settings, store, guard),
-        metrics=Metrics(store, guard),
-        batches=BatchStore(store, settings),
+        metrics=Metrics(store, batches, guard),
+        batches=batches,
         pace=Pace(),
         uploads=Places(settings.max_uploads, "uploads"),
         streams=Places(settings.max_streams, "event streams"),

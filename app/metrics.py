@@ -23,6 +23,8 @@ from app.admission import worker_statuses
 from app.broker_guard import BrokerGuard
 from app.openapi import operation
 from app.service import service
+from contract.batch_store import BatchStore
+from contract.bulk_load import BulkLoad
 from contract.errors import BrokerUnavailable
 from contract.job_store import JobStore
 
@@ -31,7 +33,13 @@ routes = Blueprint("metrics", __name__)
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
 REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
 WORKER_STATES = ("starting", "ready", "busy", "draining")
+# Counters of batches by the first word of their names in Redis.
+_ENDED = (
+    ("batches", "evascore_bulk_ended_batches", "Batches that ended.", "status"),
+    ("lines", "evascore_bulk_ended_lines", "Lines of batches that ended.", "outcome"),
+)
 # Fields of a worker's status that only grow, and those that Prometheus shows as they are.
 _COUNTED = (
     ("num_batches", "evascore_batches", "Batches that a worker has scored since it started."),
@@ -55,9 +63,9 @@ def metrics() -> Response:
 class Metrics:
     """All metrics of one application."""
 
-    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(QueueCollector(store, guard))
+        self.registry.register(QueueCollector(store, batches, guard))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "evascore_http_requests",
@@ -88,8 +96,9 @@ class Metrics:
 class QueueCollector(Collector):
     """Asks Redis at each scrape; without it, only tells that it is away."""
 
-    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
         self._store = store
+        self._batches = batches
         self._guard = guard
 
     def describe(self) -> Iterable[Metric]:
@@ -101,6 +110,7 @@ class QueueCollector(Collector):
         try:
             with self._guard.calling():
                 depth, totals = self._store.depth(), self._store.totals()
+                bulk = self._batches.load()
                 workers = worker_statuses(self._store)
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
@@ -109,6 +119,9 @@ class QueueCollector(Collector):
         yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
         yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
         yield _ended_jobs(totals)
+        yield _gauge("evascore_bulk_lines", "Lines of batches not ended.", bulk.num_lines)
+        yield _gauge("evascore_bulk_bytes", "Text bytes of batches not ended.", bulk.num_bytes)
+        yield from _batches_by_status(bulk)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
         yield _worker_starts(workers)
@@ -125,6 +138,20 @@ def _ended_jobs(totals: dict[str, int]) -> Metric:
     for name, count in totals.items():
         family.add_metric((name.removeprefix("jobs_"),), count)
     return family
+
+
+def _batches_by_status(bulk: BulkLoad) -> Iterator[Metric]:
+    live = GaugeMetricFamily("evascore_bulk_batches", "Batches not ended.", labels=("status",))
+    statuses: list[str] = [batch.status for batch in bulk.batches]
+    for status in LIVE_BATCH_STATUSES:
+        live.add_metric((status,), statuses.count(status))
+    yield live
+    for kind, name, meaning, label in _ENDED:
+        ended = CounterMetricFamily(name, meaning, labels=(label,))
+        for counter, count in bulk.totals.items():
+            if counter.startswith(f"{kind}_"):
+                ended.add_metric((counter.removeprefix(f"{kind}_"),), count)
+        yield ended
 
 
 def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:

@@ -25,6 +25,8 @@ def read_stats(parts: Service) -> dict[str, Any]:
             "max_bytes": parts.settings.max_queued_bytes,
         },
         "batches": {
+            "batches": len(bulk.batches),
+            "lines": bulk.num_lines,
             "bytes": bulk.num_bytes,
             "max_bytes": parts.settings.max_bulk_bytes,
             "redis_bytes": bulk.redis_bytes,

@@ -21,6 +21,7 @@ from contract.batches import (
     failed_part_results,
 )
 from contract.broker import broker_errors
+from contract.bulk_load import BulkLoad, read_load
 from contract.endings import LUA, Ending
 from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.job_store import (
@@ -50,18 +51,6 @@ class Accepted:
     """The Idempotency-Key came before with the same upload; `batch_id` is that of then."""
 
 
-@dataclass(frozen=True, slots=True)
-class BulkLoad:
-    """What batches take up."""
-
-    num_bytes: int
-    """Text bytes accepted and not ended."""
-    redis_bytes: int
-    """Memory that Redis uses, for everything."""
-    max_redis_bytes: int
-    """Above which no batch is received; nine tenths of Redis' own limit if that is less."""
-
-
 class BatchStore:
     """All that is known of batches; safe to share between threads."""
 
@@ -83,20 +72,9 @@ class BatchStore:
             return new_task_id(self._id_secret())
 
     def load(self) -> BulkLoad:
-        """How much room there is. Raises: BrokerUnavailable."""
-        with broker_errors(), self._client.pipeline(transaction=False) as pipe:
-            live, memory = pipe.hgetall(keys.LIVE_BATCHES).info("memory").execute()
-            for batch_id in live:
-                pipe.exists(keys.batch(batch_id.decode()))
-            # One that expired before workers came to it has nobody else to take it off.
-            gone = [i for i, is_there in zip(live, pipe.execute(), strict=True) if not is_there]
-            if gone:
-                self._client.hdel(keys.LIVE_BATCHES, *gone)
-        limit = self._settings.max_redis_bytes
-        if memory.get("maxmemory"):
-            limit = min(limit, memory["maxmemory"] * 9 // 10)
-        num_bytes = sum(int(live[batch_id]) for batch_id in live.keys() - set(gone))
-        return BulkLoad(num_bytes, memory["used_memory"], limit)
+        """How much there is, and how much room. Raises: BrokerUnavailable."""
+        with broker_errors():
+            return read_load(self._client, self._settings)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store parts of an upload that goes on. Raises: BrokerUnavailable."""

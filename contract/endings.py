@@ -64,7 +64,7 @@ class EndingsWriter:
     def _write_parts(
         self, endings: Sequence[tuple[Ending, PartResults]], acknowledged: list[str]
     ) -> list[bytes]:
-        names = [keys.LIVE_BATCHES, keys.TOTALS, *acknowledged]
+        names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

@@ -13,6 +13,7 @@ LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
 LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of it that have not ended
+BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches of which not every part is queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped for it last
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease

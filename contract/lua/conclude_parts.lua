@@ -1,15 +1,15 @@
 -- End parts of batches: store the final record of each unless it has one or was erased, its lines
 -- of results, and what it adds to its batch's counts; delete its text, acknowledge its message.
 -- Safe to repeat: whatever comes after the first final record changes nothing.
--- KEYS: live batches, totals, unacked, unacked index, aboard (the last three '' if nothing is to be
---       acknowledged), then of each part: record, batch, texts, results, parts
+-- KEYS: live batches, totals, totals of batches, unacked, unacked index, aboard (the last three '' if
+--       nothing is to be acknowledged), then of each part: record, batch, texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
 --       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model
 -- Returns for each part the state that it is in now ('' if it is gone).
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
-for i = 6, #KEYS, 5 do
-  local at = 3 + (i - 6) / 5 * 11
+for i = 7, #KEYS, 5 do
+  local at = 3 + (i - 7) / 5 * 11
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
@@ -22,6 +22,8 @@ for i = 6, #KEYS, 5 do
     redis.call('EXPIRE', results, redis.call('TTL', batch))
     redis.call('HINCRBY', batch, 'completed', ARGV[at + 6])
     redis.call('HINCRBY', batch, 'failed', ARGV[at + 7])
+    redis.call('HINCRBY', KEYS[3], 'lines_completed', ARGV[at + 6])
+    redis.call('HINCRBY', KEYS[3], 'lines_failed', ARGV[at + 7])
     redis.call('HINCRBY', KEYS[1], batch_id, -ARGV[at + 8])
     if ARGV[at + 9] == '1' then redis.call('HSET', batch, 'has_expired_lines', 1) end
     if ARGV[at + 10] ~= '' then redis.call('HSET', batch, 'model', ARGV[at + 10]) end
@@ -29,17 +31,20 @@ for i = 6, #KEYS, 5 do
     if tonumber(counts[2]) + tonumber(counts[3]) >= tonumber(counts[1]) then
       redis.call('HSET', batch, 'ended_at', now, 'expires_at', now + ttl)
       redis.call('HDEL', KEYS[1], batch_id)
+      local facts = redis.call('HMGET', batch, 'cancelling_at', 'has_expired_lines')
+      local status = facts[1] and 'cancelled' or facts[2] and 'expired' or 'completed'
+      redis.call('HINCRBY', KEYS[3], 'batches_' .. status, 1)
       for _, name in ipairs({batch, results, parts}) do redis.call('EXPIRE', name, ttl) end
     end
     redis.call('PUBLISH', batch, '')
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
   if state ~= '' then redis.call('HDEL', texts, first) end
-  if KEYS[3] ~= '' then
-    redis.call('HDEL', KEYS[3], id)
-    redis.call('ZREM', KEYS[4], id)
+  if KEYS[4] ~= '' then
+    redis.call('HDEL', KEYS[4], id)
+    redis.call('ZREM', KEYS[5], id)
   end
   states[#states + 1] = state
 end
-if KEYS[5] ~= '' then redis.call('DEL', KEYS[5]) end
+if KEYS[6] ~= '' then redis.call('DEL', KEYS[6]) end
 return states

@@ -50,6 +50,23 @@ def test_queue_and_ended_jobs_are_told(http, outcomes):
     assert samples["evascore_redis_up",] == 1
 
 
+def test_batches_are_told_by_status_and_lines_by_outcome(http, outcomes):
+    outcomes.client.flushdb()
+    headers = {"Content-Type": "application/x-ndjson"}
+    lines = '{"text": "ab"}\n{"text": ""}\n'
+    for _ in range(2):
+        http.post("/batches?on_error=skip", content=lines, headers=headers).raise_for_status()
+    outcomes.score_next_part()
+    samples = scrape(http)
+    assert samples["evascore_bulk_batches", "in_progress"] == 1
+    assert samples["evascore_bulk_batches", "cancelling"] == 0
+    assert samples["evascore_bulk_lines",] == 2
+    assert samples["evascore_bulk_bytes",] == 2
+    assert samples["evascore_bulk_ended_batches_total", "completed"] == 1
+    assert samples["evascore_bulk_ended_lines_total", "completed"] == 1
+    assert samples["evascore_bulk_ended_lines_total", "failed"] == 1
+
+
 def test_workers_are_told_with_their_batches(http, outcomes):
     outcomes.client.flushdb()
     pose_as_worker(outcomes)
