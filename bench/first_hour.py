@@ -19,6 +19,8 @@ LINE_BYTES_PER_S = 100e6
 DISK_BYTES_PER_S = (140 + 0.28 * 100) * 2**20
 # Assumed for the VM's Cascade Lake, which has no SHA instructions.
 SHA256_BYTES_PER_S = 450e6
+# Assumed: files that were just read or written, through the host's memory to the GPU.
+MEMORY_BYTES_PER_S = 2e9
 # docs/docker.md: the worker's image without CUDA, on 2 busy cores.
 BUILD_S = 228
 # What torch's wheels bring of CUDA.
@@ -68,14 +70,22 @@ def phases() -> Iterator[Phase]:
         "13.0 GB over the line, then SHA-256 of them in memory",
         "on paper",
     )
-    yield Phase("`checksum`", read_s, 0, "13.0 GB from disk", "on paper")
     yield Phase(
-        "`quantize`, later `load`",
-        read_s + read_int8_s + hash_int8_s,
+        "`checksum`",
+        read_s,
         read_int8_s,
-        "13.0 GB from disk, 6.5 GB to disk and hashed; later 6.5 GB from disk",
+        "13.0 GB from disk; later the quantized 6.5 GB",
         "on paper",
     )
+    yield Phase(
+        "`quantize`",
+        read_s + read_int8_s + hash_int8_s,
+        0,
+        "13.0 GB from disk; 6.5 GB to disk, and hashed",
+        "on paper",
+    )
+    load_s = QUANTIZED / MEMORY_BYTES_PER_S
+    yield Phase("`load`", load_s, load_s, "6.5 GB that are in memory still, to the GPU", "on paper")
     yield Phase("`compile`", COMPILE_S, 0, "10 kernels", "compiled only, on 2 busy cores")
     # Passes of model/scorer.py's warm-up: two lengths twice, then the full one.
     warm_bytes = len(TEXT) + 2 * (MIN_PASS_BYTES + 4 * MIN_PASS_BYTES) + PASS_BYTES

@@ -5,6 +5,7 @@ gigabytes. It compares sizes, never checksums. So weights are fetched here, into
 its cache keeps them, `blobs/<SHA-256>`; it finds them there and does the rest.
 """
 
+import contextlib
 import fcntl
 import hashlib
 import logging
@@ -103,8 +104,10 @@ def _fetch(name: str, file: DryRunFileInfo) -> None:
     blob.parent.mkdir(parents=True, exist_ok=True)
     part = blob.with_suffix(".part")
     with part.open("ab") as target:
-        # Another process may be fetching it, and have ended when the lock is ours.
-        fcntl.flock(target, fcntl.LOCK_EX)
+        # Another process may be fetching it, and have ended when the lock is ours. Where the file
+        # system has no locks, two may mix what they write, and the checksum tells.
+        with contextlib.suppress(OSError):
+            fcntl.flock(target, fcntl.LOCK_EX)
         if blob.exists():
             part.unlink(missing_ok=True)
             return

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,14 @@ def test_download_that_breaks_for_good_goes_on_at_the_next_try(hub, tmp_path):
     assert [file.stat().st_size for file in partial_files(tmp_path)] == [10_000]
     assert weights_of(hub).read_bytes() == (hub.folder / "model.safetensors").read_bytes()
     assert hub.ranges == [None, "bytes=10000-", "bytes=10000-"]
+
+
+def test_two_that_fetch_at_once_download_once(hub):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(weights_of, [hub, hub])
+    assert first.read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert first == second
+    assert hub.ranges == [None]
 
 
 def test_part_that_is_longer_than_the_file_is_fetched_anew(hub, tmp_path):
