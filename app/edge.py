@@ -24,6 +24,9 @@ from app.service import EXTENSION
 # A client has this long to send its header, and then its body.
 HEADER_S = 5
 BODY_S = 30
+# A client that was answered early goes on sending for a while before it looks, and a proxy would
+# take a reset for our failure: what comes within Gunicorn's 2 s is read, however much.
+LINGER_BYTES = 2**31
 
 _STATUS = {
     parse_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -82,7 +85,7 @@ class EdgeWorker(ThreadWorker):
             del self._taken_at[conn]
         if keep is False:
             # Gunicorn would linger for the client's last bytes in the main loop, up to 2 s each.
-            util.close_graceful(conn.sock)
+            util.close_graceful(conn.sock, max_drain=LINGER_BYTES)
             conn.close = _already_closed
         return keep
 

@@ -35,10 +35,21 @@ REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
 WORKER_STATES = ("starting", "ready", "busy", "draining")
-# Counters of batches by the first word of their names in Redis.
+# What has ended, by the first word of the names of its counters in Redis. Every outcome is told
+# from the start, at nothing: Prometheus takes no note of a counter's step into being.
 _ENDED = (
-    ("batches", "evascore_bulk_ended_batches", "Batches that ended.", "status"),
-    ("lines", "evascore_bulk_ended_lines", "Lines of batches that ended.", "outcome"),
+    (
+        *("jobs", "evascore_jobs", "Jobs that ended.", "outcome"),
+        ("succeeded", "failed", "cancelled", "expired"),
+    ),
+    (
+        *("batches", "evascore_bulk_ended_batches", "Batches that ended.", "status"),
+        ("completed", "cancelled", "expired"),
+    ),
+    (
+        *("lines", "evascore_bulk_ended_lines", "Lines of batches that ended.", "outcome"),
+        ("completed", "failed"),
+    ),
 )
 # Fields of a worker's status that only grow, and those that Prometheus shows as they are.
 _COUNTED = (
@@ -118,10 +129,10 @@ class QueueCollector(Collector):
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
         yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
         yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
-        yield _ended_jobs(totals)
+        yield from _ended({**totals, **bulk.totals})
         yield _gauge("evascore_bulk_lines", "Lines of batches not ended.", bulk.num_lines)
         yield _gauge("evascore_bulk_bytes", "Text bytes of batches not ended.", bulk.num_bytes)
-        yield from _batches_by_status(bulk)
+        yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
         yield _worker_starts(workers)
@@ -133,25 +144,20 @@ def _gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(name, meaning, value=value)
 
 
-def _ended_jobs(totals: dict[str, int]) -> Metric:
-    family = CounterMetricFamily("evascore_jobs", "Jobs that ended.", labels=("outcome",))
-    for name, count in totals.items():
-        family.add_metric((name.removeprefix("jobs_"),), count)
-    return family
+def _ended(totals: dict[str, int]) -> Iterator[Metric]:
+    for kind, name, meaning, label, outcomes in _ENDED:
+        family = CounterMetricFamily(name, meaning, labels=(label,))
+        for outcome in outcomes:
+            family.add_metric((outcome,), totals.get(f"{kind}_{outcome}", 0))
+        yield family
 
 
-def _batches_by_status(bulk: BulkLoad) -> Iterator[Metric]:
+def _batches_by_status(bulk: BulkLoad) -> Metric:
     live = GaugeMetricFamily("evascore_bulk_batches", "Batches not ended.", labels=("status",))
     statuses: list[str] = [batch.status for batch in bulk.batches]
     for status in LIVE_BATCH_STATUSES:
         live.add_metric((status,), statuses.count(status))
-    yield live
-    for kind, name, meaning, label in _ENDED:
-        ended = CounterMetricFamily(name, meaning, labels=(label,))
-        for counter, count in bulk.totals.items():
-            if counter.startswith(f"{kind}_"):
-                ended.add_metric((counter.removeprefix(f"{kind}_"),), count)
-        yield ended
+    return live
 
 
 def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:

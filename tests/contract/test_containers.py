@@ -14,6 +14,7 @@ import yaml
 
 from app import __version__
 from app.edge import BODY_S, HEADER_S
+from app.errors import STATUS_BY_CODE
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
 from deploy.embedded_redis import server_command
 from deploy.run import EXIT_S, worker_command
@@ -49,6 +50,9 @@ def amount(written: str) -> int:
 
 
 SERVICES = compose()["services"]
+DOCUMENT = (REPOSITORY / "docs/docker.md").read_text()
+# The table of what nginx says of itself.
+EDGE_CODES = DOCUMENT.partition("## Profiles")[2].partition("\n## ")[0]
 
 
 @pytest.mark.parametrize("name", SERVICES)
@@ -57,7 +61,7 @@ def test_service_may_do_no_more_than_it_must(name):
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
-    assert service["restart"] == "unless-stopped"
+    assert service["restart"] == ("no" if name == "restore" else "unless-stopped")
     assert service["pids_limit"]
 
 
@@ -80,7 +84,10 @@ def test_redis_is_reached_by_our_services_alone():
 
 def test_only_the_edge_is_published_beyond_this_machine():
     published = {name: service.get("ports", []) for name, service in SERVICES.items()}
-    assert published.pop("edge") == ["80:8080", "443:8443"]
+    assert published.pop("edge") == [
+        "${EDGE_HTTP_PORT:-80}:8080",
+        "${EDGE_HTTPS_PORT:-443}:8443",
+    ]
     for ports in published.values():
         assert all(port.startswith(("127.0.0.1:", "${WEB_HOST:-127.0.0.1}:")) for port in ports)
 
@@ -197,16 +204,40 @@ def test_edge_lets_pass_what_the_web_server_takes():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     settings = load_settings({})
     directives = dict(re.findall(r"^ +([a-z_]+) (\w+);", conf, re.MULTILINE))
-    limits = re.findall(r"client_max_body_size (\w+);", conf)
+    # That of the errors themselves, none, is left out.
+    limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
     for limit, max_bytes in zip(
         limits, (settings.max_body_bytes, settings.max_batch_bytes), strict=True
     ):
         assert max_bytes < amount(f"{limit}b") <= 1.25 * max_bytes
-    assert amount(directives["proxy_read_timeout"]) > settings.web_timeout_s
+    longest_s = max(settings.web_timeout_s, settings.max_wait_s, settings.completion_wait_s)
+    assert amount(directives["proxy_read_timeout"]) > longest_s
     assert amount(directives["client_header_timeout"]) == HEADER_S
     assert amount(directives["client_body_timeout"]) == BODY_S
     assert directives["proxy_buffering"] == directives["proxy_request_buffering"] == "off"
     assert f"set $web http://web:{settings.port};" in conf
+
+
+def test_edge_gives_errors_as_the_web_server_does():
+    conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    told = re.findall(r"^ +(\d{3}|default) '(\"type\".*)';$", conf, re.MULTILINE)
+    own = set(re.findall(r"^\| `(\w+)` \| \d", EDGE_CODES, re.MULTILINE))
+    for status, members in told:
+        error = json.loads(f"{{{members}}}")
+        known = STATUS_BY_CODE.get(error["type"])
+        assert known == (400 if status == "default" else int(status)) or error["type"] in own
+        assert error["title"] == error["type"].replace("_", " ").capitalize()
+        assert set(error) == {"type", "title", "detail", "retryable"}
+    handled = set(re.findall(r"\b\d{3}\b", " ".join(re.findall(r"error_page (.*) /", conf))))
+    assert {status for status, _ in told} - {"default"} <= handled
+
+
+def test_edge_tells_the_limits_that_it_keeps():
+    conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    per_s = re.search(r"rate=(\d+)r/s", conf)[1]
+    at_once = re.search(r"limit_conn connections (\d+);", conf)[1]
+    assert f"more than {per_s} requests a second, or has more than {at_once} open" in conf
+    assert f"{per_s} requests per second and {at_once} at once" in DOCUMENT
 
 
 @pytest.mark.parametrize("name", ["alerts.yml", "dashboards/evascore.json"])
@@ -223,5 +254,5 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
 
 def test_alert_of_a_full_queue_is_at_half_of_its_limit():
     alerts = (REPOSITORY / "deploy/monitoring/alerts.yml").read_text()
-    limit_bytes = int(re.search(r"evascore_queue_bytes > (\d+)", alerts)[1])
+    limit_bytes = int(re.search(r"max\(evascore_queue_bytes\) > (\d+)", alerts)[1])
     assert 2 * limit_bytes == load_settings({}).max_queued_bytes

@@ -1,8 +1,10 @@
 """A real Docker engine with the whole service on it; `make test-docker` runs this folder."""
 
 import json
+import re
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import httpx
@@ -13,22 +15,35 @@ from deploy.embedded_redis import free_port
 from tests.conftest import wait_until
 
 BUILD_S = 3600
+PULL_S = 600
 START_S = 300
+PROJECT = "evascore-test"
+TEXT = "The quick brown fox jumps over the lazy dog."
 RECOVERY_S = 120
 
 
 class Stack:
-    """The Compose project of the tests, without a GPU, on a free port."""
+    """The Compose project of the tests, without a GPU, on free ports."""
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self.port, self.https_port, self.flower_port, self.grafana_port = (
+            free_port() for _ in range(4)
+        )
         self.url = f"http://127.0.0.1:{self.port}"
+        # Of the Compose files; a test may change them for what it starts.
+        self.variables: dict[str, Any] = {
+            "WEB_PORT": self.port,
+            "EDGE_HTTP_PORT": free_port(),
+            "EDGE_HTTPS_PORT": self.https_port,
+            "FLOWER_PORT": self.flower_port,
+            "GRAFANA_PORT": self.grafana_port,
+        }
 
     def compose(self, *words: str, timeout_s: float = START_S) -> str:
         """Run `docker compose` with these words; what it wrote to stdout."""
         command = [
-            *("env", f"WEB_PORT={self.port}", "docker", "compose"),
-            *("--project-name", "evascore-test"),
+            *("env", *(f"{name}={value}" for name, value in self.variables.items())),
+            *("docker", "compose", "--project-name", PROJECT),
             *("-f", "docker-compose.yml", "-f", "compose.cpu.yml"),
         ]
         return output(*command, *words, timeout_s=timeout_s)
@@ -37,14 +52,41 @@ class Stack:
         """Start what does not run, and return when all of it is healthy."""
         self.compose("up", "--detach", "--wait", "--wait-timeout", str(START_S), *words)
 
+    @contextmanager
+    def profile(self, name: str, *services: str) -> Iterator[None]:
+        """Services of a profile beside the rest; skips where an image of theirs cannot be had."""
+        for image in map(self.image, services):
+            if not _can_be_had(image):
+                pytest.skip(f"the image {image} is neither here nor to be pulled")
+        wait = ("--detach", "--wait", "--wait-timeout", str(START_S))
+        try:
+            self.compose("--profile", name, "up", *wait, *services)
+            yield
+        finally:
+            self.compose("--profile", name, "rm", "--stop", "--force", "--volumes", *services)
+
+    def image(self, service: str) -> str:
+        """The name of the image that a service runs."""
+        config = json.loads(self.compose("--profile", "*", "config", "--format", "json"))
+        return config["services"][service]["image"]
+
     def container(self, service: str) -> str:
         """The ID of the only container of a service."""
         (container,) = self.compose("ps", "--quiet", service).split()
         return container
 
+    def address(self, service: str) -> str:
+        """The address of a service's container on the network that leads outside."""
+        networks = inspect(self.container(service))["NetworkSettings"]["Networks"]
+        return networks[f"{PROJECT}_outside"]["IPAddress"]
+
     def run_in(self, service: str, *command: str) -> str:
         """What a command writes in the container of a service."""
         return output("docker", "exec", self.container(service), *command)
+
+    def logs(self, service: str) -> str:
+        """What the containers of a service have written."""
+        return self.compose("logs", "--no-log-prefix", service)
 
     def crash(self, service: str) -> None:
         """Kill a service's first process from outside, and return when it is healthy again.
@@ -67,6 +109,20 @@ class Stack:
         """An HTTP client of this service; the caller closes it."""
         return httpx.Client(base_url=self.url, timeout=60)
 
+    def submit(self, wait_s: int = 30) -> dict[str, Any]:
+        """Post one text and wait for its result."""
+        with self.client() as client:
+            response = client.post("/score", params={"wait": wait_s}, json={"text": TEXT})
+        assert response.status_code in (200, 202), response.text
+        return response.json()
+
+    def read(self, task_id: str) -> dict[str, Any]:
+        """What the service tells of a task ID."""
+        with self.client() as client:
+            response = client.get(f"/score/{task_id}", params={"wait": 30})
+        assert response.status_code == 200, response.text
+        return response.json()
+
 
 def output(*command: str, timeout_s: float = START_S) -> str:
     """What a command writes to stdout; the test fails with its stderr if it fails."""
@@ -77,10 +133,32 @@ def output(*command: str, timeout_s: float = START_S) -> str:
     return done.stdout
 
 
+def readme_curl() -> tuple[str, float]:
+    """The README's first curl of the service at `localhost:8000`, and the score that it shows."""
+    readme = (REPOSITORY / "README.md").read_text()
+    curl, shown = re.search(
+        r"^(curl 'localhost:8000/score.*?)```.*?(-\d+\.\d{6})", readme, re.M | re.S
+    ).groups()
+    return curl, float(shown)
+
+
+def answered_score(answer: str) -> float:
+    """The log-likelihood in an answer as curl prints it, nats."""
+    return float(re.search(r'log_likelihood_nats":(-[\d.]+)', answer)[1])
+
+
 def inspect(name: str) -> dict[str, Any]:
     """What the engine knows of a container or an image."""
     (found,) = json.loads(output("docker", "inspect", name))
     return found
+
+
+def _can_be_had(image: str) -> bool:
+    def succeeds(*command: str) -> bool:
+        done = subprocess.run(command, capture_output=True, timeout=PULL_S, check=False)
+        return done.returncode == 0
+
+    return succeeds("docker", "image", "inspect", image) or succeeds("docker", "pull", image)
 
 
 @pytest.fixture(scope="session")
@@ -91,7 +169,7 @@ def images() -> Stack:
     except (OSError, subprocess.SubprocessError) as error:
         pytest.skip(f"no Docker engine answers ({type(error).__name__})")
     stack = Stack()
-    stack.compose("build", timeout_s=BUILD_S)
+    stack.compose("--profile", "*", "build", timeout_s=BUILD_S)
     return stack
 
 

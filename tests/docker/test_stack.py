@@ -3,59 +3,34 @@
 The tests run in order on one service; each leaves it healthy.
 """
 
-import re
-
 import pytest
 
-from contract.settings import REPOSITORY
-from tests.docker.conftest import Stack, inspect, output
+from tests.docker.conftest import answered_score, inspect, output, readme_curl
 
-TEXT = "The quick brown fox jumps over the lazy dog."
 SERVICES = ("redis", "web", "worker")
 
 
-def submit(stack: Stack, wait_s: int = 30) -> dict:
-    """Post one text and wait for its result."""
-    with stack.client() as client:
-        response = client.post("/score", params={"wait": wait_s}, json={"text": TEXT})
-    assert response.status_code in (200, 202), response.text
-    return response.json()
-
-
-def read(stack: Stack, task_id: str) -> dict:
-    """What the service tells of a task ID."""
-    with stack.client() as client:
-        response = client.get(f"/score/{task_id}", params={"wait": 30})
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
 def test_curl_of_the_readme_scores_the_text(stack):
-    readme = (REPOSITORY / "README.md").read_text()
-    curl, shown = re.search(
-        r"^(curl 'localhost:8000/score.*?)```.*?(-\d+\.\d{6})", readme, re.M | re.S
-    ).groups()
+    curl, shown = readme_curl()
     answer = output("bash", "-c", curl.replace("localhost:8000", f"127.0.0.1:{stack.port}"))
-    assert float(re.search(r'log_likelihood_nats":(-[\d.]+)', answer)[1]) == pytest.approx(
-        float(shown), rel=1e-4
-    )
+    assert answered_score(answer) == pytest.approx(shown, rel=1e-4)
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_crash_is_recovered_and_nothing_is_lost(stack, service):
-    before = submit(stack, wait_s=0)["id"]
+    before = stack.submit(wait_s=0)["id"]
     stack.crash(service)
-    assert read(stack, before)["state"] == "SUCCESS"
-    assert submit(stack)["state"] == "SUCCESS"
+    assert stack.read(before)["state"] == "SUCCESS"
+    assert stack.submit()["state"] == "SUCCESS"
 
 
 def test_task_ids_answer_after_down_and_up(stack):
-    ended = submit(stack)["id"]
+    ended = stack.submit()["id"]
     stack.compose("stop", "worker")
-    waiting = [submit(stack, wait_s=0)["id"] for _ in range(5)]
+    waiting = [stack.submit(wait_s=0)["id"] for _ in range(5)]
     stack.compose("down", "--timeout", "30")
     stack.up()
-    assert {read(stack, task_id)["state"] for task_id in (ended, *waiting)} == {"SUCCESS"}
+    assert {stack.read(task_id)["state"] for task_id in (ended, *waiting)} == {"SUCCESS"}
 
 
 def test_two_workers_have_names_of_their_own(stack):
@@ -64,7 +39,7 @@ def test_two_workers_have_names_of_their_own(stack):
         names = {worker["name"] for worker in client.get("/stats").json()["workers"]}
     assert len(names) == 2
     stack.up("--scale", "worker=1")
-    assert submit(stack)["state"] == "SUCCESS"
+    assert stack.submit()["state"] == "SUCCESS"
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -83,7 +58,7 @@ def test_redis_serves_nobody_without_the_password(stack):
 
 def test_redis_loads_all_of_its_file(stack):
     stack.crash("redis")
-    assert "CRITICAL" not in output("docker", "logs", stack.container("redis"))
+    assert "CRITICAL" not in stack.logs("redis")
 
 
 def test_password_is_in_no_environment_and_no_command(stack):
@@ -93,4 +68,4 @@ def test_password_is_in_no_environment_and_no_command(stack):
         container = stack.container(service)
         assert password not in str(inspect(container))
         assert password not in output("docker", "top", container, "-o", "pid,args")
-        assert password not in output("docker", "logs", container)
+        assert password not in stack.logs(service)

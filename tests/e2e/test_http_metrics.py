@@ -47,6 +47,8 @@ def test_queue_and_ended_jobs_are_told(http, outcomes):
     assert samples["evascore_queue_jobs",] == 2
     assert samples["evascore_queue_bytes",] == 5
     assert samples["evascore_jobs_total", "succeeded"] == 1
+    # Told before the first of its kind, or its first step would go unnoticed.
+    assert samples["evascore_jobs_total", "failed"] == 0
     assert samples["evascore_redis_up",] == 1
 
 
