@@ -55,12 +55,15 @@ def load_quantized_model(
     """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
 
     `revision` stands for the weights of the checkpoint. `on_phase` is called with the name of each
-    phase that begins: load, and quantize before it where no quantized weights were kept.
+    phase that begins: import (of bitsandbytes), checksum, load; quantize before it where no
+    quantized weights were kept.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
     """
+    on_phase("import")
     config = bits_and_bytes_config(quantization.mode, dtype)
+    on_phase("checksum")
 
     def write(folder: Path) -> None:
         check_downloads(checkpoint.weight_files)

@@ -93,8 +93,8 @@ class Scorer:
         `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
         reads; a longer text goes alone. Texts that are continued share no pass where it
         `is_reproducible`: on a CPU their scores, too, have the same bits in any company then.
-        `on_phase` is called with the name of each phase that begins: download, checksum, load,
-        and quantize where no quantized weights were kept.
+        `on_phase` is called with the name of each phase that begins, some more than once: download,
+        checksum, import, quantize, load.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.

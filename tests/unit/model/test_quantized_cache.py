@@ -161,8 +161,8 @@ def test_phases_of_a_start_tell_whether_the_cache_was_used(tiny_checkpoint, tmp_
         )
         return found
 
-    assert phases() == ["download", "checksum", "quantize", "load"]
-    assert phases() == ["download", "checksum", "load"]
+    assert phases() == ["download", "checksum", "import", "checksum", "quantize", "load"]
+    assert phases() == ["download", "checksum", "import", "checksum", "load"]
 
 
 def test_other_configuration_of_the_same_weights_is_not_mixed_up(tiny_checkpoint, tmp_path):
