@@ -2,9 +2,12 @@
 
 import json
 import re
+import socket
+import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -20,6 +23,7 @@ START_S = 300
 PROJECT = "evascore-test"
 TEXT = "The quick brown fox jumps over the lazy dog."
 RECOVERY_S = 120
+PROBLEM = "application/problem+json"
 
 
 class Stack:
@@ -105,6 +109,21 @@ class Stack:
             every_s=0.5,
         )
 
+    @contextmanager
+    def paused(self, service: str) -> Iterator[Callable[[], None]]:
+        """A service whose processes stand still until what this gives is called, or to the end."""
+        container = self.container(service)
+
+        def resume() -> None:
+            output("docker", "unpause", container)
+
+        output("docker", "pause", container)
+        try:
+            yield resume
+        finally:
+            if inspect(container)["State"]["Paused"]:
+                resume()
+
     def client(self) -> httpx.Client:
         """An HTTP client of this service; the caller closes it."""
         return httpx.Client(base_url=self.url, timeout=60)
@@ -122,6 +141,30 @@ class Stack:
             response = client.get(f"/score/{task_id}", params={"wait": 30})
         assert response.status_code == 200, response.text
         return response.json()
+
+
+class Edge:
+    """What a client outside sees of the service."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        self.stack = stack
+        self.certificate = folder / "tls.crt"
+        self.url = f"https://localhost:{stack.https_port}"
+        self.tls = ssl.create_default_context(cafile=self.certificate)
+
+    def client(self) -> httpx.Client:
+        """An HTTP client that trusts the certificate; the caller closes it."""
+        return httpx.Client(base_url=self.url, verify=self.tls, timeout=300)
+
+    def connect(self) -> ssl.SSLSocket:
+        """A connection on which nothing was said; the caller closes it."""
+        raw = socket.create_connection(("localhost", self.stack.https_port), timeout=60)
+        return self.tls.wrap_socket(raw, server_hostname="localhost")
+
+    def answers(self) -> bool:
+        """Whether a request reaches a web server."""
+        with self.client() as client:
+            return client.get("/healthz").status_code == 200
 
 
 def output(*command: str, timeout_s: float = START_S) -> str:
@@ -153,6 +196,14 @@ def inspect(name: str) -> dict[str, Any]:
     return found
 
 
+def assert_problem(response: httpx.Response, status: int, code: str) -> None:
+    """See that a response is a whole problem object."""
+    problem = response.json()
+    assert (response.status_code, problem["status"], problem["type"]) == (status, status, code)
+    assert response.headers["Content-Type"] == PROBLEM
+    assert response.headers["X-Request-Id"] == problem["request_id"]
+
+
 def _can_be_had(image: str) -> bool:
     def succeeds(*command: str) -> bool:
         done = subprocess.run(command, capture_output=True, timeout=PULL_S, check=False)
@@ -181,3 +232,25 @@ def stack(images: Stack) -> Iterator[Stack]:
         yield images
     finally:
         images.compose("down", "--volumes", "--timeout", "30")
+
+
+@pytest.fixture(scope="module")
+def edge(stack, tmp_path_factory) -> Iterator[Edge]:
+    """nginx in front of the service, with the certificate that the document makes."""
+    folder = tmp_path_factory.mktemp("edge")
+    document = (REPOSITORY / "docs/docker.md").read_text()
+    making = re.search(r"^mkdir -m 700 secrets\n.*?(?=```)", document, re.M | re.S)[0]
+    output("bash", "-ec", f"cd {folder}\n{making}")
+    secrets = folder / "secrets"
+    stack.variables |= {
+        "TLS_CERTIFICATE": secrets / "tls.crt",
+        "TLS_KEY": secrets / "tls.key",
+    }
+    with stack.profile("edge", "edge"):
+        yield Edge(stack, secrets)
+
+
+@pytest.fixture
+def http(edge) -> Iterator[httpx.Client]:
+    with edge.client() as client:
+        yield client
