@@ -8,7 +8,7 @@ from typing import Any
 
 from model.errors import RequestInvalid
 from model.next_chars import MAX_BYTES_READ_ON, MAX_CHARACTERS
-from model.spans import Spans, check_ranges, read_spans
+from model.spans import Spans, read_spans
 from model.vocabulary import VOCABULARY_SIZE
 from model.windows import SlidingWindow, TextWindow, read_bytes
 
@@ -93,22 +93,8 @@ class ScoreRequest:
             next_chars=next_chars,
             window=window,
         )
-        request.check_spans()
         request.check_limits(max_text_bytes, window_size)
         return request
-
-    def check_spans(self) -> None:
-        """Refuse ranges of bytes that are not within the one text that is scored.
-
-        Raises:
-            RequestInvalid
-        """
-        if self.spans is None or isinstance(self.spans, str):
-            return
-        if len(self.scored) > 1:
-            message = "ranges of bytes are for one text; name a unit, or send one continuation"
-            raise RequestInvalid("conflicting_fields", message, "/spans")
-        check_ranges(self.spans, len(self.scored[0]))
 
     def check_limits(self, max_text_bytes: int | None, window_size: int | None) -> None:
         """Refuse what the model cannot read at once; None means no limit.
@@ -158,10 +144,8 @@ def _window(fields: Mapping[str, Any]) -> SlidingWindow | None:
         if type(window[name]) is not int or window[name] < 1:
             message = f"{name} is not a positive integer"
             raise RequestInvalid("invalid_field", message, f"/window/{name}")
-    if window["stride"] > window["size"]:
-        message = "stride is larger than size, so that bytes between windows would get no score"
-        raise RequestInvalid("invalid_field", message, "/window/stride")
-    return SlidingWindow(window["size"], window["stride"])
+    # Bytes between windows would have no score.
+    return SlidingWindow(window["size"], min(window["stride"], window["size"]))
 
 
 def _check_window(

@@ -40,8 +40,8 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
       ids), `entropy_bits`;
     * `top_k`: per byte the likeliest ids as `[byte, log_prob_nats]`, where -64..-1 in place of a
       byte is the special id `byte + 64`;
-    * `spans`: `start` and `end` in bytes, `num_bytes`, `log_likelihood_nats` and `bits_per_byte` of
-      each of `spans.bounds_of`;
+    * `spans`: `start` and `end` in bytes, `num_bytes`, `log_likelihood_nats` and `bits_per_byte`,
+      null where it is empty, of each of `spans.bounds_of`;
     * `curvature`: null where the model was certain of every byte.
 
     Raises:
@@ -99,7 +99,7 @@ def to_empty_result(scored: ScoredText) -> dict[str, Any]:
     if scored.top_k:
         result["top_k"] = []
     if scored.spans:
-        result["spans"] = []
+        result["spans"] = _spans(scored, np.zeros(1))
     if "curvature" in scored.outputs:
         result["curvature"] = None
     return result
@@ -152,22 +152,28 @@ def _add_spans(
             continue
         first, last = bounds[number]
         sums = np.concatenate(([0.0], scores.log_prob[first:last].astype(np.float64).cumsum()))
-        spans = bounds_of(scored.spans, scored.text)
-        starts, ends = spans.T
-        nats = sums[ends] - sums[starts]
-        bits_per_byte = -nats / (ends - starts) / NATS_PER_BIT + 0.0
-        results[number]["spans"] = [
-            {
-                "start": start,
-                "end": end,
-                "num_bytes": end - start,
-                "log_likelihood_nats": log_likelihood,
-                "bits_per_byte": bits,
-            }
-            for (start, end), log_likelihood, bits in zip(
-                spans.tolist(), nats.tolist(), bits_per_byte.tolist(), strict=True
-            )
-        ]
+        results[number]["spans"] = _spans(scored, sums)
+
+
+def _spans(scored: ScoredText, sums: NDArray[np.float64]) -> Results:
+    """The scores of the spans of a text; `sums`: of its first 0, 1, .. n log-probabilities."""
+    assert scored.spans is not None
+    spans = bounds_of(scored.spans, scored.text)
+    starts, ends = spans.T
+    nats = sums[ends] - sums[starts]
+    bits_per_byte = -nats / np.maximum(ends - starts, 1) / NATS_PER_BIT + 0.0
+    return [
+        {
+            "start": start,
+            "end": end,
+            "num_bytes": end - start,
+            "log_likelihood_nats": log_likelihood,
+            "bits_per_byte": bits if end > start else None,
+        }
+        for (start, end), log_likelihood, bits in zip(
+            spans.tolist(), nats.tolist(), bits_per_byte.tolist(), strict=True
+        )
+    ]
 
 
 def _add_curvature(

@@ -38,28 +38,18 @@ def read_spans(fields: Mapping[str, Any]) -> Spans | None:
     return tuple(_range(each, f"/spans/{number}") for number, each in enumerate(spans))
 
 
-def check_ranges(spans: Spans, num_bytes: int) -> None:
-    """Refuse ranges that end behind a text of `num_bytes`.
-
-    Raises:
-        RequestInvalid
-    """
-    for number, (_, end) in enumerate(() if isinstance(spans, str) else spans):
-        if end > num_bytes:
-            message = f"a span ends at {end:,}; the text has {num_bytes:,} bytes"
-            raise RequestInvalid("invalid_field", message, f"/spans/{number}")
-
-
 def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
     """Return where each of the `spans` of `text` starts and ends, in bytes: [S, 2].
 
     * `characters`: the characters of UTF-8; a byte that is part of none stands for itself;
     * `lines`: each ends with its newline, the last one with the text;
     * `words`: what is not whitespace, together with the whitespace before it; whitespace at the end
-      of the text stands for itself.
+      of the text stands for itself;
+    * ranges: as Python slices `text`, so that none reaches beyond it, and one may be empty.
     """
     if not isinstance(spans, str):
-        return np.array(spans, dtype=np.int64)
+        within = (slice(*span).indices(len(text)) for span in spans)
+        return np.array([(start, max(start, end)) for start, end, _ in within], dtype=np.int64)
     characters = text.decode(errors="surrogateescape")
     offsets = _offsets(characters)
     if spans == "characters":
@@ -81,7 +71,7 @@ def _offsets(characters: str) -> NDArray[np.int64]:
 
 def _range(span: Any, pointer: str) -> tuple[int, int]:
     is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
-    if not is_pair or not 0 <= span[0] < span[1]:
-        message = "a span is not [start, end] in bytes, with 0 <= start < end"
+    if not is_pair or min(span) < 0:
+        message = "a span is not [start, end] in bytes, both from 0 on"
         raise RequestInvalid("invalid_field", message, pointer)
     return span[0], span[1]
