@@ -59,7 +59,9 @@ class Span(Answer):
     end: int = Field(description="The byte behind its last one.")
     num_bytes: int
     log_likelihood_nats: float = Field(description="ln p(span | the text before it).")
-    bits_per_byte: float = Field(description="-log2 of that / num_bytes.")
+    bits_per_byte: float | None = Field(
+        description="-log2 of that / num_bytes; null for an empty span."
+    )
 
 
 class Window(Answer):

@@ -4,10 +4,12 @@ import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import orjson
 from pydantic import ValidationError
 
-from app.bodies import Query, invalid, invalid_fields, parse_json, parse_options
+from app.bodies import Query, invalid, invalid_fields, parse_json, parse_json_array
 from app.intake import Checked, to_request
+from app.query import parse_options
 from app.schemas import MAX_CUSTOM_ID_CHARS, BatchOptions
 from app.uploads import Line
 from contract import keys
@@ -29,13 +31,22 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
         options = BatchOptions.model_validate(parse_options(query, BATCH_OPTIONS))
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        names = [str(e["loc"][0]) if e["loc"] else "top_k" for e in found]
         raise invalid_fields(
-            [{"detail": e["msg"], "parameter": n} for e, n in zip(found, names, strict=True)]
+            [{"detail": e["msg"], "parameter": str(e["loc"][0])} for e in found]
         ) from None
     if (options.deadline_s or 0) > settings.batch_deadline_s:
         raise invalid(f"at most {settings.batch_deadline_s:g} seconds", parameter="deadline_s")
     return options
+
+
+def lines_of_array(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The elements of a JSON array, one per line.
+
+    Raises:
+        MalformedBody, RequestInvalid
+    """
+    for element in parse_json_array(b"".join(pieces)):
+        yield orjson.dumps(element, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class PartCutter:

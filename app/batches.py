@@ -9,10 +9,11 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
 from app.batch_answers import BatchView
-from app.batch_lines import read_options
+from app.batch_lines import lines_of_array, read_options
 from app.bodies import Query, invalid, refuse_unknown_parameters
-from app.descriptions import BATCH_PARAMETERS, LINES, RESULT_LINES, RESULT_PARAMETERS
+from app.descriptions import BATCH_PARAMETERS, LINES, RESULT_LINES, RESULT_PARAMETERS, links
 from app.encodings import choose, encoded
+from app.numbers import parse_whole
 from app.openapi import operation
 from app.pace import Pace
 from app.receiving import Receiver
@@ -40,8 +41,8 @@ from contract.errors import (
 
 routes = Blueprint("batches", __name__)
 
-NDJSON = "application/x-ndjson"
-_UPLOADED_TYPES = (NDJSON, "application/jsonl", "application/ndjson")
+NDJSON, JSON = "application/x-ndjson", "application/json"
+_UPLOADED_TYPES = (NDJSON, "application/jsonl", "application/ndjson", JSON)
 # Of a refused upload; a longer one is cut off.
 MAX_READ_ON_BYTES = 32 * 1024**2
 DEFAULT_PAGE_LINES, MAX_PAGE_LINES = 1000, 10_000
@@ -62,6 +63,9 @@ MAX_PAGE_BYTES = 4 * 1024**2
     BrokerUnavailable,
     parameters=BATCH_PARAMETERS,
     body=LINES,
+    links=links(
+        *("batch_id", "read_batch", "read_results", "cancel_batch", "erase_batch", "follow_batch")
+    ),
 )
 def create_batch() -> Response:
     """Accept lines of texts to score, however many, as one batch."""
@@ -115,8 +119,8 @@ def read_results(batch_id: str) -> Response:
     limit = min(_count(query, "limit", default=DEFAULT_PAGE_LINES, lowest=1), MAX_PAGE_LINES)
     refuse_unknown_parameters(query, ())
     batch = _read(batch_id)
-    if after > batch.total:
-        raise invalid(f"the batch has {batch.total} results", parameter="after")
+    # Behind the last result there is nothing.
+    after = min(after, batch.total)
     found = _results(batch_id, after, limit)
     if not found and not batch.is_final:
         _wait(batch, lambda _: bool(_results(batch_id, after, 1)), wait_s)
@@ -148,7 +152,10 @@ def erase_batch(batch_id: str) -> Response:
 def _receive() -> Accepted:
     parts, settings = service(), service().settings
     options = read_options(MultiDict(request.args), settings)
-    _check_type(request.headers.get("Content-Type", ""))
+    is_array = _media_type() == JSON
+    if is_array:
+        # It is one body, taken or refused as a whole.
+        options = options.model_copy(update={"on_error": "fail"})
     decode = decoder(request.headers.get("Content-Encoding", ""))
     key = idempotency_key()
     receiver = Receiver(
@@ -159,20 +166,25 @@ def _receive() -> Accepted:
         retry_after_s=parts.capacity.retry_after_s,
         request_id=g.request_id,
     )
+    pieces = limited(
+        decode(_counted_pieces()), settings.max_body_bytes if is_array else settings.max_batch_bytes
+    )
     lines = read_lines(
-        receiver.digested(limited(decode(_counted_pieces()), settings.max_batch_bytes)),
+        receiver.digested(lines_of_array(pieces) if is_array else pieces),
         max_line_bytes=settings.max_body_bytes,
         max_lines=settings.max_batch_lines,
     )
     return receiver.receive(lines, key)
 
 
-def _check_type(content_type: str) -> None:
-    media_type, parameters = parse_options_header(content_type)
-    if media_type.lower() not in _UPLOADED_TYPES:
+def _media_type() -> str:
+    media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
+    media_type = media_type.lower()
+    if media_type not in _UPLOADED_TYPES:
         raise UnsupportedMediaType(f"Send {' or '.join(_UPLOADED_TYPES)} as Content-Type.")
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType("The only charset is utf-8; send other bytes as text_b64.")
+    return media_type
 
 
 def _counted_pieces() -> Iterator[bytes]:
@@ -267,6 +279,10 @@ def _count(query: Query, name: str, *, default: int, lowest: int) -> int:
     given = query.poplist(name)
     if not given:
         return default
-    if len(given) > 1 or not given[0].isdecimal() or len(given[0]) > 12 or int(given[0]) < lowest:
+    try:
+        (count,) = map(parse_whole, given)
+    except ValueError:
+        count = -1
+    if count < lowest:
         raise invalid(f"must be one whole number from {lowest}", parameter=name)
-    return int(given[0])
+    return count

@@ -1,4 +1,4 @@
-"""From the bytes and the query of a POST to the fields of a request; nothing of them is quoted."""
+"""From the body of a POST to the fields of a request; nothing of it is quoted."""
 
 import base64
 import json
@@ -22,10 +22,6 @@ from contract.errors import (
 Query = MultiDict[str, str]
 # Above what the largest request within all other limits holds: 256 items of 256 continuations.
 MAX_JSON_VALUES = 200_000
-QUERY_OPTIONS = (
-    *("outputs", "top_k", "spans", "next_chars", "window"),
-    *("custom_id", "deadline_s", "priority"),
-)
 CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
 # A name that cannot be anybody's text, so that an error may repeat it.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
@@ -83,7 +79,7 @@ def refuse_encodings(request: Request) -> None:
         raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
 
 
-def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:
+def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
     """The fields of a request, as the JSON form has them, whichever media type it came in.
 
     Raises:
@@ -96,7 +92,7 @@ def parse_body(body: bytes, content_type: str, query: Query) -> dict[str, Any]:
             "Send application/json, text/plain or application/octet-stream as Content-Type."
         )
     _check_charset(parameters)
-    return parse(body, query)
+    return parse(body)
 
 
 def invalid(detail: str, **where: str) -> RequestInvalid:
@@ -143,55 +139,38 @@ def parse_json(
     Raises:
         MalformedBody, RequestInvalid
     """
-    _refuse_bombs(body, max_values)
-    try:
-        fields = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        # orjson names the reason and the place, never what stands there.
-        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
+    fields = _load_json(body, what, max_values)
     if not isinstance(fields, dict):
         raise invalid(f"the {what} must be a JSON object", pointer="")
-    _refuse_duplicate_keys(body, what)
     return fields
 
 
-def parse_options(query: Query, known: tuple[str, ...]) -> dict[str, Any]:
-    """The options in a query, in the types that they have in JSON.
+def parse_json_array(body: bytes) -> list[Any]:
+    """The elements of a JSON array.
 
     Raises:
-        RequestInvalid
+        MalformedBody, RequestInvalid
     """
-    refuse_unknown_parameters(query, known)
-    options: dict[str, Any] = query.to_dict()
-    if "outputs" in options:
-        options["outputs"] = options["outputs"].split(",")
-    if "window" in options:
-        options["window"] = _window(options["window"])
-    for name, number in (("top_k", int), ("next_chars", int), ("deadline_s", float)):
-        if name in options:
-            try:
-                options[name] = number(options[name])
-            except ValueError:
-                raise invalid("must be a number", parameter=name) from None
-    return options
+    elements = _load_json(body, "body", MAX_JSON_VALUES)
+    if not isinstance(elements, list):
+        raise invalid("the body must be a JSON array", pointer="")
+    return elements
 
 
-def _window(value: str) -> dict[str, int]:
+def _load_json(body: bytes, what: str, max_values: int) -> Any:
+    _refuse_bombs(body, max_values)
     try:
-        size, stride = map(int, value.split(","))
-    except ValueError:
-        raise invalid("must be size,stride in bytes", parameter="window") from None
-    return {"size": size, "stride": stride}
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        # orjson names the reason and the place, never what stands there.
+        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
+    _refuse_duplicate_keys(body, what)
+    return value
 
 
-def _parse_json(body: bytes, query: Query) -> dict[str, Any]:
-    refuse_unknown_parameters(query, ())
-    return parse_json(body)
-
-
-def _parse_text(body: bytes, query: Query) -> dict[str, Any]:
+def _parse_text(body: bytes) -> dict[str, Any]:
     try:
-        return {"text": body.decode(), **parse_options(query, QUERY_OPTIONS)}
+        return {"text": body.decode()}
     except UnicodeDecodeError as error:
         raise MalformedBody(
             f"The body is not valid UTF-8 at byte {error.start}; "
@@ -199,15 +178,12 @@ def _parse_text(body: bytes, query: Query) -> dict[str, Any]:
         ) from None
 
 
-def _parse_bytes(body: bytes, query: Query) -> dict[str, Any]:
-    return {
-        "text_b64": base64.b64encode(body).decode("ascii"),
-        **parse_options(query, QUERY_OPTIONS),
-    }
+def _parse_bytes(body: bytes) -> dict[str, Any]:
+    return {"text_b64": base64.b64encode(body).decode("ascii")}
 
 
-_PARSERS: dict[str, Callable[[bytes, Query], dict[str, Any]]] = {
-    "application/json": _parse_json,
+_PARSERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
+    "application/json": parse_json,
     "text/plain": _parse_text,
     "application/octet-stream": _parse_bytes,
 }

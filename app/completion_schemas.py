@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictBool,
@@ -17,14 +18,19 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app import forms
 from app.answers import Answer
-from contract.byte_ids import VOCABULARY_SIZE
+from app.numbers import AsWhole, Whole, wholes
+from contract.byte_ids import BOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
 
 MAX_LOGPROBS = 20
 
 
 def _are_prompts(prompt: Any) -> Any:
-    """Checked by hand: pydantic would tell an error for each of the four forms."""
+    """Checked by hand: pydantic would tell an error for each of the forms."""
+    prompt = wholes(prompt)
+    if isinstance(prompt, list) and list in set(map(type, prompt)):
+        prompt = list(map(wholes, prompt))
     is_list = isinstance(prompt, list) and bool(prompt)
     if isinstance(prompt, str) or (is_list and (_are_ids(prompt) or all(map(_is_prompt, prompt)))):
         return prompt
@@ -44,46 +50,61 @@ def _are_ids(values: list[Any]) -> bool:
     )
 
 
-_ID = {"type": "integer", "minimum": 0, "maximum": VOCABULARY_SIZE - 1}
-_IDS = {"type": "array", "items": _ID}
-Ids = Annotated[list[Annotated[int, Field(ge=0, lt=VOCABULARY_SIZE)]], Field(fail_fast=True)]
-Prompts = Annotated[
-    Any,
-    AfterValidator(_are_prompts),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {**_IDS, "minItems": 1},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                {"type": "array", "items": _IDS, "minItems": 1},
-            ]
-        }
-    ),
+Ids = Annotated[
+    list[Annotated[int, Field(ge=0, lt=VOCABULARY_SIZE)]],
+    Field(fail_fast=True),
+    BeforeValidator(wholes),
 ]
+_BYTE = {"type": "integer", "minimum": NUM_SPECIAL_IDS, "maximum": VOCABULARY_SIZE - 1}
+_BYTES = {"type": "array", "items": _BYTE}
+_BYTES_AFTER_BOS = {**_BYTES, "prefixItems": [{"type": "integer", "enum": [BOS_ID]}]}
+
+
+def _prompts(min_bytes: int) -> forms.Schema:
+    """A prompt or several, each of at least so many bytes."""
+    one = [
+        {"type": "string", "minLength": min_bytes},
+        {**_BYTES, "minItems": min_bytes},
+        {**_BYTES_AFTER_BOS, "minItems": min_bytes + 1},
+    ]
+    # An empty list is no prompt, but a list of none.
+    alone = [one[0], {**one[1], "minItems": 1}, one[2]]
+    return {"anyOf": [*alone, {"type": "array", "items": {"anyOf": one}, "minItems": 1}]}
+
+
+Prompts = Annotated[Any, AfterValidator(_are_prompts), WithJsonSchema(_prompts(0))]
 Zero = Annotated[float, Field(ge=0, le=0)]
-One = Annotated[int, Field(ge=1, le=1)]
+One = Annotated[int, Field(ge=1, le=1), AsWhole]
+ZeroOrOne = Annotated[int, Field(ge=0, le=1), AsWhole]
+NumLogProbs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS), AsWhole]
+# Either prompts are scored, or they are followed by an id, before which they may be empty.
+_FORMS: forms.Schema = {
+    "anyOf": [
+        forms.form(
+            {"max_tokens": {"enum": [0]}, "echo": {"enum": [True]}, "prompt": _prompts(1)},
+        ),
+        forms.form({"max_tokens": {"enum": [1]}, "temperature": {"type": "number"}}),
+    ]
+}
 
 
 class CompletionBody(BaseModel):
     """What `POST /v1/completions` takes: prompts to be scored, and at most one id to follow."""
 
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_FORMS)
 
     model: str | None = Field(None, description="Your name for the model; comes back.")
     prompt: Prompts = Field(
         description="Text, a list of texts, a list of ids, or a list of such lists."
     )
-    max_tokens: Literal[0, 1] = Field(description="Ids to follow the prompt: the likeliest, or 0.")
+    max_tokens: ZeroOrOne = Field(description="Ids to follow the prompt: the likeliest, or 0.")
     temperature: Zero | None = Field(None, description="0, with max_tokens 1: the likeliest id.")
     echo: bool = Field(False, description="Whether the answer begins with the prompt.")
-    logprobs: int | None = Field(
+    logprobs: NumLogProbs | None = Field(
         None,
-        ge=0,
-        le=MAX_LOGPROBS,
         description="Log-probabilities of each token, and of so many likeliest in its place.",
     )
-    seed: int | None = Field(None, description="Without effect: nothing is drawn.")
+    seed: Whole | None = Field(None, description="Without effect: nothing is drawn.")
     n: One | None = None
     best_of: One | None = None
     top_p: Annotated[float, Field(ge=1, le=1)] | None = None

@@ -16,10 +16,10 @@ from app import byte_tokens
 from app.bodies import invalid, read_json
 from app.completion_answers import Prompt, completion
 from app.completion_schemas import Completion, CompletionBody
-from app.health import WARM_STATES, workers
 from app.intake import check_job_bytes, check_result_bytes, priority_of, validated
 from app.openapi import operation
 from app.responses import json_response
+from app.served_models import served_models
 from app.service import Service, service
 from contract.byte_ids import BOS_ID
 from contract.errors import (
@@ -42,7 +42,6 @@ routes = Blueprint("completions", __name__)
 
 # Scored in the place of the id that follows a prompt; which byte it is changes nothing before it.
 _PLACEHOLDER = b"\0"
-SERVICE_NAME = "evascore"
 
 
 @routes.post("/v1/completions")
@@ -64,7 +63,7 @@ def complete() -> Response:
     settings = service().settings
     fields = read_json(request, settings.max_body_bytes, max_values=settings.max_body_bytes)
     body = validated(fields, CompletionBody)
-    prompts = _prompts(body, settings)
+    prompts = prompts_of(body, settings)
     job = _job(body, prompts, settings)
     _check_model(body.model)
     with _submitted(job) as waiting:
@@ -82,18 +81,22 @@ def complete() -> Response:
 
 def _check_model(name: str | None) -> None:
     """Refuse at once what no worker would score, rather than when the client has waited."""
-    warm = [status for status in workers() if status["state"] in WARM_STATES]
-    if not warm:
+    served = served_models(service())
+    if not served:
         raise WorkerUnavailable("No worker is warm; one that starts loads its model first.")
-    served = {SERVICE_NAME, *(status["model"]["name"] for status in warm)}
     if name is not None and name not in served:
-        raise invalid(f"is not served; served: {', '.join(sorted(served))}", pointer="/model")
+        raise invalid(f"is not served; served: {', '.join(served)}", pointer="/model")
 
 
 # --- the job --------------------------------------------------------------------------------------
 
 
-def _prompts(body: CompletionBody, settings: Settings) -> list[Prompt]:
+def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
+    """The prompts of a request, each checked.
+
+    Raises:
+        RequestInvalid, EmptyText, TextTooLarge
+    """
     given = body.prompt
     if isinstance(given, str) or (given and isinstance(given[0], int)):
         given = [given]

@@ -5,8 +5,17 @@ from typing import Any
 from pydantic import BaseModel
 
 from app.batch_answers import BatchResult
-from app.bodies import QUERY_OPTIONS
-from app.schemas import UNITS, BatchOptions, ScoreBody, TextRequest
+from app.query import QUERY_OPTIONS
+from app.schemas import (
+    MAX_CUSTOM_ID_CHARS,
+    MAX_NEXT_CHARS,
+    MAX_TOP_K,
+    OUTPUTS,
+    UNITS,
+    BatchOptions,
+    ScoreBody,
+    TextRequest,
+)
 
 SCHEMA_PATH = "#/components/schemas/{model}"
 
@@ -21,20 +30,55 @@ def json_body(model: type[BaseModel]) -> dict[str, Any]:
     return {"required": True, "content": {"application/json": {"schema": reference(model)}}}
 
 
+def events_of(view: type[BaseModel]) -> dict[str, Any]:
+    """An answer of server-sent events, each with a `view` as its data."""
+    data = {
+        "type": "string",
+        "contentMediaType": "application/json",
+        "contentSchema": reference(view),
+    }
+    fields = {name: {"type": "string"} for name in ("event", "id")}
+    event = {"type": "object", "properties": {**fields, "data": data}, "required": ["data"]}
+    return {
+        "description": "Server-sent events until the final state; each holds the whole state.",
+        "content": {"text/event-stream": {"schema": event}},
+    }
+
+
+def links(parameter: str, *operations: str) -> dict[str, Any]:
+    """What can be done with the ID that an answer holds."""
+    parameters = {parameter: "$response.body#/id"}
+    return {name: {"operationId": name, "parameters": parameters} for name in operations}
+
+
 TEXTS = {
     "required": True,
     "content": {
         "application/json": {"schema": reference(ScoreBody)},
         "text/plain": {"schema": {"type": "string", "minLength": 1}},
-        "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+        "application/octet-stream": {
+            "schema": {"type": "string", "format": "binary", "minLength": 1}
+        },
     },
 }
+
+
+def _lines_of(model: type[BaseModel]) -> dict[str, Any]:
+    """The schema of NDJSON; OpenAPI 3.1 has no word for that of each line."""
+    return {"type": "string", "description": f"One {model.__name__} in JSON per line."}
+
+
 LINES = {
     "required": True,
-    "description": "One JSON object per line; plain, or with Content-Encoding gzip or zstd.",
+    "description": (
+        "One JSON object per line, plain or with Content-Encoding gzip or zstd; or, where they are "
+        "few, the objects in an array."
+    ),
     "content": {
-        "application/x-ndjson": {"schema": reference(TextRequest)},
-        "application/jsonl": {"schema": reference(TextRequest)},
+        "application/x-ndjson": {"schema": _lines_of(TextRequest)},
+        "application/json": {
+            "schema": {"type": "array", "items": reference(TextRequest), "minItems": 1}
+        },
     },
 }
 RESULT_LINES = {
@@ -49,12 +93,10 @@ RESULT_LINES = {
             "schema": {"type": "string"},
         },
     },
-    "content": {"application/x-ndjson": {"schema": reference(BatchResult)}},
+    "content": {"application/x-ndjson": {"schema": _lines_of(BatchResult)}},
 }
-EVENTS = {
-    "description": "Server-sent events until the final state; each holds the whole state.",
-    "content": {"text/event-stream": {"schema": {"type": "string"}}},
-}
+_OPTION = "For what the body does not say, where its texts can take it: as the JSON field"
+_COMMAS = {"style": "form", "explode": False}
 PARAMETERS: dict[str, dict[str, Any]] = {
     "wait": {
         "in": "query",
@@ -93,32 +135,40 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     "outputs": {
         "in": "query",
-        "description": "For raw bodies and batches: as the JSON field, separated by commas.",
-        "schema": {"type": "string"},
+        "description": f"{_OPTION}, with commas between.",
+        **_COMMAS,
+        "schema": {
+            "type": "array",
+            "items": {"type": "string", "enum": list(OUTPUTS)},
+            "minItems": 1,
+            "maxItems": len(OUTPUTS),
+        },
     },
     "spans": {
         "in": "query",
-        "description": "For raw bodies: a unit, as in the JSON field.",
+        "description": f"{_OPTION}, a unit.",
         "schema": {"type": "string", "enum": list(UNITS)},
     },
     "window": {
         "in": "query",
-        "description": "For raw bodies: size and stride of the JSON field, with a comma between.",
-        "schema": {"type": "string", "pattern": "^[1-9][0-9]*,[1-9][0-9]*$"},
+        "description": f"{_OPTION}: size and stride, with a comma between.",
+        **_COMMAS,
+        "schema": {
+            "type": "array",
+            "items": {"type": "integer", "minimum": 1},
+            "minItems": 2,
+            "maxItems": 2,
+        },
     },
     **{
-        name: {
-            "in": "query",
-            "description": "For raw bodies and batches: as the JSON field.",
-            "schema": {"type": kind},
-        }
-        for name, kind in (
-            ("top_k", "integer"),
-            ("next_chars", "integer"),
-            ("custom_id", "string"),
-            ("deadline_s", "number"),
-            ("priority", "string"),
-        )
+        name: {"in": "query", "description": f"{_OPTION}.", "schema": schema}
+        for name, schema in {
+            "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
+            "next_chars": {"type": "integer", "minimum": 1, "maximum": MAX_NEXT_CHARS},
+            "custom_id": {"type": "string", "minLength": 1, "maxLength": MAX_CUSTOM_ID_CHARS},
+            "deadline_s": {"type": "number", "exclusiveMinimum": 0},
+            "priority": {"type": "string", "enum": ["interactive", "bulk"]},
+        }.items()
     },
 }
 BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s", "Idempotency-Key")

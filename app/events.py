@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty
 from typing import Any, Generic, TypeVar
 
 import orjson
 from flask import Blueprint, Response, request
 
+from app.answers import JobView
+from app.batch_answers import BatchView
 from app.broker_guard import BrokerGuard
-from app.descriptions import EVENTS
+from app.descriptions import events_of
 from app.openapi import operation
 from app.representation import batch_view, job_view
 from app.service import service
@@ -36,13 +39,10 @@ MIN_PAUSE_S = 0.25
 
 _Found = TypeVar("_Found", Record, Batch)
 
-_followed = operation(
+_followed = partial(
+    operation,
     {200: None, 204: None},
-    JobNotFound,
-    JobGone,
-    Overloaded,
-    BrokerUnavailable,
-    streams=EVENTS,
+    *(JobNotFound, JobGone, Overloaded, BrokerUnavailable),
     parameters=("Last-Event-ID",),
 )
 
@@ -60,7 +60,7 @@ class Watched(Generic[_Found]):
 
 
 @routes.get("/score/<task_id>/events")
-@_followed
+@_followed(streams=events_of(JobView))
 def follow_job(task_id: str) -> Response:
     """The states of a job as they come, until it has ended; the result is not among them."""
     root, store = request.script_root, service().store
@@ -80,7 +80,7 @@ def follow_job(task_id: str) -> Response:
 
 
 @routes.get("/batches/<batch_id>/events")
-@_followed
+@_followed(streams=events_of(BatchView))
 def follow_batch(batch_id: str) -> Response:
     """The states and counts of a batch as they come, until it has ended."""
     root, store = request.script_root, service().batches

@@ -129,12 +129,15 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
 def _request(text: TextRequest, body: ScoreBody | BatchOptions) -> dict[str, Any]:
     """The text as the worker takes it; what an item does not say, the whole request says."""
     fields = text.model_dump(include=_REQUEST_FIELDS, exclude_none=True)
-    if text.outputs is None and body.outputs is not None:
-        fields["outputs"] = list(body.outputs)
-        if body.top_k is not None:
-            fields["top_k"] = body.top_k
-    if "top_k" in fields.get("outputs", ()):
+    if text.outputs is None:
+        shared = {"outputs": body.outputs, "top_k": body.top_k}
+        given = {name: value for name, value in shared.items() if value is not None}
+        fields = {**given, **fields}
+    outputs = fields.get("outputs", [])
+    if "top_k" in outputs:
         fields.setdefault("top_k", DEFAULT_TOP_K)
+    elif "top_k" in fields:
+        fields["outputs"] = [*outputs, "top_k"]
     return fields
 
 
@@ -194,7 +197,6 @@ def _read_bytes(request: TextRequest, at: str, settings: Settings) -> int:
                 errors=[{"detail": "is empty", "pointer": place}],
             )
         _check_length(request, context_bytes + length, place, settings)
-        _check_ranges(request, length, at)
         num_bytes += length
     if request.window is not None:
         return _windowed_bytes(num_bytes, request.window)
@@ -220,19 +222,11 @@ def _check_length(request: TextRequest, num_bytes: int, place: str, settings: Se
         )
 
 
-def _check_ranges(request: TextRequest, num_bytes: int, at: str) -> None:
-    ranges = request.spans if isinstance(request.spans, list) else []
-    for number, (_, end) in enumerate(ranges):
-        if end > num_bytes:
-            raise invalid(
-                f"ends behind the text, which has {num_bytes} bytes", pointer=f"{at}/spans/{number}"
-            )
-
-
 def _windowed_bytes(num_bytes: int, window: SlidingWindow) -> int:
     """The bytes read for a text in windows: each whole but for the last, which ends with it."""
-    further = -(-max(num_bytes - window.size, 0) // window.stride)
-    return further * window.size + num_bytes - further * window.stride
+    stride = min(window.stride, window.size)
+    further = -(-max(num_bytes - window.size, 0) // stride)
+    return further * window.size + num_bytes - further * stride
 
 
 def _lengths(request: TextRequest, names: Iterable[str], at: str) -> Iterator[tuple[str, int]]:

@@ -15,9 +15,10 @@ from app.bodies import (
     refuse_encodings,
     refuse_unknown_parameters,
 )
-from app.descriptions import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS
+from app.descriptions import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS, links
 from app.intake import canonical_json, to_job
 from app.openapi import operation
+from app.query import QUERY_OPTIONS, parse_options, with_defaults
 from app.representation import job_path, job_view
 from app.request_headers import asked_wait_s, idempotency, idempotency_key, reused_key
 from app.responses import json_response
@@ -57,6 +58,7 @@ routes = Blueprint("jobs", __name__)
     BrokerUnavailable,
     parameters=SUBMIT_PARAMETERS,
     body=TEXTS,
+    links=links("task_id", "read", "cancel", "erase", "follow_job"),
 )
 def submit() -> Response:
     """Accept texts to score, and wait for their scores if asked to."""
@@ -117,7 +119,8 @@ def _job_of_request(query: Query) -> Job:
     body = read_body(request, settings.max_body_bytes)
     g.body_bytes = len(body)
     refuse_encodings(request)
-    fields = parse_body(body, request.headers.get("Content-Type", ""), query)
+    fields = parse_body(body, request.headers.get("Content-Type", ""))
+    fields = with_defaults(fields, parse_options(query, QUERY_OPTIONS))
     return to_job(fields, settings, now=time.time(), request_id=g.request_id)
 
 

@@ -2,7 +2,9 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -22,11 +24,15 @@ from app.completion_schemas import (
     TokenizerInfo,
     Tokens,
 )
+from app.described_limits import add_limits
 from app.descriptions import PARAMETERS, SCHEMA_PATH, json_body, reference
 from app.errors import STATUS_BY_CODE
 from app.responses import json_response
 from app.schemas import ScoreBody, TextRequest
-from contract.errors import ServiceError
+from app.served_models import served_models
+from app.service import service
+from contract.errors import BrokerUnavailable, ServiceError
+from contract.settings import Settings
 
 routes = Blueprint("openapi", __name__)
 
@@ -46,6 +52,7 @@ class Operation:
     parameters: tuple[str, ...]
     body: dict[str, Any] | None
     streams: dict[str, Any] | None
+    links: dict[str, Any]
 
 
 def operation(
@@ -55,6 +62,7 @@ def operation(
     body: dict[str, Any] | None = None,
     takes: type[BaseModel] | None = None,
     streams: dict[str, Any] | None = None,
+    links: dict[str, Any] | None = None,
 ) -> Callable[[_View], _View]:
     """Declare what a route answers.
 
@@ -65,11 +73,12 @@ def operation(
         body: the description of what it takes.
         takes: the model of what it takes, where that is always JSON.
         streams: the description of its answer 200 where that is no JSON object.
+        links: what can be done with the answers of `answers`.
     """
 
     def declare(view: _View) -> _View:
         taken = body if takes is None else json_body(takes)
-        declared = Operation(answers, errors, parameters, taken, streams)
+        declared = Operation(answers, errors, parameters, taken, streams, links or {})
         view.operation = declared  # type: ignore[attr-defined]
         return view
 
@@ -79,18 +88,28 @@ def operation(
 @routes.get("/openapi.json")
 def description() -> Response:
     """The API's description in OpenAPI 3.1."""
-    return json_response(describe(current_app, request.script_root))
+    models: list[str] = []
+    with suppress(BrokerUnavailable):
+        models = served_models(service())
+    return json_response(describe(current_app, service().settings, models, request.script_root))
 
 
-def describe(app: Flask, root: str = "") -> dict[str, Any]:
-    """The OpenAPI document of every route of `app` that declares itself."""
+def describe(
+    app: Flask, settings: Settings, models: Sequence[str] = (), root: str = ""
+) -> dict[str, Any]:
+    """The OpenAPI document of every route of `app` that declares itself.
+
+    Args:
+        models: what a completion can ask for; empty where that is not known.
+        root: path under which the application is mounted, '' for none.
+    """
     _, schemas = models_json_schema(
         [(model, "validation") for model in _MODELS], ref_template=SCHEMA_PATH
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, method, view, declared in _declared(app):
         paths[path][method] = _operation(path, view, declared)
-    return {
+    document = {
         "openapi": "3.1.0",
         "info": {
             "title": "evascore",
@@ -99,8 +118,10 @@ def describe(app: Flask, root: str = "") -> dict[str, Any]:
         },
         "servers": [{"url": root or "/"}],
         "paths": dict(paths),
-        "components": {"schemas": schemas["$defs"]},
+        "components": {"schemas": deepcopy(schemas["$defs"])},
     }
+    add_limits(document, settings, models)
+    return document
 
 
 def _declared(app: Flask) -> Iterator[tuple[str, str, Any, Operation]]:
@@ -122,10 +143,14 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
                 {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
                 for n in re.findall(r"{(\w+)}", path)
             ),
-            *({"name": name, **PARAMETERS[name]} for name in declared.parameters),
+            # Of its own, for its limits may differ.
+            *({"name": name, **deepcopy(PARAMETERS[name])} for name in declared.parameters),
         ],
         "responses": {
-            **{str(status): _answer(model) for status, model in declared.answers.items()},
+            **{
+                str(status): _answer(model, declared.links)
+                for status, model in declared.answers.items()
+            },
             **dict(_problems(declared.errors)),
         },
     }
@@ -136,12 +161,13 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
     return described
 
 
-def _answer(model: type[BaseModel] | None) -> dict[str, Any]:
+def _answer(model: type[BaseModel] | None, links: dict[str, Any]) -> dict[str, Any]:
     if model is None:
         return {"description": "Done."}
     return {
         "description": (model.__doc__ or "").strip(),
         "content": {"application/json": {"schema": reference(model)}},
+        **({"links": links} if links else {}),
     }
 
 

@@ -7,6 +7,7 @@ from math import isfinite
 from flask import request
 
 from app.bodies import Query, invalid
+from app.numbers import parse_number
 from app.service import service
 from contract.errors import IdempotencyKeyReused
 from contract.job_store import Idempotency
@@ -62,7 +63,7 @@ def asked_wait_s(query: Query) -> tuple[float, str]:
 
 def _seconds(given: list[str]) -> float:
     try:
-        (seconds,) = map(float, given)
+        (seconds,) = map(parse_number, given)
     except ValueError:
         seconds = -1
     if not (isfinite(seconds) and seconds >= 0):

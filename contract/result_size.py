@@ -31,11 +31,12 @@ def result_bytes(fields: Mapping[str, Any]) -> int:
     num_bytes += _NEXT_CHARACTER * fields.get("next_chars", 0)
     spans = fields.get("spans")
     if isinstance(spans, list):
-        num_bytes += _SPAN * len(spans)
+        num_bytes += _SPAN * len(spans) * len(texts)
     elif spans:
         num_bytes += _SPAN * sum(_num_spans(spans, text) for text in texts)
     if window := fields.get("window"):
-        num_bytes += _SPAN * (1 + sum(map(_num_bytes, texts)) // window["stride"])
+        stride = min(window["stride"], window["size"])
+        num_bytes += _SPAN * (1 + sum(map(_num_bytes, texts)) // stride)
     return num_bytes
 
 

@@ -19,12 +19,14 @@ ASKED = {
     "lines": {"text": "\n" * 200, "spans": "lines"},
     "characters": {"text_b64": "/wD/" * 50, "spans": "characters"},
     "ranges": {"text": "a", "spans": [[0, 1]] * 200},
+    "ranges-of-continuations": {"continuations": ["a", "b"] * 9, "spans": [[0, 1], [1, 1]] * 50},
     "next_chars": {"text": "a", "next_chars": 100},
     "window": {
         "text": PROSE * 2,
         "outputs": ["bytes"],
         "window": {"size": 192, "stride": 64},
     },
+    "window-stride-over-size": {"text": PROSE * 8, "window": {"size": 64, "stride": 9999}},
     "continuations": {
         "context": PROSE,
         "continuations": ["a", "bc"] * 40,

@@ -1,13 +1,16 @@
-"""What the web tier accepts is what the model takes, field by field and byte by byte."""
+"""What the web tier describes is what it accepts, and that is what the model takes."""
 
 import base64
 
 import pytest
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
+from app.factory import create_app
 from app.intake import LONGEST_CHARACTER, to_job
-from app.schemas import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS, UNITS, TextRequest
+from app.openapi import describe
+from app.schemas import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS, UNITS, ScoreBody, TextRequest
 from contract.errors import ClientError
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
@@ -42,6 +45,10 @@ ACCEPTED = {
     "next_chars-of-nothing": {"text": "", "next_chars": 1},
     "window": {"text": "x" * 1000, "window": {"size": 300, "stride": 160}},
     "window-that-is-not-filled": {"text_b64": "eA==", "window": {"size": 300, "stride": 300}},
+    "window-with-a-large-stride": {"text": "x" * 50, "window": {"size": 9, "stride": 2**53 - 1}},
+    "ranges-of-continuations": {"continuations": ["d", "ef"], "spans": [[1, 0], [1, 2**53 - 1]]},
+    "top_k-alone": {"text": "x", "top_k": 7},
+    "whole-floats": {"text": "ab", "spans": [[0.0, 1.0]], "top_k": 3.0},
     "items-share-options": {"items": [{"text": "x"}], "outputs": ["top_k"], "top_k": 7},
 }
 
@@ -54,9 +61,13 @@ def test_model_takes_what_intake_takes_and_counts_the_same_bytes(fields):
 
 
 plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-encoded = st.binary(max_size=12).map(b64)
+encoded = st.binary(max_size=12).map(b64) | st.text("aA+/=_", max_size=9)
 junk = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | plain,
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | plain,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(plain, inner, max_size=3),
     max_leaves=4,
 )
@@ -73,7 +84,7 @@ OPTIONS = {
 }
 SCORED = {
     "text": plain,
-    "text_b64": encoded | plain,
+    "text_b64": encoded,
     "continuation": plain,
     "continuation_b64": encoded,
     "continuations": st.lists(plain, max_size=3),
@@ -86,7 +97,11 @@ one_text = st.one_of(
 )
 whole_request = one_text | st.fixed_dictionaries(
     {"items": st.lists(one_text, max_size=3)},
-    optional={**OPTIONS, "deadline_s": st.floats(), "priority": plain},
+    optional={
+        **OPTIONS,
+        "deadline_s": st.floats(allow_nan=False, allow_infinity=False),
+        "priority": plain | st.sampled_from(["bulk", "interactive"]),
+    },
 )
 
 
@@ -105,6 +120,32 @@ def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields
     job = decode_payload(encode_payload(job))
     requests = [ScoreRequest.from_json(one, max_text_bytes=20) for one in job.requests]
     assert sum(one.num_bytes for one in requests) == job.num_bytes
+
+
+@pytest.fixture(scope="module")
+def is_described():
+    """Whether the description allows a request."""
+    settings = load_settings({"EVASCORE_REDIS_URL": "redis://127.0.0.1:1/0"})
+    app = create_app(settings)
+    app.extensions["evascore"].endings.close()
+    schemas = describe(app, settings)["components"]
+    schema = {"$ref": "#/components/schemas/ScoreBody", "components": schemas}
+    validator = Draft202012Validator(schema)
+    return lambda fields: validator.is_valid(fields)
+
+
+@settings(max_examples=150, deadline=None)
+@given(whole_request, st.none() | st.tuples(st.sampled_from(sorted(ScoreBody.model_fields)), junk))
+def test_request_is_accepted_if_and_only_if_its_description_allows_it(is_described, fields, change):
+    if change is not None:
+        fields = {**fields, change[0]: change[1]}
+    try:
+        to_job(fields, load_settings({}), now=0.0, request_id="")
+        is_accepted = True
+    except ClientError:
+        is_accepted = False
+    event(f"accepted: {is_accepted}")
+    assert is_described(fields) == is_accepted
 
 
 def test_both_tiers_know_the_same_fields_outputs_and_limits():

@@ -107,7 +107,7 @@ def test_results_come_in_order_while_the_batch_goes_on(http, outcomes):
 
 
 @pytest.mark.parametrize("limit", [1, 2, 3, 4, 100])
-@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 9, 10])
+@pytest.mark.parametrize("after", [0, 1, 2, 3, 5, 9, 10, 11, 10**30])
 def test_page_may_begin_and_end_anywhere(http, finished, after, limit):
     found, headers = page(http, finished, after=after, limit=limit)
     assert [line["index"] for line in found] == list(range(10))[after : after + limit]
@@ -154,7 +154,7 @@ def test_results_are_compressed_where_that_is_accepted(web, finished, encoding):
     [
         {"after": "-1"},
         {"after": "x"},
-        {"after": "11"},
+        {"after": "1.5"},
         {"limit": "0"},
         {"limt": "1"},
         {"wait": "x"},
@@ -201,7 +201,22 @@ REFUSALS = {
     ),
     "not-zstd": (numbered(5), {"Content-Encoding": "zstd"}, 400, "malformed_body"),
     "brotli": (numbered(5), {"Content-Encoding": "br"}, 415, "unsupported_media_type"),
-    "json": (numbered(5), {"Content-Type": "application/json"}, 415, "unsupported_media_type"),
+    "csv": (numbered(5), {"Content-Type": "text/csv"}, 415, "unsupported_media_type"),
+    "json": (numbered(5), {"Content-Type": "application/json"}, 400, "malformed_body"),
+    "object": (numbered(1), {"Content-Type": "application/json"}, 422, "invalid_request"),
+    "element": (
+        b'[{"text": "x"}, "y"]',
+        {"Content-Type": "application/json"},
+        422,
+        "invalid_request",
+    ),
+    "element-twice": (
+        b'[{"text": "x", "text": "y"}]',
+        {"Content-Type": "application/json"},
+        400,
+        "malformed_body",
+    ),
+    "no-elements": (b"[]", {"Content-Type": "application/json"}, 422, "invalid_request"),
     "latin-1": (
         numbered(5),
         {"Content-Type": "application/x-ndjson; charset=latin-1"},
@@ -218,6 +233,29 @@ def test_refused_upload_leaves_nothing_behind(http, outcomes, body, headers, sta
     response = posted(http, body, headers=headers)
     assert (response.status_code, response.json()["type"]) == (status, code)
     assert sorted(outcomes.client.keys()) == before
+
+
+def test_array_of_json_is_the_same_batch_as_its_lines(http, outcomes):
+    key = {"Idempotency-Key": "array-1"}
+    lines = b'{"text":"a\\nb","spans":[[0,1.0]]}\n{"text":"c"}\n'
+    array = b'[ {"text": "a\\nb", "spans": [[0, 1.0]]},\n {"text": "c"} ]'
+    first = posted(http, lines, headers=key)
+    again = posted(http, array, headers={**key, "Content-Type": "application/json"})
+    assert (again.status_code, again.json()["id"]) == (202, first.json()["id"])
+    assert again.json()["request_counts"]["total"] == 2
+    score_all(outcomes)
+
+
+def test_array_with_a_bad_element_is_refused_as_a_whole(http):
+    json_type = {"Content-Type": "application/json"}
+    response = posted(http, b'[{"text": "a"}, {"text": 1}]', json_type, on_error="skip")
+    assert (response.status_code, response.json()["line"]) == (422, 2)
+
+
+def test_array_is_refused_beyond_what_a_request_may_hold(http):
+    body = b"[" + b'{"text": "x"},' * 600_000 + b"0]"
+    response = posted(http, body, headers={"Content-Type": "application/json"})
+    assert (response.status_code, response.json()["type"]) == (413, "body_too_large")
 
 
 def test_upload_of_a_vanished_client_leaves_nothing_behind(http, outcomes, web):

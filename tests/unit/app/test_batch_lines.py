@@ -119,7 +119,6 @@ def test_bad_name_of_a_bad_line_is_not_kept(custom_id):
     [
         ({"on_error": "ignore"}, "on_error"),
         ({"outputs": "words"}, "outputs"),
-        ({"outputs": "bytes", "top_k": "3"}, "top_k"),
         ({"outputs": "top_k", "top_k": "x"}, "top_k"),
         ({"outputs": "top_k", "top_k": "0"}, "top_k"),
         ({"deadline_s": "0"}, "deadline_s"),

@@ -4,7 +4,6 @@ import base64
 import json
 
 import pytest
-from werkzeug.datastructures import MultiDict
 
 from app.bodies import MAX_JSON_VALUES, parse_body, parse_json
 from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
@@ -12,8 +11,8 @@ from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
 JSON = "application/json"
 
 
-def parse(body: bytes, content_type: str = JSON, **query: str):
-    return parse_body(body, content_type, MultiDict(query))
+def parse(body: bytes, content_type: str = JSON):
+    return parse_body(body, content_type)
 
 
 @pytest.mark.parametrize(
@@ -34,32 +33,6 @@ def test_body_becomes_fields(body, content_type, fields):
         for name, value in fields.items()
     }
     assert parse(body, content_type) == expected
-
-
-def test_raw_body_takes_its_options_from_the_query():
-    fields = parse(
-        b"x",
-        "text/plain",
-        outputs="bytes,top_k",
-        top_k="3",
-        deadline_s="2.5",
-        priority="bulk",
-        custom_id="a",
-        spans="words",
-        next_chars="3",
-        window="64,32",
-    )
-    assert fields == {
-        "text": "x",
-        "outputs": ["bytes", "top_k"],
-        "top_k": 3,
-        "deadline_s": 2.5,
-        "priority": "bulk",
-        "custom_id": "a",
-        "spans": "words",
-        "next_chars": 3,
-        "window": {"size": 64, "stride": 32},
-    }
 
 
 @pytest.mark.parametrize(
@@ -135,25 +108,3 @@ def test_other_media_types_and_charsets_are_refused(content_type):
 def test_plain_text_that_is_not_utf8_is_refused():
     with pytest.raises(MalformedBody, match="byte 2"):
         parse(b"ab\xff", "text/plain")
-
-
-@pytest.mark.parametrize(
-    ("content_type", "query", "parameter"),
-    [
-        (JSON, {"outputs": "bytes"}, "outputs"),
-        ("text/plain", {"colour": "1"}, "colour"),
-        ("text/plain", {"window": "1"}, "window"),
-        ("text/plain", {"window": "1,2,3"}, "window"),
-        ("text/plain", {"next_chars": "five"}, "next_chars"),
-        ("text/plain", {"My secret": "1"}, ""),
-        ("text/plain", {"top_k": "five"}, "top_k"),
-        ("text/plain", {"deadline_s": ""}, "deadline_s"),
-        ("text/plain", {"top_k": ["1", "2"]}, "top_k"),
-    ],
-)
-def test_wrong_query_parameter_is_named_and_not_quoted(content_type, query, parameter):
-    with pytest.raises(RequestInvalid) as raised:
-        parse_body(b"{}", content_type, MultiDict(query))
-    (error,) = raised.value.details["errors"]
-    assert error["parameter"] == parameter
-    assert "five" not in error["detail"]

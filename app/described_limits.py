@@ -1,0 +1,53 @@
+"""The limits of this service in its own description: what its settings and its workers allow."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from contract.settings import Settings
+
+_CONTINUATIONS = ("continuations", "continuations_b64")
+# Where in the schemas a limit stands, its keyword last, and the setting that it is.
+_OF_SCHEMAS: dict[tuple[str, ...], str] = {
+    ("SlidingWindow", "properties", "size", "maximum"): "max_text_bytes",
+    ("ScoreBody", "properties", "items", "maxItems"): "max_items",
+    ("ScoreBody", "properties", "deadline_s", "maximum"): "max_deadline_s",
+    **{
+        (model, "properties", name, "maxItems"): "max_continuations"
+        for model in ("ScoreBody", "TextRequest")
+        for name in _CONTINUATIONS
+    },
+}
+# By operation and parameter: where in its schema.
+_OF_PARAMETERS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
+    ("submit", "deadline_s"): (("maximum",), "max_deadline_s"),
+    ("submit", "window"): (("items", "maximum"), "max_text_bytes"),
+    ("create_batch", "deadline_s"): (("maximum",), "batch_deadline_s"),
+}
+
+
+def add_limits(document: dict[str, Any], settings: Settings, models: Sequence[str]) -> None:
+    """Write the limits into an OpenAPI document.
+
+    Args:
+        models: what a completion can ask for; empty where that is not known.
+    """
+    schemas = document["components"]["schemas"]
+    for path, setting in _OF_SCHEMAS.items():
+        _put(schemas, path, getattr(settings, setting))
+    completion = schemas["CompletionBody"]["properties"]
+    # The last form is that of several prompts.
+    completion["prompt"]["anyOf"][-1]["maxItems"] = settings.max_items
+    if models:
+        completion["model"]["enum"] = [*models, None]
+    for operation in (each for item in document["paths"].values() for each in item.values()):
+        for parameter in operation["parameters"]:
+            key = operation["operationId"], parameter["name"]
+            if key in _OF_PARAMETERS:
+                path, setting = _OF_PARAMETERS[key]
+                _put(parameter["schema"], path, getattr(settings, setting))
+
+
+def _put(schema: dict[str, Any], path: tuple[str, ...], limit: float) -> None:
+    for step in path[:-1]:
+        schema = schema[step]
+    schema[path[-1]] = limit

@@ -1,0 +1,65 @@
+"""Which fields of a request go together, in JSON Schema; the models check the same.
+
+A form says what is given and, by its type null, what is not: null is as good as absent.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+Schema = dict[str, Any]
+
+NULL: Schema = {"type": "null"}
+TEXT: Schema = {"type": "string", "minLength": 1}
+TEXTS: Schema = {"type": "array", "items": TEXT}
+# Standard alphabet, with padding.
+BASE64_PATTERN = r"^(?:[A-Za-z0-9+/]{4})*(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+_TEXTS = ("text", "text_b64")
+_CONTINUATIONS = {
+    "continuation": TEXT,
+    "continuation_b64": TEXT,
+    "continuations": TEXTS,
+    "continuations_b64": TEXTS,
+}
+_CONTEXTS = ("context", "context_b64")
+# Each names what is scored in one of two kinds: Unicode, or any bytes in base64.
+SCORED_FIELDS = (*_TEXTS, *_CONTINUATIONS)
+# With `items` they belong into each item.
+OF_ITEMS = ("custom_id", "spans", "next_chars", "window")
+
+
+def form(given: dict[str, Schema], absent: tuple[str, ...] = ()) -> Schema:
+    """An object in which all of `given` are, each of its schema, and none of `absent`."""
+    return {"properties": {**given, **dict.fromkeys(absent, NULL)}, "required": list(given)}
+
+
+def of_one_text() -> Schema:
+    """A text, perhaps with its next characters, or continuations of one context."""
+    return {"allOf": [{"anyOf": list(_of_one_text())}, _one_context()]}
+
+
+def of_texts() -> Schema:
+    """As `of_one_text`, or `items`, which have their own options."""
+    of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *_CONTEXTS, *OF_ITEMS))
+    return {"allOf": [{"anyOf": [*_of_one_text(("items",)), of_items]}, _one_context()]}
+
+
+def _of_one_text(absent: tuple[str, ...] = ()) -> Iterator[Schema]:
+    for name in _TEXTS:
+        others = (*(each for each in SCORED_FIELDS if each != name), *_CONTEXTS, *absent)
+        yield form({name: TEXT}, (*others, "next_chars"))
+        # Characters may follow the empty text too.
+        followed = {name: {"type": "string"}, "next_chars": {"type": "integer"}}
+        yield form(followed, (*others, "window"))
+    for name, schema in _CONTINUATIONS.items():
+        others = (
+            *(each for each in SCORED_FIELDS if each != name),
+            "next_chars",
+            "window",
+            *absent,
+        )
+        yield form({name: schema}, others)
+
+
+def _one_context() -> Schema:
+    return {"anyOf": [form({}, (name,)) for name in _CONTEXTS]}
