@@ -95,11 +95,11 @@ prefetch-up: ## the same ahead of the first up: into the containers' volume of w
 	$(COMPOSE) run --rm --build --no-deps worker \
 	env --unset=EVASCORE_REDIS_PASSWORD_FILE python -m worker.prefetch
 
-down: ## stop the containers; what was accepted is kept
-	$(COMPOSE) down
+down: ## stop the containers, those of the profiles too; what was accepted is kept
+	$(COMPOSE) --profile '*' down
 
 logs: ## follow the containers' logs
-	$(COMPOSE) logs --follow --tail 100
+	$(COMPOSE) --profile '*' logs --follow --tail 100
 
 smoke: ## score one text with what listens on port 8000
 	@curl -fsS 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
