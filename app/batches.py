@@ -166,9 +166,9 @@ def _receive() -> Accepted:
         retry_after_s=parts.capacity.retry_after_s,
         request_id=g.request_id,
     )
-    pieces = limited(
-        decode(_counted_pieces()), settings.max_body_bytes if is_array else settings.max_batch_bytes
-    )
+    limit_bytes = settings.max_body_bytes if is_array else settings.max_batch_bytes
+    # What comes in counts too: a compressed body may stand for nothing, however long.
+    pieces = limited(decode(limited(_counted_pieces(), limit_bytes)), limit_bytes)
     lines = read_lines(
         receiver.digested(lines_of_array(pieces) if is_array else pieces),
         max_line_bytes=settings.max_body_bytes,

@@ -92,7 +92,10 @@ def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) 
                 yield from _line(number, begun, num_bytes, max_line_bytes)
                 number, begun, num_bytes = number + 1, [], 0
             num_bytes += len(rest)
-            begun = [*begun, rest] if num_bytes <= max_line_bytes else []
+            if num_bytes > max_line_bytes:
+                begun.clear()
+            elif rest:
+                begun.append(rest)
     for line in _line(number, begun, num_bytes, max_line_bytes):
         if number > max_lines:
             raise _too_many_lines(max_lines)

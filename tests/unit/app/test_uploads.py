@@ -1,6 +1,7 @@
 """The stream of lines: whatever the pieces, the same lines; bounded whatever the client sends."""
 
 import gzip
+import time
 import tracemalloc
 import zlib
 
@@ -55,6 +56,15 @@ def test_line_over_the_limit_is_told_by_its_number_alone(size):
     body = b"12345\n123456\n1234567890\n12345"
     found = lines_of(in_pieces(body, size), max_line_bytes=5)
     assert found == [(1, b"12345"), (2, None), (3, None), (4, b"12345")]
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"], ids=["nothing", "one byte"])
+def test_line_of_many_pieces_takes_time_in_proportion(piece):
+    began = time.process_time()
+    (line,) = lines_of([b"a", *[piece] * 300_000, b"z"], max_line_bytes=1_000_000)
+    assert line == (1, b"a" + piece * 300_000 + b"z")
+    # In place of more than a minute.
+    assert time.process_time() - began < 5
 
 
 def test_endless_line_is_not_kept():
