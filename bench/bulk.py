@@ -1,18 +1,22 @@
-"""Bulk: its throughput beside `python -m model score`, and what an upload costs web and Redis.
+"""Bulk: `evascore bulk` beside `python -m model score`, and what an upload costs web and Redis.
 
-The throughput is from the begin of the upload until the last result is read, the command's from its
-start, with the start and the loading of the model taken off by timing it on one text. Both are run
-in turns. The upload is measured without a worker, so that all of it lies in Redis at its end.
+Both commands score the same texts, in turns. Of the one with the model its start and the loading
+are taken off, by timing it on one text; `evascore bulk` is timed whole, its start included. The CPU
+time of all processes tells what else than the model takes time, on a busy machine too.
+
+The upload is measured without a worker, so that all of it lies in Redis at its end.
 """
 
 import argparse
 import random
+import resource
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,10 +35,9 @@ from tests.web import WebServer
 PROSE = REPOSITORY / "LICENSE"
 MIN_TEXT_BYTES, MAX_TEXT_BYTES = 20, 200
 NDJSON = {"Content-Type": "application/x-ndjson"}
-PAGE_LINES = 10_000
 START_S = 300.0
 WARM_UP_TEXTS = 500
-SAMPLE_S = 0.05
+SAMPLE_S = 0.1
 PIECE_LINES = 1000
 
 
@@ -42,85 +45,96 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=int, default=20_000)
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--upload-mb", type=int, default=200)
+    parser.add_argument("--pairs", type=int, default=1, help="runs of each; 0 for the upload alone")
+    parser.add_argument("--upload-mb", type=int, default=200, help="0 for the runs alone")
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
     options = parser.parse_args()
-    figures = {
-        **(_throughput(options.model, options.texts, options.pairs) if options.pairs else {}),
-        **_upload(options.upload_mb * 1_000_000),
-    }
-    setup = {
-        "texts": options.texts,
-        "text_bytes": f"{MIN_TEXT_BYTES} to {MAX_TEXT_BYTES}, uniform, English prose",
-        "pairs": options.pairs,
-        "upload_mb": options.upload_mb,
-        "model": options.model.name,
-    }
-    write_results("bulk", figures, setup)
+    texts = f"{MIN_TEXT_BYTES} to {MAX_TEXT_BYTES} bytes, uniform, English prose"
+    if options.pairs:
+        figures = _throughput(options.model, options.texts, options.pairs)
+        setup = {"texts": options.texts, "pairs": options.pairs, "model": options.model.name}
+        write_results("bulk", figures, {**setup, "each_text": texts})
+    if options.upload_mb:
+        figures = _upload(options.upload_mb * 1_000_000)
+        setup = {"upload_mb": options.upload_mb, "each_text": texts}
+        write_results("bulk_upload", figures, setup)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one run of a command took."""
+
+    wall_s: float
+    cpu_s: float
 
 
 def _throughput(model: Path, num_texts: int, num_pairs: int) -> dict[str, Any]:
-    """Texts per second through bulk and through the command, in turns."""
-    body = b"".join(_lines(num_texts))
-    with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), model).start(timeout_s=START_S)
+    """Texts per second through both commands, in turns."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        source, warm_up, one = folder / "in.jsonl", folder / "warm_up.jsonl", folder / "one.jsonl"
+        for path, count in ((source, num_texts), (warm_up, WARM_UP_TEXTS), (one, 1)):
+            path.write_bytes(b"".join(_lines(count)))
+        service = Service(folder, model).start(timeout_s=START_S)
         try:
-            with service.client(timeout_s=600) as client:
-                _score(client, b"".join(_lines(WARM_UP_TEXTS)))
-                pairs = [_pair(service, client, body) for _ in range(num_pairs)]
+            _run_bulk(service, warm_up, folder / "warm_up")
+            pairs = [_pair(service, source, one, num_texts) for _ in range(num_pairs)]
         finally:
             service.stop()
+    figures = {name: median(pair[name] for pair in pairs) for name in pairs[0]}
     return {
-        **{name: round(median(pair[name] for pair in pairs), 3) for name in pairs[0]},
+        **{name: round(figure, 3) for name, figure in figures.items()},
         "ratio_of_each_pair": [round(pair["bulk_to_command_ratio"], 3) for pair in pairs],
     }
 
 
-def _pair(service: Service, client: httpx.Client, body: bytes) -> dict[str, float]:
+def _pair(service: Service, source: Path, one: Path, num_texts: int) -> dict[str, float]:
     """One run of each, one after the other."""
-    began = time.perf_counter()
-    num_texts = _score(client, body)
-    bulk_s = time.perf_counter() - began
-    start_s = _through_command(service.model, body[: body.index(b"\n") + 1])
-    command_s = _through_command(service.model, body) - start_s
+    with _Watch(_processes(service)) as watch:
+        bulk = _run_bulk(service, source, source.with_name("out.jsonl"))
+    starting, whole = (_run_model(service.model, path) for path in (one, source))
+    command_s, command_cpu_s = whole.wall_s - starting.wall_s, whole.cpu_s - starting.cpu_s
+    cpu_s = {"client": bulk.cpu_s, **watch.cpu_s}
     return {
-        "bulk_texts_per_s": num_texts / bulk_s,
+        "bulk_texts_per_s": num_texts / bulk.wall_s,
         "command_texts_per_s": num_texts / command_s,
-        "bulk_to_command_ratio": command_s / bulk_s,
+        "bulk_to_command_ratio": command_s / bulk.wall_s,
+        "command_cpu_s": command_cpu_s,
+        "bulk_cpu_s": sum(cpu_s.values()),
+        **{f"bulk_cpu_s_{name}": used_s for name, used_s in cpu_s.items()},
+        "command_to_bulk_cpu_ratio": command_cpu_s / sum(cpu_s.values()),
+        **watch.rss_mb(),
     }
 
 
-def _score(client: httpx.Client, body: bytes) -> int:
-    """Upload, read all results as they come, and forget them; the number of results."""
-    batch = _post(client, body)
-    path, total = batch["links"]["self"], batch["request_counts"]["total"]
-    after = 0
-    while after < total:
-        page = client.get(
-            f"{path}/results", params={"after": after, "limit": PAGE_LINES, "wait": 20}
-        )
-        page.raise_for_status()
-        assert page.text.count("\n") == int(page.headers["Next-After"]) - after
-        after = int(page.headers["Next-After"])
-    client.delete(path).raise_for_status()
-    return after
+def _processes(service: Service) -> dict[str, list[psutil.Process]]:
+    web = service.part("web")
+    return {
+        "worker": [service.part("worker")],
+        "web": [web, *web.children()],
+        "redis": [service.part("redis")],
+    }
 
 
-def _through_command(model: Path, body: bytes) -> float:
-    """Seconds that `python -m model score` takes for the lines, its start included."""
-    began = time.perf_counter()
-    subprocess.run(
-        [
-            *("env", "OMP_WAIT_POLICY=passive", sys.executable),
-            *("-m", "model", "score", "--model", str(model)),
-        ],
-        input=body,
-        cwd=REPOSITORY,
-        stdout=subprocess.DEVNULL,
-        check=True,
-    )
-    return time.perf_counter() - began
+def _run_bulk(service: Service, source: Path, target: Path) -> Run:
+    command = [sys.executable, "-m", "evascore", "bulk", str(source), str(target), "--overwrite"]
+    return _timed([*command, "--url", service.url], REPOSITORY / "client")
+
+
+def _run_model(model: Path, source: Path) -> Run:
+    # As the worker has it.
+    command = ["env", "OMP_WAIT_POLICY=passive", sys.executable, "-m", "model", "score"]
+    return _timed([*command, "--model", str(model)], REPOSITORY, source)
+
+
+def _timed(command: Sequence[str], folder: Path, source: Path | None = None) -> Run:
+    """Run a command to its end, with `source` on its stdin."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with (source or Path("/dev/null")).open("rb") as stdin:
+        subprocess.run(command, stdin=stdin, cwd=folder, stdout=subprocess.DEVNULL, check=True)
+    wall_s, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    used_s = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return Run(wall_s, used_s)
 
 
 def _upload(num_bytes: int) -> dict[str, Any]:
@@ -128,7 +142,8 @@ def _upload(num_bytes: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         server = RedisServer(Path(folder))
         server.start()
-        web = WebServer(Path(folder), server.url).start()
+        # More lines than a batch may have by default.
+        web = WebServer(Path(folder), server.url, max_batch_lines=num_bytes // 50).start()
         try:
             with redis.Redis(port=server.port) as client, web.client() as http:
                 return _measured_upload(web, http, client, num_bytes)
@@ -142,7 +157,10 @@ def _measured_upload(
 ) -> dict[str, Any]:
     _post(http, _pieces(1_000_000))
     before = client.info("memory")["used_memory"]
-    with _Peak(web) as peak:
+    assert web.process is not None
+    gunicorn = psutil.Process(web.process.pid)
+    processes = {"web": [gunicorn, *gunicorn.children()]}
+    with _Watch(processes) as watch:
         began = time.perf_counter()
         batch = _post(http, _pieces(num_bytes))
         elapsed_s = time.perf_counter() - began
@@ -154,8 +172,8 @@ def _measured_upload(
         "upload_lines": num_lines,
         "redis_bytes_per_queued_text": round(held / num_lines, 1),
         "redis_bytes_per_queued_text_byte": round(held / batch["num_bytes"], 3),
-        "web_rss_mb_before": round(peak.first / 1e6, 1),
-        "web_rss_mb_at_most": round(peak.most / 1e6, 1),
+        "web_cpu_us_per_line": round(watch.cpu_s["web"] / num_lines * 1e6, 1),
+        **watch.rss_mb(),
     }
 
 
@@ -166,30 +184,52 @@ def _post(http: httpx.Client, content: bytes | Iterator[bytes]) -> dict[str, Any
     return batch
 
 
-class _Peak:
-    """Watches the memory of the web server's worker process, in bytes."""
+class _Watch:
+    """Watches the memory and the CPU time of processes, by the name of what they are."""
 
-    def __init__(self, web: WebServer) -> None:
-        assert web.process is not None
-        self._processes = psutil.Process(web.process.pid).children()
-        self.first = self.most = self._rss()
+    def __init__(self, processes: Mapping[str, list[psutil.Process]]) -> None:
+        self._processes = processes
+        self._before = self._most = self._after = self._rss()
+        self.cpu_s = {name: -used_s for name, used_s in self._used_s().items()}
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._watch)
 
-    def __enter__(self) -> "_Peak":
+    def __enter__(self) -> "_Watch":
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
         self._thread.join()
+        self._after = self._rss()
+        self.cpu_s = {name: self.cpu_s[name] + used_s for name, used_s in self._used_s().items()}
+
+    def rss_mb(self) -> dict[str, float]:
+        """The memory of each before, at most, and after."""
+        moments = {"before": self._before, "at_most": self._most, "after": self._after}
+        return {
+            f"{name}_rss_mb_{moment}": round(rss[name] / 1e6, 1)
+            for name in self._processes
+            for moment, rss in moments.items()
+        }
 
     def _watch(self) -> None:
         while not self._ended.wait(SAMPLE_S):
-            self.most = max(self.most, self._rss())
+            self._most = {name: max(self._most[name], now) for name, now in self._rss().items()}
 
-    def _rss(self) -> int:
-        return sum(process.memory_info().rss for process in self._processes)
+    def _rss(self) -> dict[str, int]:
+        return {
+            name: sum(process.memory_info().rss for process in processes)
+            for name, processes in self._processes.items()
+        }
+
+    def _used_s(self) -> dict[str, float]:
+        """CPU time since their start, that of ended children not included."""
+        times = {
+            name: [process.cpu_times() for process in processes]
+            for name, processes in self._processes.items()
+        }
+        return {name: sum(t.user + t.system for t in each) for name, each in times.items()}
 
 
 def _lines(count: int) -> Iterator[bytes]:
