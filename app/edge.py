@@ -117,9 +117,10 @@ class EdgeWorker(ThreadWorker):
         status = _STATUS.get(type(exc), HTTPStatus.BAD_REQUEST) if bad else 500
         log = self.log.warning if bad else self.log.error
         log("%s ended a request before it reached the application", type(exc).__name__)
-        body = orjson.dumps(http_problem(int(status)))
+        problem = http_problem(int(status))
+        body, answered = orjson.dumps(problem), HTTPStatus(problem["status"])
         head = (
-            f"HTTP/1.1 {int(status)} {HTTPStatus(status).phrase}\r\nConnection: close\r\n"
+            f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
             f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
         )
         with suppress(OSError):

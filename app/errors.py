@@ -45,7 +45,8 @@ STATUS_BY_CODE = {
     # Of HTTP itself, not of evascore: no class of ours stands behind these.
     "route_not_found": 404,
     "method_not_allowed": 405,
-    "uri_too_long": 414,
+    # Not 414: a query is that long where something is wrong with it, and is told so by 400.
+    "uri_too_long": 400,
     "expectation_failed": 417,
     "header_too_large": 431,
     "internal_error": 500,

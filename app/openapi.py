@@ -40,6 +40,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
     *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
     *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
 )
+_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
 _View = TypeVar("_View", bound=Callable[..., Response])
 
 
@@ -173,7 +174,7 @@ def _answer(model: type[BaseModel] | None, links: dict[str, Any]) -> dict[str, A
 
 def _problems(errors: tuple[type[ServiceError], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
     codes: dict[int, list[str]] = defaultdict(list)
-    for code in (*(error.code for error in errors), "internal_error"):
+    for code in (*(error.code for error in errors), *_OF_EVERY_ROUTE):
         codes[STATUS_BY_CODE[code]].append(code)
     for status, names in sorted(codes.items()):
         yield (

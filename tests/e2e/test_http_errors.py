@@ -147,7 +147,7 @@ RAW = {
     ),
     "bad-chunk-end": (CHUNKED + b"1\r\nxx\r\n0\r\n\r\n", 400),
     "bad-trailer": (CHUNKED + f"1\r\nx\r\n0\r\n{MARKER}\r\n\r\n".encode(), 400),
-    "long-line": (head(path="/score?" + MARKER * 400), 414),
+    "long-line": (head(path="/score?" + MARKER * 400), 400),
     "long-field": (head(X_Long=MARKER * 1000), 431),
     "many-fields": (head(**{f"X_{number}": MARKER for number in range(100)}), 431),
     "old-version": (f"GET /{MARKER} HTTP/3.0\r\n\r\n".encode(), 400),
