@@ -32,7 +32,18 @@ from evascore.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
-from evascore.results import Batch, ByteScores, Counts, Info, Job, Line, NextChars, Score
+from evascore.results import (
+    Batch,
+    ByteScores,
+    Counts,
+    Info,
+    Job,
+    Line,
+    NextChars,
+    Score,
+    Span,
+    Window,
+)
 from evascore.sync import Client
 from evascore.texts import Text
 
@@ -73,10 +84,12 @@ __all__ = [
     "ScoringFailed",
     "ServiceError",
     "ServiceUnreachable",
+    "Span",
     "Text",
     "TextTooLarge",
     "TimedOut",
     "UnexpectedAnswer",
     "UnsupportedMediaType",
+    "Window",
     "WorkerUnavailable",
 ]

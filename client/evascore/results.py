@@ -43,6 +43,28 @@ class NextChars(Answered):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Span(Answered):
+    """The score of the bytes `start` to `end` of a text, the end exclusive."""
+
+    start: int
+    end: int
+    num_bytes: int
+    log_likelihood_nats: float
+    """ln p(span given the text before it)."""
+    bits_per_byte: float | None
+    """None for an empty span."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Window(Answered):
+    """The bytes `start` to `end` of a text were scored given those from `context_from` on."""
+
+    start: int
+    end: int
+    context_from: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Answered):
     """The score of one text; bits elsewhere than in `_nats`."""
 
@@ -64,6 +86,10 @@ class Score(Answered):
     """With the output `curvature`."""
     next_chars: NextChars | None = None
     """With the option `next_chars`."""
+    spans: list[Span] | None = None
+    """With the option `spans`, in the order of the text or of the ranges."""
+    windows: list[Window] | None = None
+    """With the option `window`."""
     custom_id: str | None = None
     model: Mapping[str, Any] = field(default_factory=dict)
     """Name, revision, quantization, dtype and backend of the model."""
@@ -222,6 +248,8 @@ def score(told: Mapping[str, Any]) -> Score:
         told,
         bytes=_of(ByteScores, per_byte) if per_byte else None,
         next_chars=_next_chars(next_chars) if next_chars else None,
+        spans=_each(Span, told.get("spans")),
+        windows=_each(Window, told.get("windows")),
         top_k=[[(b, p) for b, p in likeliest] for likeliest in top_k] if top_k else None,
     )
 
@@ -241,6 +269,10 @@ def _item(item: Mapping[str, Any], result: Mapping[str, Any]) -> Score | Service
 def _next_chars(told: Mapping[str, Any]) -> NextChars:
     characters = [(character, p) for character, p in _get(told, "characters")]
     return _of(NextChars, told, characters=characters)
+
+
+def _each(kind: type[_T], told: list[Any] | None) -> list[_T] | None:
+    return None if told is None else [_of(kind, one) for one in told]
 
 
 def _of(kind: type[_T], told: Any, **made: Any) -> _T:

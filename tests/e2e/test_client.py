@@ -31,6 +31,23 @@ def test_score_is_what_the_service_answers(client, scoring):
     assert score.raw["num_bytes"] == score.num_bytes == len(TEXT)
 
 
+def test_spans_and_windows_are_typed(client):
+    size = client.info().model["window_size"]
+    score = client.score(
+        "x" * (size + 40),
+        spans=[[0, 40], [40, 10**9], [5, 5]],
+        window={"size": size, "stride": size},
+    )
+    assert [(s.start, s.end) for s in score.spans] == [(0, 40), (40, size + 40), (5, 5)]
+    total = sum(span.log_likelihood_nats for span in score.spans)
+    assert total == pytest.approx(score.log_likelihood_nats)
+    assert [span.bits_per_byte is None for span in score.spans] == [False, False, True]
+    windows = [(w.start, w.end, w.context_from) for w in score.windows]
+    assert windows == [(0, size, 0), (size, size + 40, size)]
+    plain = client.score("x")
+    assert (plain.spans, plain.windows) == (None, None)
+
+
 def test_score_given_a_context_is_the_difference(client):
     whole, first = client.score(TEXT), client.score(TEXT[:9])
     rest = client.score(TEXT[9:], context=TEXT[:9])
