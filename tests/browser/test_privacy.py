@@ -30,7 +30,7 @@ def test_result_is_erased_once_the_page_has_it(page, service):
         score(page, "forget me")
     with service.client() as client:
         path = answered.value.headers["location"]
-        wait_until(lambda: client.get(path).status_code == 404)
+        wait_until(lambda: client.get(path).status_code == 410)
 
 
 def test_policy_refuses_markup_scripts_and_requests_elsewhere(context, service):

@@ -54,14 +54,14 @@ def test_cancel_erases_the_job_and_says_so(lonely, web):
     expect(lonely.get_by_role("status")).to_contain_text("Cancelled")
     expect(lonely.get_by_role("button", name="Cancel")).to_be_hidden()
     with web.client() as client:
-        wait_until(lambda: client.get(path).status_code == 404)
+        wait_until(lambda: client.get(path).status_code == 410)
 
 
 def test_leaving_the_page_erases_the_job(lonely, web):
     path = submit(lonely, "abandoned")
     lonely.goto("about:blank")
     with web.client() as client:
-        wait_until(lambda: client.get(path).status_code == 404)
+        wait_until(lambda: client.get(path).status_code == 410)
 
 
 def test_full_queue_is_counted_down_and_tried_again(lonely, web):

@@ -282,9 +282,9 @@ def test_same_key_and_upload_are_one_batch_however_compressed(http, outcomes):
     assert again.headers["Idempotency-Replayed"] == "true"
     assert outcomes.client.llen(keys.queue_list(keys.BULK)) == 2
     other = posted(http, numbered(5), headers=headers)
-    assert (other.status_code, other.json()["type"]) == (409, "idempotency_key_reused")
+    assert (other.status_code, other.json()["type"]) == (422, "idempotency_key_reused")
     options = posted(http, numbered(4), headers=headers, outputs="bytes")
-    assert options.status_code == 409
+    assert options.status_code == 422
     score_all(outcomes)
 
 
@@ -327,8 +327,8 @@ def test_erased_batch_is_gone_and_nothing_of_it_stays(http, outcomes, num_scored
     for _ in range(2):
         assert http.delete(path).status_code == 204
     for read in (path, f"{path}/results", f"{path}/events"):
-        assert (http.get(read).status_code, http.get(read).json()["type"]) == (404, "job_gone")
-    assert http.post(f"{path}/cancel").status_code == 404
+        assert (http.get(read).status_code, http.get(read).json()["type"]) == (410, "job_gone")
+    assert http.post(f"{path}/cancel").status_code == 410
     score_all(outcomes)
     assert sorted(outcomes.client.keys()) == before
 

@@ -100,7 +100,7 @@ def test_stream_of_an_erased_job_ends(web, http, task_id):
         next(events)
         http.delete(f"/score/{task_id}")
         assert list(events) == []
-    assert http.get(f"/score/{task_id}/events").status_code == 404
+    assert http.get(f"/score/{task_id}/events").status_code == 410
 
 
 def test_streams_beyond_the_limit_are_refused_until_one_ends(web, http, task_id):

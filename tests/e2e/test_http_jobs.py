@@ -141,7 +141,7 @@ def test_all_who_wait_for_one_job_are_told(http, web, outcomes):
 def test_job_erased_while_one_waits_is_gone(http, outcomes):
     task_id = submitted(http).json()["id"]
     after(0.2, outcomes.store.erase, task_id)
-    assert http.get(f"/score/{task_id}", params={"wait": "20"}).status_code == 404
+    assert http.get(f"/score/{task_id}", params={"wait": "20"}).status_code == 410
 
 
 @pytest.mark.parametrize(
@@ -177,8 +177,8 @@ def test_erased_job_is_gone_and_may_be_erased_again(http, outcomes):
         response = http.delete(f"/score/{task_id}")
         assert (response.status_code, response.content) == (204, b"")
     response = http.get(f"/score/{task_id}")
-    assert (response.status_code, response.json()["type"]) == (404, "job_gone")
-    assert http.post(f"/score/{task_id}/cancel").status_code == 404
+    assert (response.status_code, response.json()["type"]) == (410, "job_gone")
+    assert http.post(f"/score/{task_id}/cancel").status_code == 410
 
 
 @pytest.mark.parametrize("task_id", ["x", "a" * 32, "%00", "%F0%9F%98%80", "a" * 3000])
@@ -207,7 +207,7 @@ def test_same_idempotency_key_with_another_request_is_refused(http):
     headers = {"Idempotency-Key": "order-18"}
     submitted(http, headers=headers)
     other = http.post("/score", json={"text": "other"}, headers=headers)
-    assert (other.status_code, other.json()["type"]) == (409, "idempotency_key_reused")
+    assert (other.status_code, other.json()["type"]) == (422, "idempotency_key_reused")
 
 
 @pytest.mark.parametrize("key", ["", "a b", "k" * 256, "ä".encode()])

@@ -28,7 +28,7 @@ def test_cancelled_erased_and_expired_jobs_are_not_scored(service, client):
     for task_id, error in ((cancelled, JobCancelled), (expired, JobExpired)):
         job = client.ended(task_id)
         assert (job["state"], job["error"]["type"]) == ("REVOKED", error.code)
-    assert client.http.get(f"/score/{erased}").status_code == 404
+    assert client.http.get(f"/score/{erased}").status_code == 410
     assert num_succeeded(service) == before + 1
 
 
