@@ -51,8 +51,14 @@ def links(parameter: str, *operations: str) -> dict[str, Any]:
     return {name: {"operationId": name, "parameters": parameters} for name in operations}
 
 
+# No parameter: whether a key is free for a request is no matter of its form.
+_IDEMPOTENCY = (
+    "With a header `Idempotency-Key`, 1 to 255 visible ASCII characters, the same request is "
+    "accepted once for the same key, for 24 hours."
+)
 TEXTS = {
     "required": True,
+    "description": f"What is to be scored. {_IDEMPOTENCY}",
     "content": {
         "application/json": {"schema": reference(ScoreBody)},
         "text/plain": {"schema": {"type": "string", "minLength": 1}},
@@ -72,7 +78,7 @@ LINES = {
     "required": True,
     "description": (
         "One JSON object per line, plain or with Content-Encoding gzip or zstd; or, where they are "
-        "few, the objects in an array."
+        f"few, the objects in an array. {_IDEMPOTENCY}"
     ),
     "content": {
         "application/x-ndjson": {"schema": _lines_of(TextRequest)},
@@ -107,11 +113,6 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "in": "header",
         "description": "`wait=n` (RFC 7240) holds the request like the query's `wait`.",
         "schema": {"type": "string"},
-    },
-    "Idempotency-Key": {
-        "in": "header",
-        "description": "The same key with the same request is the same job, for 24 hours.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
     },
     "Last-Event-ID": {
         "in": "header",
@@ -171,7 +172,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         }.items()
     },
 }
-BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s", "Idempotency-Key")
+BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s")
 RESULT_PARAMETERS = ("after", "limit", "wait")
-SUBMIT_PARAMETERS = ("wait", *QUERY_OPTIONS, "Prefer", "Idempotency-Key")
+SUBMIT_PARAMETERS = ("wait", *QUERY_OPTIONS, "Prefer")
 READ_PARAMETERS = ("wait", "Prefer")
