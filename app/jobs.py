@@ -18,7 +18,7 @@ from app.bodies import (
 from app.descriptions import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS, links
 from app.intake import canonical_json, to_job
 from app.openapi import operation
-from app.query import QUERY_OPTIONS, parse_options, with_defaults
+from app.query import options_of_texts, with_defaults
 from app.representation import job_path, job_view
 from app.request_headers import asked_wait_s, idempotency, idempotency_key, reused_key
 from app.responses import json_response
@@ -120,7 +120,7 @@ def _job_of_request(query: Query) -> Job:
     g.body_bytes = len(body)
     refuse_encodings(request)
     fields = parse_body(body, request.headers.get("Content-Type", ""))
-    fields = with_defaults(fields, parse_options(query, QUERY_OPTIONS))
+    fields = with_defaults(fields, options_of_texts(query))
     return to_job(fields, settings, now=time.time(), request_id=g.request_id)
 
 

@@ -3,8 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
 from app.bodies import Query, invalid, refuse_unknown_parameters
 from app.numbers import parse_number, parse_whole
+from app.schemas import ScoreBody
 
 _OF_TEXT = ("custom_id", "spans", "window", "next_chars")
 QUERY_OPTIONS = ("outputs", "top_k", "deadline_s", "priority", *_OF_TEXT)
@@ -28,6 +31,21 @@ def parse_options(query: Query, known: tuple[str, ...]) -> dict[str, Any]:
             options[name] = _PARSERS[name](options[name])
         except ValueError:
             raise invalid("must be a number", parameter=name) from None
+    return options
+
+
+def options_of_texts(query: Query) -> dict[str, Any]:
+    """The options of a query of `POST /score`, each what its field may be, used or not.
+
+    Raises:
+        RequestInvalid
+    """
+    options = parse_options(query, QUERY_OPTIONS)
+    for name, value in options.items():
+        try:
+            ScoreBody.model_validate({"text": "-", name: value})
+        except ValidationError as error:
+            raise invalid(error.errors(include_input=False)[0]["msg"], parameter=name) from None
     return options
 
 

@@ -3,14 +3,14 @@
 import pytest
 from werkzeug.datastructures import MultiDict
 
-from app.query import QUERY_OPTIONS, parse_options, with_defaults
+from app.query import options_of_texts, with_defaults
 from contract.errors import RequestInvalid
 
 WINDOW = {"size": 64, "stride": 32}
 
 
 def options_of(**query: str | list[str]):
-    return parse_options(MultiDict(query), QUERY_OPTIONS)
+    return options_of_texts(MultiDict(query))
 
 
 def test_options_have_the_types_of_json():
@@ -52,6 +52,13 @@ def test_options_have_the_types_of_json():
         ({"deadline_s": ""}, "deadline_s"),
         ({"deadline_s": "nan"}, "deadline_s"),
         ({"top_k": ["1", "2"]}, "top_k"),
+        ({"top_k": "0"}, "top_k"),
+        ({"next_chars": "101"}, "next_chars"),
+        ({"window": "0,1"}, "window"),
+        ({"spans": "bytes"}, "spans"),
+        ({"outputs": "bytes,colour"}, "outputs"),
+        ({"priority": "urgent"}, "priority"),
+        ({"custom_id": ""}, "custom_id"),
     ],
     ids=str,
 )
