@@ -46,6 +46,7 @@ def test_body_over_the_limit_is_refused_with_a_problem(edge, tmp_path, version, 
     ("request_head", "status", "code"),
     [
         ("GET / HTTP/1.1\r\nHost: x\r\nX: " + "x" * 40_000, 431, "header_too_large"),
+        (f"GET /{'x' * 9000} HTTP/1.1\r\nHost: x", 400, "uri_too_long"),
         ("TRACE / HTTP/1.1\r\nHost: x", 405, "method_not_allowed"),
         (
             "POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip",
@@ -55,7 +56,7 @@ def test_body_over_the_limit_is_refused_with_a_problem(edge, tmp_path, version, 
         ("GET / HTTP/3.7\r\nHost: x", 400, "bad_request"),
         ("no HTTP", 400, "bad_request"),
     ],
-    ids=["long header", "TRACE", "transfer coding", "version", "no HTTP"],
+    ids=["long header", "long line", "TRACE", "transfer coding", "version", "no HTTP"],
 )
 def test_what_is_refused_at_the_edge_is_a_problem(edge, request_head, status, code):
     with edge.connect() as connection:
