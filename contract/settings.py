@@ -101,8 +101,8 @@ class Settings(BaseSettings):
         description="Most bytes that one job may have the model read.",
     )
     max_result_bytes: Annotated[int, Field(ge=1, le=MAX_REDIS_VALUE_BYTES)] = Field(
-        128 * 1024**2,
-        description="Most bytes that the result of one job could take, by its outputs.",
+        64 * 1024**2,
+        description="Most bytes that the results of a job could take, and those of one batch.",
     )
     max_batch_lines: Count = Field(1_000_000, description="Most lines of one batch.")
     max_batch_bytes: Bytes = Field(

@@ -24,6 +24,8 @@ class OpenJob:
     priority: int = keys.INTERACTIVE
     num_crashes: int = 0
     """Workers that died with this job aboard."""
+    result_bytes: Sequence[int] = ()
+    """What the result of each text takes at most; nothing worth counting unless given."""
     outcomes: list[Any] = field(default_factory=list)
     """One per scored text, in order; the texts behind them wait."""
 
@@ -44,6 +46,8 @@ class Budget:
 
     bytes: int
     texts: int
+    result_bytes: int
+    """Results of a batch are in memory together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,15 +114,19 @@ def _suspects(waiting: list[OpenJob], budget: Budget) -> list[Slice]:
 
 def _fill(jobs: Iterable[OpenJob], budget: Budget) -> list[Slice]:
     slices: list[Slice] = []
-    room_bytes, room_texts = budget.bytes, budget.texts
+    room_bytes, room_texts, room_results = budget.bytes, budget.texts, budget.result_bytes
     for job in jobs:
         chosen: list[ScoreRequest] = []
-        for text in job.texts[len(job.outcomes) :]:
+        for index in range(len(job.outcomes), len(job.texts)):
+            text = job.texts[index]
+            result_bytes = job.result_bytes[index] if job.result_bytes else 0
             is_first = not slices and not chosen
-            if not is_first and (text.num_bytes > room_bytes or room_texts < 1):
+            has_room = text.num_bytes <= room_bytes and result_bytes <= room_results
+            if not is_first and not (has_room and room_texts > 0):
                 break
             chosen.append(text)
             room_bytes -= text.num_bytes
+            room_results -= result_bytes
             room_texts -= 1
         if chosen:
             slices.append(Slice(job, chosen))

@@ -8,6 +8,7 @@ after every message of a fetch has arrived and before the next fetch is sent.
 
 import os
 import time
+from dataclasses import replace
 from typing import Any
 
 from celery import Task
@@ -90,7 +91,8 @@ class BatchLoop:
         self._model = _model_of_results(self._scorer.info.as_json())
         self._call_soon = consumer.call_soon
         self._revoked = consumer.controller.state.revoked
-        self._budget = Budget(runtime.settings.batch_bytes, runtime.settings.batch_texts)
+        settings = runtime.settings
+        self._budget = Budget(settings.batch_bytes, settings.batch_texts, settings.max_result_bytes)
         self._bulk_credit_bytes = 0.0
         self._requests: dict[str, Any] = {}
         self._fetched: list[str] = []
@@ -254,7 +256,7 @@ class BatchLoop:
             log.warning("pass_out_of_memory", pass_bytes=pass_bytes)
 
     def _halve_budget(self) -> None:
-        self._budget = Budget(max(self._budget.bytes // 2, 1), self._budget.texts)
+        self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))
         self._runtime.status.batch_bytes = self._budget.bytes
         log.warning("batch_out_of_memory", batch_bytes=self._budget.bytes)
 

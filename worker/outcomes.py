@@ -19,6 +19,7 @@ from contract.messages import (
     failure_record,
     success_record,
 )
+from contract.result_size import result_bytes
 from model.errors import RequestInvalid as RefusedByModel
 from model.request import ScoreRequest
 from model.scoring import cut_into_parts, join_parts
@@ -67,6 +68,7 @@ def open_job(
     """
     texts: list[ScoreRequest] = []
     owners: list[int] = []
+    sizes: list[int] = []
     refusals: dict[int, ServiceError] = {}
     for index, fields in enumerate(job.requests):
         if REFUSED in fields:
@@ -82,12 +84,15 @@ def open_job(
         parts = _parts(request, part_bytes)
         texts += parts
         owners += [index] * len(parts)
+        # Most of a long result is told byte by byte, and so are its parts.
+        sizes += [result_bytes(fields) // len(parts)] * len(parts)
     return ScoreJob(
         task_id=task_id,
         texts=texts,
         deadline_at=job.deadline_at,
         priority=job.priority,
         num_crashes=num_crashes,
+        result_bytes=sizes,
         job=job,
         owners=owners,
         refusals=refusals,

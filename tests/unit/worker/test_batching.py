@@ -6,7 +6,7 @@ from contract import keys
 from model.request import ScoreRequest
 from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Budget, OpenJob, choose_batch
 
-BUDGET = Budget(bytes=100, texts=10)
+BUDGET = Budget(bytes=100, texts=10, result_bytes=1000)
 
 
 def a_job(name: str, *sizes: int, **changes) -> OpenJob:
@@ -49,6 +49,18 @@ def test_text_larger_than_the_budget_goes_alone():
     assert chosen([a_job("huge", 101), a_job("b", 1)]) == [("huge", 1)]
 
 
+def test_batch_stops_before_its_results_are_too_large():
+    large = a_job("large", 1, 1, result_bytes=[600, 600])
+    assert chosen([large, a_job("small", 1, result_bytes=[400])]) == [("large", 1), ("small", 1)]
+    large.outcomes.append({})
+    assert chosen([large, a_job("b", 1, result_bytes=[401])]) == [("large", 1)]
+
+
+def test_text_whose_result_is_larger_than_the_budget_goes_alone():
+    huge = a_job("huge", 1, result_bytes=[1001])
+    assert chosen([huge, a_job("b", 1, result_bytes=[1])]) == [("huge", 1)]
+
+
 def test_job_of_many_texts_goes_in_slices_until_done():
     job, sizes = a_job("a", *[30] * 7), []
     while not job.is_done:
@@ -84,7 +96,7 @@ def test_bulk_earns_nothing_while_it_gets_room():
 @pytest.mark.parametrize(("num_crashes", "together"), [(1, SUSPECTS_TOGETHER), (2, 1)])
 def test_suspects_of_a_crash_share_no_batch_with_others(num_crashes, together):
     suspects = [a_job(f"s{i}", 1, num_crashes=num_crashes) for i in range(SUSPECTS_TOGETHER + 1)]
-    names = [name for name, _ in chosen([*suspects, a_job("innocent", 1)], Budget(100, 100))]
+    names = [name for name, _ in chosen([*suspects, a_job("innocent", 1)], Budget(100, 100, 1000))]
     assert names == [f"s{i}" for i in range(together)]
 
 
