@@ -1,13 +1,13 @@
 """Which of the waiting texts make the next batch: pure choice by priority and byte budget."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contract import keys
 from model.request import ScoreRequest
 
-# Share of a full batch that bulk work earns each time interactive work leaves it no room.
+# Share of a full batch that bulk work earns each time interactive work goes before it.
 BULK_SHARE = 1 / 8
 # Jobs that were aboard one dying worker are tried in small groups, after two deaths alone.
 SUSPECTS_TOGETHER = 16
@@ -56,6 +56,8 @@ class Slice:
 
     job: OpenJob
     texts: Sequence[ScoreRequest]
+    result_bytes: int = 0
+    """What their results take at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,7 @@ class Choice:
     @property
     def num_bytes(self) -> int:
         """Bytes that the model reads for this batch."""
-        return sum(text.num_bytes for part in self.slices for text in part.texts)
+        return _num_bytes(self.slices)
 
     @property
     def num_texts(self) -> int:
@@ -79,10 +81,10 @@ class Choice:
 def choose_batch(jobs: Iterable[OpenJob], budget: Budget, bulk_credit_bytes: float) -> Choice:
     """Choose the next batch.
 
-    Interactive jobs go first, each kind in the order given; bulk takes what room is left. So that
-    a steady interactive load cannot starve it, bulk earns a share of every batch that it was left
-    out of, and goes first once its next text is paid for. Suspects of a crash share no batch with
-    other jobs.
+    Each kind goes in the order given. Interactive jobs go without bulk, whatever room is left: the
+    results of a batch come together, so they would wait for the bulk in it. So that a steady
+    interactive load cannot starve it, bulk earns a share of every such batch, and what is paid for
+    goes first in the next; alone it needs none. Suspects of a crash share no batch with other jobs.
 
     Args:
         jobs: open jobs that are not done, in order of arrival.
@@ -97,13 +99,13 @@ def choose_batch(jobs: Iterable[OpenJob], budget: Budget, bulk_credit_bytes: flo
     trusted = [job for job in waiting if not job.num_crashes]
     bulk = [job for job in trusted if job.priority == keys.BULK]
     interactive = [job for job in trusted if job.priority != keys.BULK]
-    is_bulk_due = bool(bulk and interactive) and bulk_credit_bytes >= _next_bytes(bulk[0])
-    slices = _fill(bulk + interactive if is_bulk_due else interactive + bulk, budget)
-    if is_bulk_due or not bulk:
-        return Choice(slices, 0.0)
-    if any(part.job.priority == keys.BULK for part in slices):
-        return Choice(slices, bulk_credit_bytes)
-    return Choice(slices, bulk_credit_bytes + budget.bytes * BULK_SHARE)
+    if not (bulk and interactive):
+        return Choice(_fill(trusted, budget), 0.0)
+    paid: list[Slice] = []
+    if bulk_credit_bytes >= _next_bytes(bulk[0]):
+        paid = _fill(bulk, replace(budget, bytes=min(int(bulk_credit_bytes), budget.bytes)))
+    credit = bulk_credit_bytes - _num_bytes(paid) + budget.bytes * BULK_SHARE
+    return Choice(_fill(interactive, budget, paid), credit)
 
 
 def _suspects(waiting: list[OpenJob], budget: Budget) -> list[Slice]:
@@ -112,11 +114,15 @@ def _suspects(waiting: list[OpenJob], budget: Budget) -> list[Slice]:
     return _fill(alike[:together], budget)
 
 
-def _fill(jobs: Iterable[OpenJob], budget: Budget) -> list[Slice]:
-    slices: list[Slice] = []
-    room_bytes, room_texts, room_results = budget.bytes, budget.texts, budget.result_bytes
+def _fill(jobs: Iterable[OpenJob], budget: Budget, begun: Sequence[Slice] = ()) -> list[Slice]:
+    """Add to a batch that is begun what there is room for."""
+    slices = list(begun)
+    room_bytes = budget.bytes - _num_bytes(slices)
+    room_texts = budget.texts - sum(len(part.texts) for part in slices)
+    room_results = budget.result_bytes - sum(part.result_bytes for part in slices)
     for job in jobs:
         chosen: list[ScoreRequest] = []
+        chosen_results = 0
         for index in range(len(job.outcomes), len(job.texts)):
             text = job.texts[index]
             result_bytes = job.result_bytes[index] if job.result_bytes else 0
@@ -127,12 +133,17 @@ def _fill(jobs: Iterable[OpenJob], budget: Budget) -> list[Slice]:
             chosen.append(text)
             room_bytes -= text.num_bytes
             room_results -= result_bytes
+            chosen_results += result_bytes
             room_texts -= 1
         if chosen:
-            slices.append(Slice(job, chosen))
+            slices.append(Slice(job, chosen, chosen_results))
         if room_bytes <= 0 or room_texts <= 0:
             break
     return slices
+
+
+def _num_bytes(slices: Iterable[Slice]) -> int:
+    return sum(text.num_bytes for part in slices for text in part.texts)
 
 
 def _next_bytes(job: OpenJob) -> int:

@@ -74,8 +74,8 @@ def test_interactive_goes_before_bulk_that_came_first():
     assert chosen([bulk("b", 60), a_job("i", 60)]) == [("i", 1)]
 
 
-def test_bulk_takes_the_room_that_interactive_leaves():
-    assert chosen([bulk("b", 30, 30, 30), a_job("i", 40)]) == [("i", 1), ("b", 2)]
+def test_interactive_does_not_wait_for_bulk_in_its_own_batch():
+    assert chosen([bulk("b", 30, 30, 30), a_job("i", 40)]) == [("i", 1)]
 
 
 def test_bulk_does_not_starve_under_full_interactive_load():
@@ -88,9 +88,16 @@ def test_bulk_does_not_starve_under_full_interactive_load():
     assert batches == 1 / BULK_SHARE + 1
 
 
-def test_bulk_earns_nothing_while_it_gets_room():
-    choice = choose_batch([bulk("b", 10), a_job("i", 10)], BUDGET, 0.0)
-    assert choice.bulk_credit_bytes == 0
+def test_bulk_takes_no_more_of_an_interactive_batch_than_it_has_earned():
+    jobs = [bulk("b", 20, 20, 20), a_job("i", 70)]
+    choice = choose_batch(jobs, BUDGET, 45.0)
+    assert [(part.job.task_id, len(part.texts)) for part in choice.slices] == [("b", 2)]
+    assert choice.bulk_credit_bytes == 5 + BUDGET.bytes * BULK_SHARE
+    assert chosen([bulk("b", 20, 20, 20), a_job("i", 60)], credit=45.0) == [("b", 2), ("i", 1)]
+
+
+def test_bulk_that_had_a_batch_to_itself_has_earned_nothing():
+    assert choose_batch([bulk("b", 10)], BUDGET, 50.0).bulk_credit_bytes == 0
 
 
 @pytest.mark.parametrize(("num_crashes", "together"), [(1, SUSPECTS_TOGETHER), (2, 1)])
