@@ -231,7 +231,7 @@ def stack(images: Stack) -> Iterator[Stack]:
         images.up()
         yield images
     finally:
-        images.compose("down", "--volumes", "--timeout", "30")
+        images.compose("--profile", "*", "down", "--volumes", "--timeout", "30")
 
 
 @pytest.fixture(scope="module")
