@@ -86,11 +86,23 @@ def test_run_killed_twice_is_complete_and_scores_nothing_twice(scoring, source, 
         assert num_scored(client) == num_before + NUM_LINES - 1
 
 
+def is_uploaded(target: Path) -> bool:
+    """Whether the service has taken the lines of a run."""
+    state = Path(f"{target}.state")
+    return state.exists() and bool(json.loads(state.read_text())["uploads"])
+
+
 def test_interrupted_run_says_how_to_go_on(scoring, source, target):
-    process = begin(scoring, source, target)
-    wait_until(lambda: num_lines(target), timeout_s=120)
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=60)
+    worker = scoring.part("worker")
+    # Else all may be scored before the signal comes.
+    worker.suspend()
+    try:
+        process = begin(scoring, source, target)
+        wait_until(lambda: is_uploaded(target), timeout_s=120)
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        worker.resume()
     assert process.returncode == 130
     (line,) = said.decode().splitlines()
     assert f"of {NUM_LINES:,} lines are written; run it again to go on" in line
