@@ -89,7 +89,7 @@ def test_run_killed_twice_is_complete_and_scores_nothing_twice(scoring, source, 
 def is_uploaded(target: Path) -> bool:
     """Whether the service has taken the lines of a run."""
     state = Path(f"{target}.state")
-    return state.exists() and bool(json.loads(state.read_text())["uploads"])
+    return state.exists() and json.loads(state.read_text())["uploads"][0]["batch_id"] is not None
 
 
 def test_interrupted_run_says_how_to_go_on(scoring, source, target):
