@@ -37,7 +37,11 @@ def begin(scoring: Service, source: Path, target: Path) -> subprocess.Popen[byte
     """Start a run in a process of its own."""
     command = [sys.executable, "-m", "evascore", "bulk", str(source), str(target), "--resume"]
     return subprocess.Popen(
-        [*command, "--url", scoring.url], cwd=REPOSITORY / "client", stderr=subprocess.PIPE
+        [*command, "--url", scoring.url],
+        cwd=REPOSITORY / "client",
+        stderr=subprocess.PIPE,
+        # Where the tests run in the background, Ctrl-C is ignored unless told otherwise.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 
 
