@@ -29,15 +29,16 @@ def count_lanes(device: torch.device, pass_bytes: int) -> int:
 
 
 def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> list[list[int]]:
-    """Return the numbers of the texts of each pass, longest first; no text is over `lane_bytes`.
+    """Return the numbers of the texts of each pass, longest first.
 
     As `cut_into_passes` has it, but where it can be, as many for each lane and all of like size, so
     that the lanes end together: while one reads what was left over, the others idle.
     """
     passes = list(cut_into_passes(lengths, lane_bytes))
-    num_bytes = sum(lengths)
+    if num_lanes == 1 or not passes:
+        return passes
     in_full_rounds = -(-len(passes) // num_lanes) * num_lanes
-    even = _cut_evenly(lengths, min(in_full_rounds, -(-num_bytes // MIN_LANE_BYTES)))
+    even = _cut_evenly(lengths, min(in_full_rounds, -(-sum(lengths) // MIN_LANE_BYTES)))
     is_within = all(sum(lengths[number] for number in each) <= lane_bytes for each in even)
     return even if is_within else passes
 

@@ -232,11 +232,7 @@ def _batches(
 ) -> list[list[_Sequence]]:
     """Cut `sequences` into passes, of which so many run at a time."""
     lengths = [sequence.num_bytes for sequence in sequences]
-    passes = (
-        cut_for_lanes(lengths, pass_bytes, num_lanes)
-        if num_lanes > 1 and lengths
-        else cut_into_passes(lengths, pass_bytes)
-    )
+    passes = cut_for_lanes(lengths, pass_bytes, num_lanes)
     return [[sequences[number] for number in numbers] for numbers in passes]
 
 
