@@ -65,14 +65,16 @@ def load_quantized_model(
     config = bits_and_bytes_config(quantization.mode, dtype)
     on_phase("checksum")
 
-    def write(folder: Path) -> None:
+    def begin_to_quantize() -> None:
         check_downloads(checkpoint.weight_files)
         on_phase("quantize")
+
+    def write(folder: Path) -> None:
+        begin_to_quantize()
         write_quantized(checkpoint, folder, config, device=device, dtype=dtype)
 
     def make() -> EvaByteForCausalLM:
-        check_downloads(checkpoint.weight_files)
-        on_phase("quantize")
+        begin_to_quantize()
         return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
 
     def load(folder: Path) -> EvaByteForCausalLM:

@@ -55,7 +55,7 @@ class QuantizedCache:
             if is_locked and self.is_intact():
                 return load(self.entry)
         with self._locked(fcntl.LOCK_EX) as is_locked:
-            if is_locked and (self.is_intact() or self._is_written(write)):
+            if is_locked and (self.is_intact() or self._replace_entry(write)):
                 return load(self.entry)
         return make()
 
@@ -72,10 +72,11 @@ class QuantizedCache:
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             return False
 
-    def _is_written(self, write: Callable[[Path], None]) -> bool:
-        """Replace the entry; call with the lock held, so that no partial one has a living writer.
+    def _replace_entry(self, write: Callable[[Path], None]) -> bool:
+        """Return whether `write` made a new entry.
 
-        A failure leaves no entry, is logged and returns false, since there is a way without.
+        Call with the lock held, so that no partial one has a living writer. A failure leaves no
+        entry and is logged, since there is a way without.
         """
         partial = self.entry.with_suffix(".partial")
         try:
