@@ -22,7 +22,7 @@ SHA256_BYTES_PER_S = 450e6
 # Assumed: files that were just read or written, through the host's memory to the GPU.
 MEMORY_BYTES_PER_S = 2e9
 # docs/docker.md: the worker's image without CUDA, on 2 busy cores.
-BUILD_S = 228
+BUILD_S = 315
 # What torch's wheels bring of CUDA.
 CUDA_BYTES = 5e9
 # All kernels of the published model for capability 8.9, on the same 2 busy cores.
