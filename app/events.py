@@ -103,6 +103,11 @@ def _stream(channel: str, watched: Watched[_Found]) -> Response:
     if first.is_final and watched.event_id(first) == seen:
         # There will be no more: 204 is what keeps a browser from coming back.
         return Response(status=204)
+    response = Response(
+        iter(()), content_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
+    )
+    if request.method == "HEAD":
+        return response
     parts.streams.take()
     events = follow(
         watched,
@@ -118,8 +123,7 @@ def _stream(channel: str, watched: Watched[_Found]) -> Response:
             # The client has taken it.
             parts.pace.progressed(environ)
 
-    response = Response(paced(), content_type="text/event-stream")
-    response.headers["X-Accel-Buffering"] = "no"
+    response.response = paced()
     response.call_on_close(parts.streams.leave)
     return response
 

@@ -86,13 +86,17 @@ function startClock() {
   const began = Date.now();
   let state = { phase: "SENDING" };
   const elapsed = () => Math.round((Date.now() - began) / 1000);
-  const render = () => byId("progress").replaceChildren(...progress(state, elapsed()));
+  const hurry = () => state.hurry();
+  const render = () => byId("progress").replaceChildren(...progress({ ...state, hurry }, elapsed()));
   const timer = setInterval(() => { if (state.phase !== "RETRYING") render(); }, 1000);
   render();
   return {
     tell(now) {
+      const isSameProblem = now.phase === "RETRYING" && now.problem.body.detail === state.problem?.body.detail;
       state = now;
-      render();
+      // The button must outlive the second: it may have the focus, or be half pressed.
+      if (isSameProblem) byId("seconds-left").textContent = `${now.left} s`;
+      else render();
     },
     stop: () => clearInterval(timer),
   };
@@ -102,7 +106,7 @@ function progress({ phase, hint, problem, left, hurry }, elapsedS) {
   if (phase === "RETRYING") {
     const again = element("button", { type: "button", class: "link", onclick: hurry }, "Try now");
     return [element("strong", {}, `${problem.body.title}.`), ` ${problem.body.detail} Trying again in `,
-      silent(`${left} s`), ". ", again];
+      silent(`${left} s`, { id: "seconds-left" }), ". ", again];
   }
   const words = { SENDING: "Sending", QUEUED: "Waiting for its turn", STARTED: "Being scored" };
   const since = elapsedS > 0 ? silent(`, ${elapsedS} s`) : "";
@@ -110,7 +114,7 @@ function progress({ phase, hint, problem, left, hurry }, elapsedS) {
 }
 
 /** What changes every second is not read out every second. */
-const silent = (text) => element("span", { "aria-hidden": "true" }, text);
+const silent = (text, attributes = {}) => element("span", { "aria-hidden": "true", ...attributes }, text);
 
 function setBusy(isBusy) {
   show(byId("cancel"), isBusy);

@@ -16,6 +16,14 @@ def lonely(open_page, web):
     return open_page(web.url)
 
 
+@pytest.fixture
+def still(lonely):
+    """That page with its clock stopped: it tries again only when it is told to."""
+    lonely.clock.install(time=0)
+    lonely.clock.pause_at(1000)
+    return lonely
+
+
 def submit(page, text: str) -> str:
     """Score `text`; the path of the job once it is accepted."""
     page.get_by_role("textbox", name="Text").fill(text)
@@ -65,6 +73,7 @@ def test_leaving_the_page_erases_the_job(lonely, web):
 
 
 def test_full_queue_is_counted_down_and_tried_again(lonely, web):
+    lonely.clock.install()
     with web.client() as client:
         blocking = client.post("/score", json={"text": "x"}).json()["links"]["self"]
         submit(lonely, "second")
@@ -72,8 +81,25 @@ def test_full_queue_is_counted_down_and_tried_again(lonely, web):
         expect(status).to_contain_text("The queue is full")
         expect(status).to_contain_text(re.compile(r"Trying again in [1-5] s"))
         client.delete(blocking)
-    lonely.get_by_role("button", name="Try now").click()
+    lonely.clock.fast_forward("00:10")
     expect(status).to_contain_text("Waiting for its turn")
+
+
+def test_button_that_tries_again_keeps_the_focus_while_it_counts(still, web):
+    again = still.get_by_role("button", name="Try now")
+    left = still.locator("#seconds-left")
+    with web.client() as client:
+        blocking = client.post("/score", json={"text": "x"}).json()["links"]["self"]
+        submit(still, "second")
+        again.focus()
+        for _ in range(2):
+            said = left.text_content()
+            still.clock.run_for(1000)
+            expect(left).not_to_have_text(said)
+            expect(again).to_be_focused()
+        client.delete(blocking)
+    still.keyboard.press("Enter")
+    expect(still.get_by_role("status")).to_contain_text("Waiting for its turn")
 
 
 def test_failed_job_is_told_with_its_code(lonely, web):
@@ -95,14 +121,14 @@ def test_redis_that_goes_and_comes_back_delays_no_more_than_that(lonely, web, we
     expect(lonely.get_by_role("alert")).to_be_hidden()
 
 
-def test_service_that_is_gone_is_told_from_one_that_refuses(lonely, web):
+def test_service_that_is_gone_is_told_from_one_that_refuses(still, web):
     web.stop()
-    lonely.get_by_role("textbox", name="Text").fill("anyone?")
-    lonely.get_by_role("button", name="Score", exact=True).click()
-    expect(lonely.get_by_role("status")).to_contain_text("The service does not answer")
+    still.get_by_role("textbox", name="Text").fill("anyone?")
+    still.get_by_role("button", name="Score", exact=True).click()
+    expect(still.get_by_role("status")).to_contain_text("The service does not answer")
     web.start()
-    lonely.get_by_role("button", name="Try now").click()
-    expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
+    still.get_by_role("button", name="Try now").click()
+    expect(still.get_by_role("status")).to_contain_text("Waiting for its turn")
 
 
 def test_status_follows_the_queue_and_survives_redis(open_page, web, web_redis):

@@ -15,21 +15,32 @@ from tests.conftest import wait_until
 from tests.web import WebServer
 
 RESULT = {"num_bytes": 5, "bits_per_byte": 2.5}
-MAX_STREAMS = 2
 
 
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
-    """A server with few places for streams."""
-    few = {"batch_texts": 1, "max_streams": MAX_STREAMS, "web_timeout_s": 5, "max_wait_s": 2}
-    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **few).start()
+    """A server that cuts batches into single texts."""
+    short = {"batch_texts": 1, "web_timeout_s": 5, "max_wait_s": 2}
+    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **short).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
 
 
 @pytest.fixture
+def one_place(web_redis, tmp_path):
+    """A server with a place for one stream."""
+    server = WebServer(tmp_path, web_redis.url, max_streams=1).start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture
 def task_id(http):
+    return submit(http)
+
+
+def submit(http) -> str:
     return http.post("/score", json={"text": "hello"}).json()["id"]
 
 
@@ -103,34 +114,35 @@ def test_stream_of_an_erased_job_ends(web, http, task_id):
     assert http.get(f"/score/{task_id}/events").status_code == 410
 
 
-def test_streams_beyond_the_limit_are_refused_until_one_ends(web, http, task_id):
-    path = f"/score/{task_id}/events"
-    with stream(web, path) as first, stream(web, path) as second:
-        next(first)
-        next(second)
-        response = http.get(path)
-        assert (response.status_code, response.json()["type"]) == (503, "overloaded")
-        assert int(response.headers["Retry-After"]) > 0
-        assert http.get(f"/score/{task_id}").status_code == 200
-    wait_until(lambda: is_streamed(web, path))
+def test_streams_beyond_the_limit_are_refused_until_one_ends(one_place):
+    with one_place.client() as http:
+        path = f"/score/{submit(http)}/events"
+        with stream(one_place, path) as events:
+            next(events)
+            response = http.get(path)
+            assert (response.status_code, response.json()["type"]) == (503, "overloaded")
+            assert int(response.headers["Retry-After"]) > 0
+            assert http.get(path.removesuffix("/events")).status_code == 200
+        wait_until(lambda: is_streamed(one_place, path))
 
 
-@pytest.mark.parametrize("path", ["/score/x/events", "/batches/x/events"])
-def test_stream_of_nothing_is_not_found_and_takes_no_place(http, path):
-    for _ in range(MAX_STREAMS + 1):
-        assert http.get(path).json()["type"] == "job_not_found"
-    assert http.head(path).status_code == 404
-
-
-def test_head_takes_no_place(http, task_id):
-    for _ in range(MAX_STREAMS + 1):
-        assert http.head(f"/score/{task_id}/events").status_code == 200
+def test_what_is_no_stream_needs_no_place(one_place):
+    with one_place.client() as http:
+        path = f"/score/{submit(http)}/events"
+        with stream(one_place, path) as events:
+            next(events)
+            for nothing in ("/score/x/events", "/batches/x/events"):
+                assert http.get(nothing).json()["type"] == "job_not_found"
+                assert http.head(nothing).status_code == 404
+            response = http.head(path)
+            assert response.status_code == 200
+            assert response.headers["Content-Type"] == "text/event-stream"
 
 
 def test_stopping_server_ends_its_streams(web_redis, tmp_path):
     server = WebServer(tmp_path, web_redis.url).start()
     with server.client() as http:
-        task_id = http.post("/score", json={"text": "x"}).json()["id"]
+        task_id = submit(http)
     with stream(server, f"/score/{task_id}/events") as events:
         next(events)
         # A stream that went on would be cut off in the middle.

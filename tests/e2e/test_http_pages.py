@@ -23,6 +23,13 @@ STATUS = {
     "recent_latencies_ms": [50.0, 10.0, 20.0, 40.0, 30.0],
 }
 
+NOTHING_SCORED = {
+    "state": "starting",
+    **dict.fromkeys(("num_batches", "num_texts", "num_bytes"), 0),
+    **dict.fromkeys(("model", "bytes_per_s", "mean_batch_texts")),
+    **{"recent_batches": [], "recent_latencies_ms": []},
+}
+
 
 @pytest.fixture
 def idle(outcomes: Outcomes) -> Outcomes:
@@ -128,6 +135,12 @@ def test_status_is_readable_without_scripts(http, idle):
     page = re.sub(r"\s+", " ", page)
     for shown in ("1,234 bytes", "500 bytes/s", "30 ms", "2.3 texts", "w ready demo 500 3 7 2.3"):
         assert shown in page, shown
+
+
+def test_status_shows_a_worker_that_has_scored_nothing(http, idle):
+    idle.pose_as_worker({**STATUS, **NOTHING_SCORED})
+    page = re.sub(r"<[^>]+>", " ", http.get("/status").text)
+    assert "w starting – – 0 0 –" in re.sub(r"\s+", " ", page)
 
 
 def test_status_escapes_what_a_worker_tells(http, idle):
