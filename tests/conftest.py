@@ -48,7 +48,7 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], T], timeout_s: float = 10, every_s: float = 0.02) -> T:
+def wait_until(condition: Callable[[], T], timeout_s: float = 60, every_s: float = 0.02) -> T:
     """The first true value of `condition()`; fails the test when `timeout_s` pass without one."""
     deadline = time.monotonic() + timeout_s
     while True:

@@ -99,6 +99,8 @@ class BatchLoop:
         self._jobs: dict[str, ScoreJob] = {}
         self._is_scheduled = False
         self._is_abandoned = False
+        # On a lost connection Celery resets its hub, which still calls what is scheduled.
+        consumer.hub.on_close.add(self._end_with)
 
     def add(self, request: Any) -> None:
         """Take a fetched job; a turn follows when all of its fetch have been added."""
@@ -242,6 +244,10 @@ class BatchLoop:
             request.message._state = "ACK"
             virtual.QoS.ack(request.message.channel.qos, request.message.delivery_tag)
             celery_state.task_ready(request, successful=state == "SUCCESS")
+
+    def _end_with(self, hub: Any) -> None:
+        hub.on_close.discard(self._end_with)
+        self._abandon()
 
     def _abandon(self) -> None:
         """Redis is away: forget the jobs here, they are requeued when the connection is back."""

@@ -20,7 +20,7 @@ NAMES = ("chromium", "chromium-browser", "google-chrome")
 # As root, as in most containers, Chromium's own sandbox does not start.
 ARGUMENTS = ["--no-sandbox", "--disable-gpu"]
 # Of a machine that does much else.
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 
 Open = Callable[..., Page]
 

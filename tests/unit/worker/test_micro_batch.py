@@ -1,0 +1,54 @@
+"""The loop of batches when its connection to the broker is lost between two turns."""
+
+from types import SimpleNamespace
+
+import pytest
+from kombu.asynchronous import Hub
+
+from contract.batch_queue import BatchQueue
+from contract.broker import connect
+from contract.job_store import JobStore
+from contract.settings import REPOSITORY, load_settings
+from deploy.embedded_redis import free_port
+from model import Scorer
+from worker.lease import Lease, WorkerStatus
+from worker.micro_batch import BatchLoop
+from worker.runtime import Runtime
+from worker.startup import Startup
+
+
+class Request:
+    """A fetched job, as Celery would hold it."""
+
+    id = "a"
+    message = SimpleNamespace(channel=SimpleNamespace())
+
+
+@pytest.fixture
+def runtime():
+    """The parts of a worker whose Redis has gone away."""
+    settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
+    status = WorkerStatus("w", settings.batch_bytes, Startup("consume", began_at=0.0))
+    with connect(settings) as client:
+        yield Runtime(
+            settings,
+            client,
+            JobStore(client, settings),
+            BatchQueue(client, settings),
+            status,
+            Lease(client, status, lease_s=1, batch_timeout_s=1),
+            Scorer.load(str(REPOSITORY / "tests/oracle/small")),
+        )
+
+
+def test_turn_that_outlives_its_connection_does_nothing(runtime):
+    hub = Hub()
+    consumer = SimpleNamespace(
+        hub=hub,
+        call_soon=hub.call_soon,
+        controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
+    )
+    BatchLoop(runtime, consumer).add(Request())
+    # What Celery does then; a turn in earnest would raise.
+    hub.reset()
+    assert not hub.on_close
