@@ -147,6 +147,7 @@ class Receiver:
         with self._guard.calling():
             load = self._store.load()
         self._looked_at = time.monotonic()
+        self._max_redis_bytes = load.max_redis_bytes
         if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
             raise self._full(load.num_bytes)
         if load.redis_bytes > load.max_redis_bytes:
@@ -160,7 +161,7 @@ class Receiver:
     def _check_results(self) -> None:
         """Refuse a batch whose results could never lie in Redis all at once."""
         stored_bytes = round(self._cutter.result_bytes * STORED_SHARE)
-        limit_bytes = self._settings.max_redis_bytes
+        limit_bytes = self._max_redis_bytes
         if stored_bytes > limit_bytes:
             raise BodyTooLarge(
                 f"The results could take more than {limit_bytes} bytes of Redis; send the lines in "

@@ -126,6 +126,19 @@ def test_full_redis_refuses_an_upload_and_keeps_nothing_of_it(web, redis_server)
         assert http.post("/batches", content=BODY, headers=NDJSON).status_code == 202
 
 
+def test_batch_whose_results_could_never_lie_in_redis_is_refused(web, redis_server):
+    line = {"text": "x" * 1000, "outputs": ["bytes", "top_k"], "top_k": 320}
+    with Redis(port=redis_server.port) as redis, httpx.Client(base_url=web.url) as http:
+        http.post("/score", json={"text": "x"})
+        before = set(redis.keys())
+        redis.config_set("maxmemory", 2 * redis.info("memory")["used_memory"])
+        answer = http.post("/batches", content=b"\n".join([orjson.dumps(line)] * 5), headers=NDJSON)
+        redis.config_set("maxmemory", 0)
+        assert (answer.status_code, answer.json()["type"]) == (413, "body_too_large")
+        assert answer.json()["limit_bytes"] < 10_000_000
+        wait_until(lambda: set(redis.keys()) <= before)
+
+
 def send_in_vain(url: str, lines) -> None:
     with httpx.Client(base_url=url) as http, pytest.raises(httpx.TransportError):
         http.post("/batches", content=lines, headers=NDJSON)
