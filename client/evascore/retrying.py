@@ -33,8 +33,9 @@ FAILURES_TO_OPEN = 3
 PROBE_S = 5.0
 # How often a call that stands behind the circuit looks at it again; no request is sent for it.
 RECHECK_S = 0.25
-# A request that goes out at all gets this long, however near the deadline is.
-MIN_READ_S = 1.0
+# Beyond the deadline of its call a request may take this long: what the service holds until then is
+# answered a little later, and tells that the job goes on.
+GRACE_S = 2.0
 
 _PASSING = frozenset(
     {
@@ -197,7 +198,7 @@ def _may_pass_later(reply: Reply) -> bool:
 
 
 def _read_timeout_s(send: Send, call: Call) -> float:
-    return min(send.read_timeout_s, max(call.left_s, MIN_READ_S))
+    return min(send.read_timeout_s, call.left_s + GRACE_S)
 
 
 def _passage(call: Call, circuit: Circuit, away_since: float | None) -> Steps[None]:

@@ -16,6 +16,7 @@ from evascore.errors import (
 from evascore.operations import HELD_S, Operations
 from evascore.retrying import (
     FIRST_BACKOFF_S,
+    GRACE_S,
     MAX_BACKOFF_S,
     PROBE_S,
     SPREAD,
@@ -177,9 +178,9 @@ def test_patience_ends_before_the_deadline(clock):
     assert 5 < clock() - 1000 <= 20
 
 
-def test_read_timeout_does_not_outlast_the_deadline(clock):
+def test_read_timeout_outlasts_the_deadline_by_the_grace_alone(clock):
     call = make_call(clock, timeout_s=3)
-    assert Run(exchange(GET, call, Circuit()), clock, [OK]).sent[0].read_timeout_s == 3
+    assert Run(exchange(GET, call, Circuit()), clock, [OK]).sent[0].read_timeout_s == 3 + GRACE_S
 
 
 # --- together -------------------------------------------------------------------------------------
@@ -239,6 +240,16 @@ def test_poll_that_was_held_is_followed_by_the_next_at_once(call, clock):
 def test_poll_that_was_not_held_waits_as_the_service_asks(call, clock):
     replies = [job(**{"retry-after": "3"}), job("SUCCESS")]
     assert Run(Operations().wait("abc", call), clock, replies).pauses[0] >= 3
+
+
+def test_request_that_is_held_until_the_deadline_can_still_be_answered(clock):
+    call = make_call(clock, timeout_s=2)
+    steps = Operations().complete({"text": "a"}, call, key=None)
+    sent = []
+    with pytest.raises(TimedOut):
+        Run(steps, clock, [job()] * 3, held_s=1.9, sent=sent)
+    for send in sent[:2]:
+        assert send.read_timeout_s > float(send.params["wait"]) + 1
 
 
 def test_late_job_is_cancelled(clock):
