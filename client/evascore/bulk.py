@@ -8,6 +8,7 @@ repeats nothing. Only what the service itself has lost is uploaded again.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from evascore.bulk_files import (
@@ -16,7 +17,9 @@ from evascore.bulk_files import (
     State,
     Target,
     Upload,
+    at_line,
     lines_of,
+    numbers_of,
     planned,
     rest_of,
 )
@@ -74,6 +77,7 @@ class Bulk:
         self._client, self._plan, self._target = client, plan, target
         self._state = _state(plan, target)
         self.num_lines = self._state.num_lines
+        self._numbers = enumerate(numbers_of(plan.source, plan.form))
 
     @property
     def num_done(self) -> int:
@@ -139,8 +143,22 @@ class Bulk:
             timeout_s=NO_LIMIT_S,
         )
         for lines in pages:
-            self._target.append(lines, upload.first)
+            self._target.append(self._placed(lines), upload.first)
             on_progress(self.num_done)
+
+    def _placed(self, results: list[bytes]) -> list[bytes]:
+        """The next results; what names a line of its upload then names that of the input."""
+        return [
+            at_line(result, partial(self._number_of, index))
+            for index, result in enumerate(results, self.num_done)
+        ]
+
+    def _number_of(self, index: int) -> int:
+        """Where a line stands in the input; asked for in their order."""
+        for at, number in self._numbers:
+            if at == index:
+                return number
+        raise BulkRefused(f"{self._plan.source} changed while it was read")
 
     def _replace(self, at: int) -> None:
         plan, uploads = self._plan, self._state.uploads

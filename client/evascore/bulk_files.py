@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -23,6 +23,7 @@ UPLOAD_BYTES = 16 * 1024**2
 
 _STATE_VERSION = 1
 _HEAD = re.compile(rb'\{"index":\s*(\d+),\s*"status":\s*"(\w+)"')
+_LINE = re.compile(rb'"line":\s*\d+')
 
 
 class BulkRefused(EvascoreError):
@@ -123,6 +124,22 @@ def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:
             num_skipped += _is_scored(file.readline(), form)
         begin = file.tell()
     return Upload(first, upload.end - first, begin, upload.end_byte)
+
+
+def numbers_of(source: Path, form: Format) -> Iterator[int]:
+    """The numbers from 1 of the input's lines that are scored."""
+    with source.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if _is_scored(line, form):
+                yield number
+
+
+def at_line(result: bytes, number_of: Callable[[], int]) -> bytes:
+    """A result whose error, if it names a line, names that one."""
+    head = _HEAD.match(result)
+    if head is None or head[2] == b"SUCCESS" or not _LINE.search(result):
+        return result
+    return _LINE.sub(b'"line":%d' % number_of(), result)
 
 
 class Target:

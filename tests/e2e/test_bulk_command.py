@@ -145,6 +145,15 @@ def test_large_file_goes_in_several_uploads(scoring, source, target, monkeypatch
         client.batch(uploads[0]["batch_id"])
 
 
+def test_errors_name_lines_of_the_file(scoring, target, tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "UPLOAD_LINES", 2)
+    bad, good = "not JSON", '{"text": "a"}'
+    (tmp_path / "in").write_text("\n".join([good, "", bad, good, "  ", bad, bad, "", good]))
+    assert run(scoring, tmp_path / "in", target) == 4
+    told = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [line.get("error", {}).get("line") for line in told] == [None, 3, None, 6, 7, None]
+
+
 def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys):
     assert run(scoring, source, target) == 4
     url = f"http://127.0.0.1:{free_port()}"

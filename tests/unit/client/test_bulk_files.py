@@ -6,7 +6,16 @@ import stat
 import pytest
 
 from evascore import bulk_files
-from evascore.bulk_files import BulkRefused, State, Target, lines_of, planned, rest_of
+from evascore.bulk_files import (
+    BulkRefused,
+    State,
+    Target,
+    at_line,
+    lines_of,
+    numbers_of,
+    planned,
+    rest_of,
+)
 from evascore.errors import UnexpectedAnswer
 
 
@@ -95,6 +104,18 @@ def test_file_of_something_else_is_left_as_it_is(tmp_path, content):
     with pytest.raises(BulkRefused, match="was not written by evascore bulk"):
         Target(path)
     assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("form", "numbers"), [("jsonl", [1, 4, 5, 6, 7]), ("text", range(1, 8))])
+def test_scored_lines_know_their_places_in_the_file(source, form, numbers):
+    assert list(numbers_of(source, form)) == list(numbers)
+
+
+def test_only_an_error_that_names_a_line_is_given_another():
+    refused = b'{"index":1,"status":"FAILURE","custom_id":"\\"line\\":3","error":{"line":2}}\n'
+    assert at_line(refused, lambda: 104) == refused.replace(b'"line":2', b'"line":104')
+    for other in (result(1), b'{"index":1,"status":"REVOKED","error":{}}\n', b"", b"{}"):
+        assert at_line(other, pytest.fail) == other
 
 
 def test_lines_of_a_later_upload_are_numbered_through(tmp_path):
