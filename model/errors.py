@@ -6,7 +6,7 @@ ModelError
 ├── DeviceUnavailable         there is no such device: use another one
 ├── QuantizationUnavailable   there is no such mode here: use another one
 ├── RequestInvalid            one request is malformed: its sender mends it
-├── OutOfMemory               the pass did not fit: retry with fewer bytes
+├── OutOfMemory               the weights or a pass did not fit: ask for less at a time
 └── ScoringFailed             the model's answer is not a number: leave the text out
 """
 
@@ -43,7 +43,7 @@ class RequestInvalid(ModelError):
 
 
 class OutOfMemory(ModelError):
-    """A pass needed more memory than the device has."""
+    """The weights or a pass needed more memory than the device has."""
 
 
 class ScoringFailed(ModelError):

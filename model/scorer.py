@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from model.cpu import (
     return_freed_memory,
     use_onednn_for_float32,
 )
-from model.errors import DeviceUnavailable, OutOfMemory
+from model.device import find_device, translated_memory_errors
+from model.errors import OutOfMemory
 from model.evabyte import EvaByteForCausalLM
 from model.hub import check_downloads
 from model.memory import MIN_PASS_BYTES, Peak, carried_bytes_of, pass_bytes_that_fit
@@ -99,9 +100,10 @@ class Scorer:
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
             DeviceUnavailable: there is no such device here, or no such kernels for it.
+            OutOfMemory: the weights do not fit into the memory of the device.
             QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
-        target = _find_device(device)
+        target = find_device(device)
         backend = choose_backend(kernels, target)
         if target.type == "cuda":
             # Triton launches on the current device, wherever the tensors are.
@@ -119,20 +121,27 @@ class Scorer:
         return_freed_memory()
         on_phase("checksum")
         revision = revision_of(found.weight_files)
-        if quantization == "none":
-            check_downloads(found.weight_files)
-            on_phase("load")
-            model = load_model(found, device=target, dtype=DTYPES[dtype])
-        else:
-            model = load_quantized_model(
-                found,
-                Quantization(quantization, cache_dir),
-                revision=revision,
-                device=target,
-                dtype=DTYPES[dtype],
-                backend=backend,
-                on_phase=on_phase,
-            )
+        try:
+            with translated_memory_errors():
+                if quantization == "none":
+                    check_downloads(found.weight_files)
+                    on_phase("load")
+                    model = load_model(found, device=target, dtype=DTYPES[dtype])
+                else:
+                    model = load_quantized_model(
+                        found,
+                        Quantization(quantization, cache_dir),
+                        revision=revision,
+                        device=target,
+                        dtype=DTYPES[dtype],
+                        backend=backend,
+                        on_phase=on_phase,
+                    )
+        except OutOfMemory as error:
+            raise OutOfMemory(
+                f"checkpoint {checkpoint}: its weights do not fit into the memory of {target}; "
+                "use quantization int8 or nf4, or a device with more"
+            ) from error
         if is_widened:
             model.compute_in_float32()
         if is_cpu:
@@ -265,7 +274,7 @@ class Scorer:
         """
         pass_bytes = self._pass_bytes
         while True:
-            with contextlib.suppress(OutOfMemory), _translated_memory_errors():
+            with contextlib.suppress(OutOfMemory), translated_memory_errors():
                 results = compute(Reader(self._model, pass_bytes, self._is_reproducible))
                 self._pass_bytes = pass_bytes
                 return results
@@ -275,29 +284,3 @@ class Scorer:
             pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
             if self._model.device.type == "cuda":
                 torch.cuda.empty_cache()
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise DeviceUnavailable(f"device {name}: unknown; use auto, cpu or cuda") from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable(f"device {name}: PyTorch finds no usable GPU; use cpu")
-    return device
-
-
-@contextlib.contextmanager
-def _translated_memory_errors() -> Iterator[None]:
-    """Turn every form of "out of memory" into `OutOfMemory`."""
-    try:
-        yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise OutOfMemory(str(error)) from error
-    except RuntimeError as error:
-        # The CPU allocator has no exception type of its own.
-        if "DefaultCPUAllocator" not in str(error):
-            raise
-        raise OutOfMemory(str(error)) from error

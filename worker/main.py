@@ -20,6 +20,7 @@ from model.errors import (
     CheckpointInvalid,
     DeviceUnavailable,
     ModelDrifted,
+    OutOfMemory,
     QuantizationUnavailable,
     ScoringFailed,
 )
@@ -125,7 +126,12 @@ class Process:
                 is_reproducible=settings.reproducible,
                 on_phase=self._startup.enter,
             )
-        except (CheckpointInvalid, DeviceUnavailable, QuantizationUnavailable) as error:
+        except (
+            CheckpointInvalid,
+            DeviceUnavailable,
+            OutOfMemory,
+            QuantizationUnavailable,
+        ) as error:
             _refuse(error)
         scorer.watch_compilation(lambda elapsed_s: self._startup.credit("compile", elapsed_s))
         self._startup.enter("canary")
