@@ -19,13 +19,13 @@ MAX_IN_CHANNELS = 133_152
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return `x` [T, channels] as int8 and the scale of each row, [T] float32.
 
-        scale = max |x_row| / 127        q = round(x * (127 / max |x_row|)), halves to even
+        scale = max |x_row| / 127        q = round(x * (1 / max |x_row| * 127)), halves to even
 
     A row of zeros has scale 0. A row that is not finite has a scale that is not, so that it shows.
     """
     rows = x.float()
     absmax = rows.abs().amax(dim=-1)
-    inverse = torch.where(absmax > 0, LARGEST / absmax, 0.0)
+    inverse = torch.where(absmax > 0, absmax.reciprocal() * LARGEST, 0.0)
     quantized = (rows * inverse[:, None]).nan_to_num(nan=0.0).round().to(torch.int8)
     return quantized, absmax / LARGEST
 

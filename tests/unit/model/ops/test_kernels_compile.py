@@ -187,6 +187,11 @@ def test_other_models_compile(dots, launch, compile_for, tmp_path):
     check(compile_for(89, launch), 89, dots, tmp_path)
 
 
+def test_int8_rows_are_rounded_as_often_as_in_the_reference(compile_for):
+    quantize, _ = compile_for(89, lambda: multiply(torch.bfloat16, 40))
+    assert not re.search(FMA_DOT, quantize.asm["ptx"])
+
+
 def check(kernels: list[Any], capability: int, dots: list[str], folder: Path) -> None:
     """Each kernel fits, spills no register and multiplies on tensor cores where it multiplies."""
     assert len(kernels) == len(dots)

@@ -39,6 +39,15 @@ def test_rows_of_any_size_are_quantized_as_the_reference_does(factor, randn):
         torch.testing.assert_close(tensor.cpu(), reference_tensor, rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_numbers_halfway_between_two_int8_are_rounded_as_the_reference_does(dtype, device):
+    largest = torch.arange(2, 256, 2)[:, None]
+    whole_numbers = torch.arange(256).minimum(largest).to(dtype)
+    ours = kernel.quantize_rows(whole_numbers.to(device))
+    for tensor, reference_tensor in zip(ours, reference.quantize_rows(whole_numbers), strict=True):
+        torch.testing.assert_close(tensor.cpu(), reference_tensor, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
 def test_row_that_is_not_finite_gives_no_finite_number(value, randn):
     x = randn(3, 64)
