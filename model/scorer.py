@@ -183,11 +183,22 @@ class Scorer:
         """Score a text as long as a pass, so that the first real one finds everything in place.
 
         On a GPU the length of a pass is chosen first, from what two short ones are measured to
-        take of its memory.
+        take of its memory; and the forms of the kernels are compiled that other texts need.
         """
         if self._model.device.type == "cuda":
             self._fit_passes_into_device()
+        if self.info.backend == "triton":
+            self._compile_rare_forms()
         self._score_zeros(self._pass_bytes)
+
+    def _compile_rare_forms(self) -> None:
+        """Have the kernels compiled that a pass of several windows does not launch."""
+        # As few rows as `int8_linear` has other blocks for, and each kind of output.
+        self._score_zeros(16, outputs=frozenset({"bytes"}))
+        self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
+        # Summaries, even where a pass is shorter than a window.
+        num_bytes = self.info.window_size + 1
+        self._score_zeros(num_bytes, outputs=frozenset({"bytes", "top_k"}), top_k=1)
 
     def _fit_passes_into_device(self) -> None:
         small, large = map(self._measure_pass, (MIN_PASS_BYTES, 4 * MIN_PASS_BYTES))
@@ -214,9 +225,11 @@ class Scorer:
         self._score_zeros(num_bytes)
         return Peak(num_bytes, torch.cuda.max_memory_allocated(device) - before)
 
-    def _score_zeros(self, num_bytes: int) -> None:
+    def _score_zeros(
+        self, num_bytes: int, *, outputs: frozenset[str] = frozenset(), top_k: int = 0
+    ) -> None:
         text = bytes(min(num_bytes, self.info.max_text_bytes))
-        self.score([ScoreRequest(text=text)])
+        self.score([ScoreRequest(text=text, outputs=outputs, top_k=top_k)])
 
     def score(
         self,
