@@ -12,7 +12,7 @@ export function details(scored, index) {
   const head = element(
     "p",
     { class: "card-head" },
-    element("span", { class: isBox ? `glyph box l${cell.level}` : `glyph l${cell.level}` }, label.trim() || "␠"),
+    element("span", { class: isBox ? `glyph box l${cell.level}` : `glyph l${cell.level}` }, label.trim() || "␣"),
     element("span", {}, element("strong", {}, `${fixed(cell.bits, 2)} bits`), element("br"), origin(cell, positions)),
   );
   return [head, ...positions.map((at) => byteDetails(scored, at, positions.length > 1))];

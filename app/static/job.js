@@ -119,27 +119,34 @@ async function absence(path) {
 /** Ask; returns {body, retryAfterS}. Throws a Problem for whatever is no success. */
 export async function call(path, options) {
   let response;
+  let body;
   try {
     response = await fetch(path, { ...options, cache: "no-store", referrerPolicy: "no-referrer" });
+    body = await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Problem({
-      type: "unreachable",
-      title: "The service does not answer",
-      detail: "It may be restarting, or the network is down.",
-      retryable: true,
-    });
+    throw error instanceof SyntaxError ? unreadable(response) : unreachable();
   }
-  const retryAfterS = Number(response.headers.get("Retry-After")) || null;
-  const body = await response.json().catch(() => ({
-    type: "unreadable",
-    title: `Status ${response.status}`,
-    detail: "What answered is not evascore, or it was cut off.",
-    retryable: response.status >= 500,
-  }));
-  if (!response.ok || body.type === "unreadable") throw new Problem(body, retryAfterS);
-  return { body, retryAfterS };
+  if (!response.ok) throw new Problem(body, retryAfter(response));
+  return { body, retryAfterS: retryAfter(response) };
 }
+
+const retryAfter = (response) => Number(response.headers.get("Retry-After")) || null;
+
+/** No answer, or one that broke off. */
+const unreachable = () => new Problem({
+  type: "unreachable",
+  title: "The service does not answer",
+  detail: "It may be restarting, or the network is down.",
+  retryable: true,
+});
+
+const unreadable = (response) => new Problem({
+  type: "unreadable",
+  title: `Status ${response.status}`,
+  detail: "What answered is not evascore.",
+  retryable: response.status >= 500,
+}, retryAfter(response));
 
 async function countdown(seconds, signal, onTick) {
   let isHurried = false;

@@ -77,7 +77,7 @@ function surprises(scored, map) {
       "button",
       { type: "button", class: "link snippet", translate: "no", onclick: () => map.select(index) },
       element("span", { class: "before" }, text(index - CONTEXT_CHARACTERS, index)),
-      element("mark", {}, text(index, index + 1).trim() || "␠"),
+      element("mark", {}, text(index, index + 1).trim() || "␣"),
       element("span", {}, text(index + 1, index + CONTEXT_CHARACTERS)),
     ),
     element("span", { class: "bits" }, `${fixed(bits, 1)} bits`),

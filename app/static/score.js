@@ -27,6 +27,7 @@ async function score() {
   const texts = editors().map((editor, index) => ({ name: nameOf(index), bytes: editor.bytes }));
   const items = editors().map((editor) => editor.item);
   const clock = startClock();
+  show(byId("problem"), false);
   setBusy(true);
   try {
     const onProgress = (state) => { if (running === mine) clock.tell(state); };

@@ -65,6 +65,41 @@ def test_cancel_erases_the_job_and_says_so(lonely, web):
         wait_until(lambda: client.get(path).status_code == 410)
 
 
+@pytest.fixture
+def stalled(lonely):
+    """That page while the answer to its long poll comes in; `stall` is what comes of it."""
+    lonely.evaluate(
+        """() => {
+          const ask = window.fetch;
+          window.fetch = (path, options) => {
+            if (!String(path).includes("?wait=")) return ask(path, options);
+            window.fetch = ask;
+            return new Response(new ReadableStream({
+              start(stream) {
+                window.stall = stream;
+                options.signal.addEventListener("abort", () => stream.error(options.signal.reason));
+              },
+            }));
+          };
+        }"""
+    )
+    submit(lonely, "half an answer")
+    lonely.wait_for_function("() => window.stall")
+    return lonely
+
+
+def test_cancel_while_the_answer_comes_in_is_no_error(stalled):
+    stalled.get_by_role("button", name="Cancel").click()
+    expect(stalled.get_by_role("status")).to_contain_text("Cancelled")
+    expect(stalled.get_by_role("alert")).to_be_hidden()
+
+
+def test_answer_that_breaks_off_is_asked_for_again(stalled):
+    stalled.evaluate("() => window.stall.error(new TypeError('network error'))")
+    expect(stalled.get_by_role("status")).to_contain_text("The service does not answer")
+    expect(stalled.get_by_role("status")).to_contain_text("Waiting for its turn")
+
+
 def test_leaving_the_page_erases_the_job(lonely, web):
     path = submit(lonely, "abandoned")
     lonely.goto("about:blank")
@@ -108,6 +143,9 @@ def test_failed_job_is_told_with_its_code(lonely, web):
     outcomes.fail(path.rpartition("/")[2], ScoringFailed("The model failed on this text."))
     outcomes.client.close()
     expect(lonely.get_by_role("alert")).to_contain_text("Code scoring_failed")
+    lonely.get_by_role("button", name="Score", exact=True).click()
+    expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
+    expect(lonely.get_by_role("alert")).to_be_hidden()
 
 
 def test_redis_that_goes_and_comes_back_delays_no_more_than_that(lonely, web, web_redis):
