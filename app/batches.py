@@ -226,13 +226,14 @@ def _wait(batch: Batch, is_news: Callable[[Batch], bool], wait_s: float) -> Batc
 
 
 def _batch_response(batch: Batch, status: int) -> Response:
-    headers = {} if batch.is_final else {"Retry-After": _retry_after()}
+    headers = {} if batch.is_final else {"Retry-After": _retry_after(batch)}
     return json_response(batch_view(batch, request.script_root), status, headers=headers)
 
 
-def _retry_after() -> str:
+def _retry_after(batch: Batch) -> str:
     """The time of one part, after which there may be news."""
-    return str(service().capacity.retry_after_s(service().settings.batch_bytes))
+    part_bytes = min(batch.num_bytes, service().settings.batch_bytes)
+    return str(service().capacity.retry_after_s(part_bytes))
 
 
 def _results(batch_id: str, after: int, limit: int) -> list[tuple[Part, bytes]]:
@@ -258,7 +259,7 @@ def _page_response(
         path = f"{batch_path(batch.id, request.script_root)}/results?after={end}&limit={limit}"
         response.headers["Link"] = f'<{path}>; rel="next"'
         if end == after:
-            response.headers["Retry-After"] = _retry_after()
+            response.headers["Retry-After"] = _retry_after(batch)
     return response
 
 

@@ -135,7 +135,7 @@ def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 raise MalformedBody("The body is not valid gzip.") from None
             piece = member.unused_data if member.eof else member.unconsumed_tail
     if has_begun and not member.eof:
-        raise MalformedBody(CUT_SHORT)
+        raise MalformedBody("The body ended within its gzip.")
 
 
 def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -157,7 +157,7 @@ def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     ) from None
                 step = frame.unused_data if frame.eof else b""
     if has_begun and not frame.eof:
-        raise MalformedBody(CUT_SHORT)
+        raise MalformedBody("The body ended within its zstd.")
 
 
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {

@@ -82,6 +82,18 @@ def test_accepted_batch_tells_its_state_and_its_counts(http, outcomes):
     score_all(outcomes)
 
 
+def test_small_batch_is_asked_for_again_soon(http, outcomes):
+    outcomes.pose_as_worker({"name": "slow", "bytes_per_s": 10.0})
+    path = accepted(http, numbered(7))
+    try:
+        # The speed is asked for once a second.
+        wait_until(lambda: http.get(path).headers["Retry-After"] == "3")
+        assert page(http, path)[1]["Retry-After"] == "3"
+    finally:
+        outcomes.client.delete(keys.lease("slow"))
+        score_all(outcomes)
+
+
 def test_results_come_in_order_while_the_batch_goes_on(http, outcomes):
     path = accepted(http, numbered(7))
     found, headers = page(http, path)
