@@ -37,34 +37,12 @@ def check_arguments(op: str, *arguments: Argument) -> dict[str, int]:
             gradient is wanted, which kernels do not compute. The message names the argument.
     """
     sizes: dict[str, int] = {}
-    device = arguments[0][1].device
     for name, tensor, axes, dtypes in arguments:
-        expected = [sizes.get(axis, axis) for axis in axes.split()]
-        shape = list(tensor.shape)
-        _require(
-            len(shape) == len(expected)
-            and all(isinstance(e, str) or e == s for e, s in zip(expected, shape, strict=True)),
-            f"{op}: {name} has shape {shape}; the other tensors ask for {_listed(expected)}",
-        )
-        sizes.update(zip(axes.split(), shape, strict=True))
-        _require(
-            tensor.dtype in dtypes,
-            f"{op}: {name} is {tensor.dtype}; allowed here: {_listed(dtypes)}",
-        )
-        _require(
-            tensor.device == device,
-            f"{op}: {name} is on {tensor.device}, {arguments[0][0]} on {device}; move one",
-        )
-        _require(
-            tensor.is_contiguous(),
-            f"{op}: {name} has strides {list(tensor.stride())} for shape {shape}; "
-            "pass it contiguous",
-        )
-        _require(
-            not (tensor.requires_grad and torch.is_grad_enabled()),
-            f"{op}: {name} requires a gradient, but the kernel runs forward only; "
-            "use torch.inference_mode() or the torch backend",
-        )
+        names = axes.split()
+        # Told only at fault: a pass of 32 layers launches hundreds of kernels.
+        if fault := _fault(tensor, names, dtypes, sizes) or _misplacement(tensor, arguments[0]):
+            raise ValueError(f"{op}: {name} {fault}")
+        sizes.update(zip(names, tensor.shape, strict=True))
     return sizes
 
 
@@ -83,18 +61,44 @@ def row_config(op: str, num_channels: int) -> dict[str, int]:
     Raises:
         ValueError: the row is too long for that.
     """
-    _require(
-        num_channels <= MAX_ROW,
-        f"{op}: rows of {num_channels:,} numbers; the limit is {MAX_ROW:,}, use the torch backend",
-    )
+    if num_channels > MAX_ROW:
+        raise ValueError(
+            f"{op}: rows of {num_channels:,} numbers; the limit is {MAX_ROW:,}, "
+            "use the torch backend"
+        )
     block = triton.next_power_of_2(num_channels)
     # 16 numbers per thread: enough loads in flight to fill the memory's bandwidth.
     return {"BLOCK_C": block, "num_warps": min(max(block // 512, 1), 32)}
 
 
-def _require(is_met: bool, message: str) -> None:
-    if not is_met:
-        raise ValueError(message)
+def _fault(
+    tensor: Tensor, axes: list[str], dtypes: tuple[torch.dtype, ...], sizes: dict[str, int]
+) -> str:
+    """Say what is wrong with shape, type or layout; nothing where all is right."""
+    shape = tensor.shape
+    if len(shape) != len(axes) or any(
+        sizes.get(axis, size) != size for axis, size in zip(axes, shape, strict=True)
+    ):
+        expected = _listed(sizes.get(axis, axis) for axis in axes)
+        return f"has shape {list(shape)}; the other tensors ask for {expected}"
+    if tensor.dtype not in dtypes:
+        return f"is {tensor.dtype}; allowed here: {_listed(dtypes)}"
+    if not tensor.is_contiguous():
+        return f"has strides {list(tensor.stride())} for shape {list(shape)}; pass it contiguous"
+    return ""
+
+
+def _misplacement(tensor: Tensor, first: Argument) -> str:
+    """Say why the kernel cannot read the tensor where it is; nothing where it can."""
+    name, neighbour, _, _ = first
+    if tensor.device != neighbour.device:
+        return f"is on {tensor.device}, {name} on {neighbour.device}; move one"
+    if tensor.requires_grad and torch.is_grad_enabled():
+        return (
+            "requires a gradient, but the kernel runs forward only; "
+            "use torch.inference_mode() or the torch backend"
+        )
+    return ""
 
 
 def _listed(values: Iterable[object]) -> str:
