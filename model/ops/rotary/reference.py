@@ -11,11 +11,12 @@ def rotary_tables(positions: Tensor, *, head_dim: int, theta: float) -> tuple[Te
     """Return cosines and sines, each [T, head_dim / 2] float32, of `positions` [T].
 
     Every step is float32 and torch's own: a frequency that differs in its last bit moves the
-    logits by 1e-4 at position 3,000.
+    logits by 1e-4 at position 3,000. So the powers are the CPU's, as in the authors' code, on any
+    device.
     """
-    pairs = torch.arange(0, head_dim, 2, dtype=torch.int64, device=positions.device)
+    pairs = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu")
     frequencies = 1.0 / theta ** (pairs.float() / head_dim)
-    angles = positions.float()[:, None] * frequencies
+    angles = positions.float()[:, None] * frequencies.to(positions.device)
     return angles.cos(), angles.sin()
 
 
