@@ -12,6 +12,7 @@ algorithm 1). `reference.py` is the definition.
 """
 
 import math
+from typing import Any
 
 import torch
 import triton
@@ -24,19 +25,32 @@ from model.ops.launching import FLOATS, INDICES, check_arguments, dot_type
 LOG2_E = math.log2(math.e)
 
 
-def launch_config(head_dim: int, dtype: torch.dtype) -> dict[str, int | str]:
-    """Return tile, warps and stages: none spills a register, all fit an L4's shared memory."""
+# A tile of keys and one of values of wider heads leave no room for the queries.
+MAX_HEAD_DIM = 512
+
+
+def launch_config(head_dim: int, dtype: torch.dtype) -> dict[str, Any]:
+    """Return tile, warps and stages: none spills a register, all fit an L4's shared memory.
+
+    Raises:
+        ValueError: no tile of such heads fits.
+    """
+    if head_dim > MAX_HEAD_DIM:
+        raise ValueError(
+            f"eva_attention: heads of {head_dim:,} channels; the limit is {MAX_HEAD_DIM}, "
+            "use the torch backend"
+        )
     block_d = max(triton.next_power_of_2(head_dim), 16)
-    is_wide, is_float32 = block_d > 128, dtype == torch.float32
+    is_wide, is_widest, is_float32 = block_d > 128, block_d > 256, dtype == torch.float32
     return {
-        "BLOCK_Q": queries_per_block(dtype),
-        "BLOCK_K": 32,
+        "BLOCK_Q": min(queries_per_block(dtype), 32 if is_widest else 64),
+        "BLOCK_K": 16 if is_widest and is_float32 else 32,
         "BLOCK_D": block_d,
         # Three products with 10 bits each keep float32's digits on tensor cores, where the
         # registers allow it; other types are not concerned.
         "FLOAT32_DOTS": "ieee" if is_wide else "tf32x3",
         "num_warps": 8 if is_wide or is_float32 else 4,
-        "num_stages": 2,
+        "num_stages": 1 if is_widest else 2,
     }
 
 
@@ -54,7 +68,7 @@ def eva_attention(
     Scores and sums are float32; the softmax's weights are rounded to the type of `q`.
 
     Raises:
-        ValueError: a tensor is not what the kernel or the plan asks for.
+        ValueError: a tensor is not what the kernel or the plan asks for, or heads are too wide.
     """
     sizes = check_arguments(
         "eva_attention",
@@ -74,7 +88,9 @@ def eva_attention(
     if len(plan.blocks) == 0:
         return out
     num_heads, head_dim = q.shape[1:]
-    eva_attention_fwd_kernel[(len(plan.blocks), num_heads)](
+    config = launch_config(head_dim, q.dtype)
+    parts_of_block = queries_per_block(q.dtype) // config["BLOCK_Q"]
+    eva_attention_fwd_kernel[(len(plan.blocks), num_heads, parts_of_block)](
         q,
         k,
         v,
@@ -86,7 +102,7 @@ def eva_attention(
         H=num_heads,
         D=head_dim,
         DOT_TYPE=dot_type(q.dtype),
-        **launch_config(head_dim, q.dtype),
+        **config,
     )
     return out
 
@@ -109,11 +125,11 @@ def eva_attention_fwd_kernel(
     DOT_TYPE: tl.constexpr,
     FLOAT32_DOTS: tl.constexpr,
 ):
-    """Attend from one block of queries of one segment and head; grid: (blocks, H)."""
+    """Attend from part of a block of queries of one segment and head; grid: (blocks, H, parts)."""
     block_ptr = blocks_ptr + tl.program_id(0).to(tl.int64) * 5
     segment_start = tl.load(block_ptr)
     segment_length = tl.load(block_ptr + 1).to(tl.int32)
-    first_query = tl.load(block_ptr + 2).to(tl.int32)
+    first_query = tl.load(block_ptr + 2).to(tl.int32) + tl.program_id(2) * BLOCK_Q
     summary_start = tl.load(block_ptr + 3)
     num_summaries = tl.load(block_ptr + 4).to(tl.int32)
     head_offset = tl.program_id(1).to(tl.int64) * D

@@ -165,7 +165,8 @@ OTHERS = {
     "attend_head_of_80": ([F16_DOT], lambda: attend(torch.float16, 80)),
     "attend_head_of_256": ([BF16_DOT], lambda: attend(torch.bfloat16, 256)),
     "attend_float32": ([TF32_DOT], lambda: attend(torch.float32)),
-    "attend_float32_head_of_256": ([FMA_DOT], lambda: attend(torch.float32, 256)),
+    "attend_head_of_512": ([BF16_DOT], lambda: attend(torch.bfloat16, 512)),
+    "attend_float32_head_of_512": ([FMA_DOT], lambda: attend(torch.float32, 512)),
     "summarise_long_chunks": ([NO_DOT], lambda: summarise(torch.float32, 256, 1000)),
     "normalise_longest_rows": ([NO_DOT], lambda: normalise(torch.float32, 16_384)),
     "score_log_prob_alone": (

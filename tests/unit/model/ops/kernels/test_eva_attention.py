@@ -17,7 +17,8 @@ CASES = {
     "chunk_of_one_byte": ([40], 8, 1, 2, 80),
     "more_summaries_than_a_tile": ([64, 257], 64, 2, 1, 96),
     "smallest_head": ([3, 70], 32, 4, 2, 2),
-    "largest_head": ([66], 64, 16, 1, 256),
+    "large_head": ([66], 64, 16, 1, 256),
+    "largest_head": ([66], 64, 16, 1, 512),
     "one_long_window": ([401], 2048, 16, 1, 128),
 }
 
@@ -42,6 +43,15 @@ def test_kernel_gives_what_the_reference_does(case, randn, assert_close):
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_kernel_takes_two_byte_types(dtype, randn, assert_close):
     assert_close(*attend_both_ways([1, 65, 200], 64, 16, 1, 64, dtype, randn))
+
+
+def test_blocks_of_the_largest_heads_are_computed_in_parts(randn, assert_close):
+    assert_close(*attend_both_ways([1, 33, 100], 64, 16, 1, 512, torch.float16, randn))
+
+
+def test_head_for_which_no_tile_fits_is_refused(randn):
+    with pytest.raises(ValueError, match="heads of 514 channels; the limit is 512"):
+        attend_both_ways([3], 64, 16, 1, 514, torch.float16, randn)
 
 
 def test_a_thousand_texts_of_at_most_one_byte(randn, assert_close):
