@@ -172,12 +172,23 @@ def measure_model(num_layers: int, device: torch.device) -> dict[str, Any]:
         layout = model.lay_out(lengths)
         for backend in BACKENDS:
             model.model.backend = backend
-            torch.cuda.reset_peak_memory_stats()
-            elapsed_ms = time_ms(partial(score, model, ids, layout))
-            name = f"model_{backend}_pass_of_{budget}"
-            figures[f"{name}_bytes_per_s"] = round(budget / elapsed_ms * 1e3)
-            figures[f"{name}_peak_memory_bytes"] = torch.cuda.max_memory_allocated()
+            measured = measure_pass(partial(score, model, ids, layout), budget)
+            for name, figure in measured.items():
+                figures[f"model_{backend}_pass_of_{budget}_{name}"] = figure
     return figures
+
+
+def measure_pass(run: Callable[[], Any], num_bytes: int) -> dict[str, Any]:
+    """Return speed and peak memory of a pass, or that it does not fit: PyTorch's form takes most."""
+    torch.cuda.reset_peak_memory_stats()
+    try:
+        elapsed_ms = time_ms(run)
+    except torch.OutOfMemoryError:
+        return {"bytes_per_s": "out of memory"}
+    return {
+        "bytes_per_s": round(num_bytes / elapsed_ms * 1e3),
+        "peak_memory_bytes": torch.cuda.max_memory_allocated(),
+    }
 
 
 def score(model: EvaByteForCausalLM, ids: Tensor, layout: PackedLayout) -> ByteScores:

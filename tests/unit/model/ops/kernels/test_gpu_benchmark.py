@@ -27,6 +27,15 @@ def test_disagreement_is_seen():
     assert not gpu.agrees(lambda backend: lambda: torch.tensor(float(backend == "torch")))
 
 
+def test_pass_that_does_not_fit_leaves_the_figures_of_the_others(monkeypatch):
+    def run_out(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(gpu, "time_ms", run_out)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda: None)
+    assert gpu.measure_pass(lambda: None, 32_768) == {"bytes_per_s": "out of memory"}
+
+
 @torch.inference_mode()
 def test_model_scores_by_both_backends(device):
     config = EvaByteConfig(
