@@ -179,7 +179,7 @@ def measure_model(num_layers: int, device: torch.device) -> dict[str, Any]:
 
 
 def measure_pass(run: Callable[[], Any], num_bytes: int) -> dict[str, Any]:
-    """Return speed and peak memory of a pass, or that it does not fit: PyTorch's form takes most."""
+    """Return speed and peak memory of a pass, or that it does not fit."""
     torch.cuda.reset_peak_memory_stats()
     try:
         elapsed_ms = time_ms(run)
