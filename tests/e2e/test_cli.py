@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import subprocess
 import sys
@@ -86,6 +87,23 @@ def test_bytes_that_are_not_utf8_are_scored_as_they_are(cli):
     assert json.loads(cli("score", "--json", b"a\xff").stdout)["num_chars"] is None
 
 
+def test_likeliest_bytes_are_written_for_people_too(cli):
+    ran = cli("score", "a\n", "-o", "top_k", "--top-k", "2")
+    head, *rows = ran.stdout.decode().splitlines()[-3:]
+    assert head.split() == ["byte", "likeliest"]
+    assert [row.split()[0] for row in rows] == ["a", "0a"]
+    told = json.loads(cli("score", "a\n", "-o", "top_k", "--top-k", "2", "--json").stdout)["top_k"]
+    for row, likeliest in zip(rows, told, strict=True):
+        shown = [float(share) for share in row.split()[2::2]]
+        assert shown == pytest.approx([math.exp(nats) for _, nats in likeliest], abs=6e-4)
+
+
+def test_characters_after_one_text_go_to_the_file_that_is_named(cli, tmp_path):
+    ran = cli("next-chars", "any text", "-k", "2", "--out", "next.json")
+    assert (ran.returncode, ran.stdout) == (0, b"")
+    assert len(json.loads((tmp_path / "next.json").read_bytes())["characters"]) == 2
+
+
 def test_score_is_written_for_people_unless_for_programs(cli):
     shown = cli("score", "über", "-o", "bytes").stdout.decode()
     assert "bits per byte" in shown
@@ -103,6 +121,8 @@ def test_score_is_written_for_people_unless_for_programs(cli):
         pytest.param(["score", SECRET, "-o", "nothing"], 1, "/outputs/0", id="unknown output"),
         pytest.param(["score", SECRET, "--top-k", "x"], 2, "--top-k", id="no number"),
         pytest.param(["score", SECRET, "--file", "a"], 2, "not both", id="two texts"),
+        pytest.param(["next-chars", SECRET, "--file", "a"], 2, "not both", id="text and file"),
+        pytest.param(["bench", "--clients", "1", "--rate", "1"], 2, "exclude", id="two loops"),
         pytest.param(["score", "--file", "absent"], 5, "absent: No such file", id="no file"),
         pytest.param(["score", SECRET, "--url", "ftp://a"], 2, "must look like", id="no URL"),
         pytest.param(["sorce", SECRET], 2, "Did you mean 'score'", id="misspelt"),

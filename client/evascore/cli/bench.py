@@ -31,8 +31,9 @@ _COLUMNS = ("load", "texts", "errors", "texts/s", "kB/s", "p50 ms", "p95 ms", "p
 
 def command(
     clients: Annotated[
-        str, typer.Option(help="Closed loop: clients, or a sweep such as 1,4,16.")
-    ] = "16",
+        str | None,
+        typer.Option(help="Closed loop: clients, or a sweep such as 1,4,16.", show_default="16"),
+    ] = None,
     rate: Annotated[
         str | None,
         typer.Option(help="Open loop: texts per second by a Poisson process, or a sweep: 5,10,20."),
@@ -66,11 +67,16 @@ def command(
     """
     if min_bytes > max_bytes:
         raise CommandFailed("--min-bytes must not exceed --max-bytes", USAGE)
+    if clients is not None and rate is not None:
+        raise CommandFailed(
+            "--clients and --rate exclude each other: run one, then the other", USAGE
+        )
     _check_host(url, remote)
     texts = make_texts(Recipe(seed, min_bytes, max_bytes, skew))
     shared = Load(duration_s=duration_s, warm_up_s=warm_up_s, timeout_s=timeout_s, seed=seed)
     if rate is None:
-        loads = [replace(shared, clients=int(n)) for n in _numbers(clients, "--clients")]
+        counts = _numbers("16" if clients is None else clients, "--clients")
+        loads = [replace(shared, clients=int(n)) for n in counts]
     else:
         loads = [replace(shared, rate_per_s=n) for n in _numbers(rate, "--rate")]
     found = asyncio.run(_measure(url, loads, texts, is_quiet=as_json))

@@ -1,6 +1,7 @@
 """`evascore next-chars`: the likeliest characters after a text, or after every line of a file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,7 +10,9 @@ import typer
 from evascore.cli.common import (
     SOME_FAILED,
     URL,
+    USAGE,
     AsJson,
+    CommandFailed,
     PatienceS,
     TimeoutS,
     Url,
@@ -18,7 +21,6 @@ from evascore.cli.common import (
     opened,
     progress_bar,
     say,
-    show_json,
     show_table,
 )
 from evascore.errors import ClientError, EvascoreError, ModelError
@@ -51,12 +53,15 @@ def command(
     For lines the output is one JSON object per line, in order: the characters with their
     probabilities, and what is left for others. The newline is no part of a line.
     """
+    if text is not None and file is not None:
+        raise CommandFailed("give either a text or --file, not both", USAGE)
     with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
         if text is None:
             return _lines(client, file, out, k)
         likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))
-    if as_json:
-        show_json(likeliest.raw)
+    if as_json or out is not None:
+        with opened(out, "wb") as target:
+            target.write(_line(likeliest.raw))
     else:
         show_table((repr(char), f"{p:.4f}") for char, p in likeliest.characters)
     return 0
@@ -72,11 +77,14 @@ def _lines(client: Client, file: Path | None, out: Path | None, k: int) -> int:
         texts = (Text(line.removesuffix(b"\n"), options={"next_chars": k}) for line in source)
         for outcome in client.score_many(texts, errors="return", progress=tell):
             num_failed += isinstance(outcome, EvascoreError)
-            told = _answer(outcome)
-            target.write(json.dumps(told, ensure_ascii=False).encode() + b"\n")
+            target.write(_line(_answer(outcome)))
     if num_failed:
         say(f"{num_failed} lines have an error in place of characters")
     return SOME_FAILED if num_failed else 0
+
+
+def _line(told: Mapping[str, Any]) -> bytes:
+    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
 
 
 def _answer(outcome: Score | EvascoreError) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """`evascore score`: one text, to be looked at."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +22,9 @@ from evascore.cli.common import (
     show_table,
 )
 from evascore.results import Score
+
+# In `top_k` the model's special ids stand as -64 to -1.
+NUM_SPECIAL_IDS = 64
 
 
 def command(
@@ -55,7 +58,7 @@ def command(
         show_json(score.raw)
         return
     show_table(_summary(score))
-    if score.bytes is not None:
+    if score.bytes is not None or score.top_k is not None:
         typer.echo("")
         for row in _per_byte(given, score):
             typer.echo(row)
@@ -75,9 +78,29 @@ def _summary(score: Score) -> Iterator[tuple[str, str]]:
 
 
 def _per_byte(text: bytes, score: Score) -> Iterator[str]:
-    assert score.bytes is not None
-    yield f"{'byte':>6}  {'bits':>8}  {'rank':>4}  {'entropy':>8}"
-    columns = (score.bytes.log_prob_nats, score.bytes.rank, score.bytes.entropy_bits)
-    for byte, log_prob, rank, entropy in zip(text, *columns, strict=True):
-        shown = chr(byte) if 0x21 <= byte < 0x7F else f"{byte:02x}"
-        yield f"{shown:>6}  {-log_prob / math.log(2):>8.3f}  {rank:>4}  {entropy:>8.3f}"
+    """A head and a row for each byte, with what was asked for."""
+    head, rows = f"{'byte':>6}", [f"{_named(byte):>6}" for byte in text]
+    if score.bytes is not None:
+        head += f"  {'bits':>8}  {'rank':>4}  {'entropy':>8}"
+        columns = (score.bytes.log_prob_nats, score.bytes.rank, score.bytes.entropy_bits)
+        rows = [
+            f"{row}  {-log_prob / math.log(2):>8.3f}  {rank:>4}  {entropy:>8.3f}"
+            for row, log_prob, rank, entropy in zip(rows, *columns, strict=True)
+        ]
+    if score.top_k is not None:
+        head += "  likeliest"
+        shown = map(_likeliest, score.top_k)
+        rows = [f"{row}  {likeliest}" for row, likeliest in zip(rows, shown, strict=True)]
+    yield head
+    yield from rows
+
+
+def _likeliest(pairs: Iterable[tuple[int, float]]) -> str:
+    return "  ".join(f"{_named(byte):>2} {math.exp(nats):.3f}" for byte, nats in pairs)
+
+
+def _named(byte: int) -> str:
+    """A byte as its character or in hexadecimal; a special id, below 0, as itself."""
+    if byte < 0:
+        return f"<{byte + NUM_SPECIAL_IDS}>"
+    return chr(byte) if 0x21 <= byte < 0x7F else f"{byte:02x}"
