@@ -275,6 +275,8 @@ class AsyncClient:
         self, parts: Iterator[list[Text]], concurrency: int, timeout_s: float | None
     ) -> AsyncIterator[list[Score | EvascoreError]]:
         """The outcomes of each group in its turn, `concurrency` groups at a time under way."""
+        if concurrency < 1:
+            raise ValueError("concurrency must be at least 1")
         waiting: deque[asyncio.Task[list[Score | EvascoreError]]] = deque()
         try:
             for group in parts:

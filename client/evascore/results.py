@@ -147,8 +147,7 @@ class Job(Answered):
         Raises:
             ServiceError: it has none.
         """
-        result = self._result()
-        return [score(part) for part in _get(result, "continuations")]
+        return _continuations(self._result())
 
     def _result(self) -> Mapping[str, Any]:
         if self.error is not None:
@@ -199,7 +198,18 @@ class Line(Answered):
     @property
     def outcome(self) -> Score | ServiceError:
         """Its score, or why it has none."""
-        return outcome(self.raw.get("result") or self.raw)
+        result = self.raw.get("result")
+        return outcome(self.raw if result is None else {"custom_id": self.custom_id, **result})
+
+    def continuations(self) -> list[Score]:
+        """The scores of a line that has a context and several continuations.
+
+        Raises:
+            ServiceError: it has none.
+        """
+        if "error" in self.raw:
+            raise error_from_problem(self.raw["error"])
+        return _continuations(_get(self.raw, "result"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -240,8 +250,11 @@ def info(told: Mapping[str, Any]) -> Info:
 
 def score(told: Mapping[str, Any]) -> Score:
     """A score of its JSON; the score of one continuation is that of a text."""
-    if len(told.get("continuations", ())) == 1:
-        told = {**told, **told["continuations"][0]}
+    several = told.get("continuations", ())
+    if len(several) == 1:
+        told = {**told, **several[0]}
+    elif several:
+        raise UnexpectedAnswer(f"it has {len(several)} scores; continuations() gives them")
     per_byte, next_chars, top_k = told.get("bytes"), told.get("next_chars"), told.get("top_k")
     return _of(
         Score,
@@ -257,6 +270,10 @@ def score(told: Mapping[str, Any]) -> Score:
 def outcome(told: Mapping[str, Any]) -> Score | ServiceError:
     """The score in a JSON object that holds one, or the error."""
     return error_from_problem(told["error"]) if told.get("error") else score(told)
+
+
+def _continuations(result: Mapping[str, Any]) -> list[Score]:
+    return [score(part) for part in _get(result, "continuations")]
 
 
 def _item(item: Mapping[str, Any], result: Mapping[str, Any]) -> Score | ServiceError:

@@ -54,7 +54,12 @@ def as_text(text: "str | bytes | Text", **asked: Any) -> Text:
 
 
 def named(name: str, text: str | bytes) -> dict[str, str]:
-    """The field of a text: under its name, or as base64 where it is no Unicode."""
+    """The field of a text: under its name, or as base64 where it is no Unicode.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    _check_type(text)
     if isinstance(text, str):
         return {name: text}
     try:
@@ -64,10 +69,20 @@ def named(name: str, text: str | bytes) -> dict[str, str]:
 
 
 def length_bytes(text: str | bytes) -> int:
-    """Bytes of a text in UTF-8."""
-    if isinstance(text, bytes) or text.isascii():
+    """Bytes of a text in UTF-8.
+
+    Raises:
+        TypeError: it is no text.
+    """
+    _check_type(text)
+    if not isinstance(text, str) or text.isascii():
         return len(text)
     return len(text.encode(errors="surrogatepass"))
+
+
+def _check_type(text: object) -> None:
+    if not isinstance(text, str | bytes | bytearray):
+        raise TypeError(f"a text is str, bytes or evascore.Text, not {type(text).__name__}")
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

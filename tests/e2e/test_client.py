@@ -152,6 +152,15 @@ def test_url_that_is_none_is_refused(url):
         evascore.Client(url)
 
 
+def test_no_concurrency_is_refused():
+    async def use():
+        async with evascore.AsyncClient() as client:
+            return [score async for score in client.score_many(["a"], concurrency=0)]
+
+    with pytest.raises(ValueError, match="concurrency"):
+        asyncio.run(use())
+
+
 def test_service_that_is_not_there_is_told_within_patience():
     url = f"http://name:password@127.0.0.1:{free_port()}"
     with (

@@ -6,9 +6,9 @@ import json
 import pytest
 
 from evascore.calls import batch_request, job_fields
-from evascore.errors import RequestInvalid, UnexpectedAnswer
+from evascore.errors import EmptyText, RequestInvalid, UnexpectedAnswer
 from evascore.grouping import GROUP_BYTES, GROUP_TEXTS, groups
-from evascore.results import batch, job
+from evascore.results import batch, job, line
 from evascore.texts import Text, encode
 
 
@@ -34,6 +34,15 @@ def test_lone_surrogate_is_refused_without_being_quoted():
         encode({"text": "secret\ud800"})
     assert "secret" not in str(raised.value)
     assert raised.value.__cause__ is None
+
+
+@pytest.mark.parametrize(
+    "text", [None, 5, ["a", "b"], memoryview(b"a")], ids=lambda text: type(text).__name__
+)
+def test_what_is_no_text_is_told_by_its_type(text):
+    for use in (lambda: Text(text).fields(), lambda: next(groups([text], {}))):
+        with pytest.raises(TypeError, match=f"not {type(text).__name__}"):
+            use()
 
 
 @pytest.mark.parametrize(
@@ -78,3 +87,36 @@ def test_fields_that_are_new_are_kept():
 def test_answer_without_its_fields_is_no_batch(told):
     with pytest.raises(UnexpectedAnswer):
         batch(told)
+
+
+SCORE = {
+    "num_bytes": 1,
+    "num_chars": 1,
+    "log_likelihood_nats": -1.0,
+    "bits_per_byte": 1.4,
+    "byte_perplexity": 2.7,
+    "is_greedy": False,
+}
+
+
+def result_line(**told):
+    return line({"index": 0, "status": "SUCCESS", "custom_id": "mine", **told})
+
+
+def test_line_gives_its_score_with_the_name_of_its_text():
+    assert result_line(result=SCORE).outcome.custom_id == "mine"
+    alone = result_line(result={"continuations": [SCORE]})
+    assert (alone.outcome.num_bytes, len(alone.continuations())) == (1, 1)
+
+
+def test_line_of_several_continuations_gives_them_in_order():
+    two = result_line(result={"continuations": [SCORE, {**SCORE, "num_bytes": 2}]})
+    assert [score.num_bytes for score in two.continuations()] == [1, 2]
+    with pytest.raises(UnexpectedAnswer, match=r"2 scores; continuations\(\)"):
+        _ = two.outcome
+
+
+def test_line_without_a_score_has_no_continuations():
+    refused = result_line(status="FAILURE", error={"type": "empty_text", "status": 422})
+    with pytest.raises(EmptyText):
+        refused.continuations()
