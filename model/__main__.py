@@ -33,7 +33,8 @@ output, in the same order:
   {"custom_id": "b", "error": {"code": "...", "message": "...", "pointer": "..."}}
 
 exit status: 0 when the input was read to its end, whether or not single lines failed; their number
-is told on stderr. 1 when the model cannot be loaded, 2 for a wrong argument."""
+is told on stderr. 1 when the model cannot be loaded or the output not be written, 2 for a wrong
+argument."""
 
 NEXT_CHARS_EPILOG = """\
 input: lines of any bytes; the newline is no part of the text.
@@ -54,11 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"model: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()
         return BROKEN_PIPE
+    except OSError as error:
+        print(f"model: {error}; what was written is not complete", file=sys.stderr)
+        _discard_output()
+        return 1
     except KeyboardInterrupt:
         return INTERRUPTED
+
+
+def _discard_output() -> None:
+    """Send to nowhere what the interpreter, when it ends, writes once more to stdout."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _score(options: argparse.Namespace) -> int:
@@ -175,10 +184,9 @@ def _num_characters(value: str) -> int:
 
 
 def _positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError("must be at least 1")
-    return number
+    if not value.isdecimal() or int(value) < 1:
+        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
+    return int(value)
 
 
 if __name__ == "__main__":

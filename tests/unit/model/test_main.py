@@ -62,6 +62,7 @@ def test_next_characters_follow_every_line(tiny_checkpoint):
         (["score", "--model", "/nowhere/at/all"], 1, "no such folder"),
         (["score", "--device", "abacus"], 1, "device abacus: unknown"),
         (["score", "--pass-bytes", "0"], 2, "--pass-bytes"),
+        (["score", "--pass-bytes", "2k"], 2, "must be a whole number of at least 1"),
         (["next-chars", "-k", "101"], 2, "at most 100"),
         ([], 2, "required"),
     ],
@@ -91,6 +92,23 @@ def test_reader_that_leaves_ends_it_quietly(score_tiny):
     _, complaints = process.communicate(b'{"text": "abc"}\n' * 10, timeout=TIMEOUT_S)
 
     assert (process.returncode, complaints) == (141, b"")
+
+
+def test_full_disk_is_told_in_one_line(score_tiny):
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            score_tiny,
+            input=b'{"text": "abc"}\n',
+            stdout=full,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            timeout=TIMEOUT_S,
+            check=False,
+        )
+
+    [line] = done.stderr.decode().splitlines()
+    assert line.startswith("model: [Errno 28] No space left on device")
+    assert done.returncode == 1
 
 
 def test_interrupt_ends_it_quietly_and_a_terminal_sees_progress(score_tiny):
