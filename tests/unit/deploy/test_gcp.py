@@ -79,15 +79,39 @@ def test_up_creates_a_spot_vm_that_stops_by_itself_and_may_do_nothing(cloud):
     assert sum("machine-ready" in call for call in cloud.calls) == 3
 
 
-@pytest.mark.parametrize(
-    ("state", "called"), [("RUNNING", None), ("TERMINATED", "instances start evascore")]
-)
-def test_up_goes_on_with_the_vm_that_is_there(cloud, state, called):
-    cloud.answer(DESCRIBE, stdout=f"{state}\n")
+def test_up_leaves_a_vm_that_runs_as_it_is_and_claims_no_limit_for_it(running):
+    running.answer("compute ssh")
+    ready = gcp(running, "up", "--max-hours", "2")
+    assert ready.returncode == 0
+    assert all("describe" in call or " ssh " in call for call in running.calls)
+    assert "2 hours" not in ready.stdout
+
+
+def test_up_starts_a_stopped_vm_under_the_limit_that_was_asked_for(cloud):
+    cloud.answer(DESCRIBE, stdout="TERMINATED\n")
     cloud.answer("compute ssh")
-    assert gcp(cloud, "up").returncode == 0
-    changes = [call for call in cloud.calls if "describe" not in call and " ssh " not in call]
-    assert [called in call for call in changes] == ([True] if called else [])
+    assert gcp(cloud, "up", "--max-hours", "2").returncode == 0
+    limit, start = (call for call in cloud.calls if "describe" not in call and " ssh " not in call)
+    assert "instances set-scheduling evascore --max-run-duration=2h" in limit
+    assert "instances start evascore" in start
+
+
+@pytest.mark.parametrize(
+    "option", [["--with-storage"], ["--on-demand"], ["--disk-gb", "200"]], ids=lambda o: o[0]
+)
+def test_up_refuses_what_a_vm_that_is_there_would_not_heed(running, option):
+    refused = gcp(running, "up", *option)
+    assert refused.returncode == 2
+    assert option[0] in refused.stderr
+    assert all("describe" in call for call in running.calls)
+
+
+def test_up_says_why_a_vm_was_not_reached(running):
+    running.answer("compute ssh", code=255, stderr="first\nPermission denied (publickey).\n")
+    failed = gcp(running, "up", VM_READY_S="0")
+    assert failed.returncode == 1
+    assert "Permission denied (publickey)." in failed.stderr
+    assert len(failed.stderr.splitlines()) == 1
 
 
 @pytest.mark.parametrize(
