@@ -110,22 +110,29 @@ def keep_alive(vm: Vm, budget: Budget, *, every_s: float, is_dry_run: bool) -> s
     """Look after `vm` until there is no more to do; returns why.
 
     Raises:
-        KeepAliveFailed: a limit is reached, and the VM is stopped.
+        KeepAliveFailed: a limit is reached, and the VM is stopped; or there never was such a VM.
     """
     looked_at = time.time()
+    was_seen = False
     while True:
+        state = "unknown"
         try:
             state = vm.state()
+            was_seen = True
             if state == "TERMINATED":
                 reason = _restart(vm, budget, is_dry_run)
                 if reason:
                     return reason
         except KeepAliveFailed as error:
             if "was not found" in str(error):
-                return f"{vm.name} is deleted"
+                if was_seen:
+                    return f"{vm.name} is deleted"
+                raise KeepAliveFailed(
+                    f"there is no VM '{vm.name}' at {' '.join(vm.place)}; "
+                    "run deploy/gcp/up, or name it by --name and --zone"
+                ) from None
             # A zone without a free GPU, a cut line: the next look may fare better.
             _say(f"{error}; looking again in {every_s:g} s")
-            state = "unknown"
         now = time.time()
         if state != "TERMINATED":
             # In doubt it costs.

@@ -31,10 +31,27 @@ def test_preempted_vm_is_started_until_a_person_stops_it(cloud):
 
 
 def test_deleted_vm_ends_it(cloud):
+    cloud.answer(STATE, stdout="RUNNING\n", times=1)
     cloud.answer(STATE, code=1, stderr="ERROR: The resource was not found\n")
     ended = keep_alive(cloud)
     assert ended.returncode == 0
     assert "is deleted" in ended.stdout
+
+
+def test_vm_that_never_was_is_an_error(cloud):
+    cloud.answer(STATE, code=1, stderr="ERROR: The resource was not found\n")
+    ended = keep_alive(cloud, "--name", "typo", "--zone", "z")
+    assert ended.returncode == 1
+    assert "there is no VM 'typo' at --zone=z" in ended.stderr
+
+
+def test_vm_is_that_of_the_environment_unless_an_option_says_otherwise(cloud):
+    cloud.answer(STATE, stdout="TERMINATED\n")
+    cloud.answer(LAST, stdout="stop\n")
+    named = {"VM_NAME": "second", "VM_ZONE": "z", "VM_PROJECT": "p"}
+    assert cloud.run([KEEP_ALIVE, "--zone", "other"], **named).returncode == 0
+    assert cloud.calls[0].startswith("compute instances describe second")
+    assert all("other" in call and "--project=p" in call for call in cloud.calls)
 
 
 def test_start_is_tried_again_when_no_machine_is_free(cloud):
@@ -45,6 +62,16 @@ def test_start_is_tried_again_when_no_machine_is_free(cloud):
     cloud.answer("instances start", code=1, stderr="ZONE_RESOURCE_POOL_EXHAUSTED\n", times=3)
     assert keep_alive(cloud, "--max-starts-per-hour", "1").returncode == 0
     assert len(starts(cloud)) == 4
+
+
+def test_vm_that_stands_still_for_want_of_a_machine_costs_nothing(cloud):
+    cloud.answer(STATE, stdout="TERMINATED\n", times=4)
+    cloud.answer(STATE, code=1, stderr="ERROR: The resource was not found\n")
+    cloud.answer(LAST, stdout="start\n")
+    cloud.answer("instances start", code=1, stderr="ZONE_RESOURCE_POOL_EXHAUSTED\n")
+    ended = keep_alive(cloud, "--max-cost", "0.01", "--price-per-hour", "360000")
+    assert ended.returncode == 0, ended.stderr
+    assert "is deleted" in ended.stdout
 
 
 def test_starts_are_bounded_per_hour(cloud):
