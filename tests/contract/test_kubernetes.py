@@ -3,6 +3,7 @@
 import functools
 import shutil
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import kubernetes_validate
@@ -74,18 +75,31 @@ def test_what_is_rendered_is_valid(target):
         assert manifest["kind"] == "Namespace" or manifest["metadata"]["namespace"] == "evascore"
 
 
-def test_external_redis_takes_the_place_of_ours(tmp_path):
-    copy = tmp_path / "kubernetes"
+def with_external_redis(folder: Path, *components: str) -> list[Manifest]:
+    """The base, and components before the one that brings a Redis of one's own."""
+    copy = folder / "kubernetes"
     shutil.copytree(FOLDER, copy)
     overlay = copy / "overlays" / "external"
     overlay.mkdir()
-    (overlay / "kustomization.yaml").write_text(
-        "resources: [../../base]\ncomponents: [../../components/external-redis]\n"
-    )
-    manifests = rendered(str(overlay))
+    named = [f"../../components/{name}" for name in (*components, "external-redis")]
+    kustomization = {"resources": ["../../base"], "components": named}
+    (overlay / "kustomization.yaml").write_text(yaml.safe_dump(kustomization))
+    return rendered(str(overlay))
+
+
+def test_external_redis_takes_the_place_of_ours(tmp_path):
+    manifests = with_external_redis(tmp_path)
     assert not [m for m in manifests if m["metadata"]["name"] == "redis"]
     settings = only(manifests, "ConfigMap", "evascore-settings")["data"]
     assert settings["EVASCORE_REDIS_URL"].startswith("rediss://")
+
+
+def test_workers_are_scaled_by_the_redis_that_takes_the_place_of_ours(tmp_path):
+    manifests = with_external_redis(tmp_path, "keda")
+    url = only(manifests, "ConfigMap", "evascore-settings")["data"]["EVASCORE_REDIS_URL"]
+    for trigger in only(manifests, "ScaledObject", "worker")["spec"]["triggers"]:
+        assert f"@{trigger['metadata']['address']}/" in url
+        assert trigger["metadata"]["enableTLS"] == "true"
 
 
 @pytest.mark.parametrize("target", TARGETS)
