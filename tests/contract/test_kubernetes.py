@@ -1,6 +1,8 @@
 """The Kubernetes manifests: valid by Kubernetes' own schemas, and agreed with settings and keys."""
 
 import functools
+import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -180,6 +182,14 @@ def test_redis_is_asked_as_its_image_asks_it():
     (container,) = pod(only(BASE, "StatefulSet", "redis"))["containers"]
     question = container["readinessProbe"]["exec"]["command"][-1]
     assert question in (REPOSITORY / "deploy" / "redis" / "Dockerfile").read_text()
+
+
+def test_worker_is_asked_as_its_image_asks_it():
+    (container,) = pod(only(BASE, "Deployment", "worker"))["containers"]
+    dockerfile = (REPOSITORY / "Dockerfile.worker").read_text()
+    (check,) = re.findall(r"^HEALTHCHECK .*\\\n +CMD (\[.*\])$", dockerfile, re.MULTILINE)
+    for probe in ("startupProbe", "readinessProbe"):
+        assert container[probe]["exec"]["command"] == json.loads(check)
 
 
 def test_selectors_find_the_pods_they_mean():
