@@ -42,6 +42,8 @@ FLOAT32_TOLERANCE = 1e-4
 # A number that is rounded to 8 bits falls to the other side where its last bit differs.
 INT8_TOLERANCE = 2e-3
 BFLOAT16_TOLERANCE = 5e-3
+# In bfloat16 many more do: sums in another order moved the demo model by up to 1e-2.
+BFLOAT16_INT8_TOLERANCE = 1.5e-2
 
 # Raised when the text changes, since no earlier score holds then.
 RECORD_LAYOUT = "1"
@@ -95,9 +97,11 @@ def check_canary(scorer: Scorer, cache_dir: Path) -> None:
 
 def tolerance_nats(scorer: Scorer) -> float:
     """How far the score may move in the mode of `scorer`."""
-    per_byte = BFLOAT16_TOLERANCE
+    is_int8 = scorer.info.quantization == "int8"
     if scorer.info.dtype == "float32":
-        per_byte = INT8_TOLERANCE if scorer.info.quantization == "int8" else FLOAT32_TOLERANCE
+        per_byte = INT8_TOLERANCE if is_int8 else FLOAT32_TOLERANCE
+    else:
+        per_byte = BFLOAT16_INT8_TOLERANCE if is_int8 else BFLOAT16_TOLERANCE
     return per_byte * len(TEXT[: scorer.info.max_text_bytes])
 
 
