@@ -9,6 +9,8 @@ const MARGIN_PX = 8;
 // A line is laid out as a whole whenever one of its characters changes, and not before it comes
 // near the screen; so no line may be as long as the text.
 const LINE_CHARACTERS = 1000;
+// Lines that come near the screen have their true heights two frames later, and may bring others.
+const SETTLING_FRAMES = 6;
 
 /** A heat map; to assistive technology it is a slider along the text, whose value is spoken. */
 export class HeatMap {
@@ -43,9 +45,17 @@ export class HeatMap {
     const node = this.#node(index);
     node.classList.add("selected");
     this.map.focus({ preventScroll: true });
-    node.scrollIntoView({ block: "nearest" });
     this.#speak(index);
     this.#open(index);
+    this.#settle(index, SETTLING_FRAMES);
+  }
+
+  /** Keep the selected character and its card in view while the lines around them are laid out. */
+  #settle(index, frames) {
+    if (index !== this.#selected || frames === 0) return;
+    this.#node(index).scrollIntoView({ block: "nearest" });
+    this.#place(this.#node(index));
+    requestAnimationFrame(() => this.#settle(index, frames - 1));
   }
 
   #draw() {

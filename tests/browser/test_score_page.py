@@ -139,36 +139,58 @@ def test_markup_in_a_text_is_text(page):
     assert page.locator(".map b, .map img").count() == 0
 
 
-def test_longest_text_is_drawn_and_stepped_through(page):
-    """The map alone: the model would take its time for that many bytes."""
-    last = page.evaluate(
-        """async (length) => {
-          const folder = document.querySelector("script[type=module]").src.replace("score.js", "");
-          const { HeatMap } = await import(`${folder}heatmap.js`);
-          const { ScoredText } = await import(`${folder}scores.js`);
-          const bytes = new Uint8Array(length).map((_, i) => (i % 64 === 63 ? 10 : 97 + (i % 26)));
-          const result = {
-            bytes: {
-              log_prob_nats: Array.from(bytes, (_, i) => -(i % 10)),
-              rank: Array.from(bytes, () => 1),
-              entropy_bits: Array.from(bytes, () => 1),
-            },
-            top_k: Array.from(bytes, () => [[97, -1]]),
-          };
-          const heatMap = new HeatMap(new ScoredText("Text", bytes, result));
-          document.body.append(heatMap.root);
-          const press = (key) =>
-            heatMap.map.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
-          press("End");
-          press("ArrowUp");
-          press("ArrowLeft");
-          return heatMap.map.getAttribute("aria-valuenow");
-        }""",
-        32_767,
-    )
-    assert page.locator(".map .c").count() == 32_767
+@pytest.fixture
+def draw(page):
+    """Draws the map of bytes alone: the model would take its time for that many."""
+
+    def draw(content: bytes):
+        page.evaluate(
+            """async (content) => {
+              const script = document.querySelector("script[type=module]").src;
+              const { HeatMap } = await import(script.replace("score.js", "heatmap.js"));
+              const { ScoredText } = await import(script.replace("score.js", "scores.js"));
+              const bytes = Uint8Array.from(content);
+              const result = {
+                bytes: {
+                  log_prob_nats: Array.from(bytes, (_, i) => -(i % 10)),
+                  rank: Array.from(bytes, () => 1),
+                  entropy_bits: Array.from(bytes, () => 1),
+                },
+                top_k: Array.from(bytes, () => [[97, -1]]),
+              };
+              const heatMap = new HeatMap(new ScoredText("Text", bytes, result));
+              document.body.append(heatMap.root);
+              heatMap.map.focus();
+            }""",
+            list(content),
+        )
+        return page.get_by_role("slider")
+
+    return draw
+
+
+def test_longest_text_is_drawn_and_stepped_through(draw):
+    heat_map = draw((b"x" * 63 + b"\n") * 511 + b"x" * 63)
+    for key in ("End", "ArrowUp", "ArrowLeft"):
+        heat_map.press(key)
+    assert heat_map.locator(".c").count() == 32_767
     # 511 lines of 64 and a last one of 63: up from its end, and one to the left.
-    assert last == str(511 * 64 - 2)
+    expect(heat_map).to_have_attribute("aria-valuenow", str(511 * 64 - 2))
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_end_of_a_long_line_is_brought_into_view(draw, page, width):
+    page.set_viewport_size({"width": width, "height": 740})
+    draw("日".encode() * 10_922)
+    page.keyboard.press("End")
+    # The lines near the screen are laid out meanwhile.
+    page.evaluate(
+        """async () => {
+          for (let frame = 0; frame < 20; frame++) await new Promise(requestAnimationFrame);
+        }"""
+    )
+    expect(page.locator(".map .selected")).to_be_in_viewport()
+    expect(page.locator(".card")).to_be_in_viewport(ratio=1)
 
 
 def test_model_is_named_and_the_demo_called_a_demo(page):
