@@ -54,6 +54,14 @@ def arguments(checkout, tmp_path):
 
 
 @pytest.fixture
+def left_behind(tmp_path):
+    """Half a copy, of a run of the same job that was killed."""
+    half = tmp_path / "scratch" / "evascore-42" / "checkpoint.part"
+    half.mkdir(parents=True)
+    (half / "half.safetensors").touch()
+
+
+@pytest.fixture
 def job(cloud, checkout, arguments):
     """The submitted job, which has started its worker."""
     process = subprocess.Popen(
@@ -78,6 +86,12 @@ def test_worker_reads_its_checkpoint_from_the_scratch_disk(cloud, checkout, job,
     assert settings.redis.startswith("rediss://evascore:hunter2@redis.example.com:6380/0")
     assert settings.model_cache == scratch / "cache"
     assert "hunter2" not in "".join(cloud.calls)
+
+
+@pytest.mark.usefixtures("left_behind", "job")
+def test_requeued_job_begins_its_copy_anew(tmp_path):
+    copied = tmp_path / "scratch" / "evascore-42" / "checkpoint"
+    assert [path.name for path in copied.iterdir()] == ["config.json"]
 
 
 def test_notice_drains_the_worker_and_releases_the_scratch_disk(checkout, job, tmp_path):
