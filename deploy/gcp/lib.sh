@@ -22,6 +22,9 @@ die() {
 
 say() { printf '%s: %s\n' "$command_name" "$1"; }
 
+# That of macOS itself is 3.2.
+[ "${BASH_VERSINFO[0]}" -ge 5 ] || die "this needs bash 5, not $BASH_VERSION; on macOS: brew install bash"
+
 # The comment that a command begins with is its help.
 usage() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
