@@ -55,6 +55,9 @@ class Folder:
         partial = self._path / f"{file.name}.part"
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # People's texts are in it, and the folder may be open to others.
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)
             shutil.copyfile(file, partial)
             partial.rename(self._path / file.name)
         except OSError as error:

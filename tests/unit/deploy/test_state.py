@@ -73,6 +73,13 @@ def test_new_machine_gets_what_the_old_one_had(cloud, tmp_path, place):
     assert new.files() == old.files()
 
 
+def test_backups_are_for_their_owner_even_in_a_folder_open_to_others(machine):
+    machine.to.mkdir(mode=0o755)
+    machine.fill()
+    assert machine.state("backup").returncode == 0
+    assert {path.stat().st_mode & 0o777 for path in machine.to.iterdir()} == {0o600}
+
+
 def test_redis_that_is_written_to_comes_back_with_all_it_had_answered(cloud, tmp_path):
     folder = tmp_path / "old"
     server = RedisServer(folder / "redis")
