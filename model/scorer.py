@@ -196,9 +196,10 @@ class Scorer:
         # As few rows as `int8_linear` has other blocks for, and each kind of output.
         self._score_zeros(16, outputs=frozenset({"bytes"}))
         self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
-        # Summaries, even where a pass is shorter than a window.
+        # Summaries, even where a pass is shorter than a window. Where none fits, short texts do.
         num_bytes = self.info.window_size + 1
-        self._score_zeros(num_bytes, outputs=frozenset({"bytes", "top_k"}), top_k=1)
+        with contextlib.suppress(OutOfMemory):
+            self._score_zeros(num_bytes, outputs=frozenset({"bytes", "top_k"}), top_k=1)
 
     def _fit_passes_into_device(self) -> None:
         small, large = map(self._measure_pass, (MIN_PASS_BYTES, 4 * MIN_PASS_BYTES))
