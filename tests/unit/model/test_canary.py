@@ -11,7 +11,9 @@ import pytest
 import torch
 
 from model import CheckpointInvalid, ModelDrifted, Scorer
+from model.__main__ import DEMO_CHECKPOINT
 from model.canary import TEXT, check_canary, score_canary, tolerance_nats, write_canary
+from model.quantization import QUANTIZATIONS
 
 
 @pytest.fixture
@@ -136,3 +138,16 @@ def test_folder_that_cannot_be_made_costs_the_comparison_alone(own_scorer, cache
 def test_text_is_cut_for_models_that_read_less(own_scorer):
     assert len(TEXT) > own_scorer.info.max_text_bytes
     assert score_canary(own_scorer) < 0
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("kernels", ["auto", "torch"])
+@pytest.mark.parametrize("quantization", QUANTIZATIONS)
+def test_demo_scores_on_a_gpu_what_it_scored_on_a_cpu(quantization, kernels, cache):
+    mode = {"device": "cuda", "quantization": quantization, "kernels": kernels}
+    for _ in range(2):  # the second time with the weights that the first one kept
+        scorer = Scorer.load(str(DEMO_CHECKPOINT), **mode, cache_dir=cache)
+        check_canary(scorer, cache)
+        scorer.warm_up()
+    assert not (cache / "canary").exists()
