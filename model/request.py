@@ -14,6 +14,7 @@ from model.windows import SlidingWindow, TextWindow, read_bytes
 
 # "summary" is always given.
 OUTPUTS = ("summary", "bytes", "top_k", "curvature")
+DEFAULT_TOP_K = 5
 TEXT_FIELDS = ("text", "context", "continuation", "continuations")
 FIELDS = frozenset(
     (
@@ -236,15 +237,13 @@ def _outputs(fields: Mapping[str, Any]) -> tuple[frozenset[str], int]:
             message = f"an output is unknown; known are {', '.join(OUTPUTS)}"
             raise RequestInvalid("unknown_output", message, f"/outputs/{number}")
     top_k = fields.get("top_k")
-    if "top_k" not in names:
-        if top_k is not None:
-            message = 'top_k is given but "top_k" is not among the outputs'
-            raise RequestInvalid("invalid_field", message, "/top_k")
-        return frozenset(names), 0
+    if top_k is None:
+        return frozenset(names), DEFAULT_TOP_K if "top_k" in names else 0
     if type(top_k) is not int or not 1 <= top_k <= VOCABULARY_SIZE:
         message = f"top_k is not an integer from 1 to {VOCABULARY_SIZE}"
         raise RequestInvalid("invalid_field", message, "/top_k")
-    return frozenset(names), top_k
+    # The number alone asks for the output.
+    return frozenset((*names, "top_k")), top_k
 
 
 def _unknown_field(name: Any) -> RequestInvalid:

@@ -10,7 +10,15 @@ from jsonschema import Draft202012Validator
 from app.factory import create_app
 from app.intake import LONGEST_CHARACTER, to_job
 from app.openapi import describe
-from app.schemas import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS, UNITS, ScoreBody, TextRequest
+from app.schemas import (
+    DEFAULT_TOP_K,
+    MAX_NEXT_CHARS,
+    MAX_TOP_K,
+    OUTPUTS,
+    UNITS,
+    ScoreBody,
+    TextRequest,
+)
 from contract.errors import ClientError
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
@@ -153,5 +161,6 @@ def test_both_tiers_know_the_same_fields_outputs_and_limits():
     assert OUTPUTS == request.OUTPUTS
     assert UNITS == spans.UNITS
     assert MAX_TOP_K == VOCABULARY_SIZE
+    assert DEFAULT_TOP_K == request.DEFAULT_TOP_K
     assert MAX_NEXT_CHARS == next_chars.MAX_CHARACTERS
     assert LONGEST_CHARACTER == next_chars.MAX_BYTES_READ_ON

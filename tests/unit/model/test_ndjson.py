@@ -41,7 +41,7 @@ def test_lines_come_back_in_order_with_the_scorers_results(scorer):
         (b'{"custom_id": true, "text": "x"}', None, "invalid_field"),
         (b'{"custom_id": "\\ud800", "text": "x"}', None, "invalid_field"),
         (b'{"custom_id": 9999999999999999999999, "text": "\\ud800"}', None, "invalid_field"),
-        (b'{"text": "x", "outputs": ["top_k"]}', None, "invalid_field"),
+        (b'{"text": "x", "outputs": ["top_k"], "top_k": 0}', None, "invalid_field"),
     ],
     ids=lambda value: str(value)[:40],
 )

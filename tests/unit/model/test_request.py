@@ -41,6 +41,14 @@ def refusal_of(fields, **options) -> RequestInvalid:
             ScoreRequest(text=b"a", outputs=frozenset({"bytes", "top_k"}), top_k=320),
         ),
         ({"text": "a", "outputs": [], "top_k": None}, ScoreRequest(text=b"a")),
+        (
+            {"text": "a", "outputs": ["top_k"]},
+            ScoreRequest(text=b"a", outputs=frozenset({"top_k"}), top_k=5),
+        ),
+        (
+            {"text": "a", "top_k": 2},
+            ScoreRequest(text=b"a", outputs=frozenset({"top_k"}), top_k=2),
+        ),
         ({"text": "", "next_chars": 100}, ScoreRequest(next_chars=100)),
         (
             {"text": "a", "window": {"size": 64, "stride": 16}},
@@ -80,12 +88,11 @@ def test_fields_become_a_request(fields, request_):
         ({"text": "a", "outputs": "bytes"}, "invalid_field", "/outputs"),
         ({"text": "a", "outputs": [["bytes"]]}, "invalid_field", "/outputs"),
         ({"text": "a", "outputs": ["bytes", "colour"]}, "unknown_output", "/outputs/1"),
-        ({"text": "a", "outputs": ["top_k"]}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": 0}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": 321}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": True}, "invalid_field", "/top_k"),
         ({"text": "a", "outputs": ["top_k"], "top_k": 2.0}, "invalid_field", "/top_k"),
-        ({"text": "a", "top_k": 2}, "invalid_field", "/top_k"),
+        ({"text": "a", "top_k": 0}, "invalid_field", "/top_k"),
         ({"text": "a", "next_chars": 0}, "invalid_field", "/next_chars"),
         ({"text": "a", "next_chars": 101}, "invalid_field", "/next_chars"),
         ({"text": "a", "next_chars": True}, "invalid_field", "/next_chars"),
