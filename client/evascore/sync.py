@@ -3,7 +3,8 @@
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -17,6 +18,7 @@ from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
 from evascore.steps import Pause, Reply, Step, Steps
 from evascore.texts import Text
+from evascore.threads import DaemonPool
 
 T = TypeVar("T")
 
@@ -275,17 +277,17 @@ class Client:
     ) -> Iterator[list[Score | EvascoreError]]:
         """The outcomes of each group in its turn, `concurrency` groups at a time under way."""
         waiting: deque[Future[list[Score | EvascoreError]]] = deque()
-        pool = ThreadPoolExecutor(concurrency, thread_name_prefix="evascore")
+        pool = DaemonPool[list[Score | EvascoreError]](concurrency)
         try:
             for group in parts:
-                waiting.append(pool.submit(self._outcomes, group, timeout_s))
+                waiting.append(pool.submit(partial(self._outcomes, group, timeout_s)))
                 # As many again wait their turn, so that one slow group idles no thread.
                 if len(waiting) == 2 * concurrency:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()
         finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+            pool.close()
 
     def _outcomes(self, texts: list[Text], timeout_s: float | None) -> list[Score | EvascoreError]:
         return self._run(self._operations.outcomes(texts, self._call(timeout_s)))

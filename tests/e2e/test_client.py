@@ -1,12 +1,15 @@
 """The Python client against the real service."""
 
 import asyncio
+import subprocess
+import sys
 import threading
 
 import httpx
 import pytest
 
 import evascore
+from contract.settings import REPOSITORY
 from evascore.transport import UrlInvalid
 from tests.conftest import free_port
 from tests.service import Service
@@ -159,6 +162,34 @@ def test_no_concurrency_is_refused():
 
     with pytest.raises(ValueError, match="concurrency"):
         asyncio.run(use())
+    with evascore.Client() as client, pytest.raises(ValueError, match="concurrency"):
+        list(client.score_many(["a"], concurrency=0))
+
+
+INTERRUPTED = """
+import signal, socket, sys, threading
+import evascore
+
+server = socket.create_server(("127.0.0.1", 0))
+
+def interrupt():
+    connection = server.accept()[0]
+    connection.recv(1)
+    signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    threading.Event().wait()
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+threading.Thread(target=interrupt, daemon=True).start()
+try:
+    list(evascore.Client(f"http://127.0.0.1:{server.getsockname()[1]}").score_many(["a"]))
+except KeyboardInterrupt:
+    sys.exit(130)
+"""
+
+
+def test_interrupted_program_ends_though_no_answer_comes():
+    ran = subprocess.run([sys.executable, "-c", INTERRUPTED], cwd=REPOSITORY / "client", timeout=40)
+    assert ran.returncode == 130
 
 
 def test_service_that_is_not_there_is_told_within_patience():
