@@ -129,6 +129,11 @@ def _read_config(path: Path) -> EvaByteConfig:
             f"{path}: model_type is {fields.get('model_type')!r}, not 'evabyte'; "
             "only EvaByte checkpoints can be scored with"
         )
+    if fields.get("quantization_config") is not None:
+        raise CheckpointInvalid(
+            f"{path}: quantization_config is set; name the checkpoint that is not quantized, "
+            "and choose the quantization int8 or nf4"
+        )
     for names in REQUIRED_KEYS:
         if all(fields.get(name) is None for name in names):
             raise CheckpointInvalid(

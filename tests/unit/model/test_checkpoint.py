@@ -113,6 +113,7 @@ def test_foreign_configuration_is_named(folder, model_type):
         ({"window_size": "wide"}, "window_size"),
         ({"vocab_size": 256}, "vocab_size is 256"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, ""),
+        ({"quantization_config": {"load_in_8bit": True}}, "quantization_config is set; name the"),
     ],
     ids=str,
 )
