@@ -25,8 +25,9 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--bind", "127.0.0.1"),
         *("--dir", str(data_dir)),
         *("--appendonly", "yes"),
-        # A killed server loses nothing; a machine that loses power may lose the last second.
-        *("--appendfsync", "everysec"),
+        # Nothing is answered before it is on disk. `everysec` loses answered jobs with a killed
+        # server too: while the disk is busy with the last second, it holds back the next ones.
+        *("--appendfsync", "always"),
         *("--save", ""),
         # Evicting a key would lose a job; a full server refuses new ones instead.
         *("--maxmemory-policy", "noeviction"),

@@ -39,7 +39,7 @@ def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
 
 def redis_conf() -> dict[str, str]:
     """The directives of redis.conf."""
-    lines = (REPOSITORY / "deploy/redis/redis.conf").read_text().splitlines()
+    lines = (REPOSITORY / "redis.conf").read_text().splitlines()
     return dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
 
 
@@ -173,7 +173,7 @@ def test_only_the_demo_weights_reach_a_build():
 
 
 def test_every_directive_of_redis_has_its_reason():
-    lines = (REPOSITORY / "deploy/redis/redis.conf").read_text().splitlines()
+    lines = (REPOSITORY / "redis.conf").read_text().splitlines()
     for before, line in itertools.pairwise(lines):
         if line and not line.startswith("#"):
             assert before, f"no comment and no directive above: {line}"
