@@ -100,7 +100,7 @@ class BatchLoop:
         self._is_scheduled = False
         self._is_abandoned = False
         # On a lost connection Celery resets its hub, which still calls what is scheduled.
-        consumer.hub.on_close.add(self._end_with)
+        consumer.hub.on_close.add(self._leave_hub)
 
     def add(self, request: Any) -> None:
         """Take a fetched job; a turn follows when all of its fetch have been added."""
@@ -245,8 +245,8 @@ class BatchLoop:
             virtual.QoS.ack(request.message.channel.qos, request.message.delivery_tag)
             celery_state.task_ready(request, successful=state == "SUCCESS")
 
-    def _end_with(self, hub: Any) -> None:
-        hub.on_close.discard(self._end_with)
+    def _leave_hub(self, hub: Any) -> None:
+        hub.on_close.discard(self._leave_hub)
         self._abandon()
 
     def _abandon(self) -> None:
