@@ -2,7 +2,7 @@
 
 import sys
 
-from app.edge import EdgeLogger, EdgeWorker
+from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
 

@@ -1,8 +1,9 @@
-"""Where the parts of the web tier meet."""
+"""Builds the Flask application."""
 
 from flask import Flask
 
-from app import (
+from app.responses.problems import register_error_handlers
+from app.routes import (
     batches,
     completions,
     events,
@@ -11,22 +12,21 @@ from app import (
     metrics,
     openapi,
     pages,
-    request_log,
     tokenizer,
 )
-from app.admission import Capacity
-from app.assets import Assets, asset_routes
-from app.broker_guard import BrokerGuard
-from app.errors import register_error_handlers
-from app.metrics import Metrics
-from app.pace import Pace
-from app.places import Places
-from app.service import EXTENSION, Service
-from app.waiting import JobEndings
-from contract.batch_store import BatchStore
-from contract.broker import connect
-from contract.job_store import JobStore
+from app.routes.assets import Assets, asset_routes
+from app.server import request_log
+from app.service.broker_guard import BrokerGuard
+from app.service.parts import EXTENSION, Service
+from app.service.progress import Pace
+from app.service.prometheus import Metrics
+from app.service.retry_after import Capacity
+from app.service.slots import Places
+from app.service.waiting import JobEndings
 from contract.settings import Settings
+from contract.store.batch_store import BatchStore
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
 
 
 def create_app(settings: Settings) -> Flask:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from bench.roofline import GPUS, MODES, speed, weight_bytes
 from model.canary import TEXT
-from model.memory import MIN_PASS_BYTES
+from model.machine.pass_memory import MIN_PASS_BYTES
 
 NUM_TEXTS = 20_000
 MEAN_BYTES = (100, 250, 500)

@@ -19,7 +19,6 @@ from transformers import AutoModelForCausalLM
 from bench.results import write_results
 from bench.roofline import BUDGETS
 from model import EvaByteConfig, EvaByteForCausalLM
-from model.log_likelihood import ByteScores, score_bytes
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention, plan_attention
@@ -29,6 +28,7 @@ from model.ops.rms_norm import add_rms_norm
 from model.ops.rotary import rotary_tables, rotate_queries_and_keys
 from model.ops.swiglu import swiglu
 from model.packing import PackedLayout, lay_out
+from model.scoring.log_likelihood import ByteScores, score_bytes
 
 BACKENDS: tuple[Backend, ...] = ("torch", "triton")
 WARM_UP, REPEATS = 3, 20

@@ -19,8 +19,8 @@ import torch
 
 from bench.results import write_results
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer
-from model.checkpoint import without_progress_bars
-from model.quantization import bits_and_bytes_config
+from model.weights.checkpoint import without_progress_bars
+from model.weights.quantization import bits_and_bytes_config
 
 SAMPLE_S = 0.002
 SHARD_MB = 100

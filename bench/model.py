@@ -26,10 +26,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 from bench.results import write_results
+from contract.grammar.vocabulary import encode
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
-from model.checkpoint import without_progress_bars
-from model.lanes import count_lanes, side_by_side
-from model.vocabulary import encode
+from model.scoring.cpu_threads import count_lanes, side_by_side
+from model.weights.checkpoint import without_progress_bars
 
 CONFIG = EvaByteConfig(
     hidden_size=512,

@@ -13,8 +13,8 @@ from typing import Any
 
 from bench.results import write_results
 from model.__main__ import DEMO_CHECKPOINT
-from model.request import ScoreRequest
 from model.scorer import Scorer
+from model.scoring.request import ScoreRequest
 
 CONTEXT = (b"The quick brown fox jumps over the lazy dog. " * 40)[:1500]
 CONTINUATION_BYTES = 20

@@ -20,10 +20,10 @@ import redis
 
 from bench.results import write_results
 from contract import keys
-from contract.broker import connect
-from contract.job_store import JobStore
 from contract.messages import Job
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port, server_command
 from tests.service import TINY_CHECKPOINT
 

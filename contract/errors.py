@@ -16,8 +16,8 @@ ServiceError
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
 
-Status codes are the web tier's business (`app/errors.py`). Over Redis travel the class name and the
-message, so that Celery's own clients raise the same class.
+Status codes are the web tier's business (`app/responses/problems.py`). Over Redis travel the class
+name and the message, so that Celery's own clients raise the same class.
 """
 
 from typing import Any

@@ -57,7 +57,7 @@ def _num_bytes(text: str | bytes) -> int:
 
 
 def _num_spans(unit: str, text: str | bytes) -> int:
-    """As many stretches as `model.spans` makes of a text, or one more."""
+    """As many stretches as `model.scoring.spans` makes of a text, or one more."""
     characters = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
     if unit == "characters":
         return len(characters)

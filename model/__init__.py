@@ -6,7 +6,6 @@ Importing this package registers EvaByte with transformers' Auto classes, so tha
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from model.configuration import EvaByteConfig
 from model.errors import (
     CheckpointInvalid,
     DeviceUnavailable,
@@ -17,9 +16,10 @@ from model.errors import (
     RequestInvalid,
     ScoringFailed,
 )
-from model.evabyte import EvaByteForCausalLM
-from model.request import OUTPUTS, ScoreRequest
+from model.evabyte.configuration import EvaByteConfig
+from model.evabyte.modeling import EvaByteForCausalLM
 from model.scorer import ModelInfo, Scorer
+from model.scoring.request import OUTPUTS, ScoreRequest
 
 AutoConfig.register(EvaByteConfig.model_type, EvaByteConfig)
 AutoModelForCausalLM.register(EvaByteConfig, EvaByteForCausalLM)

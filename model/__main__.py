@@ -7,13 +7,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from model.commands.predict_lines import predict_lines
+from model.commands.score_lines import score_lines
 from model.errors import ModelError
-from model.ndjson import score_lines
-from model.next_chars import MAX_CHARACTERS
 from model.ops.backend import KERNELS
-from model.plain_lines import predict_lines
-from model.quantization import QUANTIZATIONS
 from model.scorer import DTYPES, Scorer
+from model.scoring.next_chars import MAX_CHARACTERS
+from model.weights.quantization import QUANTIZATIONS
 
 DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
 CACHE_DIR = Path.home() / ".cache" / "evascore"

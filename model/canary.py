@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 
-from model.checkpoint import CANARY_FILE, CONFIG_FILE
 from model.errors import CheckpointInvalid, ModelDrifted
-from model.quantized_cache import flush_to_disk
-from model.request import ScoreRequest
 from model.scorer import Scorer
+from model.scoring.request import ScoreRequest
+from model.weights.checkpoint import CANARY_FILE, CONFIG_FILE
+from model.weights.quantized_cache import flush_to_disk
 
 log = logging.getLogger(__name__)
 

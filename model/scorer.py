@@ -9,24 +9,29 @@ from typing import Any
 
 import torch
 
-from model.checkpoint import find_checkpoint, load_model, revision_of
-from model.cpu import (
+from model.errors import OutOfMemory
+from model.evabyte.modeling import EvaByteForCausalLM
+from model.machine.cpu import (
     is_bfloat16_slow,
     keep_freed_memory,
     return_freed_memory,
     use_onednn_for_float32,
 )
-from model.device import find_device, translated_memory_errors
-from model.errors import OutOfMemory
-from model.evabyte import EvaByteForCausalLM
-from model.hub import check_downloads
-from model.memory import MIN_PASS_BYTES, Peak, carried_bytes_of, pass_bytes_that_fit
-from model.next_chars import next_characters
+from model.machine.device import find_device, translated_memory_errors
+from model.machine.pass_memory import (
+    MIN_PASS_BYTES,
+    Peak,
+    carried_bytes_of,
+    pass_bytes_that_fit,
+)
 from model.ops.backend import choose_backend
-from model.quantization import Quantization, load_quantized_model
-from model.reading import Reader
-from model.request import ScoreRequest
-from model.scoring import Scoring, tell_nobody
+from model.scoring.forward import Reader
+from model.scoring.next_chars import next_characters
+from model.scoring.passes import Scoring, tell_nobody
+from model.scoring.request import ScoreRequest
+from model.weights.checkpoint import find_checkpoint, load_model, revision_of
+from model.weights.hub import check_downloads
+from model.weights.quantization import Quantization, load_quantized_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 

@@ -11,9 +11,9 @@ from typing import TypeVar
 import pytest
 import redis
 
-from contract.broker import connect
-from contract.job_store import JobStore
 from contract.settings import Settings, load_settings
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port, server_command
 
 T = TypeVar("T")

@@ -11,12 +11,12 @@ import orjson
 
 from contract import keys
 from contract.batches import REFUSED, part_id, part_results
-from contract.broker import connect
-from contract.endings import Ending
 from contract.errors import ServiceError
-from contract.job_store import JobStore
 from contract.messages import error_from_body, failure_record, success_record
 from contract.settings import PREFIX, REPOSITORY, load_settings
+from contract.store.broker import connect
+from contract.store.endings import Ending
+from contract.store.job_store import JobStore
 from tests.conftest import free_port, wait_until
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contract import keys
-from model.request import ScoreRequest
+from model.scoring.request import ScoreRequest
 
 # Share of a full batch that bulk work earns each time interactive work goes before it.
 BULK_SHARE = 1 / 8

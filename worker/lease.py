@@ -13,9 +13,9 @@ import orjson
 import redis
 
 from contract import keys
-from contract.job_store import WARM_STATES
+from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
-from contract.metrics import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
+from contract.store.job_store import WARM_STATES
 from worker.startup import Startup
 
 log = get_logger(__name__)

@@ -9,12 +9,12 @@ import redis
 from celery import Celery, signals
 
 from contract import keys
-from contract.batch_queue import BatchQueue
-from contract.broker import connect
-from contract.celery_app import create_celery
-from contract.job_store import JobStore
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
+from contract.store.batch_queue import BatchQueue
+from contract.store.broker import connect
+from contract.store.celery_app import create_celery
+from contract.store.job_store import JobStore
 from model.canary import check_canary
 from model.errors import (
     CheckpointInvalid,

@@ -18,10 +18,10 @@ from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
 from contract import keys
-from contract.endings import Ending
 from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
-from contract.job_store import Opened
 from contract.logs import get_logger
+from contract.store.endings import Ending
+from contract.store.job_store import Opened
 from worker.batching import Budget, Choice, choose_batch
 from worker.outcomes import (
     Outcome,

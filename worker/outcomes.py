@@ -10,7 +10,6 @@ from contract.batches import (
     part_id,
     part_results,
 )
-from contract.endings import Ending
 from contract.errors import BY_CODE, RequestInvalid, ServiceError
 from contract.messages import (
     Job,
@@ -20,9 +19,10 @@ from contract.messages import (
     success_record,
 )
 from contract.result_size import result_bytes
+from contract.store.endings import Ending
 from model.errors import RequestInvalid as RefusedByModel
-from model.request import ScoreRequest
-from model.scoring import cut_into_parts, join_parts
+from model.scoring.passes import cut_into_parts, join_parts
+from model.scoring.request import ScoreRequest
 from worker.batching import Choice, OpenJob
 
 Outcome = dict[str, Any] | ServiceError

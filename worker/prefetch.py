@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 from contract.settings import SettingsInvalid, load_settings
-from model.checkpoint import find_checkpoint, find_folder
 from model.errors import CheckpointInvalid
-from model.hub import WEIGHTS, check_downloads
+from model.weights.checkpoint import find_checkpoint, find_folder
+from model.weights.hub import WEIGHTS, check_downloads
 
 EX_FAILED, EX_SETTINGS, EX_INTERRUPTED = 1, 2, 130
 

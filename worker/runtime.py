@@ -4,9 +4,9 @@ from dataclasses import dataclass, field
 
 import redis
 
-from contract.batch_queue import BatchQueue
-from contract.job_store import JobStore
 from contract.settings import Settings
+from contract.store.batch_queue import BatchQueue
+from contract.store.job_store import JobStore
 from model.scorer import Scorer
 from worker.lease import Lease, WorkerStatus
 

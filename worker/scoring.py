@@ -7,8 +7,8 @@ from contract.errors import OutOfMemory, ScoringFailed, ServiceError
 from contract.logs import get_logger
 from model.canary import score_canary
 from model.errors import OutOfMemory as ModelOutOfMemory
-from model.request import ScoreRequest
 from model.scorer import Scorer
+from model.scoring.request import ScoreRequest
 
 log = get_logger(__name__)
 

@@ -15,11 +15,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.canary import score_canary, write_canary
-from model.quantization import QUANTIZATIONS
 from model.scorer import DTYPES, Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.network import Shape
 from model.training.train import CHECKPOINT_NAME
+from model.weights.quantization import QUANTIZATIONS
 
 DEMO_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "demo"
 MAX_POSITIONS = 32_768

@@ -2,8 +2,9 @@
 
 Parameters bear the names and shapes of the authors' published checkpoint
 (github.com/OpenEvaByte/evabyte at 432331ad), so the state dict is the checkpoint. It computes the
-same function as `model.evabyte`; a test compares the two. Unlike that one it takes sequences of
-equal length, a multiple of the window, and keeps everything in shapes that torch.compile can fuse.
+same function as `model.evabyte.modeling`; a test compares the two. Unlike that one it takes
+sequences of equal length, a multiple of the window, and keeps everything in shapes that
+torch.compile can fuse.
 """
 
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from model.vocabulary import VOCABULARY_SIZE
+from contract.grammar.vocabulary import VOCABULARY_SIZE
 
 # Added to a score that must not be seen: exp of it is 0, and it is exact in bfloat16's range.
 _MASKED = -1e4

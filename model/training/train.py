@@ -22,12 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from model.cpu import use_onednn_for_float32
+from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS
+from model.machine.cpu import use_onednn_for_float32
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.muon import Muon
 from model.training.network import Positions, Shape, TrainingEvaByte
 from model.training.schedule import PHASES, Phase, learning_rate_factor, phase_at
-from model.vocabulary import BOS_ID, NUM_SPECIAL_IDS
 
 log = logging.getLogger(__name__)
 

@@ -5,8 +5,6 @@ import time
 import pytest
 
 from contract import keys
-from contract.batch_queue import BatchQueue
-from contract.batch_store import BatchStore
 from contract.batches import (
     Batch,
     Part,
@@ -17,12 +15,14 @@ from contract.batches import (
     part_id,
     part_results,
 )
-from contract.broker import connect
-from contract.endings import Ending
 from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
-from contract.job_store import JobStore, QueueFull
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.batch_queue import BatchQueue
+from contract.store.batch_store import BatchStore
+from contract.store.broker import connect
+from contract.store.endings import Ending
+from contract.store.job_store import JobStore, QueueFull
 
 BULK_LIST = keys.queue_list(keys.BULK)
 
@@ -150,7 +150,7 @@ def test_text_of_a_batch_that_expired_unscored_counts_no_more(batches, job_store
 def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
     batches, job_store, settings, monkeypatch
 ):
-    monkeypatch.setattr("contract.batch_queue.GROUP_PARTS", 2)
+    monkeypatch.setattr("contract.store.batch_queue.GROUP_PARTS", 2)
 
     class Died(Exception):
         pass

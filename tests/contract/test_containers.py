@@ -13,8 +13,8 @@ import pytest
 import yaml
 
 from app import __version__
-from app.edge import BODY_S, HEADER_S
-from app.errors import STATUS_BY_CODE
+from app.responses.problems import STATUS_BY_CODE
+from app.server.gunicorn_worker import BODY_S, HEADER_S
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
 from deploy.embedded_redis import server_command
 from deploy.run import EXIT_S, worker_command
@@ -243,7 +243,9 @@ def test_edge_tells_the_limits_that_it_keeps():
 
 @pytest.mark.parametrize("name", ["alerts.yml", "dashboards/evascore.json"])
 def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
-    told = set(re.findall(r'"(evascore_\w+)"', (REPOSITORY / "app/metrics.py").read_text()))
+    told = set(
+        re.findall(r'"(evascore_\w+)"', (REPOSITORY / "app/service/prometheus.py").read_text())
+    )
     text = (REPOSITORY / "deploy/monitoring" / name).read_text()
     asked = {
         re.sub(r"_(total|bucket|sum|count)$", "", metric)

@@ -6,9 +6,6 @@ import pytest
 from celery.result import AsyncResult
 
 from contract import keys
-from contract.broker import connect
-from contract.celery_app import create_celery
-from contract.endings import Ending
 from contract.errors import (
     BrokerUnavailable,
     JobEnded,
@@ -17,9 +14,12 @@ from contract.errors import (
     ScoringFailed,
     ServiceError,
 )
-from contract.job_store import Idempotency, JobStore, KeyReused, QueueFull
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.broker import connect
+from contract.store.celery_app import create_celery
+from contract.store.endings import Ending
+from contract.store.job_store import Idempotency, JobStore, KeyReused, QueueFull
 
 
 def a_job(num_bytes: int = 5, **changes) -> Job:

@@ -9,9 +9,9 @@ import pytest
 import redis
 from kombu.exceptions import OperationalError
 
-from contract.broker import connect
-from contract.celery_app import create_celery
 from contract.settings import load_settings
+from contract.store.broker import connect
+from contract.store.celery_app import create_celery
 
 
 @pytest.fixture(scope="module")

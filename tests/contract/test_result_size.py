@@ -3,11 +3,11 @@
 import orjson
 import pytest
 
-from app.intake import to_job
+from app.requests.intake import to_job
 from contract.result_size import result_bytes
 from contract.settings import load_settings
-from model.request import ScoreRequest
 from model.scorer import Scorer
+from model.scoring.request import ScoreRequest
 from tests.service import TINY_CHECKPOINT
 
 PROSE = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.\n" * 4

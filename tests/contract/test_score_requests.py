@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
 from app.factory import create_app
-from app.intake import LONGEST_CHARACTER, to_job
-from app.openapi import describe
-from app.schemas import (
+from app.openapi.document import describe
+from app.requests.intake import LONGEST_CHARACTER, to_job
+from app.requests.models import (
     DEFAULT_TOP_K,
     MAX_NEXT_CHARS,
     MAX_TOP_K,
@@ -20,11 +20,11 @@ from app.schemas import (
     TextRequest,
 )
 from contract.errors import ClientError
+from contract.grammar.vocabulary import VOCABULARY_SIZE
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
-from model import next_chars, request, spans
-from model.request import ScoreRequest
-from model.vocabulary import VOCABULARY_SIZE
+from model.scoring import next_chars, request, spans
+from model.scoring.request import ScoreRequest
 
 
 def b64(text: bytes) -> str:

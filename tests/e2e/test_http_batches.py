@@ -10,7 +10,7 @@ import orjson
 import pytest
 import zstandard
 
-from app.batch_answers import BatchView
+from app.responses.batch_models import BatchView
 from contract import keys
 from tests.conftest import wait_until
 from tests.web import WebServer

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import pytest
 
-from app.completion_schemas import Completion
+from app.responses.completion_models import Completion
 from tests.service import Service
 
 WAIT_S = 5

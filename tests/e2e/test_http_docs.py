@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.answers import JobView
+from app.responses.models import JobView
 
 MARK = re.compile(r"""(?:src|href|url)\s*[=:(]\s*["']?(https?:)?//""")
 

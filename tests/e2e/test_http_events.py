@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.broker_guard import BrokerGuard
-from app.events import Watched, follow
-from app.waiting import Inbox
+from app.routes.events import Watched, follow
+from app.service.broker_guard import BrokerGuard
+from app.service.waiting import Inbox
 from contract.errors import BrokerUnavailable, JobGone
 from contract.messages import Record
 from tests.conftest import wait_until

@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from contract.metrics import Histogram
+from contract.histogram import Histogram
 from tests.web import Outcomes, WebServer
 
 MARK = "zanzibar"

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from app.answers import Index, Stats
+from app.responses.models import Index, Stats
 from tests.web import Outcomes
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"

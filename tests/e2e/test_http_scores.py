@@ -5,7 +5,7 @@ import math
 import httpx
 import pytest
 
-from app.answers import Info, JobView, Stats
+from app.responses.models import Info, JobView, Stats
 from tests.service import Service
 
 PARAMETERS = {"wait": "30"}

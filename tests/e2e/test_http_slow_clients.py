@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from app.edge import HEADER_S
+from app.server.gunicorn_worker import HEADER_S
 from tests.web import Outcomes, WebServer
 
 THREADS, TIMEOUT_S = 4, 3

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from contract import keys
-from contract.job_store import JobStore
 from contract.messages import Job, Record
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
-from model.checkpoint import revision_of
+from contract.store.job_store import JobStore
+from model.weights.checkpoint import revision_of
 from tests.conftest import RedisServer, wait_until
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.broker import connect
+from contract.store.broker import connect
 from worker.lease import Lease, WorkerStatus
 from worker.startup import Startup
 

@@ -8,7 +8,7 @@ import psutil
 import pytest
 from redis import Redis
 
-from app.batch_answers import BatchResult
+from app.responses.batch_models import BatchResult
 from contract import keys
 from tests.conftest import wait_until
 from tests.faults.conftest import MARKER, RECOVERY_S

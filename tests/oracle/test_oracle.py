@@ -11,8 +11,8 @@ import torch
 from safetensors.numpy import load_file
 from transformers import AutoModelForCausalLM, PreTrainedModel
 
+from contract.grammar.vocabulary import encode
 from model import Scorer, ScoreRequest
-from model.vocabulary import encode
 
 FOLDER = Path(__file__).parent
 CASES = json.loads((FOLDER / "golden.json").read_bytes())["cases"]

@@ -1,7 +1,7 @@
 """Quantizing a checkpoint keeps a file's worth of the result in memory, whatever its size."""
 
 from bench.loading import load_in_child, make_checkpoint
-from model.quantized_weights import MAX_FILE_BYTES
+from model.weights.quantized_weights import MAX_FILE_BYTES
 
 # What Python, threads and the tables of names take, whatever the size of the model.
 NOISE_MB = 16

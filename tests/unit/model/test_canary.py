@@ -13,7 +13,7 @@ import torch
 from model import CheckpointInvalid, ModelDrifted, Scorer
 from model.__main__ import DEMO_CHECKPOINT
 from model.canary import TEXT, check_canary, score_canary, tolerance_nats, write_canary
-from model.quantization import QUANTIZATIONS
+from model.weights.quantization import QUANTIZATIONS
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.grammar.vocabulary import encode
 from model import (
     EvaByteConfig,
     EvaByteForCausalLM,
@@ -17,10 +18,9 @@ from model import (
     ScoreRequest,
     ScoringFailed,
 )
-from model.reading import Reader
-from model.scoring import cut_into_parts, join_parts
-from model.vocabulary import encode
-from model.windows import SlidingWindow
+from model.scoring.forward import Reader
+from model.scoring.passes import cut_into_parts, join_parts
+from model.scoring.sliding_window import SlidingWindow
 
 # float32 sums in another order, over a hundred bytes of this model.
 TOLERANCE_NATS = 1e-3

@@ -3,7 +3,7 @@
 import pytest
 
 from contract import keys
-from model.request import ScoreRequest
+from model.scoring.request import ScoreRequest
 from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Budget, OpenJob, choose_batch
 
 BUDGET = Budget(bytes=100, texts=10, result_bytes=1000)

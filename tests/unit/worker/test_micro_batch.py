@@ -5,10 +5,10 @@ from types import SimpleNamespace
 import pytest
 from kombu.asynchronous import Hub
 
-from contract.batch_queue import BatchQueue
-from contract.broker import connect
-from contract.job_store import JobStore
 from contract.settings import REPOSITORY, load_settings
+from contract.store.batch_queue import BatchQueue
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port
 from model import Scorer
 from worker.lease import Lease, WorkerStatus

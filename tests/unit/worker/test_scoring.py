@@ -7,7 +7,7 @@ import pytest
 
 from contract.errors import OutOfMemory, ScoringFailed
 from model.errors import OutOfMemory as ModelOutOfMemory
-from model.request import ScoreRequest
+from model.scoring.request import ScoreRequest
 from worker.scoring import ModelBroken, score_texts
 
 

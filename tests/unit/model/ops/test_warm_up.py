@@ -13,7 +13,7 @@ import torch
 from triton.runtime.jit import JITFunction
 
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer, ScoreRequest
-from model.linear_layers import Int8Linear
+from model.evabyte.linear_layers import Int8Linear
 
 Launches = set[tuple[Any, ...]]
 

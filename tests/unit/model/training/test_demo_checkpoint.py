@@ -6,14 +6,14 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from contract.grammar.vocabulary import encode
 from model import Scorer, ScoreRequest
 from model.canary import check_canary
-from model.quantization import QUANTIZATIONS
 from model.scorer import DTYPES
 from model.training.evaluate import to_markdown
 from model.training.export import DEMO_CHECKPOINT, config_of
 from model.training.network import Shape
-from model.vocabulary import encode
+from model.weights.quantization import QUANTIZATIONS
 
 ENGLISH = b"The man went to the house of his father, and his father said to him: come in."
 LANGUAGES = ("en", "de", "es", "fr")

@@ -7,9 +7,9 @@ from safetensors import safe_open
 
 from model import Scorer
 from model.canary import check_canary
-from model.quantization import QUANTIZATIONS
 from model.training.export import add_canary, config_of, write_checkpoint
 from model.training.network import Shape, TrainingEvaByte
+from model.weights.quantization import QUANTIZATIONS
 
 SHAPE = Shape(hidden_size=32, num_layers=2, num_heads=2, intermediate_size=48)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from safetensors.numpy import load_file
 
+from contract.grammar.vocabulary import encode
 from contract.settings import REPOSITORY
 from model import EvaByteForCausalLM
-from model.log_likelihood import score_bytes
-from model.vocabulary import encode
+from model.scoring.log_likelihood import score_bytes
 
 ORACLE = REPOSITORY / "tests" / "oracle"
 # Bytes of a recorded text: none, one, and as many as cross a window of 64. A score depends on what

@@ -1,0 +1,121 @@
+"""The API's description in OpenAPI 3.1, made from the routes' own declarations and the models."""
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from typing import Any
+
+from flask import Flask
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from app import __version__
+from app.openapi.limits import add_limits
+from app.openapi.operation import Operation
+from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
+from app.requests.completion_models import CompletionBody, DetokenizeBody, TokenizeBody
+from app.requests.models import ScoreBody, TextRequest
+from app.responses.batch_models import BatchResult, BatchView
+from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
+from app.responses.models import Health, Index, Info, JobView, Problem, Stats
+from app.responses.problems import STATUS_BY_CODE
+from contract.errors import ServiceError
+from contract.settings import Settings
+
+_MODELS: tuple[type[BaseModel], ...] = (
+    *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
+    *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
+)
+_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
+
+
+def describe(
+    app: Flask, settings: Settings, models: Sequence[str] = (), root: str = ""
+) -> dict[str, Any]:
+    """The OpenAPI document of every route of `app` that declares itself.
+
+    Args:
+        models: what a completion can ask for; empty where that is not known.
+        root: path under which the application is mounted, '' for none.
+    """
+    _, schemas = models_json_schema(
+        [(model, "validation") for model in _MODELS], ref_template=SCHEMA_PATH
+    )
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for path, method, view, declared in _declared(app):
+        paths[path][method] = _operation(path, view, declared)
+    document = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "evascore",
+            "version": __version__,
+            "description": "Scores text with EvaByte, a byte-level language model.",
+        },
+        "servers": [{"url": root or "/"}],
+        "paths": dict(paths),
+        "components": {"schemas": deepcopy(schemas["$defs"])},
+    }
+    add_limits(document, settings, models)
+    return document
+
+
+def _declared(app: Flask) -> Iterator[tuple[str, str, Any, Operation]]:
+    for rule in app.url_map.iter_rules():
+        view = app.view_functions[rule.endpoint]
+        declared = getattr(view, "operation", None)
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
+            if declared is not None:
+                path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
+                yield path, method.lower(), view, declared
+
+
+def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "operationId": view.__name__,
+        "summary": (view.__doc__ or "").strip(),
+        "parameters": [
+            *(
+                {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
+                for n in re.findall(r"{(\w+)}", path)
+            ),
+            # Of its own, for its limits may differ.
+            *({"name": name, **deepcopy(PARAMETERS[name])} for name in declared.parameters),
+        ],
+        "responses": {
+            **{
+                str(status): _answer(model, declared.links)
+                for status, model in declared.answers.items()
+            },
+            **dict(_problems(declared.errors)),
+        },
+    }
+    if declared.body is not None:
+        described["requestBody"] = declared.body
+    if declared.streams is not None:
+        described["responses"]["200"] = declared.streams
+    return described
+
+
+def _answer(model: type[BaseModel] | None, links: dict[str, Any]) -> dict[str, Any]:
+    if model is None:
+        return {"description": "Done."}
+    return {
+        "description": (model.__doc__ or "").strip(),
+        "content": {"application/json": {"schema": reference(model)}},
+        **({"links": links} if links else {}),
+    }
+
+
+def _problems(errors: tuple[type[ServiceError], ...]) -> Iterator[tuple[str, dict[str, Any]]]:
+    codes: dict[int, list[str]] = defaultdict(list)
+    for code in (*(error.code for error in errors), *_OF_EVERY_ROUTE):
+        codes[STATUS_BY_CODE[code]].append(code)
+    for status, names in sorted(codes.items()):
+        yield (
+            str(status),
+            {
+                "description": ", ".join(names),
+                "content": {"application/problem+json": {"schema": reference(Problem)}},
+            },
+        )

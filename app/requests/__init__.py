@@ -1,0 +1,1 @@
+"""Turns HTTP requests into checked jobs."""

@@ -1,0 +1,178 @@
+"""Receives an upload: its parts go to Redis while it comes in, and become a batch at its end."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+
+import orjson
+
+from app.requests.batch_lines import PartCutter
+from app.requests.headers import idempotency, reused_key
+from app.requests.models import BatchOptions
+from app.requests.upload_stream import Line
+from app.service.broker_guard import BrokerGuard
+from contract.batches import Batch, Part
+from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
+from contract.messages import Job
+from contract.settings import Settings
+from contract.store.batch_store import Accepted, BatchStore
+from contract.store.job_store import KeyReused, QueueFull
+
+# Parts are stored in groups: few round trips, and little that is held here.
+GROUP_BYTES = 1024**2
+GROUP_PARTS = 64
+# Room in Redis is asked for this often while an upload goes on.
+LOAD_MAX_AGE_S = 1.0
+# Results lie in Redis compressed, to less than this share of what they could take: by zstd, and
+# since few numbers have the longest form (3.5 to 9 times less, measured on each output).
+STORED_SHARE = 1 / 3
+
+
+class Receiver:
+    """One upload on its way to a batch; what it stored is forgotten unless it is accepted."""
+
+    def __init__(
+        self,
+        store: BatchStore,
+        guard: BrokerGuard,
+        settings: Settings,
+        *,
+        options: BatchOptions,
+        retry_after_s: Callable[[int], int],
+        request_id: str,
+    ) -> None:
+        self._store = store
+        self._guard = guard
+        self._settings = settings
+        self._retry_after_s = retry_after_s
+        self._created_at = time.time()
+        deadline_s = options.deadline_s or settings.batch_deadline_s
+        self._deadline_at = self._created_at + deadline_s
+        self._cutter = PartCutter(
+            options, settings, deadline_at=self._deadline_at, request_id=request_id
+        )
+        self._digest = hashlib.sha256(
+            orjson.dumps([options.model_dump(), deadline_s], option=orjson.OPT_SORT_KEYS)
+        )
+        self._num_parts = 0
+        self._looked_at = self._renewed_at = time.monotonic()
+        with guard.calling():
+            self._batch_id = store.new_id()
+        self._check_room()
+
+    def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
+        """The pieces of the decompressed body; two uploads of the same are the same request."""
+        for piece in pieces:
+            self._digest.update(piece)
+            self._keep()
+            yield piece
+
+    def receive(self, lines: Iterable[Line], idempotency_key: str | None) -> Accepted:
+        """Store all lines and accept them as one batch.
+
+        Raises:
+            ClientError: a line or the body is wrong; Overloaded, BrokerUnavailable.
+        """
+        try:
+            self._store_all(lines)
+            return self._accept(idempotency_key)
+        except BrokerUnavailable:
+            # Perhaps it is accepted and the answer was lost; what is not will expire.
+            raise
+        except BaseException:
+            self._discard()
+            raise
+
+    def _store_all(self, lines: Iterable[Line]) -> None:
+        group: list[tuple[Part, Job]] = []
+        for part in self._cutter.parts(lines):
+            group.append(part)
+            group_bytes = sum(cut.num_bytes for cut, _ in group)
+            if group_bytes >= GROUP_BYTES or len(group) >= GROUP_PARTS:
+                self._store_group(group)
+                group = []
+        if group:
+            self._store_group(group)
+
+    def _store_group(self, group: list[tuple[Part, Job]]) -> None:
+        if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
+            self._check_room()
+        self._check_results()
+        with self._guard.calling():
+            self._store.store_parts(self._batch_id, group)
+        self._num_parts += len(group)
+        self._renewed_at = time.monotonic()
+
+    def _accept(self, key: str | None) -> Accepted:
+        if not self._num_parts:
+            raise RequestInvalid(
+                "There are no lines to score; send one JSON object per line.",
+                errors=[{"detail": "has no lines", "pointer": ""}],
+            )
+        batch = Batch(
+            id=self._batch_id,
+            total=self._cutter.num_lines,
+            num_bytes=self._cutter.num_bytes,
+            num_parts=self._num_parts,
+            created_at=self._created_at,
+            deadline_at=self._deadline_at,
+        )
+        promise = idempotency(key, self._digest) if key is not None else None
+        try:
+            with self._guard.calling():
+                accepted = self._store.accept(batch, promise)
+        except KeyReused:
+            raise reused_key() from None
+        except QueueFull as full:
+            raise self._full(full.depth.bytes) from None
+        if accepted.is_replay:
+            self._discard()
+        return accepted
+
+    def _keep(self) -> None:
+        """Keep what is stored while the client is slow to send the next group."""
+        now = time.monotonic()
+        if self._num_parts and now > self._renewed_at + self._settings.upload_ttl_s / 4:
+            self._renewed_at = now
+            with self._guard.calling():
+                self._store.keep_upload(self._batch_id)
+
+    def _discard(self) -> None:
+        # Redis forgets it by itself, only later.
+        with suppress(BrokerUnavailable), self._guard.calling():
+            self._store.discard_upload(self._batch_id)
+
+    def _check_room(self) -> None:
+        with self._guard.calling():
+            load = self._store.load()
+        self._looked_at = time.monotonic()
+        self._max_redis_bytes = load.max_redis_bytes
+        if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
+            raise self._full(load.num_bytes)
+        if load.redis_bytes > load.max_redis_bytes:
+            raise Overloaded(
+                "Redis has no room for a batch; try again after Retry-After seconds.",
+                redis_bytes=load.redis_bytes,
+                max_redis_bytes=load.max_redis_bytes,
+                retry_after_s=self._retry_after_s(load.num_bytes),
+            )
+
+    def _check_results(self) -> None:
+        """Refuse a batch whose results could never lie in Redis all at once."""
+        stored_bytes = round(self._cutter.result_bytes * STORED_SHARE)
+        limit_bytes = self._max_redis_bytes
+        if stored_bytes > limit_bytes:
+            raise BodyTooLarge(
+                f"The results could take more than {limit_bytes} bytes of Redis; send the lines in "
+                "several batches, or ask for less of each byte (top_k, bytes, spans).",
+                limit_bytes=limit_bytes,
+            )
+
+    def _full(self, queued_bytes: int) -> Overloaded:
+        return Overloaded(
+            "Too much of other batches waits; try again after Retry-After seconds.",
+            queued_bytes=queued_bytes,
+            max_queued_bytes=self._settings.max_bulk_bytes,
+            retry_after_s=self._retry_after_s(queued_bytes),
+        )

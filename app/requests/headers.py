@@ -1,0 +1,72 @@
+"""What the headers of a request say beside its body: how long to wait, and what makes it one."""
+
+import hashlib
+import re
+from math import isfinite
+
+from flask import request
+
+from app.requests.invalid import invalid
+from app.requests.numbers import parse_number
+from app.requests.query import Query
+from app.service.parts import service
+from contract.errors import IdempotencyKeyReused
+from contract.store.job_store import Idempotency
+
+MAX_IDEMPOTENCY_KEY_CHARS = 255
+_IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
+_PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])', re.IGNORECASE)
+
+
+def idempotency_key() -> str | None:
+    """The client's key for this request, if it gave one.
+
+    Raises:
+        RequestInvalid
+    """
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise invalid(
+            f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters",
+            header="Idempotency-Key",
+        )
+    return key
+
+
+def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
+    """The promise that `key` stands for the request with this SHA-256 digest."""
+    return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
+
+
+def reused_key() -> IdempotencyKeyReused:
+    """What becomes of a request whose key stands for another one."""
+    return IdempotencyKeyReused(
+        "This Idempotency-Key came before with another request; use a new one."
+    )
+
+
+def asked_wait_s(query: Query) -> tuple[float, str]:
+    """Take the time to wait out of `?wait=` or else `Prefer: wait=` (RFC 7240).
+
+    Returns:
+        Seconds, at most `max_wait_s`, and the preference to confirm, '' for none.
+    """
+    limit_s = service().settings.max_wait_s
+    given = query.poplist("wait")
+    if given:
+        return min(_seconds(given), limit_s), ""
+    preferred = _PREFERRED_WAIT.search(request.headers.get("Prefer", ""))
+    if preferred is None:
+        return 0, ""
+    wait_s = min(float(preferred[1]), limit_s)
+    return wait_s, f"wait={wait_s:.0f}"
+
+
+def _seconds(given: list[str]) -> float:
+    try:
+        (seconds,) = map(parse_number, given)
+    except ValueError:
+        seconds = -1
+    if not (isfinite(seconds) and seconds >= 0):
+        raise invalid("must be one number of seconds, 0 or more", parameter="wait")
+    return seconds

@@ -1,0 +1,169 @@
+"""A request body as a stream of lines: read, decompressed and cut piece by piece, never whole."""
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import zstandard
+from flask import Request
+from gunicorn.http.errors import ParseException
+
+from app.requests.body import CUT_SHORT
+from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+
+PIECE_BYTES = 64 * 1024
+# Four bytes of zstd can stand for a block of 128 KiB: as many here become 8 MiB at most.
+_ZSTD_STEP_BYTES = 256
+# What RFC 9659 allows in HTTP, and every level up to 19 keeps to.
+_ZSTD_WINDOW_BYTES = 8 * 1024**2
+_GZIP_WBITS = zlib.MAX_WBITS | 16
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of an upload that is not blank."""
+
+    number: int
+    """Its place in the upload, from 1, blank lines counted."""
+    content: bytes | None
+    """None if it is longer than a line may be."""
+
+
+def read_pieces(request: Request) -> Iterator[bytes]:
+    """The body as it comes in, in pieces of up to 64 KiB.
+
+    Raises:
+        MalformedBody: the client vanished, or sent something else than it announced.
+    """
+    read = partial(request.environ["wsgi.input"].read, PIECE_BYTES)
+    num_bytes = 0
+    try:
+        while piece := read():
+            num_bytes += len(piece)
+            yield piece
+    except (OSError, ParseException):
+        raise MalformedBody(CUT_SHORT) from None
+    if num_bytes < (request.content_length or 0):
+        raise MalformedBody(CUT_SHORT)
+
+
+def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
+    """What undoes the `Content-Encoding`, in pieces of at most 8 MiB.
+
+    Raises:
+        UnsupportedMediaType
+    """
+    decode = _DECODERS.get(content_encoding.strip().lower())
+    if decode is None:
+        raise UnsupportedMediaType("Send the lines as they are, or in gzip or zstd.")
+    return decode
+
+
+def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
+    """The pieces; more than `limit_bytes` in all is refused as soon as it is seen.
+
+    Raises:
+        BodyTooLarge
+    """
+    num_bytes = 0
+    for piece in pieces:
+        num_bytes += len(piece)
+        if num_bytes > limit_bytes:
+            raise BodyTooLarge(
+                f"The batch is over {limit_bytes} bytes; send its lines in several batches.",
+                limit_bytes=limit_bytes,
+            )
+        yield piece
+
+
+def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) -> Iterator[Line]:
+    """The lines that are not blank; of a line over the limit nothing is kept but its number.
+
+    Raises:
+        BodyTooLarge: there are more than `max_lines`, blank ones counted.
+    """
+    number, begun, num_bytes = 1, list[bytes](), 0
+    for piece in pieces:
+        if number - 1 + piece.count(b"\n") > max_lines:
+            raise _too_many_lines(max_lines)
+        for index, rest in enumerate(piece.split(b"\n")):
+            if index:  # a newline stands before it
+                yield from _line(number, begun, num_bytes, max_line_bytes)
+                number, begun, num_bytes = number + 1, [], 0
+            num_bytes += len(rest)
+            if num_bytes > max_line_bytes:
+                begun.clear()
+            elif rest:
+                begun.append(rest)
+    for line in _line(number, begun, num_bytes, max_line_bytes):
+        if number > max_lines:
+            raise _too_many_lines(max_lines)
+        yield line
+
+
+def _line(number: int, begun: list[bytes], num_bytes: int, max_line_bytes: int) -> Iterator[Line]:
+    if num_bytes > max_line_bytes:
+        yield Line(number, None)
+    elif content := b"".join(begun).strip():
+        yield Line(number, content)
+
+
+def _too_many_lines(max_lines: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The batch has more than {max_lines} lines; send them in several batches.",
+        limit_lines=max_lines,
+    )
+
+
+def _as_it_is(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    yield from pieces
+
+
+def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Gzip, of one member or several, as `cat a.gz b.gz` makes it."""
+    member = zlib.decompressobj(_GZIP_WBITS)
+    has_begun = False
+    for piece in pieces:
+        while piece:
+            if member.eof:
+                member, has_begun = zlib.decompressobj(_GZIP_WBITS), False
+            has_begun = True
+            try:
+                yield member.decompress(piece, PIECE_BYTES)
+            except zlib.error:
+                raise MalformedBody("The body is not valid gzip.") from None
+            piece = member.unused_data if member.eof else member.unconsumed_tail
+    if has_begun and not member.eof:
+        raise MalformedBody("The body ended within its gzip.")
+
+
+def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Zstandard, of one frame or several; its decoder cannot bound what a call gives back."""
+    context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
+    frame, has_begun = context.decompressobj(), False
+    for piece in pieces:
+        for at in range(0, len(piece), _ZSTD_STEP_BYTES):
+            step = piece[at : at + _ZSTD_STEP_BYTES]
+            while step:
+                if frame.eof:
+                    frame = context.decompressobj()
+                has_begun = True
+                try:
+                    yield frame.decompress(step)
+                except zstandard.ZstdError:
+                    raise MalformedBody(
+                        "The body is not valid zstd, or its window is over 8 MiB."
+                    ) from None
+                step = frame.unused_data if frame.eof else b""
+    if has_begun and not frame.eof:
+        raise MalformedBody("The body ended within its zstd.")
+
+
+_DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {
+    "": _as_it_is,
+    "identity": _as_it_is,
+    "gzip": _gunzipped,
+    "x-gzip": _gunzipped,
+    "zstd": _unzstd,
+}

@@ -1,0 +1,1 @@
+"""Turns records into JSON and errors into problem objects."""

@@ -1,0 +1,134 @@
+"""What the user sees of an error: the one table of status codes, and RFC 9457 problem objects."""
+
+import traceback
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, g
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+
+from app.responses.json import json_response
+from contract.errors import ServiceError
+from contract.logs import get_logger
+from contract.messages import error_body
+
+log = get_logger(__name__)
+
+# In a failed job's `error`, the status is the one that the same error would have as an answer.
+STATUS_BY_CODE = {
+    "service_error": 500,
+    "bad_request": 400,
+    "malformed_body": 400,
+    "job_not_found": 404,
+    "job_ended": 409,
+    "job_cancelled": 409,
+    "job_gone": 410,
+    "text_too_large": 413,
+    "body_too_large": 413,
+    "unsupported_media_type": 415,
+    "invalid_request": 422,
+    "empty_text": 422,
+    "idempotency_key_reused": 422,
+    "model_error": 500,
+    "scoring_failed": 500,
+    "poison_job": 500,
+    "capacity": 503,
+    "overloaded": 503,
+    "job_expired": 503,
+    "dependency": 503,
+    "broker_unavailable": 503,
+    "worker_unavailable": 503,
+    "model_drifted": 503,
+    "job_lost": 503,
+    "out_of_memory": 503,
+    # Of HTTP itself, not of evascore: no class of ours stands behind these.
+    "route_not_found": 404,
+    "method_not_allowed": 405,
+    # Not 414: a query is that long where something is wrong with it, and is told so by 400.
+    "uri_too_long": 400,
+    "expectation_failed": 417,
+    "header_too_large": 431,
+    "internal_error": 500,
+    "unsupported_transfer_coding": 501,
+}
+DEFAULT_RETRY_AFTER_S = 2
+# Each with what to do.
+_HTTP_PROBLEMS = {
+    400: ("bad_request", "The request is not one that HTTP allows; check its header fields."),
+    404: ("route_not_found", "There is no such route; /docs lists them all."),
+    405: ("method_not_allowed", "This route serves other methods; the Allow header lists them."),
+    414: ("uri_too_long", "The request line is too long; send text in the body."),
+    417: ("expectation_failed", "Only Expect: 100-continue is served."),
+    431: ("header_too_large", "There are too many header fields, or one of them is too long."),
+    500: ("internal_error", "evascore failed on this request; report it with its request_id."),
+    501: ("unsupported_transfer_coding", "Send the body with its length, or chunked."),
+}
+
+
+def problem(body: dict[str, Any]) -> dict[str, Any]:
+    """An error as it travelled through Redis, as a problem object.
+
+    Args:
+        body: `code`, `message`, `retryable` and details, from `contract.messages.error_body`.
+    """
+    code = body["code"]
+    details = {k: v for k, v in body.items() if k not in ("code", "message", "retryable")}
+    return {
+        "type": code,
+        "title": code.replace("_", " ").capitalize(),
+        "status": STATUS_BY_CODE.get(code, 500),
+        "detail": body["message"],
+        "retryable": body["retryable"],
+        **details,
+    }
+
+
+def register_error_handlers(app: Flask) -> None:
+    """Make every error of `app` an `application/problem+json` answer."""
+    app.register_error_handler(ServiceError, _answer)
+    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(Exception, _answer_bug)
+
+
+def _answer(error: ServiceError) -> Response:
+    answer = problem(error_body(error))
+    headers = {}
+    if answer["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+        headers["Retry-After"] = str(answer.get("retry_after_s", DEFAULT_RETRY_AFTER_S))
+    return _problem_response(answer, headers)
+
+
+def _answer_http(error: HTTPException) -> Response:
+    """Answer what Flask and Werkzeug abort with, in our form."""
+    headers = {}
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        headers["Allow"] = ", ".join(sorted(error.valid_methods))
+    return _problem_response(http_problem(error.code or 500), headers)
+
+
+def http_problem(status: int) -> dict[str, Any]:
+    """The problem object of a status that is HTTP's own, not one of our errors."""
+    if status not in _HTTP_PROBLEMS:
+        status = 400 if status < 500 else 500
+    code, detail = _HTTP_PROBLEMS[status]
+    return problem({"code": code, "message": detail, "retryable": False})
+
+
+def _answer_bug(error: Exception) -> Response:
+    # The lines of code, and not the error's message: it may quote what was sent.
+    log.error(
+        "request_failed",
+        request_id=g.get("request_id"),
+        error=type(error).__name__,
+        trace=traceback.format_tb(error.__traceback__),
+    )
+    return _problem_response(http_problem(500), {})
+
+
+def _problem_response(answer: dict[str, Any], headers: dict[str, str]) -> Response:
+    return json_response(
+        {**answer, "request_id": g.get("request_id")},
+        answer["status"],
+        headers=headers,
+        media_type="application/problem+json",
+    )

@@ -1,0 +1,1 @@
+"""HTTP routes: one function for each, which reads the request and answers."""

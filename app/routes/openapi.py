@@ -1,0 +1,22 @@
+"""Serves the API's description at `/openapi.json`."""
+
+from contextlib import suppress
+
+from flask import Blueprint, Response, current_app, request
+
+from app.openapi.document import describe
+from app.responses.json import json_response
+from app.service.parts import service
+from app.service.served_models import served_models
+from contract.errors import BrokerUnavailable
+
+routes = Blueprint("openapi", __name__)
+
+
+@routes.get("/openapi.json")
+def description() -> Response:
+    """The API's description in OpenAPI 3.1."""
+    models: list[str] = []
+    with suppress(BrokerUnavailable):
+        models = served_models(service())
+    return json_response(describe(current_app, service().settings, models, request.script_root))

@@ -1,0 +1,66 @@
+"""The routes by which lm-eval finds out what the ids mean: tokenize, detokenize, tokenizer_info."""
+
+from flask import Blueprint, Response, request
+
+from app.openapi.operation import operation
+from app.requests import byte_tokens
+from app.requests.body import read_json
+from app.requests.completion_models import DetokenizeBody, TokenizeBody
+from app.requests.intake import validated
+from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
+from app.responses.json import json_response
+from app.service.parts import service
+from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
+from contract.grammar.vocabulary import BOS_ID, EOS_ID, VOCABULARY_SIZE
+
+routes = Blueprint("tokenizer", __name__)
+
+
+@routes.post("/tokenize")
+@operation(
+    {200: Tokens},
+    *(MalformedBody, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    takes=TokenizeBody,
+)
+def tokenize() -> Response:
+    """The ids of a text: one per byte."""
+    body = validated(_fields(), TokenizeBody)
+    ids = byte_tokens.encode(body.prompt)
+    if body.add_special_tokens:
+        ids = [BOS_ID, *ids]
+    return json_response({"count": len(ids), "tokens": ids})
+
+
+@routes.post("/detokenize")
+@operation(
+    {200: Prompt},
+    *(MalformedBody, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    takes=DetokenizeBody,
+)
+def detokenize() -> Response:
+    """The text of ids."""
+    return json_response(
+        {"prompt": byte_tokens.decode_ids(validated(_fields(), DetokenizeBody).tokens)}
+    )
+
+
+@routes.get("/tokenizer_info")
+@operation({200: TokenizerInfo})
+def tokenizer_info() -> Response:
+    """How text becomes ids."""
+    return json_response(
+        {
+            "tokenizer_class": "EvaByteBytes",
+            "vocab_size": VOCABULARY_SIZE,
+            "bos_token": byte_tokens.BOS,
+            "bos_token_id": BOS_ID,
+            "eos_token": byte_tokens.EOS,
+            "eos_token_id": EOS_ID,
+            "chat_template": None,
+        }
+    )
+
+
+def _fields() -> dict[str, object]:
+    max_bytes = service().settings.max_body_bytes
+    return read_json(request, max_bytes, max_values=max_bytes)

@@ -1,0 +1,1 @@
+"""Adapts Gunicorn and logs each request."""

@@ -1,0 +1,55 @@
+"""One log line and one count per request, and the headers that every answer carries."""
+
+import logging
+import re
+import secrets
+import time
+
+from flask import Flask, Response, g, request
+
+from app.routes import assets
+from app.service.parts import service
+from contract.logs import get_logger
+
+log = get_logger(__name__)
+
+# Asked every few seconds by machines, or many at a time by a browser: told at INFO only when the
+# answer is bad.
+QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+
+
+def register(app: Flask) -> None:
+    """Name, time, log and count every request of `app`."""
+    app.before_request(_begin)
+    app.after_request(_end)
+
+
+def _begin() -> None:
+    g.began_at = time.perf_counter()
+    given = request.headers.get("X-Request-Id", "")
+    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+
+
+def _end(response: Response) -> Response:
+    elapsed_s = time.perf_counter() - g.began_at
+    response.headers["X-Request-Id"] = g.request_id
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.setdefault("Cache-Control", "no-store")
+    # The route's template, not the path; no query: a raw body's custom_id may stand there.
+    route = request.url_rule.rule if request.url_rule else None
+    is_quiet = route in QUIET and response.status_code == 200
+    log.log(
+        logging.DEBUG if is_quiet else logging.INFO,
+        "request_served",
+        request_id=g.request_id,
+        method=request.method,
+        route=route,
+        status=response.status_code,
+        body_bytes=g.get("body_bytes", 0),
+        answer_bytes=response.content_length,
+        time_ms=round(elapsed_s * 1000, 3),
+    )
+    service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
+    return response

@@ -1,0 +1,1 @@
+"""Holds what the routes share: waiting, admission, limits and metrics."""

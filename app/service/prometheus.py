@@ -1,0 +1,201 @@
+"""`GET /metrics` for Prometheus: the requests of this process, and what Redis tells of the rest.
+
+Queue, totals and workers are asked for at each scrape, so that one target covers workers that no
+scraper reaches. No label holds anything that a client chose.
+"""
+
+import itertools
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    Metric,
+)
+from prometheus_client.registry import Collector
+
+from app.service.broker_guard import BrokerGuard
+from contract.errors import BrokerUnavailable
+from contract.store.batch_store import BatchStore
+from contract.store.bulk_load import BulkLoad
+from contract.store.job_store import JobStore
+from contract.worker_status import worker_statuses
+
+# The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
+REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
+LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
+WORKER_STATES = ("starting", "ready", "busy", "draining")
+# What has ended, by the first word of the names of its counters in Redis. Every outcome is told
+# from the start, at nothing: Prometheus takes no note of a counter's step into being.
+_ENDED = (
+    (
+        *("jobs", "evascore_jobs", "Jobs that ended.", "outcome"),
+        ("succeeded", "failed", "cancelled", "expired"),
+    ),
+    (
+        *("batches", "evascore_bulk_ended_batches", "Batches that ended.", "status"),
+        ("completed", "cancelled", "expired"),
+    ),
+    (
+        *("lines", "evascore_bulk_ended_lines", "Lines of batches that ended.", "outcome"),
+        ("completed", "failed"),
+    ),
+)
+# Fields of a worker's status that only grow, and those that Prometheus shows as they are.
+_COUNTED = (
+    ("num_batches", "evascore_batches", "Batches that a worker has scored since it started."),
+    ("num_texts", "evascore_texts", "Texts that a worker has scored since it started."),
+    ("num_bytes", "evascore_text_bytes", "Bytes that a worker has scored since it started."),
+)
+_HISTOGRAMS = (
+    ("batch_texts", "evascore_batch_texts", "Texts of one batch."),
+    ("inference_s", "evascore_inference_seconds", "Time of one batch in the model."),
+)
+
+
+class Metrics:
+    """All metrics of one application."""
+
+    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+        self.registry = CollectorRegistry()
+        self.registry.register(QueueCollector(store, batches, guard))
+        ProcessCollector(registry=self.registry)
+        self._requests = Counter(
+            "evascore_http_requests",
+            "Answered requests.",
+            ("method", "route", "status"),
+            registry=self.registry,
+        )
+        self._request_seconds = Histogram(
+            "evascore_http_request_seconds",
+            "Time from a request's header to its answer, waiting for a result included.",
+            ("route",),
+            buckets=REQUEST_BOUNDS_S,
+            registry=self.registry,
+        )
+
+    def count_request(self, method: str, route: str | None, status: int, elapsed_s: float) -> None:
+        """Count an answered request.
+
+        Args:
+            route: its template; None when no route matched.
+        """
+        known_method = method if method in METHODS else "other"
+        known_route = route or "none"
+        self._requests.labels(known_method, known_route, status).inc()
+        self._request_seconds.labels(known_route).observe(elapsed_s)
+
+
+class QueueCollector(Collector):
+    """Asks Redis at each scrape; without it, only tells that it is away."""
+
+    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+        self._store = store
+        self._batches = batches
+        self._guard = guard
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: registering asks for no scrape."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """One round of questions, then everything that follows from the answers."""
+        try:
+            with self._guard.calling():
+                depth, totals = self._store.depth(), self._store.totals()
+                bulk = self._batches.load()
+                workers = worker_statuses(self._store)
+        except BrokerUnavailable:
+            yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
+            return
+        yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
+        yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
+        yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
+        yield from _ended({**totals, **bulk.totals})
+        yield _gauge("evascore_bulk_lines", "Lines of batches not ended.", bulk.num_lines)
+        yield _gauge("evascore_bulk_bytes", "Text bytes of batches not ended.", bulk.num_bytes)
+        yield _batches_by_status(bulk)
+        yield _workers_by_state(workers)
+        yield _worker_speeds(workers)
+        yield _worker_starts(workers)
+        yield from _worker_counters(workers)
+        yield from _worker_histograms(workers)
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _ended(totals: dict[str, int]) -> Iterator[Metric]:
+    for kind, name, meaning, label, outcomes in _ENDED:
+        family = CounterMetricFamily(name, meaning, labels=(label,))
+        for outcome in outcomes:
+            family.add_metric((outcome,), totals.get(f"{kind}_{outcome}", 0))
+        yield family
+
+
+def _batches_by_status(bulk: BulkLoad) -> Metric:
+    live = GaugeMetricFamily("evascore_bulk_batches", "Batches not ended.", labels=("status",))
+    statuses: list[str] = [batch.status for batch in bulk.batches]
+    for status in LIVE_BATCH_STATUSES:
+        live.add_metric((status,), statuses.count(status))
+    return live
+
+
+def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily("evascore_workers", "Living workers.", labels=("state",))
+    states = [worker["state"] for worker in workers]
+    for state in WORKER_STATES:
+        family.add_metric((state,), states.count(state))
+    return family
+
+
+def _worker_speeds(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_bytes_per_second",
+        "Speed of a worker's recent batches; absent before the first.",
+        labels=("worker",),
+    )
+    for worker in workers:
+        if worker.get("bytes_per_s") is not None:
+            family.add_metric((worker["name"],), worker["bytes_per_s"])
+    return family
+
+
+def _worker_starts(workers: list[dict[str, Any]]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_startup_seconds",
+        "Time of each phase of a worker's start that has ended.",
+        labels=("worker", "phase"),
+    )
+    for worker in workers:
+        # Absent in the status of a worker of an earlier release.
+        for phase, elapsed_s in worker.get("startup", {}).get("seconds", {}).items():
+            family.add_metric((worker["name"], phase), elapsed_s)
+    return family
+
+
+def _worker_counters(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    for field, name, meaning in _COUNTED:
+        family = CounterMetricFamily(name, meaning, labels=("worker",))
+        for worker in workers:
+            if field in worker:
+                family.add_metric((worker["name"],), worker[field])
+        yield family
+
+
+def _worker_histograms(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+    for field, name, meaning in _HISTOGRAMS:
+        family = HistogramMetricFamily(name, meaning, labels=("worker",))
+        for worker in workers:
+            # Absent in the status of a worker of an earlier release.
+            if found := worker.get("histograms", {}).get(field):
+                bounds = [*(str(bound) for bound in found["bounds"]), "+Inf"]
+                counts = itertools.accumulate(found["counts"])
+                buckets = list(zip(bounds, counts, strict=True))
+                family.add_metric((worker["name"],), buckets, found["sum"])
+        yield family

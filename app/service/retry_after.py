@@ -1,0 +1,62 @@
+"""How soon to come again: measured from what waits and from how fast the workers are."""
+
+import time
+from dataclasses import dataclass
+
+from app.service.broker_guard import BrokerGuard
+from contract.errors import BrokerUnavailable, Overloaded
+from contract.settings import Settings
+from contract.store.job_store import JobStore, QueueDepth
+from contract.worker_status import worker_statuses
+
+MIN_RETRY_S, MAX_RETRY_S = 1, 30
+# Before the first batch nobody knows the speed.
+UNMEASURED_RETRY_S = 5
+STATUS_MAX_AGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    bytes_per_s: float | None = None
+    until: float = 0.0
+    """Monotonic time, seconds, after which to ask again."""
+
+
+class Capacity:
+    """The speed of the living workers, asked for at most once a second."""
+
+    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+        self._store = store
+        self._guard = guard
+        self._measured = _Measured()
+
+    def retry_after_s(self, queued_bytes: int) -> int:
+        """Whole seconds until `queued_bytes` are scored, clamped to 1..30."""
+        bytes_per_s = self._bytes_per_s()
+        if bytes_per_s is None:
+            return UNMEASURED_RETRY_S
+        return round(min(max(queued_bytes / bytes_per_s, MIN_RETRY_S), MAX_RETRY_S))
+
+    def overloaded(self, depth: QueueDepth, settings: Settings) -> Overloaded:
+        """The error of a job that found the queue full."""
+        return Overloaded(
+            "The queue is full; try again after Retry-After seconds.",
+            queued_bytes=depth.bytes,
+            max_queued_bytes=settings.max_queued_bytes,
+            queued_jobs=depth.jobs,
+            max_queued_jobs=settings.max_queued_jobs,
+            retry_after_s=self.retry_after_s(depth.bytes),
+        )
+
+    def _bytes_per_s(self) -> float | None:
+        now = time.monotonic()
+        if now > self._measured.until:
+            # An estimate may be old or absent; the answer that carries it may not fail on it.
+            try:
+                with self._guard.calling():
+                    statuses = worker_statuses(self._store)
+                speeds = [status.get("bytes_per_s") or 0 for status in statuses]
+            except BrokerUnavailable:
+                speeds = []
+            self._measured = _Measured(sum(speeds) or None, now + STATUS_MAX_AGE_S)
+        return self._measured.bytes_per_s

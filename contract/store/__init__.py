@@ -1,0 +1,1 @@
+"""Keeps jobs and batches in Redis: atomic Lua scripts and the Celery application."""

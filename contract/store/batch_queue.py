@@ -1,0 +1,87 @@
+"""Queues the parts of accepted batches, in groups that are written once whoever writes them.
+
+The web server does so when it has accepted a batch; should it die meanwhile, a worker goes on where
+it stopped. Redis errors pass.
+"""
+
+import time
+from typing import Any
+
+import redis
+
+from contract import keys
+from contract.batches import Batch, Part, PartId, decode_batch, decode_part
+from contract.messages import queued_record, task_message
+from contract.settings import Settings
+from contract.store.endings import LUA
+
+# Parts in one call of Redis: a few milliseconds of its time.
+GROUP_PARTS = 128
+# Whoever queues the parts of a batch is taken for dead after it.
+_PUBLISHING_S = 10
+
+
+class BatchQueue:
+    """Brings batches into the queue; safe to share between threads."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._publish = client.register_script((LUA / "publish_parts.lua").read_text())
+
+    def publish(self, batch_id: str) -> None:
+        """Queue the parts of an accepted batch that are not queued yet; harmless to repeat."""
+        batch = find_batch(self._client, batch_id)
+        if batch is None or batch.num_published >= batch.num_parts:
+            # Its last part is queued, or it was erased meanwhile.
+            self._client.srem(keys.UNPUBLISHED, batch_id)
+            return
+        num_published = batch.num_published
+        while 0 <= num_published < batch.num_parts:
+            self._client.set(keys.publishing(batch_id), "", ex=_PUBLISHING_S)
+            last = num_published + GROUP_PARTS - 1
+            members = self._client.zrange(keys.batch_parts(batch_id), num_published, last)
+            if not members:
+                break
+            num_published = self._publish_group(batch, num_published, members)
+        self._client.delete(keys.publishing(batch_id))
+
+    def publish_left_behind(self) -> None:
+        """Queue the parts of batches whose receiver died after it had accepted them."""
+        for name in self._client.smembers(keys.UNPUBLISHED):
+            batch_id = name.decode()
+            if self._client.set(keys.publishing(batch_id), "", nx=True, ex=_PUBLISHING_S):
+                self.publish(batch_id)
+
+    def _publish_group(self, batch: Batch, num_published: int, members: list[bytes]) -> int:
+        names = [keys.batch(batch.id), keys.UNPUBLISHED, keys.queue_list(keys.BULK)]
+        args: list[Any] = [batch.id, num_published, time.time(), ttl_s(batch, self._settings)]
+        for part in map(decode_part, members):
+            task_id = str(PartId(batch.id, part.first))
+            names.append(keys.record(task_id))
+            args.append(queued_record(task_id, _facts(batch, part)))
+            args.append(task_message(task_id, part.num_bytes, keys.BULK))
+        return int(self._publish(keys=names, args=args))
+
+
+def find_batch(client: redis.Redis, batch_id: str) -> Batch | None:
+    """The state of a batch, None if there is none of this ID."""
+    found = client.hgetall(keys.batch(batch_id))
+    return decode_batch(batch_id, found) if found else None
+
+
+def ttl_s(batch: Batch, settings: Settings) -> int:
+    """How long what belongs to a batch that goes on is kept, in seconds."""
+    return int(max(batch.deadline_at - time.time(), 0)) + settings.result_ttl_s
+
+
+def _facts(batch: Batch, part: Part) -> dict[str, Any]:
+    """What the record of a part tells, as `Job.facts` does."""
+    return {
+        "num_texts": part.num_lines,
+        "num_bytes": part.num_bytes,
+        "submitted_at": batch.created_at,
+        "deadline_at": batch.deadline_at,
+        "is_single": False,
+        "priority": keys.BULK,
+    }

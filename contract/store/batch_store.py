@@ -1,0 +1,283 @@
+"""The batches in Redis: receive parts, accept, queue, read, cancel, erase.
+
+What is received stays invisible to workers, under a short TTL, until `accept` makes a batch of it
+in one step. Workers end its parts through the job store.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from contract import keys
+from contract.batches import (
+    Batch,
+    Part,
+    PartId,
+    decode_part,
+    decode_part_payload,
+    encode_part_payload,
+    failed_part_results,
+)
+from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.messages import Job, failure_record
+from contract.settings import Settings
+from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
+from contract.store.broker import broker_errors
+from contract.store.bulk_load import BulkLoad, read_load
+from contract.store.endings import LUA, Ending
+from contract.store.job_store import (
+    IDEMPOTENCY_TTL_S,
+    Idempotency,
+    JobStore,
+    KeyReused,
+    QueueDepth,
+    QueueFull,
+)
+from contract.task_ids import is_task_id, new_task_id
+
+# Parts whose results are read at once; with scores of every byte one holds about 200 kB.
+_RESULT_PARTS = 16
+# Keeps batch IDs from being task IDs, and the reverse.
+_ID_PURPOSE = b"batch"
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What became of an upload."""
+
+    batch_id: str
+    is_replay: bool = False
+    """The Idempotency-Key came before with the same upload; `batch_id` is that of then."""
+
+
+class BatchStore:
+    """All that is known of batches; safe to share between threads."""
+
+    def __init__(self, jobs: JobStore, settings: Settings) -> None:
+        self._jobs = jobs
+        self._client = jobs.client
+        self._settings = settings
+        self._queue = BatchQueue(jobs.client, settings)
+        self._seal, self._cancel = (
+            self._client.register_script((LUA / f"{name}.lua").read_text())
+            for name in ("seal_batch", "cancel_batch")
+        )
+
+    # --- receiving ------------------------------------------------------------------------------
+
+    def new_id(self) -> str:
+        """The ID of a batch that is about to be received. Raises: BrokerUnavailable."""
+        with broker_errors():
+            return new_task_id(self._id_secret())
+
+    def load(self) -> BulkLoad:
+        """How much there is, and how much room. Raises: BrokerUnavailable."""
+        with broker_errors():
+            return read_load(self._client, self._settings)
+
+    def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
+        """Store parts of an upload that goes on. Raises: BrokerUnavailable."""
+        texts = {part.first: encode_part_payload(job) for part, job in parts}
+        with broker_errors(), self._client.pipeline() as pipe:
+            pipe.hset(keys.batch_texts(batch_id), mapping=texts)
+            pipe.zadd(keys.batch_parts(batch_id), {part.encode(): part.first for part, _ in parts})
+            self._renew(pipe, batch_id)
+            pipe.execute()
+
+    def keep_upload(self, batch_id: str) -> None:
+        """Keep what was stored of an upload that goes on slowly. Raises: BrokerUnavailable."""
+        with broker_errors(), self._client.pipeline() as pipe:
+            self._renew(pipe, batch_id)
+            pipe.execute()
+
+    def discard_upload(self, batch_id: str) -> None:
+        """Forget what was stored of an upload that failed. Raises: BrokerUnavailable."""
+        with broker_errors():
+            self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
+
+    def accept(self, batch: Batch, idempotency: Idempotency | None = None) -> Accepted:
+        """Make a batch of what was stored under its ID, and queue its parts.
+
+        Raises:
+            QueueFull: there is no room for its bytes.
+            KeyReused: the idempotency key stands for another request.
+            BrokerUnavailable: Redis is away, or has forgotten a part.
+        """
+        facts = {
+            "total": batch.total,
+            "num_bytes": batch.num_bytes,
+            "num_parts": batch.num_parts,
+            "num_published": 0,
+            "created_at": batch.created_at,
+            "deadline_at": batch.deadline_at,
+        }
+        with broker_errors():
+            verdict, *details = self._seal(
+                keys=[
+                    keys.batch(batch.id),
+                    keys.batch_parts(batch.id),
+                    keys.batch_texts(batch.id),
+                    keys.LIVE_BATCHES,
+                    keys.UNPUBLISHED,
+                    keys.idempotency(idempotency.key_digest) if idempotency else "",
+                ],
+                args=[
+                    batch.id,
+                    batch.num_parts,
+                    batch.num_bytes,
+                    self._settings.max_bulk_bytes,
+                    ttl_s(batch, self._settings),
+                    f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
+                    IDEMPOTENCY_TTL_S,
+                    *(word for fact in facts.items() for word in fact),
+                ],
+            )
+        if verdict == b"replay":
+            return self._replayed(details[0], idempotency)
+        if verdict == b"full":
+            raise QueueFull(QueueDepth(jobs=0, bytes=int(details[0])))
+        if verdict == b"lost":
+            raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
+        with broker_errors():
+            self._queue.publish(batch.id)
+        return Accepted(batch.id)
+
+    def _replayed(self, earlier: bytes, idempotency: Idempotency | None) -> Accepted:
+        batch_id, _, digest = earlier.decode().partition(":")
+        if idempotency is None or digest != idempotency.request_digest:
+            raise KeyReused
+        return Accepted(batch_id, is_replay=True)
+
+    def _renew(self, pipe: Any, batch_id: str) -> None:
+        for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):
+            pipe.expire(name, self._settings.upload_ttl_s)
+
+    # --- reading --------------------------------------------------------------------------------
+
+    def read(self, batch_id: str) -> Batch:
+        """The state of a batch. Raises: JobNotFound, JobGone, BrokerUnavailable."""
+        with broker_errors():
+            batch = find_batch(self._client, batch_id)
+            if batch is None:
+                raise self._absent(batch_id)
+        return batch
+
+    def results(
+        self, batch_id: str, after: int, num_lines: int, max_bytes: int
+    ) -> list[tuple[Part, bytes]]:
+        """The parts that hold the consecutive results from line `after` on.
+
+        Args:
+            num_lines: no part is given that begins as many lines later.
+            max_bytes: no further part is given once this much is, compressed.
+
+        Returns:
+            Each part with its lines as `decode_lines` reads them; the first may begin before
+            `after`.
+
+        Raises:
+            BrokerUnavailable
+        """
+        found: list[tuple[Part, bytes]] = []
+        num_bytes = 0
+        with broker_errors():
+            for parts in self._parts_from(batch_id, after, after + num_lines):
+                firsts = [part.first for part in parts]
+                stored = self._client.hmget(keys.batch_results(batch_id), firsts)
+                for part, lines in zip(parts, stored, strict=True):
+                    if lines is None or num_bytes > max_bytes:
+                        return found
+                    found.append((part, lines))
+                    num_bytes += len(lines)
+        return found
+
+    def _parts_from(self, batch_id: str, after: int, before: int) -> Iterator[list[Part]]:
+        """The parts with lines from `after` to `before`, that one excluded, in groups."""
+        name, offset = keys.batch_parts(batch_id), 0
+        holding = self._client.zrange(name, after, 0, byscore=True, desc=True, offset=0, num=1)
+        first = decode_part(holding[0]).first if holding else 0
+        while members := self._client.zrange(
+            name, first, f"({before}", byscore=True, offset=offset, num=_RESULT_PARTS
+        ):
+            yield [decode_part(member) for member in members]
+            offset += len(members)
+
+    # --- ending ---------------------------------------------------------------------------------
+
+    def cancel(self, batch_id: str) -> Batch:
+        """End every part that has not ended; results that are there stay.
+
+        Raises:
+            JobEnded: the batch had ended before; JobNotFound, JobGone, BrokerUnavailable.
+        """
+        before = self.read(batch_id)
+        if before.is_final:
+            raise JobEnded(f"The batch is {before.status}; only one that goes on is cancelled.")
+        with broker_errors():
+            self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
+            # A part that is not queued has no record that could end.
+            self._queue.publish(batch_id)
+            for parts in self._parts_from(batch_id, 0, before.total):
+                self._cancel_parts(before, parts)
+        return self.read(batch_id)
+
+    def _cancel_parts(self, batch: Batch, parts: list[Part]) -> None:
+        stored = self._client.hmget(keys.batch_texts(batch.id), [part.first for part in parts])
+        endings = []
+        # What has no text any more has ended.
+        for part, payload in zip(parts, stored, strict=True):
+            if payload is not None:
+                endings.append(_cancelled_ending(batch, part, decode_part_payload(payload)))
+        if endings:
+            self._jobs.conclude(endings)
+
+    def erase(self, batch_id: str) -> None:
+        """Forget texts and results of a batch, whatever its state; repeating it is harmless.
+
+        Raises:
+            JobNotFound, BrokerUnavailable.
+        """
+        with broker_errors():
+            if not is_task_id(self._id_secret(), batch_id):
+                raise self._absent(batch_id)
+            with self._client.pipeline() as pipe:
+                pipe.hdel(keys.LIVE_BATCHES, batch_id).srem(keys.UNPUBLISHED, batch_id)
+                pipe.unlink(
+                    keys.batch(batch_id), keys.batch_texts(batch_id), keys.batch_results(batch_id)
+                )
+                pipe.publish(keys.batch(batch_id), b"").execute()
+            # The queue's messages name records that are gone: workers drop them.
+            for members in self._all_parts(batch_id):
+                firsts = (decode_part(member).first for member in members)
+                self._client.unlink(*(keys.record(str(PartId(batch_id, n))) for n in firsts))
+            self._client.unlink(keys.batch_parts(batch_id))
+
+    def _all_parts(self, batch_id: str) -> Iterator[list[bytes]]:
+        first = 0
+        while members := self._client.zrange(
+            keys.batch_parts(batch_id), first, first + GROUP_PARTS - 1
+        ):
+            yield members
+            first += len(members)
+
+    # --- IDs ------------------------------------------------------------------------------------
+
+    def _id_secret(self) -> bytes:
+        return self._jobs.id_secret() + _ID_PURPOSE
+
+    def _absent(self, batch_id: str) -> JobGone | JobNotFound:
+        if is_task_id(self._id_secret(), batch_id):
+            return JobGone("The results of this batch have expired or were erased.")
+        return JobNotFound("This batch ID was never given out; check for typing errors.")
+
+
+def _cancelled_ending(batch: Batch, part: Part, job: Job) -> Ending:
+    error = JobCancelled("The batch was cancelled before this line was scored.")
+    part_id = PartId(batch.id, part.first)
+    return Ending(
+        str(part_id),
+        failure_record(str(part_id), error, job.facts(), time.time()),
+        "jobs_cancelled",
+        failed_part_results(part_id, job.requests, error, job.num_bytes),
+    )

@@ -1,0 +1,278 @@
+"""The jobs in Redis: submit, read, open, conclude, cancel, erase; each one round trip, atomic."""
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from secrets import token_bytes
+from typing import Any
+
+import redis
+
+from contract import keys
+from contract.batches import decode_part_payload, part_id
+from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.messages import (
+    Job,
+    Record,
+    decode_payload,
+    decode_record,
+    encode_payload,
+    failure_record,
+    queued_record,
+    task_message,
+)
+from contract.settings import Settings
+from contract.store.broker import broker_errors
+from contract.store.endings import LUA, Ending, EndingsWriter
+from contract.task_ids import is_task_id, new_task_id
+
+IDEMPOTENCY_TTL_S = 86_400
+# Of a worker whose model is loaded: it scores what comes.
+WARM_STATES = frozenset({"ready", "busy"})
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Jobs that are accepted and not in a final state, those being scored included."""
+
+    jobs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of a submission."""
+
+    task_id: str
+    depth: QueueDepth
+    is_replay: bool = False
+    """The Idempotency-Key came before with the same request; `task_id` is that of then."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that requests with one key are one request."""
+
+    key_digest: str
+    request_digest: str
+
+
+class QueueFull(Exception):
+    """Admission refused a job."""
+
+    def __init__(self, depth: QueueDepth) -> None:
+        super().__init__("the queue is full")
+        self.depth = depth
+
+
+class KeyReused(Exception):
+    """An Idempotency-Key came again with another request."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """Answer of `open_jobs` for one job: its payload, or why there is none.
+
+    Without either it has ended or was erased.
+    """
+
+    task_id: str
+    job: Job | None = None
+    lost_facts: dict[str, Any] | None = None
+    """What the record tells of a job that is wanted but whose payload is not there any more."""
+
+
+class JobStore:
+    """All that is known of jobs; safe to share between threads."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self.client = client
+        self._settings = settings
+        self._secret: bytes | None = None
+        self._endings = EndingsWriter(client, settings.result_ttl_s)
+        self._submit, self._open, self._erase = (
+            client.register_script((LUA / f"{name}.lua").read_text())
+            for name in ("submit", "open", "erase")
+        )
+
+    # --- the web tier's side ----------------------------------------------------------------
+
+    def submit(self, job: Job, idempotency: Idempotency | None = None) -> Receipt:
+        """Accept `job` and queue it.
+
+        Raises:
+            QueueFull: there is no room for its bytes or for one more job.
+            KeyReused: the idempotency key stands for another request.
+            BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
+        """
+        with broker_errors():
+            task_id = new_task_id(self.id_secret())
+            limits = self._settings
+            ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
+            answer = self._submit(
+                keys=[
+                    keys.record(task_id),
+                    keys.payload(task_id),
+                    keys.queue_list(job.priority),
+                    keys.LIVE_JOBS,
+                    keys.LIVE_BYTES,
+                    keys.idempotency(idempotency.key_digest) if idempotency else "",
+                ],
+                args=[
+                    queued_record(task_id, job.facts()),
+                    encode_payload(job),
+                    task_message(task_id, job.num_bytes, job.priority),
+                    task_id,
+                    job.num_bytes,
+                    ttl_s,
+                    limits.max_queued_jobs,
+                    limits.max_queued_bytes,
+                    f"{task_id}:{idempotency.request_digest}" if idempotency else "",
+                    IDEMPOTENCY_TTL_S,
+                ],
+            )
+        verdict = answer[0]
+        if verdict == b"replay":
+            earlier, _, digest = answer[1].decode().partition(":")
+            if idempotency is None or digest != idempotency.request_digest:
+                raise KeyReused
+            return Receipt(earlier, self.depth(), is_replay=True)
+        depth = QueueDepth(int(answer[1]), int(answer[2]))
+        if verdict == b"full":
+            raise QueueFull(depth)
+        return Receipt(task_id, depth)
+
+    def read(self, task_id: str) -> Record:
+        """The record of a job.
+
+        Raises:
+            JobNotFound, JobGone, BrokerUnavailable.
+        """
+        with broker_errors():
+            # A part of a batch shows itself in its batch alone.
+            raw = None if part_id(task_id) else self.client.get(keys.record(task_id))
+            if raw is None:
+                raise self._absent(task_id)
+        return decode_record(task_id, raw)
+
+    def cancel(self, task_id: str) -> Record:
+        """End a job that is not final, so that it is not scored or its score is not kept.
+
+        Raises:
+            JobEnded: it was final before; JobNotFound, JobGone, BrokerUnavailable.
+        """
+        before = self.read(task_id)
+        error = JobCancelled("The job was cancelled before it was scored.")
+        now = time.time()
+        record = failure_record(task_id, error, before.job, now)
+        if not before.is_final:
+            with broker_errors():
+                self.conclude([Ending(task_id, record, "jobs_cancelled")])
+        after = self.read(task_id)
+        if before.is_final or (after.error or {}).get("code") != error.code:
+            raise JobEnded(f"The job is {after.state}; only a waiting or running job is cancelled.")
+        return after
+
+    def erase(self, task_id: str) -> None:
+        """Forget text and result of a job, whatever its state; repeating it is harmless.
+
+        Raises:
+            JobNotFound, BrokerUnavailable.
+        """
+        with broker_errors():
+            if part_id(task_id):
+                raise self._absent(task_id)
+            existed = self._erase(
+                keys=[
+                    keys.record(task_id),
+                    keys.payload(task_id),
+                    keys.LIVE_JOBS,
+                    keys.LIVE_BYTES,
+                ],
+                args=[task_id],
+            )
+            if not existed and not is_task_id(self.id_secret(), task_id):
+                raise self._absent(task_id)
+
+    def depth(self) -> QueueDepth:
+        """How much is accepted and not ended. Raises: BrokerUnavailable."""
+        with broker_errors(), self.client.pipeline(transaction=False) as pipe:
+            jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
+        return QueueDepth(int(jobs), int(live_bytes or 0))
+
+    def worker_status(self) -> list[bytes]:
+        """The status JSON of every worker that holds a lease. Raises: BrokerUnavailable."""
+        with broker_errors():
+            names = sorted(name.decode() for name in self.client.smembers(keys.WORKERS))
+            found = self.client.mget([keys.lease(name) for name in names]) if names else []
+        return [status for status in found if status]
+
+    def totals(self) -> dict[str, int]:
+        """Counters since the data folder was made. Raises: BrokerUnavailable."""
+        with broker_errors():
+            found = self.client.hgetall(keys.TOTALS)
+        return {name.decode(): int(count) for name, count in found.items()}
+
+    # --- the worker's side: Redis errors pass, Celery's consumer reconnects on them ---------
+
+    def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
+        """Mark the jobs STARTED and fetch their payloads; ended and erased ones come without."""
+        if not task_ids:
+            return []
+        names, fields = [], []
+        for task_id in task_ids:
+            part = part_id(task_id)
+            place = keys.batch_texts(part.batch_id) if part else keys.payload(task_id)
+            names += [keys.record(task_id), place]
+            fields.append(part.first if part else "")
+        answers = self._open(keys=names, args=fields)
+        return [
+            _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
+        ]
+
+    def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
+        """Write final records (the first one wins) and acknowledge `worker`'s messages.
+
+        The worker's batch is over with it: nobody is aboard any more.
+
+        Returns:
+            For each job the state it is in now, '' if it was erased or has expired.
+        """
+        return self._endings.write(endings, worker)
+
+    def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
+        """Remember who is in the batch that `worker` begins: the suspects should it die."""
+        with self.client.pipeline() as pipe:
+            pipe.delete(keys.aboard(worker)).sadd(keys.aboard(worker), *task_ids).execute()
+
+    def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
+        """For each job whether it is neither ended nor erased."""
+        raws = self.client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
+        return [
+            raw is not None and not decode_record(task_id, raw).is_final
+            for task_id, raw in zip(task_ids, raws, strict=True)
+        ]
+
+    # --- task IDs ---------------------------------------------------------------------------
+
+    def id_secret(self) -> bytes:
+        """What signs task IDs; made once and kept in Redis, so that all processes share it."""
+        if self._secret is None:
+            self.client.set(keys.ID_SECRET, token_bytes(32), nx=True)
+            self._secret = self.client.get(keys.ID_SECRET)
+        assert self._secret is not None
+        return self._secret
+
+    def _absent(self, task_id: str) -> JobGone | JobNotFound:
+        if is_task_id(self.id_secret(), task_id):
+            return JobGone("The result of this task ID has expired or was erased.")
+        return JobNotFound("This task ID was never given out; check for typing errors.")
+
+
+def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:
+    if verdict == b"open":
+        decode = decode_part_payload if part_id(task_id) else decode_payload
+        return Opened(task_id, job=decode(found))
+    if verdict == b"lost":
+        return Opened(task_id, lost_facts=decode_record(task_id, found).job)
+    return Opened(task_id)

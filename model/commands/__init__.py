@@ -1,0 +1,1 @@
+"""Runs `python -m model`: scores lines of JSON, predicts what follows lines of text."""

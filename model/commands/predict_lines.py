@@ -1,0 +1,73 @@
+"""Predicts what follows each line of a stream: one line in, one line out, in bounded memory."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, BinaryIO
+
+import orjson
+
+from model.scorer import Scorer
+from model.scoring.next_chars import MAX_BYTES_READ_ON
+
+# Lines read ahead, so that those of like length share a pass; 30 passes of the default size.
+GATHERED_BYTES = 1 << 16
+GATHERED_LINES = 4096
+
+
+def predict_lines(
+    source: BinaryIO,
+    target: BinaryIO,
+    scorer: Scorer,
+    num_characters: int,
+    *,
+    on_pass: Callable[[int], None] | None = None,
+) -> tuple[int, int]:
+    """Write the next characters after each line of `source`; return how many lines, and refused.
+
+    A line is any bytes before a newline, which is no part of the text; an empty one is the empty
+    text. Its answer is an object of `next_chars.next_characters`, or one `error` where the line
+    leaves no room for a next character in what the model reads at once.
+    """
+    max_bytes = scorer.info.max_text_bytes - MAX_BYTES_READ_ON
+    refusal = {
+        "error": {
+            "code": "text_too_large",
+            "message": f"the limit of a line is {max_bytes:,} bytes; give its last ones only",
+        }
+    }
+    num_lines = num_refused = 0
+    for lines in _gather(source, max_bytes):
+        texts = [line for line in lines if len(line) <= max_bytes]
+        found = iter(scorer.predict_characters(texts, num_characters, on_pass=on_pass))
+        answers = [next(found) if len(line) <= max_bytes else refusal for line in lines]
+        target.writelines(map(_as_line, answers))
+        target.flush()
+        num_lines += len(lines)
+        num_refused += len(lines) - len(texts)
+    return num_lines, num_refused
+
+
+def _as_line(answer: dict[str, Any]) -> bytes:
+    return orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _gather(source: BinaryIO, max_bytes: int) -> Iterator[list[bytes]]:
+    """Yield lists of lines of about `GATHERED_BYTES` together."""
+    lines: list[bytes] = []
+    num_bytes = 0
+    for line in _lines(source, max_bytes):
+        lines.append(line)
+        num_bytes += len(line)
+        if num_bytes >= GATHERED_BYTES or len(lines) >= GATHERED_LINES:
+            yield lines
+            lines, num_bytes = [], 0
+    if lines:
+        yield lines
+
+
+def _lines(source: BinaryIO, max_bytes: int) -> Iterator[bytes]:
+    """Yield the lines without their newlines, of a longer one more than `max_bytes`."""
+    while raw := source.readline(max_bytes + 2):
+        rest = raw
+        while not rest.endswith(b"\n") and (rest := source.readline(max_bytes)):
+            pass
+        yield raw.removesuffix(b"\n")

@@ -1,0 +1,1 @@
+"""The EvaByte network: its layers, configuration, pass plan and KV rows."""

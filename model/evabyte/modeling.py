@@ -1,0 +1,270 @@
+"""EvaByte (OpenEvaByte/evabyte at 432331ad) over packed sequences, as a transformers model.
+
+Modules carry the names of the published checkpoint. Sequences lie end to end in one row of `T`
+tokens; only attention knows where one ends.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers import initialization as init
+from transformers.modeling_outputs import CausalLMOutput
+
+from model.evabyte.configuration import EvaByteConfig
+from model.evabyte.kv_rows import KeysValues
+from model.evabyte.linear_layers import project, widen_products
+from model.evabyte.pass_plan import PassPlan, plan_pass
+from model.ops.backend import Backend
+from model.ops.chunk_summaries import chunk_summaries
+from model.ops.eva_attention import eva_attention
+from model.ops.rms_norm import add_rms_norm
+from model.ops.rotary import rotate_queries_and_keys
+from model.ops.swiglu import swiglu
+from model.packing import ContextRows, IntArray, PackedLayout, lay_out
+
+
+class EvaByteRMSNorm(nn.Module):
+    """RMS normalisation with the model's offset and epsilon."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.add_unit_offset = config.norm_add_unit_offset
+        self.weight = nn.Parameter(torch.empty(config.hidden_size))
+
+    def forward(self, x: Tensor, branch: Tensor | None, backend: Backend) -> tuple[Tensor, Tensor]:
+        """Return `x + branch` [T, channels] and its normalisation."""
+        return add_rms_norm(
+            x,
+            branch,
+            self.weight,
+            eps=self.eps,
+            add_unit_offset=self.add_unit_offset,
+            backend=backend,
+        )
+
+
+class EvaByteAttention(nn.Module):
+    """Attention over the own window and the summaries of earlier windows."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.num_heads, self.head_dim = config.num_attention_heads, config.head_dim
+        self.chunk_size = config.chunk_size
+        self.q_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        shape = (1, self.num_heads, 1, 1, self.head_dim)  # as published
+        self.adaptive_phi = nn.Parameter(torch.empty(shape))
+        self.adaptive_mu_k = nn.Parameter(torch.empty(shape))
+
+    def forward(
+        self, x: Tensor, plan: PassPlan, carried: KeysValues | None
+    ) -> tuple[Tensor, KeysValues]:
+        """Attend; x: [T, channels]. Return also the keys and values that later passes need.
+
+        `carried` are the rows of the contexts that the sequences continue.
+        """
+        by_head = (len(x), self.num_heads, self.head_dim)
+        q, k, v = (rows.view(by_head) for rows in project(x, self.q_proj, self.k_proj, self.v_proj))
+        q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
+        own = KeysValues(k, v)
+        past = self._past(own, plan, carried)
+        attended = eva_attention(q, *own, *past, plan.attention)
+        rows = past.followed_by(own) if len(plan.kept_rows) else own
+        return self.o_proj(attended.view(x.shape)), rows.take(plan.kept_rows)
+
+    def _past(self, own: KeysValues, plan: PassPlan, carried: KeysValues | None) -> KeysValues:
+        """Return the rows that windows see besides their own tokens."""
+        chunked = own
+        if carried is not None and len(plan.split_chunk_rows):
+            split_chunks = carried.followed_by(own).take(plan.split_chunk_rows)
+            chunked = own.followed_by(split_chunks)
+        summaries = KeysValues(
+            *chunk_summaries(
+                *chunked,
+                plan.chunk_starts,
+                chunk_size=self.chunk_size,
+                mu=self.adaptive_mu_k.view(self.num_heads, self.head_dim),
+                phi=self.adaptive_phi.view(self.num_heads, self.head_dim),
+                backend=plan.backend,
+            )
+        )
+        if carried is None:
+            return summaries
+        if len(plan.past_rows) == len(carried.keys):
+            return carried
+        return carried.followed_by(summaries).take(plan.past_rows)
+
+
+class EvaByteMLP(nn.Module):
+    """The gated feed-forward layer."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+
+    def forward(self, x: Tensor, backend: Backend) -> Tensor:
+        """Transform `x` [T, channels]."""
+        gate, up = project(x, self.gate_proj, self.up_proj)
+        return self.down_proj(swiglu(gate, up, backend=backend))
+
+
+class EvaByteDecoderLayer(nn.Module):
+    """One layer: attention and feed-forward, each normalised before and added after."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.input_layernorm = EvaByteRMSNorm(config)
+        self.self_attn = EvaByteAttention(config)
+        self.post_attention_layernorm = EvaByteRMSNorm(config)
+        self.mlp = EvaByteMLP(config)
+
+    def forward(
+        self, x: Tensor, branch: Tensor | None, plan: PassPlan, carried: KeysValues | None
+    ) -> tuple[Tensor, Tensor, KeysValues]:
+        """Return stream and branch, both [T, channels], and what `EvaByteAttention` keeps.
+
+        Every branch is added to the stream on its way into the next norm: here that of the layer
+        before, in the next layer this one's feed-forward.
+        """
+        x, normalised = self.input_layernorm(x, branch, plan.backend)
+        attended, kept = self.self_attn(normalised, plan, carried)
+        x, normalised = self.post_attention_layernorm(x, attended, plan.backend)
+        return x, self.mlp(normalised, plan.backend), kept
+
+
+class EvaByteModel(nn.Module):
+    """The layers between the ids and the prediction heads."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.backend: Backend = "torch"  # which has gradients and runs everywhere
+        self.stream_dtype: torch.dtype | None = None  # of activations; None: that of the weights
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        layers = [EvaByteDecoderLayer(config) for _ in range(config.num_hidden_layers)]
+        self.layers = nn.ModuleList(layers)
+        self.norm = EvaByteRMSNorm(config)
+
+    def forward(self, input_ids: Tensor, layout: PackedLayout) -> Tensor:
+        """Return the normalised last hidden states, [T, channels], of `input_ids` [T] int64."""
+        return self.read(input_ids, layout)[0]
+
+    def read(
+        self,
+        input_ids: Tensor,
+        layout: PackedLayout,
+        carried: Sequence[KeysValues] | None = None,
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Return what `forward` does, and of each layer the rows that `layout` keeps.
+
+        `carried` are, by layer, the rows of the contexts that the sequences continue.
+        """
+        x, branch, kept = self.embed_tokens(input_ids).to(self.stream_dtype), None, []
+        plan = plan_pass(layout, self.config, x, self.backend)
+        for number, layer in enumerate(self.layers):
+            of_layer = None if carried is None else carried[number]
+            x, branch, kept_rows = layer(x, branch, plan, of_layer)
+            kept.append(kept_rows)
+        _, normalised = self.norm(x, branch, self.backend)
+        return normalised, kept
+
+
+class EvaBytePreTrainedModel(PreTrainedModel):
+    """What transformers asks of every EvaByte model: configuration, prefix, initial weights."""
+
+    config_class = EvaByteConfig
+    base_model_prefix = "model"
+    _no_split_modules = ("EvaByteDecoderLayer",)
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, EvaByteRMSNorm):
+            init.constant_(module.weight, 0.0 if module.add_unit_offset else 1.0)
+        elif isinstance(module, EvaByteAttention):
+            init.normal_(module.adaptive_phi, std=module.head_dim**-0.5)
+            init.normal_(module.adaptive_mu_k, std=module.head_dim**-0.5)
+        else:
+            super()._init_weights(module)
+
+
+class EvaByteForCausalLM(EvaBytePreTrainedModel):
+    """EvaByte with its prediction heads; head 0 predicts the next id, head h the one h later."""
+
+    def __init__(self, config: EvaByteConfig) -> None:
+        super().__init__(config)
+        self.model = EvaByteModel(config)
+        num_rows = config.vocab_size * config.num_pred_heads
+        self.lm_head = nn.Linear(config.hidden_size, num_rows, bias=False)
+        self.post_init()
+
+    @property
+    def next_id_weight(self) -> Tensor:
+        """The weight of head 0, [V, channels], in the type of the activations."""
+        return self.lm_head.weight[: self.config.vocab_size].to(self.model.stream_dtype)
+
+    def compute_in_float32(self) -> None:
+        """Keep the weights as they are, and compute in float32."""
+        self.model.stream_dtype = torch.float32
+        widen_products(self)
+
+    def lay_out(
+        self,
+        lengths: Sequence[int] | IntArray,
+        contexts: ContextRows | None = None,
+        *,
+        is_kept: bool = False,
+    ) -> PackedLayout:
+        """Cut sequences of `lengths` tokens into this model's windows and chunks.
+
+        The rest as in `packing.lay_out`.
+        """
+        return lay_out(
+            lengths,
+            window_size=self.config.window_size,
+            chunk_size=self.config.chunk_size,
+            contexts=contexts,
+            is_kept=is_kept,
+        )
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        *,
+        return_all_pred_logits: bool = False,
+        use_cache: bool = False,
+        return_dict: bool = True,
+    ) -> CausalLMOutput | tuple[Any, ...]:
+        """Return the logits of every position of `input_ids` [B, T] int64.
+
+        `.logits` is [B, T, 320] of head 0, or [B, T, heads, 320] with `return_all_pred_logits`;
+        float32 where the configuration says `fp32_logits`. Rows may be padded on the right: a
+        position sees none that follows, so that `attention_mask` [B, T] changes nothing.
+
+        Raises:
+            ValueError: the mask hides a position before a visible one, or a cache is asked for.
+        """
+        if use_cache:
+            raise ValueError("use_cache is not supported: there is no generation here")
+        if attention_mask is not None and (attention_mask.long().diff(dim=1) > 0).any():
+            raise ValueError("only padding on the right is supported: windows count from slot 0")
+        config = self.config
+        num_rows, num_tokens = input_ids.shape
+        hidden = self.model(input_ids.reshape(-1), self.lay_out([num_tokens] * num_rows))
+        if return_all_pred_logits:
+            logits = self.lm_head(hidden).view(
+                num_rows, num_tokens, config.num_pred_heads, config.vocab_size
+            )
+        else:
+            logits = F.linear(hidden, self.next_id_weight)
+            logits = logits.view(num_rows, num_tokens, config.vocab_size)
+        output = CausalLMOutput(logits=logits.float() if config.fp32_logits else logits)
+        return output if return_dict else output.to_tuple()

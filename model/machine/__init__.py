@@ -1,0 +1,1 @@
+"""Measures and configures the CPU, the device and its memory."""

@@ -1,0 +1,57 @@
+"""How much one pass may read, from what passes of two sizes were measured to take.
+
+Knows no device: who measures passes the numbers in.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from model.evabyte.configuration import EvaByteConfig
+from model.packing import ContextRows
+
+# The rest is for fragments, workspaces of libraries, and texts that share passes unlike those
+# measured.
+USABLE_SHARE = 0.8
+# Below it starting the operations takes longer than computing them, on any device.
+MIN_PASS_BYTES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Peak:
+    """The most memory that a pass over `num_bytes` of text took beyond what was taken before."""
+
+    num_bytes: int
+    memory_bytes: int
+
+
+def pass_bytes_that_fit(
+    small: Peak, large: Peak, *, free_bytes: int, carried_bytes: int, wanted_bytes: int
+) -> int:
+    """Return how many bytes a pass may read: `wanted_bytes`, or less where memory is short.
+
+    A pass takes a fixed part and a part for each byte, which two passes of unlike size tell.
+    `carried_bytes` are kept besides, as `carried_bytes_of` says. Not less than `MIN_PASS_BYTES`.
+    """
+    assert small.num_bytes < large.num_bytes
+    grown = large.memory_bytes - small.memory_bytes
+    per_byte = max(grown / (large.num_bytes - small.num_bytes), 1.0)
+    fixed = max(small.memory_bytes - per_byte * small.num_bytes, 0.0)
+    num_fitting = (USABLE_SHARE * free_bytes - carried_bytes - fixed) / per_byte
+    whole_steps = int(num_fitting) // MIN_PASS_BYTES * MIN_PASS_BYTES
+    return max(min(wanted_bytes, whole_steps), min(wanted_bytes, MIN_PASS_BYTES))
+
+
+def carried_bytes_of(config: EvaByteConfig, num_bytes: int, *, bytes_per_value: int) -> int:
+    """Return the most memory that passes over one text of `num_bytes` keep for the passes after.
+
+    The keys and values of its unfinished window and the summaries of all finished ones, twice: the
+    rows of the next pass are made from those of the last.
+    """
+    context = ContextRows.of(
+        np.array([num_bytes]), window_size=config.window_size, chunk_size=config.chunk_size
+    )
+    # A window that is all but finished has the most rows.
+    num_rows = context.num_rows + config.window_size + config.window_size // config.chunk_size
+    values = 2 * num_rows * config.hidden_size * config.num_hidden_layers
+    return 2 * values * bytes_per_value

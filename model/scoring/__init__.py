@@ -1,0 +1,1 @@
+"""Turns score requests into forward passes and their logits into results."""

@@ -1,0 +1,182 @@
+"""Texts through the model, in passes of bounded size; what was read can be continued.
+
+A token predicts the byte after it. So a text of n bytes takes n tokens: the one that marks the
+beginning, and all its bytes but the last.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS
+from model.evabyte.kv_rows import KeysValues
+from model.evabyte.modeling import EvaByteForCausalLM
+from model.packing import ContextRows, IntArray
+
+ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
+# In products of fewer rows, or of an odd number, a row may have other bits (docs/numerics.md).
+ROW_STEP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Contexts:
+    """Token sequences that were read, with all that it takes to continue them."""
+
+    num_tokens: IntArray  # [contexts]
+    carried: list[KeysValues]  # by layer
+    last_hidden: Tensor  # [contexts, channels], what predicts the byte after each
+
+
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """A model, and how many tokens one pass of it may read.
+
+    Where it `is_reproducible`, texts that are continued share no pass (docs/numerics.md).
+    """
+
+    model: EvaByteForCausalLM
+    pass_bytes: int
+    is_reproducible: bool = False
+
+    def cut_to_continue(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yield the numbers of the texts that are read together to be continued."""
+        if self.is_reproducible:
+            return iter([[number] for number in range(len(lengths))])
+        return cut_into_passes(lengths, self.pass_bytes)
+
+    def read(self, texts: Sequence[bytes]) -> Iterator[Tensor]:
+        """Yield what predicts each byte of `texts`, end to end: [bytes, channels] per pass.
+
+        All are read in one pass. Only a single text that is longer than a pass is read in several:
+        whole windows at a time, of which nothing but summaries is carried on.
+        """
+        sequences = [_ids(text)[:-1] for text in texts]
+        if len(texts) > 1:
+            yield self._run(sequences)[0]
+            return
+        for hidden, _ in self._read_alone(sequences[0], is_kept=False):
+            yield hidden
+
+    def read_contexts(self, texts: Sequence[bytes]) -> Contexts:
+        """Read `texts`, each to its end, so that they can be continued; in passes as `read`."""
+        for _, contexts in self.read_to_ends(texts):  # noqa: B007 - the last one counts
+            pass
+        return contexts
+
+    def read_to_ends(self, texts: Sequence[bytes]) -> Iterator[tuple[Tensor, Contexts]]:
+        """Yield per pass the hidden states of all its tokens and, at last, the contexts read.
+
+        A text has one token more than bytes, of which each predicts the byte after it. The passes
+        are those of `read`.
+        """
+        sequences = [_ids(text) for text in texts]
+        if len(texts) > 1:
+            yield self._run(sequences, is_kept=True)
+            return
+        yield from self._read_alone(sequences[0], is_kept=True)
+
+    def read_on(self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]) -> Tensor:
+        """Read each of `texts` after the context of that number, in one pass.
+
+        Return the hidden states of their bytes, end to end: [bytes, channels].
+        """
+        return self._run([_ids(text)[1:] for text in texts], contexts, context_of)[0]
+
+    def predict_on(
+        self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]
+    ) -> Tensor:
+        """Return what predicts each byte of `texts` there, end to end: [bytes, channels]."""
+        hidden = self.read_on(contexts, context_of, [text[:-1] for text in texts])
+        lengths = np.array([len(text) for text in texts])
+        owner = np.repeat(np.arange(len(texts)), lengths)
+        # The context's last token predicts a text's first byte, and each byte the one after it.
+        rows = len(contexts.num_tokens) + np.arange(lengths.sum()) - owner - 1
+        rows[lengths.cumsum() - lengths] = context_of
+        states = torch.cat((contexts.last_hidden, hidden))
+        return states[torch.from_numpy(rows).to(states.device)]
+
+    def _read_alone(self, ids: IntArray, *, is_kept: bool) -> Iterator[tuple[Tensor, Contexts]]:
+        """Read one sequence in as many passes as it takes; `is_kept` is for the last one."""
+        window_size = self.model.config.window_size
+        if len(ids) <= max(self.pass_bytes, window_size):
+            yield self._run([ids], is_kept=is_kept)
+            return
+        step = max(self.pass_bytes // window_size, 1) * window_size
+        contexts = None
+        for start in range(0, len(ids), step):
+            is_last = start + step >= len(ids)
+            piece = [ids[start : start + step]]
+            hidden, contexts = self._run(piece, contexts, is_kept=is_kept or not is_last)
+            yield hidden, contexts
+
+    @torch.inference_mode()
+    def _run(
+        self,
+        sequences: Sequence[IntArray],
+        contexts: Contexts | None = None,
+        context_of: IntArray = ONLY_CONTEXT,
+        *,
+        is_kept: bool = False,
+    ) -> tuple[Tensor, Contexts]:
+        """Run one pass; return the hidden states of its tokens and, if kept, the new contexts.
+
+        A pass that is not kept is filled up to a whole step of rows behind its last token, where
+        nobody sees what is added.
+        """
+        model, num_rows = self.model, sum(map(len, sequences))
+        if not is_kept:
+            sequences = _filled_up(sequences, -num_rows % ROW_STEP)
+        num_tokens = np.array([len(ids) for ids in sequences])
+        num_read, rows, carried = num_tokens, None, None
+        if contexts is not None:
+            rows = self._rows_of(contexts).by_sequence(context_of)
+            num_read, carried = rows.num_tokens + num_tokens, contexts.carried
+        layout = model.lay_out(num_tokens, rows, is_kept=is_kept)
+        input_ids = torch.from_numpy(np.concatenate(sequences)).to(model.device)
+        hidden, kept = model.model.read(input_ids, layout, carried)
+        # A copy: a view would keep all hidden states in memory.
+        last = hidden[torch.from_numpy(num_tokens.cumsum() - 1)] if is_kept else hidden[:0]
+        return hidden[:num_rows], Contexts(num_read, kept, last)
+
+    def _rows_of(self, contexts: Contexts) -> ContextRows:
+        config = self.model.config
+        return ContextRows.of(
+            contexts.num_tokens, window_size=config.window_size, chunk_size=config.chunk_size
+        )
+
+
+def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[int]]:
+    """Yield the numbers of the texts of each pass; one longer than a pass comes alone.
+
+    Longest first: neighbours of like length share products, and what does not fit into memory
+    fails before anything else was computed.
+    """
+    batch: list[int] = []
+    num_bytes = 0
+    for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if batch and num_bytes + lengths[number] > pass_bytes:
+            yield batch
+            batch, num_bytes = [], 0
+        batch.append(number)
+        num_bytes += lengths[number]
+    if batch:
+        yield batch
+
+
+def _filled_up(sequences: Sequence[IntArray], num_added: int) -> Sequence[IntArray]:
+    """Lengthen the last sequence by `num_added` tokens."""
+    if not num_added:
+        return sequences
+    return [*sequences[:-1], np.append(sequences[-1], np.full(num_added, BOS_ID))]
+
+
+def _ids(text: bytes) -> IntArray:
+    """The ids of `text` after the one that marks the beginning."""
+    ids = np.empty(len(text) + 1, dtype=np.int64)
+    ids[0] = BOS_ID
+    ids[1:] = np.frombuffer(text, dtype=np.uint8)
+    ids[1:] += NUM_SPECIAL_IDS
+    return ids

@@ -1,0 +1,217 @@
+"""Scores of the bytes of a pass to one JSON-ready object per text.
+
+Works on the arrays of a whole pass; per text it only slices lists and builds a dictionary.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.grammar.vocabulary import NUM_SPECIAL_IDS
+from model.errors import ScoringFailed
+from model.scoring.log_likelihood import ByteScores
+from model.scoring.spans import Spans, bounds_of
+
+NATS_PER_BIT = math.log(2)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoredText:
+    """The bytes of one text that got a score, and which outputs are asked for."""
+
+    text: bytes
+    outputs: frozenset[str]
+    top_k: int
+    spans: Spans | None = None
+
+
+def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str, Any]]:
+    """Return one result per text; `scores` holds those of all `texts`, end to end, none empty.
+
+    Always: `num_bytes`; `num_chars`, Unicode characters, null where the text is not UTF-8;
+    `log_likelihood_nats`; `bits_per_byte`; `byte_perplexity`, null where it is beyond a float;
+    `is_greedy`, whether no id was ever likelier than the text's. On request:
+
+    * `bytes`: one number per byte in each of `log_prob_nats`, `rank` (1 = likeliest of all 320
+      ids), `entropy_bits`;
+    * `top_k`: per byte the likeliest ids as `[byte, log_prob_nats]`, where -64..-1 in place of a
+      byte is the special id `byte + 64`;
+    * `spans`: `start` and `end` in bytes, `num_bytes`, `log_likelihood_nats` and `bits_per_byte`,
+      null where it is empty, of each of `spans.bounds_of`;
+    * `curvature`: null where the model was certain of every byte.
+
+    Raises:
+        ScoringFailed: a log-likelihood is not finite.
+    """
+    lengths = np.array([len(scored.text) for scored in texts])
+    ends = np.cumsum(lengths)
+    starts = ends - lengths
+    # Sums in float64: those of 32,767 float32 numbers keep every digit.
+    log_likelihood = np.add.reduceat(scores.log_prob.astype(np.float64), starts)
+    if not np.isfinite(log_likelihood).all():
+        raise ScoringFailed("the model's log-probabilities are not finite; check its weights")
+    nats_per_byte = -log_likelihood / lengths + 0.0  # no negative zero
+
+    columns = zip(
+        texts,
+        lengths.tolist(),
+        log_likelihood.tolist(),
+        (nats_per_byte / NATS_PER_BIT).tolist(),
+        _perplexities(nats_per_byte),
+        (np.maximum.reduceat(scores.rank, starts) == 1).tolist(),
+        strict=True,
+    )
+    results: list[dict[str, Any]] = [
+        {
+            "num_bytes": num_bytes,
+            "num_chars": _num_chars(scored.text),
+            "log_likelihood_nats": nats,
+            "bits_per_byte": bits_per_byte,
+            "byte_perplexity": perplexity,
+            "is_greedy": is_greedy,
+        }
+        for scored, num_bytes, nats, bits_per_byte, perplexity, is_greedy in columns
+    ]
+    bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
+    _add_bytes(results, texts, bounds, scores)
+    _add_top_k(results, texts, bounds, scores)
+    _add_spans(results, texts, bounds, scores)
+    _add_curvature(results, texts, starts, log_likelihood, scores)
+    return results
+
+
+def to_empty_result(scored: ScoredText) -> dict[str, Any]:
+    """Return the result of the empty text: sums of nothing are 0, means of nothing null."""
+    result: dict[str, Any] = {
+        "num_bytes": 0,
+        "num_chars": 0,
+        "log_likelihood_nats": 0.0,
+        "bits_per_byte": None,
+        "byte_perplexity": None,
+        "is_greedy": True,
+    }
+    if "bytes" in scored.outputs:
+        result["bytes"] = {"log_prob_nats": [], "rank": [], "entropy_bits": []}
+    if scored.top_k:
+        result["top_k"] = []
+    if scored.spans:
+        result["spans"] = _spans(scored, np.zeros(1))
+    if "curvature" in scored.outputs:
+        result["curvature"] = None
+    return result
+
+
+Bounds = list[tuple[int, int]]
+Results = list[dict[str, Any]]
+
+
+def _add_bytes(
+    results: Results, texts: Sequence[ScoredText], bounds: Bounds, scores: ByteScores
+) -> None:
+    wanted = [number for number, scored in enumerate(texts) if "bytes" in scored.outputs]
+    if not wanted:
+        return
+    assert scores.entropy is not None
+    log_prob, rank = scores.log_prob.tolist(), scores.rank.tolist()
+    entropy = (np.maximum(scores.entropy, 0) / NATS_PER_BIT).tolist()
+    for number in wanted:
+        start, end = bounds[number]
+        results[number]["bytes"] = {
+            "log_prob_nats": log_prob[start:end],
+            "rank": rank[start:end],
+            "entropy_bits": entropy[start:end],
+        }
+
+
+def _add_top_k(
+    results: Results, texts: Sequence[ScoredText], bounds: Bounds, scores: ByteScores
+) -> None:
+    for number, scored in enumerate(texts):
+        if not scored.top_k:
+            continue
+        assert scores.top_ids is not None
+        assert scores.top_log_probs is not None
+        kept = slice(*bounds[number]), slice(scored.top_k)
+        byte_values = (scores.top_ids[kept] - NUM_SPECIAL_IDS).tolist()
+        log_probs = scores.top_log_probs[kept].tolist()
+        results[number]["top_k"] = [
+            [list(pair) for pair in zip(*row, strict=True)]
+            for row in zip(byte_values, log_probs, strict=True)
+        ]
+
+
+def _add_spans(
+    results: Results, texts: Sequence[ScoredText], bounds: Bounds, scores: ByteScores
+) -> None:
+    for number, scored in enumerate(texts):
+        if scored.spans is None:
+            continue
+        first, last = bounds[number]
+        sums = np.concatenate(([0.0], scores.log_prob[first:last].astype(np.float64).cumsum()))
+        results[number]["spans"] = _spans(scored, sums)
+
+
+def _spans(scored: ScoredText, sums: NDArray[np.float64]) -> Results:
+    """The scores of the spans of a text; `sums`: of its first 0, 1, .. n log-probabilities."""
+    assert scored.spans is not None
+    spans = bounds_of(scored.spans, scored.text)
+    starts, ends = spans.T
+    nats = sums[ends] - sums[starts]
+    bits_per_byte = -nats / np.maximum(ends - starts, 1) / NATS_PER_BIT + 0.0
+    return [
+        {
+            "start": start,
+            "end": end,
+            "num_bytes": end - start,
+            "log_likelihood_nats": log_likelihood,
+            "bits_per_byte": bits if end > start else None,
+        }
+        for (start, end), log_likelihood, bits in zip(
+            spans.tolist(), nats.tolist(), bits_per_byte.tolist(), strict=True
+        )
+    ]
+
+
+def _add_curvature(
+    results: Results,
+    texts: Sequence[ScoredText],
+    starts: NDArray[np.int64],
+    log_likelihood: NDArray[np.float64],
+    scores: ByteScores,
+) -> None:
+    """Add the conditional probability curvature d(x, p, p) of Fast-DetectGPT.
+
+    Bao et al. 2024 (arXiv:2310.05130), with one model as both p and q, in the closed form of
+    `get_sampling_discrepancy_analytic` (baoguangsheng/fast-detect-gpt at 018fb645):
+
+        (sum_j log p(x_j) - sum_j E[log p]) / sqrt(sum_j Var[log p])
+    """
+    wanted = [number for number, scored in enumerate(texts) if "curvature" in scored.outputs]
+    if not wanted:
+        return
+    assert scores.entropy is not None
+    assert scores.variance is not None
+    surplus = log_likelihood + np.add.reduceat(scores.entropy.astype(np.float64), starts)
+    deviation = np.sqrt(np.add.reduceat(scores.variance.astype(np.float64), starts))
+    for number in wanted:
+        is_certain = deviation[number] == 0
+        results[number]["curvature"] = (
+            None if is_certain else float(surplus[number] / deviation[number])
+        )
+
+
+def _perplexities(nats_per_byte: NDArray[np.float64]) -> list[float | None]:
+    with np.errstate(over="ignore"):
+        perplexities = np.exp(nats_per_byte).tolist()
+    return [None if math.isinf(perplexity) else perplexity for perplexity in perplexities]
+
+
+def _num_chars(text: bytes) -> int | None:
+    try:
+        return len(text.decode())
+    except UnicodeDecodeError:
+        return None

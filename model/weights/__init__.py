@@ -1,0 +1,1 @@
+"""Finds, downloads, quantizes, caches and loads checkpoints."""

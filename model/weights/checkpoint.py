@@ -1,0 +1,223 @@
+"""Loads EvaByte checkpoints in the published layout, and says in one line why one cannot be."""
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError, safe_open
+from transformers import BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from model.errors import CheckpointInvalid
+from model.evabyte.configuration import EvaByteConfig
+from model.evabyte.modeling import EvaByteForCausalLM
+from model.weights.hub import NAME, expected_sha256, fetch_checkpoint, sha256_of
+
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+CANARY_FILE = "canary.json"
+FLOAT_TYPES = {"F32", "F16", "BF16"}
+# Keys that decide the result without showing in any shape: a guess would give wrong scores.
+REQUIRED_KEYS = (
+    ("window_size",),
+    ("chunk_size",),
+    ("rms_norm_eps",),
+    ("norm_add_unit_offset",),
+    ("rope_theta", "rope_parameters"),
+    ("max_position_embeddings",),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """A checkpoint whose files were found complete and of EvaByte's shape."""
+
+    folder: Path
+    config: EvaByteConfig
+    weight_files: tuple[Path, ...]
+
+
+def find_folder(name: str) -> Path:
+    """Return the folder `name`, or that of the checkpoint `name` from the Hub, fetched if need be.
+
+    Raises:
+        CheckpointInvalid: there is no such folder, and none can be fetched.
+    """
+    if Path(name).is_dir():
+        return Path(name)
+    if not NAME.fullmatch(name):
+        raise CheckpointInvalid(
+            f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
+        )
+    return fetch_checkpoint(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
+
+
+def find_checkpoint(name: str) -> Checkpoint:
+    """Return the checkpoint in the folder `name`, or of that name (`owner/name`) on the Hub.
+
+    Reads the configuration and the headers of the weights, not the weights.
+
+    Raises:
+        CheckpointInvalid: with one line that names the file or tensor at fault and the remedy.
+    """
+    folder = find_folder(name)
+    config = _read_config(folder / CONFIG_FILE)
+    weight_files = _weight_files(folder)
+    _check_tensors(weight_files, config)
+    return Checkpoint(folder, config, weight_files)
+
+
+def load_model(
+    checkpoint: Checkpoint,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    quantization: BitsAndBytesConfig | None = None,
+) -> EvaByteForCausalLM:
+    """Return the model of `checkpoint` on `device`, ready to score.
+
+    `quantization` says how to quantize weights that are not; others say it themselves.
+    """
+    with without_progress_bars():
+        model = EvaByteForCausalLM.from_pretrained(
+            checkpoint.folder,
+            config=checkpoint.config,
+            dtype=dtype,
+            device_map={"": device},
+            use_safetensors=True,
+            local_files_only=True,
+            quantization_config=quantization,
+        )
+    return model.eval()
+
+
+@contextlib.contextmanager
+def without_progress_bars() -> Iterator[None]:
+    """Keep transformers from drawing on stderr."""
+    had_progress_bar = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if had_progress_bar:
+            transformers_logging.enable_progress_bar()
+
+
+def revision_of(weight_files: tuple[Path, ...]) -> str:
+    """Return 16 hexadecimal digits that stand for the weights: of their files' SHA-256.
+
+    Of files in the Hub's cache it is known without reading them; `hub.check_downloads` does.
+    """
+    digests = [expected_sha256(path) or sha256_of(path) for path in weight_files]
+    whole = (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
+    return whole[:16]
+
+
+def _read_config(path: Path) -> EvaByteConfig:
+    fields = _read_json(path)
+    if fields.get("model_type") != EvaByteConfig.model_type:
+        raise CheckpointInvalid(
+            f"{path}: model_type is {fields.get('model_type')!r}, not 'evabyte'; "
+            "only EvaByte checkpoints can be scored with"
+        )
+    if fields.get("quantization_config") is not None:
+        raise CheckpointInvalid(
+            f"{path}: quantization_config is set; name the checkpoint that is not quantized, "
+            "and choose the quantization int8 or nf4"
+        )
+    for names in REQUIRED_KEYS:
+        if all(fields.get(name) is None for name in names):
+            raise CheckpointInvalid(
+                f"{path}: {' or '.join(names)} is missing; copy the checkpoint's own {CONFIG_FILE}"
+            )
+    try:
+        return EvaByteConfig.from_dict(fields)
+    except (StrictDataclassError, ValueError, TypeError, KeyError) as error:
+        reason = str(error.__cause__ or error).strip().splitlines()[-1]
+        raise CheckpointInvalid(f"{path}: {reason}") from error
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        fields = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise CheckpointInvalid(
+            f"{path}: not found; name the folder that holds {CONFIG_FILE} and the weights"
+        ) from error
+    except (OSError, ValueError) as error:
+        raise CheckpointInvalid(f"{path}: not readable as JSON; copy it again") from error
+    if not isinstance(fields, dict):
+        raise CheckpointInvalid(f"{path}: holds no JSON object; copy it again")
+    return fields
+
+
+def _weight_files(folder: Path) -> tuple[Path, ...]:
+    """The files that hold the weights: one, or those that the index names."""
+    if (folder / WEIGHTS_FILE).is_file():
+        return (folder / WEIGHTS_FILE,)
+    if not (folder / INDEX_FILE).is_file():
+        raise CheckpointInvalid(
+            f"{folder}: neither {WEIGHTS_FILE} nor {INDEX_FILE}; weights in other formats "
+            "are not read, convert them to safetensors"
+        )
+    weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise CheckpointInvalid(f"{folder / INDEX_FILE}: has no weight_map; copy it again")
+    paths = tuple(folder / str(name) for name in sorted(set(weight_map.values())))
+    for path in paths:
+        if not path.is_file():
+            raise CheckpointInvalid(f"{path}: not found, but {INDEX_FILE} names it; copy it too")
+    return paths
+
+
+def _check_tensors(weight_files: tuple[Path, ...], config: EvaByteConfig) -> None:
+    """Compare names, shapes and types of all tensors with what the configuration asks for."""
+    with torch.device("meta"):
+        wanted = {
+            name: tuple(tensor.shape)
+            for name, tensor in EvaByteForCausalLM(config).state_dict().items()
+        }
+    found: set[str] = set()
+    for path in weight_files:
+        for name, (shape, dtype) in _read_header(path).items():
+            if name not in wanted:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} is not part of EvaByte as {CONFIG_FILE} describes it"
+                )
+            if shape != wanted[name]:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} has shape {shape}, but {CONFIG_FILE} asks for "
+                    f"{wanted[name]}; both must come from the same checkpoint"
+                )
+            if dtype not in FLOAT_TYPES:
+                raise CheckpointInvalid(
+                    f"{path}: tensor {name} is stored as {dtype}; known are {sorted(FLOAT_TYPES)}"
+                )
+            found.add(name)
+    missing = sorted(wanted.keys() - found)
+    if missing:
+        raise CheckpointInvalid(
+            f"{weight_files[0].parent}: tensor {missing[0]} is missing ({len(missing)} of "
+            f"{len(wanted)} are); copy all files of the checkpoint"
+        )
+
+
+def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
+    """Return shape and type of each tensor in the safetensors file `path`."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
+    except (SafetensorError, OSError) as error:
+        raise CheckpointInvalid(
+            f"{path}: truncated or no safetensors file ({error}); copy it again"
+        ) from error

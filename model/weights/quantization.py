@@ -1,0 +1,157 @@
+"""Quantized linear layers: bitsandbytes stores the weights, this module says how they multiply.
+
+Embeddings, norms, `adaptive_mu_k`, `adaptive_phi` and `lm_head` keep the model's own type.
+bitsandbytes is imported only when a quantized mode is asked for.
+"""
+
+import hashlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig
+
+from model.errors import QuantizationUnavailable
+from model.evabyte.configuration import EvaByteConfig
+from model.evabyte.linear_layers import Int8Linear
+from model.evabyte.modeling import EvaByteForCausalLM
+from model.ops.backend import Backend
+from model.weights.checkpoint import CONFIG_FILE, Checkpoint, load_model
+from model.weights.hub import check_downloads
+from model.weights.quantized_cache import QuantizedCache
+from model.weights.quantized_weights import write_quantized
+
+QUANTIZATIONS = ("none", "int8", "nf4")
+
+UNQUANTIZED_LAYERS = ["lm_head"]
+
+# Raised when this module stores something else for the same checkpoint and mode.
+CACHE_LAYOUT = "2"
+
+
+@dataclass(frozen=True, slots=True)
+class Quantization:
+    """How weights are quantized, `mode` being int8 or nf4, and where the result is kept."""
+
+    mode: str
+    cache_dir: Path | None  # None keeps nothing
+
+
+def load_quantized_model(
+    checkpoint: Checkpoint,
+    quantization: Quantization,
+    *,
+    revision: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: Backend,
+    on_phase: Callable[[str], None],
+) -> EvaByteForCausalLM:
+    """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
+
+    `revision` stands for the weights of the checkpoint. `on_phase` is called with the name of each
+    phase that begins: import (of bitsandbytes), checksum, load; quantize before it where no
+    quantized weights were kept.
+
+    Raises:
+        QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
+    """
+    on_phase("import")
+    config = bits_and_bytes_config(quantization.mode, dtype)
+    on_phase("checksum")
+
+    def begin_to_quantize() -> None:
+        check_downloads(checkpoint.weight_files)
+        on_phase("quantize")
+
+    def write(folder: Path) -> None:
+        begin_to_quantize()
+        write_quantized(checkpoint, folder, config, device=device, dtype=dtype)
+
+    def make() -> EvaByteForCausalLM:
+        begin_to_quantize()
+        return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
+
+    def load(folder: Path) -> EvaByteForCausalLM:
+        on_phase("load")
+        cached = Checkpoint(folder, EvaByteConfig.from_pretrained(folder), weight_files=())
+        return load_model(cached, device=device, dtype=dtype)
+
+    if quantization.cache_dir is None:
+        model = make()
+    else:
+        identity = {
+            "weights": revision,
+            "config": hashlib.sha256((checkpoint.folder / CONFIG_FILE).read_bytes()).hexdigest(),
+            "quantization": quantization.mode,
+            "dtype": str(dtype),
+            "layout": CACHE_LAYOUT,
+            "bitsandbytes": version("bitsandbytes"),
+            "transformers": version("transformers"),
+        }
+        cache = QuantizedCache(quantization.cache_dir, identity)
+        model = cache.load_or_make(load=load, write=write, make=make)
+    prepare_products(model, backend)
+    return model
+
+
+def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return how transformers quantizes the linear layers: `quantization` is int8 or nf4.
+
+    int8 has threshold 0: bitsandbytes' default leaves columns with large activations in 16 bits,
+    and which ones those are depends on all texts of a batch. `dtype` is that of the activations.
+
+    Raises:
+        QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
+    """
+    if quantization not in QUANTIZATIONS[1:]:
+        raise QuantizationUnavailable(
+            f"quantization {quantization}: unknown; use one of {', '.join(QUANTIZATIONS)}"
+        )
+    _import_bitsandbytes(quantization)
+    if quantization == "int8":
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=UNQUANTIZED_LAYERS
+        )
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=UNQUANTIZED_LAYERS,
+    )
+
+
+def prepare_products(model: nn.Module, backend: Backend) -> None:
+    """Give the linear layers that bitsandbytes made the products that scoring uses."""
+    import bitsandbytes as bnb
+
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, bnb.nn.Linear8bitLt):
+            stored: Any = layer.weight
+            model.set_submodule(name, Int8Linear(stored.CB, stored.SCB, backend))
+        elif isinstance(layer, bnb.nn.Linear4bit):
+            # The fused CPU product crashes unless both widths divide by 64 and 32, rounds float32
+            # to bfloat16, and exists on CPUs with AVX512-BF16 only. From 512 rows on, dequantizing
+            # the weight for each product is as fast.
+            layer.support_avx512bf16_for_cpu = False
+
+
+def _import_bitsandbytes(quantization: str) -> None:
+    """Import it without its advice to install `kernels`, which would download code at import."""
+    logger = logging.getLogger("bitsandbytes")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        import bitsandbytes  # noqa: F401 - transformers finds it loaded
+    except ImportError as error:
+        raise QuantizationUnavailable(
+            f"quantization {quantization}: needs the package bitsandbytes ({error}); "
+            "install requirements.txt, or use quantization none"
+        ) from error
+    finally:
+        logger.setLevel(before)

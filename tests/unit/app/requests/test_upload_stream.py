@@ -1,0 +1,187 @@
+"""The stream of lines: whatever the pieces, the same lines; bounded whatever the client sends."""
+
+import gzip
+import time
+import tracemalloc
+import zlib
+
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from app.requests.upload_stream import PIECE_BYTES, decoder, limited, read_lines
+from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
+
+UPLOAD = 'first\n\n  \nnaïve 😀 line\r\n{"a": 1}\nlast without newline'.encode()
+LINES = [
+    (1, b"first"),
+    (4, "naïve 😀 line".encode()),
+    (5, b'{"a": 1}'),
+    (6, b"last without newline"),
+]
+
+
+def lines_of(pieces, *, max_line_bytes=1000, max_lines=1000):
+    read = read_lines(pieces, max_line_bytes=max_line_bytes, max_lines=max_lines)
+    return [(line.number, line.content) for line in read]
+
+
+def in_pieces(body: bytes, size: int) -> list[bytes]:
+    return [body[at : at + size] for at in range(0, len(body), size)]
+
+
+def decoded(encoding: str, body: bytes, size: int = PIECE_BYTES) -> bytes:
+    return b"".join(decoder(encoding)(in_pieces(body, size)))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7, 1000])
+def test_lines_do_not_depend_on_where_the_body_is_cut(size):
+    assert lines_of(in_pieces(UPLOAD, size)) == LINES
+
+
+@given(st.binary(max_size=60), st.integers(1, 9))
+def test_lines_are_those_of_the_whole_body(body, size):
+    whole = [(n, line.strip()) for n, line in enumerate(body.split(b"\n"), 1)]
+    assert lines_of(in_pieces(body, size)) == [line for line in whole if line[1]]
+
+
+@pytest.mark.parametrize("body", [b"", b"\n", b" \n\t\n"], ids=["nothing", "newline", "blanks"])
+def test_blank_upload_has_no_lines(body):
+    assert lines_of([body]) == []
+
+
+@pytest.mark.parametrize("size", [1, 4, 100])
+def test_line_over_the_limit_is_told_by_its_number_alone(size):
+    body = b"12345\n123456\n1234567890\n12345"
+    found = lines_of(in_pieces(body, size), max_line_bytes=5)
+    assert found == [(1, b"12345"), (2, None), (3, None), (4, b"12345")]
+
+
+@pytest.mark.parametrize("piece", [b"", b"x"], ids=["nothing", "one byte"])
+def test_line_of_many_pieces_takes_time_in_proportion(piece):
+    began = time.process_time()
+    (line,) = lines_of([b"a", *[piece] * 300_000, b"z"], max_line_bytes=1_000_000)
+    assert line == (1, b"a" + piece * 300_000 + b"z")
+    # In place of more than a minute.
+    assert time.process_time() - began < 5
+
+
+def test_endless_line_is_not_kept():
+    tracemalloc.start()
+    try:
+        assert lines_of((b"x" * PIECE_BYTES for _ in range(500)), max_line_bytes=10_000) == [
+            (1, None)
+        ]
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_as_many_lines_as_the_limit_pass(end):
+    assert len(lines_of([b"a\nb\nc" + end], max_lines=3)) == 3
+
+
+@pytest.mark.parametrize("body", [b"a\nb\nc\nd", b"a\nb\nc\nd\n", b"\n\n\n\n\na"])
+@pytest.mark.parametrize("size", [1, 100])
+def test_more_lines_than_the_limit_are_refused(body, size):
+    with pytest.raises(BodyTooLarge):
+        lines_of(in_pieces(body, size), max_lines=3)
+
+
+def test_bytes_over_the_limit_are_refused():
+    assert b"".join(limited([b"abc", b"de"], 5)) == b"abcde"
+    with pytest.raises(BodyTooLarge):
+        list(limited([b"abc", b"def"], 5))
+
+
+COMPRESSED = {
+    "identity": UPLOAD,
+    "gzip": gzip.compress(UPLOAD),
+    "GZIP": gzip.compress(UPLOAD[:10]) + gzip.compress(UPLOAD[10:]),
+    "zstd": zstandard.compress(UPLOAD),
+    " zstd ": zstandard.compress(UPLOAD[:10]) + zstandard.compress(UPLOAD[10:]),
+}
+
+
+@pytest.mark.parametrize("size", [1, 5, PIECE_BYTES])
+@pytest.mark.parametrize("encoding", COMPRESSED)
+def test_compressed_upload_is_read_whole(encoding, size):
+    assert decoded(encoding, COMPRESSED[encoding], size) == UPLOAD
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("missing", [1, 5, 20])
+def test_compressed_upload_that_was_cut_short_is_refused(encoding, missing):
+    with pytest.raises(MalformedBody, match=f"ended within its {encoding}"):
+        decoded(encoding, COMPRESSED[encoding][:-missing])
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+@pytest.mark.parametrize("body", [b"plain text", b"\x1f\x8b\x08 broken"], ids=["plain", "header"])
+def test_upload_that_is_not_what_its_encoding_says_is_refused(encoding, body):
+    with pytest.raises(MalformedBody):
+        decoded(encoding, body)
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "zstd"])
+def test_garbage_behind_a_compressed_upload_is_refused(encoding):
+    with pytest.raises(MalformedBody):
+        decoded(encoding, COMPRESSED[encoding] + b"garbage")
+
+
+def test_checksum_of_gzip_is_checked():
+    body = bytearray(COMPRESSED["gzip"])
+    body[-8] ^= 1
+    with pytest.raises(MalformedBody):
+        decoded("gzip", bytes(body))
+
+
+@pytest.mark.parametrize("encoding", ["br", "deflate", "gzip, gzip", "x"])
+def test_other_encodings_are_refused(encoding):
+    with pytest.raises(UnsupportedMediaType):
+        decoder(encoding)
+
+
+def test_zstd_window_beyond_that_of_http_is_refused():
+    parameters = zstandard.ZstdCompressionParameters(window_log=24, compression_level=1)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    body = compressor.compress(b"x" * 100) + compressor.flush()
+    with pytest.raises(MalformedBody, match="8 MiB"):
+        decoded("zstd", body)
+
+
+BOMB_BYTES = 60_000_000
+
+
+def gzip_bomb() -> bytes:
+    compressor = zlib.compressobj(6, wbits=31)
+    zeros = b"0" * 1_000_000
+    return b"".join(compressor.compress(zeros) for _ in range(BOMB_BYTES // len(zeros))) + (
+        compressor.flush()
+    )
+
+
+def zstd_bomb() -> bytes:
+    compressor = zstandard.ZstdCompressor(level=1).compressobj()
+    zeros = b"0" * 1_000_000
+    return b"".join(compressor.compress(zeros) for _ in range(BOMB_BYTES // len(zeros))) + (
+        compressor.flush()
+    )
+
+
+@pytest.mark.parametrize(("encoding", "bomb"), [("gzip", gzip_bomb), ("zstd", zstd_bomb)])
+def test_bomb_is_defused_at_the_limit_in_bounded_memory(encoding, bomb):
+    body = bomb()
+    assert len(body) < BOMB_BYTES / 500
+    tracemalloc.start()
+    try:
+        with pytest.raises(BodyTooLarge):
+            lines_of(
+                limited(decoder(encoding)(in_pieces(body, PIECE_BYTES)), BOMB_BYTES // 10),
+                max_line_bytes=1_000_000,
+            )
+        assert tracemalloc.get_traced_memory()[1] < 40_000_000
+    finally:
+        tracemalloc.stop()

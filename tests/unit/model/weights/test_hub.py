@@ -1,0 +1,153 @@
+"""Checkpoints from a Hub that really answers over HTTP: fetched whole, resumed, compared."""
+
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from model import CheckpointInvalid, Scorer, ScoreRequest
+from model.weights.checkpoint import find_checkpoint, revision_of
+from model.weights.hub import check_downloads
+from tests.fake_hub import FakeHub, ask_hub
+
+TEXT = ScoreRequest(text=b"a text")
+
+
+@pytest.fixture
+def hub(tiny_checkpoint, tmp_path, monkeypatch) -> Iterator[FakeHub]:
+    """A Hub that has the tiny checkpoint, and an empty cache."""
+    repository = shutil.copytree(tiny_checkpoint, tmp_path / "repository")
+    with FakeHub(repository) as hub:
+        ask_hub(hub, tmp_path / "cache", monkeypatch)
+        yield hub
+
+
+@pytest.fixture
+def sharded_hub(hub, tiny_model) -> FakeHub:
+    """The same checkpoint in several files."""
+    (hub.folder / "model.safetensors").unlink()
+    tiny_model.save_pretrained(hub.folder, max_shard_size="30KB")
+    return hub
+
+
+def weights_of(hub: FakeHub) -> Path:
+    return find_checkpoint(hub.name).weight_files[0]
+
+
+def damage(file: Path) -> None:
+    content = file.read_bytes()
+    file.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def complaint(hub: FakeHub) -> str:
+    with pytest.raises(CheckpointInvalid) as caught:
+        Scorer.load(hub.name)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def partial_files(tmp_path: Path) -> list[Path]:
+    return list((tmp_path / "cache").rglob("*.part"))
+
+
+def test_checkpoint_of_a_hub_scores_like_its_folder(hub):
+    [expected] = Scorer.load(str(hub.folder)).score([TEXT])
+    scorer = Scorer.load(hub.name)
+    assert scorer.score([TEXT]) == [expected]
+    assert scorer.info.name == hub.name
+    assert scorer.info.revision == revision_of((hub.folder / "model.safetensors",))
+
+
+def test_every_file_of_a_sharded_checkpoint_is_fetched_once(sharded_hub):
+    for _ in range(2):
+        files = find_checkpoint(sharded_hub.name).weight_files
+    assert len(files) > 2
+    assert sharded_hub.ranges == [None] * len(files)
+
+
+def test_weights_in_folders_are_left_alone(hub):
+    (hub.folder / "original").mkdir()
+    (hub.folder / "original" / "other.safetensors").write_bytes(b"in another form")
+    assert weights_of(hub).is_file()
+    assert hub.ranges == [None]
+
+
+@pytest.mark.parametrize("cut", ["close", "reset"])
+def test_download_goes_on_where_the_connection_broke(hub, tmp_path, cut):
+    hub.cuts = [(10_000, cut)]
+    assert weights_of(hub).read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert hub.ranges == [None, "bytes=10000-"]
+    assert partial_files(tmp_path) == []
+
+
+def test_download_that_breaks_for_good_goes_on_at_the_next_try(hub, tmp_path):
+    hub.cuts = [(10_000, "reset"), (0, "reset")]
+    assert "what came is kept" in complaint(hub)
+    assert [file.stat().st_size for file in partial_files(tmp_path)] == [10_000]
+    assert weights_of(hub).read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert hub.ranges == [None, "bytes=10000-", "bytes=10000-"]
+
+
+def test_two_that_fetch_at_once_download_once(hub):
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(weights_of, [hub, hub])
+    assert first.read_bytes() == (hub.folder / "model.safetensors").read_bytes()
+    assert first == second
+    assert hub.ranges == [None]
+
+
+def test_part_that_is_longer_than_the_file_is_fetched_anew(hub, tmp_path):
+    weights = hub.folder / "model.safetensors"
+    blobs = tmp_path / "cache" / "models--owner--name" / "blobs"
+    blobs.mkdir(parents=True)
+    (blobs / f"{hub.sha256(weights)}.part").write_bytes(bytes(weights.stat().st_size + 1))
+    assert weights_of(hub).read_bytes() == weights.read_bytes()
+
+
+def test_weights_that_come_damaged_are_never_used(hub, tmp_path):
+    hub.is_damaging = True
+    assert "model.safetensors came damaged" in complaint(hub)
+    assert partial_files(tmp_path) == []
+    hub.is_damaging = False
+    check_downloads((weights_of(hub),))
+
+
+def test_weights_that_were_damaged_on_disk_are_named_with_the_remedy(hub):
+    blob = weights_of(hub).resolve()
+    damage(blob)
+    assert f"delete {blob}" in complaint(hub)
+    blob.unlink()
+    assert Scorer.load(hub.name).score([TEXT])
+
+
+@pytest.mark.parametrize("mode", ["none", "int8"])
+def test_damage_is_found_before_weights_are_read(hub, mode):
+    damage(weights_of(hub).resolve())
+    with pytest.raises(CheckpointInvalid, match="SHA-256"):
+        Scorer.load(hub.name, quantization=mode)
+
+
+def test_weights_that_were_quantized_are_not_read_again(hub, tmp_path):
+    mode = {"quantization": "int8", "cache_dir": tmp_path / "quantized"}
+    [expected] = Scorer.load(hub.name, **mode).score([TEXT])
+    damage(weights_of(hub).resolve())
+    assert Scorer.load(hub.name, **mode).score([TEXT]) == [expected]
+
+
+def test_complete_cache_will_do_while_the_hub_is_away(hub):
+    weights = weights_of(hub)
+    hub.is_refusing = True
+    assert weights_of(hub) == weights
+
+
+def test_hub_that_is_away_is_told_in_one_line(hub):
+    hub.is_refusing = True
+    assert f"checkpoint {hub.name}: no such folder, and the Hub does not give it" in complaint(hub)
+
+
+def test_unknown_name_is_told_in_one_line(hub):
+    hub.name = "owner/other"
+    with pytest.raises(CheckpointInvalid, match="owner/unknown: no such folder"):
+        find_checkpoint("owner/unknown")
