@@ -35,7 +35,7 @@ def test_freed_memory_is_used_again_without_page_faults():
     """In a process of its own: the heap of this one holds what other tests left."""
     program = """
         import resource, torch
-        from model import cpu
+        from model.machine import cpu
 
         def faults_of_use():
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
