@@ -193,3 +193,9 @@ def _tree(root: type[ServiceError]) -> list[type[ServiceError]]:
 
 
 BY_CODE: dict[str, type[ServiceError]] = {error.code: error for error in _tree(ServiceError)}
+
+
+def error_body(error: ServiceError) -> dict[str, Any]:
+    """An error as it travels: code, message, whether a retry may help, and its details."""
+    body = {"code": error.code, "message": error.message, "retryable": error.retryable}
+    return {**error.details, **body}

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import orjson
 
 from contract import keys
-from contract.errors import BY_CODE, JobCancelled, ServiceError
+from contract.errors import BY_CODE, JobCancelled, ServiceError, error_body
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -103,12 +103,6 @@ def failure_record(
 
 
 REVOKING_CODES = frozenset({JobCancelled.code, "job_expired"})
-
-
-def error_body(error: ServiceError) -> dict[str, Any]:
-    """An error as it travels: code, message, whether a retry may help, and its details."""
-    body = {"code": error.code, "message": error.message, "retryable": error.retryable}
-    return {**error.details, **body}
 
 
 def error_from_body(body: dict[str, Any]) -> ServiceError:

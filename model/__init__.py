@@ -19,13 +19,12 @@ from model.errors import (
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.scorer import ModelInfo, Scorer
-from model.scoring.request import OUTPUTS, ScoreRequest
+from model.scoring.request import ScoreRequest
 
 AutoConfig.register(EvaByteConfig.model_type, EvaByteConfig)
 AutoModelForCausalLM.register(EvaByteConfig, EvaByteForCausalLM)
 
 __all__ = [
-    "OUTPUTS",
     "CheckpointInvalid",
     "DeviceUnavailable",
     "EvaByteConfig",

@@ -7,12 +7,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from contract.grammar.limits import DEFAULT_LIMITS, NO_LIMITS
+from contract.grammar.outputs import MAX_NEXT_CHARS
 from model.commands.predict_lines import predict_lines
 from model.commands.score_lines import score_lines
 from model.errors import ModelError
 from model.ops.backend import KERNELS
 from model.scorer import DTYPES, Scorer
-from model.scoring.next_chars import MAX_CHARACTERS
 from model.weights.quantization import QUANTIZATIONS
 
 DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
@@ -30,7 +31,8 @@ input, one JSON object per line:
   {"custom_id": "f", "text": "any text", "spans": "words"}
 output, in the same order:
   {"custom_id": "a", "result": {"num_bytes": 8, "log_likelihood_nats": ...}}
-  {"custom_id": "b", "error": {"code": "...", "message": "...", "pointer": "..."}}
+  {"custom_id": "b", "error": {"code": "...", "message": "...", "errors": [...], ...}}
+A line is taken or refused as POST /batches takes or refuses it by default; see docs/api.md.
 
 exit status: 0 when the input was read to its end, whether or not single lines failed; their number
 is told on stderr. 1 when the model cannot be loaded or the output not be written, 2 for a wrong
@@ -74,7 +76,11 @@ def _score(options: argparse.Namespace) -> int:
     scorer = _load(options)
     with _progress() as progress:
         num_lines, num_failed = score_lines(
-            sys.stdin.buffer, sys.stdout.buffer, scorer, on_pass=progress.update
+            sys.stdin.buffer,
+            sys.stdout.buffer,
+            scorer,
+            limits=NO_LIMITS if options.unlimited else DEFAULT_LIMITS,
+            on_pass=progress.update,
         )
     if num_failed:
         print(f"model: {num_failed} of {num_lines} lines were not scored", file=sys.stderr)
@@ -120,6 +126,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     score.set_defaults(run=_score)
+    score.add_argument(
+        "--unlimited",
+        action="store_true",
+        help="score lines that the service refuses as too large; only the model's limits hold",
+    )
     _add_model_options(score)
     next_chars = commands.add_parser(
         "next-chars",
@@ -132,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
         "-k",
         type=_num_characters,
         default=3,
-        help=f"how many characters per line, up to {MAX_CHARACTERS} (default: 3)",
+        help=f"how many characters per line, up to {MAX_NEXT_CHARS} (default: 3)",
     )
     _add_model_options(next_chars)
     return parser
@@ -178,8 +189,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 
 def _num_characters(value: str) -> int:
     number = _positive(value)
-    if number > MAX_CHARACTERS:
-        raise argparse.ArgumentTypeError(f"must be at most {MAX_CHARACTERS}")
+    if number > MAX_NEXT_CHARS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_NEXT_CHARS}")
     return number
 
 

@@ -11,6 +11,7 @@ from contract.batches import (
     part_results,
 )
 from contract.errors import BY_CODE, RequestInvalid, ServiceError
+from contract.grammar.result_size import result_bytes
 from contract.messages import (
     Job,
     error_body,
@@ -18,7 +19,6 @@ from contract.messages import (
     failure_record,
     success_record,
 )
-from contract.result_size import result_bytes
 from contract.store.endings import Ending
 from model.errors import RequestInvalid as RefusedByModel
 from model.scoring.passes import cut_into_parts, join_parts

@@ -4,18 +4,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from app.requests.models import (
-    MAX_CUSTOM_ID_CHARS,
-    MAX_NEXT_CHARS,
-    MAX_TOP_K,
-    OUTPUTS,
-    UNITS,
-    BatchOptions,
-    ScoreBody,
-    TextRequest,
-)
-from app.requests.query import QUERY_OPTIONS
+from app.requests.models import BatchOptions, ScoreBody
+from app.requests.query import QUERY_FORMS, QueryForm
 from app.responses.batch_models import BatchResult
+from contract.grammar.text_request import TextRequest
 
 SCHEMA_PATH = "#/components/schemas/{model}"
 
@@ -101,8 +93,22 @@ RESULT_LINES = {
     },
     "content": {"application/x-ndjson": {"schema": _lines_of(BatchResult)}},
 }
-_OPTION = "For what the body does not say, where its texts can take it: as the JSON field"
-_COMMAS = {"style": "form", "explode": False}
+_DEFAULT = "Default for texts in the body that do not set this field."
+
+
+def _option(name: str, form: QueryForm) -> dict[str, Any]:
+    """Describe an option of the JSON body as a query parameter."""
+    told = ScoreBody.model_json_schema()["properties"][name]
+    # The last form is null, which a query cannot say; of several others the first is a string.
+    schema = form.schema or (told["anyOf"][0] if "anyOf" in told else told)
+    return {
+        "in": "query",
+        "description": f"{_DEFAULT} {form.hint}".strip(),
+        **({"style": "form", "explode": False} if form.has_commas else {}),
+        "schema": {key: value for key, value in schema.items() if key not in ("default", "title")},
+    }
+
+
 PARAMETERS: dict[str, dict[str, Any]] = {
     "wait": {
         "in": "query",
@@ -134,45 +140,9 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": "Most results in the answer; 10,000 at most.",
         "schema": {"type": "integer", "minimum": 1, "default": 1000},
     },
-    "outputs": {
-        "in": "query",
-        "description": f"{_OPTION}, with commas between.",
-        **_COMMAS,
-        "schema": {
-            "type": "array",
-            "items": {"type": "string", "enum": list(OUTPUTS)},
-            "minItems": 1,
-            "maxItems": len(OUTPUTS),
-        },
-    },
-    "spans": {
-        "in": "query",
-        "description": f"{_OPTION}, a unit.",
-        "schema": {"type": "string", "enum": list(UNITS)},
-    },
-    "window": {
-        "in": "query",
-        "description": f"{_OPTION}: size and stride, with a comma between.",
-        **_COMMAS,
-        "schema": {
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 2,
-            "maxItems": 2,
-        },
-    },
-    **{
-        name: {"in": "query", "description": f"{_OPTION}.", "schema": schema}
-        for name, schema in {
-            "top_k": {"type": "integer", "minimum": 1, "maximum": MAX_TOP_K},
-            "next_chars": {"type": "integer", "minimum": 1, "maximum": MAX_NEXT_CHARS},
-            "custom_id": {"type": "string", "minLength": 1, "maxLength": MAX_CUSTOM_ID_CHARS},
-            "deadline_s": {"type": "number", "exclusiveMinimum": 0},
-            "priority": {"type": "string", "enum": ["interactive", "bulk"]},
-        }.items()
-    },
+    **{name: _option(name, form) for name, form in QUERY_FORMS.items()},
 }
 BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s")
 RESULT_PARAMETERS = ("after", "limit", "wait")
-SUBMIT_PARAMETERS = ("wait", *QUERY_OPTIONS, "Prefer")
+SUBMIT_PARAMETERS = ("wait", *QUERY_FORMS, "Prefer")
 READ_PARAMETERS = ("wait", "Prefer")

@@ -7,16 +7,16 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 
-from app.requests.body import parse_json, parse_json_array
-from app.requests.intake import Checked, to_request
-from app.requests.invalid import invalid, invalid_fields
-from app.requests.models import MAX_CUSTOM_ID_CHARS, BatchOptions
+from app.requests.models import BatchOptions
 from app.requests.query import Query, parse_options
-from app.requests.upload_stream import Line
 from contract import keys
 from contract.batches import REFUSED, Part
-from contract.errors import BodyTooLarge, ClientError, RequestInvalid
-from contract.messages import Job, error_body
+from contract.errors import ClientError, RequestInvalid, error_body
+from contract.grammar.checked_text import Checked, check_text, custom_id_of
+from contract.grammar.invalid import invalid, invalid_fields, plain_errors
+from contract.grammar.json_text import parse_json_array
+from contract.grammar.lines import Line, parse_line
+from contract.messages import Job
 from contract.settings import Settings
 
 BATCH_OPTIONS = tuple(BatchOptions.model_fields)
@@ -31,12 +31,16 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
     try:
         options = BatchOptions.model_validate(parse_options(query, BATCH_OPTIONS))
     except ValidationError as error:
-        found = error.errors(include_url=False, include_input=False, include_context=False)
         raise invalid_fields(
-            [{"detail": e["msg"], "parameter": str(e["loc"][0])} for e in found]
+            [
+                {"detail": detail, "parameter": str(place[0])}
+                for detail, place in plain_errors(error)
+            ]
         ) from None
     if (options.deadline_s or 0) > settings.batch_deadline_s:
-        raise invalid(f"at most {settings.batch_deadline_s:g} seconds", parameter="deadline_s")
+        raise invalid(
+            f"must be at most {settings.batch_deadline_s:g} seconds", parameter="deadline_s"
+        )
     return options
 
 
@@ -110,20 +114,12 @@ class PartCutter:
     def _checked(self, line: Line) -> Checked:
         fields: dict[str, Any] = {}
         try:
-            fields = _parse(line, self._settings.max_body_bytes)
-            return to_request(fields, self._options, self._settings)
+            fields = parse_line(line, self._settings.max_body_bytes)
+            return check_text(fields, self._settings, self._options)
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
-            return Checked(_refused(line, fields.get("custom_id"), error))
-
-
-def _parse(line: Line, max_line_bytes: int) -> dict[str, Any]:
-    if line.content is None:
-        raise BodyTooLarge(
-            f"The line is over {max_line_bytes} bytes; split it.", limit_bytes=max_line_bytes
-        )
-    return parse_json(line.content, "line")
+            return Checked(_refused(line, custom_id_of(fields), error))
 
 
 def _refusal(line: Line, error: ClientError) -> RequestInvalid:
@@ -136,9 +132,7 @@ def _refusal(line: Line, error: ClientError) -> RequestInvalid:
     )
 
 
-def _refused(line: Line, custom_id: Any, error: ClientError) -> dict[str, Any]:
-    """What stands in place of a bad line, so that it becomes a result with its error."""
+def _refused(line: Line, custom_id: str | None, error: ClientError) -> dict[str, Any]:
+    """Return what stands in place of a bad line, so that it becomes a result with its error."""
     request: dict[str, Any] = {REFUSED: {**error_body(error), "line": line.number}}
-    if isinstance(custom_id, str) and 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS:
-        request["custom_id"] = custom_id
-    return request
+    return request if custom_id is None else {**request, "custom_id": custom_id}

@@ -10,10 +10,10 @@ import orjson
 from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency, reused_key
 from app.requests.models import BatchOptions
-from app.requests.upload_stream import Line
 from app.service.broker_guard import BrokerGuard
 from contract.batches import Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
+from contract.grammar.lines import Line
 from contract.messages import Job
 from contract.settings import Settings
 from contract.store.batch_store import Accepted, BatchStore

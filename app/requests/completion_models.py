@@ -18,8 +18,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from app.requests import schema_rules
-from app.requests.numbers import AsWhole, Whole, wholes
+from contract.grammar import schema_rules
+from contract.grammar.numbers import AsWhole, Whole, wholes
 from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
 
 MAX_LOGPROBS = 20

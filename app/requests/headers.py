@@ -6,11 +6,11 @@ from math import isfinite
 
 from flask import request
 
-from app.requests.invalid import invalid
-from app.requests.numbers import parse_number
 from app.requests.query import Query
 from app.service.parts import service
 from contract.errors import IdempotencyKeyReused
+from contract.grammar.invalid import invalid
+from contract.grammar.numbers import parse_number
 from contract.store.job_store import Idempotency
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255

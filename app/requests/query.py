@@ -1,64 +1,101 @@
-"""What the query of a POST asks for: fields of JSON, for what the body does not say."""
+"""Reads the options in a query: defaults for texts in the body that do not set them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 
-from app.requests.invalid import invalid, plain_name
 from app.requests.models import ScoreBody
-from app.requests.numbers import parse_number, parse_whole
+from contract.grammar.invalid import invalid, plain_errors, plain_name
+from contract.grammar.numbers import parse_number, parse_whole
+from contract.grammar.text_request import TEXT_OPTIONS
 
 Query = MultiDict[str, str]
 
-_OF_TEXT = ("custom_id", "spans", "window", "next_chars")
-QUERY_OPTIONS = ("outputs", "top_k", "deadline_s", "priority", *_OF_TEXT)
-_PARSERS = {"top_k": parse_whole, "next_chars": parse_whole, "deadline_s": parse_number}
+
+@dataclass(frozen=True, slots=True)
+class QueryForm:
+    """How an option of the JSON body stands in a query."""
+
+    parse: Callable[[str], Any]
+    """From a query's string to the option's type in JSON; raises ValueError."""
+    hint: str = ""
+    """What a client must know about the string."""
+    schema: dict[str, Any] | None = None
+    """JSON Schema of the parameter, where it differs from the option's."""
+    has_commas: bool = False
+    """Whether the parameter is a list whose values commas separate."""
+
+
+def _window(value: str) -> dict[str, int]:
+    size, stride = map(parse_whole, value.split(","))
+    return {"size": size, "stride": stride}
+
+
+_SIZE_AND_STRIDE = {
+    "type": "array",
+    "items": {"type": "integer", "minimum": 1},
+    "minItems": 2,
+    "maxItems": 2,
+}
+QUERY_FORMS: dict[str, QueryForm] = {
+    "outputs": QueryForm(
+        lambda names: names.split(","), "Commas separate the names.", has_commas=True
+    ),
+    "top_k": QueryForm(parse_whole),
+    "deadline_s": QueryForm(parse_number),
+    "priority": QueryForm(str),
+    "custom_id": QueryForm(str),
+    "spans": QueryForm(str, "A unit; ranges need a JSON body."),
+    "window": QueryForm(
+        _window, "Size and stride in bytes, as `size,stride`.", _SIZE_AND_STRIDE, has_commas=True
+    ),
+    "next_chars": QueryForm(parse_whole),
+}
 
 
 def parse_options(query: Query, known: tuple[str, ...]) -> dict[str, Any]:
-    """The options in a query, in the types that they have in JSON.
+    """Read the options in a query, in the types that they have in JSON.
 
     Raises:
         RequestInvalid
     """
     refuse_unknown_parameters(query, known)
     options: dict[str, Any] = query.to_dict()
-    if "outputs" in options:
-        options["outputs"] = options["outputs"].split(",")
-    if "window" in options:
-        options["window"] = _window(options["window"])
-    for name in options.keys() & _PARSERS.keys():
+    for name, value in options.items():
+        form = QUERY_FORMS.get(name)
         try:
-            options[name] = _PARSERS[name](options[name])
+            options[name] = value if form is None else form.parse(value)
         except ValueError:
-            raise invalid("must be a number", parameter=name) from None
+            wanted = "size,stride in bytes" if name == "window" else "a number"
+            raise invalid(f"must be {wanted}", parameter=name) from None
     return options
 
 
 def options_of_texts(query: Query) -> dict[str, Any]:
-    """The options of a query of `POST /score`, each what its field may be, used or not.
+    """Read the options in the query of `POST /score`; check each, whether or not it is used.
 
     Raises:
         RequestInvalid
     """
-    options = parse_options(query, QUERY_OPTIONS)
+    options = parse_options(query, tuple(QUERY_FORMS))
     for name, value in options.items():
         try:
             ScoreBody.model_validate({"text": "-", name: value})
         except ValidationError as error:
-            raise invalid(error.errors(include_input=False)[0]["msg"], parameter=name) from None
+            raise invalid(plain_errors(error)[0][0], parameter=name) from None
     return options
 
 
 def with_defaults(fields: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
-    """The `fields` of a request, and the options of its query for what they do not say.
+    """Return the `fields` of a request with the options of its query as defaults.
 
-    Those of a text are for each of `items`, and where the text can take them.
+    An option of a text goes to each of `items`, where that can take it.
     """
-    of_text = {name: value for name, value in options.items() if name in _OF_TEXT}
-    of_request = {name: value for name, value in options.items() if name not in _OF_TEXT}
+    of_text = {name: value for name, value in options.items() if name in TEXT_OPTIONS}
+    of_request = {name: value for name, value in options.items() if name not in TEXT_OPTIONS}
     items = fields.get("items")
     if items is None:
         return _filled(fields, {**of_request, **_taken(of_text, fields)})
@@ -100,11 +137,3 @@ def _taken(options: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any
     if not is_text or "window" in taken or text.get("window") is not None:
         taken.pop("next_chars", None)
     return taken
-
-
-def _window(value: str) -> dict[str, int]:
-    try:
-        size, stride = map(parse_whole, value.split(","))
-    except ValueError:
-        raise invalid("must be size,stride in bytes", parameter="window") from None
-    return {"size": size, "stride": stride}

@@ -2,7 +2,6 @@
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import zstandard
@@ -18,16 +17,6 @@ _ZSTD_STEP_BYTES = 256
 # What RFC 9659 allows in HTTP, and every level up to 19 keeps to.
 _ZSTD_WINDOW_BYTES = 8 * 1024**2
 _GZIP_WBITS = zlib.MAX_WBITS | 16
-
-
-@dataclass(frozen=True, slots=True)
-class Line:
-    """One line of an upload that is not blank."""
-
-    number: int
-    """Its place in the upload, from 1, blank lines counted."""
-    content: bytes | None
-    """None if it is longer than a line may be."""
 
 
 def read_pieces(request: Request) -> Iterator[bytes]:
@@ -75,45 +64,6 @@ def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
                 limit_bytes=limit_bytes,
             )
         yield piece
-
-
-def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) -> Iterator[Line]:
-    """The lines that are not blank; of a line over the limit nothing is kept but its number.
-
-    Raises:
-        BodyTooLarge: there are more than `max_lines`, blank ones counted.
-    """
-    number, begun, num_bytes = 1, list[bytes](), 0
-    for piece in pieces:
-        if number - 1 + piece.count(b"\n") > max_lines:
-            raise _too_many_lines(max_lines)
-        for index, rest in enumerate(piece.split(b"\n")):
-            if index:  # a newline stands before it
-                yield from _line(number, begun, num_bytes, max_line_bytes)
-                number, begun, num_bytes = number + 1, [], 0
-            num_bytes += len(rest)
-            if num_bytes > max_line_bytes:
-                begun.clear()
-            elif rest:
-                begun.append(rest)
-    for line in _line(number, begun, num_bytes, max_line_bytes):
-        if number > max_lines:
-            raise _too_many_lines(max_lines)
-        yield line
-
-
-def _line(number: int, begun: list[bytes], num_bytes: int, max_line_bytes: int) -> Iterator[Line]:
-    if num_bytes > max_line_bytes:
-        yield Line(number, None)
-    elif content := b"".join(begun).strip():
-        yield Line(number, content)
-
-
-def _too_many_lines(max_lines: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"The batch has more than {max_lines} lines; send them in several batches.",
-        limit_lines=max_lines,
-    )
 
 
 def _as_it_is(pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -8,9 +8,8 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.responses.json import json_response
-from contract.errors import ServiceError
+from contract.errors import ServiceError, error_body
 from contract.logs import get_logger
-from contract.messages import error_body
 
 log = get_logger(__name__)
 
@@ -69,7 +68,7 @@ def problem(body: dict[str, Any]) -> dict[str, Any]:
     """An error as it travelled through Redis, as a problem object.
 
     Args:
-        body: `code`, `message`, `retryable` and details, from `contract.messages.error_body`.
+        body: `code`, `message`, `retryable` and details, from `contract.errors.error_body`.
     """
     code = body["code"]
     details = {k: v for k, v in body.items() if k not in ("code", "message", "retryable")}

@@ -19,10 +19,8 @@ from app.openapi.parameters import (
 from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
 from app.requests.headers import asked_wait_s, idempotency_key
-from app.requests.invalid import invalid
-from app.requests.numbers import parse_whole
 from app.requests.query import Query, refuse_unknown_parameters
-from app.requests.upload_stream import decoder, limited, read_lines, read_pieces
+from app.requests.upload_stream import decoder, limited, read_pieces
 from app.responses.batch_models import BatchView
 from app.responses.compression import choose, encoded
 from app.responses.json import json_response
@@ -44,6 +42,9 @@ from contract.errors import (
     ServiceError,
     UnsupportedMediaType,
 )
+from contract.grammar.invalid import invalid
+from contract.grammar.lines import read_lines
+from contract.grammar.numbers import parse_whole
 from contract.store.batch_store import Accepted
 
 routes = Blueprint("batches", __name__)

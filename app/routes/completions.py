@@ -22,7 +22,6 @@ from app.requests.intake import (
     priority_of,
     validated,
 )
-from app.requests.invalid import invalid
 from app.responses.completion_models import Completion
 from app.responses.completion_views import Prompt, completion
 from app.responses.json import json_response
@@ -40,6 +39,7 @@ from contract.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
+from contract.grammar.invalid import invalid
 from contract.grammar.vocabulary import BOS_ID
 from contract.messages import Job, Record, error_from_body
 from contract.settings import Settings

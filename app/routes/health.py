@@ -7,13 +7,13 @@ from flask import Blueprint, Response
 from app import __version__
 from app.openapi.operation import operation
 from app.requests.intake import PRIORITIES
-from app.requests.models import MAX_TOP_K, OUTPUTS
 from app.responses.json import json_response
 from app.responses.models import Health, Info, Limits, Stats
 from app.responses.stats import read_stats
 from app.service.parts import service
 from contract import keys
 from contract.errors import BrokerUnavailable, ModelDrifted, WorkerUnavailable
+from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
 from contract.store.job_store import WARM_STATES
 from contract.worker_status import worker_statuses
 
@@ -53,7 +53,7 @@ def info() -> Response:
         {
             "service": {"name": "evascore", "version": __version__},
             "model": models[0] if models else None,
-            "outputs": OUTPUTS,
+            "outputs": OUTPUT_NAMES,
             "priorities": list(PRIORITIES),
             "limits": {name: getattr(settings, name, MAX_TOP_K) for name in Limits.model_fields},
         }

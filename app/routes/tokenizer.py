@@ -6,11 +6,11 @@ from app.openapi.operation import operation
 from app.requests import byte_tokens
 from app.requests.body import read_json
 from app.requests.completion_models import DetokenizeBody, TokenizeBody
-from app.requests.intake import validated
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.json import json_response
 from app.service.parts import service
 from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
+from contract.grammar.invalid import validated
 from contract.grammar.vocabulary import BOS_ID, EOS_ID, VOCABULARY_SIZE
 
 routes = Blueprint("tokenizer", __name__)

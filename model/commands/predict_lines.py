@@ -5,8 +5,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.scorer import Scorer
-from model.scoring.next_chars import MAX_BYTES_READ_ON
 
 # Lines read ahead, so that those of like length share a pass; 30 passes of the default size.
 GATHERED_BYTES = 1 << 16

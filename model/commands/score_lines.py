@@ -1,41 +1,51 @@
 """Scores a stream of JSON lines: one line in, one line out, in order, in bounded memory."""
 
-import json
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, BinaryIO
 
 import orjson
 
-from model.errors import ModelError, OutOfMemory, RequestInvalid, ScoringFailed
+from contract.errors import (
+    BY_CODE,
+    ClientError,
+    RequestInvalid,
+    ScoringFailed,
+    ServiceError,
+    error_body,
+)
+from contract.errors import OutOfMemory as TooLargeForMemory
+from contract.grammar.checked_text import check_text, custom_id_of
+from contract.grammar.limits import DEFAULT_LIMITS, RequestLimits
+from contract.grammar.lines import Line, parse_line, read_lines
+from model import errors
 from model.scorer import ModelInfo, Scorer
 from model.scoring.request import ScoreRequest
 
-# As much as the service takes in one request by default.
-MAX_LINE_BYTES = 8 << 20
+PIECE_BYTES = 1 << 16
 # Texts read ahead, so that those of like length share a pass; 30 passes of the default size.
 GATHERED_BYTES = 1 << 16
 GATHERED_LINES = 4096
 
 
 @dataclass(slots=True)
-class _Line:
+class _ScoredLine:
     """One line of input on its way to one line of output."""
 
-    custom_id: Any = None
+    custom_id: str | None = None
     request: ScoreRequest | None = None
     result: dict[str, Any] | None = None
-    error: RequestInvalid | None = None
+    error: ServiceError | None = None
 
     def as_json(self) -> bytes:
-        answer: dict[str, Any] = {"custom_id": self.custom_id}
-        if self.error is None:
-            answer["result"] = self.result
-        else:
-            answer["error"] = {"code": self.error.code, "message": self.error.message}
-            if self.error.pointer:
-                answer["error"]["pointer"] = self.error.pointer
-        return orjson.dumps(answer, option=orjson.OPT_APPEND_NEWLINE)
+        outcome = (
+            {"result": self.result} if self.error is None else {"error": error_body(self.error)}
+        )
+        return orjson.dumps(
+            {"custom_id": self.custom_id, **outcome}, option=orjson.OPT_APPEND_NEWLINE
+        )
 
 
 def score_lines(
@@ -43,15 +53,16 @@ def score_lines(
     target: BinaryIO,
     scorer: Scorer,
     *,
+    limits: RequestLimits = DEFAULT_LIMITS,
     on_pass: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Score each line of `source` that is not blank; return how many there were, and failed.
 
-    A line is an object that `ScoreRequest.from_json` takes; `custom_id`, a string or an integer,
-    comes back with the `result` or, when the line is at fault, with an `error`.
+    A line is taken or refused, and gets the result, as in an upload to `/batches`: the same code
+    reads both. Its `custom_id` comes back with the `result` or the `error`.
     """
     num_lines = num_failed = 0
-    for lines in _gather(source, scorer.info):
+    for lines in _gather(source, scorer.info, limits):
         _score(scorer, [line for line in lines if line.request is not None], on_pass)
         target.writelines(line.as_json() for line in lines)
         target.flush()
@@ -60,14 +71,15 @@ def score_lines(
     return num_lines, num_failed
 
 
-def _score(scorer: Scorer, lines: list[_Line], on_pass: Callable[[int], None] | None) -> None:
+def _score(scorer: Scorer, lines: list[_ScoredLine], on_pass: Callable[[int], None] | None) -> None:
     """Score `lines`; where that fails, score the halves, until the line at fault is alone."""
     requests = [line.request for line in lines if line.request is not None]
     try:
         results = scorer.score(requests, on_pass=on_pass)
-    except (OutOfMemory, ScoringFailed) as error:
+    except (errors.OutOfMemory, errors.ScoringFailed) as error:
         if len(lines) == 1:
-            lines[0].error = _as_line_error(error)
+            is_memory = isinstance(error, errors.OutOfMemory)
+            lines[0].error = (TooLargeForMemory if is_memory else ScoringFailed)(str(error))
             return
         middle = len(lines) // 2
         _score(scorer, lines[:middle], on_pass)
@@ -77,76 +89,36 @@ def _score(scorer: Scorer, lines: list[_Line], on_pass: Callable[[int], None] | 
         line.result = result
 
 
-def _as_line_error(error: ModelError) -> RequestInvalid:
-    code = "out_of_memory" if isinstance(error, OutOfMemory) else "scoring_failed"
-    return RequestInvalid(code, str(error))
-
-
-def _gather(source: BinaryIO, info: ModelInfo) -> Iterator[list[_Line]]:
+def _gather(
+    source: BinaryIO, info: ModelInfo, limits: RequestLimits
+) -> Iterator[list[_ScoredLine]]:
     """Yield lists of lines whose texts have about `GATHERED_BYTES` together."""
-    lines: list[_Line] = []
+    pieces = iter(partial(source.readline, PIECE_BYTES), b"")
+    gathered: list[_ScoredLine] = []
     num_bytes = 0
-    for raw in _raw_lines(source):
-        line = _read(raw, info)
-        lines.append(line)
-        num_bytes += line.request.num_bytes if line.request else 0
-        if num_bytes >= GATHERED_BYTES or len(lines) >= GATHERED_LINES:
-            yield lines
-            lines, num_bytes = [], 0
-    if lines:
-        yield lines
+    for line in read_lines(pieces, max_line_bytes=limits.max_body_bytes, max_lines=sys.maxsize):
+        read = _read(line, info, limits)
+        gathered.append(read)
+        num_bytes += read.request.num_bytes if read.request else 0
+        if num_bytes >= GATHERED_BYTES or len(gathered) >= GATHERED_LINES:
+            yield gathered
+            gathered, num_bytes = [], 0
+    if gathered:
+        yield gathered
 
 
-def _raw_lines(source: BinaryIO) -> Iterator[bytes]:
-    """Yield the lines that are not blank, of a longer one the first `MAX_LINE_BYTES` + 1."""
-    while raw := source.readline(MAX_LINE_BYTES + 1):
-        rest = raw
-        while not rest.endswith(b"\n") and (rest := source.readline(MAX_LINE_BYTES)):
-            pass
-        if not raw.isspace():
-            yield raw
-
-
-def _read(raw: bytes, info: ModelInfo) -> _Line:
-    line = _Line()
+def _read(line: Line, info: ModelInfo, limits: RequestLimits) -> _ScoredLine:
+    read = _ScoredLine()
     try:
-        fields = _parse(raw)
-        if isinstance(fields, dict):
-            line.custom_id = _custom_id(fields)
-        line.request = ScoreRequest.from_json(
-            fields, max_text_bytes=info.max_text_bytes, window_size=info.window_size
+        fields = parse_line(line, limits.max_body_bytes)
+        read.custom_id = custom_id_of(fields)
+        read.request = ScoreRequest.from_json(
+            check_text(fields, limits).request,
+            max_text_bytes=info.max_text_bytes,
+            window_size=info.window_size,
         )
-    except RequestInvalid as error:
-        line.error = error
-    return line
-
-
-def _custom_id(fields: dict[str, Any]) -> str | int | None:
-    """The name of a line, which must be fit to be written out again."""
-    custom_id = fields.get("custom_id")
-    if custom_id is not None and type(custom_id) not in (str, int):
-        raise RequestInvalid("invalid_field", "custom_id is no string or integer", "/custom_id")
-    try:
-        orjson.dumps(custom_id)
-    except orjson.JSONEncodeError:
-        message = "custom_id holds a lone surrogate or is beyond 64 bits"
-        raise RequestInvalid("invalid_field", message, "/custom_id") from None
-    return custom_id
-
-
-def _parse(raw: bytes) -> Any:
-    if len(raw) > MAX_LINE_BYTES:
-        raise RequestInvalid("line_too_long", f"the limit of a line is {MAX_LINE_BYTES:,} bytes")
-    try:
-        return orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        # orjson refuses lone surrogates as it does broken JSON; this one lets them through to
-        # the field that holds them.
-        try:
-            return json.loads(raw, parse_constant=_refuse_constant)
-        except (ValueError, RecursionError):
-            raise RequestInvalid("invalid_json", "the line is not JSON in UTF-8") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    except ClientError as error:
+        read.error = error
+    except errors.RequestInvalid as error:
+        read.error = BY_CODE.get(error.code, RequestInvalid)(error.message)
+    return read

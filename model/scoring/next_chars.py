@@ -21,9 +21,6 @@ from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.errors import ScoringFailed
 from model.scoring.forward import Contexts, Reader, cut_into_passes
 
-MAX_CHARACTERS = 100
-# The longest character has 4 bytes; what follows the last one is not asked for.
-MAX_BYTES_READ_ON = 3
 # Beginnings of one text that are followed at a time: with more, many would be followed in vain.
 MAX_BEGINNINGS = 8
 
@@ -48,7 +45,7 @@ class CharacterSearch:
     """
 
     def __init__(self, num_characters: int, next_ids: Probabilities) -> None:
-        """Look for `num_characters`, 1 to `MAX_CHARACTERS`; `next_ids` [V] follow the text."""
+        """Look for `num_characters`, 1 to `MAX_NEXT_CHARS`; `next_ids` [V] follow the text."""
         self._num_characters = num_characters
         self._likeliest: list[tuple[float, bytes]] = []  # (-probability, character), in order
         self._beginnings: list[tuple[float, bytes]] = []  # (-probability, beginning), a heap

@@ -5,37 +5,17 @@ without a gap, so that their scores add up to that of the text.
 """
 
 import re
-from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from model.errors import RequestInvalid
 
 # Characters are not those of language alone: `surrogateescape` makes one of each byte that is no
 # part of a well-formed character.
 _WORD = re.compile(r"\s*\S+|\s+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
-UNITS = ("words", "lines", "characters")
 
 Spans = str | tuple[tuple[int, int], ...]
-"""One of `UNITS`, or ranges of bytes: `start` to `end`, the latter exclusive."""
-
-
-def read_spans(fields: Mapping[str, Any]) -> Spans | None:
-    """Return the spans that `fields` ask for, None where they ask for none.
-
-    Raises:
-        RequestInvalid: `spans` is neither a unit nor a list of at least one range.
-    """
-    spans = fields.get("spans")
-    if spans is None or (isinstance(spans, str) and spans in UNITS):
-        return spans
-    if not isinstance(spans, list) or not spans:
-        message = f"spans is none of {', '.join(UNITS)} and no list of [start, end]"
-        raise RequestInvalid("invalid_field", message, "/spans")
-    return tuple(_range(each, f"/spans/{number}") for number, each in enumerate(spans))
+"""One of `contract.grammar.outputs.UNITS`, or ranges of bytes [start, end)."""
 
 
 def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
@@ -67,11 +47,3 @@ def _offsets(characters: str) -> NDArray[np.int64]:
     is_single_byte = (codes < 0x80) | ((codes >= 0xDC80) & (codes < 0xDD00))
     lengths = 1 + (~is_single_byte) * (1 + (codes >= 0x800).astype(np.int64) + (codes >= 0x10000))
     return np.concatenate(([0], lengths.cumsum()))
-
-
-def _range(span: Any, pointer: str) -> tuple[int, int]:
-    is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
-    if not is_pair or min(span) < 0:
-        message = "a span is not [start, end] in bytes, both from 0 on"
-        raise RequestInvalid("invalid_field", message, pointer)
-    return span[0], span[1]

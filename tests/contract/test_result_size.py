@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from app.requests.intake import to_job
-from contract.result_size import result_bytes
+from contract.grammar.result_size import result_bytes
 from contract.settings import load_settings
 from model.scorer import Scorer
 from model.scoring.request import ScoreRequest

@@ -9,21 +9,13 @@ from jsonschema import Draft202012Validator
 
 from app.factory import create_app
 from app.openapi.document import describe
-from app.requests.intake import LONGEST_CHARACTER, to_job
-from app.requests.models import (
-    DEFAULT_TOP_K,
-    MAX_NEXT_CHARS,
-    MAX_TOP_K,
-    OUTPUTS,
-    UNITS,
-    ScoreBody,
-    TextRequest,
-)
+from app.requests.intake import to_job
+from app.requests.models import ScoreBody
 from contract.errors import ClientError
-from contract.grammar.vocabulary import VOCABULARY_SIZE
+from contract.grammar.outputs import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES, UNITS
+from contract.grammar.text_request import TextRequest
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
-from model.scoring import next_chars, request, spans
 from model.scoring.request import ScoreRequest
 
 
@@ -81,7 +73,7 @@ junk = st.recursive(
 )
 OPTIONS = {
     "custom_id": plain,
-    "outputs": st.lists(st.sampled_from(OUTPUTS), max_size=4),
+    "outputs": st.lists(st.sampled_from(OUTPUT_NAMES), max_size=4),
     "top_k": st.integers(-1, MAX_TOP_K + 1),
     "spans": st.sampled_from([*UNITS, "word"])
     | st.lists(st.lists(st.integers(-1, 12), min_size=1, max_size=3), max_size=3),
@@ -114,7 +106,9 @@ whole_request = one_text | st.fixed_dictionaries(
 
 
 @settings(max_examples=300, deadline=None)
-@given(whole_request, st.none() | st.tuples(st.sampled_from(sorted(request.FIELDS)), junk))
+@given(
+    whole_request, st.none() | st.tuples(st.sampled_from(sorted(TextRequest.model_fields)), junk)
+)
 def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields, change):
     if change is not None:
         fields = {**fields, change[0]: change[1]}
@@ -154,13 +148,3 @@ def test_request_is_accepted_if_and_only_if_its_description_allows_it(is_describ
         is_accepted = False
     event(f"accepted: {is_accepted}")
     assert is_described(fields) == is_accepted
-
-
-def test_both_tiers_know_the_same_fields_outputs_and_limits():
-    assert set(TextRequest.model_fields) == request.FIELDS
-    assert OUTPUTS == request.OUTPUTS
-    assert UNITS == spans.UNITS
-    assert MAX_TOP_K == VOCABULARY_SIZE
-    assert DEFAULT_TOP_K == request.DEFAULT_TOP_K
-    assert MAX_NEXT_CHARS == next_chars.MAX_CHARACTERS
-    assert LONGEST_CHARACTER == next_chars.MAX_BYTES_READ_ON

@@ -11,10 +11,10 @@ from jsonschema import Draft202012Validator
 from app.factory import create_app
 from app.openapi.document import describe
 from app.requests.completion_models import CompletionBody
-from app.requests.intake import validated
 from app.responses.problems import STATUS_BY_CODE
 from app.routes.completions import prompts_of
 from contract.errors import ClientError
+from contract.grammar.invalid import validated
 from contract.settings import load_settings
 
 # Pages for people; they are not part of the API.

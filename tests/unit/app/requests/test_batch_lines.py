@@ -5,9 +5,9 @@ import pytest
 from werkzeug.datastructures import MultiDict
 
 from app.requests.batch_lines import PartCutter, read_options
-from app.requests.upload_stream import Line
 from contract.batches import REFUSED
 from contract.errors import RequestInvalid
+from contract.grammar.lines import Line
 from contract.settings import load_settings
 
 SMALL = load_settings({"EVASCORE_BATCH_BYTES": "10", "EVASCORE_BATCH_TEXTS": "3"})

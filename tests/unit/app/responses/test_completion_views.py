@@ -3,9 +3,9 @@
 import pytest
 
 from app.requests.completion_models import CompletionBody
-from app.requests.intake import validated
 from app.responses.completion_views import Prompt, completion
 from contract.errors import RequestInvalid
+from contract.grammar.invalid import validated
 
 SCORED = {"prompt": "ab", "max_tokens": 0, "echo": True}
 CONTINUED = {"prompt": "ab", "max_tokens": 1, "temperature": 0}

@@ -5,8 +5,7 @@ import re
 import pytest
 
 from app.responses.problems import STATUS_BY_CODE, http_problem, problem
-from contract.errors import BY_CODE, TextTooLarge
-from contract.messages import error_body
+from contract.errors import BY_CODE, TextTooLarge, error_body
 from contract.settings import REPOSITORY
 
 

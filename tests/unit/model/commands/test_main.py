@@ -39,7 +39,7 @@ def test_lines_are_scored_and_failures_counted(score_tiny):
 
     first, second = map(json.loads, done.stdout.splitlines())
     assert len(first["result"]["bytes"]["rank"]) == 3
-    assert second["error"]["code"] == "invalid_json"
+    assert second["error"]["code"] == "malformed_body"
     assert done.stderr == b"model: 1 of 2 lines were not scored\n"  # no progress bar
     assert done.returncode == 0
 

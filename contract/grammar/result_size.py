@@ -1,33 +1,34 @@
-"""How large a result can become, told from the request alone before anything is scored.
+"""Bounds the size of a result from its request, before anything is scored.
 
-An upper bound of its JSON, by the longest form of each number. In Python's objects a worker holds
-up to four times as much while it scores.
+The bound is of the result's JSON, by the longest form of each number. A worker's Python objects
+take up to four times as much while it scores.
 """
 
 import base64
 from collections.abc import Mapping
 from typing import Any
 
-# A double has at most 24 characters; with its comma, and a pair [byte, log_prob] around it.
-_NUMBER, _PAIR = 25, 34
-_BYTE = 2 * _NUMBER + len("320,")
+from contract.grammar.outputs import OUTPUTS, SUMMARY
+
 _SPAN = 160
 _NEXT_CHARACTER = 64
-_SUMMARY = 384
 # A custom_id of 128 characters that JSON has to escape, and what surrounds the result.
 _ENVELOPE = 1024
 _SCORED = ("text", "continuation", "continuations")
 
 
 def result_bytes(fields: Mapping[str, Any]) -> int:
-    """Bytes that the result of a checked request takes at most.
+    """Return the most bytes of JSON that the result of a checked request takes.
 
     Args:
-        fields: a request in the form that the model's `ScoreRequest.from_json` reads.
+        fields: a request as `checked_text.check_text` returns it.
     """
-    per_byte = _PAIR * fields.get("top_k", 0) + _BYTE * ("bytes" in fields.get("outputs", ()))
+    top_k, names = fields.get("top_k", 0), {SUMMARY.name, *fields.get("outputs", ())}
+    outputs = [output for output in OUTPUTS if output.name in names]
     texts = [text for name in _SCORED for text in _texts(fields, name)]
-    num_bytes = _ENVELOPE + _SUMMARY * len(texts) + per_byte * sum(map(_num_bytes, texts))
+    num_bytes = _ENVELOPE + sum(
+        output.json_bytes(length, top_k) for length in map(_num_bytes, texts) for output in outputs
+    )
     num_bytes += _NEXT_CHARACTER * fields.get("next_chars", 0)
     spans = fields.get("spans")
     if isinstance(spans, list):

@@ -21,11 +21,9 @@ _CONTINUATIONS = {
     "continuations": TEXTS,
     "continuations_b64": TEXTS,
 }
-_CONTEXTS = ("context", "context_b64")
+CONTEXT_FIELDS = ("context", "context_b64")
 # Each names what is scored in one of two kinds: Unicode, or any bytes in base64.
 SCORED_FIELDS = (*_TEXTS, *_CONTINUATIONS)
-# With `items` they belong into each item.
-OF_ITEMS = ("custom_id", "spans", "next_chars", "window")
 
 
 def form(given: dict[str, Schema], absent: tuple[str, ...] = ()) -> Schema:
@@ -38,15 +36,15 @@ def of_one_text() -> Schema:
     return {"allOf": [{"anyOf": list(_of_one_text())}, _one_context()]}
 
 
-def of_texts() -> Schema:
-    """As `of_one_text`, or `items`, which have their own options."""
-    of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *_CONTEXTS, *OF_ITEMS))
+def of_texts(text_options: tuple[str, ...]) -> Schema:
+    """As `of_one_text`, or `items`, each of which has its own `text_options`."""
+    of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *CONTEXT_FIELDS, *text_options))
     return {"allOf": [{"anyOf": [*_of_one_text(("items",)), of_items]}, _one_context()]}
 
 
 def _of_one_text(absent: tuple[str, ...] = ()) -> Iterator[Schema]:
     for name in _TEXTS:
-        others = (*(each for each in SCORED_FIELDS if each != name), *_CONTEXTS, *absent)
+        others = (*(each for each in SCORED_FIELDS if each != name), *CONTEXT_FIELDS, *absent)
         yield form({name: TEXT}, (*others, "next_chars"))
         # Characters may follow the empty text too.
         followed = {name: {"type": "string"}, "next_chars": {"type": "integer"}}
@@ -62,4 +60,4 @@ def _of_one_text(absent: tuple[str, ...] = ()) -> Iterator[Schema]:
 
 
 def _one_context() -> Schema:
-    return {"anyOf": [form({}, (name,)) for name in _CONTEXTS]}
+    return {"anyOf": [form({}, (name,)) for name in CONTEXT_FIELDS]}

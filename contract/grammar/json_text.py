@@ -1,0 +1,111 @@
+"""Parses JSON strictly: UTF-8 alone, no field named twice, no more values than memory can hold."""
+
+import json
+from typing import Any
+
+import orjson
+
+from contract.errors import MalformedBody
+from contract.grammar.invalid import invalid
+
+# Above what the largest request within all other limits holds: 256 items of 256 continuations.
+MAX_JSON_VALUES = 200_000
+# RFC 8259, section 8.1: a parser may ignore it. Windows programs begin files with it.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+
+def parse_json(
+    body: bytes, what: str = "body", max_values: int = MAX_JSON_VALUES
+) -> dict[str, Any]:
+    """Parse a JSON object; errors call it `what`. A byte order mark before it is skipped.
+
+    Raises:
+        MalformedBody, RequestInvalid
+    """
+    fields = _load_json(body, what, max_values)
+    if not isinstance(fields, dict):
+        raise invalid(f"the {what} must be a JSON object", pointer="")
+    return fields
+
+
+def parse_json_array(body: bytes) -> list[Any]:
+    """Parse a JSON array.
+
+    Raises:
+        MalformedBody, RequestInvalid
+    """
+    elements = _load_json(body, "body", MAX_JSON_VALUES)
+    if not isinstance(elements, list):
+        raise invalid("the body must be a JSON array", pointer="")
+    return elements
+
+
+def _load_json(body: bytes, what: str, max_values: int) -> Any:
+    content = body.removeprefix(BYTE_ORDER_MARK)
+    text = _utf8(content, what, skipped_bytes=len(body) - len(content))
+    _refuse_bombs(content, max_values)
+    try:
+        value = orjson.loads(content)
+    except orjson.JSONDecodeError as error:
+        # orjson names the reason and the place, never what stands there.
+        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
+    _refuse_duplicate_keys(text, what)
+    return value
+
+
+def _utf8(content: bytes, what: str, *, skipped_bytes: int) -> str:
+    try:
+        return content.decode()
+    except UnicodeDecodeError as error:
+        raise MalformedBody(
+            f"The {what} is not valid UTF-8 at byte {skipped_bytes + error.start}; "
+            "save it as UTF-8, or send other bytes as base64 (text_b64)."
+        ) from None
+
+
+def _refuse_bombs(body: bytes, max_values: int) -> None:
+    """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
+
+    Counts what separates values outside of strings; on what is not JSON the count may be wrong only
+    after the place where the parser stops. `max_values` counts all; strings, lists and fields,
+    which take more room than numbers, are never more than `MAX_JSON_VALUES`.
+    """
+    if len(body) <= MAX_JSON_VALUES:
+        return
+    unescaped = body.replace(rb"\\", b"").replace(rb"\"", b"")
+    num_large, num_values = unescaped.count(b'"') // 2, 0
+    if num_large <= MAX_JSON_VALUES:
+        outside_strings = b"".join(unescaped.split(b'"')[::2])
+        num_large = sum(map(outside_strings.count, (b"{", b"[", b":")))
+        num_values = num_large + outside_strings.count(b",")
+    for count, limit in ((num_large, MAX_JSON_VALUES), (num_values, max_values)):
+        if count > limit:
+            raise invalid(f"at most {limit} JSON values in one request", pointer="")
+
+
+class _DuplicateKey(Exception):
+    """An object names a field twice."""
+
+
+def _refuse_duplicate_keys(text: str, what: str) -> None:
+    """Refuse objects that name a field twice: orjson keeps the last and would drop a text.
+
+    The text is valid JSON of limited depth here; only then may the lenient parser see it.
+    """
+    try:
+        _STRICT.decode(text)
+    except _DuplicateKey:
+        raise MalformedBody(f"The {what} is ambiguous: an object names one field twice.") from None
+    except RecursionError:
+        raise MalformedBody(f"The {what} is not valid JSON: it is nested too deeply.") from None
+
+
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise _DuplicateKey
+    return fields
+
+
+# Made once: making it would take longer than reading a short line.
+_STRICT = json.JSONDecoder(object_pairs_hook=_unique_keys)

@@ -1,0 +1,184 @@
+"""Checks the fields of one text to score; the API's description is made from these models."""
+
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
+
+from contract.grammar import schema_rules
+from contract.grammar.invalid import conflict
+from contract.grammar.numbers import MAX_EXACT, AsWhole, wholes
+from contract.grammar.outputs import (
+    DEFAULT_TOP_K,
+    MAX_CUSTOM_ID_CHARS,
+    MAX_NEXT_CHARS,
+    MAX_TOP_K,
+    OUTPUT_NAMES,
+    OUTPUTS,
+    UNITS,
+)
+from contract.grammar.schema_rules import CONTEXT_FIELDS, SCORED_FIELDS
+
+if TYPE_CHECKING:
+    OutputName = str
+else:
+    OutputName = Literal[OUTPUT_NAMES]
+
+# A list of wrong values is refused at its first: one error says as much as a million.
+Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
+# Decoded where the bytes are counted; the pattern is for who reads the description.
+_BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": schema_rules.BASE64_PATTERN}
+Base64 = Annotated[str, WithJsonSchema(_BASE64)]
+Base64s = Annotated[list[Base64], Field(min_length=1, fail_fast=True)]
+
+
+def _are_spans(spans: Any) -> Any:
+    """A unit, or ranges; checked by hand, for pydantic would tell two errors, one for each."""
+    if spans in (None, *UNITS):
+        return spans
+    ranges = list(map(wholes, spans)) if isinstance(spans, list) else []
+    if not ranges or not all(map(_is_range, ranges)):
+        raise PydanticCustomError(
+            "spans", f"must be one of {', '.join(UNITS)}, or a list of [start, end], both from 0 on"
+        )
+    return ranges
+
+
+def _is_range(span: Any) -> bool:
+    is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
+    return is_pair and min(span) >= 0 and max(span) <= MAX_EXACT
+
+
+_OFFSET = {"type": "integer", "minimum": 0, "maximum": MAX_EXACT}
+_RANGE = {"type": "array", "items": _OFFSET, "minItems": 2, "maxItems": 2}
+Spans = Annotated[
+    Any,
+    AfterValidator(_are_spans),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "enum": list(UNITS)},
+                {"type": "array", "items": _RANGE, "minItems": 1},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
+OutputNames = Annotated[list[OutputName], Field(min_length=1, max_length=len(OUTPUTS))]
+TopK = Annotated[int, Field(ge=1, le=MAX_TOP_K), AsWhole]
+NumNextChars = Annotated[int, Field(ge=1, le=MAX_NEXT_CHARS), AsWhole]
+NumBytes = Annotated[int, Field(ge=1, le=MAX_EXACT), AsWhole]
+
+
+class SlidingWindow(BaseModel):
+    """Overlapping pieces of a text beyond the model's context; docs/scoring.md has the rule."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    size: NumBytes = Field(description="Bytes that are read at once; `max_text_bytes` at most.")
+    stride: NumBytes = Field(
+        description=(
+            "Bytes from the start of one window to that of the next: `size` if it is larger, and a "
+            "multiple of the model's own window, which /info tells, else the job fails."
+        ),
+    )
+
+
+class TextRequest(BaseModel):
+    """One text to score, or continuations of one context."""
+
+    model_config = ConfigDict(
+        extra="forbid", strict=True, json_schema_extra=schema_rules.of_one_text()
+    )
+
+    custom_id: str | None = Field(
+        None,
+        min_length=1,
+        max_length=MAX_CUSTOM_ID_CHARS,
+        description="Your own name for the text; comes back with its result.",
+    )
+    text: str | None = Field(None, description="The text to score; its UTF-8 bytes are read.")
+    text_b64: Base64 | None = Field(
+        None, description="Any bytes to score, in standard base64, in place of `text`."
+    )
+    context: str | None = Field(
+        None, description="What precedes the continuations; conditions them, is not scored."
+    )
+    context_b64: Base64 | None = Field(None, description="`context` as base64.")
+    continuation: str | None = Field(None, description="The text to score given `context`.")
+    continuation_b64: Base64 | None = Field(None, description="`continuation` as base64.")
+    continuations: Texts | None = Field(
+        None, description="Several texts, each scored given the same `context`."
+    )
+    continuations_b64: Base64s | None = Field(None, description="`continuations` as base64.")
+    outputs: OutputNames | None = Field(
+        None,
+        description="What the result holds: "
+        + "; ".join(f"`{output.name}`: {output.meaning}" for output in OUTPUTS)
+        + ".",
+    )
+    top_k: TopK | None = Field(
+        None,
+        description=(
+            "How many likeliest bytes the output `top_k` lists at each position: "
+            f"{DEFAULT_TOP_K} unless given; a number asks for that output."
+        ),
+    )
+    spans: Spans = Field(
+        None,
+        description=(
+            "Scores of the text's words, lines or characters, or of ranges `[start, end]` of its "
+            "bytes, the end exclusive; ranges are cut to the text, as slices are."
+        ),
+    )
+    next_chars: NumNextChars | None = Field(
+        None,
+        description="How many of the likeliest characters after the text, which may be empty.",
+    )
+    window: SlidingWindow | None = Field(
+        None, description="Score a text of up to `max_windowed_bytes` in overlapping windows."
+    )
+
+    @model_validator(mode="after")
+    def _asks_for_one_thing(self) -> "TextRequest":
+        given = [name for name in SCORED_FIELDS if getattr(self, name) is not None]
+        self._check_scored(given)
+        contexts = [n for n in CONTEXT_FIELDS if getattr(self, n) is not None]
+        if len(contexts) > 1:
+            raise conflict("give either context or context_b64")
+        if contexts and not (given and given[0].startswith("continuation")):
+            raise conflict("a context needs a continuation or continuations to score")
+        self._check_options(is_text=given[0] in ("text", "text_b64") if given else False)
+        return self
+
+    def _check_options(self, *, is_text: bool) -> None:
+        for name in ("next_chars", "window"):
+            if getattr(self, name) is not None and not is_text:
+                raise conflict(f"{name} is for a text; leave it out with continuations")
+        if self.next_chars is not None and self.window is not None:
+            raise conflict("next_chars takes a text that is read at once; leave window out")
+
+    def _check_scored(self, given: list[str]) -> None:
+        if len(given) != 1:
+            raise conflict(f"give exactly one of {', '.join(SCORED_FIELDS)}")
+
+
+# Fields of `POST /score` that are not those of a text.
+REQUEST_OPTIONS = ("items", "deadline_s", "priority")
+# Options that texts of one request share unless a text has its own.
+SHARED_OPTIONS = ("outputs", "top_k")
+TEXT_OPTIONS = tuple(
+    name
+    for name in TextRequest.model_fields
+    if name not in (*SCORED_FIELDS, *CONTEXT_FIELDS, *SHARED_OPTIONS)
+)
+"""Options that each text has for itself; with `items` they belong into each item."""

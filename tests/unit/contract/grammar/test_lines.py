@@ -1,0 +1,36 @@
+"""A stream is cut into lines, whatever pieces it comes in."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from contract.errors import BodyTooLarge
+from contract.grammar.lines import Line, parse_line, read_lines
+
+
+def lines_of(*pieces: bytes, max_line_bytes: int = 100, max_lines: int = 100) -> list[Line]:
+    return list(read_lines(pieces, max_line_bytes=max_line_bytes, max_lines=max_lines))
+
+
+@given(st.lists(st.sampled_from([b"{}", b" ", b"\n", b"\r\n", b"\xef\xbb\xbf", b"\f"]), max_size=9))
+def test_pieces_make_no_difference(pieces):
+    assert lines_of(*pieces) == lines_of(b"".join(pieces))
+
+
+def test_only_the_whitespace_of_json_is_taken_away():
+    assert lines_of(b" {}\t\r\n{}\x0c\n \n{}") == [
+        Line(1, b"{}"),
+        Line(2, b"{}\x0c"),
+        Line(4, b"{}"),
+    ]
+
+
+def test_mark_at_the_beginning_of_a_file_is_no_line():
+    assert lines_of(b"\xef\xbb\xbf\n{}") == [Line(2, b"{}")]
+
+
+def test_longer_line_is_refused_by_its_number_alone():
+    _, line, _ = lines_of(b"a\n", b"b" * 60, b"b" * 60 + b"\nc")
+    assert line == Line(2, None)
+    with pytest.raises(BodyTooLarge, match="over 100 bytes"):
+        parse_line(line, 100)
