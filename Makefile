@@ -15,7 +15,7 @@ INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-ind
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -39,12 +39,16 @@ test: $(VENV)/development ## run all tests, two files at a time
 lint: $(VENV)/development ## check format, rules, types and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/python client/unasync.py --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 format: $(VENV)/development ## rewrite the code in its format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
+	$(BIN)/python client/unasync.py
 
 storm: $(VENV)/development ## 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm

@@ -1,10 +1,7 @@
-"""The synchronous client."""
+# Generated from aio.py by client/unasync.py; change aio.py, then run `make sync-client`.
+"""The synchronous client, `Client`."""
 
-import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future
-from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -16,19 +13,20 @@ from evascore.grouping import Errors, groups, told
 from evascore.operations import Operations
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
-from evascore.steps import Pause, Reply, Step, Steps
+from evascore.steps import Steps
+from evascore.sync_driver import SyncDriver
 from evascore.texts import Text
-from evascore.threads import DaemonPool
 
 T = TypeVar("T")
 
 
 class Client:
-    """A client of one service; may be shared between threads.
+    """Talks to one service; threads may share a client.
 
-    What may pass later is repeated, with the waiting times that the service names or with random
-    ones that grow, for at most `patience_s` while it is away and `timeout_s` in all. Each
-    submission carries an Idempotency-Key, so that no repetition is scored twice.
+    A request is retried when it got no answer or one of 429, 502, 503 and 504. The pause is the
+    `Retry-After` of the service, or a random time that grows. Retries end after `patience_s`
+    seconds in which no request succeeds, and after `timeout_s` seconds in all. Each submission
+    carries an Idempotency-Key, so a retry is never scored twice.
     """
 
     def __init__(
@@ -39,22 +37,22 @@ class Client:
         patience_s: float = 30,
         http: httpx.Client | None = None,
     ) -> None:
-        """Connect to nothing yet.
+        """Prepare the client; the first call connects.
 
         Args:
-            url: of the service; may hold a name and a password for a proxy in front of it.
-            timeout_s: how long a call may take, unless it says otherwise.
-            patience_s: how long a call goes on while the service is away or has no room.
-            http: the connections to use, with headers of your own for example.
+            url: URL of the service; may hold a name and a password for a proxy in front of it.
+            timeout_s: seconds that a call may take, unless its own `timeout_s` says otherwise.
+            patience_s: seconds to retry while the service is unreachable or has no room.
+            http: the httpx client to send with, for example with headers of your own.
 
         Raises:
-            UrlInvalid
+            UrlInvalid: `url` is not an http or https URL.
         """
         self.url = transport.base_url(url)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self._operations = Operations()
-        self._http = http or httpx.Client(limits=transport.LIMITS)
+        self._driver = SyncDriver(self.url, http)
 
     def __enter__(self) -> "Client":
         return self
@@ -64,7 +62,7 @@ class Client:
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        self._driver.close()
 
     # --- scores -------------------------------------------------------------------------------
 
@@ -81,17 +79,19 @@ class Client:
         """Score one text.
 
         Args:
-            context: what precedes the text; conditions it, is not scored.
-            outputs: besides the summary: `bytes`, `top_k`, `curvature`.
-            top_k: how many likeliest bytes the output `top_k` lists.
+            context: text before the scored text; the model reads it, but it is not scored.
+            outputs: results besides the summary: `bytes`, `top_k`, `curvature`.
+            top_k: number of likeliest bytes that the output `top_k` lists at each position.
             options: further fields of the API, such as `next_chars`, `priority` or `deadline_s`.
 
         Raises:
-            ServiceError: it was refused or failed; the subclass says how.
-            ServiceUnreachable, TimedOut
+            ServiceError: the service refused the text, or scoring failed; see the subclass.
+            ServiceUnreachable: no request was answered within `patience_s`.
+            TimedOut: the score did not come within `timeout_s`; the job was cancelled.
         """
         fields = score_fields(text, context, outputs, top_k, options)
-        return self._run(self._operations.complete(fields, self._call(timeout_s), key=None)).score()
+        job = self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
+        return job.score()
 
     def score_continuations(
         self,
@@ -101,14 +101,14 @@ class Client:
         timeout_s: float | None = None,
         **options: Any,
     ) -> list[Score]:
-        """Score several continuations of one context, which is read once; in their order.
+        """Score several continuations of one context, in their order; the context is read once.
 
         Raises:
-            ServiceError, ServiceUnreachable, TimedOut
+            ServiceError, ServiceUnreachable, TimedOut: as `score` does.
         """
         fields = job_fields(context=context, continuations=continuations, **options)
-        call = self._call(timeout_s)
-        return self._run(self._operations.complete(fields, call, key=None)).continuations()
+        job = self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
+        return job.continuations()
 
     def score_many(
         self,
@@ -120,17 +120,21 @@ class Client:
         timeout_s: float | None = None,
         **asked: Any,
     ) -> Iterator[Score | EvascoreError]:
-        """Score many texts, in order, some requests at a time; reads `texts` as it goes.
+        """Score many texts and yield the scores in order; reads `texts` only as needed.
 
         Args:
-            errors: whether the first text that fails raises, or each error stands in its place.
-            concurrency: requests at once, of up to 32 texts each.
-            progress: is told the number of texts done so far.
-            timeout_s: for each request.
+            errors: `"raise"` raises the first error; `"return"` yields each in its text's place.
+            concurrency: number of requests at once, each of up to 32 texts.
+            progress: called with the number of texts done so far.
+            timeout_s: seconds that each request may take.
             asked: `context`, `outputs`, `top_k` and `options` of texts that are not `Text`.
         """
+
+        def begin(group: list[Text]) -> Steps[list[Score | EvascoreError]]:
+            return self._operations.outcomes(group, self._call(timeout_s))
+
         num_done = 0
-        for outcomes in self._in_order(groups(texts, asked), concurrency, timeout_s):
+        for outcomes in self._driver.in_order(begin, groups(texts, asked), concurrency):
             num_done += len(outcomes)
             if progress is not None:
                 progress(num_done)
@@ -145,42 +149,42 @@ class Client:
         timeout_s: float | None = None,
         **options: Any,
     ) -> Job:
-        """Submit a job of one text or several, and do not wait for it.
+        """Submit a job of one or more texts and return without waiting for its result.
 
         Args:
-            idempotency_key: the same key with the same texts is the same job; random if None.
+            idempotency_key: the same key with the same texts gives the same job; None: random.
             options: further fields of the request, such as `priority` or `deadline_s`.
 
         Raises:
-            ServiceError, ServiceUnreachable
+            ServiceError, ServiceUnreachable: the job was not accepted.
         """
         fields, call = job_fields(*texts, **options), self._call(timeout_s)
-        return self._run(self._operations.submit(fields, call, key=idempotency_key))
+        return self.run(self._operations.submit(fields, call, key=idempotency_key))
 
     def wait(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
-        """The job once it is final.
+        """Wait until a job has ended, and return it.
 
         Raises:
-            TimedOut: it is not final yet; nothing is lost, wait again.
-            ServiceError, ServiceUnreachable
+            TimedOut: the job has not ended; it goes on, and you may wait again.
+            ServiceError, ServiceUnreachable: the job could not be read.
         """
-        return self._run(self._operations.wait(id_of(job), self._call(timeout_s)))
+        return self.run(self._operations.wait(id_of(job), self._call(timeout_s)))
 
     def job(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
-        """The job as it is now."""
-        return self._run(self._operations.read(id_of(job), self._call(timeout_s)))
+        """Read a job as it is now."""
+        return self.run(self._operations.read(id_of(job), self._call(timeout_s)))
 
     def cancel(self, job: Job | str, *, timeout_s: float | None = None) -> Job:
-        """End a job that has not ended.
+        """Cancel a job that has not ended.
 
         Raises:
-            JobEnded: it had.
+            JobEnded: the job has already ended.
         """
-        return self._run(self._operations.cancel(id_of(job), self._call(timeout_s)))
+        return self.run(self._operations.cancel(id_of(job), self._call(timeout_s)))
 
     def erase(self, job: Job | str, *, timeout_s: float | None = None) -> None:
-        """Forget text and result of a job, whatever its state."""
-        self._run(self._operations.erase(id_of(job), self._call(timeout_s)))
+        """Delete the text and the result of a job, whatever its state."""
+        self.run(self._operations.erase(id_of(job), self._call(timeout_s)))
 
     # --- batches ------------------------------------------------------------------------------
 
@@ -192,47 +196,47 @@ class Client:
         timeout_s: float | None = None,
         **options: Any,
     ) -> Batch:
-        """Upload a batch, streamed.
+        """Upload a batch as a compressed stream.
 
         Args:
-            lines: a path of NDJSON, or a sequence of texts.
-            idempotency_key: the same key with the same lines is the same batch; random if None.
-            options: of the query: `on_error`, `outputs`, `top_k`, `deadline_s`.
+            lines: the path of an NDJSON file, or a sequence of texts.
+            idempotency_key: the same key with the same lines gives the same batch; None: random.
+            options: query parameters: `on_error`, `outputs`, `top_k`, `deadline_s`.
 
         Raises:
-            ServiceError, ServiceUnreachable
+            ServiceError, ServiceUnreachable: the batch was not accepted.
         """
         request, call = batch_request(lines, options), self._call(timeout_s)
-        return self._run(self._operations.submit_batch(request, call, key=idempotency_key))
+        return self.run(self._operations.submit_batch(request, call, key=idempotency_key))
 
     def batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
-        """The batch as it is now."""
-        return self._run(self._operations.read_batch(id_of(batch), self._call(timeout_s)))
+        """Read a batch as it is now."""
+        return self.run(self._operations.read_batch(id_of(batch), self._call(timeout_s)))
 
     def wait_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
-        """The batch once it is final.
+        """Wait until a batch has ended, and return it.
 
         Raises:
-            TimedOut: it is not final yet; nothing is lost, wait again.
+            TimedOut: the batch has not ended; it goes on, and you may wait again.
         """
-        return self._run(self._operations.wait_batch(id_of(batch), self._call(timeout_s)))
+        return self.run(self._operations.wait_batch(id_of(batch), self._call(timeout_s)))
 
     def cancel_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> Batch:
-        """End a batch that has not ended; what is scored stays readable."""
-        return self._run(self._operations.cancel_batch(id_of(batch), self._call(timeout_s)))
+        """Cancel a batch that has not ended; lines that are scored stay readable."""
+        return self.run(self._operations.cancel_batch(id_of(batch), self._call(timeout_s)))
 
     def erase_batch(self, batch: Batch | str, *, timeout_s: float | None = None) -> None:
-        """Forget the texts and the results of a batch."""
-        self._run(self._operations.erase_batch(id_of(batch), self._call(timeout_s)))
+        """Delete the texts and the results of a batch."""
+        self.run(self._operations.erase_batch(id_of(batch), self._call(timeout_s)))
 
     def batch_results(
         self, batch: Batch | str, *, after: int = 0, limit: int = 500
     ) -> Iterator[Line]:
-        """The outcomes of a batch's lines in order, as they come.
+        """Yield the outcome of each line of a batch, in order, as the lines are scored.
 
         Args:
-            after: how many you have already; the next one is the first to come.
-            limit: how many to fetch at a time.
+            after: number of outcomes to skip, because you have them already.
+            limit: number of outcomes to fetch in one request.
         """
         for lines in self.batch_pages(batch, after=after, limit=limit):
             for raw in lines:
@@ -246,14 +250,14 @@ class Client:
         limit: int = 500,
         timeout_s: float | None = None,
     ) -> Iterator[list[bytes]]:
-        """The lines of `batch_results` as they are sent, some at a time.
+        """Yield the lines of `batch_results` as raw JSON, one list for each request.
 
         Args:
-            timeout_s: the longest time that no line may come.
+            timeout_s: seconds to wait for the next line.
         """
         while True:
             call = self._call(timeout_s)
-            page = self._run(self._operations.page(id_of(batch), after, limit, call))
+            page = self.run(self._operations.page(id_of(batch), after, limit, call))
             if page.lines:
                 yield page.lines
             after += len(page.lines)
@@ -263,58 +267,19 @@ class Client:
     # --- the service --------------------------------------------------------------------------
 
     def info(self, *, timeout_s: float | None = None) -> Info:
-        """What the service scores with, and what may be asked of it."""
-        return self._run(self._operations.info(self._call(timeout_s)))
+        """Read the model, the outputs and the limits of the service."""
+        return self.run(self._operations.info(self._call(timeout_s)))
 
     def get(self, path: str, *, timeout_s: float | None = None) -> dict[str, Any]:
-        """The JSON object at a path of the service, such as `/stats`."""
-        return self._run(self._operations.get(path, self._call(timeout_s)))
+        """Read the JSON object at a path of the service, such as `/stats`."""
+        return self.run(self._operations.get(path, self._call(timeout_s)))
 
-    # --- running steps ------------------------------------------------------------------------
+    # --- running operations -------------------------------------------------------------------
 
-    def _in_order(
-        self, parts: Iterator[list[Text]], concurrency: int, timeout_s: float | None
-    ) -> Iterator[list[Score | EvascoreError]]:
-        """The outcomes of each group in its turn, `concurrency` groups at a time under way."""
-        waiting: deque[Future[list[Score | EvascoreError]]] = deque()
-        pool = DaemonPool[list[Score | EvascoreError]](concurrency)
-        try:
-            for group in parts:
-                waiting.append(pool.submit(partial(self._outcomes, group, timeout_s)))
-                # As many again wait their turn, so that one slow group idles no thread.
-                if len(waiting) == 2 * concurrency:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.close()
-
-    def _outcomes(self, texts: list[Text], timeout_s: float | None) -> list[Score | EvascoreError]:
-        return self._run(self._operations.outcomes(texts, self._call(timeout_s)))
+    def run(self, steps: Steps[T]) -> T:
+        """Run the steps of an operation and return its result."""
+        return self._driver.run(steps)
 
     def _call(self, timeout_s: float | None) -> Call:
         timeout_s = self.timeout_s if timeout_s is None else timeout_s
         return Call.begin(timeout_s, self.patience_s)
-
-    def _run(self, steps: Steps[T]) -> T:
-        reply: Reply = None
-        while True:
-            try:
-                step = steps.send(reply)
-            except StopIteration as end:
-                result: T = end.value
-                return result
-            reply = self._do(step)
-
-    def _do(self, step: Step) -> Reply:
-        if isinstance(step, Pause):
-            time.sleep(step.seconds)
-            return None
-        try:
-            options = transport.request_options(self.url, step)
-            response = self._http.request(
-                **options, content=step.body if isinstance(step.body, bytes) else step.body()
-            )
-            return transport.answer_of(response)
-        except httpx.TransportError as error:
-            return transport.lost_of(error, self.url)

@@ -1,4 +1,4 @@
-"""Threads for requests; whatever they wait for, the program can end."""
+"""A pool of daemon threads, which never keep the program from ending."""
 
 import threading
 from collections.abc import Callable
@@ -11,32 +11,27 @@ T = TypeVar("T")
 
 
 class DaemonPool(Generic[T]):
-    """So many threads that work off calls; those of concurrent.futures would be waited for at exit.
+    """Runs calls in a fixed number of daemon threads.
 
-    After Ctrl-C that could take as long as a request does.
+    Python waits at exit for the threads of `concurrent.futures`. After Ctrl-C that could take as
+    long as a request does.
     """
 
     def __init__(self, num_threads: int) -> None:
-        """Start the threads.
-
-        Raises:
-            ValueError: there are to be none.
-        """
-        if num_threads < 1:
-            raise ValueError("concurrency must be at least 1")
+        """Start the threads."""
         self._waiting: SimpleQueue[tuple[Future[T], Callable[[], T]] | None] = SimpleQueue()
         self._num_threads = num_threads
         for _ in range(num_threads):
             threading.Thread(target=self._work, name="evascore", daemon=True).start()
 
     def submit(self, call: Callable[[], T]) -> Future[T]:
-        """What becomes of `call` when a thread has come to it."""
+        """Queue `call`; a thread sets the future to its result or its exception."""
         future = Future[T]()
         self._waiting.put((future, call))
         return future
 
     def close(self) -> None:
-        """Forget the calls that wait; the threads end when they are through with theirs."""
+        """Drop the calls that wait; each thread ends after the call that it is running."""
         with suppress(Empty):
             while True:
                 self._waiting.get_nowait()

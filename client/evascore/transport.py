@@ -1,4 +1,4 @@
-"""HTTP by httpx: what both clients share."""
+"""Converts between the steps of an operation and httpx; both drivers use it."""
 
 from typing import Any
 
@@ -15,26 +15,38 @@ LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepali
 
 
 class UrlInvalid(EvascoreError, ValueError):
-    """The URL of the service is none."""
+    """The URL of the service is not an http or https URL."""
 
 
 def base_url(url: str) -> httpx.URL:
-    """The URL of a service.
+    """Parse the URL of a service.
 
     Raises:
-        UrlInvalid
+        UrlInvalid: it is not an http or https URL with a host.
     """
     try:
         parsed = httpx.URL(url.rstrip("/"))
     except (httpx.InvalidURL, TypeError, ValueError):
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise UrlInvalid("the service's URL must look like http://127.0.0.1:8000")
+        raise UrlInvalid(
+            f"the service's URL must look like {DEFAULT_URL}: http or https, and a host"
+        )
     return parsed
 
 
+def check_concurrency(concurrency: int) -> None:
+    """Refuse a concurrency that would never send a request.
+
+    Raises:
+        ValueError: it is below 1.
+    """
+    if concurrency < 1:
+        raise ValueError(f"concurrency is {concurrency}; it must be at least 1")
+
+
 def request_options(url: httpx.URL, send: Send) -> dict[str, Any]:
-    """How httpx sends this, but for the body."""
+    """The arguments of `httpx.Client.request` for a step, except the body."""
     return {
         "method": send.method,
         "url": f"{url}{send.path}",
@@ -47,13 +59,13 @@ def request_options(url: httpx.URL, send: Send) -> dict[str, Any]:
 
 
 def answer_of(response: httpx.Response) -> Answer:
-    """What came back."""
+    """The httpx response as an `Answer`."""
     headers = {name.lower(): value for name, value in response.headers.items()}
     return Answer(response.status_code, headers, response.content)
 
 
 def lost_of(error: httpx.HTTPError, url: httpx.URL) -> Lost:
-    """What is to be said of a request without an answer; the URL may hold a password."""
+    """Describe a request that got no answer; leaves out the URL's name and password."""
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Lost(f"cannot connect to {where}; is the service running?")

@@ -1,0 +1,89 @@
+"""Runs the operations of the asynchronous client: HTTP by httpx, tasks of one event loop."""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from typing import TypeVar
+
+import httpx
+
+from evascore import transport
+from evascore.steps import Body, Pause, Reply, Step, Steps
+
+T = TypeVar("T")
+Part = TypeVar("Part")
+
+
+class AsyncDriver:
+    """Sends requests and sleeps for one `AsyncClient`; `SyncDriver` has the same methods."""
+
+    def __init__(self, url: httpx.URL, http: httpx.AsyncClient | None) -> None:
+        """Keep the URL of the service and the connections to use; connect to nothing yet."""
+        self._url = url
+        self._http = http or httpx.AsyncClient(limits=transport.LIMITS)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._http.aclose()
+
+    async def run(self, steps: Steps[T]) -> T:
+        """Run the steps of an operation and return its result."""
+        reply: Reply = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            reply = await self._do(step)
+
+    async def in_order(
+        self, begin: Callable[[Part], Steps[T]], parts: Iterable[Part], concurrency: int
+    ) -> AsyncIterator[T]:
+        """Run one operation for each part and yield the results in the order of the parts.
+
+        Args:
+            begin: makes the operation of a part; called when the part's turn comes.
+            parts: read as they are needed.
+            concurrency: how many operations run at once.
+
+        Raises:
+            ValueError: concurrency is below 1.
+        """
+        transport.check_concurrency(concurrency)
+        waiting: deque[asyncio.Task[T]] = deque()
+        try:
+            for part in parts:
+                waiting.append(asyncio.create_task(self._begin_and_run(begin, part)))
+                if len(waiting) == concurrency:
+                    yield await waiting.popleft()
+            while waiting:
+                yield await waiting.popleft()
+        finally:
+            for task in waiting:
+                task.cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _begin_and_run(self, begin: Callable[[Part], Steps[T]], part: Part) -> T:
+        return await self.run(begin(part))
+
+    async def _do(self, step: Step) -> Reply:
+        if isinstance(step, Pause):
+            await asyncio.sleep(step.seconds)
+            return None
+        try:
+            options = transport.request_options(self._url, step)
+            response = await self._http.request(**options, content=_streamed(step.body))
+            return transport.answer_of(response)
+        except httpx.TransportError as error:
+            return transport.lost_of(error, self._url)
+
+
+def _streamed(body: Body) -> AsyncIterator[bytes] | bytes:
+    """The body of one attempt, from its beginning."""
+    return body if isinstance(body, bytes) else _as_async(body())
+
+
+async def _as_async(chunks: Iterator[bytes]) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk

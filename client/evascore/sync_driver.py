@@ -1,0 +1,82 @@
+"""Runs the operations of the synchronous client: HTTP by httpx, threads for requests at once."""
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future
+from functools import partial
+from typing import TypeVar
+
+import httpx
+
+from evascore import transport
+from evascore.steps import Pause, Reply, Step, Steps
+from evascore.threads import DaemonPool
+
+T = TypeVar("T")
+Part = TypeVar("Part")
+
+
+class SyncDriver:
+    """Sends requests and sleeps for one `Client`; `AsyncDriver` has the same methods."""
+
+    def __init__(self, url: httpx.URL, http: httpx.Client | None) -> None:
+        """Keep the URL of the service and the connections to use; connect to nothing yet."""
+        self._url = url
+        self._http = http or httpx.Client(limits=transport.LIMITS)
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._http.close()
+
+    def run(self, steps: Steps[T]) -> T:
+        """Run the steps of an operation and return its result."""
+        reply: Reply = None
+        while True:
+            try:
+                step = steps.send(reply)
+            except StopIteration as end:
+                result: T = end.value
+                return result
+            reply = self._do(step)
+
+    def in_order(
+        self, begin: Callable[[Part], Steps[T]], parts: Iterable[Part], concurrency: int
+    ) -> Iterator[T]:
+        """Run one operation for each part and yield the results in the order of the parts.
+
+        Args:
+            begin: makes the operation of a part; called when a thread takes the part.
+            parts: read as they are needed.
+            concurrency: how many operations run at once, each in a thread.
+
+        Raises:
+            ValueError: concurrency is below 1.
+        """
+        transport.check_concurrency(concurrency)
+        waiting: deque[Future[T]] = deque()
+        pool = DaemonPool[T](concurrency)
+        try:
+            for part in parts:
+                waiting.append(pool.submit(partial(self._begin_and_run, begin, part)))
+                # As many again wait their turn, so that one slow part idles no thread.
+                if len(waiting) == 2 * concurrency:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.close()
+
+    def _begin_and_run(self, begin: Callable[[Part], Steps[T]], part: Part) -> T:
+        return self.run(begin(part))
+
+    def _do(self, step: Step) -> Reply:
+        if isinstance(step, Pause):
+            time.sleep(step.seconds)
+            return None
+        try:
+            options = transport.request_options(self._url, step)
+            content = step.body if isinstance(step.body, bytes) else step.body()
+            return transport.answer_of(self._http.request(**options, content=content))
+        except httpx.TransportError as error:
+            return transport.lost_of(error, self._url)
