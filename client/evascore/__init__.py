@@ -1,4 +1,4 @@
-"""A client of evascore, the service that scores text byte by byte."""
+"""The Python client of evascore, a service that scores text byte by byte."""
 
 from evascore.aio import AsyncClient
 from evascore.errors import (

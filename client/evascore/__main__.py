@@ -1,4 +1,4 @@
-"""`python -m evascore` is the command `evascore`."""
+"""Runs the command `evascore` as `python -m evascore`."""
 
 import sys
 

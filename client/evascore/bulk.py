@@ -1,9 +1,9 @@
-"""Scores a file of lines as batches, and goes on where it was when it is started again.
+"""Scores a file of lines as batches, and resumes a run that was interrupted.
 
-What is done is what stands in the target; the state file tells what is at the service. A line is
-written once its result has come, an upload carries a key that was saved before it was sent, and a
-batch is erased only when its lines are safe: so whenever a run is killed, the next one loses and
-repeats nothing. Only what the service itself has lost is uploaded again.
+The target holds the results so far; the state file holds what is at the service. Three rules make
+a run safe to kill at any time: a line is written when its result has come, the key of an upload is
+saved before the upload is sent, and a batch is erased only after its results are on disk. So the
+next run loses nothing and scores nothing twice. It uploads again only what the service has lost.
 """
 
 from collections.abc import Callable, Iterator
@@ -27,52 +27,52 @@ from evascore.calls import GZIP, BatchRequest, compressed
 from evascore.errors import JobGone, JobNotFound
 from evascore.sync import Client
 
-# Uploads at the service at a time: it works on the next while the last lines of one are fetched.
+# Uploads at the service at once: it scores the next one while the results of one are fetched.
 UPLOADS_AT_ONCE = 2
 PAGE_LINES = 1000
-# The service itself ends a batch that takes longer, and then tells so of every line.
+# No time limit here: the service ends a late batch itself, with an error for each line.
 NO_LIMIT_S = 1e9
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is asked of a run."""
+    """The files and options of a run."""
 
     source: Path
     target: Path
     form: Format
     options: dict[str, str]
-    """Of the query of `POST /batches`."""
+    """Query parameters of `POST /batches`."""
     resume: bool = False
     overwrite: bool = False
     keep: bool = False
-    """Whether the service keeps the batches when they are done."""
+    """Whether batches stay at the service after they are done."""
 
     @property
     def state_path(self) -> Path:
-        """Where the run keeps what it must know to go on."""
+        """The file that keeps the progress of the run."""
         return self.target.with_name(self.target.name + ".state")
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What came of a run."""
+    """Numbers of lines after a run."""
 
     num_lines: int
     num_failed: int
     num_resumed: int
-    """Lines that were there when it began."""
+    """Lines that were in the target when the run started."""
 
 
 class Bulk:
-    """One run; `num_lines` and `num_done` tell how far it is."""
+    """One run; `num_done` of `num_lines` lines are written."""
 
     def __init__(self, client: Client, plan: Plan, target: Target) -> None:
-        """Look at the files, and decide whether to begin or to go on.
+        """Read the files, and decide whether to start or to resume.
 
         Raises:
-            BulkRefused: they do not fit each other, or would be overwritten.
-            OSError
+            BulkRefused: the files do not belong together, or one would be overwritten.
+            OSError: a file cannot be read.
         """
         self._client, self._plan, self._target = client, plan, target
         self._state = _state(plan, target)
@@ -81,14 +81,14 @@ class Bulk:
 
     @property
     def num_done(self) -> int:
-        """Lines that are written."""
+        """Number of lines that are written."""
         return self._target.num_lines
 
     def run(self, on_progress: Callable[[int], None]) -> Summary:
-        """Score all lines that are not done.
+        """Score all lines that have no result yet.
 
         Raises:
-            EvascoreError, OSError: it is not complete; run it again.
+            EvascoreError, OSError: the run is not complete; start it again to resume.
         """
         num_resumed = self.num_done
         self._save()
@@ -101,7 +101,7 @@ class Bulk:
         return Summary(self.num_done, self._target.num_failed, num_resumed)
 
     def _submit(self, begin: int, end: int) -> None:
-        """Upload what of these is not at the service yet."""
+        """Send those of these uploads that are not at the service yet."""
         for upload in self._state.uploads[begin:end]:
             if upload.batch_id is None:
                 batch = self._client.submit_batch(
@@ -109,7 +109,7 @@ class Bulk:
                 )
                 if batch.request_counts.total != upload.num_lines:
                     self._client.erase_batch(batch)
-                    raise BulkRefused(f"{self._plan.source} changed while it was read")
+                    raise self._changed()
                 upload.batch_id = batch.id
                 self._save()
 
@@ -122,7 +122,7 @@ class Bulk:
         return BatchRequest(body, plan.options, GZIP)
 
     def _fetch(self, at: int, on_progress: Callable[[int], None]) -> None:
-        """Write the results of an upload as they come; what the service has lost comes again."""
+        """Write the results of an upload as they come; send again what the service has lost."""
         while (upload := self._state.uploads[at]).end > self.num_done:
             num_before = self.num_done
             try:
@@ -132,7 +132,10 @@ class Bulk:
                 self._submit(at, at + 1)
                 continue
             if self.num_done == num_before:
-                raise BulkRefused(f"the service has no result for line {num_before + 1}")
+                raise BulkRefused(
+                    f"The service has no result for line {num_before + 1}, though its batch has"
+                    " ended; report this as a bug of the service."
+                )
 
     def _follow(self, upload: Upload, on_progress: Callable[[int], None]) -> None:
         assert upload.batch_id is not None
@@ -147,18 +150,24 @@ class Bulk:
             on_progress(self.num_done)
 
     def _placed(self, results: list[bytes]) -> list[bytes]:
-        """The next results; what names a line of its upload then names that of the input."""
+        """The next results; line numbers in their errors become those of the input."""
         return [
             at_line(result, partial(self._number_of, index))
             for index, result in enumerate(results, self.num_done)
         ]
 
     def _number_of(self, index: int) -> int:
-        """Where a line stands in the input; asked for in their order."""
+        """The line number in the input of a line; must be called with growing indexes."""
         for at, number in self._numbers:
             if at == index:
                 return number
-        raise BulkRefused(f"{self._plan.source} changed while it was read")
+        raise self._changed()
+
+    def _changed(self) -> BulkRefused:
+        return BulkRefused(
+            f"{self._plan.source} changed while it was read. Start again with --overwrite, and"
+            " leave the file unchanged during the run."
+        )
 
     def _replace(self, at: int) -> None:
         plan, uploads = self._plan, self._state.uploads
@@ -166,7 +175,7 @@ class Bulk:
         self._save()
 
     def _finish(self, upload: Upload) -> None:
-        """Let the service forget a batch whose results are safe."""
+        """Erase a batch from the service after its results are on disk."""
         self._target.sync()
         if upload.batch_id is not None and not self._plan.keep:
             self._client.erase_batch(upload.batch_id)
@@ -178,38 +187,54 @@ class Bulk:
 
 
 def check_paths(plan: Plan) -> None:
-    """Make sure that the input can be read, again and again, and that the output may be written.
+    """Check that the input can be read more than once, and that the output may be written.
 
     Raises:
-        BulkRefused, OSError
+        BulkRefused, OSError: it cannot, or must not be.
     """
     with plan.source.open("rb"):
         pass
     for path in (plan.source, plan.target):
         if path.exists() and not path.is_file():
-            raise BulkRefused(f"{path} is no regular file; it is read more than once")
+            raise BulkRefused(
+                f"{path} is not a regular file; evascore bulk reads it more than once, so save it"
+                " to a file first."
+            )
     if plan.target.exists() and plan.target.samefile(plan.source):
-        raise BulkRefused(f"{plan.target} is the input too")
+        raise BulkRefused(f"{plan.target} is also the input; give another file for the output.")
     has_content = plan.target.exists() and plan.target.stat().st_size > 0
     if has_content and not (plan.overwrite or plan.state_path.exists()):
         raise BulkRefused(
-            f"{plan.target} is not empty, and {plan.state_path} is missing; --overwrite begins anew"
+            f"{plan.target} is not empty, and its state file {plan.state_path} is missing, so the"
+            " run cannot be resumed. Start again with --overwrite."
         )
 
 
 def _state(plan: Plan, target: Target) -> State:
-    """The state to begin or to go on with."""
+    """The state to start or to resume with."""
     fresh = planned(plan.source, plan.form, plan.options)
     if plan.overwrite or not plan.state_path.exists():
         target.clear()
         return fresh
     if not plan.resume:
         raise BulkRefused(
-            f"{plan.target} was begun before: --resume goes on, --overwrite begins anew"
+            f"{plan.target} exists from an earlier run. Continue it with --resume, or start again"
+            " with --overwrite."
         )
     state = State.load(plan.state_path)
     if state.input_sha256 != fresh.input_sha256:
-        raise BulkRefused(f"{plan.source} has changed since {plan.target} was begun")
+        raise BulkRefused(
+            f"{plan.source} has changed since the run that wrote {plan.target}, so the run cannot"
+            " be resumed. Start again with --overwrite."
+        )
     if (state.format, state.options) != (plan.form, plan.options):
-        raise BulkRefused(f"{plan.target} was begun with other options; give the same again")
+        raise BulkRefused(
+            f"{plan.target} was started with other options"
+            f" (--format {state.format}, {_query(state.options)}). Give the same options, or start"
+            " again with --overwrite."
+        )
     return state
+
+
+def _query(options: dict[str, str]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())

@@ -1,4 +1,4 @@
-"""The three files of a bulk run: what is scored, what came of it, and how far it is."""
+"""Reads and writes the three files of a bulk run: input, results, and state (the progress)."""
 
 import fcntl
 import hashlib
@@ -16,8 +16,8 @@ from evascore.texts import encode, named
 
 Format = Literal["jsonl", "text"]
 
-# One upload; two at a time are at the service, which bounds what it has to keep of any file: with
-# the scores of every byte some 300 MB of each.
+# Size of one upload. Two at a time are at the service, which bounds what it stores of a file: with
+# the scores of every byte about 300 MB for each.
 UPLOAD_LINES = 100_000
 UPLOAD_BYTES = 16 * 1024**2
 
@@ -27,33 +27,33 @@ _LINE = re.compile(rb'"line":\s*\d+')
 
 
 class BulkRefused(EvascoreError):
-    """The files are not as they must be; the message says what to do."""
+    """The files of a run cannot be used; the message says why and what to do."""
 
 
 @dataclass(slots=True)
 class Upload:
-    """Lines that follow one another, on their way through the service as one batch."""
+    """Consecutive lines of the input that are sent as one batch."""
 
     first: int
-    """Number of its first line, from 0."""
+    """Index of its first line, from 0."""
     num_lines: int
     begin_byte: int
     end_byte: int
-    """Where its lines lie in the input."""
+    """Position of its lines in the input."""
     key: str = field(default_factory=new_key)
     batch_id: str | None = None
     is_finished: bool = False
-    """Whether all of it is written, and the service was told so."""
+    """Whether all its results are on disk and its batch is erased."""
 
     @property
     def end(self) -> int:
-        """Number of the line after its last."""
+        """Index of the line after its last one."""
         return self.first + self.num_lines
 
 
 @dataclass(slots=True)
 class State:
-    """How far a run is, but for the lines that it has written, which tell themselves."""
+    """The progress of a run, except the number of results, which the target itself shows."""
 
     format: Format
     options: dict[str, str]
@@ -62,7 +62,7 @@ class State:
     uploads: list[Upload]
 
     def save(self, path: Path) -> None:
-        """Write it, so that a crash leaves the old one or the new one."""
+        """Write the state so that a crash leaves either the old file or the new one."""
         beside = path.with_name(path.name + ".new")
         with beside.open("w") as file:
             json.dump({"version": _STATE_VERSION, **asdict(self)}, file, indent=1)
@@ -72,10 +72,10 @@ class State:
 
     @classmethod
     def load(cls, path: Path) -> "State":
-        """What `save` wrote.
+        """Read what `save` wrote.
 
         Raises:
-            BulkRefused: something else lies there.
+            BulkRefused: the file holds something else.
         """
         try:
             told = json.loads(path.read_bytes())
@@ -84,11 +84,14 @@ class State:
             uploads = [Upload(**upload) for upload in told.pop("uploads")]
             return cls(uploads=uploads, **told)
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise BulkRefused(f"{path} is no state of evascore bulk; move it away") from None
+            raise BulkRefused(
+                f"{path} is not a state file of this version of evascore bulk; move it away, and"
+                " start again with --overwrite."
+            ) from None
 
 
 def planned(source: Path, form: Format, options: dict[str, str]) -> State:
-    """The state of a run that has done nothing: its lines counted and put into uploads."""
+    """Plan a new run: count the lines of the input and divide them into uploads."""
     digest = hashlib.sha256()
     uploads: list[Upload] = []
     num_lines = at = 0
@@ -107,7 +110,7 @@ def planned(source: Path, form: Format, options: dict[str, str]) -> State:
 
 
 def lines_of(source: Path, form: Format, upload: Upload) -> Iterator[bytes]:
-    """The lines of an upload as the service takes them."""
+    """Yield the lines of an upload as JSON."""
     with source.open("rb") as file:
         file.seek(upload.begin_byte)
         for line in _until(file, upload.end_byte):
@@ -116,7 +119,7 @@ def lines_of(source: Path, form: Format, upload: Upload) -> Iterator[bytes]:
 
 
 def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:
-    """An upload anew, of those of its lines that are `first` and later."""
+    """A new upload of the lines of `upload` from index `first` on."""
     begin, num_skipped = upload.begin_byte, 0
     with source.open("rb") as file:
         file.seek(begin)
@@ -127,7 +130,7 @@ def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:
 
 
 def numbers_of(source: Path, form: Format) -> Iterator[int]:
-    """The numbers from 1 of the input's lines that are scored."""
+    """Yield the line numbers, from 1, of the lines of the input that are scored."""
     with source.open("rb") as file:
         for number, line in enumerate(file, 1):
             if _is_scored(line, form):
@@ -135,7 +138,7 @@ def numbers_of(source: Path, form: Format) -> Iterator[int]:
 
 
 def at_line(result: bytes, number_of: Callable[[], int]) -> bytes:
-    """A result whose error, if it names a line, names that one."""
+    """Replace the line number in the error of a result, if it has one."""
     head = _HEAD.match(result)
     if head is None or head[2] == b"SUCCESS" or not _LINE.search(result):
         return result
@@ -143,14 +146,14 @@ def at_line(result: bytes, number_of: Callable[[], int]) -> bytes:
 
 
 class Target:
-    """The file of results: whole lines, in order, one for each line of the input."""
+    """The file of results: one whole line for each line of the input, in order."""
 
     def __init__(self, path: Path) -> None:
-        """Open and lock it, and cut off a line that a crash left torn.
+        """Open and lock the file, and remove an incomplete last line.
 
         Raises:
-            BulkRefused: another run writes it, or it holds something else.
-            OSError
+            BulkRefused: another run writes the file, or it does not hold results.
+            OSError: the file cannot be opened.
         """
         self.path = path
         self.num_lines = 0
@@ -161,7 +164,9 @@ class Target:
             self._read()
         except BlockingIOError:
             self._file.close()
-            raise BulkRefused(f"another evascore bulk is writing {path}") from None
+            raise BulkRefused(
+                f"Another evascore bulk is writing {path}; wait for it, or give another file."
+            ) from None
         except BulkRefused:
             self._file.close()
             raise
@@ -173,32 +178,34 @@ class Target:
         self._file.close()
 
     def clear(self) -> None:
-        """Forget all lines."""
+        """Remove all lines."""
         self._file.seek(0)
         self._file.truncate()
         self.num_lines = self.num_failed = 0
 
     def append(self, lines: list[bytes], first: int) -> None:
-        """Write lines of results; they are the next ones.
+        """Write the next lines of results.
 
         Args:
-            first: what is added to their numbers.
+            first: added to the index of each line.
 
         Raises:
-            UnexpectedAnswer: they are not.
-            OSError: not all of them are written; the next `Target` of this path goes on there.
+            UnexpectedAnswer: they are not the next lines.
+            OSError: not all lines were written; the next `Target` of this path continues there.
         """
         self._file.write(b"".join([self._numbered(line, first) for line in lines]))
         self._file.flush()
 
     def sync(self) -> None:
-        """Return when what is written would outlive the machine."""
+        """Return when all that is written is on disk."""
         os.fsync(self._file.fileno())
 
     def _numbered(self, line: bytes, first: int) -> bytes:
         head = _HEAD.match(line)
         if head is None or not line.endswith(b"\n") or int(head[1]) + first != self.num_lines:
-            raise UnexpectedAnswer(f"the result of line {self.num_lines + 1} did not come next")
+            raise UnexpectedAnswer(
+                f"The service did not send the result of line {self.num_lines + 1} next."
+            )
         numbered = b'{"index":%d' % self.num_lines + line[head.end(1) :] if first else line
         self._count(head)
         return numbered
@@ -214,8 +221,10 @@ class Target:
             if not line.endswith(b"\n"):
                 break
             if head is None or int(head[1]) != self.num_lines:
-                where = f"line {self.num_lines + 1} of {self.path}"
-                raise BulkRefused(f"{where} was not written by evascore bulk; move the file away")
+                raise BulkRefused(
+                    f"Line {self.num_lines + 1} of {self.path} was not written by evascore bulk;"
+                    " move the file away, or give another one."
+                )
             self._count(head)
             end += len(line)
         self._file.seek(end)
@@ -227,7 +236,7 @@ def _is_full(upload: Upload, end_byte: int) -> bool:
 
 
 def _is_scored(line: bytes, form: Format) -> bool:
-    """Whether a line is one for the service, which ignores blank ones; as text they are lines."""
+    """Whether a line is sent: blank JSON lines are not, blank lines of text are."""
     return form == "text" or not line.isspace()
 
 

@@ -1,4 +1,4 @@
-"""From the arguments of a call to the request; shared by both clients."""
+"""Builds request bodies from the arguments of a client's method; both clients use it."""
 
 import base64
 import gzip
@@ -13,13 +13,13 @@ from evascore.texts import Text, as_text, encode, named
 
 CHUNK_BYTES = 256 * 1024
 GZIP = {"Content-Encoding": "gzip"}
-# The level at which a core compresses faster than most lines carry.
+# At this level one core compresses faster than most networks transfer.
 _GZIP_LEVEL = 1
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """A batch that can be uploaded again from its beginning."""
+    """An upload that can be sent again from its beginning."""
 
     body: Callable[[], Iterator[bytes]]
     params: Mapping[str, str]
@@ -27,7 +27,7 @@ class BatchRequest:
 
 
 BatchLines = str | PathLike[str] | Sequence[str | bytes | Text] | BatchRequest
-"""The path of an NDJSON file, or texts, or a request made by hand."""
+"""The path of an NDJSON file, a sequence of texts, or a request built by the caller."""
 
 
 def score_fields(
@@ -37,7 +37,7 @@ def score_fields(
     top_k: int | None,
     options: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The fields of a job of one text."""
+    """Build the JSON fields of a job of one text."""
     asked = as_text(text, context=context, outputs=outputs, top_k=top_k)
     return {**asked.fields(), **options}
 
@@ -48,7 +48,7 @@ def job_fields(
     continuations: Sequence[str | bytes] | None = None,
     **options: Any,
 ) -> dict[str, Any]:
-    """The fields of a job of one text, of several, or of continuations of one context."""
+    """Build the JSON fields of a job: one text, several, or continuations of one context."""
     fields = dict(options)
     if continuations is not None:
         return fields | named("context", context or "") | _continuations(continuations)
@@ -58,7 +58,7 @@ def job_fields(
 
 
 def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest:
-    """A batch of a file's lines or of texts."""
+    """Build the upload of a file's lines or of texts."""
     if isinstance(lines, BatchRequest):
         return lines
     params = {name: _parameter(value) for name, value in options.items() if value is not None}
@@ -69,7 +69,7 @@ def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest
 
 
 def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The chunks as one gzip stream."""
+    """Yield the chunks as one gzip stream."""
     target = _Gathered()
     with gzip.GzipFile(fileobj=target, mode="wb", compresslevel=_GZIP_LEVEL, mtime=0) as stream:
         for chunk in chunks:
@@ -79,20 +79,20 @@ def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def file_chunks(path: Path) -> Iterator[bytes]:
-    """The bytes of a file, some at a time."""
+    """Yield the bytes of a file in chunks."""
     with path.open("rb") as source:
         while chunk := source.read(CHUNK_BYTES):
             yield chunk
 
 
 def json_line(raw: bytes) -> dict[str, Any]:
-    """The object of one line of results."""
+    """Parse one line of results."""
     told: dict[str, Any] = json.loads(raw)
     return told
 
 
 class _Gathered:
-    """What gzip has written so far."""
+    """A file object that keeps what gzip writes until it is taken."""
 
     def __init__(self) -> None:
         self._chunks: list[bytes] = []
@@ -102,7 +102,7 @@ class _Gathered:
         return len(chunk)
 
     def flush(self) -> None:
-        """Nothing lies anywhere else."""
+        """Do nothing: there is no buffer."""
 
     def taken(self) -> list[bytes]:
         chunks, self._chunks = [chunk for chunk in self._chunks if chunk], []
@@ -114,7 +114,7 @@ def _parameter(value: Any) -> str:
 
 
 def _continuations(texts: Sequence[str | bytes]) -> dict[str, Any]:
-    """All as Unicode, or all as base64: the API takes one list or the other."""
+    """All as Unicode or all as base64: the API accepts only one of the two lists."""
     forms = [named("", text) for text in texts]
     if all("" in form for form in forms):
         return {"continuations": [form[""] for form in forms]}

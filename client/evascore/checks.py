@@ -1,7 +1,8 @@
-"""What `evascore doctor` looks at, each as a line: fine, or what to do.
+"""Implements the checks of `evascore doctor`; each gives a state and a remedy.
 
-The service is asked over HTTP. What only its own machine can tell (settings, packages, GPU, disk)
-is asked of the Python of its folder in a process of its own; nothing of it is imported here.
+The service is checked over HTTP. Settings, packages, GPU and disk can only be checked on its own
+machine: there a subprocess runs the Python of the service's folder, so that the client imports
+none of its code.
 """
 
 import json
@@ -19,7 +20,7 @@ from evascore.errors import EvascoreError, ServiceError, WorkerUnavailable
 from evascore.sync import Client
 
 PROBE_BYTES = 64 * 1024**2
-# The service's append-only file is written once a second; slower disks stall Redis.
+# Redis syncs its append-only file; on a slower disk that would stall it.
 MIN_WRITE_MB_PER_S = 50.0
 MAX_SYNC_MS = 50.0
 MIN_FREE_BYTES = 5 * 1024**3
@@ -30,7 +31,7 @@ State = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One line: what was looked at, how it is, and what to do where it is not well."""
+    """One line of the report: what was checked, its state, and what to do if it is not ok."""
 
     name: str
     state: State
@@ -38,22 +39,22 @@ class Check:
     remedy: str = ""
 
 
-# --- what the service tells -----------------------------------------------------------------------
+# --- the service, over HTTP -----------------------------------------------------------------------
 
 
 def of_service(client: Client) -> Iterator[Check]:
-    """Web server, Redis, worker, model and queue, as the service tells of them."""
+    """Check the web server, Redis, the worker, the model and the queue over HTTP."""
     try:
         client.get("/healthz", timeout_s=5)
     except EvascoreError as error:
-        remedy = "start it with `make run`, or name it with --url or EVASCORE_URL"
+        remedy = "start it with `make run`, or give its URL with --url or EVASCORE_URL"
         yield Check("web server", "failed", str(error), remedy)
         return
     yield Check("web server", "ok", f"answers at {client.url.host}:{client.url.port or 80}")
     try:
         stats, info = client.get("/stats", timeout_s=5), client.info(timeout_s=5)
     except EvascoreError as error:
-        remedy = "see the log of the Redis server, and EVASCORE_REDIS_URL"
+        remedy = "see the log of Redis, and the setting EVASCORE_REDIS_URL"
         yield Check("redis", "failed", str(error), remedy)
         return
     yield Check("redis", "ok", "answers")
@@ -68,22 +69,24 @@ def _readiness(client: Client, workers: list[dict[str, Any]]) -> Check:
         client.get("/readyz", timeout_s=5)
     except WorkerUnavailable:
         if workers:
-            return Check("worker", "warning", "loads its model", "wait, then look again")
-        return Check("worker", "failed", "none lives", "start one; its log says why it ended")
+            return Check("worker", "warning", "starting (loading the model)", "wait, then retry")
+        return Check(
+            "worker", "failed", "not running", "start one; the log of the last says why it ended"
+        )
     except EvascoreError as error:
-        return Check("worker", "failed", str(error), "see its log")
+        return Check("worker", "failed", str(error), "see the log of the worker")
     named = ", ".join(f"{worker.get('name')} {worker.get('state')}" for worker in workers)
     return Check("worker", "ok", named)
 
 
 def _model(model: Mapping[str, Any] | None) -> Check:
     if model is None:
-        return Check("model", "skipped", "no worker tells of one")
+        return Check("model", "skipped", "unknown without a worker")
     told = [model.get(name) for name in ("name", "revision", "quantization", "dtype", "backend")]
     detail = " ".join(str(value) for value in told if value)
     if model.get("is_demo"):
-        remedy = "set EVASCORE_MODEL to a checkpoint's folder or its name on the Hub"
-        return Check("model", "warning", f"{detail}: the small demo", remedy)
+        remedy = "set EVASCORE_MODEL to the folder of a checkpoint or its name on the Hub"
+        return Check("model", "warning", f"{detail} (the bundled demo)", remedy)
     return Check("model", "ok", detail)
 
 
@@ -91,7 +94,7 @@ def _queue(queue: Mapping[str, int]) -> Check:
     share = max(queue["jobs"] / queue["max_jobs"], queue["bytes"] / queue["max_bytes"])
     detail = f"{queue['jobs']:,} jobs, {queue['bytes']:,} bytes, {share:.0%} full"
     if share > 0.9:
-        return Check("queue", "warning", detail, "send less, or add workers")
+        return Check("queue", "warning", detail, "send fewer texts, or add workers")
     return Check("queue", "ok", detail)
 
 
@@ -101,14 +104,15 @@ def _scoring(client: Client) -> Iterator[Check]:
         score = client.score("evascore doctor", timeout_s=20)
     except EvascoreError as error:
         request = error.request_id if isinstance(error, ServiceError) else None
-        remedy = f"look for {request} in the logs" if request else "see the worker's log"
+        remedy = f"search the logs for {request}" if request else "see the log of the worker"
         yield Check("scoring", "failed", str(error), remedy)
         return
     ms = (time.monotonic() - begun) * 1000
-    yield Check("scoring", "ok", f"a text in {ms:.0f} ms, {score.bits_per_byte:.2f} bits per byte")
+    nats = score.log_likelihood_nats
+    yield Check("scoring", "ok", f"one text in {ms:.0f} ms; its log-likelihood is {nats:.2f} nats")
 
 
-# --- what the service's machine tells -------------------------------------------------------------
+# --- the machine of the service -------------------------------------------------------------------
 
 # Runs in the service's own Python; prints one JSON object.
 _ASK = """
@@ -142,10 +146,10 @@ print(json.dumps(told))
 
 
 def of_machine(folder: Path) -> Iterator[Check]:
-    """Settings, packages, compiler, GPU and disk of the machine that the service runs on.
+    """Check settings, packages, compiler, GPU and disk of the machine of the service.
 
     Args:
-        folder: where the service's code lies.
+        folder: the folder of the service's code.
     """
     told = _ask_python(folder)
     if isinstance(told, Check):
@@ -160,14 +164,16 @@ def of_machine(folder: Path) -> Iterator[Check]:
 
 
 def is_service_folder(folder: Path) -> bool:
-    """Whether the service's code lies there."""
+    """Whether a folder contains the service's code."""
     return (folder / "contract" / "settings.py").is_file()
 
 
 def _ask_python(folder: Path) -> dict[str, Any] | Check:
     python = folder / ".venv" / "bin" / "python"
     if not python.exists():
-        return Check("installation", "failed", f"{python} is missing", "run `make venv` there")
+        return Check(
+            "installation", "failed", f"{python} is missing", "run `make venv` in that folder"
+        )
     try:
         ran = subprocess.run(
             [python, "-c", _ASK],
@@ -179,8 +185,8 @@ def _ask_python(folder: Path) -> dict[str, Any] | Check:
         )
         told: dict[str, Any] = json.loads(ran.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
-        detail = f"its Python does not run ({type(error).__name__})"
-        return Check("installation", "failed", detail, "remove .venv and run `make venv`")
+        detail = f"{python} does not run ({type(error).__name__})"
+        return Check("installation", "failed", detail, "delete .venv and run `make venv`")
     return told
 
 
@@ -190,7 +196,7 @@ def _settings(told: Mapping[str, Any]) -> Check:
         return Check("settings", "failed", detail, "run `make venv`")
     if "settings_error" in told:
         return Check("settings", "failed", told["settings_error"], "see docs/settings.md")
-    return Check("settings", "ok", "valid, as this shell has them")
+    return Check("settings", "ok", "valid in the environment of this shell")
 
 
 def _packages(told: Mapping[str, Any], *, has_gpu: bool) -> Iterator[Check]:
@@ -213,8 +219,10 @@ def _compiler(*, has_gpu: bool) -> Check:
     if found:
         return Check("compiler", "ok", str(shutil.which(found)))
     if has_gpu:
-        return Check("compiler", "failed", "none: Triton needs one", "apt-get install gcc")
-    return Check("compiler", "skipped", "none, and none needed without a GPU")
+        return Check(
+            "compiler", "failed", "none; Triton needs one", "install one: apt-get install gcc"
+        )
+    return Check("compiler", "skipped", "none; not needed without a GPU")
 
 
 def _gpu(gpus: list[list[Any]]) -> Check:
@@ -222,19 +230,19 @@ def _gpu(gpus: list[list[Any]]) -> Check:
         named = ", ".join(f"{name} (capability {major}.{minor})" for name, major, minor in gpus)
         return Check("gpu", "ok", named)
     if shutil.which("nvidia-smi"):
-        remedy = "compare the driver's version with torch's CUDA; run nvidia-smi"
-        return Check("gpu", "failed", "there is one, and torch does not see it", remedy)
-    return Check("gpu", "warning", "none: the model runs on the CPU", "fine for the demo model")
+        remedy = "run nvidia-smi and compare the CUDA version of the driver with that of torch"
+        return Check("gpu", "failed", "torch does not find the GPU of this machine", remedy)
+    return Check("gpu", "warning", "none; the model runs on the CPU", "enough for the demo model")
 
 
 def _disk(folder: Path) -> Check:
-    """How fast the data folder's disk writes, and how long it takes to be sure of it."""
+    """Measure write speed and sync time of the disk of the data folder."""
     while not folder.exists():
         folder = folder.parent
     try:
         write_mb_per_s, sync_ms = _write_speed(folder)
     except OSError as error:
-        remedy = "free some space, or set EVASCORE_DATA_DIR"
+        remedy = "free some space, or set EVASCORE_DATA_DIR to another disk"
         return Check("disk", "failed", f"{folder}: {error.strerror}", remedy)
     free = shutil.disk_usage(folder).free
     detail = f"{write_mb_per_s:,.0f} MB/s, {sync_ms:.1f} ms to sync, {free / 1e9:,.0f} GB free"
@@ -244,7 +252,7 @@ def _disk(folder: Path) -> Check:
 
 
 def _write_speed(folder: Path) -> tuple[float, float]:
-    """Megabytes written per second, and the median milliseconds of a synced small write."""
+    """Megabytes written per second, and the median time of a small synced write in ms."""
     with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
         begun = time.perf_counter()
         block = bytes(1024**2)

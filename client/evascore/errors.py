@@ -1,35 +1,37 @@
-"""What can go wrong, as exceptions; those that the service tells have its stable codes.
+"""Defines the exceptions of this package; each error code of the service has a class.
 
 EvascoreError
 ├── ServiceUnreachable      no connection, or no answer
-├── UnexpectedAnswer        an answer that is not evascore's
-├── TimedOut                the time that the caller gave is up
-└── ServiceError            what the service answered, or says of a text that it could not score
+├── UnexpectedAnswer        the answer is not one of evascore
+├── TimedOut                the time limit of the call passed
+└── ServiceError            the service refused a request, or could not score a text
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
     │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
     │   ├── JobNotFound, JobGone, JobEnded
     │   └── IdempotencyKeyReused
-    ├── CapacityError           the same request may pass later
+    ├── CapacityError           no room or no time; the same request may succeed later
     │   ├── Overloaded
     │   └── JobExpired, JobCancelled
-    ├── DependencyError         a part of the service is away
+    ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
     │   └── JobLost
-    └── ModelError              the model could not do it
+    └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
         └── PoisonJob
 
-No message holds a piece of a text.
+No message contains any part of a text.
 """
 
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
+
+from evascore.json_objects import FieldError, Problem
 
 
 class EvascoreError(Exception):
-    """Anything that this package raises on purpose."""
+    """Base of all exceptions that this package raises on purpose."""
 
 
 class ServiceUnreachable(EvascoreError):
@@ -37,11 +39,11 @@ class ServiceUnreachable(EvascoreError):
 
 
 class UnexpectedAnswer(EvascoreError):
-    """Something answered that is not evascore, or not a version that this client knows."""
+    """The answer is not from evascore, or from a version that this client does not know."""
 
 
 class TimedOut(EvascoreError):
-    """The time given is up; `task_id` names the job that was waited for, if there is one."""
+    """The time limit of the call passed; `task_id` is the job or batch that it waited for."""
 
     def __init__(self, message: str, task_id: str | None = None) -> None:
         super().__init__(message)
@@ -49,7 +51,7 @@ class TimedOut(EvascoreError):
 
 
 class ServiceError(EvascoreError):
-    """An error that the service tells; subclasses stand for its codes."""
+    """An error that the service reports; each of its codes has a subclass."""
 
     code = "service_error"
 
@@ -57,36 +59,36 @@ class ServiceError(EvascoreError):
         """Make an error.
 
         Args:
-            problem: the problem object of RFC 9457 as the service gave it.
-            retry_after_s: when the service said that a repetition may pass.
+            problem: the problem object (RFC 9457) that the service sent.
+            retry_after_s: seconds until a retry may succeed, as the service said.
         """
         super().__init__(_message(problem) or self.code)
-        self.problem = dict(problem)
+        self.problem = cast(Problem, dict(problem))
         self.retry_after_s = retry_after_s
 
     @property
     def type(self) -> str:
-        """The stable code; it may be newer than this client."""
+        """The stable code of the error; a newer service may send codes that this client lacks."""
         return str(self.problem.get("type", self.code))
 
     @property
     def status(self) -> int:
-        """The HTTP status."""
+        """The HTTP status of the error."""
         return int(self.problem.get("status", 0))
 
     @property
     def is_retryable(self) -> bool:
-        """Whether the same request may pass later."""
+        """Whether the same request may succeed later."""
         return bool(self.problem.get("retryable", False))
 
     @property
     def request_id(self) -> str | None:
-        """Names the request in the service's logs."""
+        """The ID of the request; find it in the logs of the service."""
         return self.problem.get("request_id")
 
     @property
-    def errors(self) -> list[dict[str, Any]]:
-        """What is wrong with the request, and where: `detail` with `pointer` or `parameter`."""
+    def errors(self) -> list[FieldError]:
+        """What is wrong with the request, and where; one entry for each wrong place."""
         return list(self.problem.get("errors") or ())
 
 
@@ -103,7 +105,7 @@ class RequestInvalid(ClientError):
 
 
 class MalformedBody(ClientError):
-    """The body is not what its media type says."""
+    """The body cannot be read as its media type says."""
 
     code = "malformed_body"
 
@@ -115,61 +117,61 @@ class EmptyText(ClientError):
 
 
 class TextTooLarge(ClientError):
-    """A text, with its context, is longer than the service takes."""
+    """A text with its context is longer than the service accepts."""
 
     code = "text_too_large"
 
 
 class BodyTooLarge(ClientError):
-    """The request, or the work that it asks for, is too large."""
+    """The request body, the work or the result of the request is too large."""
 
     code = "body_too_large"
 
 
 class UnsupportedMediaType(ClientError):
-    """The body's media type, charset or encoding is not served."""
+    """The service does not accept the media type, charset or encoding of the body."""
 
     code = "unsupported_media_type"
 
 
 class JobNotFound(ClientError):
-    """The ID was never given out."""
+    """There was never a job or batch with this ID."""
 
     code = "job_not_found"
 
 
 class JobGone(ClientError):
-    """The ID was given out; what it stood for has expired or was erased."""
+    """The job or batch of this ID has expired or was erased."""
 
     code = "job_gone"
 
 
 class JobEnded(ClientError):
-    """The job is final and cannot be cancelled any more."""
+    """The job has ended and cannot be cancelled."""
 
     code = "job_ended"
 
 
 class IdempotencyKeyReused(ClientError):
-    """The Idempotency-Key came before with another request."""
+    """The Idempotency-Key was used before, with a different request."""
 
     code = "idempotency_key_reused"
 
 
 class CapacityError(ServiceError):
-    """There was no room or no time; the same request may pass later."""
+    """The service had no room or no time; the same request may succeed later."""
 
     code = "capacity"
 
 
 class Overloaded(CapacityError):
-    """The queue is full."""
+    """The queue of the service is full."""
 
     code = "overloaded"
 
 
 class JobExpired(CapacityError):
-    """The job's deadline passed before it was begun."""
+    """The deadline of the job passed before it was started."""
 
     code = "job_expired"
 
@@ -181,31 +183,31 @@ class JobCancelled(CapacityError):
 
 
 class DependencyError(ServiceError):
-    """A part of the service is away."""
+    """A part of the service is not available."""
 
     code = "dependency"
 
 
 class BrokerUnavailable(DependencyError):
-    """The service's Redis does not answer."""
+    """The Redis of the service does not answer."""
 
     code = "broker_unavailable"
 
 
 class WorkerUnavailable(DependencyError):
-    """No worker is warm."""
+    """No worker is ready."""
 
     code = "worker_unavailable"
 
 
 class ModelDrifted(DependencyError):
-    """No worker is warm, and one stopped because its model did not score as it must."""
+    """No worker is ready; one stopped because its model gave a test text a wrong score."""
 
     code = "model_drifted"
 
 
 class JobLost(DependencyError):
-    """The job's text is no longer stored."""
+    """The text of the job is no longer stored."""
 
     code = "job_lost"
 
@@ -217,25 +219,25 @@ class ModelError(ServiceError):
 
 
 class ScoringFailed(ModelError):
-    """The model failed on this text alone."""
+    """The model failed on this text; other texts are not affected."""
 
     code = "scoring_failed"
 
 
 class OutOfMemory(ModelError):
-    """The text does not fit the worker's memory even alone."""
+    """The text does not fit into the memory of the worker, even alone."""
 
     code = "out_of_memory"
 
 
 class PoisonJob(ModelError):
-    """The job was aboard several workers that died."""
+    """Several workers died while they scored this job."""
 
     code = "poison_job"
 
 
 def _message(problem: Mapping[str, Any]) -> str:
-    """What the service says, and of several wrong fields what is wrong with each."""
+    """The message of the service; of an invalid request, all that is wrong."""
     message = str(problem.get("detail") or problem.get("title") or "")
     if problem.get("type") != RequestInvalid.code:
         return message
@@ -257,7 +259,7 @@ BY_CODE: dict[str, type[ServiceError]] = {error.code: error for error in _tree(S
 def error_from_problem(
     problem: Mapping[str, Any], retry_after_s: float | None = None
 ) -> ServiceError:
-    """The exception that a problem object stands for; of a code that is new, its family."""
+    """Make the exception for a problem object; an unknown code gets the class for its status."""
     kind = BY_CODE.get(str(problem.get("type"))) or _family(int(problem.get("status") or 0))
     return kind(problem, retry_after_s)
 

@@ -1,4 +1,4 @@
-"""Many texts as few requests, and their outcomes one by one again."""
+"""Groups many texts into few requests, and yields their outcomes one by one."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
@@ -9,13 +9,13 @@ from evascore.texts import Text, as_text
 
 Errors = Literal["raise", "return"]
 
-# A group fits one batch of the default size, so that it stays in the interactive class.
+# A group fits one micro-batch of the default size, so that it has the priority `interactive`.
 GROUP_BYTES = 16_384
 GROUP_TEXTS = 32
 
 
 def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Iterator[list[Text]]:
-    """Put texts that follow one another into groups of bounded size; reads as it goes."""
+    """Yield consecutive texts in groups of bounded size; reads `texts` only as needed."""
     group: list[Text] = []
     num_bytes = 0
     for given in texts:
@@ -30,7 +30,7 @@ def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Ite
 
 
 def told(outcomes: list[Score | EvascoreError], errors: Errors) -> Iterator[Score | EvascoreError]:
-    """Each outcome in its turn; the first error is raised if that is how errors are wanted."""
+    """Yield the outcomes in order; with `errors="raise"`, raise the first error instead."""
     for outcome in outcomes:
         if errors == "raise" and isinstance(outcome, EvascoreError):
             raise outcome

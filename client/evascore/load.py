@@ -1,9 +1,9 @@
-"""Puts a load on a service and measures what comes of it.
+"""Puts a load on a service and measures its latency and throughput.
 
-Closed loop: so many clients, each with one text at a time; the service sets the pace. Open loop:
-texts arrive at random moments (a Poisson process) at a given mean rate, whatever the service does,
-and a time counts from when the text was to be sent, not from when it was: a service that falls
-behind cannot hide it by holding the clients up.
+Closed loop: a number of clients send one text at a time each, so the service sets the pace. Open
+loop: texts arrive at random times (a Poisson process) at a given mean rate, whatever the service
+does. There a latency counts from the time when the text was due, not from when it was sent.
+Otherwise a service that falls behind would hide it by delaying its clients.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from statistics import mean
-from typing import Any
+from typing import Any, Literal
 
 from evascore import synthetic
 from evascore.aio import AsyncClient
@@ -25,17 +25,17 @@ from evascore.results import Score
 from evascore.retrying import Call
 from evascore.texts import Text, length_bytes
 
-# Texts under way at once in an open loop; what arrives beyond them counts as an error.
+# Requests at once in an open loop; a text that arrives beyond them counts as an error.
 MAX_UNDER_WAY = 512
-# Distinct texts, at most so many and so large; a measurement that needs more begins again.
+# Number and size of the distinct texts; a measurement that needs more uses them again.
 MAX_TEXTS = 2048
 MAX_TEXTS_BYTES = 4 * 1024**2
-_STAGES = ("queue", "batch_wait", "compute")
+_STAGES: tuple[Literal["queue", "batch_wait", "compute"], ...] = ("queue", "batch_wait", "compute")
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What is put on the service; either `clients` or `rate_per_s` is given."""
+    """The load to put on the service; give either `clients` or `rate_per_s`."""
 
     clients: int | None = None
     rate_per_s: float | None = None
@@ -46,13 +46,13 @@ class Load:
 
     @property
     def label(self) -> str:
-        """How it is called in a table."""
+        """Its name in a table."""
         return f"{self.clients} clients" if self.clients else f"{self.rate_per_s:g} texts/s"
 
 
 @dataclass(slots=True)
 class Sample:
-    """What was seen once the warm-up was over."""
+    """Collects latencies and errors after the warm-up."""
 
     latencies_ms: list[float] = field(default_factory=list)
     num_bytes: int = 0
@@ -61,17 +61,17 @@ class Sample:
     errors: Counter[str] = field(default_factory=Counter)
 
     def add(self, score: Score, latency_ms: float) -> None:
-        """Count a text that was scored."""
+        """Add a text that was scored."""
         self.latencies_ms.append(latency_ms)
         self.num_bytes += score.num_bytes
         self.batch_texts.append(int(score.batch.get("texts", 1)))
         for stage in _STAGES:
-            self.stages_ms[stage].append(float(score.timings_ms.get(stage, 0.0)))
+            self.stages_ms[stage].append(score.timings_ms.get(stage, 0.0))
 
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
-    """The figures of one load; times in milliseconds."""
+    """The figures of one load; latencies are in milliseconds."""
 
     load: str
     texts: int
@@ -86,34 +86,34 @@ class Measurement:
 
 
 async def measure(client: AsyncClient, load: Load, texts: Sequence[str | bytes]) -> Measurement:
-    """Put `load` on the service and tell what came of it."""
+    """Put a load on the service and return its figures."""
     run = _Run(client, load, texts)
     await (run.closed() if load.clients else run.open())
     return _summary(load, run.sample, run.measured_s)
 
 
 def make_texts(recipe: synthetic.Recipe) -> list[str | bytes]:
-    """The texts of a measurement."""
+    """Make the texts of a measurement."""
     count = max(min(MAX_TEXTS, MAX_TEXTS_BYTES // recipe.max_bytes), 1)
     return list(islice(synthetic.texts(recipe), count))
 
 
 def arrivals(rate_per_s: float, duration_s: float, seed: int) -> Iterator[float]:
-    """The moments of a Poisson process, in seconds from the beginning."""
+    """Yield the times of a Poisson process, in seconds from its start."""
     chance, at = random.Random(seed), 0.0
     while (at := at - math.log(1.0 - chance.random()) / rate_per_s) < duration_s:
         yield at
 
 
 def percentile(values: Sequence[float], share: float) -> float | None:
-    """The smallest value that at least `share` of the values do not exceed; None without any."""
+    """The smallest value that at least `share` of the values do not exceed; None for no values."""
     if not values:
         return None
     return sorted(values)[max(math.ceil(share * len(values)) - 1, 0)]
 
 
 class _Run:
-    """One measurement under way."""
+    """One running measurement."""
 
     def __init__(self, client: AsyncClient, load: Load, texts: Sequence[str | bytes]) -> None:
         self._client, self._load, self._texts = client, load, texts
@@ -123,14 +123,14 @@ class _Run:
         self.measured_s = 0.0
 
     async def closed(self) -> None:
-        """Clients that each wait for an answer before they send the next text."""
+        """Run clients that wait for each answer before they send the next text."""
         assert self._load.clients is not None
         end = self._begin + self._load.warm_up_s + self._load.duration_s
         await asyncio.gather(*(self._one_client(end) for _ in range(self._load.clients)))
         self._finish()
 
     async def open(self) -> None:
-        """Texts that are sent when their time has come."""
+        """Send each text when it is due."""
         load, under_way = self._load, set[asyncio.Task[float | None]]()
         assert load.rate_per_s is not None
         for at in arrivals(load.rate_per_s, load.warm_up_s + load.duration_s, load.seed):
@@ -153,10 +153,10 @@ class _Run:
                 await asyncio.sleep(min(pause_s, max(end - time.monotonic(), 0)))
 
     async def _score(self, due: float) -> float | None:
-        """Send the next text; after an error, tell how long a good client would pause."""
+        """Send the next text; after an error, return the seconds that a polite client pauses."""
         text = Text(self._texts[self._next % len(self._texts)])
         self._next += 1
-        # No repetitions, and nothing shared between requests: what fails is counted.
+        # No retries, and no circuit shared between requests: every failure is counted.
         call = Call.begin(self._load.timeout_s, 0)
         try:
             job = await self._client.run(Operations().complete(text.fields(), call, key=None))
@@ -171,12 +171,12 @@ class _Run:
         return None
 
     def _counts(self, due: float) -> bool:
-        """Whether the warm-up was over: when a text was due, or for clients, when it ended."""
+        """Whether the warm-up was over when the text was due, or for clients, when it ended."""
         at = time.monotonic() if self._load.clients else due
         return at >= self._begin + self._load.warm_up_s
 
     def _finish(self) -> None:
-        """What was begun in time counts, so the time until the last answer counts too."""
+        """Stop the clock after the last answer: texts that were sent in time count."""
         self.measured_s = time.monotonic() - self._begin - self._load.warm_up_s
 
 
@@ -196,14 +196,14 @@ def _summary(load: Load, sample: Sample, measured_s: float) -> Measurement:
         p50_ms=p50,
         p95_ms=p95,
         p99_ms=p99,
-        # Of n texts in a batch each tells n: the mean of the inverses is batches per text.
+        # Each of the n texts of a micro-batch reports n: the mean of 1/n is micro-batches per text.
         mean_batch_texts=1 / mean(1 / texts for texts in batches) if batches else None,
         stages_p50_ms={name: percentile(times, 0.5) for name, times in sample.stages_ms.items()},
     )
 
 
 def describe(texts: Sequence[str | bytes]) -> dict[str, Any]:
-    """The lengths of the texts in bytes."""
+    """Summarize the lengths of the texts, in bytes."""
     sizes = sorted(map(length_bytes, texts))
     return {
         "min_bytes": sizes[0],

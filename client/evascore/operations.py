@@ -1,4 +1,4 @@
-"""The operations of the API as steps; `sync.py` and `aio.py` run them."""
+"""Implements the operations of the API as steps, without I/O; both drivers run them."""
 
 import secrets
 from collections.abc import Callable, Mapping, Sequence
@@ -14,13 +14,13 @@ from evascore.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.steps import Answer, Pause, Send, Steps
 from evascore.texts import Text, encode
 
-# The service holds a request this long at most, unless its settings say less.
+# Longest long poll that is asked for; below the 30 s that the service allows by default.
 MAX_WAIT_S = 25.0
-# Beyond the time that the service may hold a request.
+# Read timeout beyond the time that the service may hold a request.
 ANSWER_S = 30.0
-# The answer to an upload comes when the last line is checked.
+# Read timeout of an upload: its answer comes when the last line is checked.
 UPLOAD_ANSWER_S = 600.0
-# A long poll that returns sooner than this was not held: all places to wait were taken.
+# A long poll that returns sooner was not held: too many requests are waiting at the service.
 HELD_S = 1.0
 
 _JSON = {"Content-Type": "application/json"}
@@ -29,9 +29,9 @@ _NDJSON = {"Content-Type": "application/x-ndjson"}
 
 @dataclass(frozen=True, slots=True)
 class Operations:
-    """All operations of one client; what they share is what they know of a service that is away."""
+    """All operations of one client; they share its two circuit breakers."""
 
-    # Apart, because a queue that is full refuses texts and still answers for results.
+    # Two, because a service with a full queue refuses texts and still answers reads.
     submitting: Circuit = field(default_factory=Circuit)
     reading: Circuit = field(default_factory=Circuit)
 
@@ -40,7 +40,7 @@ class Operations:
     def submit(
         self, fields: Mapping[str, Any], call: Call, *, key: str | None, wait_s: float = 0
     ) -> Steps[Job]:
-        """Submit a job and wait up to `wait_s` seconds; all attempts are one job."""
+        """Submit a job and wait up to `wait_s` seconds; retries give the same job."""
         headers = {**_JSON, "Idempotency-Key": key or new_key()}
         wait_s = min(wait_s, call.left_s, MAX_WAIT_S)
         send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, encode(fields))
@@ -48,35 +48,39 @@ class Operations:
         return results.job(answer.json())
 
     def wait(self, task_id: str, call: Call) -> Steps[Job]:
-        """The job once it is final."""
+        """Wait until a job has ended."""
         return results.job((yield from self._follow(_job_path(task_id), call, _is_job_final)))
 
     def read(self, task_id: str, call: Call) -> Steps[Job]:
-        """The job as it is now."""
+        """Read a job as it is now."""
         return results.job((yield from self._get(_job_path(task_id), call)).json())
 
     def cancel(self, task_id: str, call: Call) -> Steps[Job]:
-        """End a job that has not ended."""
+        """Cancel a job that has not ended."""
         return results.job((yield from self._post(f"{_job_path(task_id)}/cancel", call)).json())
 
     def erase(self, task_id: str, call: Call) -> Steps[None]:
-        """Forget text and result of a job."""
+        """Delete the text and the result of a job."""
         yield from exchange(Send("DELETE", _job_path(task_id), ANSWER_S), call, self.reading)
 
     def complete(self, fields: Mapping[str, Any], call: Call, *, key: str | None) -> Steps[Job]:
-        """Submit a job and follow it until it is final; one that is late is cancelled."""
+        """Submit a job and wait until it has ended; cancel it when the time is up."""
         job = yield from self.submit(fields, call, key=key, wait_s=MAX_WAIT_S)
         if job.is_final:
             return job
         try:
             return (yield from self.wait(job.id, call))
         except TimedOut:
-            # Nobody is going to read it. Whether this is heard makes no difference to the caller.
+            # Nobody will read its result. The caller's error is the same if this request fails.
             yield Send("POST", f"{_job_path(job.id)}/cancel", HELD_S)
-            raise
+            raise TimedOut(
+                f"Timed out after {call.timeout_s:g} s; job {job.id} was not scored in time, and"
+                " evascore asked the service to cancel it.",
+                job.id,
+            ) from None
 
     def outcomes(self, texts: Sequence[Text], call: Call) -> Steps[list[Score | EvascoreError]]:
-        """What becomes of each of several texts; one that is refused does not keep the others."""
+        """Score several texts; a refused text does not stop the others."""
         fields = [text.fields() for text in texts]
         whole = fields[0] if len(texts) == 1 else {"items": fields}
         try:
@@ -94,31 +98,31 @@ class Operations:
     # --- batches ------------------------------------------------------------------------------
 
     def submit_batch(self, batch: BatchRequest, call: Call, *, key: str | None) -> Steps[Batch]:
-        """Upload the lines of a batch; all attempts are one batch."""
+        """Upload the lines of a batch; retries give the same batch."""
         headers = {**_NDJSON, **batch.headers, "Idempotency-Key": key or new_key()}
         send = Send("POST", "/batches", UPLOAD_ANSWER_S, batch.params, headers, batch.body)
         return results.batch((yield from exchange(send, call, self.submitting)).json())
 
     def read_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
-        """The batch as it is now."""
+        """Read a batch as it is now."""
         return results.batch((yield from self._get(_batch_path(batch_id), call)).json())
 
     def wait_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
-        """The batch once it is final."""
+        """Wait until a batch has ended."""
         told = yield from self._follow(_batch_path(batch_id), call, _is_batch_final)
         return results.batch(told)
 
     def cancel_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
-        """End a batch that has not ended; what is scored stays readable."""
+        """Cancel a batch that has not ended; lines that are scored stay readable."""
         path = f"{_batch_path(batch_id)}/cancel"
         return results.batch((yield from self._post(path, call)).json())
 
     def erase_batch(self, batch_id: str, call: Call) -> Steps[None]:
-        """Forget the texts and the results of a batch."""
+        """Delete the texts and the results of a batch."""
         yield from exchange(Send("DELETE", _batch_path(batch_id), ANSWER_S), call, self.reading)
 
     def page(self, batch_id: str, after: int, limit: int, call: Call) -> Steps["Page"]:
-        """The next lines of a batch's results, waiting for the first of them; none at the end."""
+        """Fetch the next lines of a batch's results; waits for the first, gives none at the end."""
         while True:
             began, wait_s = call.clock(), min(call.left_s, MAX_WAIT_S)
             params = {"after": str(after), "limit": str(limit), **_wait(wait_s)}
@@ -127,16 +131,22 @@ class Operations:
             page = Page(answer.body.splitlines(keepends=True), _has_more(answer))
             if page.lines or not page.has_more:
                 return page
-            yield from _until_next_poll(answer, call, began, batch_id)
+            yield from _until_next_poll(
+                answer,
+                call,
+                began,
+                batch_id,
+                f"result {after + 1} of batch {batch_id} is not there yet",
+            )
 
     # --- the service --------------------------------------------------------------------------
 
     def info(self, call: Call) -> Steps[Info]:
-        """What the service scores with, and what may be asked of it."""
+        """Read the model, the outputs and the limits of the service."""
         return results.info((yield from self._get("/info", call)).json())
 
     def get(self, path: str, call: Call) -> Steps[dict[str, Any]]:
-        """The JSON object at a path of the service."""
+        """Read the JSON object at a path of the service."""
         return (yield from self._get(path, call)).json()
 
     def _get(
@@ -151,36 +161,53 @@ class Operations:
     def _follow(
         self, path: str, call: Call, is_final: Callable[[Mapping[str, Any]], bool]
     ) -> Steps[dict[str, Any]]:
-        """Long-poll a path until what it tells is final."""
+        """Long-poll a job or a batch until it has ended."""
         while True:
             began, wait_s = call.clock(), min(call.left_s, MAX_WAIT_S)
             answer = yield from self._get(path, call, _wait(wait_s), wait_s)
             told = answer.json()
             if is_final(told):
                 return told
-            yield from _until_next_poll(answer, call, began, str(told.get("id")))
+            yield from _until_next_poll(answer, call, began, str(told.get("id")), _progress(told))
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Some lines of a batch's results, whole and as they came."""
+    """One answer of a batch's results: whole lines, as they came."""
 
     lines: list[bytes]
     has_more: bool
 
 
 def new_key() -> str:
-    """An Idempotency-Key that nobody else has."""
+    """A random Idempotency-Key."""
     return secrets.token_hex(16)
 
 
-def _until_next_poll(answer: Answer, call: Call, began: float, task_id: str) -> Steps[None]:
-    """Wait as the service asks before the next poll, unless it has held this one."""
+def _until_next_poll(
+    answer: Answer, call: Call, began: float, task_id: str, progress: str
+) -> Steps[None]:
+    """Pause before the next poll, unless the service held this one.
+
+    Raises:
+        TimedOut: the deadline of the call has passed.
+    """
     if call.left_s <= 0:
-        raise TimedOut("the time is up; the job is not ended", task_id)
+        raise TimedOut(
+            f"Timed out after {call.timeout_s:g} s; {progress}. It goes on at the service; wait"
+            " again with its ID.",
+            task_id,
+        )
     if call.clock() - began < HELD_S:
         named_s = retry_after_s(answer) or HELD_S
         yield Pause(min(named_s * (1 + 0.25 * call.chance()), max(call.left_s, 0.001)))
+
+
+def _progress(told: Mapping[str, Any]) -> str:
+    """How far a job or a batch is, as part of a sentence."""
+    kind = "job" if "state" in told else "batch"
+    state = str(told.get("state") or told.get("status")).lower()
+    return f"{kind} {told.get('id')} is still {state.replace('_', ' ')}"
 
 
 def _has_more(answer: Answer) -> bool:

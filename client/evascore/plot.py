@@ -1,4 +1,4 @@
-"""Latency over throughput as an SVG, without a library."""
+"""Draws latency over throughput as an SVG."""
 
 import math
 from collections.abc import Callable, Sequence

@@ -1,27 +1,42 @@
-"""What the service answers, as frozen objects; units and names are those of docs/api.md."""
+"""Parses the answers of the service into frozen dataclasses; docs/api.md names fields and units."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from evascore.errors import ServiceError, UnexpectedAnswer, error_from_problem
+from evascore.json_objects import (
+    BatchLinks,
+    JobLinks,
+    Limits,
+    MicroBatch,
+    Model,
+    ServiceName,
+    Timings,
+    Usage,
+)
 
+JobState = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
+LineStatus = Literal["SUCCESS", "FAILURE", "REVOKED"]
+BatchStatus = Literal[
+    "validating", "in_progress", "cancelling", "completed", "expired", "cancelled"
+]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-FINAL_STATUSES = frozenset({"completed", "failed", "expired", "cancelled"})
+FINAL_STATUSES = frozenset({"completed", "expired", "cancelled"})
 
 _T = TypeVar("_T", bound="Answered")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """What all answers share: the JSON as it came, with fields that this client does not know."""
+    """Base of all answers: keeps the JSON, with fields that this client does not know."""
 
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ByteScores(Answered):
-    """One number per scored byte in each list."""
+    """Scores of single bytes; each list has one number per scored byte."""
 
     log_prob_nats: list[float]
     """ln p(byte given all bytes before it)."""
@@ -33,13 +48,16 @@ class ByteScores(Answered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NextChars(Answered):
-    """The likeliest characters after a text; the four parts add up to 1."""
+    """The likeliest characters after a text; their probabilities and the other three sum to 1."""
 
     characters: list[tuple[str, float]]
-    """Each with its probability, likeliest first."""
+    """Characters with their probabilities, likeliest first."""
     other: float
+    """Probability of all other characters that were examined."""
     invalid: float
+    """Probability of bytes that are not UTF-8."""
     undecided: float
+    """Probability of first bytes that were not followed to a whole character."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,7 +75,7 @@ class Span(Answered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window(Answered):
-    """The bytes `start` to `end` of a text were scored given those from `context_from` on."""
+    """A sliding window: scored the bytes `start` to `end`, reading from `context_from` on."""
 
     start: int
     end: int
@@ -66,68 +84,73 @@ class Window(Answered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score(Answered):
-    """The score of one text; bits elsewhere than in `_nats`."""
+    """The score of one text; numbers are in bits unless the name says `_nats`."""
 
     num_bytes: int
     num_chars: int | None
     """None if the bytes are not UTF-8."""
     log_likelihood_nats: float
     """ln p(text)."""
-    bits_per_byte: float
+    bits_per_byte: float | None
+    """None for the empty text, which has a score only with the option `next_chars`."""
     byte_perplexity: float | None
-    """2 ** bits_per_byte; None beyond the range of a float."""
+    """2 ** bits_per_byte; None if that exceeds the range of a float."""
     is_greedy: bool
-    """Whether each byte was the likeliest at its place."""
+    """Whether each byte was the likeliest at its position."""
     bytes: ByteScores | None = None
-    """With the output `bytes`."""
+    """Set by the output `bytes`."""
     top_k: list[list[tuple[int, float]]] | None = None
-    """With the output `top_k`: per byte the likeliest, as (byte, log_prob_nats)."""
+    """Set by the output `top_k`: the likeliest bytes at each position, as (byte, log_prob_nats)."""
     curvature: float | None = None
-    """With the output `curvature`."""
+    """Set by the output `curvature`."""
     next_chars: NextChars | None = None
-    """With the option `next_chars`."""
+    """Set by the option `next_chars`."""
     spans: list[Span] | None = None
-    """With the option `spans`, in the order of the text or of the ranges."""
+    """Set by the option `spans`, in the order of the text or of the ranges."""
     windows: list[Window] | None = None
-    """With the option `window`."""
+    """Set by the option `window`."""
     custom_id: str | None = None
-    model: Mapping[str, Any] = field(default_factory=dict)
-    """Name, revision, quantization, dtype and backend of the model."""
-    timings_ms: Mapping[str, float] = field(default_factory=dict)
-    batch: Mapping[str, int] = field(default_factory=dict)
-    """Texts and bytes of the batch in which it was scored."""
-    usage: Mapping[str, int] = field(default_factory=dict)
+    model: Model = field(default_factory=Model)
+    """The model that gave the score; empty in lines of a batch, which names its model itself."""
+    timings_ms: Timings = field(default_factory=Timings)
+    batch: MicroBatch = field(default_factory=MicroBatch)
+    """Size of the micro-batch that scored it."""
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job(Answered):
-    """A job as it was when it was last heard of."""
+    """A job as it was when it was last read."""
 
     id: str
-    state: str
-    """QUEUED, STARTED, SUCCESS, FAILURE or REVOKED."""
+    state: JobState
     submitted_at: str | None = None
     deadline_at: str | None = None
+    """After this time the job is not started any more."""
     finished_at: str | None = None
+    """None while the job has not ended."""
     num_texts: int | None = None
     num_bytes: int | None = None
+    """Bytes that the model reads for the job."""
+    links: JobLinks
 
     @property
     def is_final(self) -> bool:
-        """Whether the state is one that stays."""
+        """Whether the job has ended."""
         return self.state in FINAL_STATES
 
     @property
     def error(self) -> ServiceError | None:
-        """Why it was not scored, in the states FAILURE and REVOKED."""
+        """Why the job was not scored, in the states FAILURE and REVOKED."""
         problem = self.raw.get("error")
         return error_from_problem(problem) if problem else None
 
     def outcomes(self) -> list[Score | ServiceError]:
-        """What became of each of its texts, in order.
+        """The score or the error of each text of the job, in order.
 
         Raises:
-            ServiceError: of the job as a whole, or it is not final yet.
+            ServiceError: the job failed as a whole.
+            UnexpectedAnswer: the job has not ended.
         """
         result = self._result()
         items = result.get("items")
@@ -137,15 +160,17 @@ class Job(Answered):
         """The score of a job of one text.
 
         Raises:
-            ServiceError: it has none.
+            ServiceError: the job failed.
+            UnexpectedAnswer: the job has not ended, or has several scores.
         """
         return score(self._result())
 
     def continuations(self) -> list[Score]:
-        """The scores of the continuations of a job that has a context and several of them.
+        """The scores of a job of one context with several continuations, in order.
 
         Raises:
-            ServiceError: it has none.
+            ServiceError: the job failed.
+            UnexpectedAnswer: the job has not ended, or has no continuations.
         """
         return _continuations(self._result())
 
@@ -153,35 +178,50 @@ class Job(Answered):
         if self.error is not None:
             raise self.error
         if self.state != "SUCCESS":
-            raise UnexpectedAnswer(f"the job is {self.state}: it has no result yet")
+            raise UnexpectedAnswer(
+                f"Job {self.id} is {self.state} and has no result yet; wait until it has ended."
+            )
         return dict(_get(self.raw, "result"))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counts(Answered):
-    """Lines of a batch."""
+    """Numbers of lines of a batch."""
 
     total: int
     completed: int
+    """Lines that were scored."""
     failed: int
+    """Lines that ended without a score."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch(Answered):
-    """A batch as it was when it was last heard of."""
+    """A batch as it was when it was last read; times are RFC 3339 in UTC."""
 
     id: str
-    status: str
-    """validating, in_progress, finalizing, completed, failed, expired, cancelling, cancelled."""
-    request_counts: Counts
-    created_at: str | None = None
+    status: BatchStatus
+    created_at: str
+    deadline_at: str
+    """After this time no line is started any more."""
     in_progress_at: str | None = None
+    """When all of it was in the queue."""
+    cancelling_at: str | None = None
+    """When it was cancelled."""
     completed_at: str | None = None
+    """When it ended, in whatever way."""
     expires_at: str | None = None
+    """When its results will be deleted."""
+    request_counts: Counts
+    num_bytes: int
+    """Bytes that the model reads for the batch."""
+    model: Model | None = None
+    """The model that gave the scores; None before the first score."""
+    links: BatchLinks
 
     @property
     def is_final(self) -> bool:
-        """Whether the status is one that stays."""
+        """Whether the batch has ended."""
         return self.status in FINAL_STATUSES
 
 
@@ -190,22 +230,21 @@ class Line(Answered):
     """The outcome of one line of a batch."""
 
     index: int
-    """Number of the line, from 0."""
-    status: str
-    """SUCCESS, FAILURE or REVOKED."""
+    """Position of the line in the upload, from 0; blank lines do not count."""
+    status: LineStatus
     custom_id: str | None = None
 
     @property
     def outcome(self) -> Score | ServiceError:
-        """Its score, or why it has none."""
+        """The score of the line, or the error that it ended with."""
         result = self.raw.get("result")
         return outcome(self.raw if result is None else {"custom_id": self.custom_id, **result})
 
     def continuations(self) -> list[Score]:
-        """The scores of a line that has a context and several continuations.
+        """The scores of a line that has one context with several continuations, in order.
 
         Raises:
-            ServiceError: it has none.
+            ServiceError: the line was not scored.
         """
         if "error" in self.raw:
             raise error_from_problem(self.raw["error"])
@@ -214,61 +253,68 @@ class Line(Answered):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Info(Answered):
-    """What the service scores with, and what may be asked of it."""
+    """The service, its model, and what a request may ask for."""
 
-    service: Mapping[str, Any]
+    service: ServiceName
     model: Mapping[str, Any] | None
-    """None while no worker lives."""
+    """What the worker reports of its model; None while there is no worker."""
     outputs: list[str]
-    limits: Mapping[str, float]
+    priorities: list[str]
+    limits: Limits
 
 
 def id_of(named: Job | Batch | str) -> str:
-    """The ID of what may be given by its ID alone."""
+    """The ID of a job or batch, which may be given by its ID alone."""
     return named if isinstance(named, str) else named.id
 
 
 def job(told: Mapping[str, Any]) -> Job:
-    """A job of its JSON."""
+    """Parse a job."""
     return _of(Job, told)
 
 
 def batch(told: Mapping[str, Any]) -> Batch:
-    """A batch of its JSON."""
+    """Parse a batch."""
     return _of(Batch, told, request_counts=_of(Counts, _get(told, "request_counts")))
 
 
 def line(told: Mapping[str, Any]) -> Line:
-    """A line of a batch's results of its JSON."""
+    """Parse a line of a batch's results."""
     return _of(Line, told)
 
 
 def info(told: Mapping[str, Any]) -> Info:
-    """The service's description of its JSON."""
+    """Parse the answer of /info."""
     return _of(Info, told)
 
 
 def score(told: Mapping[str, Any]) -> Score:
-    """A score of its JSON; the score of one continuation is that of a text."""
+    """Parse the score of a text, or of a context with one continuation.
+
+    Raises:
+        UnexpectedAnswer: it has several continuations, or fields are missing.
+    """
     several = told.get("continuations", ())
     if len(several) == 1:
         told = {**told, **several[0]}
     elif several:
-        raise UnexpectedAnswer(f"it has {len(several)} scores; continuations() gives them")
+        raise UnexpectedAnswer(
+            f"The result has {len(several)} scores; read them with continuations()."
+        )
     per_byte, next_chars, top_k = told.get("bytes"), told.get("next_chars"), told.get("top_k")
     return _of(
         Score,
         told,
-        bytes=_of(ByteScores, per_byte) if per_byte else None,
-        next_chars=_next_chars(next_chars) if next_chars else None,
+        bytes=None if per_byte is None else _of(ByteScores, per_byte),
+        next_chars=None if next_chars is None else _next_chars(next_chars),
         spans=_each(Span, told.get("spans")),
         windows=_each(Window, told.get("windows")),
-        top_k=[[(b, p) for b, p in likeliest] for likeliest in top_k] if top_k else None,
+        top_k=None if top_k is None else [[(b, p) for b, p in likeliest] for likeliest in top_k],
     )
 
 
 def outcome(told: Mapping[str, Any]) -> Score | ServiceError:
-    """The score in a JSON object that holds one, or the error."""
+    """Parse a JSON object that holds either a score or an error."""
     return error_from_problem(told["error"]) if told.get("error") else score(told)
 
 
@@ -277,7 +323,7 @@ def _continuations(result: Mapping[str, Any]) -> list[Score]:
 
 
 def _item(item: Mapping[str, Any], result: Mapping[str, Any]) -> Score | ServiceError:
-    """One of several items; how the whole job came about holds for each."""
+    """One of several items; the model and the times of the job are those of each item."""
     shared = {name: result[name] for name in ("model", "timings_ms", "batch") if name in result}
     named = {name: item[name] for name in ("custom_id", "error") if name in item}
     return outcome({**shared, **(item.get("result") or {}), **named})
@@ -293,16 +339,20 @@ def _each(kind: type[_T], told: list[Any] | None) -> list[_T] | None:
 
 
 def _of(kind: type[_T], told: Any, **made: Any) -> _T:
-    """An object of the fields of `told` that `kind` knows; `made` in place of some."""
+    """A `kind` with the fields of `told` that it has; `made` replaces some of them."""
     try:
         known = {f.name: told[f.name] for f in fields(kind) if f.name in told}
         return kind(**{**known, **made, "raw": told})
     except TypeError as error:
-        raise UnexpectedAnswer(f"the answer holds no complete {kind.__name__}") from error
+        raise UnexpectedAnswer(
+            f"The answer is not a complete {kind.__name__}; are client and service of one version?"
+        ) from error
 
 
 def _get(told: Mapping[str, Any], name: str) -> Any:
     try:
         return told[name]
     except KeyError:
-        raise UnexpectedAnswer(f"the answer has no {name}") from None
+        raise UnexpectedAnswer(
+            f"The answer has no field {name}; are client and service of one version?"
+        ) from None

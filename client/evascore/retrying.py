@@ -1,7 +1,7 @@
-"""When to repeat a request: what may pass later, after how long, and never in a storm.
+"""Decides whether and when a request is retried: backoff, time limits, circuit breaker.
 
-Every request of this client may be repeated: reads are, cancelling and erasing do nothing twice,
-and what is submitted carries an Idempotency-Key. So the only question is when.
+Every request of this client is safe to retry: reads change nothing, cancelling and erasing twice
+is the same as once, and each submission carries an Idempotency-Key.
 """
 
 import random
@@ -25,16 +25,16 @@ from evascore.steps import Answer, Lost, Pause, Reply, Send, Steps
 
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 10.0
-# Of a time that the service named, the share that is added at random, so that clients come apart.
+# Random share that is added to a Retry-After, so that clients do not return all at once.
 SPREAD = 0.25
-# A lost connection or two is an accident; from the third on the service is taken to be away.
+# After this many failures in a row the circuit opens; one or two lost connections are accidents.
 FAILURES_TO_OPEN = 3
-# A probe that is not back after this long does not hold the next one up: it may be a long poll.
+# After this time the next probe may go out, though the last is unanswered: it may be a long poll.
 PROBE_S = 5.0
-# How often a call that stands behind the circuit looks at it again; no request is sent for it.
+# How often a call looks again at an open circuit; that sends no request.
 RECHECK_S = 0.25
-# Beyond the deadline of its call a request may take this long: what the service holds until then is
-# answered a little later, and tells that the job goes on.
+# A request may take this long beyond the deadline of its call. A long poll that the service holds
+# until the deadline is answered a little later, and that answer says that the job goes on.
 GRACE_S = 2.0
 
 _PASSING = frozenset(
@@ -49,22 +49,24 @@ _PASSING = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """How long one call may take, and where its time and its chance come from."""
+    """Time limits of one call, with its clock and its random numbers."""
 
     clock: Callable[[], float]
-    """Seconds that only grow."""
+    """Monotonic time in seconds."""
     chance: Callable[[], float]
-    """Numbers of [0, 1)."""
+    """Random numbers of [0, 1)."""
     deadline: float
-    """By `clock`."""
+    """A time of `clock`."""
+    timeout_s: float
+    """Seconds from the start of the call to its deadline."""
     patience_s: float
-    """How long to go on while the service is away."""
+    """Seconds to retry while the service is unreachable or has no room."""
 
     @classmethod
     def begin(cls, timeout_s: float, patience_s: float) -> "Call":
-        """A call that begins now."""
+        """Start a call now."""
         deadline = time.monotonic() + timeout_s
-        return cls(time.monotonic, random.random, deadline, patience_s)
+        return cls(time.monotonic, random.random, deadline, timeout_s, patience_s)
 
     @property
     def left_s(self) -> float:
@@ -73,19 +75,20 @@ class Call:
 
 
 class Circuit:
-    """What all calls of one client know together of a service that is away.
+    """A circuit breaker that all calls of one client share.
 
-    While it is open, one request at a time goes out as a probe, whatever the number of calls.
+    It is open while the service is taken to be unreachable. Then only one request at a time goes
+    out, as a probe, whatever the number of calls.
     """
 
     def __init__(self) -> None:
-        """Begin closed: everything passes."""
+        """Start closed: every request may go out."""
         self._lock = threading.Lock()
         self._num_failures = 0
         self._open_until: float | None = None
 
     def wait_s(self, now: float) -> float:
-        """Seconds until this request may go out, 0 if it may now."""
+        """Seconds until a request may go out; 0 if it may go out now."""
         with self._lock:
             if self._open_until is None:
                 return 0.0
@@ -95,17 +98,17 @@ class Circuit:
             return 0.0
 
     def succeeded(self) -> None:
-        """Let everything pass: the service serves."""
+        """Close the circuit: a request was answered."""
         with self._lock:
             self._num_failures = 0
             self._open_until = None
 
     def failed(self, now: float, pause_s: float, *, is_certain: bool) -> None:
-        """Take a failure into account.
+        """Count a failure, and open the circuit if there were enough.
 
         Args:
-            pause_s: when the caller will try again.
-            is_certain: whether the service itself asked for the pause.
+            pause_s: seconds until the caller retries.
+            is_certain: whether the service itself asked for the pause; opens the circuit at once.
         """
         with self._lock:
             self._num_failures += 1
@@ -114,14 +117,15 @@ class Circuit:
 
 
 def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
-    """Send a request until it is answered by anything but "later".
+    """Send a request, and retry it while a retry may succeed.
 
     Returns:
         A successful answer.
 
     Raises:
-        ServiceError: the service refused, or is still busy when patience or time end.
-        ServiceUnreachable: no answer came until then.
+        ServiceError: the service refused the request, or stayed busy until the time limit.
+        ServiceUnreachable: no request was answered until the time limit.
+        TimedOut: the time limit passed while the circuit was open.
     """
     num_failures, away_since = 0, None
     while True:
@@ -147,15 +151,15 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
 
 
 def backoff_s(num_failures: int, named_s: float | None, chance: float) -> float:
-    """How long to wait before the next attempt.
+    """Seconds to wait before the next attempt.
 
-    Without a time named by the service: full jitter, up to twice as long after each failure
+    Without a Retry-After: exponential backoff with full jitter
     (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/).
 
     Args:
-        num_failures: those before this one.
-        named_s: the service's Retry-After.
-        chance: of [0, 1).
+        num_failures: number of failures before this one.
+        named_s: the Retry-After of the service, if it sent one.
+        chance: a random number of [0, 1).
     """
     if named_s is not None:
         return named_s * (1 + SPREAD * chance)
@@ -163,7 +167,7 @@ def backoff_s(num_failures: int, named_s: float | None, chance: float) -> float:
 
 
 def retry_after_s(answer: Answer) -> float | None:
-    """The seconds that `Retry-After` names, as a number or as a date; None without one."""
+    """The `Retry-After` in seconds, from a number or a date; None without one."""
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
         return float(value)
@@ -176,7 +180,7 @@ def retry_after_s(answer: Answer) -> float | None:
 
 
 def failure(reply: Reply) -> EvascoreError | None:
-    """The exception that a reply stands for, None for a success."""
+    """The exception for a reply; None if the request succeeded."""
     if isinstance(reply, Lost):
         return ServiceUnreachable(reply.reason)
     assert reply is not None
@@ -186,10 +190,13 @@ def failure(reply: Reply) -> EvascoreError | None:
 
 
 def _problem(answer: Answer) -> dict[str, Any]:
-    """The problem object of an answer; of one that a proxy gave in its own words, its status."""
+    """The problem object of an answer; made from the status if a proxy answered in its own form."""
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         return {"status": answer.status, **answer.json()}
-    detail = f"HTTP status {answer.status}, and not from evascore; is this its URL?"
+    detail = (
+        f"HTTP status {answer.status}, and the answer is not in evascore's form; is this the URL of"
+        " an evascore service?"
+    )
     return {"status": answer.status, "detail": detail}
 
 
@@ -202,13 +209,17 @@ def _read_timeout_s(send: Send, call: Call) -> float:
 
 
 def _passage(call: Call, circuit: Circuit, away_since: float | None) -> Steps[None]:
-    """Stand behind the circuit until the request may go out."""
+    """Wait while the circuit is open."""
     begun = call.clock() if away_since is None else away_since
     while wait_s := circuit.wait_s(call.clock()):
         if call.left_s <= 0:
-            raise TimedOut("the time is up, and the service is away or too busy")
-        if call.clock() > begun + call.patience_s:
-            raise CapacityError(
-                {"detail": "the service is away or too busy", "retryable": True}, wait_s
+            raise TimedOut(
+                f"Timed out after {call.timeout_s:g} s; the service is unreachable or too busy."
             )
+        if call.clock() > begun + call.patience_s:
+            detail = (
+                f"The service was unreachable or too busy for {call.patience_s:g} s; try again"
+                " later, or with more patience."
+            )
+            raise CapacityError({"detail": detail, "retryable": True}, wait_s)
         yield Pause(min(wait_s, RECHECK_S * (0.5 + call.chance()), max(call.left_s, 0.001)))

@@ -1,8 +1,8 @@
-"""What an operation asks of the driver that runs it, and what it is told.
+"""Defines the messages between an operation and the driver that runs it (sans-I/O).
 
-An operation is a generator: it yields `Send` or `Pause`, is sent an `Answer`, `Lost` or None, and
-returns its result. It does no I/O and reads no clock of its own, so one operation serves the
-synchronous and the asynchronous client, and its tests run in no time.
+An operation is a generator. It yields `Send` or `Pause`, gets an `Answer`, `Lost` or None, and
+returns its result. It does no I/O and reads no clock of its own. So the synchronous and the
+asynchronous client share it, and tests run it without waiting.
 """
 
 import json
@@ -15,12 +15,12 @@ from evascore.errors import UnexpectedAnswer
 T = TypeVar("T")
 
 Body = bytes | Callable[[], Iterator[bytes]]
-"""What is sent: bytes, or a function that begins to read it anew, once for each attempt."""
+"""The body to send: bytes, or a function that is called once for each attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Send this request and tell its `Answer`, or `Lost`."""
+    """Asks the driver to send a request; its reply is an `Answer`, or `Lost`."""
 
     method: str
     path: str
@@ -32,30 +32,30 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Do nothing for this long."""
+    """Asks the driver to sleep; its reply is None."""
 
     seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: any status."""
+    """The answer to a request, with any status."""
 
     status: int
     headers: Mapping[str, str]
-    """By names in small letters."""
+    """Names are in lower case."""
     body: bytes
 
     @property
     def is_success(self) -> bool:
-        """Whether the status is one of 2xx."""
+        """Whether the status is 2xx."""
         return 200 <= self.status < 300
 
     def json(self) -> dict[str, Any]:
-        """The body as a JSON object.
+        """Parse the body as a JSON object.
 
         Raises:
-            UnexpectedAnswer: it is none.
+            UnexpectedAnswer: it is not a JSON object.
         """
         try:
             value = json.loads(self.body)
@@ -63,14 +63,15 @@ class Answer:
             value = None
         if not isinstance(value, dict):
             raise UnexpectedAnswer(
-                f"the answer (status {self.status}) is no JSON object; is this evascore's URL?"
+                f"The answer (HTTP status {self.status}) is not a JSON object; is this the URL of"
+                " an evascore service?"
             )
         return value
 
 
 @dataclass(frozen=True, slots=True)
 class Lost:
-    """No answer came."""
+    """The request got no answer."""
 
     reason: str
 

@@ -1,7 +1,7 @@
-"""Made-up texts in many scripts, the same for the same seed on every machine.
+"""Generates texts in many scripts for tests and benchmarks, from a seed.
 
-They are for trying and measuring: lengths are skewed as in real corpora, characters take 1 to 4
-bytes, and some texts are not UTF-8 at all. They mean nothing.
+A seed gives the same texts on every machine. As in real corpora, long texts are rare. Characters
+take 1 to 4 bytes, and some texts are not UTF-8. The texts have no meaning.
 """
 
 import random
@@ -31,19 +31,19 @@ _UNSPACED = frozenset({"zh", "ja"})
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """What the texts are like."""
+    """Properties of the texts."""
 
     seed: int = 0
     min_bytes: int = 8
     max_bytes: int = 4096
     skew: float = 3.0
-    """1 spreads the logarithms of the lengths evenly; more makes long texts rarer."""
+    """1 spreads the logarithms of the lengths evenly; a larger number makes long texts rarer."""
     invalid_share: float = 0.02
     """Share of texts that are not UTF-8."""
 
 
 def texts(recipe: Recipe) -> Iterator[str | bytes]:
-    """Texts without end."""
+    """Yield texts, without end."""
     # Only random(), whose sequence Python promises to keep from version to version.
     chance = random.Random(recipe.seed).random
     while True:
@@ -53,17 +53,17 @@ def texts(recipe: Recipe) -> Iterator[str | bytes]:
 
 
 def length(recipe: Recipe, chance: float) -> int:
-    """A length in bytes between the limits.
+    """Draw a length in bytes between the limits of the recipe.
 
     Args:
-        chance: of [0, 1); the length grows with it.
+        chance: a random number of [0, 1); the length grows with it.
     """
     ratio = recipe.max_bytes / recipe.min_bytes
     return min(int(recipe.min_bytes * ratio ** (chance**recipe.skew)), recipe.max_bytes)
 
 
 def lines(recipe: Recipe, count: int) -> Iterator[dict[str, str]]:
-    """`count` requests, each with a custom_id that tells its number."""
+    """Yield `count` texts as JSON objects; the `custom_id` of each holds its number."""
     for number, text in zip(range(count), texts(recipe), strict=False):
         yield {"custom_id": f"synthetic-{recipe.seed}-{number}", **named("text", text)}
 
@@ -89,7 +89,7 @@ def _script(chance: float) -> tuple[str, list[str]]:
 
 
 def _spoiled(text: str, chance: Chance) -> bytes:
-    """The text with a byte put in that UTF-8 never has."""
+    """Insert a byte that never occurs in UTF-8."""
     encoded = text.encode()
     at = int(chance() * (len(encoded) + 1))
     return encoded[:at] + b"\xff" + encoded[at:]

@@ -1,4 +1,4 @@
-"""What is to be scored, and its form in JSON."""
+"""Defines `Text`, a text to score with its options, and encodes it as JSON."""
 
 import base64
 import json
@@ -11,21 +11,21 @@ from evascore.errors import RequestInvalid
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One text to score, with what is asked of it; bytes need not be UTF-8."""
+    """One text to score, with its options; bytes need not be UTF-8."""
 
     text: str | bytes
     context: str | bytes | None = None
-    """What precedes the text; conditions it, is not scored."""
+    """Text before the scored text; the model reads it, but it is not scored."""
     custom_id: str | None = None
     outputs: Sequence[str] | None = None
-    """Besides the summary: `bytes`, `top_k`, `curvature`."""
+    """Results besides the summary: `bytes`, `top_k`, `curvature`."""
     top_k: int | None = None
-    """How many likeliest bytes the output `top_k` lists."""
+    """Number of likeliest bytes that the output `top_k` lists at each position."""
     options: Mapping[str, Any] | None = None
-    """Further fields of the API, as docs/api.md names them."""
+    """Further fields of a request, named as in docs/api.md."""
 
     def fields(self) -> dict[str, Any]:
-        """The JSON fields of this text."""
+        """The fields of this text in JSON."""
         scored = "text" if self.context is None else "continuation"
         fields: dict[str, Any] = dict(named(scored, self.text))
         if self.context is not None:
@@ -40,24 +40,24 @@ class Text:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes that the model reads for it."""
+        """Bytes that the model reads for this text, its context included."""
         return length_bytes(self.text) + length_bytes(self.context or b"")
 
 
 def as_text(text: "str | bytes | Text", **asked: Any) -> Text:
-    """A `Text` of what may be one already.
+    """Return a `Text` as it is, or make one of a str or bytes.
 
     Args:
-        asked: fields of `Text` for one that has none of its own.
+        asked: fields of the `Text` that is made.
     """
     return text if isinstance(text, Text) else Text(text, **asked)
 
 
 def named(name: str, text: str | bytes) -> dict[str, str]:
-    """The field of a text: under its name, or as base64 where it is no Unicode.
+    """The JSON field of a text: `name`, or `name` + `_b64` in base64 if it is not UTF-8.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is neither str nor bytes.
     """
     _check_type(text)
     if isinstance(text, str):
@@ -69,10 +69,10 @@ def named(name: str, text: str | bytes) -> dict[str, str]:
 
 
 def length_bytes(text: str | bytes) -> int:
-    """Bytes of a text in UTF-8.
+    """Number of bytes of a text in UTF-8.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is neither str nor bytes.
     """
     _check_type(text)
     if not isinstance(text, str) or text.isascii():
@@ -82,18 +82,18 @@ def length_bytes(text: str | bytes) -> int:
 
 def _check_type(text: object) -> None:
     if not isinstance(text, str | bytes | bytearray):
-        raise TypeError(f"a text is str, bytes or evascore.Text, not {type(text).__name__}")
+        raise TypeError(f"A text must be str, bytes or evascore.Text, not {type(text).__name__}.")
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """JSON in UTF-8.
+    """Encode the fields as JSON in UTF-8.
 
     Raises:
-        RequestInvalid: a text holds half of a surrogate pair, which is no Unicode.
+        RequestInvalid: a text holds half of a surrogate pair, which is not valid Unicode.
     """
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=list).encode()
     except UnicodeEncodeError:
         # The error quotes the text.
-        detail = "a text holds a lone surrogate, which is no Unicode; give its bytes instead"
+        detail = "A text holds half of a surrogate pair, which UTF-8 cannot encode; pass bytes."
         raise RequestInvalid({"type": RequestInvalid.code, "detail": detail}) from None

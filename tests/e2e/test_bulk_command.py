@@ -109,7 +109,7 @@ def test_interrupted_run_says_how_to_go_on(scoring, source, target):
         worker.resume()
     assert process.returncode == 130
     (line,) = said.decode().splitlines()
-    assert f"of {NUM_LINES:,} lines are written; run it again to go on" in line
+    assert f"of {NUM_LINES:,} lines. Run the same command again to continue." in line
     assert run(scoring, source, target, "--resume") == 4
     assert_complete(source, target)
 
@@ -178,9 +178,9 @@ def test_lines_of_text_are_scored_one_by_one(scoring, target, tmp_path):
         (lambda source, target: target.write_text("x"), ["--resume"], 2, "is not empty"),
         (lambda source, target: target.write_text("x\n"), ["--overwrite"], 2, "not written by"),
         (lambda source, target: source.unlink(), [], 5, "No such file"),
-        (lambda source, target: target.symlink_to(source), [], 2, "is the input too"),
-        (lambda source, target: target.symlink_to("/dev/full"), [], 2, "no regular file"),
-        (lambda source, target: None, ["--resume", "--overwrite"], 2, "exclude each other"),
+        (lambda source, target: target.symlink_to(source), [], 2, "is also the input"),
+        (lambda source, target: target.symlink_to("/dev/full"), [], 2, "not a regular file"),
+        (lambda source, target: None, ["--resume", "--overwrite"], 2, "not both"),
         (lambda source, target: None, ["-o", "nothing"], 1, "outputs"),
     ],
     ids=[
@@ -206,7 +206,7 @@ def test_run_that_was_begun_is_not_begun_again_unasked(scoring, target, tmp_path
     (tmp_path / "in").write_text('{"text": "a"}\n')
     assert run(scoring, tmp_path / "in", target) == 0
     assert run(scoring, tmp_path / "in", target) == 2
-    assert "--resume goes on, --overwrite begins anew" in capsys.readouterr().err
+    assert "Continue it with --resume, or start again with --overwrite." in capsys.readouterr().err
     assert run(scoring, tmp_path / "in", target, "--overwrite") == 0
 
 
@@ -231,7 +231,7 @@ def test_full_disk_is_told_and_the_run_goes_on_later(scoring, source, target):
     assert ran.returncode == 5
     (line,) = ran.stderr.decode().splitlines()
     assert "File too large" in line
-    assert "--resume goes on" in line
+    assert "with --resume to continue" in line
     assert 0 < num_lines(target) < NUM_LINES
     assert run(scoring, source, target, "--resume") == 4
     assert_complete(source, target)

@@ -1,1 +1,1 @@
-"""The command line; it presents what the package does, and decides nothing that is not its own."""
+"""Implements the command `evascore`, one module for each subcommand."""

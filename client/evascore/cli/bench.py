@@ -1,4 +1,4 @@
-"""`evascore bench`: a load on a service, and a table of what came of it."""
+"""Implements `evascore bench`, which measures latency and throughput under load."""
 
 import asyncio
 import ipaddress
@@ -32,44 +32,57 @@ _COLUMNS = ("load", "texts", "errors", "texts/s", "kB/s", "p50 ms", "p95 ms", "p
 def command(
     clients: Annotated[
         str | None,
-        typer.Option(help="Closed loop: clients, or a sweep such as 1,4,16.", show_default="16"),
+        typer.Option(
+            help="Closed loop: number of clients, or a sweep such as 1,4,16.", show_default="16"
+        ),
     ] = None,
     rate: Annotated[
         str | None,
-        typer.Option(help="Open loop: texts per second by a Poisson process, or a sweep: 5,10,20."),
+        typer.Option(
+            help="Open loop: mean texts per second (Poisson process), or a sweep: 5,10,20."
+        ),
     ] = None,
     duration_s: Annotated[
-        float, typer.Option("--duration", min=0.1, help="Seconds measured for each load.")
+        float, typer.Option("--duration", min=0.1, help="Seconds to measure each load.")
     ] = 10.0,
     warm_up_s: Annotated[
-        float, typer.Option("--warm-up", min=0, help="Seconds before that, not measured.")
+        float, typer.Option("--warm-up", min=0, help="Seconds of load before the measurement.")
     ] = 1.0,
-    min_bytes: Annotated[int, typer.Option(min=1, help="Shortest text, in bytes.")] = 8,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Longest text, in bytes.")] = 2048,
-    skew: Annotated[float, typer.Option(min=0.01, help="More makes long texts rarer.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Of the texts and of the arrivals.")] = 0,
+    min_bytes: Annotated[
+        int, typer.Option(min=1, help="Length of the shortest text, in bytes.")
+    ] = 8,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, help="Length of the longest text, in bytes.")
+    ] = 2048,
+    skew: Annotated[
+        float, typer.Option(min=0.01, help="A larger number makes long texts rarer.")
+    ] = 2.0,
+    seed: Annotated[int, typer.Option(help="Seed of the texts and of their arrival times.")] = 0,
     svg: Annotated[
-        Path | None, typer.Option(help="Draw latency over throughput into this file.")
+        Path | None, typer.Option(help="Draw latency over throughput in this SVG file.")
     ] = None,
     timeout_s: Annotated[
-        float, typer.Option("--timeout", min=0.001, help="Seconds after which a text failed.")
+        float,
+        typer.Option("--timeout", min=0.001, help="Seconds after which a text counts as failed."),
     ] = 30.0,
     remote: Annotated[
-        bool, typer.Option("--remote", help="Allow a service on another machine.")
+        bool, typer.Option("--remote", help="Allow a load on another machine.")
     ] = False,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> int:
-    """Measure latency and throughput under load; made-up texts, nothing of yours.
+    """Measure latency and throughput of the service under load, with generated texts.
 
-    In the open loop times count from the moment a text was due. Errors are counted by type and are
-    not repeated. `batch` is the mean number of texts that shared a batch.
+    In the open loop, a latency starts when the text was due. Errors are counted by type and not
+    retried. The column `batch` is the mean number of texts in a micro-batch.
     """
     if min_bytes > max_bytes:
-        raise CommandFailed("--min-bytes must not exceed --max-bytes", USAGE)
+        raise CommandFailed(
+            f"--min-bytes ({min_bytes}) must not exceed --max-bytes ({max_bytes}).", USAGE
+        )
     if clients is not None and rate is not None:
         raise CommandFailed(
-            "--clients and --rate exclude each other: run one, then the other", USAGE
+            "Give either --clients or --rate, not both; run the command once for each.", USAGE
         )
     _check_host(url, remote)
     texts = make_texts(Recipe(seed, min_bytes, max_bytes, skew))
@@ -90,7 +103,7 @@ def command(
 async def _measure(
     url: str, loads: Sequence[Load], texts: Sequence[str | bytes], *, is_quiet: bool
 ) -> list[Measurement]:
-    # A client that ran out of connections would measure itself.
+    # No limit of connections: else the measurement would include the wait for one.
     limits = httpx.Limits(keepalive_expiry=4.0)
     found = []
     async with AsyncClient(url, http=httpx.AsyncClient(limits=limits)) as client:
@@ -111,7 +124,7 @@ def _show(one: Measurement) -> None:
     num_errors = sum(one.errors.values())
     typer.echo(_row((one.load, f"{one.texts:,}", f"{num_errors:,}", *rates, *latencies, batch)))
     for kind, count in sorted(one.errors.items()):
-        typer.echo(f"    {count:,} times {kind}")
+        typer.echo(f"    {count:,} x {kind}")
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -129,7 +142,7 @@ def _draw(path: Path, found: Sequence[Measurement]) -> None:
         if one.p50_ms is not None and one.p95_ms is not None and one.p99_ms is not None
     ]
     if not points:
-        say(f"{path} is not drawn: no text was scored")
+        say(f"{path} was not written, because no text was scored.")
         return
     drawn = latency_plot(points, ("p50", "p95", "p99"), "evascore: latency over throughput")
     path.write_text(drawn, encoding="utf-8")
@@ -145,16 +158,20 @@ def _numbers(given: str, option: str) -> list[float]:
         not 0 < number <= 10_000 or (is_count and number != int(number)) for number in numbers
     ):
         what = "whole numbers" if is_count else "numbers"
-        raise CommandFailed(f"{option} takes {what} over 0 and up to 10,000, as in 1,4,16", USAGE)
+        raise CommandFailed(
+            f"{option} is {given!r}; give {what} above 0 and up to 10,000, such as 1,4,16.", USAGE
+        )
     return numbers
 
 
 def _check_host(url: str, remote: bool) -> None:
-    """Put a load on this machine only, unless another is meant."""
+    """Refuse to load another machine, unless --remote allows it."""
     host = transport.base_url(url).host
     try:
         is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         is_local = False
     if not (is_local or remote):
-        raise CommandFailed(f"{host} is another machine; say --remote if it is yours", USAGE)
+        raise CommandFailed(
+            f"{host} is another machine; add --remote if you may put a load on it.", USAGE
+        )

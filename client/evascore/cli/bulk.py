@@ -1,4 +1,4 @@
-"""`evascore bulk`: a file of texts in, a file of results out, however often it is interrupted."""
+"""Implements `evascore bulk`, which scores a file of texts and resumes after interruptions."""
 
 from contextlib import suppress
 from dataclasses import asdict
@@ -31,45 +31,52 @@ from evascore.errors import EvascoreError
 
 
 class Form(StrEnum):
-    """What a line of the input is."""
+    """Formats of the input."""
 
     JSONL = "jsonl"
     TEXT = "text"
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A file of lines.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help="Gets one line for each of them.")],
+    source: Annotated[Path, typer.Argument(metavar="IN", help="File with one text per line.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="OUT", help="File for the results, one per text.")
+    ],
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where OUT ends; begins if there is none.")
+        bool, typer.Option("--resume", help="Continue where OUT ends; start if there is no OUT.")
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Begin anew, without OUT.")
+        bool, typer.Option("--overwrite", help="Start again, and discard OUT.")
     ] = False,
     form: Annotated[
-        Form, typer.Option("--format", help="Whether a line is JSON or itself the text.")
+        Form,
+        typer.Option("--format", help="Whether each line is a JSON object or the text itself."),
     ] = Form.JSONL,
     outputs: Outputs = None,
     top_k: TopK = None,
     keep: Annotated[
-        bool, typer.Option("--keep", help="Leave the results at the service until they expire.")
+        bool,
+        typer.Option("--keep", help="Do not erase the batches at the service; they expire there."),
     ] = False,
     patience_s: Annotated[
         float,
-        typer.Option("--patience", min=0, help="Seconds to go on while the service is away."),
+        typer.Option(
+            "--patience", min=0, help="Seconds to retry while the service is unreachable."
+        ),
     ] = 600.0,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> int:
-    """Score a file of texts, one line of results for each line, in order.
+    """Score a file of texts and write one result per line, in order.
 
-    JSON lines are objects as docs/bulk.md has them, such as {"custom_id": "a", "text": "any text"};
-    blank ones are ignored. A bad line gets a result with its error. OUT holds whole lines at all
-    times, but for the last one after a crash, and --resume cuts that. OUT.state holds what is
-    needed to go on: after Ctrl-C, kill -9, or a restart of the service nothing is scored twice.
+    A JSON line is an object such as {"custom_id": "a", "text": "any text"}; docs/bulk.md lists its
+    fields. Blank JSON lines are skipped. The result of a bad line is its error.
+
+    OUT.state keeps the progress. After Ctrl-C, kill -9 or a restart of the service, --resume
+    continues and no text is scored twice. It removes an incomplete last line of OUT.
     """
     if resume and overwrite:
-        raise CommandFailed("--resume and --overwrite exclude each other", USAGE)
+        raise CommandFailed("Give either --resume or --overwrite, not both.", USAGE)
     options = {"on_error": "skip"}
     if outputs:
         options["outputs"] = ",".join(outputs)
@@ -90,22 +97,30 @@ def _run(bulk: Bulk, plan: Plan, *, as_json: bool) -> int:
             summary = bulk.run(tell)
     except KeyboardInterrupt:
         with suppress(OSError):
-            say(f"{bulk.num_done:,} of {bulk.num_lines:,} lines are written; {_go_on(plan)}")
+            say(f"Interrupted at {bulk.num_done:,} of {bulk.num_lines:,} lines. {_go_on(plan)}")
         return INTERRUPTED
     except BulkRefused:
         raise
     except EvascoreError as error:
-        raise CommandFailed(f"{error} ({_go_on(plan)})", exit_code_of(error)) from None
+        raise CommandFailed(f"{_sentence(error)} {_go_on(plan)}", exit_code_of(error)) from None
     except OSError as error:
         where = error.filename or plan.target
-        raise CommandFailed(f"{where}: {error.strerror} ({_go_on(plan)})", FILES) from None
+        raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
     if as_json:
         show_json(asdict(summary))
     else:
-        failed = f", {summary.num_failed:,} of them errors" if summary.num_failed else ""
-        say(f"{plan.target} is complete: {summary.num_lines:,} lines{failed}")
+        failed = f", {summary.num_failed:,} of them with an error" if summary.num_failed else ""
+        say(f"{plan.target} is complete: {summary.num_lines:,} lines{failed}.")
     return SOME_FAILED if summary.num_failed else 0
 
 
 def _go_on(plan: Plan) -> str:
-    return "run it again to go on" if plan.resume else "the same command with --resume goes on"
+    if plan.resume:
+        return "Run the same command again to continue."
+    return "Run the same command with --resume to continue."
+
+
+def _sentence(error: EvascoreError) -> str:
+    """The message of an error, ended as a sentence."""
+    message = str(error)
+    return message if message.endswith((".", "?", "!")) else f"{message}."

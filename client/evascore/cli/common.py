@@ -1,4 +1,4 @@
-"""What all commands share: their options, their exit codes, how they speak."""
+"""Defines what all subcommands share: options, exit codes, input and output."""
 
 import json
 import os
@@ -21,6 +21,7 @@ from rich.progress import (
 )
 from rich.text import Text as RichText
 
+from evascore.constants import DEFAULT_TOP_K, MAX_TOP_K, OUTPUTS
 from evascore.errors import CapacityError, DependencyError, ServiceUnreachable, TimedOut
 from evascore.sync import Client
 from evascore.transport import DEFAULT_URL
@@ -35,30 +36,42 @@ INTERRUPTED = 130
 BROKEN_PIPE = 141
 
 EXIT_CODES = (
-    "exit status: 0 done; 1 refused or failed; 2 wrong argument or input; 3 the service is away or "
-    "too busy, try again; 4 done, and some texts have an error; 5 a file could not be read or "
-    "written; 130 interrupted."
+    "Exit status: 0 success; 1 refused or failed; 2 wrong argument or input; 3 the service is "
+    "unreachable or too busy, try again; 4 done, but some texts have an error; 5 a file could not "
+    "be read or written; 130 interrupted."
 )
 
 Url = Annotated[
-    str, typer.Option("--url", envvar="EVASCORE_URL", help="Where the service is.", metavar="URL")
+    str, typer.Option("--url", envvar="EVASCORE_URL", help="URL of the service.", metavar="URL")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="JSON for programs, errors included.")]
-TimeoutS = Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds a text may take.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print results and errors as JSON.")]
+TimeoutS = Annotated[
+    float, typer.Option("--timeout", min=0.001, help="Seconds to wait for a score.")
+]
 PatienceS = Annotated[
     float,
-    typer.Option("--patience", min=0, help="Seconds to go on while the service is away or busy."),
+    typer.Option(
+        "--patience", min=0, help="Seconds to retry while the service is unreachable or busy."
+    ),
 ]
 Outputs = Annotated[
     list[str] | None,
-    typer.Option("--output", "-o", help="Also bytes, top_k or curvature; may be repeated."),
+    typer.Option(
+        "--output", "-o", help=f"Add an output to the result: {', '.join(OUTPUTS)}. Repeatable."
+    ),
 ]
-TopK = Annotated[int | None, typer.Option(help="How many likeliest bytes the output top_k lists.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(
+        help="Number of likeliest bytes that the output top_k lists at each position: "
+        f"1 to {MAX_TOP_K}; {DEFAULT_TOP_K} if not given."
+    ),
+]
 URL = DEFAULT_URL
 
 
 class CommandFailed(Exception):
-    """The command ends here, with this one line."""
+    """Ends the command with a message of one line and an exit code."""
 
     def __init__(self, message: str, exit_code: int = REFUSED) -> None:
         super().__init__(message)
@@ -66,41 +79,41 @@ class CommandFailed(Exception):
 
 
 def connect(url: str, *, timeout_s: float = 300, patience_s: float = 10) -> Client:
-    """A client of the service at `url`."""
+    """Make a client of the service at `url`."""
     return Client(url, timeout_s=timeout_s, patience_s=patience_s)
 
 
 def exit_code_of(error: Exception) -> int:
-    """The exit code that an error of the package has."""
+    """The exit code for an error of the package."""
     passing = CapacityError | DependencyError | ServiceUnreachable | TimedOut
     return TRY_AGAIN if isinstance(error, passing) else REFUSED
 
 
 def as_bytes(argument: str) -> bytes:
-    """The bytes of an argument as they were typed; they need not be UTF-8."""
+    """The bytes of a command-line argument, which need not be UTF-8."""
     return os.fsencode(argument)
 
 
 def read_input(text: str | None, file: Path | None) -> bytes:
-    """The text that a command is given: as its argument, in a file, or on stdin.
+    """Read the text of a command: its argument, a file, or stdin.
 
     Raises:
-        CommandFailed: it is given twice, or not at all.
+        CommandFailed: two texts are given, or none.
     """
     if text is not None and file is not None:
-        raise CommandFailed("give either a text or --file, not both", USAGE)
+        raise CommandFailed("Give either a text or --file, not both.", USAGE)
     if file is not None:
         return file.read_bytes()
     if text is not None and text != "-":
         return as_bytes(text)
     if text is None and sys.stdin.isatty():
-        raise CommandFailed("give a text, --file, or something on stdin", USAGE)
+        raise CommandFailed("Give a text, --file, or a text on stdin.", USAGE)
     return sys.stdin.buffer.read()
 
 
 @contextmanager
 def opened(path: Path | None, mode: str) -> Iterator[BinaryIO]:
-    """A file in `mode` (`rb` or `wb`), or stdin or stdout without one."""
+    """Open a file in `mode` (`rb` or `wb`); without a path, use stdin or stdout."""
     if path is None or str(path) == "-":
         stream = sys.stdin.buffer if mode == "rb" else sys.stdout.buffer
         yield stream
@@ -111,17 +124,17 @@ def opened(path: Path | None, mode: str) -> Iterator[BinaryIO]:
 
 
 def say(message: str) -> None:
-    """One line to the person at the terminal."""
+    """Print a line for the user on stderr."""
     typer.echo(f"evascore: {message}", err=True)
 
 
 def show_json(value: Any) -> None:
-    """One line of JSON on stdout."""
+    """Print a line of JSON on stdout."""
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def show_table(rows: Iterable[tuple[str, str]]) -> None:
-    """Names and values, in columns."""
+    """Print names and values in two columns."""
     rows = list(rows)
     width = max(len(name) for name, _ in rows)
     for name, value in rows:
@@ -129,19 +142,19 @@ def show_table(rows: Iterable[tuple[str, str]]) -> None:
 
 
 class Rate(ProgressColumn):
-    """Texts per second of late."""
+    """Shows the recent speed in texts per second."""
 
     def render(self, task: Task) -> RichText:
-        """The figure, once there is one."""
+        """The speed, or a dash before it is known."""
         return RichText(f"{task.speed:,.1f} texts/s" if task.speed else "- texts/s")
 
 
 @contextmanager
 def progress_bar(what: str, total: int | None, done: int = 0) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr with rate and remaining time, where a person looks on.
+    """Show a progress bar with speed and remaining time on stderr, if that is a terminal.
 
     Yields:
-        What takes the number that is done by now.
+        A function that is called with the number of texts done so far.
     """
     console = Console(stderr=True)
     columns = (

@@ -1,4 +1,4 @@
-"""`evascore doctor`: is everything as it must be, and what to do where it is not."""
+"""Implements `evascore doctor`, which checks the service and says how to repair it."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -17,27 +17,31 @@ def command(
         Path | None,
         typer.Option(
             "--service-folder",
-            help="Where the service's code lies, to check its machine too; this folder if it does.",
+            help="Folder of the service's code, to check its machine too; by default the current "
+            "folder, if it has that code.",
         ),
     ] = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> int:
-    """Check the service, and its machine when run there; each line is OK or says what to do."""
+    """Check the service, and its machine if run there; each line is OK or says what to do."""
     found: list[Check] = []
     with connect(url, patience_s=0) as client:
         for check in of_service(client):
             found.append(check)
             _show(check, as_json)
     if folder is not None and not is_service_folder(folder):
-        raise CommandFailed(f"{folder} does not hold the service's code", USAGE)
+        raise CommandFailed(
+            f"{folder} does not contain the service's code; give the folder of its repository.",
+            USAGE,
+        )
     here = folder or Path()
     if is_service_folder(here):
         for check in of_machine(here.absolute()):
             found.append(check)
             _show(check, as_json)
     elif not as_json:
-        typer.echo("      the service's machine is checked where its folder is: --service-folder")
+        typer.echo("      To check the machine too, run this there with --service-folder.")
     if as_json:
         show_json({"checks": [asdict(check) for check in found]})
     return REFUSED if any(check.state == "failed" for check in found) else 0

@@ -1,4 +1,4 @@
-"""`evascore gen-data`: made-up texts to try and to measure with."""
+"""Implements `evascore gen-data`, which writes generated texts for tests and benchmarks."""
 
 import json
 from pathlib import Path
@@ -11,26 +11,38 @@ from evascore.cli.common import USAGE, AsJson, CommandFailed, opened, say, show_
 
 
 def command(
-    count: Annotated[int, typer.Argument(min=1, help="How many texts.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Write here, not to stdout.")] = None,
+    count: Annotated[int, typer.Argument(min=1, help="Number of texts.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write to this file instead of stdout.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="The same seed makes the same texts.")] = 0,
-    min_bytes: Annotated[int, typer.Option(min=1, help="Shortest text, in bytes.")] = 8,
-    max_bytes: Annotated[int, typer.Option(min=1, help="Longest text, in bytes.")] = 4096,
-    skew: Annotated[float, typer.Option(min=0.01, help="More makes long texts rarer.")] = 3.0,
+    min_bytes: Annotated[
+        int, typer.Option(min=1, help="Length of the shortest text, in bytes.")
+    ] = 8,
+    max_bytes: Annotated[
+        int, typer.Option(min=1, help="Length of the longest text, in bytes.")
+    ] = 4096,
+    skew: Annotated[
+        float, typer.Option(min=0.01, help="A larger number makes long texts rarer.")
+    ] = 3.0,
     invalid_share: Annotated[
         float, typer.Option(min=0, max=1, help="Share of texts that are not UTF-8.")
     ] = 0.02,
     as_json: AsJson = False,
 ) -> None:
-    """Write made-up texts in many scripts as JSON lines, the same for the same seed.
+    """Write generated texts in many scripts as JSON lines; a seed always gives the same texts.
 
-    Lengths are skewed, characters take 1 to 4 bytes, emoji occur, and some texts are not UTF-8 and
-    therefore base64. Made for `evascore bulk` and for `python -m model score`.
+    Long texts are rare, characters take 1 to 4 bytes, and some texts are not UTF-8 (those are in
+    base64). `evascore bulk` and `python -m model score` read the file.
     """
     if min_bytes > max_bytes:
-        raise CommandFailed("--min-bytes must not exceed --max-bytes", USAGE)
+        raise CommandFailed(
+            f"--min-bytes ({min_bytes}) must not exceed --max-bytes ({max_bytes}).", USAGE
+        )
     if as_json and out is None:
-        raise CommandFailed("--json tells of a file: give --out too", USAGE)
+        raise CommandFailed(
+            "--json prints a summary of the file that is written; give --out too.", USAGE
+        )
     recipe = synthetic.Recipe(seed, min_bytes, max_bytes, skew, invalid_share)
     num_bytes = 0
     with opened(out, "wb") as target:
@@ -39,4 +51,4 @@ def command(
     if as_json:
         show_json({"path": str(out), "texts": count, "file_bytes": num_bytes, "seed": seed})
     elif out is not None:
-        say(f"{count:,} texts written")
+        say(f"Wrote {count:,} texts to {out}.")

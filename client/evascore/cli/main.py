@@ -1,4 +1,4 @@
-"""`evascore`: the commands, and what becomes of what they raise."""
+"""Builds the command `evascore` and turns exceptions into messages and exit codes."""
 
 import json
 import os
@@ -28,7 +28,7 @@ app.command("doctor")(doctor.command)
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command line; return the exit status. No error is more than one line."""
+    """Run the command line and return the exit status; an error is one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
         status = app(arguments, prog_name="evascore", standalone_mode=False)
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _told(error: Exception) -> tuple[str, int]:
-    """The line and the exit code that an error has."""
+    """The message and the exit code for an error."""
     if isinstance(error, common.CommandFailed):
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
@@ -57,22 +57,22 @@ def _told(error: Exception) -> tuple[str, int]:
     if isinstance(error, EvascoreError):
         return str(error), common.exit_code_of(error)
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}", common.FILES
-    # Not its message: it may quote a text.
+        return f"{error.filename or 'A file'}: {error.strerror or error}", common.FILES
+    # Its own message may quote a text, so it is not shown.
     at = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(at.filename)}:{at.lineno}"
-    return f"a fault of evascore, please report it: {type(error).__name__} at {where}", common.BUG
+    return f"Bug in evascore, please report it: {type(error).__name__} at {where}.", common.BUG
 
 
 def _usage(error: typer.TyperException) -> str:
-    """What is wrong with the arguments; never what may be a text."""
+    """Describe a wrong argument, without quoting what may be a text."""
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
-        return "too many arguments; a text with spaces belongs in quotes"
+        return "Too many arguments; put a text that has spaces in quotes."
     if message.startswith("No such option") and len(message.split()) > 4:
-        return "no such option; before a text that begins with a dash put --"
+        return "No such option; put -- before a text that begins with a dash."
     if not message:
-        return "give a command; evascore --help lists them"
+        return "Give a command; `evascore --help` lists them."
     return f"{' '.join(message.split())} (see --help)"
 
 

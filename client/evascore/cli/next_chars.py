@@ -1,4 +1,4 @@
-"""`evascore next-chars`: the likeliest characters after a text, or after every line of a file."""
+"""Implements `evascore next-chars`, which prints the likeliest characters after texts."""
 
 import json
 from collections.abc import Mapping
@@ -23,6 +23,7 @@ from evascore.cli.common import (
     say,
     show_table,
 )
+from evascore.constants import MAX_NEXT_CHARS
 from evascore.errors import ClientError, EvascoreError, ModelError
 from evascore.results import NextChars, Score
 from evascore.sync import Client
@@ -33,28 +34,31 @@ def command(
     text: Annotated[
         str | None,
         typer.Argument(
-            help="The text. Without it each line of --file or stdin is one.", show_default=False
+            help="The text; without it, each line of --file or stdin is a text.",
+            show_default=False,
         ),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option("--file", "-f", help="A file of lines of any bytes.")
+        Path | None, typer.Option("--file", "-f", help="A file with one text per line.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the JSON lines here, not to stdout.")
+        Path | None, typer.Option("--out", help="Write JSON lines to this file instead of stdout.")
     ] = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=100, help="How many characters.")] = 3,
+    k: Annotated[
+        int, typer.Option("-k", min=1, max=MAX_NEXT_CHARS, help="Number of characters.")
+    ] = 3,
     url: Url = URL,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 60,
     as_json: AsJson = False,
 ) -> int:
-    """Tell the likeliest characters after a text, or after each line.
+    """Print the likeliest characters after a text, or after each line of a file.
 
-    For lines the output is one JSON object per line, in order: the characters with their
-    probabilities, and what is left for others. The newline is no part of a line.
+    For lines, the output has one JSON object per line, in order: the characters with their
+    probabilities, and the probability of all others. The newline is not part of a text.
     """
     if text is not None and file is not None:
-        raise CommandFailed("give either a text or --file, not both", USAGE)
+        raise CommandFailed("Give either a text or --file, not both.", USAGE)
     with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
         if text is None:
             return _lines(client, file, out, k)
@@ -79,7 +83,7 @@ def _lines(client: Client, file: Path | None, out: Path | None, k: int) -> int:
             num_failed += isinstance(outcome, EvascoreError)
             target.write(_line(_answer(outcome)))
     if num_failed:
-        say(f"{num_failed} lines have an error in place of characters")
+        say(f"{num_failed:,} lines could not be scored; the output has their errors.")
     return SOME_FAILED if num_failed else 0
 
 
@@ -88,7 +92,7 @@ def _line(told: Mapping[str, Any]) -> bytes:
 
 
 def _answer(outcome: Score | EvascoreError) -> dict[str, Any]:
-    """What is written of one line; raises what is no fault of that line."""
+    """The JSON to write for one line; raises errors that do not concern that line alone."""
     if isinstance(outcome, Score):
         return dict(_of(outcome).raw)
     if not isinstance(outcome, ClientError | ModelError):

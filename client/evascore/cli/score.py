@@ -1,4 +1,4 @@
-"""`evascore score`: one text, to be looked at."""
+"""Implements `evascore score`, which scores one text and prints a table."""
 
 import math
 from collections.abc import Iterable, Iterator
@@ -21,22 +21,23 @@ from evascore.cli.common import (
     show_json,
     show_table,
 )
+from evascore.constants import NUM_SPECIAL_IDS
 from evascore.results import Score
-
-# In `top_k` the model's special ids stand as -64 to -1.
-NUM_SPECIAL_IDS = 64
 
 
 def command(
     text: Annotated[
-        str | None, typer.Argument(help="The text; - or nothing reads stdin.", show_default=False)
+        str | None,
+        typer.Argument(help="The text to score; - or none reads stdin.", show_default=False),
     ] = None,
     file: Annotated[
         Path | None,
-        typer.Option("--file", "-f", help="Read the text, every byte of it, from a file."),
+        typer.Option(
+            "--file", "-f", help="Read the text from this file, its last newline included."
+        ),
     ] = None,
     context: Annotated[
-        str | None, typer.Option(help="What precedes the text; it is not scored.")
+        str | None, typer.Option(help="Text before the scored text; it is read, but not scored.")
     ] = None,
     outputs: Outputs = None,
     top_k: TopK = None,
@@ -45,7 +46,7 @@ def command(
     patience_s: PatienceS = 5,
     as_json: AsJson = False,
 ) -> None:
-    """Score one text: how likely each of its bytes is, given all that precede it."""
+    """Score one text: the log-likelihood of its bytes, each given all bytes before it."""
     given = read_input(text, file)
     with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
         score = client.score(
@@ -65,20 +66,21 @@ def command(
 
 
 def _summary(score: Score) -> Iterator[tuple[str, str]]:
-    chars = "no UTF-8" if score.num_chars is None else f"{score.num_chars:,} characters"
-    yield "bits per byte", f"{score.bits_per_byte:.4f}"
+    chars = "not UTF-8" if score.num_chars is None else f"{score.num_chars:,} characters"
+    if score.bits_per_byte is not None:
+        yield "bits per byte", f"{score.bits_per_byte:.4f}"
     yield "log-likelihood", f"{score.log_likelihood_nats:.4f} nats"
     if score.byte_perplexity is not None:
         yield "perplexity per byte", f"{score.byte_perplexity:.4f}"
     yield "length", f"{score.num_bytes:,} bytes, {chars}"
     if score.curvature is not None:
         yield "curvature", f"{score.curvature:.4f}"
-    demo = ", the small demo" if score.model.get("is_demo") else ""
+    demo = ", the bundled demo" if score.model.get("is_demo") else ""
     yield "model", f"{score.model.get('name')} ({score.model.get('revision')}){demo}"
 
 
 def _per_byte(text: bytes, score: Score) -> Iterator[str]:
-    """A head and a row for each byte, with what was asked for."""
+    """Yield a header and a row for each byte, with the outputs that were asked for."""
     head, rows = f"{'byte':>6}", [f"{_named(byte):>6}" for byte in text]
     if score.bytes is not None:
         head += f"  {'bits':>8}  {'rank':>4}  {'entropy':>8}"
@@ -100,7 +102,7 @@ def _likeliest(pairs: Iterable[tuple[int, float]]) -> str:
 
 
 def _named(byte: int) -> str:
-    """A byte as its character or in hexadecimal; a special id, below 0, as itself."""
+    """A byte as its character or in hexadecimal; a special id, below 0, as <0> to <63>."""
     if byte < 0:
         return f"<{byte + NUM_SPECIAL_IDS}>"
     return chr(byte) if 0x21 <= byte < 0x7F else f"{byte:02x}"

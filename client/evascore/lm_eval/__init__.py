@@ -1,4 +1,4 @@
-"""lm-eval on evascore: a model of its kind, and its command line with that model.
+"""Adds evascore as a model to lm-eval (EleutherAI's evaluation harness).
 
-Needs lm-eval, which the package does not bring: `pip install "evascore[lm-eval]"`.
+It needs lm-eval, which `pip install "evascore[lm-eval]"` installs.
 """

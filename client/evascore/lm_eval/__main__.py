@@ -1,10 +1,10 @@
-"""`python -m evascore.lm_eval`: the command line of lm-eval, with the model `evascore`."""
+"""Runs the command line of lm-eval with the model `evascore`: `python -m evascore.lm_eval`."""
 
 import sys
 
 from evascore.errors import EvascoreError
 
-_MISSING = 'evascore: lm-eval is not installed: pip install "./client[lm-eval]"'
+_MISSING = 'evascore: lm-eval is not installed; install it with: pip install "./client[lm-eval]"'
 
 
 def main() -> int:
@@ -12,7 +12,7 @@ def main() -> int:
     try:
         from lm_eval.__main__ import cli_evaluate
 
-        from evascore.lm_eval import model  # noqa: F401 - registers itself
+        from evascore.lm_eval import model  # noqa: F401 - importing it registers the model
     except ModuleNotFoundError as error:
         if error.name is None or not error.name.startswith("lm_eval"):
             raise

@@ -1,4 +1,4 @@
-"""The model `evascore` of lm-eval: the service scores whole lists of requests in few large jobs."""
+"""Registers the model `evascore` with lm-eval; it scores lists of requests in a few large jobs."""
 
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,36 +17,37 @@ from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
 from evascore.sync import Client
 from evascore.transport import DEFAULT_URL
 
-# An evaluation outlives a service that is full, or restarted, for a while.
+# An evaluation goes on when the service is full or is restarted for some minutes.
 PATIENCE_S = 600.0
 TIMEOUT_S = 3600.0
 
 
 @register_model("evascore")
 class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not there for mypy
-    """A running service as a model; its log-likelihoods are those of local-completions."""
+    """Scores with a running service; gives the log-likelihoods that local-completions gives."""
 
     def __init__(self, url: str = DEFAULT_URL, concurrency: int = 4, **_ignored: Any) -> None:
-        """Ask the service for its limits.
+        """Read the limits of the service.
 
         Args:
-            url: of the service.
-            concurrency: jobs at once.
-            _ignored: lm-eval's `batch_size`, `max_batch_size` and `device`: the service knows best.
+            url: URL of the service.
+            concurrency: number of jobs at once.
+            _ignored: lm-eval's `batch_size`, `max_batch_size` and `device`; the service decides.
 
         Raises:
-            EvascoreError: it does not answer, or no worker is there.
+            EvascoreError: the service does not answer, or it has no worker.
         """
         super().__init__()
         self._client = Client(url, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S)
         self._concurrency = int(concurrency)
         info = self._client.info()
         if info.model is None:
-            raise UnexpectedAnswer("no worker of the service is there to tell its model's limits")
-        self._limits = {name: int(value) for name, value in info.limits.items()}
-        self._max_text_bytes = min(
-            self._limits["max_text_bytes"], int(info.model["max_text_bytes"])
-        )
+            raise UnexpectedAnswer(
+                "The service has no worker, so the limits of its model are unknown. Start a worker;"
+                " `evascore doctor` shows when it is ready."
+            )
+        self._limits = info.limits
+        self._max_text_bytes = min(info.limits["max_text_bytes"], info.model["max_text_bytes"])
         self._window_size = int(info.model["window_size"])
 
     def loglikelihood(
@@ -59,7 +60,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
             for family in families(pairs, self._max_text_bytes)
             for item in items_of(family, self._limits["max_continuations"])
         ]
-        # The empty continuation is certain.
+        # An empty continuation has probability 1.
         answers = [(0.0, True)] * len(requests)
         for item, result in self._results(items, len(requests), disable_tqdm):
             for place, score in zip(item.places, result["continuations"], strict=True):
@@ -71,7 +72,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
     def loglikelihood_rolling(
         self, requests: list[Instance], disable_tqdm: bool = False
     ) -> list[float]:
-        """ln p of each text; one beyond the model's context in windows that overlap by half."""
+        """ln p of each text; a text beyond the model's context is scored in sliding windows."""
         texts = [request.args[0].encode() for request in requests]
         items = [self._rolling(text, place) for place, text in enumerate(texts) if text]
         answers = [0.0] * len(requests)
@@ -82,12 +83,20 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
         return answers
 
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
-        """Not served: evascore scores."""
-        raise NotImplementedError("evascore scores text; it does not generate any")
+        """Refuse: evascore does not generate text.
+
+        Raises:
+            NotImplementedError: always.
+        """
+        raise NotImplementedError(
+            "evascore scores text and does not generate any; choose tasks that are scored by"
+            " log-likelihood, such as multiple choice."
+        )
 
     def _rolling(self, text: bytes, place: int) -> Item:
         fields = job_fields(text)
         if len(text) > self._max_text_bytes:
+            # Windows overlap by about half; the stride is a multiple of the model's own window.
             stride = max(self._max_text_bytes // 2 // self._window_size, 1) * self._window_size
             fields["window"] = {"size": self._max_text_bytes, "stride": stride}
         return Item(fields, len(text), [place])
@@ -95,7 +104,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
     def _results(
         self, items: Iterable[Item], num_requests: int, disable_tqdm: bool
     ) -> Iterator[tuple[Item, dict[str, Any]]]:
-        """Each item with its result, some jobs at a time."""
+        """Yield each item with its result; runs `concurrency` jobs at once."""
         bar = tqdm(total=num_requests, desc="Scoring", disable=disable_tqdm)
         with bar, ThreadPoolExecutor(self._concurrency) as pool:
             for job, results in pool.map(self._complete, jobs(items, self._limits["max_items"])):
@@ -103,10 +112,10 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
                 bar.update(sum(len(item.places) for item in job))
 
     def _complete(self, items: list[Item]) -> tuple[list[Item], list[dict[str, Any]]]:
-        """Have one job scored and forgotten.
+        """Score one job, then erase it from the service.
 
         Raises:
-            EvascoreError: of the job, or of the first item that could not be scored.
+            EvascoreError: the job failed, or an item of it could not be scored.
         """
         fields = [item.fields for item in items]
         job = self._client.wait(self._client.submit(items=fields, priority="bulk"))

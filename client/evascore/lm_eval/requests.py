@@ -1,4 +1,4 @@
-"""From lm-eval's requests to items of jobs and back to their places; knows no service."""
+"""Converts lm-eval's requests to items of jobs, and keeps where each answer belongs."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -6,13 +6,13 @@ from typing import Any
 
 from evascore.calls import job_fields
 
-# Several batches of the default size: what a job costs beside its texts is then nothing.
+# Four micro-batches of the default size: the fixed cost of a job is small beside its texts.
 JOB_BYTES = 65_536
 
 
 @dataclass(frozen=True, slots=True)
 class Family:
-    """Continuations of one context, which is read once, and where their answers go."""
+    """Continuations of one context, which the model reads once, and the places of their answers."""
 
     context: bytes
     continuations: list[bytes] = field(default_factory=list)
@@ -29,17 +29,17 @@ class Item:
 
 
 def split_pair(context: str, continuation: str) -> tuple[bytes, bytes]:
-    """A pair as lm-eval scores it: it moves the spaces between the two to the continuation."""
+    """Encode a pair as lm-eval scores it: spaces between the two move to the continuation."""
     stripped = context.rstrip()
     spaces = context[len(stripped) :]
     return stripped.encode(), (spaces + continuation).encode()
 
 
 def families(pairs: Iterable[tuple[bytes, bytes]], max_text_bytes: int) -> list[Family]:
-    """Put the continuations of equal contexts together; empty ones have no place in any.
+    """Group continuations by their context; empty continuations are left out.
 
-    A context is cut from the left where it would exceed `max_text_bytes` with its continuation, as
-    lm-eval cuts it.
+    As in lm-eval, a context is cut from the left where it exceeds `max_text_bytes` together with
+    its continuation.
     """
     found: dict[bytes, Family] = {}
     for place, (context, continuation) in enumerate(pairs):
@@ -53,7 +53,7 @@ def families(pairs: Iterable[tuple[bytes, bytes]], max_text_bytes: int) -> list[
 
 
 def items_of(family: Family, max_continuations: int) -> Iterator[Item]:
-    """The items of a family: more than one only where it has too many continuations."""
+    """Yield the items of a family; several if it has more than `max_continuations`."""
     for start in range(0, len(family.continuations), max_continuations):
         part = slice(start, start + max_continuations)
         continuations = family.continuations[part]
@@ -65,7 +65,7 @@ def items_of(family: Family, max_continuations: int) -> Iterator[Item]:
 
 
 def jobs(items: Iterable[Item], max_items: int) -> Iterator[list[Item]]:
-    """Cut items into jobs of about `JOB_BYTES` and at most `max_items`."""
+    """Group items into jobs of about `JOB_BYTES` and at most `max_items` items."""
     job: list[Item] = []
     num_bytes = 0
     for item in items:

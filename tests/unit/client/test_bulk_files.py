@@ -137,7 +137,7 @@ def test_line_that_is_not_the_next_is_not_written(tmp_path, line):
 def test_second_run_on_the_same_file_is_refused(tmp_path):
     with (
         Target(tmp_path / "out"),
-        pytest.raises(BulkRefused, match="another evascore bulk"),
+        pytest.raises(BulkRefused, match="Another evascore bulk"),
     ):
         Target(tmp_path / "out")
 

@@ -80,7 +80,7 @@ def call(clock):
 
 
 def make_call(clock, *, timeout_s=300.0, patience_s=60.0, chance=0.5):
-    return Call(clock, lambda: chance, clock() + timeout_s, patience_s)
+    return Call(clock, lambda: chance, clock() + timeout_s, timeout_s, patience_s)
 
 
 def refusal(status=503, kind="overloaded", **headers):
@@ -259,7 +259,14 @@ def test_late_job_is_cancelled(clock):
     with pytest.raises(TimedOut) as raised:
         Run(steps, clock, [job(), job(), OK], held_s=6, sent=sent)
     assert raised.value.task_id == "abc"
+    assert "Timed out after 10 s; job abc" in str(raised.value)
     assert (sent[-1].method, sent[-1].path) == ("POST", "/score/abc/cancel")
+
+
+def test_timeout_of_a_wait_says_how_far_the_job_is(clock):
+    call = make_call(clock, timeout_s=2.5)
+    with pytest.raises(TimedOut, match=r"after 2\.5 s; job abc is still started"):
+        Run(Operations().wait("abc", call), clock, [job("STARTED")] * 2, held_s=3)
 
 
 def test_text_that_is_refused_keeps_no_other_from_its_score(call, clock):

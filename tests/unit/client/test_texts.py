@@ -78,12 +78,50 @@ def test_batch_can_be_read_twice():
     assert request.params == {"on_error": "skip"}
 
 
-def test_fields_that_are_new_are_kept():
-    told = {"id": "a", "state": "QUEUED", "eta_s": 3}
+LINKS = {"self": "/score/a", "events": "/score/a/events"}
+BATCH = {
+    "id": "a",
+    "object": "batch",
+    "status": "cancelling",
+    "created_at": "2026-01-31T12:00:00.000Z",
+    "deadline_at": "2026-02-01T12:00:00.000Z",
+    "in_progress_at": None,
+    "cancelling_at": "2026-01-31T12:00:01.000Z",
+    "completed_at": None,
+    "expires_at": None,
+    "request_counts": {"total": 3, "completed": 1, "failed": 0},
+    "num_bytes": 70,
+    "model": {"name": "demo"},
+    "links": {"self": "/batches/a", "results": "/batches/a/results", "events": "/batches/a/events"},
+}
+
+
+def test_unknown_fields_of_a_newer_service_are_kept():
+    told = {"id": "a", "state": "QUEUED", "links": LINKS, "eta_s": 3}
     assert job(told).raw["eta_s"] == 3
+    counts = {**BATCH["request_counts"], "skipped": 2}
+    newer = batch({**BATCH, "request_counts": counts, "priority": "bulk"})
+    assert newer.raw["priority"] == "bulk"
+    assert newer.request_counts.raw["skipped"] == 2
 
 
-@pytest.mark.parametrize("told", [{}, {"id": "a"}, {"id": "a", "status": "completed"}])
+def test_batch_has_the_fields_of_its_json():
+    read = batch(BATCH)
+    assert (read.deadline_at, read.cancelling_at) == (BATCH["deadline_at"], BATCH["cancelling_at"])
+    assert (read.num_bytes, read.model["name"]) == (70, "demo")
+    assert read.links["results"] == "/batches/a/results"
+    assert not read.is_final
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        {},
+        {"id": "a"},
+        {"id": "a", "status": "completed"},
+        {**BATCH, "request_counts": {}},
+    ],
+)
 def test_answer_without_its_fields_is_no_batch(told):
     with pytest.raises(UnexpectedAnswer):
         batch(told)
@@ -103,6 +141,15 @@ def result_line(**told):
     return line({"index": 0, "status": "SUCCESS", "custom_id": "mine", **told})
 
 
+def test_empty_text_has_characters_after_it_and_no_bits_per_byte():
+    after = {"characters": [["a", 0.5]], "other": 0.25, "invalid": 0.125, "undecided": 0.125}
+    empty = {**SCORE, "num_bytes": 0, "bits_per_byte": None, "byte_perplexity": None}
+    read = result_line(result={**empty, "top_k": [], "next_chars": after}).outcome
+    assert read.bits_per_byte is None
+    assert read.top_k == []
+    assert read.next_chars.characters == [("a", 0.5)]
+
+
 def test_line_gives_its_score_with_the_name_of_its_text():
     assert result_line(result=SCORE).outcome.custom_id == "mine"
     alone = result_line(result={"continuations": [SCORE]})
@@ -112,7 +159,7 @@ def test_line_gives_its_score_with_the_name_of_its_text():
 def test_line_of_several_continuations_gives_them_in_order():
     two = result_line(result={"continuations": [SCORE, {**SCORE, "num_bytes": 2}]})
     assert [score.num_bytes for score in two.continuations()] == [1, 2]
-    with pytest.raises(UnexpectedAnswer, match=r"2 scores; continuations\(\)"):
+    with pytest.raises(UnexpectedAnswer, match=r"2 scores; read them with continuations\(\)"):
         _ = two.outcome
 
 

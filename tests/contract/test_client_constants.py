@@ -1,0 +1,92 @@
+"""The names and limits that the client repeats are those of the service, and its sizes fit them."""
+
+import inspect
+import re
+from typing import Any
+
+import pytest
+
+import evascore
+from app.answers import Scores
+from app.batches import MAX_PAGE_LINES
+from app.schemas import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS
+from contract.byte_ids import NUM_SPECIAL_IDS
+from contract.settings import REPOSITORY, load_settings
+from evascore import (
+    bulk,
+    bulk_files,
+    constants,
+    grouping,
+    operations,
+    synthetic,
+    transport,
+)
+from evascore.cli.main import main
+from evascore.lm_eval import requests as lm_eval_requests
+
+SETTINGS = load_settings({})
+ASKED_OUTPUTS = [name for name in OUTPUTS if name != "summary"]
+
+
+def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
+    """The help of a command, without line breaks and frames."""
+    assert main([command, "--help"]) == 0
+    return " ".join(re.sub(r"[│\n]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        pytest.param(constants.OUTPUTS, tuple(ASKED_OUTPUTS), id="outputs"),
+        pytest.param(constants.DEFAULT_TOP_K, DEFAULT_TOP_K, id="default top_k"),
+        pytest.param(constants.MAX_TOP_K, MAX_TOP_K, id="largest top_k"),
+        pytest.param(constants.MAX_NEXT_CHARS, MAX_NEXT_CHARS, id="most next characters"),
+        pytest.param(constants.NUM_SPECIAL_IDS, NUM_SPECIAL_IDS, id="special ids"),
+        pytest.param(transport.DEFAULT_URL, f"http://127.0.0.1:{SETTINGS.port}", id="port"),
+    ],
+)
+def test_constant_is_that_of_the_service(ours, theirs):
+    assert ours == theirs
+
+
+@pytest.mark.parametrize("output", ASKED_OUTPUTS)
+def test_output_is_a_field_of_score_on_both_sides(output):
+    assert output in Scores.model_fields
+    assert output in evascore.Score.__dataclass_fields__
+
+
+@pytest.mark.parametrize("output", ASKED_OUTPUTS)
+def test_output_is_named_where_people_look_for_it(output, capsys):
+    assert output in help_of("score", capsys)
+    assert output in help_of("bulk", capsys)
+    assert f"`{output}`" in inspect.getdoc(evascore.Client.score)
+    assert f"`{output}`" in inspect.getsource(evascore.Text)
+
+
+def test_help_tells_the_bounds_of_top_k(capsys):
+    told = help_of("score", capsys)
+    assert f"1 to {MAX_TOP_K}; {DEFAULT_TOP_K} if not given" in told
+
+
+@pytest.mark.parametrize(
+    ("ours", "limit"),
+    [
+        pytest.param(operations.MAX_WAIT_S, SETTINGS.max_wait_s, id="long poll"),
+        pytest.param(grouping.GROUP_BYTES, SETTINGS.batch_bytes, id="bytes of a group"),
+        pytest.param(grouping.GROUP_TEXTS, SETTINGS.max_items, id="texts of a group"),
+        pytest.param(bulk_files.UPLOAD_LINES, SETTINGS.max_batch_lines, id="lines of an upload"),
+        pytest.param(bulk_files.UPLOAD_BYTES, SETTINGS.max_batch_bytes, id="bytes of an upload"),
+        pytest.param(bulk.UPLOADS_AT_ONCE, SETTINGS.max_uploads, id="uploads at once"),
+        pytest.param(bulk.PAGE_LINES, MAX_PAGE_LINES, id="results of a page"),
+        pytest.param(lm_eval_requests.JOB_BYTES, SETTINGS.max_job_bytes, id="bytes of a job"),
+        pytest.param(synthetic.Recipe().max_bytes, SETTINGS.max_text_bytes, id="generated text"),
+    ],
+)
+def test_size_that_the_client_chooses_fits_the_default_limit(ours: Any, limit: Any):
+    assert 0 < ours <= limit
+
+
+def test_client_closes_idle_connections_before_the_service_does():
+    configuration = (REPOSITORY / "gunicorn.conf.py").read_text()
+    (keepalive_s,) = re.findall(r"^keepalive = (\d+)$", configuration, re.MULTILINE)
+    assert transport.LIMITS.keepalive_expiry < int(keepalive_s)
