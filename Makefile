@@ -77,7 +77,7 @@ train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with lib
 	OMP_WAIT_POLICY=passive $(BIN)/python -m model.training.train
 	$(BIN)/python -m model.training.export
 	$(BIN)/python -m model.training.evaluate
-	$(BIN)/python -m model.training.curves
+	$(BIN)/python -m bench.learning_curves
 
 build-runtime: ## build the container images
 	$(COMPOSE) build

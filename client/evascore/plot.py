@@ -1,19 +1,51 @@
-"""Draws latency over throughput as an SVG."""
+"""Draws line charts as SVG, among them the latency over throughput of `evascore bench`."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from xml.sax.saxutils import escape
 
 WIDTH, HEIGHT = 720, 440
 LEFT, RIGHT, TOP, BOTTOM = 70, 110, 50, 60
-# Told apart by those who see few colours, on white and on black paper.
-_COLOURS = ("#0072b2", "#e69f00", "#d55e00")
+LINE_HEIGHT = 16
+# Dots on more points than this would hide the line.
+MAX_DOTS = 32
+# Okabe and Ito's colours, which colour-blind readers can tell apart, dark enough for lines.
+_COLOURS = ("#0072b2", "#e69f00", "#d55e00", "#009e73", "#cc79a7")
+
+
+@dataclass(frozen=True, slots=True)
+class Axis:
+    """One axis of a chart."""
+
+    title: str
+    low: float
+    high: float
+    """Values outside `low` to `high` are drawn at the edge."""
+    ticks: Sequence[float]
+    """Where grid lines are drawn, each with its number."""
+    is_logarithmic: bool = False
+
+    def share(self, value: float) -> float:
+        """Position of a value on the axis: 0 at `low`, 1 at `high`."""
+        value = min(max(value, self.low), self.high)
+        if self.is_logarithmic:
+            return math.log(value / self.low) / math.log(self.high / self.low)
+        return (value - self.low) / (self.high - self.low)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a chart; `points` are (x, y) values."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One load: what it is called, what it achieved, how long it took."""
+    """The figures of one load, for `latency_plot`."""
 
     label: str
     texts_per_s: float
@@ -21,55 +53,51 @@ class Point:
 
 
 def latency_plot(points: Sequence[Point], names: Sequence[str], title: str) -> str:
-    """An SVG: one line per latency in `names`, over the throughput; latencies logarithmic."""
-    across = _linear(max(point.texts_per_s for point in points))
+    """Draw one line per latency in `names` over the throughput; latencies are logarithmic."""
+    largest = max(point.texts_per_s for point in points) or 1.0
+    step = round_step(largest)
+    across = Axis(
+        "texts per second", 0, largest, [n * step for n in range(int(largest / step) + 1)]
+    )
     latencies = [ms for point in points for ms in point.latencies_ms]
-    low, high = (10 ** edge(math.log10(ms)) for edge, ms in _edges(latencies))
-    up = _logarithmic(low, high)
+    low, high = math.floor(math.log10(min(latencies))), math.floor(math.log10(max(latencies))) + 1
+    powers = [10.0**exponent for exponent in range(low, high + 1)]
+    up = Axis("milliseconds", powers[0], powers[-1], powers, is_logarithmic=True)
+    lines = [
+        Line(name, [(point.texts_per_s, point.latencies_ms[number]) for point in points])
+        for number, name in enumerate(names)
+    ]
+    notes = [(p.texts_per_s, min(p.latencies_ms), p.label) for p in points]
+    return chart(title, lines, across, up, notes)
+
+
+def chart(
+    title: str,
+    lines: Sequence[Line],
+    across: Axis,
+    up: Axis,
+    notes: Sequence[tuple[float, float, str]] = (),
+) -> str:
+    """Draw a line chart as SVG; each line is named at its end.
+
+    Args:
+        notes: texts to write below points, as (x, y, text).
+    """
     parts = [
         _text(LEFT, TOP - 22, title, size=15),
-        _text(WIDTH - RIGHT, HEIGHT - 16, "texts per second", anchor="end"),
-        _text(LEFT, TOP - 6, "milliseconds", size=11),
-        *_frame(across, up, max(point.texts_per_s for point in points), low, high),
+        _text(WIDTH - RIGHT, HEIGHT - 16, across.title, anchor="end"),
+        _text(LEFT, TOP - 6, up.title, size=11),
+        *_grid(across, up),
     ]
-    for number, name in enumerate(names):
-        parts += _line(points, number, name, across, up)
-    for point in points:
-        x, y = across(point.texts_per_s), up(min(point.latencies_ms))
-        parts.append(_text(x, y + 16, point.label, size=10, anchor="middle"))
+    ends = _apart([_place(line.points[-1], across, up)[1] for line in lines])
+    for line, end, colour in zip(lines, ends, cycle(_COLOURS), strict=False):
+        places = [_place(point, across, up) for point in line.points]
+        parts += _line(places, colour)
+        parts.append(_text(WIDTH - RIGHT + 12, end + 4, line.name, colour=colour))
+    for x, y, note in notes:
+        left, top = _place((x, y), across, up)
+        parts.append(_text(left, top + 16, note, size=10, anchor="middle"))
     return _document(parts, title)
-
-
-_Scale = Callable[[float], float]
-
-
-def _edges(latencies: Sequence[float]) -> list[tuple[Callable[[float], int], float]]:
-    return [(math.floor, min(latencies)), (lambda log: math.floor(log) + 1, max(latencies))]
-
-
-def _linear(largest: float) -> _Scale:
-    return lambda value: LEFT + (WIDTH - LEFT - RIGHT) * value / (largest or 1.0)
-
-
-def _logarithmic(low: float, high: float) -> _Scale:
-    span = math.log(high / low)
-    return lambda value: HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * math.log(value / low) / span
-
-
-def _frame(across: _Scale, up: _Scale, largest: float, low: float, high: float) -> list[str]:
-    """Axes, and a faint line at each power of ten and each round number of texts."""
-    parts = []
-    for exponent in range(round(math.log10(low)), round(math.log10(high)) + 1):
-        y = up(10**exponent)
-        parts.append(_segment(LEFT, y, WIDTH - RIGHT, y))
-        parts.append(_text(LEFT - 8, y + 4, f"{10**exponent:g}", size=11, anchor="end"))
-    step = round_step(largest)
-    for number in range(int(largest / step) + 1):
-        x = across(number * step)
-        parts.append(_segment(x, TOP, x, HEIGHT - BOTTOM))
-        label = f"{number * step:g}"
-        parts.append(_text(x, HEIGHT - BOTTOM + 18, label, size=11, anchor="middle"))
-    return parts
 
 
 def round_step(largest: float) -> float:
@@ -79,17 +107,42 @@ def round_step(largest: float) -> float:
     return next(step for step in steps if (largest or 1.0) / step <= 8)
 
 
-def _line(points: Sequence[Point], number: int, name: str, across: _Scale, up: _Scale) -> list[str]:
-    colour = _COLOURS[number % len(_COLOURS)]
-    places = [(across(p.texts_per_s), up(p.latencies_ms[number])) for p in points]
+def _place(point: tuple[float, float], across: Axis, up: Axis) -> tuple[float, float]:
+    """Where a point lies on the paper."""
+    x, y = point
+    left = LEFT + (WIDTH - LEFT - RIGHT) * across.share(x)
+    top = HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * up.share(y)
+    return left, top
+
+
+def _grid(across: Axis, up: Axis) -> Iterator[str]:
+    """A faint line and a number at each tick."""
+    for tick in up.ticks:
+        _, y = _place((across.low, tick), across, up)
+        yield _segment(LEFT, y, WIDTH - RIGHT, y)
+        yield _text(LEFT - 8, y + 4, f"{tick:g}", size=11, anchor="end")
+    for tick in across.ticks:
+        x, _ = _place((tick, up.low), across, up)
+        yield _segment(x, TOP, x, HEIGHT - BOTTOM)
+        yield _text(x, HEIGHT - BOTTOM + 18, f"{tick:g}", size=11, anchor="middle")
+
+
+def _line(places: Sequence[tuple[float, float]], colour: str) -> list[str]:
     drawn = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
-    dots = [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in places]
-    legend_y = TOP + 14 + 18 * number
+    dots = places if len(places) <= MAX_DOTS else ()
     return [
         f'<polyline points="{drawn}" fill="none" stroke="{colour}" stroke-width="2"/>',
-        *dots,
-        _text(WIDTH - RIGHT + 12, legend_y, name, size=12, colour=colour),
+        *(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3" fill="{colour}"/>' for x, y in dots),
     ]
+
+
+def _apart(heights: Sequence[float]) -> list[float]:
+    """Move labels down until none overlaps the one above it."""
+    moved = [0.0] * len(heights)
+    above = float(-LINE_HEIGHT)
+    for number in sorted(range(len(heights)), key=heights.__getitem__):
+        above = moved[number] = max(heights[number], above + LINE_HEIGHT)
+    return moved
 
 
 def _segment(x1: float, y1: float, x2: float, y2: float) -> str:

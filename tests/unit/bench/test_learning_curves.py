@@ -6,8 +6,8 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 import torch
 
+from bench import learning_curves as curves
 from model import Scorer
-from model.training import curves
 from model.training.evaluate import model_bits_per_byte
 from model.training.export import write_checkpoint
 from model.training.network import Shape, TrainingEvaByte
