@@ -19,7 +19,7 @@ HEADER = (
 
 # In this order. Each must match, so that a rule that is no longer needed is noticed.
 SUBSTITUTIONS = (
-    (r'^""".*?"""', '"""The synchronous client, `Client`."""'),
+    (r'^""".*?"""', '"""Defines the synchronous client, `Client`."""'),
     (r"use one client in one event loop", "threads may share a client"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),

@@ -1,4 +1,4 @@
-"""The asynchronous client, `AsyncClient`; `sync.py` is generated from this module."""
+"""Defines the asynchronous client, `AsyncClient`; `sync.py` is generated from this module."""
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import Any, TypeVar

@@ -1,6 +1,6 @@
-"""Types of the JSON objects that the client hands on as dictionaries: models, times, links, errors.
+"""Defines the types of JSON objects that stay dictionaries: models, times, links, limits, errors.
 
-They may hold further keys: a newer service may send fields that this client does not know.
+They may have further keys: a newer service may send fields that this client does not know.
 """
 
 from typing import NotRequired, TypedDict

@@ -1,5 +1,5 @@
 # Generated from aio.py by client/unasync.py; change aio.py, then run `make sync-client`.
-"""The synchronous client, `Client`."""
+"""Defines the synchronous client, `Client`."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar

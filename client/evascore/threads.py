@@ -1,4 +1,4 @@
-"""A pool of daemon threads, which never keep the program from ending."""
+"""Runs calls in daemon threads, which never keep the program from ending."""
 
 import threading
 from collections.abc import Callable

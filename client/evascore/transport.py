@@ -30,7 +30,7 @@ def base_url(url: str) -> httpx.URL:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UrlInvalid(
-            f"the service's URL must look like {DEFAULT_URL}: http or https, and a host"
+            f"The URL of the service must have http or https and a host, as in {DEFAULT_URL}."
         )
     return parsed
 
@@ -68,7 +68,7 @@ def lost_of(error: httpx.HTTPError, url: httpx.URL) -> Lost:
     """Describe a request that got no answer; leaves out the URL's name and password."""
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
-        return Lost(f"cannot connect to {where}; is the service running?")
+        return Lost(f"Cannot connect to {where}; is the service running?")
     if isinstance(error, httpx.TimeoutException):
-        return Lost(f"{where} did not answer in time")
-    return Lost(f"the connection to {where} was lost ({type(error).__name__})")
+        return Lost(f"{where} did not answer within the time limit.")
+    return Lost(f"The connection to {where} was lost ({type(error).__name__}).")

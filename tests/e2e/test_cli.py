@@ -124,7 +124,9 @@ def test_score_is_written_for_people_unless_for_programs(cli):
         pytest.param(["next-chars", SECRET, "--file", "a"], 2, "not both", id="text and file"),
         pytest.param(["bench", "--clients", "1", "--rate", "1"], 2, "not both", id="two loops"),
         pytest.param(["score", "--file", "absent"], 5, "absent: No such file", id="no file"),
-        pytest.param(["score", SECRET, "--url", "ftp://a"], 2, "must look like", id="no URL"),
+        pytest.param(
+            ["score", SECRET, "--url", "ftp://a"], 2, "URL of the service must", id="no URL"
+        ),
         pytest.param(["sorce", SECRET], 2, "Did you mean 'score'", id="misspelt"),
     ],
 )

@@ -196,7 +196,7 @@ def test_service_that_is_not_there_is_told_within_patience():
     url = f"http://name:password@127.0.0.1:{free_port()}"
     with (
         evascore.Client(url, patience_s=0.5) as client,
-        pytest.raises(evascore.ServiceUnreachable, match="cannot connect") as raised,
+        pytest.raises(evascore.ServiceUnreachable, match="Cannot connect") as raised,
     ):
         client.score("a")
     assert "password" not in str(raised.value)

@@ -50,5 +50,5 @@ def command(
 def _show(check: Check, as_json: bool) -> None:
     if as_json:
         return
-    remedy = f"; {check.remedy}" if check.remedy else ""
-    typer.echo(f"{_MARKS[check.state]:<4}  {check.name:<12}  {check.detail}{remedy}")
+    line = f"{check.detail.rstrip('.?')}; {check.remedy}" if check.remedy else check.detail
+    typer.echo(f"{_MARKS[check.state]:<4}  {check.name:<12}  {line}")
