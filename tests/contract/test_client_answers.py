@@ -14,8 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import pytest
 from pydantic import BaseModel
 
-from app.batch_answers import BatchResult
 from app.factory import create_app
+from app.responses.batch_models import BatchResult
 from contract.batches import Batch
 from contract.messages import FINAL_STATES
 from contract.settings import load_settings

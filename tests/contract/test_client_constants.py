@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 import evascore
-from app.answers import Scores
-from app.batches import MAX_PAGE_LINES
-from app.schemas import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUTS
-from contract.byte_ids import NUM_SPECIAL_IDS
+from app.responses.models import Scores
+from app.routes.batches import MAX_PAGE_LINES
+from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
+from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import REPOSITORY, load_settings
 from evascore import (
     bulk,
@@ -25,7 +25,7 @@ from evascore.cli.main import main
 from evascore.lm_eval import requests as lm_eval_requests
 
 SETTINGS = load_settings({})
-ASKED_OUTPUTS = [name for name in OUTPUTS if name != "summary"]
+ASKED_OUTPUTS = [name for name in OUTPUT_NAMES if name != "summary"]
 
 
 def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
