@@ -1,3 +1,1 @@
 """The HTTP edge: from a request to a checked job, from a job's record to an answer. No torch."""
-
-__version__ = "0.1.0"

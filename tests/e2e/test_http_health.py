@@ -1,12 +1,10 @@
 """What the service tells of itself: live, ready, its model and limits, its load."""
 
 import subprocess
-import tomllib
 
 import pytest
 
-from app import __version__
-from contract import keys
+from contract import __version__, keys
 from contract.settings import REPOSITORY
 from tests.web import WebServer
 
@@ -58,11 +56,6 @@ def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):
     assert body["service"] == {"name": "evascore", "version": __version__}
     outcomes.pose_as_worker(STATUS)
     assert http.get("/info").json()["model"] == {"name": "demo"}
-
-
-def test_version_is_that_of_the_project():
-    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
-    assert __version__ == project["version"]
 
 
 def test_stats_tell_what_waits_and_who_works(http, outcomes):
