@@ -1,40 +1,44 @@
-# What a person does with evascore; every target sets up .venv first, and only when it must.
+# Commands for people. Each target first sets up .venv, if it is not up to date.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LM_EVAL := .venv-lm-eval
-# A GPU's driver on this machine means the GPU's containers.
+# With a GPU driver on this machine, the containers use the GPU.
 COMPOSE := docker compose $(if $(shell command -v nvidia-smi),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Where torch comes from when not from PyPI: its CPU wheels need no CUDA and are 5 GB smaller.
+# Where torch comes from if not from PyPI. Its CPU wheels need no CUDA and are 5 GB smaller.
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) \
 	"$$(grep '^torch==' requirements.txt)")
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
-run: $(VENV)/runtime ## start everything on this machine; Ctrl-C ends it
+run: $(VENV)/runtime ## start everything on this machine; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.run
 
-# The model's name comes from the environment here, and from .env in containers, as it does for run and up.
-prefetch: $(VENV)/runtime ## fetch the weights of EVASCORE_MODEL ahead of the first run; goes on if cut off
+# Reads the model's name from the environment, as run does; prefetch-up reads it from .env, as up does.
+prefetch: $(VENV)/runtime ## download the weights of EVASCORE_MODEL before the first run; resumes
 	@exec $(BIN)/python -m worker.prefetch
 
-venv: $(VENV)/runtime ## set up .venv, nothing else
+venv: $(VENV)/runtime ## set up .venv and nothing else
 
-# Whole files at a time, in order: what is shared in a file is started once, and Playwright's event
-# loop, which never ends, comes last.
+# Whole files, in order: a service that a file shares starts once, and Playwright's event loop, which
+# never ends, comes last.
 test: $(VENV)/development ## run all tests, two files at a time
 	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+
+# No web server, worker or browser. CI runs it at every push.
+test-unit: $(VENV)/development ## run the tests of single modules and of the documents, in minutes
+	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/unit
 
 lint: $(VENV)/development ## check format, rules, types and the direction of imports
 	$(BIN)/ruff format --check .
@@ -43,17 +47,14 @@ lint: $(VENV)/development ## check format, rules, types and the direction of imp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-format: $(VENV)/development ## rewrite the code in its format
+format: $(VENV)/development ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
-	$(BIN)/python client/unasync.py
-
-storm: $(VENV)/development ## 2,000 texts while worker and Redis are killed again and again
+storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
 
-bench: $(VENV)/development ## measure the model's speed, latency, throughput, the worker's own cost
+bench: $(VENV)/development ## measure speed, latency, throughput and the worker's own cost
 	$(BIN)/python -m bench.model
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.throughput
@@ -63,16 +64,16 @@ bench: $(VENV)/development ## measure the model's speed, latency, throughput, th
 test-gpu: $(VENV)/development ## run the tests that need a GPU
 	@exec $(BIN)/python -m pytest -m gpu
 
-test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the stock lm-eval against the service
+test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the tests with the stock lm-eval
 	@exec $(BIN)/python -m pytest tests/lm_eval
 
-test-openapi: $(VENV)/development $(SCHEMATHESIS)/installed ## let schemathesis try the API
+test-openapi: $(VENV)/development $(SCHEMATHESIS)/installed ## test the API with schemathesis
 	@exec $(BIN)/python -m pytest tests/schemathesis
 
 bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
 	@exec $(BIN)/python -m bench.gpu
 
-train: $(VENV)/development ## train the demo checkpoint anew: Debian 12 with libsword-utils, hours
+train: $(VENV)/development ## train the demo checkpoint; hours, on Debian 12 with libsword-utils
 	$(BIN)/python -m model.training.corpus
 	OMP_WAIT_POLICY=passive $(BIN)/python -m model.training.train
 	$(BIN)/python -m model.training.export
@@ -88,37 +89,37 @@ run-runtime: up ## the same as up
 
 run-dev: run ## the same as run
 
-shell-dev: $(VENV)/development ## a shell in which .venv is active
+shell-dev: $(VENV)/development ## open a shell in which .venv is active
 	@PATH="$(CURDIR)/$(BIN):$$PATH" VIRTUAL_ENV="$(CURDIR)/$(VENV)" exec $${SHELL:-sh}
 
-up: ## start everything in containers, and return when it scores
+up: ## start everything in containers; returns when it is ready to score
 	$(COMPOSE) up --detach --build --wait
 
-# Redis has drawn no password yet, and nothing asks for it.
-prefetch-up: ## the same ahead of the first up: into the containers' volume of weights
+# The password of Redis does not exist yet, and downloading does not need it.
+prefetch-up: ## download the weights into the containers' volume before the first up
 	$(COMPOSE) run --rm --build --no-deps worker \
 	env --unset=EVASCORE_REDIS_PASSWORD_FILE python -m worker.prefetch
 
-down: ## stop the containers, those of the profiles too; what was accepted is kept
+down: ## stop all containers, profiles too; accepted jobs are kept
 	$(COMPOSE) --profile '*' down
 
-logs: ## follow the containers' logs
+logs: ## follow the logs of the containers
 	$(COMPOSE) --profile '*' logs --follow --tail 100
 
-smoke: ## score one text with what listens on port 8000
+smoke: ## score one text with the service on port 8000
 	@curl -fsS 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
 
-acceptance: ## from a clean clone: images, start, scores as published, crashes, restart
+acceptance: ## in a clean clone: build, start, compare scores, crash, restart
 	@clone=$$(mktemp -d) && trap 'rm -rf "$$clone"' EXIT && git clone -q . "$$clone/evascore" \
 	&& $(MAKE) -C "$$clone/evascore" test-docker
 
-dist: build-runtime ## write the images of this machine's kind to dist/images.tar
+dist: build-runtime ## write the images to dist/images.tar
 	@mkdir -p dist && docker save -o dist/images.tar $$($(COMPOSE) config --images)
 
 test-docker: $(VENV)/development ## run the tests that need a Docker engine
 	@exec $(BIN)/python -m pytest tests/docker
 
-constraints: $(VENV)/development ## pin every package that came with the required ones
+constraints: $(VENV)/development ## pin the transitive packages in constraints.txt
 	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
 	| grep -vxF -f requirements.txt -f requirements-web.txt > constraints.new
 	@sed -n '/^#/p' constraints.txt > constraints.head
@@ -128,7 +129,7 @@ constraints: $(VENV)/development ## pin every package that came with the require
 clean: ## remove .venv and caches; the data folder stays
 	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
-# The stamps are newer than the requirements that they were installed from.
+# A stamp is newer than the requirements that were installed.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore needs into $(VENV) (once; some minutes on a slow line)."
 	@$(INSTALL_TORCH)
@@ -146,7 +147,7 @@ $(BIN)/python:
 	|| { echo "evascore needs Python 3.11 or newer: make PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV)
 
-# 60 packages and some minutes; nothing but these tests and that benchmark needs them.
+# 60 packages, some minutes; only these tests and bench.lm_eval need them.
 $(LM_EVAL)/installed: requirements-lm-eval.txt
 	@$(PYTHON) -m venv $(LM_EVAL)
 	@echo "Installing lm-eval into $(LM_EVAL) (once; some minutes on a slow line)."

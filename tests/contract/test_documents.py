@@ -76,7 +76,7 @@ def test_glossary_has_each_term_once():
     assert set(terms) >= TERMS
 
 
-@pytest.mark.parametrize("term, path", [(term, path) for term, _, path in ENTRIES])
+@pytest.mark.parametrize(("term", "path"), [(term, path) for term, _, path in ENTRIES])
 def test_place_of_a_term_exists(term, path):
     assert (REPOSITORY / path).exists()
 
