@@ -1,8 +1,8 @@
 """Bulk: `evascore bulk` beside `python -m model score`, and what an upload costs web and Redis.
 
 Both commands score the same texts, in turns. Of the one with the model its start and the loading
-are taken off, by timing it on one text; `evascore bulk` is timed whole, its start included. The CPU
-time of all processes tells what else than the model takes time, on a busy machine too.
+are taken off, by timing it on one text; `evascore bulk` is timed whole, its start included. The
+CPU time of all processes tells what else than the model takes time, on a busy machine too.
 
 The upload is measured without a worker, so that all of it lies in Redis at its end.
 """

@@ -1,7 +1,7 @@
 """Every kernel and the whole model on this machine's GPU, each beside PyTorch's form of it.
 
-`make bench-gpu`. A kernel whose result differs from PyTorch's gets no time. The model has the size
-of EvaByte 6.5B and random weights: speed does not depend on their values.
+`make bench-gpu`. A kernel whose result differs from PyTorch's gets no time. The model has the
+size of EvaByte 6.5B and random weights: speed does not depend on their values.
 """
 
 import argparse

@@ -1,8 +1,8 @@
 """How long lm-eval takes for its requests: by its stock client, and by `evascore.lm_eval`.
 
-Both have the same service score the same requests, one after the other in one run. lm-eval lives in
-a virtual environment of its own, which `make test-lm-eval` sets up; `bench.lm_eval_timing` runs
-there.
+Both have the same service score the same requests, one after the other in one run. lm-eval lives
+in a virtual environment of its own, which `make test-lm-eval` sets up; `bench.lm_eval_timing`
+runs there.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """How much host memory loading takes: a synthetic checkpoint in shards, one process per mode.
 
-Counts anonymous memory: the pages that must stay in memory. Those of the shards, which transformers
-maps into it, count as resident too, but the system takes them back as it needs.
+Counts anonymous memory: the pages that must stay in memory. Those of the shards, which
+transformers maps into it, count as resident too, but the system takes them back as it needs.
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """CPU time per text that the worker spends besides the model, under load.
 
-A backlog of short texts lies in Redis before the worker starts. Between the end of one call of the
-scorer and the begin of the next the worker ends one full batch and fetches, opens and chooses the
-next: the CPU time of its process in between, by the texts of a batch, is its own cost per text.
+A backlog of short texts lies in Redis before the worker starts. Between the end of one call of
+the scorer and the begin of the next the worker ends one full batch and fetches, opens and chooses
+the next: the CPU time of its process in between, by the texts of a batch, is its own cost per
+text.
 """
 
 import argparse

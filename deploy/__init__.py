@@ -1,1 +1,1 @@
-"""How evascore is started: everything on one machine, and what a deployment needs."""
+"""Starts evascore on one machine, and deploys it to VMs, clusters and backups."""

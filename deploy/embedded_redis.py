@@ -1,4 +1,4 @@
-"""The Redis-protocol server that runs beside evascore when none is named."""
+"""Finds and configures the Redis server that `make run` starts if no other is named."""
 
 import shutil
 import socket
@@ -25,13 +25,13 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--bind", "127.0.0.1"),
         *("--dir", str(data_dir)),
         *("--appendonly", "yes"),
-        # Nothing is answered before it is on disk. `everysec` loses answered jobs with a killed
-        # server too: while the disk is busy with the last second, it holds back the next ones.
+        # Nothing is answered before it is on disk. With `everysec` a killed server can lose
+        # answered jobs: while the disk is busy with a sync, it holds further writes in memory.
         *("--appendfsync", "always"),
         *("--save", ""),
         # Evicting a key would lose a job; a full server refuses new ones instead.
         *("--maxmemory-policy", "noeviction"),
-        # Blocked clients are looked at this often a second: it bounds the bulk queue's idle wait.
+        # How often per second blocked clients are checked. It bounds how long bulk waits when idle.
         *("--hz", "100"),
         *("--daemonize", "no"),
         *("--loglevel", "warning"),

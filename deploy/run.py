@@ -1,4 +1,4 @@
-"""`make run`: Redis, web server and worker on this machine, in the foreground, until Ctrl-C."""
+"""`make run`: runs Redis, web server and worker on this machine until Ctrl-C."""
 
 import asyncio
 import fcntl
@@ -14,7 +14,7 @@ from contract.settings import Settings, SettingsInvalid, load_settings
 from deploy.embedded_redis import free_port, server_command
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
-# What a process needs to end besides the work that it drains.
+# Time that a process needs to end, besides draining.
 EXIT_S = 10.0
 REDIS_POLL_S = 0.02
 READY_POLL_S = 0.2
@@ -22,7 +22,7 @@ EXAMPLE = '{"text": "The quick brown fox jumps over the lazy dog."}'
 
 
 class CannotStart(Exception):
-    """The machine is not as it must be; the message is one line that says what to do."""
+    """Something on this machine prevents the start; the message is one line with the remedy."""
 
 
 def main() -> int:
@@ -58,7 +58,10 @@ async def _run(settings: Settings, has_own_redis: bool) -> int:
     starting = asyncio.create_task(_start(supervisor, settings, has_own_redis))
     try:
         await supervisor.ended
-        print("evascore stops: the batch in hand is finished, what waits is kept.", flush=True)
+        print(
+            "evascore stops: it finishes the running micro-batch and keeps waiting jobs.",
+            flush=True,
+        )
     finally:
         starting.cancel()
         await supervisor.stop()
@@ -66,7 +69,7 @@ async def _run(settings: Settings, has_own_redis: bool) -> int:
 
 
 async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool) -> None:
-    """Start all programs, those that others need first, and say when they are ready."""
+    """Start all programs in the order of their needs, and say when they are ready."""
     environment = {}
     if has_own_redis:
         port = free_port()
@@ -96,7 +99,7 @@ def worker_command(settings: Settings) -> list[str]:
         *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker"),
         # Solo: the model lives in this one process, and a forked one could not use CUDA.
         *("-P", "solo", "-c", "1", "-n", f"{settings.worker_name}@%h"),
-        # Talk between workers would be read from the connection that fetches the jobs.
+        # Messages between workers would come over the connection that fetches jobs.
         *("--without-gossip", "--without-mingle"),
     ]
 
@@ -114,34 +117,34 @@ def _ready_line(settings: Settings) -> str:
 
 
 def _local_host(settings: Settings) -> str:
-    """Where this machine itself reaches the web server."""
+    """The address at which this machine itself reaches the web server."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.host, settings.host)
 
 
 def _check_port_is_free(settings: Settings) -> None:
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
     with socket.socket(family) as listener:
-        # As the web server does, or the connections of an earlier run would count as in use.
+        # As the web server does. Otherwise the port of an earlier run would count as in use.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             listener.bind((settings.host, settings.port))
         except OSError as error:
             raise CannotStart(
                 f"port {settings.port} of {settings.host} cannot be used ({error.strerror}); "
-                "stop what listens there or choose another with EVASCORE_PORT"
+                "stop the program that uses it, or choose another port with EVASCORE_PORT"
             ) from None
 
 
 @contextmanager
 def _held(data_dir: Path) -> Iterator[None]:
-    """Make the data folder, private to this user, and keep other runs out of it."""
+    """Create the data folder, private to this user, and lock it against other runs."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock = (data_dir / "lock").open("w")
     except OSError as error:
         raise CannotStart(
             f"the data folder {data_dir} cannot be written ({error.strerror}); "
-            "choose another with EVASCORE_DATA_DIR"
+            "choose another folder with EVASCORE_DATA_DIR"
         ) from None
     with lock:
         try:
@@ -166,7 +169,7 @@ async def _until_ready(settings: Settings) -> None:
 
 
 async def _ask(host: str, port: int, request: bytes) -> bytes:
-    """The first line that the server at this address answers; empty when there is none."""
+    """The first line of the answer of the server at this address; empty if it does not answer."""
     try:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(request)

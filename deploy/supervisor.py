@@ -1,8 +1,8 @@
-"""Keeps programs running side by side in the foreground; knows nothing of what they do.
+"""Runs programs side by side, restarts those that die, and stops all in order.
 
-A program that dies is started again at once, after repeated deaths with a growing pause. Each
-leads a session of its own, so that Ctrl-C in the terminal reaches this process alone and the end
-has an order: the program started last is stopped first.
+A program that dies is restarted at once, and after repeated deaths with a growing pause. Each
+leads a session of its own. So Ctrl-C in the terminal reaches only this process, which stops the
+program that started last first.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ log = get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run, and how long it may take to end."""
+    """A command to run, and how long it may take to end."""
 
     name: str
     command: Sequence[str]
@@ -43,7 +43,7 @@ class Program:
 
 
 class ProgramFailed(Exception):
-    """A program ended in a way that starting it again cannot mend."""
+    """A program ended in a way that a restart cannot fix."""
 
     def __init__(self, program: Program, exit_code: int) -> None:
         super().__init__(f"the {program.name} ended with exit code {exit_code}")
@@ -55,11 +55,11 @@ class Supervisor:
 
     def __init__(self) -> None:
         self.ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        """Done when all shall stop: by a signal, or with ProgramFailed."""
+        """Done when all must stop: after a signal, or with ProgramFailed."""
         self.is_hurried = asyncio.Event()
         """Set by a second Ctrl-C."""
         self.has_been_ready = False
-        """The caller sets it when all programs work; one that exits earlier is not tried again."""
+        """The caller sets it when all programs are ready; earlier exits are not restarted."""
         self._keepers: list[tuple[_Keeper, asyncio.Task[None]]] = []
 
     def handle_signals(self) -> None:
@@ -89,12 +89,12 @@ class Supervisor:
             await task
 
     def is_hopeless(self, exit_code: int) -> bool:
-        """Whether a program that ended with `exit_code` will do so again and again."""
+        """Whether a program that ended with `exit_code` would end so again after a restart."""
         # Negative: killed by a signal, which says nothing about the next try.
         return exit_code == os.EX_CONFIG or (exit_code >= 0 and not self.has_been_ready)
 
     def fail(self, program: Program, exit_code: int) -> None:
-        """Have all programs stopped because of this one."""
+        """Stop all programs because of this one."""
         self._end(ProgramFailed(program, exit_code))
 
     def _end(self, failure: ProgramFailed | None) -> None:
@@ -116,7 +116,7 @@ class _Keeper:
         self._stopping = asyncio.Event()
 
     async def run(self) -> None:
-        """Return when stopped or when there is no hope left."""
+        """Return when stopped, or when a restart cannot help."""
         loop = asyncio.get_running_loop()
         pause_s = 0.0
         while not self._stopping.is_set():

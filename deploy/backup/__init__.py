@@ -1,5 +1,5 @@
-"""Keeps Redis's append-only file and the caches where a new machine finds them.
+"""Backs up Redis's append-only file and the caches, and restores them on a new machine.
 
-Needs Python's standard library, `tar` and `zstd` alone: it runs on a bare machine, before anything
-of evascore is installed there.
+It needs only Python's standard library, `tar` and `zstd`, because it runs on a bare machine
+before evascore is installed.
 """

@@ -1,4 +1,4 @@
-"""`deploy/state backup|restore|auto`: the command line."""
+"""Command line of `deploy/state backup|restore|auto`."""
 
 import argparse
 import signal
@@ -11,9 +11,9 @@ from deploy.backup.places import find_place
 from deploy.backup.state import State
 
 EPILOG = """
-backup   store Redis's append-only file, and the caches if they changed; verify; keep the newest
-restore  fill empty folders from the newest whole backup; none yet is no error
-auto     restore folders that are empty, then back up at every turn until stopped
+backup   store Redis's append-only file, and the caches if they changed; verify; delete old backups
+restore  fill empty folders from the newest complete backup; no error if there is none
+auto     restore empty folders, then back up regularly until stopped
 
 Redis may run during a backup. It must not run during a restore.
 """
@@ -44,12 +44,12 @@ def main() -> int:
 
 
 def _keep_backing_up(state: State, every_s: float) -> None:
-    """Restore, then back up until SIGTERM; a backup that fails is tried again at its next turn."""
+    """Restore, then back up until SIGTERM; a backup that fails is repeated at its next turn."""
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     state.restore(keeps_what_is_there=True)
-    # Whoever waits for the restore, a service manager or a script, reads this line.
+    # A service manager or a script that waits for the restore reads this line.
     _say("ready")
     while not state.is_dry_run and not stopped.wait(every_s):
         try:
@@ -61,7 +61,7 @@ def _keep_backing_up(state: State, every_s: float) -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deploy/state",
-        description="Keep Redis's data and the caches in another place.",
+        description="Back up and restore Redis's data and the caches.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -70,31 +70,35 @@ def _parser() -> argparse.ArgumentParser:
         "--redis-dir",
         type=Path,
         required=True,
-        help="data folder of Redis: the one that holds appendonlydir",
+        help="data folder of Redis, which contains appendonlydir",
     )
     parser.add_argument("--cache-dir", type=Path, help="folder of quantized weights and kernels")
-    parser.add_argument("--to", required=True, help="folder or gs://BUCKET/PATH of the backups")
+    parser.add_argument(
+        "--to", required=True, help="where backups go: a folder or gs://BUCKET/PATH"
+    )
     parser.add_argument("--keep", type=_positive, default=12, help="backups to keep (default 12)")
     parser.add_argument(
         "--every-min", type=float, default=30, help="minutes between backups of auto (default 30)"
     )
     parser.add_argument(
-        "--keep-existing", action="store_true", help="restore: leave folders that are not empty"
+        "--keep-existing", action="store_true", help="restore: skip folders that are not empty"
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="show what would be done, do nothing"
+    )
     return parser
 
 
 def _positive(text: str) -> int:
     number = int(text)
     if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is below 1")
+        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
     return number
 
 
 def _complain(error: Exception) -> None:
     if isinstance(error, PermissionError):
-        error = StateFailed(f"{error.filename} may not be read or written; run this as root")
+        error = StateFailed(f"no permission to read or write {error.filename}; run this as root")
     print(f"state: {error}", file=sys.stderr, flush=True)
 
 

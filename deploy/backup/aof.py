@@ -1,10 +1,10 @@
-"""A consistent copy of Redis's append-only files, taken while the server writes them.
+"""Copies Redis's append-only files consistently while the server writes them.
 
-Redis 7 keeps a manifest that names a base file, which never changes, and incremental files, of
-which only the last one grows. A rewrite replaces base and manifest. Copied between two readings of
-an unchanged manifest, the files are therefore those of one moment, but for the end of the last one,
-which may hold half a command: Redis cuts that off when it loads it (`aof-load-truncated`, on by
-default). No command is sent to the server, so no password is needed.
+Redis 7 has a manifest that names a base file, which never changes, and incremental files, of
+which only the last one grows. A rewrite replaces base and manifest. If the manifest is the same
+before and after the copy, the files are of one moment. Only the end of the last file may contain
+half a command. Redis cuts that off when it loads the file (`aof-load-truncated`, on by default).
+No command is sent to the server, so no password is needed.
 
 Source: https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
 """
@@ -22,7 +22,7 @@ MAX_TRIES = 10
 
 
 def has_aof(redis_dir: Path) -> bool:
-    """Whether a Redis server has kept anything in `redis_dir`."""
+    """Whether `redis_dir` contains the append-only files of a Redis server."""
     return (redis_dir / FOLDER / MANIFEST).is_file()
 
 
@@ -49,7 +49,7 @@ def copy_aof(redis_dir: Path, target: Path) -> None:
         except FileNotFoundError:
             # A rewrite ended meanwhile and removed what its manifest no longer names.
             continue
-    raise StateFailed(f"Redis rewrites {source} without end; try again when it is less busy")
+    raise StateFailed(f"Redis keeps rewriting {source}; try again when it is less busy")
 
 
 def _files(manifest: bytes) -> list[str]:

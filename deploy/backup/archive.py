@@ -1,4 +1,4 @@
-"""Folders as one compressed file and back, checked on both ways."""
+"""Packs a folder into one compressed file and back, and checks both."""
 
 import hashlib
 import shutil
@@ -28,7 +28,7 @@ def pack(folder: Path, archive: Path) -> None:
 
 
 def unpack(archive: Path, folder: Path) -> None:
-    """Fill the empty `folder` from `archive`; killed at any moment, it leaves no half of a file."""
+    """Fill the empty `folder` from `archive`; a kill at any moment leaves no half file."""
     unfinished = folder / UNFINISHED
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
@@ -51,7 +51,7 @@ def keep_owner(original: Path, copy: Path) -> None:
 
 
 def content(folder: Path) -> list[Path]:
-    """What lies in `folder`, leaving out what an interrupted restore left behind."""
+    """The content of `folder`, without the leftovers of an interrupted restore."""
     if not folder.is_dir():
         return []
     return sorted(path for path in folder.iterdir() if path.name not in _NOT_CONTENT)
@@ -87,4 +87,6 @@ def _run(*command: str, accepted: Sequence[int] = (0,)) -> None:
         raise StateFailed(f"{command[0]} is not installed; install tar and zstd") from None
     if ended.returncode not in accepted:
         said = (ended.stderr.strip().splitlines() or ["no reason given"])[0]
-        raise StateFailed(f"{command[0]} failed ({said}); is the disk full, is zstd installed?")
+        raise StateFailed(
+            f"{command[0]} failed ({said}); check that the disk has room and zstd is installed"
+        )

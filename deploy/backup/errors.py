@@ -1,5 +1,5 @@
-"""The one way in which a backup or a restore refuses."""
+"""The error that a backup or a restore raises."""
 
 
 class StateFailed(Exception):
-    """It could not be done; the message is one line that says what to do."""
+    """A backup or restore failed; the message is one line that says what to do."""

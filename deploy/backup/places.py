@@ -1,4 +1,4 @@
-"""Where backups lie: a folder, or a bucket of Google Cloud Storage by way of `gcloud`."""
+"""Stores backups in a folder, or with `gcloud` in a bucket of Google Cloud Storage."""
 
 import shutil
 import subprocess
@@ -10,7 +10,7 @@ from deploy.backup.errors import StateFailed
 
 
 class Place(Protocol):
-    """Holds files by name; what `put` has stored is there as a whole or not at all."""
+    """Stores files by name; `put` stores a file completely or not at all."""
 
     def names(self) -> list[str]:
         """The names of all files, sorted."""
@@ -19,17 +19,17 @@ class Place(Protocol):
         """Store `file` under its own name."""
 
     def get(self, name: str, folder: Path) -> Path:
-        """Fetch `name` into `folder` and return where it lies."""
+        """Fetch `name` into `folder` and return its path."""
 
     def remove(self, name: str) -> None:
-        """Forget `name`."""
+        """Delete `name`."""
 
 
 def find_place(name: str) -> Place:
-    """The place that `name` means: a bucket behind `gs://`, else a folder.
+    """The place for `name`: a bucket if it starts with `gs://`, else a folder.
 
     Raises:
-        StateFailed: it is of a kind that we cannot write to.
+        StateFailed: another kind of URL.
     """
     if name.startswith("gs://"):
         return Bucket(name.rstrip("/"))
@@ -39,7 +39,7 @@ def find_place(name: str) -> Place:
 
 
 class Folder:
-    """A folder, of another disk if it is to be of use."""
+    """A folder, which should be on another disk."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -51,11 +51,11 @@ class Folder:
         return sorted(path.name for path in self._path.iterdir() if path.is_file())
 
     def put(self, file: Path) -> None:
-        """Store `file` under its own name, first under another."""
+        """Store `file` under its own name; a temporary name keeps half a file from being found."""
         partial = self._path / f"{file.name}.part"
         try:
             self._path.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # People's texts are in it, and the folder may be open to others.
+            # It contains users' texts, and others may be able to read the folder.
             partial.unlink(missing_ok=True)
             partial.touch(mode=0o600)
             shutil.copyfile(file, partial)
@@ -65,20 +65,20 @@ class Folder:
                 partial.unlink()
             raise StateFailed(
                 f"{self._path} cannot be written ({error.strerror}); "
-                "make room there or name another place with --to"
+                "make room there, or name another place with --to"
             ) from None
 
     def get(self, name: str, folder: Path) -> Path:
-        """The file itself: it need not be fetched."""
+        """The stored file itself; nothing is copied."""
         return self._path / name
 
     def remove(self, name: str) -> None:
-        """Forget `name`."""
+        """Delete `name`."""
         (self._path / name).unlink(missing_ok=True)
 
 
 class Bucket:
-    """A folder of a bucket; `gcloud` knows who we are."""
+    """A folder of a bucket, with the account that `gcloud` is logged in with."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -96,12 +96,12 @@ class Bucket:
         self._check(_gcloud("cp", str(file), f"{self._url}/{file.name}"))
 
     def get(self, name: str, folder: Path) -> Path:
-        """Fetch `name` into `folder` and return where it lies."""
+        """Fetch `name` into `folder` and return its path."""
         self._check(_gcloud("cp", f"{self._url}/{name}", str(folder / name)))
         return folder / name
 
     def remove(self, name: str) -> None:
-        """Forget `name`."""
+        """Delete `name`."""
         self._check(_gcloud("rm", f"{self._url}/{name}"))
 
     def _check(self, ended: subprocess.CompletedProcess[str]) -> None:
@@ -109,7 +109,7 @@ class Bucket:
             said = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise StateFailed(
                 f"{self._url} cannot be used ({said}); "
-                "see that the bucket exists and that this machine may write to it"
+                "check that the bucket exists and that this machine may write to it"
             )
 
 

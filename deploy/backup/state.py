@@ -1,8 +1,9 @@
-"""What is kept, under which names, for how long: Redis's files at every turn, caches on change.
+"""Backs up Redis's files each time and the caches when they changed, and restores both.
 
-A backup is an archive and, written after it, its checksum: an archive without one is unfinished and
-is never restored. `redis-20261122T053000Z.tar.zst` is of that UTC time; the name of an archive of
-caches also holds their fingerprint, so that unchanged gigabytes are not stored again.
+A backup is an archive and its checksum, which is written after it. An archive without a checksum
+is unfinished and is never restored. `redis-20261122T053000Z.tar.zst` has the UTC time in its
+name. The name of an archive of caches also has their fingerprint, so that unchanged gigabytes are
+not stored again.
 """
 
 import tempfile
@@ -22,21 +23,21 @@ _TIME = "%Y%m%dT%H%M%SZ"
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """The folders of one machine and the place that keeps them."""
+    """The folders of one machine and the place of their backups."""
 
     redis_dir: Path
     cache_dir: Path | None
     place: Place
     keep: int
-    """Backups of each kind that stay; the oldest ones go."""
+    """How many backups of each kind stay; older ones are deleted."""
     say: Callable[[str], None]
     is_dry_run: bool = False
 
     def backup(self) -> None:
-        """Store what changed, verify it where it lies, and drop what is too old.
+        """Store what changed, verify it in its place, and delete old backups.
 
         Raises:
-            StateFailed: nothing older was dropped.
+            StateFailed: no older backup was deleted.
         """
         if has_aof(self.redis_dir):
             with tempfile.TemporaryDirectory(prefix="evascore-") as copy:
@@ -44,16 +45,16 @@ class State:
                     copy_aof(self.redis_dir, Path(copy))
                 self._store(Path(copy), f"redis-{_now()}")
         else:
-            self.say(f"{self.redis_dir} holds no Redis yet: nothing to back up there")
+            self.say(f"{self.redis_dir} has no data of Redis yet: nothing to back up there")
         if self.cache_dir is not None and content(self.cache_dir):
             self._backup_caches(self.cache_dir)
 
     def restore(self, *, keeps_what_is_there: bool = False) -> None:
-        """Fill the empty folders from the newest backup that is whole; without one, leave them.
+        """Fill the empty folders from the newest complete backup; without one, leave them empty.
 
         Args:
-            keeps_what_is_there: leave a folder that is not empty as it is: the disk outlived the
-                machine and is newer than any backup.
+            keeps_what_is_there: skip a folder that is not empty: the disk outlived the machine and
+                is newer than any backup.
 
         Raises:
             StateFailed: a folder is not empty and should be, or every backup is damaged.
@@ -64,10 +65,10 @@ class State:
             if not content(folder):
                 self._restore(kind, folder)
             elif keeps_what_is_there:
-                self.say(f"{folder} is not empty: kept as it is")
+                self.say(f"{folder} is not empty: left as it is")
             else:
                 raise StateFailed(
-                    f"{folder} is not empty; stop what uses it and move it away, then restore"
+                    f"{folder} is not empty; stop the program that uses it and move the folder away"
                 )
 
     def _backup_caches(self, folder: Path) -> None:
@@ -92,14 +93,14 @@ class State:
                 stored = self.place.get(archive.name, Path(fetched))
                 if sha256(stored) != sha256(archive):
                     raise StateFailed(
-                        f"{archive.name} differs from what was stored; check the disk"
+                        f"{archive.name} differs when it is read back; check the disk"
                     )
             self.place.put(checksum)
             self.say(f"stored {archive.name}, {archive.stat().st_size} bytes, verified")
         self._prune(stem.partition("-")[0])
 
     def _prune(self, kind: str) -> None:
-        """Drop whole backups beyond `keep`, and what an interrupted one left before the newest."""
+        """Delete backups beyond `keep`, and leftovers that are older than the newest."""
         complete = self._complete(kind)
         for name in complete[: -self.keep]:
             self.place.remove(name + CHECKSUM)
@@ -121,7 +122,7 @@ class State:
     def _restore(self, kind: str, folder: Path) -> None:
         complete = self._complete(kind)
         if not complete:
-            self.say(f"no backup of {kind} yet: starting without")
+            self.say(f"no backup of {kind} yet: nothing to restore")
             return
         if self.is_dry_run:
             self.say(f"would restore {complete[-1]} to {folder}")
@@ -134,8 +135,10 @@ class State:
                     unpack(archive, folder)
                     self.say(f"restored {name} to {folder}")
                     return
-            self.say(f"{name} is damaged: trying the one before")
-        raise StateFailed(f"every backup of {kind} is damaged; start without, or look at the disk")
+            self.say(f"{name} is damaged: trying the backup before it")
+        raise StateFailed(
+            f"every backup of {kind} is damaged; check the disk, or start without one"
+        )
 
 
 def _now() -> str:

@@ -1,1 +1,1 @@
-"""One GPU VM of Google Compute Engine: commands over gcloud."""
+"""Commands over gcloud for one GPU VM of Google Compute Engine."""

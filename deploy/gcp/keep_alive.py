@@ -1,7 +1,7 @@
-"""`deploy/gcp/keep-alive`: starts a preempted VM again, so often and for so much money at most.
+"""`deploy/gcp/keep-alive`: restarts a preempted VM, within limits of starts and cost.
 
-Only a VM that Google took back is started: one that a person, `down` or its own time limit stopped
-stays stopped. Needs gcloud and Python's standard library alone.
+It restarts only a VM that Google preempted. A VM that a person, `down` or its own time limit
+stopped stays stopped. It needs only gcloud and Python's standard library.
 """
 
 import argparse
@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 EPILOG = """
-It ends, with exit code 0, when somebody stops or deletes the VM, and with 1 when the cost is
-reached: then it stops the VM. Run it on a machine that stays, not on the VM.
+It ends with exit code 0 when somebody stops or deletes the VM. When the cost is reached it stops
+the VM and ends with exit code 1. Run it on a machine that stays on, not on the VM.
 """
-# What the last operation on a stopped VM was, if the VM is to run. `start`: one that found no free
+# Last operations of a stopped VM after which it is restarted. `start`: a start that found no free
 # machine.
 WANTED_AFTER = {"compute.instances.preempted", "start", "compute.instances.hostError"}
 HOUR_S = 3600.0
@@ -26,7 +26,7 @@ STOP_TRIES = 10
 
 
 class KeepAliveFailed(Exception):
-    """It goes no further; the message is one line that says what to do."""
+    """keep-alive cannot go on; the message is one line that says what to do."""
 
 
 @dataclass(slots=True)
@@ -58,13 +58,13 @@ class Budget:
         return len(self.starts) < self.max_starts_per_hour
 
     def count_start(self, now: float) -> None:
-        """A start was asked for."""
+        """Count a start that was requested."""
         self.starts.append(now)
 
 
 @dataclass(frozen=True, slots=True)
 class Vm:
-    """One VM, by way of gcloud."""
+    """One VM, controlled by gcloud."""
 
     name: str
     place: tuple[str, ...]
@@ -99,7 +99,7 @@ class Vm:
                 command, capture_output=True, text=True, check=False, timeout=ANSWER_S
             )
         except subprocess.TimeoutExpired:
-            raise KeepAliveFailed(f"gcloud gave no answer within {ANSWER_S} s") from None
+            raise KeepAliveFailed(f"gcloud did not answer within {ANSWER_S} s") from None
         if ended.returncode:
             said = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise KeepAliveFailed(said)
@@ -107,7 +107,7 @@ class Vm:
 
 
 def keep_alive(vm: Vm, budget: Budget, *, every_s: float, is_dry_run: bool) -> str:
-    """Look after `vm` until there is no more to do; returns why.
+    """Watch `vm` and restart it until there is no more to do; returns why.
 
     Raises:
         KeepAliveFailed: a limit is reached, and the VM is stopped; or there never was such a VM.
@@ -129,13 +129,13 @@ def keep_alive(vm: Vm, budget: Budget, *, every_s: float, is_dry_run: bool) -> s
                     return f"{vm.name} is deleted"
                 raise KeepAliveFailed(
                     f"there is no VM '{vm.name}' at {' '.join(vm.place)}; "
-                    "run deploy/gcp/up, or name it by --name and --zone"
+                    "run deploy/gcp/up, or name another VM with --name and --zone"
                 ) from None
-            # A zone without a free GPU, a cut line: the next look may fare better.
-            _say(f"{error}; looking again in {every_s:g} s")
+            # No free GPU in the zone, or a broken connection: the next check may succeed.
+            _say(f"{error}; checking again in {every_s:g} s")
         now = time.time()
         if state != "TERMINATED":
-            # In doubt it costs.
+            # An unknown state counts as running.
             budget.running_s += now - looked_at
         looked_at = now
         if is_dry_run:
@@ -143,8 +143,8 @@ def keep_alive(vm: Vm, budget: Budget, *, every_s: float, is_dry_run: bool) -> s
         if budget.is_spent:
             _stop(vm, every_s)
             raise KeepAliveFailed(
-                f"the VM has cost about {budget.cost:.2f} of {budget.max_cost:.2f} dollars and is "
-                "stopped; raise --max-cost to go on"
+                f"the VM has cost about {budget.cost:.2f} dollars; the limit is "
+                f"{budget.max_cost:.2f}, so it was stopped; raise --max-cost to go on"
             )
         time.sleep(every_s)
 
@@ -157,12 +157,12 @@ def _restart(vm: Vm, budget: Budget, is_dry_run: bool) -> str:
     now = time.time()
     if not budget.may_start(now):
         if is_dry_run:
-            return "no start is left this hour"
-        _say(f"started {len(budget.starts)} times within the hour: waiting")
+            return "the limit of starts per hour is reached"
+        _say(f"started {len(budget.starts)} times within the hour, the limit: waiting")
         return ""
     if is_dry_run:
         return f"would start {vm.name}"
-    _say(f"{vm.name} was taken back: starting it again")
+    _say(f"{vm.name} was preempted: starting it again")
     vm.start()
     # One that found no free machine cost nothing and does not count.
     budget.count_start(now)
@@ -170,12 +170,12 @@ def _restart(vm: Vm, budget: Budget, is_dry_run: bool) -> str:
 
 
 def _stop(vm: Vm, every_s: float) -> None:
-    """Stop it, whatever it takes: a VM that goes on costs money."""
+    """Stop the VM, with retries: a running VM costs money."""
     for _ in range(STOP_TRIES):
         try:
             vm.stop()
         except KeepAliveFailed as error:
-            _say(f"{error}; stopping it again in {every_s:g} s")
+            _say(f"{error}; trying again to stop it in {every_s:g} s")
             time.sleep(every_s)
         else:
             return
@@ -197,7 +197,7 @@ def main() -> int:
         print(f"keep-alive: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        reason = "interrupted; the VM goes on, and stops at its own --max-hours"
+        reason = "interrupted; the VM keeps running and stops at its own --max-hours"
     _say(reason)
     return 0
 
@@ -205,25 +205,30 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="deploy/gcp/keep-alive",
-        description="Start a preempted VM again, within limits.",
+        description="Restart a preempted VM, within limits of starts and cost.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--name", default="evascore", help="the VM (default evascore)")
-    parser.add_argument("--zone", default="us-central1-a", help="default us-central1-a")
-    parser.add_argument("--project", help="default: that of gcloud's configuration")
+    parser.add_argument("--name", default="evascore", help="name of the VM (default evascore)")
+    parser.add_argument(
+        "--zone", default="us-central1-a", help="zone of the VM (default us-central1-a)"
+    )
+    parser.add_argument("--project", help="project (default: that of gcloud's configuration)")
     parser.add_argument("--max-starts-per-hour", type=_positive(int), default=4, help="default 4")
     parser.add_argument(
-        "--max-cost", type=_positive(float), default=5.0, help="dollars in all (default 5)"
+        "--max-cost",
+        type=_positive(float),
+        default=5.0,
+        help="limit of the total cost in dollars (default 5)",
     )
     parser.add_argument(
         "--price-per-hour",
         type=_positive(float),
         default=0.35,
-        help="of the running VM, dollars (default 0.35: a spot g2-standard-4, rounded up)",
+        help="of the running VM in dollars (default 0.35: a spot g2-standard-4, rounded up)",
     )
     parser.add_argument("--every-s", type=_positive(float), default=60.0, help="default 60")
-    parser.add_argument("--dry-run", action="store_true", help="look once, start and stop nothing")
+    parser.add_argument("--dry-run", action="store_true", help="check once, start and stop nothing")
     return parser
 
 
@@ -231,7 +236,7 @@ def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
         number = kind(text)
         if not 0 < number < 1e6:
-            raise argparse.ArgumentTypeError(f"{text} is not above 0")
+            raise argparse.ArgumentTypeError(f"{text} must be above 0 and below 1,000,000")
         return number
 
     return parse

@@ -1,1 +1,1 @@
-"""What runs on the VM itself: start at boot, notice of preemption, backups, check of an image."""
+"""Runs on the VM itself: starts at boot, watches for preemption, backs up, checks images."""

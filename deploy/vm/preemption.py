@@ -1,8 +1,8 @@
-"""Waits for the notice that Google takes a spot VM back, then runs a command.
+"""Waits for Google's notice that it preempts this spot VM, then runs a command.
 
-The metadata server holds the answer back until the value changes, so the notice is seen at once.
-The VM ends within 30 s of it, by ACPI's power button first; whichever is seen first drains the
-worker. Standard library only.
+The metadata server answers when the value changes, so the notice arrives at once. The VM ends
+within 30 s. ACPI's power button is a second notice; whichever comes first drains the worker.
+Needs only the standard library.
 
 Source: https://cloud.google.com/compute/docs/instances/create-use-spot#detect-preemption
 """
@@ -17,7 +17,7 @@ import urllib.request
 
 METADATA = "http://metadata.google.internal"
 PATH = "/computeMetadata/v1/instance/preempted"
-# The server answers at the latest after this, changed or not.
+# The server answers after this time at the latest, also without a change.
 HOLD_S = 60
 RETRY_S = 1.0
 
@@ -27,10 +27,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Run a command when this spot VM is preempted.")
     parser.add_argument("--then", required=True, help="the command, with its arguments")
     parser.add_argument("--metadata", default=METADATA, help="URL of the metadata server")
-    parser.add_argument("--dry-run", action="store_true", help="show the command instead")
+    parser.add_argument("--dry-run", action="store_true", help="show the command, do not run it")
     arguments = parser.parse_args()
     wait_for_notice(arguments.metadata)
-    _say("this VM is taken back in 30 s")
+    _say("this VM is preempted in 30 s")
     if arguments.dry_run:
         _say(f"would run: {arguments.then}")
         return 0
@@ -38,7 +38,7 @@ def main() -> int:
 
 
 def wait_for_notice(metadata: str) -> None:
-    """Return when the VM at hand is being preempted; a server that is away is asked again."""
+    """Return when this VM is being preempted; repeat while the metadata server does not answer."""
     seen, is_away = "", False
     while True:
         try:
@@ -55,10 +55,10 @@ def wait_for_notice(metadata: str) -> None:
 
 
 def _ask(metadata: str, seen: str) -> tuple[str, str]:
-    """The value, and its tag; without a tag at once, else when the value differs from the tag's."""
+    """Value and tag: at once if `seen` is empty, else when the value is newer than that tag."""
     query = f"?wait_for_change=true&last_etag={seen}&timeout_sec={HOLD_S}" if seen else ""
     request = urllib.request.Request(metadata + PATH + query, headers={"Metadata-Flavor": "Google"})
-    # A proxy of the environment must never see it.
+    # The request must not go through a proxy of the environment.
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=HOLD_S + 10) as answer:
         tag = answer.headers.get("ETag")
