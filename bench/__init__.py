@@ -1,1 +1,1 @@
-"""Measurements of a whole evascore on this machine; each module is one and writes its results."""
+"""Benchmarks of evascore on this machine; each module measures one thing and writes its results."""

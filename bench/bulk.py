@@ -1,10 +1,10 @@
-"""Bulk: `evascore bulk` beside `python -m model score`, and what an upload costs web and Redis.
+"""Compares `evascore bulk` with `python -m model score`, and measures what an upload costs.
 
-Both commands score the same texts, in turns. Of the one with the model its start and the loading
-are taken off, by timing it on one text; `evascore bulk` is timed whole, its start included. The
-CPU time of all processes tells what else than the model takes time, on a busy machine too.
+Both commands score the same texts, in turns. The start-up time of `python -m model score` is
+measured with one text and subtracted. `evascore bulk` is timed from its start to its end. The CPU
+time of all processes shows what takes time besides the model, also on a busy machine.
 
-The upload is measured without a worker, so that all of it lies in Redis at its end.
+The upload is measured without a worker, so that all of it is in Redis at its end.
 """
 
 import argparse
@@ -45,8 +45,12 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--texts", type=int, default=20_000)
-    parser.add_argument("--pairs", type=int, default=1, help="runs of each; 0 for the upload alone")
-    parser.add_argument("--upload-mb", type=int, default=200, help="0 for the runs alone")
+    parser.add_argument(
+        "--pairs", type=int, default=1, help="runs of each command; 0 measures only the upload"
+    )
+    parser.add_argument(
+        "--upload-mb", type=int, default=200, help="size of the upload; 0 measures only the runs"
+    )
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
     options = parser.parse_args()
     texts = f"{MIN_TEXT_BYTES} to {MAX_TEXT_BYTES} bytes, uniform, English prose"

@@ -1,6 +1,6 @@
-"""From a bare L4 VM to 20,000 scored texts, phase by phase: arithmetic, not a measurement.
+"""Computes the time from a bare L4 VM to 20,000 scored texts by phase; measures nothing.
 
-Phases follow each other, and each is bounded by one thing: line, disk, processor or GPU.
+Phases follow each other. One resource bounds each: line, disk, CPU or GPU.
 """
 
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ BYTES_PER_S = tuple(share * speed(L4, INT8, PASS_BYTES) for share in SHARES_OF_C
 
 @dataclass(frozen=True)
 class Phase:
-    """What one phase takes, in seconds, on a bare VM and on the same one after a stop."""
+    """Seconds of one phase on a bare VM, and on the same VM after a stop."""
 
     name: str
     bare_s: float
@@ -51,7 +51,7 @@ class Phase:
 
 
 def phases() -> Iterator[Phase]:
-    """All that happens before the first text."""
+    """The phases before the first text."""
     read_s, read_int8_s = WEIGHTS / DISK_BYTES_PER_S, QUANTIZED / DISK_BYTES_PER_S
     hash_s, hash_int8_s = WEIGHTS / SHA256_BYTES_PER_S, QUANTIZED / SHA256_BYTES_PER_S
     yield Phase("the VM boots", 60, 60, "", "assumed")

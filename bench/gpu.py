@@ -1,7 +1,7 @@
-"""Every kernel and the whole model on this machine's GPU, each beside PyTorch's form of it.
+"""Times every kernel and the whole model on this machine's GPU, each against its PyTorch form.
 
-`make bench-gpu`. A kernel whose result differs from PyTorch's gets no time. The model has the
-size of EvaByte 6.5B and random weights: speed does not depend on their values.
+`make bench-gpu` runs it. A kernel whose result differs from PyTorch's gets no time. The model has
+the size of EvaByte 6.5B and random weights: speed does not depend on their values.
 """
 
 import argparse
@@ -203,10 +203,15 @@ def score(model: EvaByteForCausalLM, ids: Tensor, layout: PackedLayout) -> ByteS
 def main() -> int:
     """Measure and write the results; return the exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--layers", type=int, default=32, help="fewer where 13 GB do not fit")
+    parser.add_argument(
+        "--layers",
+        type=int,
+        default=32,
+        help="layers of the model; use fewer if 13 GB do not fit (default 32)",
+    )
     options = parser.parse_args()
     if not torch.cuda.is_available():
-        print("bench.gpu: there is no CUDA device here", file=sys.stderr)
+        print("bench.gpu: no CUDA device found; run this on a machine with a GPU", file=sys.stderr)
         return 1
     device = torch.device("cuda")
     shape = Shape(lengths=(*_texts_of(4096), 4096))

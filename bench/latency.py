@@ -1,8 +1,8 @@
-"""How long one short text takes on an idle service beyond its own forward pass, by stage.
+"""Measures how long one short text takes on an idle service beyond its forward pass, by stage.
 
-The clock of the client spans the whole request. The service's own times come with the result;
-what they leave is HTTP: the connection, parsing, admission, the wake-up of the waiting request,
-and the answer.
+The client's clock covers the whole request. The service's own times come with the result. The
+rest is HTTP: the connection, parsing, admission, the wake-up of the waiting request, and the
+answer.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""How long lm-eval takes for its requests: by its stock client, and by `evascore.lm_eval`.
+"""Compares how long lm-eval takes with its stock client and with `evascore.lm_eval`.
 
-Both have the same service score the same requests, one after the other in one run. lm-eval lives
-in a virtual environment of its own, which `make test-lm-eval` sets up; `bench.lm_eval_timing`
-runs there.
+In one run the same service scores the same requests for both, one after the other. lm-eval has a
+virtual environment of its own, which `make test-lm-eval` sets up. `bench.lm_eval_timing` runs in
+it.
 """
 
 import argparse

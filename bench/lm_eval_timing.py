@@ -1,4 +1,4 @@
-"""Times lm-eval's models on the same requests, in the virtual environment of lm-eval."""
+"""Times lm-eval's models on the same requests; runs in the virtual environment of lm-eval."""
 
 import json
 import random

@@ -1,7 +1,7 @@
-"""How much host memory loading takes: a synthetic checkpoint in shards, one process per mode.
+"""Measures the host memory of loading: a synthetic checkpoint in shards, one process per mode.
 
-Counts anonymous memory: the pages that must stay in memory. Those of the shards, which
-transformers maps into it, count as resident too, but the system takes them back as it needs.
+It counts anonymous memory: the pages that must stay in memory. Pages of the mapped shards count
+as resident too, but the system can take them back.
 """
 
 import argparse

@@ -1,8 +1,9 @@
-"""How fast this CPU scores: ours, one text at a time, padded batches, and the machine's ceiling.
+"""Compares the scorer's speed on this CPU with other ways to score and with the CPU's ceiling.
 
-A model of 25 million parameters with random weights: speed does not depend on their values. All
-contenders have the same weights and texts and take turns, so that a machine that slows down slows
-all of them; ratios are medians of those within a round.
+The others are one text at a time and padded batches. The model has 25 million parameters with
+random weights: speed does not depend on their values. All contenders have the same weights and
+texts and take turns, so that a machine that slows down slows all of them. Ratios are medians over
+rounds.
 """
 
 import argparse
@@ -262,7 +263,9 @@ def main() -> None:
     """Measure and write the results; or, as a child, print the peak of one contender."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--only-contenders", action="store_true", help="leave mixes and memory out")
+    parser.add_argument(
+        "--only-contenders", action="store_true", help="skip the mixes of lengths and the memory"
+    )
     parser.add_argument("--peak", nargs=3, metavar=("FOLDER", "CONTENDER", "PASS_BYTES"))
     options = parser.parse_args()
     if options.peak:

@@ -1,7 +1,7 @@
-"""What each form of the weights costs in quality and gains in memory and speed, on this CPU.
+"""Measures what each quantization costs in quality and saves in memory and time, on this CPU.
 
-Scores held-out texts with every mode and compares with float32. Writes the table into
-docs/quantization.md as well.
+It scores held-out texts in every mode and compares with float32. It also writes the table into
+docs/quantization.md.
 """
 
 import argparse
@@ -57,10 +57,17 @@ def main() -> None:
     """Measure and write the results."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
-    parser.add_argument("--folder", type=Path, default=DEFAULT_FOLDER, help="holds held_*.bin")
+    parser.add_argument(
+        "--folder",
+        type=Path,
+        default=DEFAULT_FOLDER,
+        help="folder with the held-out texts, held_*.bin",
+    )
     parser.add_argument("--texts", type=int, default=50, help="texts of each held-out file")
     parser.add_argument("--text-bytes", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=5, help="of which the fastest counts")
+    parser.add_argument(
+        "--rounds", type=int, default=5, help="timings of each mode; the fastest counts (default 5)"
+    )
     options = parser.parse_args()
     texts = _read_texts(options.folder, options.texts, options.text_bytes)
     if not texts:

@@ -1,4 +1,4 @@
-"""Writes what a measurement found to bench/results, with its machine and versions."""
+"""Writes the results of a benchmark to bench/results, with machine and versions."""
 
 import platform
 import subprocess

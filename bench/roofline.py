@@ -1,4 +1,4 @@
-"""How fast EvaByte 6.5B can be on GPUs that are not here: bounds from data sheets, no measurement.
+"""Computes upper bounds of EvaByte 6.5B's speed on GPUs from data sheets; measures nothing.
 
 Time of one pass over M bytes of text, by the roofline model (Williams et al. 2009,
 doi:10.1145/1498765.1498785):
@@ -7,8 +7,8 @@ doi:10.1145/1498765.1498785):
          + unpack_bytes / bandwidth                             nf4: the weights, once per pass
          + row_bytes * M / bandwidth                            what lies between the linear layers
 
-Products and element-wise kernels do not overlap; caches, launches and the host are left out, so
-that the figures are ceilings.
+The model assumes that products and element-wise kernels do not overlap. It leaves out caches,
+launches and the host, so the figures are ceilings.
 """
 
 from collections.abc import Iterator

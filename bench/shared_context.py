@@ -1,9 +1,9 @@
-"""What it costs to score many continuations of one context, against scoring each alone.
+"""Compares scoring many continuations of one context together and one by one.
 
     python -m bench.shared_context [--model FOLDER]
 
-Read together, the context's share of the cost is paid once: the time grows with the bytes of the
-continuations only. Each figure is the shortest of three runs.
+Together, the context is read once (prefix sharing), so the time grows only with the bytes of the
+continuations. Each figure is the shortest of three runs.
 """
 
 import argparse

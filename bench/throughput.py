@@ -1,7 +1,7 @@
-"""Texts per second of 16 clients through HTTP beside `python -m model score` on the same texts.
+"""Compares texts per second of 16 HTTP clients with `python -m model score` on the same texts.
 
-Both are run in turns, so that a change of the machine's speed meets both. The command's start
-and model load are taken off by timing it on one text; the service is running when it is timed.
+Both run in turns, so that a change of the machine's speed affects both. The command's start-up
+time is measured with one text and subtracted. The service is already running when it is timed.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""Entry point of a worker that tells how its CPU time divides between the model and the rest.
+"""Runs a worker that reports how its CPU time divides between the model and the rest.
 
-`celery -A bench.timed_worker worker ...` is `celery -A worker.main worker ...` but for a clock
-around the scorer. When the worker ends it writes one JSON line per batch to stdout.
+`celery -A bench.timed_worker worker ...` is `celery -A worker.main worker ...` with a clock
+around the scorer. When the worker ends it writes one JSON line per micro-batch to stdout.
 """
 
 import atexit

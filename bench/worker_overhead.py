@@ -1,9 +1,8 @@
-"""CPU time per text that the worker spends besides the model, under load.
+"""Measures the worker's CPU time per text outside the model, under load.
 
-A backlog of short texts lies in Redis before the worker starts. Between the end of one call of
-the scorer and the begin of the next the worker ends one full batch and fetches, opens and chooses
-the next: the CPU time of its process in between, by the texts of a batch, is its own cost per
-text.
+A backlog of short texts is in Redis before the worker starts. Between two calls of the scorer,
+the worker ends one full micro-batch and fetches, opens and chooses the next. The CPU time between
+the calls, divided by the texts of a micro-batch, is the worker's own cost per text.
 """
 
 import argparse

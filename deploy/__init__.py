@@ -1,1 +1,1 @@
-"""Starts evascore on one machine, and deploys it to VMs, clusters and backups."""
+"""Starts evascore on one machine, deploys it to VMs and clusters, and backs up its data."""

@@ -1,13 +1,13 @@
 # shellcheck shell=bash disable=SC2034
-# What the commands beside this file share; sourced, never run.
+# Functions that the commands of this folder share; sourced, never run.
 #
-# Where the VM is comes from options or from the environment: VM_NAME, VM_ZONE, VM_PROJECT.
-# Nothing secret ever stands in a command line, in metadata or in what is printed.
+# Options or the environment name the VM: VM_NAME, VM_ZONE, VM_PROJECT.
+# No secret is ever in a command line, in metadata or in the output.
 
 name=${VM_NAME:-evascore}
 zone=${VM_ZONE:-us-central1-a}
 project=${VM_PROJECT:-}
-# Where evascore lies on the VM, and beside it, by suffix, what must outlive a new copy of it.
+# The folder of evascore on the VM. Files with this prefix survive a new copy.
 vm_dir=${VM_DIR:-/opt/evascore}
 poll_s=${VM_POLL_S:-10}
 dry_run=
@@ -22,14 +22,14 @@ die() {
 
 say() { printf '%s: %s\n' "$command_name" "$1"; }
 
-# That of macOS itself is 3.2.
+# macOS comes with bash 3.2.
 [ "${BASH_VERSINFO[0]}" -ge 5 ] || die "this needs bash 5, not $BASH_VERSION; on macOS: brew install bash"
 
-# The comment that a command begins with is its help.
+# The comment at the top of a command is its help.
 usage() {
     sed -n '2,/^$/s/^# \{0,1\}//p' "$0"
-    printf '  --name NAME, --zone ZONE, --project PROJECT   which VM (%s in %s)\n' "$name" "$zone"
-    printf '  --dry-run   show the commands, run none\n'
+    printf '  --name NAME, --zone ZONE, --project PROJECT   the VM (default %s in %s)\n' "$name" "$zone"
+    printf '  --dry-run   show the commands, run nothing\n'
 }
 
 # value OPTION [VALUE...]: the value of an option.
@@ -44,7 +44,7 @@ whole_number() {
         die "$1 must be a whole number from $3 to $4, not '$2'" 2
 }
 
-# common_option "$@": reads an option that every command has; sets `taken` to the words it took.
+# common_option "$@": reads an option that every command has; sets `taken` to its number of words.
 common_option() {
     taken=2
     case $1 in
@@ -56,21 +56,21 @@ common_option() {
             usage
             exit 0
             ;;
-        *) die "'$1' is not known here; see $command_name --help" 2 ;;
+        *) die "unknown option '$1'; see $command_name --help" 2 ;;
     esac
 }
 
-# Shows a command as one could type it.
+# Shows a command in a form that can be typed.
 show() {
     printf '+'
     printf ' %q' "$@"
     printf '\n'
 }
 
-# Where the VM is, as every gcloud command wants it.
+# The options of gcloud that name the VM's zone and project.
 place() { printf '%s\n' "--zone=$zone" ${project:+"--project=$project"}; }
 
-# cloud WORDS...: gcloud with the VM's place; a failure ends us with one line that names a remedy.
+# cloud WORDS...: runs gcloud for the VM; a failure exits with one line that names a remedy.
 cloud() {
     local where reason
     mapfile -t where < <(place)
@@ -87,7 +87,7 @@ cloud() {
     remedy "$(cat "$reason"; rm -f "$reason")"
 }
 
-# vm_state: RUNNING, TERMINATED, ...; empty when there is no such VM.
+# vm_state: prints RUNNING, TERMINATED, ...; nothing if there is no such VM.
 vm_state() {
     local where found reason
     mapfile -t where < <(place)
@@ -103,7 +103,7 @@ vm_state() {
     rm -f "$reason"
 }
 
-# on_vm COMMAND: runs it in a shell on the VM, with our standard input and output.
+# on_vm COMMAND: runs a command in a shell on the VM, with this standard input and output.
 on_vm() {
     local where
     mapfile -t where < <(place)
@@ -114,28 +114,28 @@ on_vm() {
     gcloud compute ssh "$name" --quiet "${where[@]}" "--command=$1"
 }
 
-# remedy REASON: ends us with what to do about gcloud's words.
+# remedy REASON: exits with the remedy for an error message of gcloud.
 remedy() {
     case $1 in
         *ZONE_RESOURCE_POOL_EXHAUSTED* | *'enough resources available'*)
             die "no such GPU is free in $zone now; try another --zone, or up --on-demand" ;;
         *QUOTA_EXCEEDED* | *[Qq]uota*exceeded*)
-            die "the quota is used up; ask for GPUS_ALL_REGIONS and PREEMPTIBLE_NVIDIA_L4_GPUS \
+            die "the quota is used up; request GPUS_ALL_REGIONS and PREEMPTIBLE_NVIDIA_L4_GPUS \
 (NVIDIA_L4_GPUS with --on-demand) under IAM & Admin, Quotas" ;;
         *'gcloud auth login'* | *'active account'*)
-            die "gcloud does not know you; run: gcloud auth login" ;;
+            die "gcloud is not logged in; run: gcloud auth login" ;;
         *SERVICE_DISABLED* | *'has not been used in project'*)
-            die "the project has no Compute Engine; run: gcloud services enable compute.googleapis.com" ;;
+            die "Compute Engine is not enabled in the project; run: gcloud services enable compute.googleapis.com" ;;
         *'was not found'*)
-            die "there is no VM '$name' in $zone; run deploy/gcp/up, or name it by --name and --zone" ;;
+            die "there is no VM '$name' in $zone; run deploy/gcp/up, or name another VM with --name and --zone" ;;
         *) die "gcloud failed: $(printf '%s' "$1" | grep . | tail -n 1)" ;;
     esac
 }
 
-# need_running: ends us unless the VM runs.
+# need_running: exits unless the VM is running.
 need_running() {
     local state
     state=$(vm_state)
     [ -n "$dry_run" ] || [ "$state" = RUNNING ] ||
-        die "the VM '$name' in $zone is ${state:-not there}; run deploy/gcp/up first"
+        die "the VM '$name' in $zone is ${state:-not created}; run deploy/gcp/up first"
 }

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs as root at each boot of the VM: installs what is missing of GPU driver, Docker and NVIDIA's
-# container toolkit, then says so by /run/evascore-machine-ready. It holds no secret: whoever may
-# read the VM's metadata can read it. Ubuntu 24.04.
+# Installs GPU driver, Docker and NVIDIA's container toolkit, as far as they are missing. Runs as root
+# at each boot of the VM (Ubuntu 24.04) and writes /run/evascore-machine-ready at its end. It contains
+# no secret, because all who may read the VM's metadata can read it.
 
 set -euo pipefail
 
-# torch's wheels bring CUDA 13, which needs a driver of at least this branch.
+# torch's wheels contain CUDA 13, which needs a driver of at least this branch.
 LOWEST_DRIVER=580
 KEYRING=/usr/share/keyrings/nvidia-container-toolkit.gpg
 TOOLKIT=https://nvidia.github.io/libnvidia-container
@@ -16,7 +16,7 @@ die() {
     exit 1
 }
 install() {
-    # The first boot of an image runs apt on its own account: wait for its lock.
+    # At the first boot of an image, the system itself runs apt: wait for its lock.
     DEBIAN_FRONTEND=noninteractive apt-get -q -y -o DPkg::Lock::Timeout=300 \
         --no-install-recommends install "$@"
 }
@@ -30,19 +30,19 @@ install_driver() {
     local branch
     say "installing the GPU driver"
     install ubuntu-drivers-common
-    # Modules that Ubuntu built and signed for this kernel: nothing is compiled here.
+    # Ubuntu built and signed these modules for this kernel; nothing is compiled.
     ubuntu-drivers install --gpgpu
     modprobe nvidia || die "the driver does not load; see dmesg on the VM"
     branch=$(modinfo --field=version nvidia | cut -d. -f1)
     [ "$branch" -ge "$LOWEST_DRIVER" ] ||
-        die "driver branch $branch is older than $LOWEST_DRIVER; CUDA 13 will not start"
+        die "driver branch $branch is too old; CUDA 13 needs $LOWEST_DRIVER or newer"
     install "nvidia-utils-$branch-server"
 }
 
 install_toolkit() {
     say "installing NVIDIA's container toolkit"
     curl -fsSL --retry 5 "$TOOLKIT/gpgkey" | gpg --batch --yes --dearmor --output "$KEYRING"
-    # apt itself puts in the architecture.
+    # apt itself inserts the architecture.
     # shellcheck disable=SC2016
     printf 'deb [signed-by=%s] %s/stable/deb/$(ARCH) /\n' "$KEYRING" "$TOOLKIT" \
         > /etc/apt/sources.list.d/nvidia-container-toolkit.list
@@ -63,7 +63,7 @@ if has_gpu; then
     nvidia-smi > /dev/null 2>&1 || install_driver
     has nvidia-ctk || install_toolkit
 else
-    say "no NVIDIA GPU here: Docker only"
+    say "this machine has no NVIDIA GPU: installing Docker only"
 fi
 touch /run/evascore-machine-ready
 say "ready after $SECONDS s"

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Writes the access list from the password, then becomes the Redis server.
+# Writes the access list with the password, then starts the Redis server.
 #
-# The password is that of the secret `redis_password`; when that is empty, one is drawn at the first
-# start. Either way it lies in the volume that web and worker read.
+# The password comes from the secret `redis_password`. If that is empty, one is generated at the first
+# start. In both cases it is stored in the volume that web and worker read.
 set -eu
 umask 022
 
@@ -17,8 +17,8 @@ elif [ ! -s "$shared" ]; then
 fi
 hash=$(sha256sum "$shared" | cut -d ' ' -f 1)
 
-# Nobody may be `default`, yet it needs all rights: as it, Redis loads the append-only file, and skips
-# what it may not do (EXEC, in 7.0). `probe` needs no password, for the health check, and may PING.
+# Nobody can log in as `default`, but it needs all rights: Redis loads the append-only file as this user
+# and skips commands that it may not run (EXEC, in 7.0). `probe`, for the health check, may only PING.
 cat > /tmp/users.acl <<ACL
 user default off resetpass ~* &* +@all
 user probe on nopass resetkeys resetchannels -@all +ping

@@ -148,7 +148,7 @@ def test_array_limit_and_cluster_are_handed_on(cloud, arguments):
         (["--checkpoint", "/"], "no config.json"),
         (["--workers", "0"], "whole number"),
         (["--scratch", "/a,EVASCORE_HOST=x"], "comma"),
-        (["--wrong", "x"], "not known"),
+        (["--wrong", "x"], "unknown option"),
         (["--time"], "needs a value"),
     ],
 )
