@@ -10,7 +10,7 @@ from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from app import __version__
+from contract import __version__
 from app.openapi.limits import add_limits
 from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference

@@ -4,7 +4,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from app import __version__
+from contract import __version__
 from app.openapi.operation import operation
 from app.requests.intake import PRIORITIES
 from app.responses.json import json_response

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request, url_for
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from app import __version__
+from contract import __version__
 from app.openapi.operation import operation
 from app.responses.json import json_response
 from app.responses.models import Index

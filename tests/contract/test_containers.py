@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from app import __version__
+from contract import __version__
 from app.responses.problems import STATUS_BY_CODE
 from app.server.gunicorn_worker import BODY_S, HEADER_S
 from contract.settings import REPOSITORY, Settings, environment_name, load_settings
