@@ -15,7 +15,7 @@ INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-ind
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -50,6 +50,9 @@ lint: $(VENV)/development ## check format, rules, types and the direction of imp
 format: $(VENV)/development ## format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
+	$(BIN)/python client/unasync.py
 
 storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm

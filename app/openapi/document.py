@@ -10,7 +10,6 @@ from flask import Flask
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from contract import __version__
 from app.openapi.limits import add_limits
 from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
@@ -20,6 +19,7 @@ from app.responses.batch_models import BatchResult, BatchView
 from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
 from app.responses.models import Health, Index, Info, JobView, Problem, Stats
 from app.responses.problems import STATUS_BY_CODE
+from contract import __version__
 from contract.errors import ServiceError
 from contract.settings import Settings
 

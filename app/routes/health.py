@@ -4,14 +4,13 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from contract import __version__
 from app.openapi.operation import operation
 from app.requests.intake import PRIORITIES
 from app.responses.json import json_response
 from app.responses.models import Health, Info, Limits, Stats
 from app.responses.stats import read_stats
 from app.service.parts import service
-from contract import keys
+from contract import __version__, keys
 from contract.errors import BrokerUnavailable, ModelDrifted, WorkerUnavailable
 from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
 from contract.store.job_store import WARM_STATES

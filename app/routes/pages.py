@@ -9,13 +9,13 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request, url_for
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from contract import __version__
 from app.openapi.operation import operation
 from app.responses.json import json_response
 from app.responses.models import Index
 from app.responses.problems import DEFAULT_RETRY_AFTER_S
 from app.responses.stats import read_stats
 from app.service.parts import service
+from contract import __version__
 from contract.errors import BrokerUnavailable
 
 DOCS_PATH = "/docs"
