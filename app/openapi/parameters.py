@@ -1,4 +1,4 @@
-"""Pieces of the API's description that routes refer to: parameters, bodies, streams."""
+"""Defines the parameters, bodies and streams that routes refer to in their descriptions."""
 
 from typing import Any
 
@@ -13,17 +13,17 @@ SCHEMA_PATH = "#/components/schemas/{model}"
 
 
 def reference(model: type[BaseModel]) -> dict[str, str]:
-    """A pointer to the schema of a model that stands in `_MODELS`."""
+    """Point to the schema of a model that `document.py` lists."""
     return {"$ref": SCHEMA_PATH.format(model=model.__name__)}
 
 
 def json_body(model: type[BaseModel]) -> dict[str, Any]:
-    """A request body that holds the JSON of `model`."""
+    """Describe a request body that holds the JSON of `model`."""
     return {"required": True, "content": {"application/json": {"schema": reference(model)}}}
 
 
 def events_of(view: type[BaseModel]) -> dict[str, Any]:
-    """An answer of server-sent events, each with a `view` as its data."""
+    """Describe an answer of server-sent events, each with a `view` as its data."""
     data = {
         "type": "string",
         "contentMediaType": "application/json",
@@ -38,19 +38,19 @@ def events_of(view: type[BaseModel]) -> dict[str, Any]:
 
 
 def links(parameter: str, *operations: str) -> dict[str, Any]:
-    """What can be done with the ID that an answer holds."""
+    """List the operations that take the ID in an answer."""
     parameters = {parameter: "$response.body#/id"}
     return {name: {"operationId": name, "parameters": parameters} for name in operations}
 
 
-# No parameter: whether a key is free for a request is no matter of its form.
+# A description, not a parameter: generated requests with random keys would be refused.
 _IDEMPOTENCY = (
-    "With a header `Idempotency-Key`, 1 to 255 visible ASCII characters, the same request is "
-    "accepted once for the same key, for 24 hours."
+    "With a header `Idempotency-Key` (1 to 255 visible ASCII characters) a repeated request is "
+    "accepted only once within 24 hours."
 )
 TEXTS = {
     "required": True,
-    "description": f"What is to be scored. {_IDEMPOTENCY}",
+    "description": f"The text or texts to score. {_IDEMPOTENCY}",
     "content": {
         "application/json": {"schema": reference(ScoreBody)},
         "text/plain": {"schema": {"type": "string", "minLength": 1}},
@@ -62,15 +62,15 @@ TEXTS = {
 
 
 def _lines_of(model: type[BaseModel]) -> dict[str, Any]:
-    """The schema of NDJSON; OpenAPI 3.1 has no word for that of each line."""
+    """Describe NDJSON; OpenAPI 3.1 cannot give the schema of each line."""
     return {"type": "string", "description": f"One {model.__name__} in JSON per line."}
 
 
 LINES = {
     "required": True,
     "description": (
-        "One JSON object per line, plain or with Content-Encoding gzip or zstd; or, where they are "
-        f"few, the objects in an array. {_IDEMPOTENCY}"
+        "One JSON object per line, plain or with Content-Encoding gzip or zstd. A short list may "
+        f"come as a JSON array. {_IDEMPOTENCY}"
     ),
     "content": {
         "application/x-ndjson": {"schema": _lines_of(TextRequest)},
@@ -83,11 +83,11 @@ RESULT_LINES = {
     "description": "One JSON object per line, in the order of the upload.",
     "headers": {
         "Next-After": {
-            "description": "The `after` of the next page.",
+            "description": "Value of `after` for the next page.",
             "schema": {"type": "integer"},
         },
         "Link": {
-            "description": "The next page, rel=next, unless this was the last.",
+            "description": "Link to the next page (rel=next); absent on the last page.",
             "schema": {"type": "string"},
         },
     },
@@ -112,17 +112,17 @@ def _option(name: str, form: QueryForm) -> dict[str, Any]:
 PARAMETERS: dict[str, dict[str, Any]] = {
     "wait": {
         "in": "query",
-        "description": "Seconds to hold the request until the job ends; `max_wait_s` at most.",
+        "description": "Seconds to wait for the job to end, at most `max_wait_s`.",
         "schema": {"type": "number", "minimum": 0},
     },
     "Prefer": {
         "in": "header",
-        "description": "`wait=n` (RFC 7240) holds the request like the query's `wait`.",
+        "description": "`wait=n` (RFC 7240) waits like the query parameter `wait`.",
         "schema": {"type": "string"},
     },
     "Last-Event-ID": {
         "in": "header",
-        "description": "ID of the last event that the client knows.",
+        "description": "ID of the last event that the client received.",
         "schema": {"type": "string"},
     },
     "on_error": {
@@ -132,12 +132,12 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     "after": {
         "in": "query",
-        "description": "How many results the reader has: those behind them are answered.",
+        "description": "Number of results to skip: those that the client has already.",
         "schema": {"type": "integer", "minimum": 0, "default": 0},
     },
     "limit": {
         "in": "query",
-        "description": "Most results in the answer; 10,000 at most.",
+        "description": "Largest number of results in the answer, at most 10,000.",
         "schema": {"type": "integer", "minimum": 1, "default": 1000},
     },
     **{name: _option(name, form) for name, form in QUERY_FORMS.items()},

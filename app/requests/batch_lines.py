@@ -1,4 +1,4 @@
-"""From the lines of an upload to the parts of a batch: each line checked, each part one budget."""
+"""Checks the lines of an upload and cuts them into the parts of a batch."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -23,7 +23,7 @@ BATCH_OPTIONS = tuple(BatchOptions.model_fields)
 
 
 def read_options(query: Query, settings: Settings) -> BatchOptions:
-    """What the query asks for all lines.
+    """Read the options in the query of an upload; they hold for all lines.
 
     Raises:
         RequestInvalid
@@ -45,7 +45,7 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
 
 
 def lines_of_array(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """The elements of a JSON array, one per line.
+    """Yield the elements of a JSON array as lines.
 
     Raises:
         MalformedBody, RequestInvalid
@@ -55,16 +55,16 @@ def lines_of_array(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 class PartCutter:
-    """Checks lines and gathers them into parts of up to one batch's budget, results included."""
+    """Checks lines and gathers them into parts that fill one micro-batch, results included."""
 
     def __init__(
         self, options: BatchOptions, settings: Settings, *, deadline_at: float, request_id: str
     ) -> None:
         self.num_lines = 0
         self.num_bytes = 0
-        """Of all lines that were gathered: those that are not blank, and what the model reads."""
+        """Lines in all parts so far (no blank ones), and bytes that the model reads for them."""
         self.result_bytes = 0
-        """What the results of all lines seen take at most."""
+        """Most bytes that the results of all lines so far take."""
         self._options = options
         self._settings = settings
         self._deadline_at = deadline_at
@@ -73,7 +73,7 @@ class PartCutter:
         self._part_bytes = self._part_result_bytes = 0
 
     def parts(self, lines: Iterable[Line]) -> Iterator[tuple[Part, Job]]:
-        """The parts in which `lines` are scored, each as soon as it is full.
+        """Yield the parts of `lines`, each as soon as it is full.
 
         Raises:
             RequestInvalid: a line is bad and `on_error` is `fail`.
@@ -123,7 +123,7 @@ class PartCutter:
 
 
 def _refusal(line: Line, error: ClientError) -> RequestInvalid:
-    """The error of an upload that one bad line refuses as a whole."""
+    """Make the error of an upload that is refused because of one bad line."""
     told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
     return RequestInvalid(
         f"Line {line.number} cannot be scored, so no line was accepted: {error.message}",

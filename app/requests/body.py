@@ -1,4 +1,4 @@
-"""From the body of a POST to the fields of a request; nothing of it is quoted."""
+"""Reads the body of a POST and parses it into fields; errors never quote it."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ CUT_SHORT = "The body ended before its announced length, or its chunks are malfo
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
-    """The whole body, of which not one byte over `max_bytes` is waited for.
+    """Read the whole body; stop at the first byte over `max_bytes`.
 
-    Werkzeug leaves the end of a body to Gunicorn, takes one that was cut short for whole, and cuts
-    a chunked one at the limit; so the bytes are counted here.
+    Bytes are counted here because Werkzeug does not: it takes a truncated body for a whole one, and
+    cuts a chunked one at the limit.
 
     Raises:
         BodyTooLarge, MalformedBody
@@ -46,7 +46,7 @@ def read_body(request: Request, max_bytes: int) -> bytes:
 
 
 def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str, Any]:
-    """The fields of a body that must be JSON, without a query.
+    """Read a body that must be JSON, of a request without a query.
 
     Raises:
         BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
@@ -73,7 +73,7 @@ def refuse_encodings(request: Request) -> None:
 
 
 def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
-    """The fields of a request, as the JSON form has them, whichever media type it came in.
+    """Parse a body of any accepted media type into the fields of the JSON form.
 
     Raises:
         UnsupportedMediaType, MalformedBody, RequestInvalid

@@ -11,23 +11,24 @@ from contract.grammar.text_request import TEXT_OPTIONS, OutputNames, TextRequest
 
 
 class ScoreBody(TextRequest):
-    """What `POST /score` takes: one text, or several as `items`."""
+    """The body of `POST /score`: one text, or several as `items`."""
 
     model_config = ConfigDict(json_schema_extra=schema_rules.of_texts(TEXT_OPTIONS))
 
     items: list[TextRequest] | None = Field(
         None,
         min_length=1,
-        description="Several texts in one job, each with its own result or error.",
+        description="Several texts in one job. Each gets its own result or error.",
     )
     deadline_s: float | None = Field(
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds from now after which the job is not begun any more.",
+        description="Seconds from now after which the job is no longer started.",
     )
     priority: Literal["interactive", "bulk"] | None = Field(
-        None, description="Bulk jobs run when no interactive one waits, and never starve."
+        None,
+        description="Bulk jobs run after interactive ones, but always get a share of the capacity.",
     )
 
     def _check_scored(self, given: list[str]) -> None:
@@ -35,19 +36,19 @@ class ScoreBody(TextRequest):
             raise conflict(f"give exactly one of {', '.join(SCORED_FIELDS)}, items")
         for name in TEXT_OPTIONS:
             if self.items is not None and getattr(self, name) is not None:
-                raise conflict(f"with items, {name} belongs into each item")
+                raise conflict(f"with items, set {name} in each item")
 
 
 class BatchOptions(BaseModel):
-    """What the query of `POST /batches` may say: how to take lines, and what they leave out."""
+    """Options in the query of `POST /batches`; they hold for all lines."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     on_error: Literal["fail", "skip"] = Field(
         "fail",
         description=(
-            "`fail`: one bad line refuses all; `skip`: it becomes a result with its error. "
-            "An array is always taken or refused as a whole."
+            "`fail`: one bad line refuses the whole upload. `skip`: a bad line becomes a result "
+            "with its error. An array is always accepted or refused as a whole."
         ),
     )
     outputs: OutputNames | None = None

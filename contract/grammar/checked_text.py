@@ -1,4 +1,4 @@
-"""Turns the fields of one text into a checked request, the same way whichever door they came in."""
+"""Turns the fields of one text into a checked request, for the service and the command line."""
 
 import base64
 import binascii

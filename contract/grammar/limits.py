@@ -1,4 +1,4 @@
-"""Says how large a request may be: the service's limits, which are settings, and their defaults."""
+"""Defines the limits of a request and their defaults; the service's settings can change them."""
 
 import sys
 from dataclasses import dataclass

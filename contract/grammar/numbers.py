@@ -1,35 +1,35 @@
-"""Numbers as JSON Schema has them, in bodies and queries: 5.0 is a whole number, true is none."""
+"""Reads numbers as JSON Schema defines them: 5.0 is an integer, true is no number."""
 
 import re
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
 
-# What every program can hold exactly, as RFC 7493 has it.
+# The largest integer that every JSON parser holds exactly (RFC 7493, section 2.2).
 MAX_EXACT = 2**53 - 1
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
 
 
 def whole(value: Any) -> Any:
-    """A float without a fraction as the integer that it is; anything else as it is."""
+    """Return a float without a fraction as an integer, and anything else unchanged."""
     return int(value) if type(value) is float and value.is_integer() else value
 
 
 def wholes(values: Any) -> Any:
-    """Each of a list, which may be long, as `whole` gives it."""
+    """Apply `whole` to each value of a list, which may be long."""
     if isinstance(values, list) and float in set(map(type, values)):
         return list(map(whole, values))
     return values
 
 
-# Behind the bounds of an int, for those are of what it becomes.
+# Stands after `Field`, whose bounds are those of the integer.
 AsWhole = BeforeValidator(whole)
 Whole = Annotated[int, AsWhole]
 
 
 def parse_number(text: str) -> float:
-    """The number that a query spells, perhaps infinity.
+    """Parse a number in a query; it may be infinite.
 
     Raises:
         ValueError
@@ -40,7 +40,7 @@ def parse_number(text: str) -> float:
 
 
 def parse_whole(text: str) -> int:
-    """The whole number that a query spells.
+    """Parse an integer in a query.
 
     Raises:
         ValueError

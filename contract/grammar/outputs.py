@@ -1,4 +1,4 @@
-"""Lists the outputs and the spans that a request can ask for; every tier reads these tables.
+"""Lists the outputs and span units that a request can ask for; every tier reads these tables.
 
 A new output is one entry here and its computation in `model/scoring/results.py`. Tests made from
 this table name every place that does not know it yet: the answer models of the API, the client, its

@@ -1,4 +1,4 @@
-"""Which fields of a request go together, in JSON Schema; the models check the same.
+"""States in JSON Schema which fields of a request go together; the models check the same.
 
 A form says what is given and, by its type null, what is not: null is as good as absent.
 """
@@ -22,22 +22,22 @@ _CONTINUATIONS = {
     "continuations_b64": TEXTS,
 }
 CONTEXT_FIELDS = ("context", "context_b64")
-# Each names what is scored in one of two kinds: Unicode, or any bytes in base64.
+# Each field holds what is scored, as Unicode or, with `_b64`, as any bytes in base64.
 SCORED_FIELDS = (*_TEXTS, *_CONTINUATIONS)
 
 
 def form(given: dict[str, Schema], absent: tuple[str, ...] = ()) -> Schema:
-    """An object in which all of `given` are, each of its schema, and none of `absent`."""
+    """Describe an object with all fields of `given`, each of its schema, and none of `absent`."""
     return {"properties": {**given, **dict.fromkeys(absent, NULL)}, "required": list(given)}
 
 
 def of_one_text() -> Schema:
-    """A text, perhaps with its next characters, or continuations of one context."""
+    """Describe a text, perhaps with its next characters, or continuations of one context."""
     return {"allOf": [{"anyOf": list(_of_one_text())}, _one_context()]}
 
 
 def of_texts(text_options: tuple[str, ...]) -> Schema:
-    """As `of_one_text`, or `items`, each of which has its own `text_options`."""
+    """Describe one text, or `items`, each of which has its own `text_options`."""
     of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *CONTEXT_FIELDS, *text_options))
     return {"allOf": [{"anyOf": [*_of_one_text(("items",)), of_items]}, _one_context()]}
 

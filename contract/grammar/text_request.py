@@ -31,16 +31,16 @@ if TYPE_CHECKING:
 else:
     OutputName = Literal[OUTPUT_NAMES]
 
-# A list of wrong values is refused at its first: one error says as much as a million.
+# fail_fast: a list of wrong values gives one error, not a million.
 Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
-# Decoded where the bytes are counted; the pattern is for who reads the description.
+# checked_text.py decodes and counts the bytes; the pattern is for readers of the description.
 _BASE64 = {"type": "string", "contentEncoding": "base64", "pattern": schema_rules.BASE64_PATTERN}
 Base64 = Annotated[str, WithJsonSchema(_BASE64)]
 Base64s = Annotated[list[Base64], Field(min_length=1, fail_fast=True)]
 
 
 def _are_spans(spans: Any) -> Any:
-    """A unit, or ranges; checked by hand, for pydantic would tell two errors, one for each."""
+    """Check for a unit or ranges; pydantic itself would give an error for each of the two forms."""
     if spans in (None, *UNITS):
         return spans
     ranges = list(map(wholes, spans)) if isinstance(spans, list) else []
@@ -80,15 +80,15 @@ NumBytes = Annotated[int, Field(ge=1, le=MAX_EXACT), AsWhole]
 
 
 class SlidingWindow(BaseModel):
-    """Overlapping pieces of a text beyond the model's context; docs/scoring.md has the rule."""
+    """Overlapping windows over a text longer than the model's context; see docs/scoring.md."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    size: NumBytes = Field(description="Bytes that are read at once; `max_text_bytes` at most.")
+    size: NumBytes = Field(description="Bytes of one window, at most `max_text_bytes`.")
     stride: NumBytes = Field(
         description=(
-            "Bytes from the start of one window to that of the next: `size` if it is larger, and a "
-            "multiple of the model's own window, which /info tells, else the job fails."
+            "Bytes from the start of one window to the start of the next. Values over `size` count "
+            "as `size`. It must be a multiple of `model.window_size` in /info, else the job fails."
         ),
     )
 
@@ -104,14 +104,15 @@ class TextRequest(BaseModel):
         None,
         min_length=1,
         max_length=MAX_CUSTOM_ID_CHARS,
-        description="Your own name for the text; comes back with its result.",
+        description="Your name for the text. It comes back with the result.",
     )
-    text: str | None = Field(None, description="The text to score; its UTF-8 bytes are read.")
+    text: str | None = Field(None, description="The text to score, as UTF-8.")
     text_b64: Base64 | None = Field(
-        None, description="Any bytes to score, in standard base64, in place of `text`."
+        None, description="Bytes to score instead of `text`, in standard base64."
     )
     context: str | None = Field(
-        None, description="What precedes the continuations; conditions them, is not scored."
+        None,
+        description="Text before the continuations. They are scored given it; it is not scored.",
     )
     context_b64: Base64 | None = Field(None, description="`context` as base64.")
     continuation: str | None = Field(None, description="The text to score given `context`.")
@@ -129,23 +130,23 @@ class TextRequest(BaseModel):
     top_k: TopK | None = Field(
         None,
         description=(
-            "How many likeliest bytes the output `top_k` lists at each position: "
-            f"{DEFAULT_TOP_K} unless given; a number asks for that output."
+            "Number of likeliest bytes at each position. Setting it asks for the output `top_k`; "
+            f"the default is {DEFAULT_TOP_K}."
         ),
     )
     spans: Spans = Field(
         None,
         description=(
-            "Scores of the text's words, lines or characters, or of ranges `[start, end]` of its "
-            "bytes, the end exclusive; ranges are cut to the text, as slices are."
+            "Also score each word, line or character of the text, or ranges `[start, end)` of its "
+            "bytes. Ranges beyond the text are cut to it, as Python's slices are."
         ),
     )
     next_chars: NumNextChars | None = Field(
         None,
-        description="How many of the likeliest characters after the text, which may be empty.",
+        description="Number of likeliest next characters after the text, which may be empty.",
     )
     window: SlidingWindow | None = Field(
-        None, description="Score a text of up to `max_windowed_bytes` in overlapping windows."
+        None, description="Score a text of up to `max_windowed_bytes` in sliding windows."
     )
 
     @model_validator(mode="after")
@@ -156,7 +157,7 @@ class TextRequest(BaseModel):
         if len(contexts) > 1:
             raise conflict("give either context or context_b64")
         if contexts and not (given and given[0].startswith("continuation")):
-            raise conflict("a context needs a continuation or continuations to score")
+            raise conflict("context needs a continuation or continuations to score")
         self._check_options(is_text=given[0] in ("text", "text_b64") if given else False)
         return self
 
@@ -165,7 +166,7 @@ class TextRequest(BaseModel):
             if getattr(self, name) is not None and not is_text:
                 raise conflict(f"{name} is for a text; leave it out with continuations")
         if self.next_chars is not None and self.window is not None:
-            raise conflict("next_chars takes a text that is read at once; leave window out")
+            raise conflict("next_chars and window exclude each other; leave one out")
 
     def _check_scored(self, given: list[str]) -> None:
         if len(given) != 1:
@@ -181,4 +182,4 @@ TEXT_OPTIONS = tuple(
     for name in TextRequest.model_fields
     if name not in (*SCORED_FIELDS, *CONTEXT_FIELDS, *SHARED_OPTIONS)
 )
-"""Options that each text has for itself; with `items` they belong into each item."""
+"""Options of a single text; with `items` they stand in each item."""

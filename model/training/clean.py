@@ -1,4 +1,4 @@
-"""Cleaning of extracted pages: tidy whitespace, drop boilerplate lines and repeated paragraphs."""
+"""Cleans extracted pages: tidies whitespace, drops boilerplate lines and repeated paragraphs."""
 
 import re
 from collections import Counter

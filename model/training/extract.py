@@ -1,4 +1,4 @@
-"""Readers of the file formats in the corpus: a file in, named pages of plain text out."""
+"""Extracts named pages of plain text from the file formats in the corpus."""
 
 import gzip
 import html

@@ -1,4 +1,4 @@
-"""EvaByte's forward pass for training: rectangular batches, all prediction heads, autocast.
+"""Implements EvaByte's forward pass for training: rectangular batches, all heads, autocast.
 
 Parameters bear the names and shapes of the authors' published checkpoint
 (github.com/OpenEvaByte/evabyte at 432331ad), so the state dict is the checkpoint. It computes the

@@ -1,4 +1,4 @@
-"""An order-5 byte n-gram model with Witten-Bell smoothing: a yardstick for the checkpoint.
+"""Implements an order-5 byte n-gram model with Witten-Bell smoothing, to compare with.
 
 Source: Witten and Bell (1991), "The zero-frequency problem", in the interpolated form of Chen and
 Goodman (1998), section 2.6, over the 256 bytes:

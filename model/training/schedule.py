@@ -1,4 +1,4 @@
-"""What a moment of the training clock decides: learning rates, batch size, sequence length.
+"""Sets learning rates, batch size and sequence length from the time trained so far.
 
 The clock counts seconds of training, not steps, so that a run ends when it should on any machine.
 """

@@ -1,4 +1,4 @@
-"""The table of texts that the demo checkpoint learns from, with their licences."""
+"""Lists the texts that the demo checkpoint is trained on, with their licences."""
 
 import re
 from collections.abc import Callable, Iterator
