@@ -1,13 +1,14 @@
 """`make run`: runs Redis, web server and worker on this machine until Ctrl-C."""
 
 import asyncio
-import fcntl
 import os
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
@@ -140,21 +141,21 @@ def _held(data_dir: Path) -> Iterator[None]:
     """Create the data folder, private to this user, and lock it against other runs."""
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock = (data_dir / "lock").open("w")
+        lock.acquire()
+    except Timeout:
+        raise CannotStart(
+            f"the data folder {data_dir} is in use by another run; "
+            "stop that run or choose another folder with EVASCORE_DATA_DIR"
+        ) from None
     except OSError as error:
         raise CannotStart(
             f"the data folder {data_dir} cannot be written ({error.strerror}); "
             "choose another folder with EVASCORE_DATA_DIR"
         ) from None
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise CannotStart(
-                f"the data folder {data_dir} is in use by another run; "
-                "stop that run or choose another folder with EVASCORE_DATA_DIR"
-            ) from None
+    try:
         yield
+    finally:
+        lock.release()
 
 
 async def _until_open(port: int) -> None:

@@ -5,8 +5,6 @@ gigabytes. It compares sizes, never checksums. So weights are fetched here, into
 its cache keeps them, `blobs/<SHA-256>`; it finds them there and does the rest.
 """
 
-import contextlib
-import fcntl
 import hashlib
 import logging
 import re
@@ -15,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 import httpx2
+from filelock import FileLock
 from huggingface_hub import DryRunFileInfo, get_hf_file_metadata, hf_hub_url, snapshot_download
 from huggingface_hub.errors import DryRunError, HfHubHTTPError
 from huggingface_hub.file_download import http_get
@@ -99,20 +98,19 @@ def _fetch(name: str, file: DryRunFileInfo) -> None:
     if sha256 is None or not SHA256.fullmatch(sha256):
         # Small enough to be kept in git itself, which has another checksum.
         return
-    snapshot = Path(file.local_path).parent
-    blob = snapshot.parent.parent / "blobs" / sha256
-    blob.parent.mkdir(parents=True, exist_ok=True)
+    repository = Path(file.local_path).parent.parent.parent
+    blob = repository / "blobs" / sha256
     part = blob.with_suffix(".part")
-    with part.open("ab") as target:
-        # Another process may be fetching it, and have ended when the lock is ours. Where the file
-        # system has no locks, two may mix what they write, and the checksum tells.
-        with contextlib.suppress(OSError):
-            fcntl.flock(target, fcntl.LOCK_EX)
+    # The lock that huggingface_hub takes for this blob.
+    lock = repository.parent / ".locks" / repository.name / f"{sha256}.lock"
+    for path in (blob, lock):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(lock):
+        # Another process may have fetched it while this one waited for the lock.
         if blob.exists():
-            part.unlink(missing_ok=True)
             return
-        _download(url, target, file.file_size)
-        target.flush()
+        with part.open("ab") as target:
+            _download(url, target, file.file_size)
         if sha256_of(part) != sha256:
             part.unlink()
             raise CheckpointInvalid(

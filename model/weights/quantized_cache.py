@@ -6,7 +6,6 @@ the writer, a reader finds a whole entry or none.
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -15,8 +14,9 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import Any, TypeVar
 
+from filelock import FileLock
 from safetensors import SafetensorError
 
 log = logging.getLogger(__name__)
@@ -51,13 +51,14 @@ class QuantizedCache:
         Of several starters one writes the entry and the others wait for it. Where it cannot be
         written, return `make()`.
         """
-        with self._locked(fcntl.LOCK_SH) as is_locked:
-            if is_locked and self.is_intact():
-                return load(self.entry)
-        with self._locked(fcntl.LOCK_EX) as is_locked:
-            if is_locked and (self.is_intact() or self._replace_entry(write)):
-                return load(self.entry)
-        return make()
+        # Whoever finds an intact entry needs no lock: nobody replaces it, not even in a folder
+        # that cannot be written, as in an image.
+        if not self.is_intact():
+            with self._locked() as is_locked:
+                is_there = is_locked and (self.is_intact() or self._replace_entry(write))
+            if not is_there:
+                return make()
+        return load(self.entry)
 
     def is_intact(self) -> bool:
         """Whether the entry is there and every byte of it is as it was written."""
@@ -99,25 +100,18 @@ class QuantizedCache:
             return False
 
     @contextlib.contextmanager
-    def _locked(self, kind: int) -> Iterator[bool]:
+    def _locked(self) -> Iterator[bool]:
         """Hold the entry's lock, which ends with its process; yields whether there is one."""
-        with contextlib.ExitStack() as stack:
-            try:
-                fcntl.flock(stack.enter_context(self._lock_file(kind)), kind)
-                is_locked = True
-            except OSError as error:
-                is_locked = False
-                if kind == fcntl.LOCK_EX:
-                    log.warning("quantized weights cannot be kept in %s: %s", self.folder, error)
-            yield is_locked
-
-    def _lock_file(self, kind: int) -> IO[bytes]:
-        """Open the lock; readers need no right to write, as in a read-only image."""
-        path = self.entry.with_suffix(".lock")
-        if kind == fcntl.LOCK_SH:
-            return path.open("rb")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        return path.open("ab")
+        lock = FileLock(self.entry.with_suffix(".lock"))
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
+        except OSError as error:
+            log.warning("quantized weights cannot be kept in %s: %s", self.folder, error)
+        try:
+            yield lock.is_locked
+        finally:
+            lock.release()
 
 
 def _fingerprint(path: Path) -> dict[str, Any]:

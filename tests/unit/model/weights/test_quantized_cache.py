@@ -119,6 +119,13 @@ def test_of_starters_at_once_one_makes_the_entry(cache):
     assert found == [("model 1", 0)] * 4 + [("model 1", 1)]
 
 
+def test_intact_entry_is_read_without_a_lock_as_in_an_image(cache, counter):
+    get(cache, counter)
+    cache.entry.with_suffix(".lock").unlink()
+    assert get(cache, counter) == "model 1"
+    assert [path.suffix for path in cache.folder.iterdir()] == [""]
+
+
 def test_folder_that_cannot_be_made_costs_the_cache_alone(tmp_path, counter, caplog):
     (tmp_path / "file").write_text("in the way")
     cache = QuantizedCache(tmp_path / "file" / "cache", {})
