@@ -4,14 +4,23 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LM_EVAL := .venv-lm-eval
-# With a GPU driver on this machine, the containers use the GPU.
-COMPOSE := docker compose $(if $(shell command -v nvidia-smi),,-f docker-compose.yml -f compose.cpu.yml)
+SYSTEM := $(shell uname -s)
+# The driver of an NVIDIA GPU brings this command.
+NVIDIA_SMI := $(shell command -v nvidia-smi)
+COMPOSE := docker compose $(if $(NVIDIA_SMI),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# Where torch comes from if not from PyPI. Its CPU wheels need no CUDA and are 5 GB smaller.
+# PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
+CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) \
 	"$$(grep '^torch==' requirements.txt)")
+HAS_NO_USE_FOR_CUDA = $(and $(filter Linux,$(SYSTEM)),$(if $(NVIDIA_SMI)$(TORCH_INDEX),,yes))
+HAS_TORCH = $(wildcard $(VENV)/lib/python*/site-packages/torch)
+WARN_OF_CUDA = $(if $(HAS_NO_USE_FOR_CUDA),$(if $(HAS_TORCH),,printf '%s\n' \
+	"No NVIDIA driver was found, but PyTorch for Linux comes with CUDA: 2.7 GB to download, 5 GB on disk." \
+	"To download 0.2 GB without CUDA instead, press Ctrl-C and run this:" \
+	"  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_TORCH_INDEX)"))
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
@@ -20,7 +29,7 @@ RUNTIME := requirements.txt requirements-web.txt constraints.txt
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
-	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s%s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/runtime ## start everything on this machine; Ctrl-C stops it
 	@exec $(BIN)/python -m deploy.run
@@ -36,15 +45,12 @@ venv: $(VENV)/runtime ## set up .venv and nothing else
 test: $(VENV)/development ## run all tests, two files at a time
 	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-# No web server, worker or browser. CI runs it at every push.
-test-unit: $(VENV)/development ## run the tests of single modules and of the documents, in minutes
-	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/unit
-
-lint: $(VENV)/development ## check format, rules, types and the direction of imports
+lint: $(VENV)/development ## check format, rules, types (macOS too) and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/python client/unasync.py --check
 	$(BIN)/mypy
+	$(BIN)/mypy --platform darwin --cache-dir .mypy_cache/darwin
 	$(BIN)/lint-imports
 
 format: $(VENV)/development ## format the code
@@ -122,12 +128,13 @@ dist: build-runtime ## write the images to dist/images.tar
 test-docker: $(VENV)/development ## run the tests that need a Docker engine
 	@exec $(BIN)/python -m pytest tests/docker
 
-constraints: $(VENV)/development ## pin the transitive packages in constraints.txt
+constraints: $(VENV)/development ## pin every package that came with the required ones
+	@sed 's/;.*//' requirements.txt requirements-web.txt > constraints.named
 	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
-	| grep -vxF -f requirements.txt -f requirements-web.txt > constraints.new
+	| grep -vxF -f constraints.named > constraints.new
 	@sed -n '/^#/p' constraints.txt > constraints.head
 	@cat constraints.head constraints.new > constraints.txt
-	@rm constraints.head constraints.new
+	@rm constraints.head constraints.named constraints.new
 
 clean: ## remove .venv and caches; the data folder stays
 	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
@@ -135,12 +142,14 @@ clean: ## remove .venv and caches; the data folder stays
 # A stamp is newer than the requirements that were installed.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore needs into $(VENV) (once; some minutes on a slow line)."
+	@$(WARN_OF_CUDA)
 	@$(INSTALL_TORCH)
 	@$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
 $(VENV)/development: requirements-dev.txt client/pyproject.toml $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore and its tests need into $(VENV) (once)."
+	@$(WARN_OF_CUDA)
 	@$(INSTALL_TORCH)
 	@$(PIP) install --quiet -r requirements-dev.txt
 	@touch $(VENV)/runtime $@

@@ -1,6 +1,7 @@
 """How long each phase of a worker's start takes, and which one runs."""
 
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,12 @@ class Startup:
 
 
 def process_age_s(stat: Path = PROCESS) -> float:
-    """Seconds since this process was started, its imports among them; 0 where Linux does not tell.
+    """Seconds since this process was started, its imports among them; 0 unless on Linux.
 
     Source: proc(5), `/proc/PID/stat`: start time in field 22, in clock ticks since boot.
     """
+    if sys.platform != "linux":
+        return 0.0
     try:
         # The second field is the program's name in parentheses and may hold anything.
         after_name = stat.read_text().rpartition(")")[2].split()

@@ -8,6 +8,7 @@ confirmed subscription, the first and every renewed one, makes its waiters look 
 import asyncio
 import math
 import socket
+import sys
 import threading
 import time
 from collections import defaultdict
@@ -32,8 +33,12 @@ from contract.store.job_store import JobStore
 log = get_logger(__name__)
 
 RECONNECT_S = 0.2
+if sys.platform == "darwin":
+    _IDLE_TIME = socket.TCP_KEEPALIVE
+else:
+    _IDLE_TIME = socket.TCP_KEEPIDLE
 # A connection that nobody reset, such as to a machine that vanished, is found dead in about 10 s.
-_KEEPALIVE = {socket.TCP_KEEPIDLE: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
+_KEEPALIVE = {_IDLE_TIME: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 
 _OWN_CHANNEL = "evascore:web"
 

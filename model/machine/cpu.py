@@ -62,8 +62,10 @@ def use_onednn_for_float32() -> bool:
 
     The setting allows oneDNN to compute in bfloat16. On a CPU without matrix tiles (AMX) it does
     not, and runs its AVX-512 float32 code. Where it computes in bfloat16, this check sees it and
-    takes the setting back. Returns whether it stayed.
+    takes the setting back. Returns whether it stayed: never where PyTorch has no oneDNN.
     """
+    if not torch.backends.mkldnn.is_available():
+        return False
     setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     before = setting.fp32_precision
     setting.fp32_precision = "bf16"

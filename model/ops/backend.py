@@ -1,5 +1,6 @@
 """Which form of the operations runs: PyTorch's own or this project's Triton kernels."""
 
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
@@ -18,17 +19,27 @@ def choose_backend(kernels: str, device: torch.device) -> Backend:
     """Return the backend that `kernels`, one of `KERNELS`, means on `device`.
 
     Raises:
-        DeviceUnavailable: Triton is asked for on a device that it has no fast code for.
+        DeviceUnavailable: Triton is asked for, but is not installed or has no fast code for
+            `device`.
     """
     assert kernels in KERNELS
     if kernels == "torch":
         return "torch"
-    if device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY:
+    has_triton = find_spec("triton") is not None
+    if has_triton and _has_fast_triton_code(device):
         return "triton"
     if kernels == "auto":
         return "torch"
+    if not has_triton:
+        raise DeviceUnavailable(
+            "kernels triton: Triton is not installed, and exists for Linux only; use auto or torch"
+        )
     major, minor = MIN_CAPABILITY
     raise DeviceUnavailable(
         f"kernels triton on device {device}: needs an NVIDIA GPU of compute capability "
         f"{major}.{minor} or newer; use auto or torch"
     )
+
+
+def _has_fast_triton_code(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY

@@ -1,10 +1,15 @@
 """Which form of the operations runs where."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
+from contract.settings import REPOSITORY
 from model import Scorer
 from model.errors import DeviceUnavailable
+from model.ops import backend
 from model.ops.backend import choose_backend
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -21,13 +26,13 @@ def gpu_of(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("capability", "backend"),
+    ("capability", "chosen"),
     [((7, 5), "torch"), ((8, 0), "triton"), ((8, 9), "triton"), ((9, 0), "triton")],
     ids=["T4", "A100", "L4", "H100"],
 )
-def test_auto_takes_triton_where_it_uses_tensor_cores(capability, backend, gpu_of):
+def test_auto_takes_triton_where_it_uses_tensor_cores(capability, chosen, gpu_of):
     gpu_of(*capability)
-    assert choose_backend("auto", CUDA) == backend
+    assert choose_backend("auto", CUDA) == chosen
 
 
 def test_auto_takes_torch_on_a_cpu():
@@ -44,6 +49,29 @@ def test_triton_without_its_gpu_is_refused(gpu_of):
     for device in (CPU, CUDA):
         with pytest.raises(DeviceUnavailable, match=r"capability 8\.0 or newer; use auto or torch"):
             choose_backend("triton", device)
+
+
+def test_without_triton_auto_takes_torch_and_triton_is_refused(gpu_of, monkeypatch):
+    gpu_of(9, 0)
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    assert choose_backend("auto", CUDA) == "torch"
+    with pytest.raises(DeviceUnavailable, match="Triton is not installed") as refusal:
+        choose_backend("triton", CUDA)
+    assert "\n" not in str(refusal.value)
+
+
+def test_scoring_imports_no_triton(tiny_checkpoint):
+    program = f"""
+import sys
+sys.modules["triton"] = None  # an import of it fails
+from model import Scorer, ScoreRequest
+scorer = Scorer.load({str(tiny_checkpoint)!r}, kernels="auto")
+scorer.warm_up()
+print(scorer.score([ScoreRequest(text=b"ab")])[0]["num_bytes"])
+"""
+    command = [sys.executable, "-c", program]
+    scored = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    assert (scored.stdout, scored.returncode) == ("2\n", 0), scored.stderr
 
 
 def test_scorer_tells_its_backend_and_refuses_another(tiny_checkpoint):
