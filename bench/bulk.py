@@ -147,7 +147,7 @@ def _upload(num_bytes: int) -> dict[str, Any]:
         server = RedisServer(Path(folder))
         server.start()
         # More lines than a batch may have by default.
-        web = WebServer(Path(folder), server.url, max_batch_lines=num_bytes // 50).start()
+        web = WebServer(Path(folder), server.url, max_upload_lines=num_bytes // 50).start()
         try:
             with redis.Redis(port=server.port) as client, web.client() as http:
                 return _measured_upload(web, http, client, num_bytes)

@@ -4,9 +4,9 @@ from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Any
 
-# Powers of two up to the default of EVASCORE_BATCH_TEXTS.
+# Powers of two up to the default of EVASCORE_MICRO_BATCH_TEXTS.
 BATCH_TEXTS_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
-# From a lone text on a GPU to EVASCORE_BATCH_TIMEOUT_S, in seconds.
+# From a lone text on a GPU to EVASCORE_MICRO_BATCH_TIMEOUT_S, in seconds.
 INFERENCE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 300.0)
 
 

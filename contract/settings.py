@@ -1,22 +1,32 @@
-"""Every setting, typed and checked once at start; the only reader of the environment."""
+"""Reads every setting from the environment and checks it at start; nothing else reads it."""
 
 import difflib
 import os
+import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 PREFIX = "EVASCORE_"
 # The command line reads it, often from the same shell; no process of the service does.
 OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
-# What one value may hold (`proto-max-bulk-len`).
+# Redis stores no larger value (`proto-max-bulk-len`).
 MAX_REDIS_VALUE_BYTES = 512 * 1024**2
+# Of a value in an error message.
+MAX_SHOWN_CHARS = 60
 
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
@@ -29,138 +39,173 @@ class SettingsInvalid(Exception):
     """The environment holds a setting that evascore refuses to start with."""
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """All settings, with their defaults for development; units are in the names.
 
-    Each is read from the environment variable of its name in capitals behind `EVASCORE_`.
+    Each is read from the environment variable of its name in capitals, with the prefix `EVASCORE_`.
     """
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     host: Name = Field(
-        "127.0.0.1", description="Address the web server binds; 0.0.0.0 inside a container."
+        "127.0.0.1",
+        description="Address that the web server listens on; use 0.0.0.0 in a container.",
     )
-    port: Port = Field(8000, description="Port the web server binds.")
+    port: Port = Field(8000, description="Port that the web server listens on.")
     redis_url: SecretStr | None = Field(
         None,
-        description="Redis of all processes; unset, `make run` starts an embedded one in data_dir.",
+        description="URL of the Redis that all processes share. "
+        "Without it, `make run` starts a Redis that keeps its data in `EVASCORE_DATA_DIR`.",
     )
     redis_password_file: Path | None = Field(
-        None, description="File with the password for redis_url, as container secrets come."
+        None,
+        description="File that holds the password of that Redis, such as a container's secret.",
     )
     data_dir: Path = Field(
-        Path("data"), description="Folder of the embedded Redis; set it where disk is durable."
+        Path("data"),
+        description="Folder for the data of the Redis that `make run` starts; use a durable disk.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
-        "INFO", description="Lowest level that is logged."
+        "INFO", description="Lowest level of the log lines that are written."
     )
 
     model: Name = Field(
-        DEMO_CHECKPOINT, description="Checkpoint folder or Hub name; the bundled demo when unset."
+        DEMO_CHECKPOINT, description="Checkpoint folder, or a name on the Hugging Face Hub."
     )
-    device: str = Field("auto", description="`auto`, `cpu`, `cuda` or `cuda:N`.")
+    device: str = Field(
+        "auto",
+        description="`auto`, `cpu`, `cuda` or `cuda:N`. "
+        "`auto` is the first GPU, or the CPU where there is none.",
+    )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
-        "auto", description="Arithmetic of the model; auto is float32 on CPU, bfloat16 on CUDA."
+        "auto",
+        description="Number format of the model; `auto` is float32 on a CPU and bfloat16 on a GPU.",
     )
     kernels: Literal["auto", "triton", "torch"] = Field(
         "auto",
-        description="Form of the operations; auto is triton on GPUs of capability 8.0 and newer.",
+        description="Implementation of the operations. "
+        "`auto` is `triton` on GPUs of compute capability 8.0 or newer, else `torch`.",
     )
     quantization: Literal["none", "int8", "nf4"] = Field(
         "none",
-        description="Form of the weights; int8 halves and nf4 quarters the memory of bfloat16.",
+        description="Number format of the weights. "
+        "int8 needs half the memory of bfloat16, nf4 a quarter.",
     )
     reproducible: bool = Field(
         False,
-        description="Score every continuation alone, so that its bits depend on no other text.",
+        description="Score every continuation in a pass of its own. "
+        "Its score then has the same bits whatever else is scored.",
     )
     cache_dir: Path | None = Field(
         None,
-        description="Folder of quantized weights for the next start; unset, `cache` in data_dir.",
+        description="Folder that keeps quantized weights for the next start; "
+        "by default `cache` in `EVASCORE_DATA_DIR`. Choose a local disk.",
     )
-    scratch_dir: Path | None = Field(
-        None,
-        description="Fast local disk that takes the place of data_dir for that cache.",
+    micro_batch_bytes: Bytes = Field(
+        16_384,
+        description="Most text bytes of one micro-batch. "
+        "Raise it on a GPU; lower it for shorter waits.",
     )
-    batch_bytes: Bytes = Field(
-        16_384, description="Text bytes of one batch; raise it on a GPU, lower it for latency."
-    )
-    batch_texts: Count = Field(256, description="Texts of one batch at most.")
+    micro_batch_texts: Count = Field(256, description="Most texts of one micro-batch.")
 
     max_text_bytes: Bytes = Field(
-        32_767, description="Longest text (with its context); the model's context less one."
+        32_767,
+        description="Longest text, its context included; the longest window of a longer text.",
     )
     max_windowed_bytes: Bytes = Field(
-        1024**2, description="Longest text that is scored in windows."
+        1024**2, description="Longest text that is scored in sliding windows."
     )
-    max_items: Count = Field(256, description="Most texts in one request.")
-    max_continuations: Count = Field(256, description="Most continuations of one context.")
-    max_body_bytes: Bytes = Field(8 * 1024**2, description="Largest request body.")
+    max_items: Count = Field(
+        256, description="Most texts of one request, and most continuations of one context."
+    )
+    max_body_bytes: Bytes = Field(
+        8 * 1024**2, description="Largest request body, and longest line of a batch."
+    )
     max_job_bytes: Bytes = Field(
         16 * 1024**2,
-        description="Most bytes that one job may have the model read.",
+        description="Most bytes that the model reads for one job; overlapping windows count fully.",
     )
     max_result_bytes: Annotated[int, Field(ge=1, le=MAX_REDIS_VALUE_BYTES)] = Field(
         64 * 1024**2,
-        description="Most bytes that the results of a job could take, and those of one batch.",
+        description="Largest result of one job, and of one micro-batch; "
+        "estimated from the request before it is scored.",
     )
-    max_batch_lines: Count = Field(1_000_000, description="Most lines of one batch.")
-    max_batch_bytes: Bytes = Field(
-        2 * 1024**3, description="Largest upload of one batch, after decompression."
+    max_upload_lines: Count = Field(1_000_000, description="Most lines of one batch.")
+    max_upload_bytes: Bytes = Field(
+        2 * 1024**3, description="Largest upload of one batch, before and after decompression."
     )
 
     max_queued_bytes: Bytes = Field(
-        256 * 1024**2, description="Text bytes accepted and not yet scored, above which 503."
+        256 * 1024**2, description="Most text bytes of jobs that are not scored yet; above it, 503."
     )
     max_queued_jobs: Count = Field(
-        100_000, description="Jobs accepted and not yet scored, above which 503."
+        100_000, description="Most jobs that are not scored yet; above it, 503."
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
-        description="Text bytes of batches accepted and not yet scored, above which 503.",
+        description="Most text bytes of batches that are not scored yet; above it, 503.",
     )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,
-        description="Memory of Redis above which batches get 503; keep it below its maxmemory.",
-    )
-    max_uploads: Count = Field(4, description="Batches uploaded at once; further ones get 503.")
-    max_streams: Count = Field(
-        8, description="Event streams open at once, each holding a thread; further ones get 503."
+        description="Most memory of Redis; above it, batches get 503. "
+        "Keep it below the `maxmemory` of Redis.",
     )
 
-    deadline_s: Seconds = Field(3600, description="Time a job may wait, unless it says otherwise.")
-    max_deadline_s: Seconds = Field(21_600, description="Longest deadline a job may ask for.")
-    batch_deadline_s: Seconds = Field(
-        86_400, description="Time a batch may take, unless it says otherwise, and at most."
+    deadline_s: Seconds = Field(
+        3600,
+        description="Time within which a job must be scored, unless its request sets `deadline_s`.",
     )
-    upload_ttl_s: Count = Field(
-        120, description="Time after which what a vanished web server was receiving is forgotten."
+    max_deadline_s: Seconds = Field(
+        21_600, description="Longest `deadline_s` that a request may ask for."
     )
-    result_ttl_s: Count = Field(86_400, description="Time a result stays readable.")
-    max_wait_s: Seconds = Field(30, description="Longest a request waits for a result.")
+    max_upload_deadline_s: Seconds = Field(
+        86_400,
+        description="Time within which a batch must be scored; a batch may ask for less.",
+    )
+    result_ttl_s: Count = Field(86_400, description="Time that a result can be read.")
+    max_wait_s: Seconds = Field(30, description="Longest time that a request waits for a result.")
     completion_wait_s: Seconds = Field(
         240,
-        description="Longest a completion is held, below what its client waits (300 in lm-eval).",
+        description="Longest time that `/v1/completions` waits for a result. "
+        "Keep it below the client's timeout (300 s in lm-eval).",
     )
-    web_timeout_s: Count = Field(60, description="Gunicorn ends a silent worker process after it.")
-    web_threads: Count = Field(64, description="Requests served at once; a wait holds one.")
-    max_waiters: Count = Field(
-        48, description="Requests waiting at once; further ones are answered at once."
+    web_timeout_s: Count = Field(
+        60,
+        description="A connection without progress is closed after this time, "
+        "and a web process that hangs is restarted.",
     )
-    redis_timeout_s: Seconds = Field(2, description="A Redis slower than this counts as away.")
+    web_threads: Annotated[int, Field(ge=4)] = Field(
+        64,
+        description="Requests served at once. Three quarters of them may wait for a result, "
+        "an eighth may stream events, and a sixteenth may upload batches.",
+    )
+    redis_timeout_s: Seconds = Field(
+        2, description="A Redis that does not answer within this time counts as unavailable."
+    )
 
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        "worker", description="Names this worker; two living workers never share a name."
+        "worker", description="Name of this worker; two workers that run never share one."
     )
-    lease_s: Seconds = Field(5, description="A worker silent for this long has its jobs requeued.")
-    batch_timeout_s: Seconds = Field(
-        300, description="A batch longer than this counts as hung and its worker is restarted."
+    lease_s: Seconds = Field(
+        5,
+        description="A worker that is silent for this long counts as dead; its jobs are requeued.",
     )
-    max_crashes: Count = Field(3, description="A job aboard this many dying workers is failed.")
+    micro_batch_timeout_s: Seconds = Field(
+        300,
+        description="A worker whose micro-batch makes no progress for this long is restarted.",
+    )
+    max_crashes: Count = Field(
+        3,
+        description="A job that was being scored when this many workers died "
+        "fails as `poison_job`.",
+    )
     health_file: Path | None = Field(
-        None, description="File that a warm worker touches every few seconds, for health checks."
+        None,
+        description="File that a ready worker touches every few seconds, for health checks.",
     )
-    drain_s: Seconds = Field(20, description="Time a stopping worker has to end its batch.")
+    drain_s: Seconds = Field(
+        20, description="Time that a process has to finish its work once it is told to stop."
+    )
 
     @field_validator("redis_url")
     @classmethod
@@ -169,6 +214,8 @@ class Settings(BaseSettings):
             ("redis://", "rediss://", "unix://")
         ):
             raise ValueError("must start with redis://, rediss:// or unix://")
+        if url is not None and not _is_url(url.get_secret_value()):
+            raise ValueError("is not a URL; check its host and port")
         return url
 
     @field_validator("device")
@@ -178,23 +225,18 @@ class Settings(BaseSettings):
         if kind not in ("auto", "cpu", "cuda") or (
             index and (kind != "cuda" or not index.isdigit())
         ):
-            raise ValueError("must be auto, cpu, cuda or cuda:N")
+            raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {device!r}")
         return device
 
     @model_validator(mode="after")
     def _limits_nest(self) -> "Settings":
         for smaller, larger in NESTED:
-            if getattr(self, smaller) > getattr(self, larger):
+            low, high = getattr(self, smaller), getattr(self, larger)
+            if low > high:
                 raise ValueError(
-                    f"{environment_name(smaller)} ({getattr(self, smaller)}) must not exceed "
-                    f"{environment_name(larger)} ({getattr(self, larger)})"
+                    f"{environment_name(smaller)} ({low}) must not exceed "
+                    f"{environment_name(larger)} ({high}); lower the first or raise the second"
                 )
-        held = self.max_waiters + self.max_uploads + self.max_streams
-        if held >= self.web_threads:
-            raise ValueError(
-                f"EVASCORE_WEB_THREADS ({self.web_threads}) must exceed what may be held for long: "
-                f"EVASCORE_MAX_WAITERS + EVASCORE_MAX_UPLOADS + EVASCORE_MAX_STREAMS ({held})"
-            )
         return self
 
     @property
@@ -206,7 +248,38 @@ class Settings(BaseSettings):
     @property
     def model_cache(self) -> Path:
         """Folder in which quantized weights are kept."""
-        return self.cache_dir or (self.scratch_dir or self.data_dir) / "cache"
+        return self.cache_dir or self.data_dir / "cache"
+
+    @property
+    def max_continuations(self) -> int:
+        """Most continuations of one context."""
+        return self.max_items
+
+    @property
+    def max_streams(self) -> int:
+        """Event streams open at once; further ones get 503."""
+        return max(1, self.web_threads // 8)
+
+    @property
+    def max_uploads(self) -> int:
+        """Batches uploaded at once; further ones get 503."""
+        return max(1, self.web_threads // 16)
+
+    @property
+    def max_waiters(self) -> int:
+        """Requests that wait at once for a result; further ones are answered at once.
+
+        As many threads as for uploads stay free for requests that hold none for long.
+        """
+        return self.web_threads - self.max_streams - 2 * self.max_uploads
+
+    @property
+    def upload_ttl_s(self) -> int:
+        """Time after which an upload that its web process left unfinished is deleted.
+
+        Longer than an upload may stall.
+        """
+        return 2 * self.web_timeout_s
 
     @property
     def redis(self) -> str:
@@ -220,27 +293,43 @@ class Settings(BaseSettings):
         return f"{url}{'&' if '?' in url else '?'}ssl_cert_reqs=required"
 
 
-# Each pair: the first must not exceed the second, else a limit could never be met.
+# The first of each pair must not exceed the second, or one limit makes the other unreachable.
 NESTED = (
-    ("batch_timeout_s", "deadline_s"),
+    ("micro_batch_timeout_s", "deadline_s"),
     ("deadline_s", "max_deadline_s"),
     ("max_deadline_s", "result_ttl_s"),
     ("completion_wait_s", "max_deadline_s"),
-    ("lease_s", "batch_timeout_s"),
-    ("drain_s", "batch_timeout_s"),
+    ("lease_s", "micro_batch_timeout_s"),
+    ("drain_s", "micro_batch_timeout_s"),
     ("redis_timeout_s", "lease_s"),
     ("max_wait_s", "web_timeout_s"),
-    ("max_waiters", "web_threads"),
     ("max_text_bytes", "max_windowed_bytes"),
-    ("max_uploads", "web_threads"),
-    ("max_streams", "web_threads"),
     ("max_text_bytes", "max_body_bytes"),
     ("max_text_bytes", "max_job_bytes"),
     ("max_job_bytes", "max_queued_bytes"),
-    ("max_body_bytes", "max_batch_bytes"),
-    ("max_batch_bytes", "max_bulk_bytes"),
-    ("max_deadline_s", "batch_deadline_s"),
+    ("max_body_bytes", "max_upload_bytes"),
+    ("max_upload_bytes", "max_bulk_bytes"),
+    ("max_deadline_s", "max_upload_deadline_s"),
 )
+
+# Former names of settings, and what took their place.
+RENAMED = {
+    "batch_bytes": "micro_batch_bytes",
+    "batch_texts": "micro_batch_texts",
+    "batch_timeout_s": "micro_batch_timeout_s",
+    "batch_deadline_s": "max_upload_deadline_s",
+    "max_batch_bytes": "max_upload_bytes",
+    "max_batch_lines": "max_upload_lines",
+    "scratch_dir": "cache_dir",
+}
+# Former settings that now follow from another one.
+DERIVED = {
+    "max_continuations": "max_items",
+    "max_streams": "web_threads",
+    "max_uploads": "web_threads",
+    "max_waiters": "web_threads",
+    "upload_ttl_s": "web_timeout_s",
+}
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -263,7 +352,6 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     if unknown:
         raise SettingsInvalid("; ".join(_unknown(name) for name in unknown))
     try:
-        # The values come from `given` alone, so that a caller's `environ` is all that counts.
         settings = Settings.model_validate(given)
     except ValidationError as error:
         raise SettingsInvalid("; ".join(_refusal(e) for e in error.errors())) from None
@@ -278,31 +366,80 @@ def environment_name(field: str) -> str:
     return PREFIX + field.upper()
 
 
+def _is_url(text: str) -> bool:
+    try:
+        # Reading the port checks it.
+        return urlsplit(text).port != 0
+    except ValueError:
+        return False
+
+
 def _with_password(url: str, file: Path) -> str:
     """`url` with the password that `file` holds."""
     name, parts = environment_name("redis_password_file"), urlsplit(url)
     if not parts.hostname:
-        raise SettingsInvalid(f"{name}: {environment_name('redis_url')} must name a host with it")
+        raise SettingsInvalid(
+            f"{name}: {environment_name('redis_url')} must name the host that the password is for"
+        )
     try:
         password = file.read_text().strip()
-    except (OSError, UnicodeDecodeError) as error:
-        raise SettingsInvalid(f"{name}: {file} cannot be read ({type(error).__name__})") from None
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{name}: {file} cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None
+    except UnicodeDecodeError:
+        raise SettingsInvalid(f"{name}: {file} is not UTF-8 text") from None
     if not password:
-        raise SettingsInvalid(f"{name}: {file} is empty")
+        raise SettingsInvalid(f"{name}: {file} is empty; write the password into it")
     address = parts.netloc.rpartition("@")[2]
     netloc = f"{parts.username or ''}:{quote(password, safe='')}@{address}"
     return parts._replace(netloc=netloc).geturl()
 
 
+def accepted_values(name: str) -> str:
+    """What the setting `name` can be, in words: type, range and unit."""
+    field = Settings.model_fields[name]
+    kind: object = field.annotation
+    if typing.get_origin(kind) is Literal:
+        return "one of " + ", ".join(map(str, typing.get_args(kind)))
+    if kind is bool:
+        return "yes or no"
+    if kind not in (int, float):
+        return _TEXTS.get(name, "text")
+    bounds = [
+        f" {word} {getattr(bound, sign)}"
+        for sign, word in (("ge", "from"), ("gt", "above"), ("le", "to"))
+        for bound in field.metadata
+        if hasattr(bound, sign)
+    ]
+    unit = next((words for end, words in _UNITS.items() if name.endswith(end)), "")
+    return ("an integer" if kind is int else "a number") + "".join(bounds) + unit
+
+
+_UNITS = {"_bytes": " (bytes)", "_s": " (seconds)"}
+_TEXTS = {"worker_name": "1 to 64 letters, digits, dots, hyphens or underscores"}
+
+
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    if name in DERIVED:
+        source = environment_name(DERIVED[name])
+        return (
+            f"{environment_name(name)} is not a setting any more, it follows from {source}; "
+            f"did you mean {source}?"
+        )
+    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+    close = [RENAMED[name]] if name in RENAMED else near
     hint = f"did you mean {environment_name(close[0])}?" if close else "see docs/settings.md"
     return f"{environment_name(name)} is not a setting; {hint}"
 
 
-def _refusal(error: Mapping[str, object]) -> str:
-    where = error["loc"]
-    reason = str(error["msg"]).removeprefix("Value error, ")
-    if not isinstance(where, tuple) or not where:
-        return reason
-    return f"{environment_name(str(where[0]))}: {reason}"
+def _refusal(error: Mapping[str, Any]) -> str:
+    if error["type"] == "value_error":
+        reason = str(error["ctx"]["error"])
+    else:
+        # Only checks of our own see secrets, and their messages hold none.
+        accepted, given = accepted_values(str(error["loc"][0])), repr(error["input"])
+        reason = f"must be {accepted}, not {given[:MAX_SHOWN_CHARS]}"
+        if not error["input"]:
+            reason = f"must not be empty; give {accepted}, or unset it for the default"
+    return ": ".join([*(environment_name(str(name)) for name in error["loc"]), reason])

@@ -107,13 +107,13 @@ class Lease:
         status: WorkerStatus,
         *,
         lease_s: float,
-        batch_timeout_s: float,
+        micro_batch_timeout_s: float,
         health_file: Path | None = None,
     ) -> None:
         self.status = status
         self._client = client
         self._lease_s = lease_s
-        self._batch_timeout_s = batch_timeout_s
+        self._micro_batch_timeout_s = micro_batch_timeout_s
         self._health_file = health_file
         self._key = keys.lease(status.name)
         self._progress_at: float | None = None
@@ -200,7 +200,7 @@ class Lease:
         if self._progress_at is None:
             return
         silent_s = time.monotonic() - self._progress_at
-        if silent_s > self._batch_timeout_s:
+        if silent_s > self._micro_batch_timeout_s:
             log.error("batch_hung", silent_s=round(silent_s), worker=self.status.name)
             os._exit(os.EX_SOFTWARE)
 

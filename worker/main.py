@@ -83,16 +83,16 @@ class Process:
             "unacked_key": keys.unacked(sender),
             "unacked_index_key": keys.unacked_index(sender),
             "unacked_mutex_key": f"{keys.unacked(sender)}:mutex",
-            "fetch_jobs": settings.batch_texts,
-            "fetch_bytes": settings.batch_bytes,
+            "fetch_jobs": settings.micro_batch_texts,
+            "fetch_bytes": settings.micro_batch_bytes,
         }
         client = connect(settings)
-        status = WorkerStatus(sender, settings.batch_bytes, self._startup)
+        status = WorkerStatus(sender, settings.micro_batch_bytes, self._startup)
         lease = Lease(
             client,
             status,
             lease_s=settings.lease_s,
-            batch_timeout_s=settings.batch_timeout_s,
+            micro_batch_timeout_s=settings.micro_batch_timeout_s,
             health_file=settings.health_file,
         )
         store = JobStore(client, settings)

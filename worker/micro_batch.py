@@ -92,7 +92,9 @@ class BatchLoop:
         self._call_soon = consumer.call_soon
         self._revoked = consumer.controller.state.revoked
         settings = runtime.settings
-        self._budget = Budget(settings.batch_bytes, settings.batch_texts, settings.max_result_bytes)
+        self._budget = Budget(
+            settings.micro_batch_bytes, settings.micro_batch_texts, settings.max_result_bytes
+        )
         self._bulk_credit_bytes = 0.0
         self._requests: dict[str, Any] = {}
         self._fetched: list[str] = []

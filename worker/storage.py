@@ -32,7 +32,7 @@ def warn_of_network_mounts(*folders: Path, mounts: Path = MOUNTS) -> None:
                 "folder_on_network_mount",
                 folder=str(folder),
                 filesystem=kind,
-                remedy="copy it to a local disk, or name one with EVASCORE_SCRATCH_DIR",
+                remedy="copy it to a local disk, or name one with EVASCORE_CACHE_DIR",
             )
 
 

@@ -21,7 +21,7 @@ _OF_SCHEMAS: dict[tuple[str, ...], str] = {
 _OF_PARAMETERS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
     ("submit", "deadline_s"): (("maximum",), "max_deadline_s"),
     ("submit", "window"): (("items", "maximum"), "max_text_bytes"),
-    ("create_batch", "deadline_s"): (("maximum",), "batch_deadline_s"),
+    ("create_batch", "deadline_s"): (("maximum",), "max_upload_deadline_s"),
 }
 
 

@@ -82,8 +82,8 @@ class PartCutter:
         for line in lines:
             checked = self._checked(line)
             if (
-                len(self._requests) >= settings.batch_texts
-                or self._part_bytes + checked.num_bytes > settings.batch_bytes
+                len(self._requests) >= settings.micro_batch_texts
+                or self._part_bytes + checked.num_bytes > settings.micro_batch_bytes
                 or self._part_result_bytes + checked.result_bytes > settings.max_result_bytes
             ):
                 yield from self._cut()

@@ -47,7 +47,7 @@ class Receiver:
         self._settings = settings
         self._retry_after_s = retry_after_s
         self._created_at = time.time()
-        deadline_s = options.deadline_s or settings.batch_deadline_s
+        deadline_s = options.deadline_s or settings.max_upload_deadline_s
         self._deadline_at = self._created_at + deadline_s
         self._cutter = PartCutter(
             options, settings, deadline_at=self._deadline_at, request_id=request_id

@@ -174,13 +174,13 @@ def _receive() -> Accepted:
         retry_after_s=parts.capacity.retry_after_s,
         request_id=g.request_id,
     )
-    limit_bytes = settings.max_body_bytes if is_array else settings.max_batch_bytes
+    limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # What comes in counts too: a compressed body may stand for nothing, however long.
     pieces = limited(decode(limited(_counted_pieces(), limit_bytes)), limit_bytes)
     lines = read_lines(
         receiver.digested(lines_of_array(pieces) if is_array else pieces),
         max_line_bytes=settings.max_body_bytes,
-        max_lines=settings.max_batch_lines,
+        max_lines=settings.max_upload_lines,
     )
     return receiver.receive(lines, key)
 
@@ -240,7 +240,7 @@ def _batch_response(batch: Batch, status: int) -> Response:
 
 def _retry_after(batch: Batch) -> str:
     """The time of one part, after which there may be news."""
-    part_bytes = min(batch.num_bytes, service().settings.batch_bytes)
+    part_bytes = min(batch.num_bytes, service().settings.micro_batch_bytes)
     return str(service().capacity.retry_after_s(part_bytes))
 
 

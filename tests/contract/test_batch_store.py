@@ -92,7 +92,7 @@ def test_upload_is_unknown_until_it_is_accepted(batches, job_store):
 
 def test_upload_that_nobody_goes_on_with_is_forgotten(redis_server):
     settings = load_settings(
-        {"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_UPLOAD_TTL_S": "100"}
+        {"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_WEB_TIMEOUT_S": "50"}
     )
     with connect(settings) as client:
         batches = BatchStore(JobStore(client, settings), settings)
@@ -123,7 +123,7 @@ def test_accepting_twice_is_accepting_once(batches, job_store):
 
 
 def test_batches_together_are_limited_in_bytes(redis_server):
-    limits = {"max_bulk_bytes": 4, "max_batch_bytes": 4, "max_body_bytes": 4, "max_text_bytes": 4}
+    limits = {"max_bulk_bytes": 4, "max_upload_bytes": 4, "max_body_bytes": 4, "max_text_bytes": 4}
     settings = load_settings(
         {
             "EVASCORE_REDIS_URL": redis_server.url,

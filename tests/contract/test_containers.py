@@ -207,7 +207,7 @@ def test_edge_lets_pass_what_the_web_server_takes():
     # That of the errors themselves, none, is left out.
     limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
     for limit, max_bytes in zip(
-        limits, (settings.max_body_bytes, settings.max_batch_bytes), strict=True
+        limits, (settings.max_body_bytes, settings.max_upload_bytes), strict=True
     ):
         assert max_bytes < amount(f"{limit}b") <= 1.25 * max_bytes
     longest_s = max(settings.web_timeout_s, settings.max_wait_s, settings.completion_wait_s)

@@ -6,15 +6,17 @@ import typing
 from pathlib import Path
 
 import pytest
-from annotated_types import Ge, Gt, Le
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
 from contract.settings import (
+    DERIVED,
     NESTED,
+    RENAMED,
     REPOSITORY,
     Settings,
     SettingsInvalid,
+    accepted_values,
     environment_name,
     load_settings,
 )
@@ -61,6 +63,32 @@ def test_unknown_name_near_nothing_points_to_the_document():
     assert "docs/settings.md" in refusal(EVASCORE_ZZZZZZ="1")
 
 
+@pytest.mark.parametrize(("old", "new"), RENAMED.items())
+def test_former_name_is_refused_with_the_new_one(old, new):
+    line = refusal(**{environment_name(old): "1"})
+    assert line == (
+        f"{environment_name(old)} is not a setting; did you mean {environment_name(new)}?"
+    )
+    assert new in Settings.model_fields
+
+
+@pytest.mark.parametrize(("derived", "source"), DERIVED.items())
+def test_former_setting_that_follows_from_another_is_refused_with_that(derived, source):
+    line = refusal(**{environment_name(derived): "1"})
+    assert line.endswith(f"did you mean {environment_name(source)}?")
+    assert isinstance(getattr(Settings, derived), property)
+    larger = load_settings({environment_name(source): str(getattr(load_settings({}), source) * 2)})
+    assert getattr(larger, derived) == 2 * getattr(load_settings({}), derived)
+
+
+@pytest.mark.parametrize("threads", [4, 5, 15, 16, 64, 1000])
+def test_some_threads_stay_free_of_requests_that_hold_one_for_long(threads):
+    settings = load_settings({"EVASCORE_WEB_THREADS": str(threads)})
+    shares = (settings.max_waiters, settings.max_streams, settings.max_uploads)
+    assert min(shares) >= 1
+    assert sum(shares) < threads
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -68,9 +96,9 @@ def test_unknown_name_near_nothing_points_to_the_document():
         ("EVASCORE_PORT", "65536"),
         ("EVASCORE_PORT", "http"),
         ("EVASCORE_PORT", ""),
-        ("EVASCORE_BATCH_BYTES", "0"),
-        ("EVASCORE_BATCH_BYTES", "-1"),
-        ("EVASCORE_BATCH_BYTES", "16k"),
+        ("EVASCORE_MICRO_BATCH_BYTES", "0"),
+        ("EVASCORE_MICRO_BATCH_BYTES", "-1"),
+        ("EVASCORE_MICRO_BATCH_BYTES", "16k"),
         ("EVASCORE_LEASE_S", "0"),
         ("EVASCORE_LEASE_S", "nan"),
         ("EVASCORE_DEADLINE_S", "inf"),
@@ -81,6 +109,8 @@ def test_unknown_name_near_nothing_points_to_the_document():
         ("EVASCORE_LOG_LEVEL", "LOUD"),
         ("EVASCORE_REDIS_URL", "http://127.0.0.1"),
         ("EVASCORE_REDIS_URL", ""),
+        ("EVASCORE_REDIS_URL", "redis://127.0.0.1:port"),
+        ("EVASCORE_REDIS_URL", "redis://[::1"),
         ("EVASCORE_WORKER_NAME", "two words"),
         ("EVASCORE_WORKER_NAME", ""),
         ("EVASCORE_MODEL", ""),
@@ -88,6 +118,30 @@ def test_unknown_name_near_nothing_points_to_the_document():
 )
 def test_bad_value_is_refused_by_name(name, value):
     assert refusal(**{name: value}).startswith(f"{name}: ")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "line"),
+    [
+        ("EVASCORE_PORT", "http", "must be an integer from 1 to 65535, not 'http'"),
+        ("EVASCORE_LEASE_S", "soon", "must be a number above 0 (seconds), not 'soon'"),
+        ("EVASCORE_MICRO_BATCH_BYTES", "16k", "must be an integer from 1 (bytes), not '16k'"),
+        ("EVASCORE_DTYPE", "fp8", "must be one of auto, float32, bfloat16, not 'fp8'"),
+        ("EVASCORE_REPRODUCIBLE", "maybe", "must be yes or no, not 'maybe'"),
+        ("EVASCORE_DEVICE", "gpu", "must be auto, cpu, cuda or cuda:N, not 'gpu'"),
+        ("EVASCORE_MODEL", "", "must not be empty; give text, or unset it for the default"),
+        ("EVASCORE_PORT", "9" * 1000, f"must be an integer from 1 to 65535, not '{'9' * 59}"),
+    ],
+)
+def test_refusal_says_what_is_accepted_in_our_words(name, value, line):
+    assert refusal(**{name: value}) == f"{name}: {line}"
+
+
+def test_limit_that_another_makes_unreachable_is_refused_with_the_remedy():
+    assert refusal(EVASCORE_DEADLINE_S="100") == (
+        "EVASCORE_MICRO_BATCH_TIMEOUT_S (300) must not exceed EVASCORE_DEADLINE_S (100.0); "
+        "lower the first or raise the second"
+    )
 
 
 def test_every_bad_value_is_named():
@@ -152,12 +206,12 @@ def test_limits_nest(smaller, larger):
     ("variables", "cache"),
     [
         ({}, "data/cache"),
-        ({"EVASCORE_SCRATCH_DIR": "/local"}, "/local/cache"),
-        ({"EVASCORE_SCRATCH_DIR": "/local", "EVASCORE_CACHE_DIR": "/cache"}, "/cache"),
+        ({"EVASCORE_DATA_DIR": "/disk"}, "/disk/cache"),
+        ({"EVASCORE_DATA_DIR": "/disk", "EVASCORE_CACHE_DIR": "/cache"}, "/cache"),
     ],
-    ids=["default", "scratch", "cache"],
+    ids=["default", "data folder", "cache"],
 )
-def test_cache_lies_on_the_scratch_disk_unless_it_is_named(variables, cache):
+def test_cache_lies_in_the_data_folder_unless_it_is_named(variables, cache):
     assert load_settings(variables).model_cache == Path(cache)
 
 
@@ -177,44 +231,27 @@ def test_every_nesting_is_documented():
         assert f"- `{environment_name(smaller)}` <= `{environment_name(larger)}`" in document
 
 
-UNITS = {"_bytes": ", in bytes", "_s": ", in seconds"}
-KINDS = {
-    bool: "yes or no",
-    float: "number",
-    int: "integer",
-    Path: "path",
-    SecretStr: "URL, secret",
-    str: "text",
-}
+KINDS = {Path: "path", SecretStr: "URL, secret", str: "text"}
 
 
 def row(name: str, field: FieldInfo) -> str:
     """The row of a setting in the document: name, type with unit and range, default, use."""
-    unit = next((words for end, words in UNITS.items() if name.endswith(end)), "")
     cells = [
         f"`{environment_name(name)}`",
-        kind(field.annotation) + bounds(field) + unit,
+        kind(name, field.annotation),
         default(field.default),
         str(field.description),
     ]
     return f"| {' | '.join(cells)} |"
 
 
-def kind(annotation: object) -> str:
+def kind(name: str, annotation: object) -> str:
     """What a value is, in words."""
     if typing.get_origin(annotation) is typing.Literal:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if isinstance(annotation, types.UnionType):
         (annotation,) = (part for part in typing.get_args(annotation) if part is not type(None))
-    return KINDS[annotation]
-
-
-def bounds(field: FieldInfo) -> str:
-    """The range of a number, in words."""
-    lowest = [f" from {m.ge}" for m in field.metadata if isinstance(m, Ge)]
-    above = [f" above {m.gt}" for m in field.metadata if isinstance(m, Gt)]
-    highest = [f" to {m.le}" for m in field.metadata if isinstance(m, Le)]
-    return "".join(lowest + above + highest)
+    return KINDS.get(annotation) or accepted_values(name).removeprefix("an ").removeprefix("a ")
 
 
 def default(value: object) -> str:
@@ -227,3 +264,13 @@ def default(value: object) -> str:
 
 def test_variable_of_the_client_is_not_taken_for_a_setting():
     assert load_settings({"EVASCORE_URL": "http://localhost:1"}).port == 8000
+
+
+def test_every_former_name_is_documented():
+    document = DOCUMENT.read_text()
+    for old, new in RENAMED.items():
+        assert f"- `{environment_name(old)}` is now `{environment_name(new)}`\n" in document
+    for old, source in DERIVED.items():
+        assert (
+            f"- `{environment_name(old)}` follows from `{environment_name(source)}`\n" in document
+        )

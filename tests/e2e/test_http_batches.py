@@ -28,7 +28,7 @@ def _id_secret(outcomes):
 def web(web_redis, tmp_path_factory):
     """A server that cuts parts of three lines."""
     folder = tmp_path_factory.mktemp("web")
-    server = WebServer(folder, web_redis.url, batch_texts=3, max_batch_lines=5000).start()
+    server = WebServer(folder, web_redis.url, micro_batch_texts=3, max_upload_lines=5000).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()

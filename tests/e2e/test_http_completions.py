@@ -17,10 +17,10 @@ CONTINUED = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
 @pytest.fixture(scope="module")
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
-    # Held for longer than the edge lets a silent request hold a thread.
-    settings = {"completion_wait_s": WAIT_S, "web_timeout_s": 3, "max_wait_s": 2, "max_waiters": 8}
+    # Held for longer than the edge lets a silent request hold a thread. Eight requests may wait.
+    times = {"completion_wait_s": WAIT_S, "web_timeout_s": 3, "max_wait_s": 2}
     # A worker that is suspended for as long as that stays warm.
-    service = Service(folder, **settings, lease_s=4 * WAIT_S).start()
+    service = Service(folder, **times, web_threads=11, lease_s=4 * WAIT_S).start()
     yield service
     assert service.stop() == 0
 

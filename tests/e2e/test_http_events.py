@@ -20,7 +20,7 @@ RESULT = {"num_bytes": 5, "bits_per_byte": 2.5}
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
     """A server that cuts batches into single texts."""
-    short = {"batch_texts": 1, "web_timeout_s": 5, "max_wait_s": 2}
+    short = {"micro_batch_texts": 1, "web_timeout_s": 5, "max_wait_s": 2}
     server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **short).start()
     yield server
     assert server.stop() == 0
@@ -30,7 +30,7 @@ def web(web_redis, tmp_path_factory):
 @pytest.fixture
 def one_place(web_redis, tmp_path):
     """A server with a place for one stream."""
-    server = WebServer(tmp_path, web_redis.url, max_streams=1).start()
+    server = WebServer(tmp_path, web_redis.url, web_threads=8).start()
     yield server
     assert server.stop() == 0
 

@@ -219,7 +219,7 @@ def test_malformed_idempotency_key_is_refused(http, key):
 
 
 def test_waiters_beyond_the_limit_are_answered_at_once(web_redis, tmp_path):
-    server = WebServer(tmp_path, web_redis.url, max_waiters=1).start()
+    server = WebServer(tmp_path, web_redis.url, web_threads=4).start()
     try:
         with server.client() as http:
             path = submitted(http).headers["Location"]

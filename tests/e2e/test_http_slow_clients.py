@@ -13,11 +13,10 @@ THREADS, TIMEOUT_S = 4, 3
 
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
-    """A server that a few clients could occupy."""
-    few = {"max_waiters": 1, "max_uploads": 1, "max_streams": 1}
+    """A server with one place for a waiter, an upload and a stream each."""
     times = {"web_timeout_s": TIMEOUT_S, "max_wait_s": 1}
     folder = tmp_path_factory.mktemp("web")
-    server = WebServer(folder, web_redis.url, web_threads=THREADS, **few, **times).start()
+    server = WebServer(folder, web_redis.url, web_threads=THREADS, **times).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()

@@ -125,7 +125,7 @@ def test_worker_with_celerys_default_options_scores_what_waits(job_store, new_wo
 
 
 def test_interactive_text_overtakes_a_bulk_job_in_progress(job_store, new_worker):
-    new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
     bulk = submit(job_store, *[LONG_TEXT_BYTES] * 20, priority=keys.BULK)
     wait_until(lambda: is_started(job_store, bulk))
     quick = submit(job_store, 10)
@@ -135,7 +135,7 @@ def test_interactive_text_overtakes_a_bulk_job_in_progress(job_store, new_worker
 
 
 def test_cancelled_bulk_job_stops_before_its_end(job_store, new_worker):
-    new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
     bulk = submit(job_store, *[LONG_TEXT_BYTES] * 200, priority=keys.BULK)
     wait_until(lambda: is_started(job_store, bulk))
     job_store.cancel(bulk)
@@ -179,7 +179,7 @@ def test_peer_takes_over_when_the_lease_of_a_killed_worker_lapses(job_store, new
 
 
 def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(job_store, new_worker):
-    worker = new_worker(batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    worker = new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
     ids = [submit(job_store, LONG_TEXT_BYTES) for _ in range(8)]
     wait_until(lambda: is_started(job_store, ids[0]))
     worker.send(signal.SIGTERM)
@@ -207,7 +207,7 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(job_store, ne
 
 def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new_worker):
     # One of its two passes takes longer than that.
-    limits = {"lease_s": "0.08", "batch_timeout_s": "0.08"}
+    limits = {"lease_s": "0.08", "micro_batch_timeout_s": "0.08"}
     worker = new_worker(redis_timeout_s="0.04", drain_s="0.04", **limits)
     task_id = submit(job_store, LONG_TEXT_BYTES)
     for _ in range(3):

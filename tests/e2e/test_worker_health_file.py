@@ -15,6 +15,6 @@ def test_worker_touches_its_health_file_while_it_is_warm(settings, tmp_path, sta
     file = tmp_path / "warm"
     status = WorkerStatus("w", 1, Startup("load", began_at=0.0), state=state)
     with connect(settings) as client:
-        lease = Lease(client, status, lease_s=5, batch_timeout_s=300, health_file=file)
+        lease = Lease(client, status, lease_s=5, micro_batch_timeout_s=300, health_file=file)
         lease.renew()
     assert file.exists() == is_warm

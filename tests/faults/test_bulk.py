@@ -81,7 +81,9 @@ def test_interactive_text_waits_for_no_more_than_the_batch_in_flight(service, cl
 
 @pytest.fixture
 def web(redis_server, tmp_path):
-    server = WebServer(tmp_path, redis_server.url, upload_ttl_s=2, batch_texts=1).start()
+    # What an upload leaves is deleted after twice the timeout.
+    settings = {"web_timeout_s": 3, "max_wait_s": 3, "micro_batch_texts": 1}
+    server = WebServer(tmp_path, redis_server.url, **settings).start()
     yield server
     server.stop()
 

@@ -13,7 +13,7 @@ from tests.conftest import wait_until
 SLURM = REPOSITORY / "deploy" / "slurm"
 # Writes down what the worker would see, says so, and runs until it is told to end.
 WORKER = """#!/usr/bin/env bash
-ls -R "$EVASCORE_SCRATCH_DIR" > seen
+ls -R "${EVASCORE_CACHE_DIR%/cache}" > seen
 env | grep '^EVASCORE_' > variables
 trap 'touch drained; exit 0' TERM
 touch started

@@ -28,7 +28,7 @@ class Request:
 def runtime():
     """The parts of a worker whose Redis has gone away."""
     settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
-    status = WorkerStatus("w", settings.batch_bytes, Startup("consume", began_at=0.0))
+    status = WorkerStatus("w", settings.micro_batch_bytes, Startup("consume", began_at=0.0))
     with connect(settings) as client:
         yield Runtime(
             settings,
@@ -36,7 +36,7 @@ def runtime():
             JobStore(client, settings),
             BatchQueue(client, settings),
             status,
-            Lease(client, status, lease_s=1, batch_timeout_s=1),
+            Lease(client, status, lease_s=1, micro_batch_timeout_s=1),
             Scorer.load(str(REPOSITORY / "tests/oracle/small")),
         )
 

@@ -22,7 +22,7 @@ PAGES = {"/status", "/static/{version}/{name}", "/docs/", "/docs/{path}", "/open
 
 
 SETTINGS = load_settings(
-    {"EVASCORE_REDIS_URL": "redis://127.0.0.1:1/0", "EVASCORE_BATCH_DEADLINE_S": "99999"}
+    {"EVASCORE_REDIS_URL": "redis://127.0.0.1:1/0", "EVASCORE_MAX_UPLOAD_DEADLINE_S": "99999"}
 )
 
 

@@ -10,7 +10,7 @@ from contract.errors import RequestInvalid
 from contract.grammar.lines import Line
 from contract.settings import load_settings
 
-SMALL = load_settings({"EVASCORE_BATCH_BYTES": "10", "EVASCORE_BATCH_TEXTS": "3"})
+SMALL = load_settings({"EVASCORE_MICRO_BATCH_BYTES": "10", "EVASCORE_MICRO_BATCH_TEXTS": "3"})
 
 
 def options(**query):

@@ -15,8 +15,7 @@ LIMITS = {
     "EVASCORE_MAX_WINDOWED_BYTES": "30",
     "EVASCORE_MAX_JOB_BYTES": "40",
     "EVASCORE_MAX_ITEMS": "3",
-    "EVASCORE_MAX_CONTINUATIONS": "3",
-    "EVASCORE_BATCH_BYTES": "16",
+    "EVASCORE_MICRO_BATCH_BYTES": "16",
 }
 
 
@@ -249,7 +248,7 @@ def test_several_texts_beyond_one_batch_are_bulk_unless_they_ask_otherwise(field
 
 
 def test_one_text_is_interactive_however_long():
-    limits = {**LIMITS, "EVASCORE_BATCH_BYTES": "4"}
+    limits = {**LIMITS, "EVASCORE_MICRO_BATCH_BYTES": "4"}
     assert job_of({"text": "x" * 10}, **limits).priority == keys.INTERACTIVE
 
 
