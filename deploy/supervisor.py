@@ -174,7 +174,8 @@ class _Keeper:
 
 
 def _kill_group(leader: int) -> None:
-    with suppress(ProcessLookupError):
+    # macOS answers "not permitted" for a group of which only zombies are left.
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 
 
