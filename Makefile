@@ -45,6 +45,10 @@ venv: $(VENV)/runtime ## set up .venv and nothing else
 test: $(VENV)/development ## run all tests, two files at a time
 	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
+# No web server, worker or browser. CI runs it at every push.
+test-unit: $(VENV)/development ## run the tests of single modules and of the documents, in minutes
+	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/unit
+
 lint: $(VENV)/development ## check format, rules, types (macOS too) and the direction of imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -128,7 +132,7 @@ dist: build-runtime ## write the images to dist/images.tar
 test-docker: $(VENV)/development ## run the tests that need a Docker engine
 	@exec $(BIN)/python -m pytest tests/docker
 
-constraints: $(VENV)/development ## pin every package that came with the required ones
+constraints: $(VENV)/development ## pin the transitive packages in constraints.txt
 	@sed 's/;.*//' requirements.txt requirements-web.txt > constraints.named
 	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
 	| grep -vxF -f constraints.named > constraints.new

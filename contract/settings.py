@@ -18,6 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from contract.grammar.limits import DEFAULT_LIMITS
+
 PREFIX = "EVASCORE_"
 # The command line reads it, often from the same shell; no process of the service does.
 OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
@@ -109,24 +111,27 @@ class Settings(BaseModel):
     micro_batch_texts: Count = Field(256, description="Most texts of one micro-batch.")
 
     max_text_bytes: Bytes = Field(
-        32_767,
+        DEFAULT_LIMITS.max_text_bytes,
         description="Longest text, its context included; the longest window of a longer text.",
     )
     max_windowed_bytes: Bytes = Field(
-        1024**2, description="Longest text that is scored in sliding windows."
+        DEFAULT_LIMITS.max_windowed_bytes,
+        description="Longest text that is scored in sliding windows.",
     )
     max_items: Count = Field(
-        256, description="Most texts of one request, and most continuations of one context."
+        DEFAULT_LIMITS.max_continuations,
+        description="Most texts of one request, and most continuations of one context.",
     )
     max_body_bytes: Bytes = Field(
-        8 * 1024**2, description="Largest request body, and longest line of a batch."
+        DEFAULT_LIMITS.max_body_bytes,
+        description="Largest request body, and longest line of a batch.",
     )
     max_job_bytes: Bytes = Field(
-        16 * 1024**2,
+        DEFAULT_LIMITS.max_job_bytes,
         description="Most bytes that the model reads for one job; overlapping windows count fully.",
     )
     max_result_bytes: Annotated[int, Field(ge=1, le=MAX_REDIS_VALUE_BYTES)] = Field(
-        64 * 1024**2,
+        DEFAULT_LIMITS.max_result_bytes,
         description="Largest result of one job, and of one micro-batch; "
         "estimated from the request before it is scored.",
     )

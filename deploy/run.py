@@ -139,6 +139,7 @@ def _check_port_is_free(settings: Settings) -> None:
 @contextmanager
 def _held(data_dir: Path) -> Iterator[None]:
     """Create the data folder, private to this user, and lock it against other runs."""
+    lock = FileLock(data_dir / "lock", blocking=False)
     try:
         data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         lock.acquire()

@@ -37,9 +37,9 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
                 for detail, place in plain_errors(error)
             ]
         ) from None
-    if (options.deadline_s or 0) > settings.batch_deadline_s:
+    if (options.deadline_s or 0) > settings.max_upload_deadline_s:
         raise invalid(
-            f"must be at most {settings.batch_deadline_s:g} seconds", parameter="deadline_s"
+            f"must be at most {settings.max_upload_deadline_s:g} seconds", parameter="deadline_s"
         )
     return options
 

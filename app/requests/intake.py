@@ -63,7 +63,7 @@ def priority_of(num_bytes: int, settings: Settings, *, is_one_text: bool) -> int
 
     One text is interactive however long: it cannot be cut.
     """
-    fills_batch = not is_one_text and num_bytes > settings.batch_bytes
+    fills_batch = not is_one_text and num_bytes > settings.micro_batch_bytes
     return keys.BULK if fills_batch else keys.INTERACTIVE
 
 

@@ -82,15 +82,15 @@ class Limits(TypedDict):
     max_body_bytes: int
     max_job_bytes: int
     max_result_bytes: int
-    max_batch_lines: int
-    max_batch_bytes: int
+    max_upload_lines: int
+    max_upload_bytes: int
     max_queued_bytes: int
     max_queued_jobs: int
     max_bulk_bytes: int
     max_top_k: int
     deadline_s: float
     max_deadline_s: float
-    batch_deadline_s: float
+    max_upload_deadline_s: float
     max_wait_s: float
     result_ttl_s: int
 
