@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -76,16 +77,22 @@ def check_fields(
     """
     for name in fields:
         if name not in schema.model_fields:
-            detail = "is not a known field"
-            if name in REQUEST_OPTIONS:
-                detail = "is an option of a whole request; leave it out of a single text"
-            raise invalid(detail, pointer=f"{at}/{plain_name(name)}".rstrip("/"))
+            pointer = f"{at}/{plain_name(name)}".rstrip("/")
+            raise invalid(_unknown_field(name, schema), pointer=pointer)
     for name in ("continuations", "continuations_b64"):
         value = fields.get(name)
         if isinstance(value, list) and len(value) > max_continuations:
             raise invalid(
                 f"at most {max_continuations} continuations of one context", pointer=f"{at}/{name}"
             )
+
+
+def _unknown_field(name: str, schema: type[TextRequest]) -> str:
+    if name in REQUEST_OPTIONS:
+        return "is an option of a whole request; leave it out of a single text"
+    # A name that could be a text is not even compared: the suggestion would tell of it.
+    close = difflib.get_close_matches(plain_name(name), schema.model_fields, n=1)
+    return f"is not a known field; did you mean {close[0]}?" if close else "is not a known field"
 
 
 def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> dict[str, Any]:
