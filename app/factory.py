@@ -16,7 +16,6 @@ from app.routes import (
 )
 from app.routes.assets import Assets, asset_routes
 from app.server import request_log
-from app.service.broker_guard import BrokerGuard
 from app.service.parts import EXTENSION, Service
 from app.service.progress import Pace
 from app.service.prometheus import Metrics
@@ -26,6 +25,7 @@ from app.service.waiting import JobEndings
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect
+from contract.store.broker_guard import BrokerGuard
 from contract.store.job_store import JobStore
 
 
@@ -56,16 +56,15 @@ def create_app(settings: Settings) -> Flask:
 
 def create_service(settings: Settings) -> Service:
     """The parts that the routes share, on the Redis of `settings`."""
-    store = JobStore(connect(settings), settings)
-    guard = BrokerGuard()
-    batches = BatchStore(store, settings)
+    client, guard = connect(settings), BrokerGuard()
+    store = JobStore(client, settings, guard)
+    batches = BatchStore(client, settings, store, guard)
     return Service(
         settings=settings,
         store=store,
-        guard=guard,
-        capacity=Capacity(store, guard),
-        endings=JobEndings(settings, store, guard),
-        metrics=Metrics(store, batches, guard),
+        capacity=Capacity(store),
+        endings=JobEndings(settings, store),
+        metrics=Metrics(store, batches),
         batches=batches,
         pace=Pace(),
         uploads=Places(settings.max_uploads, "uploads"),

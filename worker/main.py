@@ -26,7 +26,7 @@ from model.errors import (
 )
 from model.scorer import Scorer
 from worker import transport
-from worker.lease import Lease, NameTaken, WorkerStatus
+from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
@@ -38,8 +38,6 @@ log = get_logger(__name__)
 # sysexits.h: a mistake in settings or checkpoint, which a restart does not mend.
 EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
-# For as long `/readyz` tells of a drifted model, unless a worker is ready before.
-_DRIFT_TOLD_S = 3600
 
 
 def create_worker(settings: Settings) -> Celery:
@@ -87,7 +85,7 @@ class Process:
             "fetch_bytes": settings.batch_bytes,
         }
         client = connect(settings)
-        status = WorkerStatus(sender, settings.batch_bytes, self._startup)
+        status = OwnStatus(sender, settings.batch_bytes, self._startup)
         lease = Lease(
             client,
             status,
@@ -154,7 +152,7 @@ class Process:
         runtime = self._app.runtime
         log.error("model_drifted", worker=runtime.status.name, reason=str(error))
         try:
-            runtime.client.set(keys.MODEL_DRIFTED, runtime.status.name, ex=_DRIFT_TOLD_S)
+            runtime.store.note_model_drifted(runtime.status.name)
         except redis.RedisError:
             log.warning("drift_not_told", worker=runtime.status.name)
         _refuse(error)
@@ -164,7 +162,7 @@ class Process:
         self._startup.enter(None)
         self._app.runtime.status.state = "ready"
         self._app.runtime.lease.renew()
-        self._app.runtime.client.delete(keys.MODEL_DRIFTED)
+        self._app.runtime.store.forget_model_drifted()
         seconds = self._startup.as_json()["seconds"]
         log.info(
             "worker_ready",

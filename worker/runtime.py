@@ -8,7 +8,7 @@ from contract.settings import Settings
 from contract.store.batch_queue import BatchQueue
 from contract.store.job_store import JobStore
 from model.scorer import Scorer
-from worker.lease import Lease, WorkerStatus
+from worker.lease import Lease, OwnStatus
 
 
 @dataclass(slots=True)
@@ -19,6 +19,6 @@ class Runtime:
     client: redis.Redis
     store: JobStore
     batches: BatchQueue
-    status: WorkerStatus
+    status: OwnStatus
     lease: Lease
     scorer: Scorer | None = field(default=None)

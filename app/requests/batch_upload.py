@@ -11,7 +11,6 @@ from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency, reused_key
 from app.requests.models import BatchOptions
 from app.requests.upload_stream import Line
-from app.service.broker_guard import BrokerGuard
 from contract.batches import Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.messages import Job
@@ -35,7 +34,6 @@ class Receiver:
     def __init__(
         self,
         store: BatchStore,
-        guard: BrokerGuard,
         settings: Settings,
         *,
         options: BatchOptions,
@@ -43,7 +41,6 @@ class Receiver:
         request_id: str,
     ) -> None:
         self._store = store
-        self._guard = guard
         self._settings = settings
         self._retry_after_s = retry_after_s
         self._created_at = time.time()
@@ -57,8 +54,7 @@ class Receiver:
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
-        with guard.calling():
-            self._batch_id = store.new_id()
+        self._batch_id = store.new_id()
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -99,8 +95,7 @@ class Receiver:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
         self._check_results()
-        with self._guard.calling():
-            self._store.store_parts(self._batch_id, group)
+        self._store.store_parts(self._batch_id, group)
         self._num_parts += len(group)
         self._renewed_at = time.monotonic()
 
@@ -120,8 +115,7 @@ class Receiver:
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:
-            with self._guard.calling():
-                accepted = self._store.accept(batch, promise)
+            accepted = self._store.accept(batch, promise)
         except KeyReused:
             raise reused_key() from None
         except QueueFull as full:
@@ -135,17 +129,15 @@ class Receiver:
         now = time.monotonic()
         if self._num_parts and now > self._renewed_at + self._settings.upload_ttl_s / 4:
             self._renewed_at = now
-            with self._guard.calling():
-                self._store.keep_upload(self._batch_id)
+            self._store.keep_upload(self._batch_id)
 
     def _discard(self) -> None:
         # Redis forgets it by itself, only later.
-        with suppress(BrokerUnavailable), self._guard.calling():
+        with suppress(BrokerUnavailable):
             self._store.discard_upload(self._batch_id)
 
     def _check_room(self) -> None:
-        with self._guard.calling():
-            load = self._store.load()
+        load = self._store.load()
         self._looked_at = time.monotonic()
         self._max_redis_bytes = load.max_redis_bytes
         if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:

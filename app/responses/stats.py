@@ -5,7 +5,7 @@ from typing import Any
 
 from app.responses.views import rfc3339
 from app.service.parts import Service
-from contract.worker_status import worker_statuses
+from contract.worker_status import WorkerStatus
 
 
 def read_stats(parts: Service) -> dict[str, Any]:
@@ -14,9 +14,8 @@ def read_stats(parts: Service) -> dict[str, Any]:
     Raises:
         BrokerUnavailable: Redis does not answer.
     """
-    with parts.guard.calling():
-        depth, totals, bulk = parts.store.depth(), parts.store.totals(), parts.batches.load()
-        workers = worker_statuses(parts.store)
+    depth, totals, bulk = parts.store.depth(), parts.store.totals(), parts.batches.load()
+    workers = parts.store.worker_statuses()
     return {
         "queue": {
             "jobs": depth.jobs,
@@ -33,18 +32,18 @@ def read_stats(parts: Service) -> dict[str, Any]:
             "max_redis_bytes": bulk.max_redis_bytes,
         },
         "recent": recent_work(workers),
-        "workers": [{**w, "started_at": rfc3339(w.get("started_at"))} for w in workers],
+        "workers": [{**w.as_json(), "started_at": rfc3339(w.started_at)} for w in workers],
         "totals": totals,
     }
 
 
-def recent_work(workers: list[dict[str, Any]]) -> dict[str, Any]:
+def recent_work(workers: list[WorkerStatus]) -> dict[str, Any]:
     """Figures over the last batches and interactive jobs of all workers; null without any."""
-    latencies_ms = sorted(ms for w in workers for ms in w.get("recent_latencies_ms", ()))
-    batches = [batch for w in workers for batch in w.get("recent_batches", ())]
+    latencies_ms = sorted(ms for worker in workers for ms in worker.recent_latencies_ms)
+    batches = [batch for worker in workers for batch in worker.recent_batches]
     texts, num_bytes, compute_ms = zip(*batches, strict=True) if batches else ((), (), ())
     return {
-        "bytes_per_s": sum(w.get("bytes_per_s") or 0 for w in workers) or None,
+        "bytes_per_s": sum(worker.bytes_per_s or 0 for worker in workers) or None,
         "num_batches": len(batches),
         "mean_batch_texts": _mean(texts),
         "mean_batch_bytes": _mean(num_bytes),

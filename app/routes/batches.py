@@ -84,8 +84,7 @@ def create_batch() -> Response:
         raise
     finally:
         service().uploads.leave()
-    with service().guard.calling():
-        batch = service().batches.read(accepted.batch_id)
+    batch = service().batches.read(accepted.batch_id)
     response = _batch_response(batch, 202)
     response.headers["Location"] = batch_path(batch.id, request.script_root)
     if accepted.is_replay:
@@ -139,8 +138,7 @@ def read_results(batch_id: str) -> Response:
 @operation({200: BatchView}, JobNotFound, JobEnded, JobGone, BrokerUnavailable)
 def cancel_batch(batch_id: str) -> Response:
     """End a batch that goes on; what is scored by then stays."""
-    with service().guard.calling():
-        batch = service().batches.cancel(batch_id)
+    batch = service().batches.cancel(batch_id)
     return _batch_response(batch, 200)
 
 
@@ -148,8 +146,7 @@ def cancel_batch(batch_id: str) -> Response:
 @operation({204: None}, JobNotFound, BrokerUnavailable)
 def erase_batch(batch_id: str) -> Response:
     """Forget texts and results of a batch, and cancel it if it has not ended."""
-    with service().guard.calling():
-        service().batches.erase(batch_id)
+    service().batches.erase(batch_id)
     return Response(status=204)
 
 
@@ -167,7 +164,6 @@ def _receive() -> Accepted:
     key = idempotency_key()
     receiver = Receiver(
         parts.batches,
-        parts.guard,
         settings,
         options=options,
         retry_after_s=parts.capacity.retry_after_s,
@@ -218,8 +214,7 @@ def _read_on() -> None:
 
 
 def _read(batch_id: str) -> Batch:
-    with service().guard.calling():
-        return service().batches.read(batch_id)
+    return service().batches.read(batch_id)
 
 
 def _wait(batch: Batch, is_news: Callable[[Batch], bool], wait_s: float) -> Batch:
@@ -244,8 +239,7 @@ def _retry_after(batch: Batch) -> str:
 
 
 def _results(batch_id: str, after: int, limit: int) -> list[tuple[Part, bytes]]:
-    with service().guard.calling():
-        return service().batches.results(batch_id, after, limit, MAX_PAGE_BYTES)
+    return service().batches.results(batch_id, after, limit, MAX_PAGE_BYTES)
 
 
 def _page_response(

@@ -170,14 +170,13 @@ def _submitted(job: Job) -> Iterator[Record]:
     """A job that is forgotten in the end: nobody else has its task ID."""
     parts = service()
     try:
-        with parts.guard.calling():
-            receipt = parts.store.submit(job)
+        receipt = parts.store.submit(job)
     except QueueFull as full:
         raise parts.capacity.overloaded(full.depth, parts.settings) from None
     try:
         yield Record(receipt.task_id, "QUEUED", job=job.facts())
     finally:
-        with suppress(BrokerUnavailable, JobNotFound), parts.guard.calling():
+        with suppress(BrokerUnavailable, JobNotFound):
             parts.store.erase(receipt.task_id)
 
 
@@ -206,8 +205,7 @@ def _ended(record: Record, limit_s: float) -> Record:
 
 
 def _overloaded(parts: Service, message: str) -> Overloaded:
-    with parts.guard.calling():
-        depth = parts.store.depth()
+    depth = parts.store.depth()
     return Overloaded(message, retry_after_s=parts.capacity.retry_after_s(depth.bytes))
 
 

@@ -20,7 +20,6 @@ from app.openapi.parameters import events_of
 from app.responses.batch_models import BatchView
 from app.responses.models import JobView
 from app.responses.views import batch_view, job_view
-from app.service.broker_guard import BrokerGuard
 from app.service.parts import service
 from app.service.waiting import Inbox
 from contract import keys
@@ -97,8 +96,7 @@ def follow_batch(batch_id: str) -> Response:
 
 def _stream(channel: str, watched: Watched[_Found]) -> Response:
     parts, environ = service(), request.environ
-    with parts.guard.calling():
-        first = watched.look()
+    first = watched.look()
     seen = request.headers.get("Last-Event-ID", "")
     if first.is_final and watched.event_id(first) == seen:
         # There will be no more: 204 is what keeps a browser from coming back.
@@ -112,7 +110,6 @@ def _stream(channel: str, watched: Watched[_Found]) -> Response:
     events = follow(
         watched,
         parts.endings.hearing(channel),
-        parts.guard,
         seen=seen,
         is_over=lambda: parts.endings.is_released or parts.pace.has_left(environ),
     )
@@ -131,7 +128,6 @@ def _stream(channel: str, watched: Watched[_Found]) -> Response:
 def follow(
     watched: Watched[_Found],
     hearing: AbstractContextManager[Inbox],
-    guard: BrokerGuard,
     *,
     seen: str,
     is_over: Callable[[], bool],
@@ -149,8 +145,7 @@ def follow(
     with hearing as inbox:
         while not is_over():
             try:
-                with guard.calling():
-                    found = watched.look()
+                found = watched.look()
             except BrokerUnavailable:
                 found = None  # the heartbeats go on, and Redis comes back
             except JobGone:

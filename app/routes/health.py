@@ -1,7 +1,5 @@
 """The routes that tell how the service is: live, ready, what it serves, how busy it is."""
 
-from typing import Any
-
 from flask import Blueprint, Response
 
 from app import __version__
@@ -12,10 +10,7 @@ from app.responses.json import json_response
 from app.responses.models import Health, Info, Limits, Stats
 from app.responses.stats import read_stats
 from app.service.parts import service
-from contract import keys
 from contract.errors import BrokerUnavailable, ModelDrifted, WorkerUnavailable
-from contract.store.job_store import WARM_STATES
-from contract.worker_status import worker_statuses
 
 routes = Blueprint("health", __name__)
 
@@ -31,10 +26,9 @@ def live() -> Response:
 @operation({200: Health}, WorkerUnavailable, ModelDrifted, BrokerUnavailable)
 def ready() -> Response:
     """Whether a text sent now would be scored: Redis answers and a worker is warm."""
-    if not any(status["state"] in WARM_STATES for status in workers()):
-        with service().guard.calling():
-            has_drifted = service().store.client.exists(keys.MODEL_DRIFTED)
-        if has_drifted:
+    store = service().store
+    if not any(status.is_warm for status in store.worker_statuses()):
+        if store.has_model_drifted():
             raise ModelDrifted(
                 "The model did not give a fixed text the score that it must, so its worker stopped;"
                 " the worker's log has the figures and what to do."
@@ -47,7 +41,7 @@ def ready() -> Response:
 @operation({200: Info}, BrokerUnavailable)
 def info() -> Response:
     """Which model scores, and what may be asked of it."""
-    models = [status["model"] for status in workers() if status.get("model")]
+    models = [worker.model for worker in service().store.worker_statuses() if worker.model]
     settings = service().settings
     return json_response(
         {
@@ -65,9 +59,3 @@ def info() -> Response:
 def stats() -> Response:
     """How much waits, who works on it, and what has been done."""
     return json_response(read_stats(service()))
-
-
-def workers() -> list[dict[str, Any]]:
-    """What each living worker tells of itself. Raises: BrokerUnavailable."""
-    with service().guard.calling():
-        return worker_statuses(service().store)

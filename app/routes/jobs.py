@@ -81,8 +81,7 @@ def read(task_id: str) -> Response:
     query = MultiDict(request.args)
     wait_s, preference = asked_wait_s(query)
     refuse_unknown_parameters(query, ())
-    with service().guard.calling():
-        record = service().store.read(task_id)
+    record = service().store.read(task_id)
     record = service().endings.wait(record, wait_s)
     return _job_response(record, 200, preference)
 
@@ -91,8 +90,7 @@ def read(task_id: str) -> Response:
 @operation({200: JobView}, JobNotFound, JobEnded, JobGone, BrokerUnavailable)
 def cancel(task_id: str) -> Response:
     """End a job that has not ended, so that it is not scored or its score is not kept."""
-    with service().guard.calling():
-        record = service().store.cancel(task_id)
+    record = service().store.cancel(task_id)
     return _job_response(record, 200)
 
 
@@ -100,8 +98,7 @@ def cancel(task_id: str) -> Response:
 @operation({204: None}, JobNotFound, BrokerUnavailable)
 def erase(task_id: str) -> Response:
     """Forget text and result of a job, and cancel it if it has not ended."""
-    with service().guard.calling():
-        service().store.erase(task_id)
+    service().store.erase(task_id)
     return Response(status=204)
 
 
@@ -121,8 +118,7 @@ def _job_of_request(query: Query) -> Job:
 def _submit(job: Job) -> Receipt:
     parts, idempotency = service(), _idempotency(job)
     try:
-        with parts.guard.calling():
-            return parts.store.submit(job, idempotency)
+        return parts.store.submit(job, idempotency)
     except KeyReused:
         raise reused_key() from None
     except QueueFull as full:
@@ -137,8 +133,7 @@ def _idempotency(job: Job) -> Idempotency | None:
 def _record_of(receipt: Receipt, job: Job) -> Record:
     if not receipt.is_replay:
         return Record(receipt.task_id, "QUEUED", job=job.facts())
-    with service().guard.calling():
-        return service().store.read(receipt.task_id)
+    return service().store.read(receipt.task_id)
 
 
 def _submitted(record: Record, receipt: Receipt, preference: str) -> Response:

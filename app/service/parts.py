@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from flask import current_app
 
-from app.service.broker_guard import BrokerGuard
 from app.service.progress import Pace
 from app.service.retry_after import Capacity
 from app.service.slots import Places
@@ -27,7 +26,6 @@ class Service:
 
     settings: Settings
     store: JobStore
-    guard: BrokerGuard
     capacity: Capacity
     endings: JobEndings
     metrics: "Metrics"

@@ -6,7 +6,7 @@ scraper reaches. No label holds anything that a client chose.
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import (
@@ -17,18 +17,17 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from app.service.broker_guard import BrokerGuard
 from contract.errors import BrokerUnavailable
 from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
 from contract.store.job_store import JobStore
-from contract.worker_status import worker_statuses
+from contract.worker_status import WorkerState, WorkerStatus
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
 REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
-WORKER_STATES = ("starting", "ready", "busy", "draining")
+WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 # What has ended, by the first word of the names of its counters in Redis. Every outcome is told
 # from the start, at nothing: Prometheus takes no note of a counter's step into being.
 _ENDED = (
@@ -60,9 +59,9 @@ _HISTOGRAMS = (
 class Metrics:
     """All metrics of one application."""
 
-    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(QueueCollector(store, batches, guard))
+        self.registry.register(QueueCollector(store, batches))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "evascore_http_requests",
@@ -93,10 +92,9 @@ class Metrics:
 class QueueCollector(Collector):
     """Asks Redis at each scrape; without it, only tells that it is away."""
 
-    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self._store = store
         self._batches = batches
-        self._guard = guard
 
     def describe(self) -> Iterable[Metric]:
         """Nothing: registering asks for no scrape."""
@@ -105,10 +103,9 @@ class QueueCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """One round of questions, then everything that follows from the answers."""
         try:
-            with self._guard.calling():
-                depth, totals = self._store.depth(), self._store.totals()
-                bulk = self._batches.load()
-                workers = worker_statuses(self._store)
+            depth, totals = self._store.depth(), self._store.totals()
+            bulk = self._batches.load()
+            workers = self._store.worker_statuses()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
@@ -146,56 +143,52 @@ def _batches_by_status(bulk: BulkLoad) -> Metric:
     return live
 
 
-def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:
+def _workers_by_state(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily("evascore_workers", "Living workers.", labels=("state",))
-    states = [worker["state"] for worker in workers]
+    states = [worker.state for worker in workers]
     for state in WORKER_STATES:
         family.add_metric((state,), states.count(state))
     return family
 
 
-def _worker_speeds(workers: list[dict[str, Any]]) -> Metric:
+def _worker_speeds(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_bytes_per_second",
         "Speed of a worker's recent batches; absent before the first.",
         labels=("worker",),
     )
     for worker in workers:
-        if worker.get("bytes_per_s") is not None:
-            family.add_metric((worker["name"],), worker["bytes_per_s"])
+        if worker.bytes_per_s is not None:
+            family.add_metric((worker.name,), worker.bytes_per_s)
     return family
 
 
-def _worker_starts(workers: list[dict[str, Any]]) -> Metric:
+def _worker_starts(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_startup_seconds",
         "Time of each phase of a worker's start that has ended.",
         labels=("worker", "phase"),
     )
     for worker in workers:
-        # Absent in the status of a worker of an earlier release.
-        for phase, elapsed_s in worker.get("startup", {}).get("seconds", {}).items():
-            family.add_metric((worker["name"], phase), elapsed_s)
+        for phase, elapsed_s in worker.startup.seconds.items():
+            family.add_metric((worker.name, phase), elapsed_s)
     return family
 
 
-def _worker_counters(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+def _worker_counters(workers: list[WorkerStatus]) -> Iterator[Metric]:
     for field, name, meaning in _COUNTED:
         family = CounterMetricFamily(name, meaning, labels=("worker",))
         for worker in workers:
-            if field in worker:
-                family.add_metric((worker["name"],), worker[field])
+            family.add_metric((worker.name,), getattr(worker, field))
         yield family
 
 
-def _worker_histograms(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+def _worker_histograms(workers: list[WorkerStatus]) -> Iterator[Metric]:
     for field, name, meaning in _HISTOGRAMS:
         family = HistogramMetricFamily(name, meaning, labels=("worker",))
         for worker in workers:
-            # Absent in the status of a worker of an earlier release.
-            if found := worker.get("histograms", {}).get(field):
-                bounds = [*(str(bound) for bound in found["bounds"]), "+Inf"]
-                counts = itertools.accumulate(found["counts"])
-                buckets = list(zip(bounds, counts, strict=True))
-                family.add_metric((worker["name"],), buckets, found["sum"])
+            if found := worker.histograms.get(field):
+                bounds = [*(str(bound) for bound in found.bounds), "+Inf"]
+                buckets = list(zip(bounds, itertools.accumulate(found.counts), strict=True))
+                family.add_metric((worker.name,), buckets, found.sum)
         yield family

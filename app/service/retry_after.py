@@ -3,11 +3,9 @@
 import time
 from dataclasses import dataclass
 
-from app.service.broker_guard import BrokerGuard
 from contract.errors import BrokerUnavailable, Overloaded
 from contract.settings import Settings
 from contract.store.job_store import JobStore, QueueDepth
-from contract.worker_status import worker_statuses
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
 # Before the first batch nobody knows the speed.
@@ -25,9 +23,8 @@ class _Measured:
 class Capacity:
     """The speed of the living workers, asked for at most once a second."""
 
-    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore) -> None:
         self._store = store
-        self._guard = guard
         self._measured = _Measured()
 
     def retry_after_s(self, queued_bytes: int) -> int:
@@ -53,9 +50,7 @@ class Capacity:
         if now > self._measured.until:
             # An estimate may be old or absent; the answer that carries it may not fail on it.
             try:
-                with self._guard.calling():
-                    statuses = worker_statuses(self._store)
-                speeds = [status.get("bytes_per_s") or 0 for status in statuses]
+                speeds = [each.bytes_per_s or 0 for each in self._store.worker_statuses()]
             except BrokerUnavailable:
                 speeds = []
             self._measured = _Measured(sum(speeds) or None, now + STATUS_MAX_AGE_S)

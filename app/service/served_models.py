@@ -1,8 +1,6 @@
 """The models that a completion can ask for by name."""
 
 from app.service.parts import Service
-from contract.store.job_store import WARM_STATES
-from contract.worker_status import worker_statuses
 
 SERVICE_NAME = "evascore"
 
@@ -13,7 +11,6 @@ def served_models(service: Service) -> list[str]:
     Raises:
         BrokerUnavailable
     """
-    with service.guard.calling():
-        statuses = worker_statuses(service.store)
-    warm = {status["model"]["name"] for status in statuses if status["state"] in WARM_STATES}
+    statuses = service.store.worker_statuses()
+    warm = {status.model_name for status in statuses if status.is_warm and status.model_name}
     return sorted({SERVICE_NAME, *warm}) if warm else []

@@ -21,7 +21,6 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.service.broker_guard import BrokerGuard
 from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.logs import get_logger
@@ -44,10 +43,9 @@ _Found = TypeVar("_Found")
 class JobEndings:
     """Lets a bounded number of threads wait for jobs to end, and others hear of news."""
 
-    def __init__(self, settings: Settings, store: JobStore, guard: BrokerGuard) -> None:
+    def __init__(self, settings: Settings, store: JobStore) -> None:
         """Start listening; `close` ends it."""
         self._store = store
-        self._guard = guard
         self._slots = threading.BoundedSemaphore(settings.max_waiters)
         self.is_released = False
         """Whether the process is stopping and nobody shall wait any more."""
@@ -141,8 +139,7 @@ class JobEndings:
                 inbox.get(timeout=min(remaining_s, pause_s))
             is_over = time.monotonic() >= until
             try:
-                with self._guard.calling():
-                    known = look()
+                known = look()
             except BrokerUnavailable:
                 if is_over:
                     raise

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import redis
+
 from contract import keys
 from contract.batches import (
     Batch,
@@ -23,7 +25,7 @@ from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, 
 from contract.messages import Job, failure_record
 from contract.settings import Settings
 from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
-from contract.store.broker import broker_errors
+from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import BulkLoad, read_load
 from contract.store.endings import LUA, Ending
 from contract.store.job_store import (
@@ -54,11 +56,19 @@ class Accepted:
 class BatchStore:
     """All that is known of batches; safe to share between threads."""
 
-    def __init__(self, jobs: JobStore, settings: Settings) -> None:
-        self._jobs = jobs
-        self._client = jobs.client
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        jobs: JobStore,
+        guard: BrokerGuard | None = None,
+    ) -> None:
+        """Keep batches on the Redis of `client`, where `jobs` keeps its jobs; share `guard`."""
+        self._client = client
         self._settings = settings
-        self._queue = BatchQueue(jobs.client, settings)
+        self._jobs = jobs
+        self._guard = guard or BrokerGuard()
+        self._queue = BatchQueue(client, settings)
         self._seal, self._cancel = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
             for name in ("seal_batch", "cancel_batch")
@@ -68,18 +78,18 @@ class BatchStore:
 
     def new_id(self) -> str:
         """The ID of a batch that is about to be received. Raises: BrokerUnavailable."""
-        with broker_errors():
+        with self._guard.calling():
             return new_task_id(self._id_secret())
 
     def load(self) -> BulkLoad:
         """How much there is, and how much room. Raises: BrokerUnavailable."""
-        with broker_errors():
+        with self._guard.calling():
             return read_load(self._client, self._settings)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store parts of an upload that goes on. Raises: BrokerUnavailable."""
         texts = {part.first: encode_part_payload(job) for part, job in parts}
-        with broker_errors(), self._client.pipeline() as pipe:
+        with self._guard.calling(), self._client.pipeline() as pipe:
             pipe.hset(keys.batch_texts(batch_id), mapping=texts)
             pipe.zadd(keys.batch_parts(batch_id), {part.encode(): part.first for part, _ in parts})
             self._renew(pipe, batch_id)
@@ -87,13 +97,13 @@ class BatchStore:
 
     def keep_upload(self, batch_id: str) -> None:
         """Keep what was stored of an upload that goes on slowly. Raises: BrokerUnavailable."""
-        with broker_errors(), self._client.pipeline() as pipe:
+        with self._guard.calling(), self._client.pipeline() as pipe:
             self._renew(pipe, batch_id)
             pipe.execute()
 
     def discard_upload(self, batch_id: str) -> None:
         """Forget what was stored of an upload that failed. Raises: BrokerUnavailable."""
-        with broker_errors():
+        with self._guard.calling():
             self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
 
     def accept(self, batch: Batch, idempotency: Idempotency | None = None) -> Accepted:
@@ -112,7 +122,7 @@ class BatchStore:
             "created_at": batch.created_at,
             "deadline_at": batch.deadline_at,
         }
-        with broker_errors():
+        with self._guard.calling():
             verdict, *details = self._seal(
                 keys=[
                     keys.batch(batch.id),
@@ -139,7 +149,7 @@ class BatchStore:
             raise QueueFull(QueueDepth(jobs=0, bytes=int(details[0])))
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
-        with broker_errors():
+        with self._guard.calling():
             self._queue.publish(batch.id)
         return Accepted(batch.id)
 
@@ -157,7 +167,7 @@ class BatchStore:
 
     def read(self, batch_id: str) -> Batch:
         """The state of a batch. Raises: JobNotFound, JobGone, BrokerUnavailable."""
-        with broker_errors():
+        with self._guard.calling():
             batch = find_batch(self._client, batch_id)
             if batch is None:
                 raise self._absent(batch_id)
@@ -181,7 +191,7 @@ class BatchStore:
         """
         found: list[tuple[Part, bytes]] = []
         num_bytes = 0
-        with broker_errors():
+        with self._guard.calling():
             for parts in self._parts_from(batch_id, after, after + num_lines):
                 firsts = [part.first for part in parts]
                 stored = self._client.hmget(keys.batch_results(batch_id), firsts)
@@ -214,7 +224,7 @@ class BatchStore:
         before = self.read(batch_id)
         if before.is_final:
             raise JobEnded(f"The batch is {before.status}; only one that goes on is cancelled.")
-        with broker_errors():
+        with self._guard.calling():
             self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
             # A part that is not queued has no record that could end.
             self._queue.publish(batch_id)
@@ -238,7 +248,7 @@ class BatchStore:
         Raises:
             JobNotFound, BrokerUnavailable.
         """
-        with broker_errors():
+        with self._guard.calling():
             if not is_task_id(self._id_secret(), batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:

@@ -11,6 +11,7 @@ import redis
 from contract import keys
 from contract.batches import decode_part_payload, part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.logs import get_logger
 from contract.messages import (
     Job,
     Record,
@@ -22,13 +23,16 @@ from contract.messages import (
     task_message,
 )
 from contract.settings import Settings
-from contract.store.broker import broker_errors
+from contract.store.broker_guard import BrokerGuard
 from contract.store.endings import LUA, Ending, EndingsWriter
 from contract.task_ids import is_task_id, new_task_id
+from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
+
+log = get_logger(__name__)
 
 IDEMPOTENCY_TTL_S = 86_400
-# Of a worker whose model is loaded: it scores what comes.
-WARM_STATES = frozenset({"ready", "busy"})
+# `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
+_DRIFT_TOLD_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,9 +89,13 @@ class Opened:
 class JobStore:
     """All that is known of jobs; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.client = client
+    def __init__(
+        self, client: redis.Redis, settings: Settings, guard: BrokerGuard | None = None
+    ) -> None:
+        """Keep jobs on the Redis of `client`; stores of one process share one `guard`."""
+        self._client = client
         self._settings = settings
+        self._guard = guard or BrokerGuard()
         self._secret: bytes | None = None
         self._endings = EndingsWriter(client, settings.result_ttl_s)
         self._submit, self._open, self._erase = (
@@ -105,7 +113,7 @@ class JobStore:
             KeyReused: the idempotency key stands for another request.
             BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
         """
-        with broker_errors():
+        with self._guard.calling():
             task_id = new_task_id(self.id_secret())
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
@@ -148,9 +156,9 @@ class JobStore:
         Raises:
             JobNotFound, JobGone, BrokerUnavailable.
         """
-        with broker_errors():
+        with self._guard.calling():
             # A part of a batch shows itself in its batch alone.
-            raw = None if part_id(task_id) else self.client.get(keys.record(task_id))
+            raw = None if part_id(task_id) else self._client.get(keys.record(task_id))
             if raw is None:
                 raise self._absent(task_id)
         return decode_record(task_id, raw)
@@ -166,7 +174,7 @@ class JobStore:
         now = time.time()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
-            with broker_errors():
+            with self._guard.calling():
                 self.conclude([Ending(task_id, record, "jobs_cancelled")])
         after = self.read(task_id)
         if before.is_final or (after.error or {}).get("code") != error.code:
@@ -179,7 +187,7 @@ class JobStore:
         Raises:
             JobNotFound, BrokerUnavailable.
         """
-        with broker_errors():
+        with self._guard.calling():
             if part_id(task_id):
                 raise self._absent(task_id)
             existed = self._erase(
@@ -196,21 +204,30 @@ class JobStore:
 
     def depth(self) -> QueueDepth:
         """How much is accepted and not ended. Raises: BrokerUnavailable."""
-        with broker_errors(), self.client.pipeline(transaction=False) as pipe:
+        with self._guard.calling(), self._client.pipeline(transaction=False) as pipe:
             jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
         return QueueDepth(int(jobs), int(live_bytes or 0))
 
-    def worker_status(self) -> list[bytes]:
-        """The status JSON of every worker that holds a lease. Raises: BrokerUnavailable."""
-        with broker_errors():
-            names = sorted(name.decode() for name in self.client.smembers(keys.WORKERS))
-            found = self.client.mget([keys.lease(name) for name in names]) if names else []
-        return [status for status in found if status]
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            names = sorted(name.decode() for name in self._client.smembers(keys.WORKERS))
+            found = self._client.mget([keys.lease(name) for name in names]) if names else []
+        statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
+        return [status for status in statuses if status is not None]
+
+    def has_model_drifted(self) -> bool:
+        """Whether a worker stopped because of its model and no worker became ready since.
+
+        Raises: BrokerUnavailable.
+        """
+        with self._guard.calling():
+            return bool(self._client.exists(keys.MODEL_DRIFTED))
 
     def totals(self) -> dict[str, int]:
         """Counters since the data folder was made. Raises: BrokerUnavailable."""
-        with broker_errors():
-            found = self.client.hgetall(keys.TOTALS)
+        with self._guard.calling():
+            found = self._client.hgetall(keys.TOTALS)
         return {name.decode(): int(count) for name, count in found.items()}
 
     # --- the worker's side: Redis errors pass, Celery's consumer reconnects on them ---------
@@ -242,12 +259,20 @@ class JobStore:
 
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Remember who is in the batch that `worker` begins: the suspects should it die."""
-        with self.client.pipeline() as pipe:
+        with self._client.pipeline() as pipe:
             pipe.delete(keys.aboard(worker)).sadd(keys.aboard(worker), *task_ids).execute()
+
+    def note_model_drifted(self, worker: str) -> None:
+        """Tell that `worker` stopped because its model did not give the score that it must."""
+        self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_TOLD_S)
+
+    def forget_model_drifted(self) -> None:
+        """Take back what `note_model_drifted` told: a worker is ready."""
+        self._client.delete(keys.MODEL_DRIFTED)
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """For each job whether it is neither ended nor erased."""
-        raws = self.client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
+        raws = self._client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
         return [
             raw is not None and not decode_record(task_id, raw).is_final
             for task_id, raw in zip(task_ids, raws, strict=True)
@@ -258,8 +283,8 @@ class JobStore:
     def id_secret(self) -> bytes:
         """What signs task IDs; made once and kept in Redis, so that all processes share it."""
         if self._secret is None:
-            self.client.set(keys.ID_SECRET, token_bytes(32), nx=True)
-            self._secret = self.client.get(keys.ID_SECRET)
+            self._client.set(keys.ID_SECRET, token_bytes(32), nx=True)
+            self._secret = self._client.get(keys.ID_SECRET)
         assert self._secret is not None
         return self._secret
 
@@ -267,6 +292,15 @@ class JobStore:
         if is_task_id(self.id_secret(), task_id):
             return JobGone("The result of this task ID has expired or was erased.")
         return JobNotFound("This task ID was never given out; check for typing errors.")
+
+
+def _status(worker: str, raw: bytes) -> WorkerStatus | None:
+    """The status of `worker`; None if it cannot be read, which concerns that worker alone."""
+    try:
+        return decode_status(raw)
+    except NotAWorkerStatus as error:
+        log.warning("worker_status_unreadable", worker=worker, reason=str(error))
+        return None
 
 
 def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:

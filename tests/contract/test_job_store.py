@@ -72,11 +72,11 @@ def test_depth_counts_each_job_once_however_often_it_is_concluded(job_store):
     assert (depth.jobs, depth.bytes) == (2, 12)
 
 
-def test_text_is_deleted_the_moment_the_job_ends(job_store):
+def test_text_is_deleted_the_moment_the_job_ends(job_store, redis_client):
     job = a_job()
     task_id = job_store.submit(job).task_id
     job_store.conclude([scored(task_id, job)])
-    assert job_store.client.get(keys.payload(task_id)) is None
+    assert redis_client.get(keys.payload(task_id)) is None
 
 
 def test_cancelled_job_is_revoked_and_not_opened_any_more(job_store):

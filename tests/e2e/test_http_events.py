@@ -7,7 +7,6 @@ from contextlib import contextmanager
 import pytest
 
 from app.routes.events import Watched, follow
-from app.service.broker_guard import BrokerGuard
 from app.service.waiting import Inbox
 from contract.errors import BrokerUnavailable, JobGone
 from contract.messages import Record
@@ -177,7 +176,6 @@ class Story:
             follow(
                 watched,
                 hearing(),
-                BrokerGuard(),
                 **{"seen": "", "is_over": lambda: False, **options},
             )
         )
