@@ -16,12 +16,12 @@ from app.routes import (
 )
 from app.routes.assets import Assets, asset_routes
 from app.server import request_log
-from app.service.parts import EXTENSION, Service
-from app.service.progress import Pace
+from app.service.components import EXTENSION, Service
+from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
-from app.service.retry_after import Capacity
-from app.service.slots import Places
-from app.service.waiting import JobEndings
+from app.service.retry_after import RetryEstimate
+from app.service.slots import ConnectionSlots
+from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect
@@ -55,18 +55,18 @@ def create_app(settings: Settings) -> Flask:
 
 
 def create_service(settings: Settings) -> Service:
-    """The parts that the routes share, on the Redis of `settings`."""
+    """The components that the routes share, on the Redis of `settings`."""
     client, guard = connect(settings), BrokerGuard()
-    store = JobStore(client, settings, guard)
-    batches = BatchStore(client, settings, store, guard)
+    jobs = JobStore(client, settings, guard)
+    batches = BatchStore(client, settings, jobs, guard)
     return Service(
         settings=settings,
-        store=store,
-        capacity=Capacity(store),
-        endings=JobEndings(settings, store),
-        metrics=Metrics(store, batches),
+        jobs=jobs,
         batches=batches,
-        pace=Pace(),
-        uploads=Places(settings.max_uploads, "uploads"),
-        streams=Places(settings.max_streams, "event streams"),
+        changes=ChangeListener(settings, jobs),
+        retry=RetryEstimate(jobs),
+        metrics=Metrics(jobs, batches),
+        progress=ConnectionProgress(),
+        uploads=ConnectionSlots(settings.max_uploads, "uploads"),
+        streams=ConnectionSlots(settings.max_streams, "event streams"),
     )

@@ -1,4 +1,4 @@
-"""From the scores of prompts to a completion in OpenAI's form."""
+"""Makes a completion in OpenAI's form from the scores of its prompts."""
 
 import math
 from collections.abc import Sequence
@@ -6,20 +6,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.requests.byte_tokens import BOS, decode, name_of, offsets
+from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
 from contract.grammar.vocabulary import EOS_ID, NUM_SPECIAL_IDS
+from contract.messages import Record, error_from_body
 
 Pairs = Sequence[Sequence[float]]
 """`[byte, log_prob_nats]` each, likeliest first, as in the output `top_k`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What one prompt has the model read."""
-
-    text: bytes
-    has_bos: bool
-    """Whether its ids begin with the begin-of-text id, which the answer then shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +58,20 @@ def completion(
             "total_tokens": num_given + num_new,
         },
     }
+
+
+def results_of(record: Record) -> list[dict[str, Any]]:
+    """The scores of each prompt.
+
+    Raises:
+        ServiceError: the error of the job, or of the first prompt that could not be scored.
+    """
+    if record.error is not None:
+        raise error_from_body(record.error)
+    for item in record.result["items"]:
+        if "error" in item:
+            raise error_from_body(item["error"])
+    return [item["result"] for item in record.result["items"]]
 
 
 def _choice(body: CompletionBody, prompt: Prompt, scores: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from app.openapi.operation import operation
-from app.service.parts import service
+from app.service.components import service
 
 routes = Blueprint("metrics", __name__)
 

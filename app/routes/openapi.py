@@ -6,9 +6,9 @@ from flask import Blueprint, Response, current_app, request
 
 from app.openapi.document import describe
 from app.responses.json import json_response
-from app.service.parts import service
-from app.service.served_models import served_models
-from contract.errors import BrokerUnavailable
+from app.service.components import service
+from app.service.workers import served_models
+from contract.errors import BrokerUnavailable, WorkerUnavailable
 
 routes = Blueprint("openapi", __name__)
 
@@ -17,6 +17,6 @@ routes = Blueprint("openapi", __name__)
 def description() -> Response:
     """The API's description in OpenAPI 3.1."""
     models: list[str] = []
-    with suppress(BrokerUnavailable):
-        models = served_models(service())
+    with suppress(BrokerUnavailable, WorkerUnavailable):
+        models = served_models(service().jobs)
     return json_response(describe(current_app, service().settings, models, request.script_root))

@@ -9,13 +9,12 @@ from typing import Any
 from flask import Blueprint, Response, render_template, request, url_for
 from flask_swagger_ui import get_swaggerui_blueprint
 
-from app import __version__
 from app.openapi.operation import operation
 from app.responses.json import json_response
 from app.responses.models import Index
 from app.responses.problems import DEFAULT_RETRY_AFTER_S
-from app.responses.stats import read_stats
-from app.service.parts import service
+from app.responses.service_views import index_view, stats_view
+from app.service.components import service
 from contract.errors import BrokerUnavailable
 
 DOCS_PATH = "/docs"
@@ -60,7 +59,7 @@ def home() -> Response:
 def status() -> Response:
     """The service's state as it is now; a script keeps it up to date."""
     try:
-        stats = read_stats(service())
+        stats = stats_view(service())
     except BrokerUnavailable:
         response = _page("status.html", status=503, stats=None)
         response.headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
@@ -85,10 +84,7 @@ def _index() -> dict[str, Any]:
         "metrics": "metrics.metrics",
         "docs": "swagger_ui.show",
     }
-    return {
-        "service": {"name": "evascore", "version": __version__},
-        "links": {name: url_for(endpoint) for name, endpoint in endpoints.items()},
-    }
+    return index_view({name: url_for(endpoint) for name, endpoint in endpoints.items()})
 
 
 def _page(template: str, *, status: int = 200, **values: Any) -> Response:

@@ -9,7 +9,7 @@ from app.requests.completion_models import DetokenizeBody, TokenizeBody
 from app.requests.intake import validated
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.json import json_response
-from app.service.parts import service
+from app.service.components import service
 from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
 from contract.grammar.vocabulary import BOS_ID, EOS_ID, VOCABULARY_SIZE
 

@@ -2,9 +2,10 @@
 
 import pytest
 
+from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
 from app.requests.intake import validated
-from app.responses.completion_views import Prompt, completion
+from app.responses.completion_views import completion
 from contract.errors import RequestInvalid
 
 SCORED = {"prompt": "ab", "max_tokens": 0, "echo": True}

@@ -46,7 +46,7 @@ def http(redis_server, pool, monkeypatch):
     monkeypatch.setattr("app.factory.connect", lambda _: redis.Redis(connection_pool=pool))
     app = create_app(settings)
     yield app.test_client()
-    app.extensions["evascore"].endings.close()
+    app.extensions["evascore"].changes.close()
 
 
 def send(http, method: str, path: str, task_id: str = ""):
