@@ -30,7 +30,7 @@ from contract.store.job_store import JobStore
 
 
 def create_app(settings: Settings) -> Flask:
-    """The web application; it needs no Redis to start, only to answer."""
+    """The web application; it starts without Redis, which it needs only to answer."""
     app = Flask("app", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True

@@ -1,1 +1,1 @@
-"""What the web tier and the workers agree on; knows neither Flask nor torch."""
+"""Holds what the web tier and the workers share; imports neither Flask nor torch."""

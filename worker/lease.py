@@ -20,7 +20,7 @@ log = get_logger(__name__)
 # Renewals that may be missed before a lease lapses.
 _RENEWALS_PER_LEASE = 4
 _RATE_SMOOTHING = 0.2
-# What the status page draws; the status is written anew with every renewal, so it stays small.
+# The status page draws these. The status is written with every renewal, so they stay few.
 RECENT_BATCHES = 40
 RECENT_JOBS = 100
 
@@ -70,14 +70,14 @@ class OwnStatus(WorkerStatus):
 
 
 class NameTaken(Exception):
-    """Another living process holds the lease of this worker's name."""
+    """Another running process holds the lease of this worker's name."""
 
 
 class Lease:
-    """Renews a worker's lease from a thread of its own, as long as the worker gets on.
+    """Renews a worker's lease from a thread of its own while the worker makes progress.
 
-    A solo worker answers nobody while a batch runs, so the event loop cannot renew it. The thread
-    stops a process whose batch made no progress for too long: nobody else could.
+    The event loop of a solo worker stands still while a micro-batch runs, so it cannot renew the
+    lease. The thread also stops the process if its micro-batch makes no progress for too long.
     """
 
     def __init__(
@@ -104,18 +104,18 @@ class Lease:
     def acquire(self) -> None:
         """Take the lease of this worker's name, and keep it until `release`.
 
-        A lease left by a dead process of this machine is taken over at once; any other is waited
-        for.
+        The lease of a dead process on this machine is taken over at once. Any other lease has to
+        expire first.
 
         Raises:
-            NameTaken: it was renewed while we waited.
+            NameTaken: its holder renewed it meanwhile.
             redis.RedisError: Redis does not answer.
         """
         lapses_at = time.monotonic() + self._lease_s + 1
         while self._is_held_by_other():
             if time.monotonic() > lapses_at:
                 raise NameTaken(
-                    f"a living worker is named {self.status.name}; "
+                    f"another running worker is named {self.status.name}; "
                     "give this one another EVASCORE_WORKER_NAME"
                 )
             time.sleep(0.2)
@@ -124,7 +124,7 @@ class Lease:
             self._thread.start()
 
     def release(self) -> None:
-        """Stop renewing and take the sign of life away, so that nobody waits for it."""
+        """Stop renewing and delete the lease, so that nobody waits for it to expire."""
         self._stopped.set()
         try:
             self._client.delete(self._key)
@@ -133,23 +133,23 @@ class Lease:
             log.warning("lease_not_released", worker=self.status.name)
 
     def begin_batch(self) -> None:
-        """A batch starts: from now on progress is expected."""
+        """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()
         if self.status.state == "ready":
             self.status.state = "busy"
 
     def progress(self, _num_bytes: int = 0) -> None:
-        """A forward pass ended."""
+        """Note that a forward pass ended."""
         self._progress_at = time.monotonic()
 
     def end_batch(self) -> None:
-        """The batch is over, well or not."""
+        """Note that the micro-batch ended, with or without an error."""
         self._progress_at = None
         if self.status.state == "busy":
             self.status.state = "ready"
 
     def drain(self, within_s: float, give_back: Callable[[], None]) -> None:
-        """The worker is stopping: should its batch outlast `within_s`, give its jobs back and exit.
+        """Stop the worker: after `within_s`, requeue the jobs of its micro-batch and exit.
 
         Callable from a signal handler.
         """
@@ -167,7 +167,7 @@ class Lease:
                 log.warning("lease_not_renewed", error=type(error).__name__)
 
     def renew(self) -> None:
-        """Tell Redis, now, that this worker lives and how it fares."""
+        """Write the lease and the status to Redis now."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.sadd(keys.WORKERS, self.status.name)
             pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))

@@ -1,4 +1,4 @@
-"""Makes the errors of requests that must change, and never quotes a text in them."""
+"""Makes errors for invalid requests, which never quote the request's text."""
 
 import re
 
@@ -6,7 +6,7 @@ from contract.errors import (
     RequestInvalid,
 )
 
-# A name that cannot be anybody's text, so that an error may repeat it.
+# A short plain name, which an error may repeat because it holds no text of the sender.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
 
@@ -17,9 +17,11 @@ def invalid(detail: str, **where: str) -> RequestInvalid:
 
 def invalid_fields(errors: list[dict[str, str]]) -> RequestInvalid:
     """The error of a request with these `errors`, each with its `detail` and where it is."""
-    return RequestInvalid("The request is not valid; `errors` tells what and where.", errors=errors)
+    return RequestInvalid(
+        "The request is not valid; `errors` lists what is wrong and where.", errors=errors
+    )
 
 
 def plain_name(name: str) -> str:
-    """`name` if it can be no text of the sender's, else ''."""
+    """`name` if it is short and plain, else '': it could be text of the sender."""
     return name if _PLAIN_NAME.fullmatch(name) else ""

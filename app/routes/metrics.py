@@ -12,6 +12,6 @@ routes = Blueprint("metrics", __name__)
 @routes.get("/metrics")
 @operation({200: None})
 def metrics() -> Response:
-    """The state of the service in the text format of Prometheus; also while Redis is away."""
+    """Show the metrics in the text format of Prometheus; it works without Redis too."""
     page = generate_latest(service().metrics.registry)
     return Response(page, content_type=CONTENT_TYPE_PLAIN_0_0_4)

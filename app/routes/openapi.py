@@ -1,4 +1,4 @@
-"""Serves the API's description at `/openapi.json`."""
+"""Serves the description of the API at `/openapi.json`."""
 
 from contextlib import suppress
 
@@ -15,7 +15,7 @@ routes = Blueprint("openapi", __name__)
 
 @routes.get("/openapi.json")
 def description() -> Response:
-    """The API's description in OpenAPI 3.1."""
+    """Describe the API in OpenAPI 3.1."""
     models: list[str] = []
     with suppress(BrokerUnavailable, WorkerUnavailable):
         models = served_models(service().jobs)

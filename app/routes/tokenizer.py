@@ -1,4 +1,4 @@
-"""The routes by which lm-eval finds out what the ids mean: tokenize, detokenize, tokenizer_info."""
+"""Routes that convert between text and ids, for lm-eval: tokenize, detokenize, tokenizer_info."""
 
 from flask import Blueprint, Response, request
 
@@ -23,7 +23,7 @@ routes = Blueprint("tokenizer", __name__)
     takes=TokenizeBody,
 )
 def tokenize() -> Response:
-    """The ids of a text: one per byte."""
+    """Convert a text to ids, one per byte."""
     body = validated(_fields(), TokenizeBody)
     ids = byte_tokens.encode(body.prompt)
     if body.add_special_tokens:
@@ -38,7 +38,7 @@ def tokenize() -> Response:
     takes=DetokenizeBody,
 )
 def detokenize() -> Response:
-    """The text of ids."""
+    """Convert ids to their text."""
     return json_response(
         {"prompt": byte_tokens.decode_ids(validated(_fields(), DetokenizeBody).tokens)}
     )
@@ -47,7 +47,7 @@ def detokenize() -> Response:
 @routes.get("/tokenizer_info")
 @operation({200: TokenizerInfo})
 def tokenizer_info() -> Response:
-    """How text becomes ids."""
+    """Describe how text becomes ids."""
     return json_response(
         {
             "tokenizer_class": "EvaByteBytes",

@@ -1,7 +1,7 @@
-"""`GET /metrics` for Prometheus: the requests of this process, and what Redis tells of the rest.
+"""Collects the metrics of `GET /metrics`: requests of this process, and the state in Redis.
 
-Queue, totals and workers are asked for at each scrape, so that one target covers workers that no
-scraper reaches. No label holds anything that a client chose.
+Each scrape reads the queue, the totals and the workers from Redis. So one target also covers
+workers that no scraper can reach. No label holds a value that a client chose.
 """
 
 import itertools
@@ -28,8 +28,8 @@ REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30,
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
-# What has ended, by the first word of the names of its counters in Redis. Every outcome is told
-# from the start, at nothing: Prometheus takes no note of a counter's step into being.
+# Counters in Redis, by the first word of their names. Every outcome shows from the start, as 0:
+# Prometheus does not see the first step of a counter that did not exist before.
 _ENDED = (
     (
         *("jobs", "evascore_jobs", "Jobs that ended.", "outcome"),
@@ -44,20 +44,20 @@ _ENDED = (
         ("completed", "failed"),
     ),
 )
-# Fields of a worker's status that only grow, and those that Prometheus shows as they are.
+# Fields of a worker's status that become counters.
 _COUNTED = (
-    ("num_batches", "evascore_batches", "Batches that a worker has scored since it started."),
+    ("num_batches", "evascore_batches", "Micro-batches that a worker has scored since it started."),
     ("num_texts", "evascore_texts", "Texts that a worker has scored since it started."),
     ("num_bytes", "evascore_text_bytes", "Bytes that a worker has scored since it started."),
 )
 _HISTOGRAMS = (
-    ("batch_texts", "evascore_batch_texts", "Texts of one batch."),
-    ("inference_s", "evascore_inference_seconds", "Time of one batch in the model."),
+    ("batch_texts", "evascore_batch_texts", "Texts in one micro-batch."),
+    ("inference_s", "evascore_inference_seconds", "Time of one micro-batch in the model."),
 )
 
 
 class Metrics:
-    """All metrics of one application."""
+    """The metrics of one application."""
 
     def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self.registry = CollectorRegistry()
@@ -71,7 +71,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "evascore_http_request_seconds",
-            "Time from a request's header to its answer, waiting for a result included.",
+            "Time from a request's header to its answer, including the wait for a result.",
             ("route",),
             buckets=REQUEST_BOUNDS_S,
             registry=self.registry,
@@ -90,18 +90,18 @@ class Metrics:
 
 
 class QueueCollector(Collector):
-    """Asks Redis at each scrape; without it, only tells that it is away."""
+    """Reads Redis at each scrape; without Redis it shows only that Redis does not answer."""
 
     def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self._store = store
         self._batches = batches
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering asks for no scrape."""
+        """Describe nothing, so that registering needs no scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """One round of questions, then everything that follows from the answers."""
+        """Read Redis, then give all metrics that follow from the answers."""
         try:
             depth, totals = self._store.depth(), self._store.totals()
             bulk = self._batches.load()
@@ -110,11 +110,15 @@ class QueueCollector(Collector):
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
-        yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
-        yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
+        yield _gauge("evascore_queue_jobs", "Accepted jobs that have not ended.", depth.jobs)
+        yield _gauge(
+            "evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes
+        )
         yield from _ended({**totals, **bulk.totals})
-        yield _gauge("evascore_bulk_lines", "Lines of batches not ended.", bulk.num_lines)
-        yield _gauge("evascore_bulk_bytes", "Text bytes of batches not ended.", bulk.num_bytes)
+        yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
+        yield _gauge(
+            "evascore_bulk_bytes", "Text bytes of batches that have not ended.", bulk.num_bytes
+        )
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
@@ -136,7 +140,9 @@ def _ended(totals: dict[str, int]) -> Iterator[Metric]:
 
 
 def _batches_by_status(bulk: BulkLoad) -> Metric:
-    live = GaugeMetricFamily("evascore_bulk_batches", "Batches not ended.", labels=("status",))
+    live = GaugeMetricFamily(
+        "evascore_bulk_batches", "Batches that have not ended.", labels=("status",)
+    )
     statuses: list[str] = [batch.status for batch in bulk.batches]
     for status in LIVE_BATCH_STATUSES:
         live.add_metric((status,), statuses.count(status))
@@ -154,7 +160,7 @@ def _workers_by_state(workers: list[WorkerStatus]) -> Metric:
 def _worker_speeds(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_bytes_per_second",
-        "Speed of a worker's recent batches; absent before the first.",
+        "Speed of a worker's recent micro-batches; absent before the first.",
         labels=("worker",),
     )
     for worker in workers:
@@ -166,7 +172,7 @@ def _worker_speeds(workers: list[WorkerStatus]) -> Metric:
 def _worker_starts(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_startup_seconds",
-        "Time of each phase of a worker's start that has ended.",
+        "Time of each finished phase of a worker's start.",
         labels=("worker", "phase"),
     )
     for worker in workers:

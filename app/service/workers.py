@@ -39,7 +39,7 @@ def check_ready(jobs: JobStore) -> None:
             "A worker stopped because its model gave the canary text a wrong score; "
             "the worker's log has the figures and what to do."
         )
-    raise no_worker_ready(statuses)
+    raise no_worker_ready(statuses, time.time())
 
 
 def served_models(jobs: JobStore) -> list[str]:
@@ -51,26 +51,26 @@ def served_models(jobs: JobStore) -> list[str]:
     """
     statuses = jobs.worker_statuses()
     if not any(status.is_warm for status in statuses):
-        raise no_worker_ready(statuses)
+        raise no_worker_ready(statuses, time.time())
     loaded = {each.model_name for each in statuses if each.is_warm and each.model_name}
     return sorted({SERVICE_NAME, *loaded})
 
 
-def no_worker_ready(statuses: Sequence[WorkerStatus]) -> WorkerUnavailable:
-    """The error that tells what the workers do instead."""
+def no_worker_ready(statuses: Sequence[WorkerStatus], now: float) -> WorkerUnavailable:
+    """The error that tells what the workers do instead; `now` is Unix time in seconds."""
     starting = [status for status in statuses if status.state == "starting"]
     if starting:
-        oldest = min(starting, key=lambda status: status.started_at or time.time())
-        return WorkerUnavailable(f"No worker is ready. One is starting ({_startup(oldest)}).")
+        oldest = min(starting, key=lambda status: status.started_at or now)
+        return WorkerUnavailable(f"No worker is ready. One is starting ({_startup(oldest, now)}).")
     if statuses:
         return WorkerUnavailable("No worker is ready. The running ones are shutting down.")
     return WorkerUnavailable("No worker is running. Texts wait in the queue until one starts.")
 
 
-def _startup(status: WorkerStatus) -> str:
+def _startup(status: WorkerStatus, now: float) -> str:
     phase = _PHASES.get(status.startup.phase or "", "loading the model")
     if status.started_at is None:
         return phase
     # The worker's clock may differ from this machine's.
-    elapsed_s = max(time.time() - status.started_at, 0)
+    elapsed_s = max(now - status.started_at, 0)
     return f"{phase}, {elapsed_s:.0f} s so far"

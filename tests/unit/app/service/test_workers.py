@@ -1,12 +1,12 @@
 """What a client reads while no worker is ready."""
 
-import time
-
 import pytest
 
 from app.service.workers import check_ready, no_worker_ready, served_models
 from contract.errors import ModelDrifted, WorkerUnavailable
 from contract.worker_status import StartupStatus, WorkerStatus
+
+NOW = 1_769_860_800.0
 
 
 def worker(state: str, name: str = "w", **fields) -> WorkerStatus:
@@ -28,7 +28,7 @@ class Jobs:
 
 
 def starting(phase: str | None, ago_s: float | None) -> WorkerStatus:
-    started_at = None if ago_s is None else time.time() - ago_s
+    started_at = None if ago_s is None else NOW - ago_s
     return worker("starting", startup=StartupStatus(phase), started_at=started_at)
 
 
@@ -54,7 +54,7 @@ def starting(phase: str | None, ago_s: float | None) -> WorkerStatus:
     ],
 )
 def test_message_says_what_the_workers_do(statuses, message):
-    assert no_worker_ready(statuses).message == message
+    assert no_worker_ready(statuses, NOW).message == message
 
 
 def test_service_is_ready_with_one_warm_worker():
