@@ -16,8 +16,8 @@ from contract.batches import Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.messages import Job
 from contract.settings import Settings
+from contract.store.admission import KeyReused, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
-from contract.store.job_store import KeyReused, QueueFull
 
 # Parts are stored in groups: this takes few round trips and little memory.
 GROUP_BYTES = 1024**2

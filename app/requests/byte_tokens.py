@@ -15,11 +15,12 @@ _NAME_BY_ID = {number: name for name, number in _ID_BY_NAME.items()}
 _NO_CHARACTER = {0xDC00 + byte: "\ufffd" for byte in range(0x80, 0x100)}
 
 
-def encode(text: str) -> list[int]:
-    """The ids of `text`, or the special id that it names."""
+def encode(text: str, *, add_bos: bool = False) -> list[int]:
+    """The ids of `text`, or the special id that it names; after a begin-of-text id if asked."""
+    before = [BOS_ID] if add_bos else []
     if text in _ID_BY_NAME:
-        return [_ID_BY_NAME[text]]
-    return [byte + NUM_SPECIAL_IDS for byte in text.encode()]
+        return [*before, _ID_BY_NAME[text]]
+    return [*before, *(byte + NUM_SPECIAL_IDS for byte in text.encode())]
 
 
 def to_bytes(ids: Sequence[int]) -> bytes:

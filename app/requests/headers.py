@@ -10,7 +10,7 @@ from app.requests.invalid import invalid
 from app.requests.numbers import parse_number
 from app.requests.query import Query
 from app.service.components import service
-from contract.store.job_store import Idempotency
+from contract.store.admission import Idempotency
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 _IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")

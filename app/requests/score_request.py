@@ -11,7 +11,7 @@ from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
 from contract.messages import Job
 from contract.settings import Settings
-from contract.store.job_store import Idempotency
+from contract.store.admission import Idempotency
 
 
 def read_job(request: Request, query: Query, settings: Settings) -> Job:

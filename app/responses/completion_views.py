@@ -1,14 +1,14 @@
-"""Makes a completion in OpenAI's form from the scores of its prompts."""
+"""Makes the JSON of completions and of the tokenizer, in OpenAI's and vLLM's forms."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.requests.byte_tokens import BOS, decode, name_of, offsets
+from app.requests.byte_tokens import BOS, EOS, decode, name_of, offsets
 from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
-from contract.grammar.vocabulary import EOS_ID, NUM_SPECIAL_IDS
+from contract.grammar.vocabulary import BOS_ID, EOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
 from contract.messages import Record, error_from_body
 
 Pairs = Sequence[Sequence[float]]
@@ -72,6 +72,19 @@ def results_of(record: Record) -> list[dict[str, Any]]:
         if "error" in item:
             raise error_from_body(item["error"])
     return [item["result"] for item in record.result["items"]]
+
+
+def tokenizer_view() -> dict[str, Any]:
+    """The JSON of `/tokenizer_info`: the vocabulary and its special ids."""
+    return {
+        "tokenizer_class": "EvaByteBytes",
+        "vocab_size": VOCABULARY_SIZE,
+        "bos_token": BOS,
+        "bos_token_id": BOS_ID,
+        "eos_token": EOS,
+        "eos_token_id": EOS_ID,
+        "chat_template": None,
+    }
 
 
 def _choice(body: CompletionBody, prompt: Prompt, scores: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from app.responses.json import json_response
 from app.responses.views import job_path, job_view
 from app.service.components import Service
 from contract.messages import Record
-from contract.store.job_store import Receipt
+from contract.store.admission import Receipt
 
 
 def job_answer(

@@ -8,10 +8,10 @@ from app.requests.body import read_json
 from app.requests.completion_models import DetokenizeBody, TokenizeBody
 from app.requests.intake import validated
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
+from app.responses.completion_views import tokenizer_view
 from app.responses.json import json_response
 from app.service.components import service
 from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
-from contract.grammar.vocabulary import BOS_ID, EOS_ID, VOCABULARY_SIZE
 
 routes = Blueprint("tokenizer", __name__)
 
@@ -25,9 +25,7 @@ routes = Blueprint("tokenizer", __name__)
 def tokenize() -> Response:
     """Convert a text to ids, one per byte."""
     body = validated(_fields(), TokenizeBody)
-    ids = byte_tokens.encode(body.prompt)
-    if body.add_special_tokens:
-        ids = [BOS_ID, *ids]
+    ids = byte_tokens.encode(body.prompt, add_bos=body.add_special_tokens)
     return json_response({"count": len(ids), "tokens": ids})
 
 
@@ -39,26 +37,15 @@ def tokenize() -> Response:
 )
 def detokenize() -> Response:
     """Convert ids to their text."""
-    return json_response(
-        {"prompt": byte_tokens.decode_ids(validated(_fields(), DetokenizeBody).tokens)}
-    )
+    body = validated(_fields(), DetokenizeBody)
+    return json_response({"prompt": byte_tokens.decode_ids(body.tokens)})
 
 
 @routes.get("/tokenizer_info")
 @operation({200: TokenizerInfo})
 def tokenizer_info() -> Response:
     """Describe how text becomes ids."""
-    return json_response(
-        {
-            "tokenizer_class": "EvaByteBytes",
-            "vocab_size": VOCABULARY_SIZE,
-            "bos_token": byte_tokens.BOS,
-            "bos_token_id": BOS_ID,
-            "eos_token": byte_tokens.EOS,
-            "eos_token_id": EOS_ID,
-            "chat_template": None,
-        }
-    )
+    return json_response(tokenizer_view())
 
 
 def _fields() -> dict[str, object]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from contract.errors import BrokerUnavailable, Overloaded
 from contract.settings import Settings
-from contract.store.job_store import JobStore, QueueDepth
+from contract.store.admission import QueueDepth
+from contract.store.job_store import JobStore
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
 # The speed is unknown before the first micro-batch.

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from app.service.components import Service
 from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
 from contract.messages import Job, Record
-from contract.store.job_store import Idempotency, KeyReused, QueueFull, Receipt
+from contract.store.admission import Idempotency, KeyReused, QueueFull, Receipt
 
 # A wait that returns before this share of its time was turned away: too many requests wait.
 _HELD_SHARE = 0.9

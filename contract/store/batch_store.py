@@ -24,18 +24,18 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
-from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
-from contract.store.broker_guard import BrokerGuard
-from contract.store.bulk_load import BulkLoad, read_load
-from contract.store.endings import LUA, Ending
-from contract.store.job_store import (
+from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
-    JobStore,
     KeyReused,
     QueueDepth,
     QueueFull,
 )
+from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
+from contract.store.broker_guard import BrokerGuard
+from contract.store.bulk_load import BulkLoad, read_load
+from contract.store.endings import LUA, Ending
+from contract.store.job_store import JobStore
 from contract.task_ids import is_task_id, new_task_id
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.

@@ -23,6 +23,14 @@ from contract.messages import (
     task_message,
 )
 from contract.settings import Settings
+from contract.store.admission import (
+    IDEMPOTENCY_TTL_S,
+    Idempotency,
+    KeyReused,
+    QueueDepth,
+    QueueFull,
+    Receipt,
+)
 from contract.store.broker_guard import BrokerGuard
 from contract.store.endings import LUA, Ending, EndingsWriter
 from contract.task_ids import is_task_id, new_task_id
@@ -30,47 +38,8 @@ from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
 log = get_logger(__name__)
 
-IDEMPOTENCY_TTL_S = 86_400
 # `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
 _DRIFT_TOLD_S = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """Accepted jobs that have not ended, including those being scored."""
-
-    jobs: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """The job that a submission became."""
-
-    task_id: str
-    depth: QueueDepth
-    is_replay: bool = False
-    """The Idempotency-Key was used before for the same request, which `task_id` names."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's promise that requests with the same key are the same request."""
-
-    key_digest: str
-    request_digest: str
-
-
-class QueueFull(Exception):
-    """The queue has no room for a job or a batch."""
-
-    def __init__(self, depth: QueueDepth) -> None:
-        super().__init__("the queue is full")
-        self.depth = depth
-
-
-class KeyReused(Exception):
-    """An Idempotency-Key was used for another request."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,11 +18,12 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.admission import QueueFull
 from contract.store.batch_queue import BatchQueue
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect
 from contract.store.endings import Ending
-from contract.store.job_store import JobStore, QueueFull
+from contract.store.job_store import JobStore
 
 BULK_LIST = keys.queue_list(keys.BULK)
 

@@ -16,10 +16,11 @@ from contract.errors import (
 )
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.admission import Idempotency, KeyReused, QueueFull
 from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.endings import Ending
-from contract.store.job_store import Idempotency, JobStore, KeyReused, QueueFull
+from contract.store.job_store import JobStore
 
 
 def a_job(num_bytes: int = 5, **changes) -> Job:
