@@ -1,1 +1,1 @@
-"""The HTTP edge: from a request to a checked job, from a job's record to an answer. No torch."""
+"""The web tier: turns requests into checked jobs, and records of jobs into answers. No torch."""

@@ -16,21 +16,21 @@ from app.routes import (
 )
 from app.routes.assets import Assets, asset_routes
 from app.server import request_log
-from app.service.broker_guard import BrokerGuard
-from app.service.parts import EXTENSION, Service
-from app.service.progress import Pace
+from app.service.components import EXTENSION, Service
+from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
-from app.service.retry_after import Capacity
-from app.service.slots import Places
-from app.service.waiting import JobEndings
+from app.service.retry_after import RetryEstimate
+from app.service.slots import ConnectionSlots
+from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect
+from contract.store.broker_guard import BrokerGuard
 from contract.store.job_store import JobStore
 
 
 def create_app(settings: Settings) -> Flask:
-    """The web application; it needs no Redis to start, only to answer."""
+    """The web application; it starts without Redis, which it needs only to answer."""
     app = Flask("app", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
@@ -55,19 +55,18 @@ def create_app(settings: Settings) -> Flask:
 
 
 def create_service(settings: Settings) -> Service:
-    """The parts that the routes share, on the Redis of `settings`."""
-    store = JobStore(connect(settings), settings)
-    guard = BrokerGuard()
-    batches = BatchStore(store, settings)
+    """The components that the routes share, on the Redis of `settings`."""
+    client, guard = connect(settings), BrokerGuard()
+    jobs = JobStore(client, settings, guard)
+    batches = BatchStore(client, settings, jobs, guard)
     return Service(
         settings=settings,
-        store=store,
-        guard=guard,
-        capacity=Capacity(store, guard),
-        endings=JobEndings(settings, store, guard),
-        metrics=Metrics(store, batches, guard),
+        jobs=jobs,
         batches=batches,
-        pace=Pace(),
-        uploads=Places(settings.max_uploads, "uploads"),
-        streams=Places(settings.max_streams, "event streams"),
+        changes=ChangeListener(settings, jobs),
+        retry=RetryEstimate(jobs),
+        metrics=Metrics(jobs, batches),
+        progress=ConnectionProgress(),
+        uploads=ConnectionSlots(settings.max_uploads, "uploads"),
+        streams=ConnectionSlots(settings.max_streams, "event streams"),
     )

@@ -1,4 +1,4 @@
-"""What Gunicorn serves: the application with the settings of this process."""
+"""Makes the application that Gunicorn serves, with the settings of this process."""
 
 from app.factory import create_app
 from contract.logs import configure_logging

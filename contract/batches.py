@@ -1,7 +1,7 @@
-"""A batch in Redis: its state and counts, the parts that it is scored in, the lines of results.
+"""Defines a batch in Redis: its state and counts, its parts, and its result lines.
 
 A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of its first line>`,
-so that whoever meets it in the queue knows where its texts lie and where its results go.
+so whoever takes it from the queue knows where its texts are and where its results go.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,19 +26,19 @@ BatchStatus = Literal[
 ]
 
 REFUSED = "refused"
-"""In place of a text in a part's requests: the error of a line that cannot be scored."""
+"""The field of a part's request that holds the error of a line that cannot be scored."""
 
-# Text halves at the fastest level; the higher ones gain little and cost the worker's time.
+# The fastest level halves the size of text. Higher levels gain little and cost the worker's time.
 _LEVEL = 1
 _SEPARATOR = "."
 
 
 class PartId(NamedTuple):
-    """What the task ID of a part says."""
+    """The batch and the place in it that the task ID of a part names."""
 
     batch_id: str
     first: int
-    """Index of its first line, from 0, blank lines not counted."""
+    """Index of the part's first line, from 0, without blank lines."""
 
     def __str__(self) -> str:
         return f"{self.batch_id}{_SEPARATOR}{self.first}"
@@ -58,7 +58,7 @@ class Part(NamedTuple):
     num_bytes: int
 
     def encode(self) -> bytes:
-        """As it stands in the sorted set of parts."""
+        """The part as a member of the sorted set of parts."""
         return b"%d:%d:%d" % self
 
 
@@ -79,9 +79,9 @@ class Batch:
     deadline_at: float
     completed: int = 0
     failed: int = 0
-    """Lines without a score, whatever the reason."""
+    """Lines that ended without a score."""
     num_published: int = 0
-    """Parts that are in the queue, or were."""
+    """Parts that were put into the queue."""
     in_progress_at: float | None = None
     cancelling_at: float | None = None
     ended_at: float | None = None
@@ -107,7 +107,7 @@ class Batch:
 
     @property
     def progress(self) -> tuple[str, int, int]:
-        """What a reader who waits for news compares."""
+        """Differs whenever a reader who waits for changes has something new to read."""
         return self.status, self.completed, self.failed
 
 
@@ -138,7 +138,7 @@ def decode_batch(batch_id: str, found: Mapping[bytes, bytes]) -> Batch:
 
 
 def encode_part_payload(job: Job) -> bytes:
-    """A part's job as it lies in Redis, compressed: bulk text is what fills its memory."""
+    """A part's job as Redis stores it, compressed: bulk text is what fills the memory of Redis."""
     return zstandard.compress(encode_payload(job), _LEVEL)
 
 
@@ -153,13 +153,13 @@ class PartResults:
 
     part: PartId
     lines: bytes
-    """One JSON line per line of the upload, compressed."""
+    """One JSON result line per line of the upload, compressed."""
     completed: int
     failed: int
     num_bytes: int
     is_expired: bool = False
     model: bytes = b""
-    """The model as JSON; empty when nothing was scored."""
+    """The model as JSON; empty if nothing was scored."""
 
 
 def part_results(
@@ -169,9 +169,10 @@ def part_results(
     num_bytes: int,
     model: Mapping[str, Any] | None = None,
 ) -> PartResults:
-    """The lines of results of a part, one per request; they are made once, and here.
+    """The result lines of a part, one per request.
 
-    Errors stand in them as they travel through Redis: what they are in HTTP, the web tier knows.
+    An error in them has the form in which it travels through Redis; the web tier makes a problem
+    object of it.
     """
     lines, num_failed, is_expired = [], 0, False
     for index, (fields, outcome) in enumerate(zip(requests, outcomes, strict=True), part.first):
@@ -200,7 +201,7 @@ def part_results(
 def failed_part_results(
     part: PartId, requests: Sequence[Mapping[str, Any]], error: ServiceError, num_bytes: int
 ) -> PartResults:
-    """The lines of a part that ends in `error` as a whole; refused lines keep their own."""
+    """The result lines of a part that fails as a whole; refused lines keep their own error."""
     outcomes = (
         error_from_body(fields[REFUSED]) if REFUSED in fields else error for fields in requests
     )
@@ -213,5 +214,5 @@ def decode_lines(lines: bytes) -> list[bytes]:
 
 
 def is_success_line(line: bytes) -> bool:
-    """Whether a line of results is that of a scored text; only others hold an error."""
+    """Whether a result line is that of a scored text; all others hold an error."""
     return line.split(b",", 2)[1].startswith(b'"status":"SUCCESS"')

@@ -1,30 +1,30 @@
-"""The errors a user of evascore can meet; each has a stable code that is part of the API.
+"""Defines the errors that a user can meet; each has a stable code that is part of the API.
 
 ServiceError
-├── ClientError             the request must change
+├── ClientError             the request must be changed
 │   ├── RequestInvalid, MalformedBody
 │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
 │   ├── JobNotFound, JobGone, JobEnded
 │   └── IdempotencyKeyReused
-├── CapacityError           the same request may pass later
+├── CapacityError           the same request may succeed later
 │   ├── Overloaded
 │   └── JobExpired, JobCancelled
-├── DependencyError         a part of the service is away
+├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
 │   └── JobLost
-└── ModelError              the model could not do it
+└── ModelError              the model could not score the text
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
 
-Status codes are the web tier's business (`app/responses/problems.py`). Over Redis travel the class
-name and the message, so that Celery's own clients raise the same class.
+The web tier maps codes to HTTP statuses (`app/responses/problems.py`). The class name and the
+message travel through Redis, so that Celery's own clients raise the same class.
 """
 
 from typing import Any
 
 
 class ServiceError(Exception):
-    """An error that is told to the user, with a stable `code` and a message free of user text."""
+    """An error that the user reads: a stable `code`, and a message without text of the user."""
 
     code = "service_error"
     retryable = False
@@ -42,7 +42,7 @@ class ServiceError(Exception):
 
 
 class ClientError(ServiceError):
-    """The request is wrong and must change."""
+    """The request is wrong and must be changed."""
 
     code = "bad_request"
 
@@ -54,7 +54,7 @@ class RequestInvalid(ClientError):
 
 
 class MalformedBody(ClientError):
-    """The body is not what its media type says."""
+    """The body is not valid for its media type."""
 
     code = "malformed_body"
 
@@ -78,37 +78,37 @@ class BodyTooLarge(ClientError):
 
 
 class UnsupportedMediaType(ClientError):
-    """The body's media type or charset is not served."""
+    """The body's media type or charset is not supported."""
 
     code = "unsupported_media_type"
 
 
 class JobNotFound(ClientError):
-    """The task ID was never given out."""
+    """The task ID was never issued."""
 
     code = "job_not_found"
 
 
 class JobGone(ClientError):
-    """The task ID was given out, and its result has expired or was erased."""
+    """The result of this task ID has expired or was erased."""
 
     code = "job_gone"
 
 
 class JobEnded(ClientError):
-    """The job is in a final state and cannot be cancelled any more."""
+    """The job has ended and can no longer be cancelled."""
 
     code = "job_ended"
 
 
 class IdempotencyKeyReused(ClientError):
-    """The Idempotency-Key came before with another request."""
+    """The Idempotency-Key was used for another request."""
 
     code = "idempotency_key_reused"
 
 
 class CapacityError(ServiceError):
-    """There was no room or no time; the same request may pass later."""
+    """There was no room or no time; the same request may succeed later."""
 
     code = "capacity"
     retryable = True
@@ -133,7 +133,7 @@ class JobCancelled(CapacityError):
 
 
 class DependencyError(ServiceError):
-    """A part of the service is away."""
+    """A part of the service is not available."""
 
     code = "dependency"
     retryable = True
@@ -146,13 +146,13 @@ class BrokerUnavailable(DependencyError):
 
 
 class WorkerUnavailable(DependencyError):
-    """No warm worker holds a lease."""
+    """No worker is ready."""
 
     code = "worker_unavailable"
 
 
 class ModelDrifted(DependencyError):
-    """No worker is warm, and one stopped because its model did not score as it must."""
+    """No worker is ready, and one stopped because its model gave a wrong score."""
 
     code = "model_drifted"
 
@@ -176,14 +176,14 @@ class ScoringFailed(ModelError):
 
 
 class OutOfMemory(ModelError):
-    """The text does not fit the device's memory even alone."""
+    """The text needs more memory than the device has, even alone."""
 
     code = "out_of_memory"
     retryable = True
 
 
 class PoisonJob(ModelError):
-    """The job was aboard several workers that died."""
+    """The job was being scored when several workers died."""
 
     code = "poison_job"
 

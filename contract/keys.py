@@ -1,4 +1,4 @@
-"""Names of everything evascore keeps in Redis, and of its queue and task."""
+"""Names every key in Redis, the queue and the Celery task."""
 
 QUEUE = "evascore"
 TASK = "evascore.score"
@@ -14,8 +14,8 @@ TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
 LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of it that have not ended
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
-UNPUBLISHED = "evascore:unpublished"  # set: batches of which not every part is queued yet
-MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped for it last
+UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
+MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 
 
@@ -35,7 +35,7 @@ def payload(task_id: str) -> str:
 
 
 def idempotency(digest: str) -> str:
-    """What an Idempotency-Key stands for: the task ID and the digest of its request."""
+    """The task ID and the request digest that an Idempotency-Key stands for."""
     return f"evascore:idempotency:{digest}"
 
 
@@ -55,12 +55,12 @@ def batch_texts(batch_id: str) -> str:
 
 
 def batch_results(batch_id: str) -> str:
-    """Hash: index of a part's first line -> the lines of its results."""
+    """Hash: index of a part's first line -> its result lines."""
     return f"evascore:batch_results:{batch_id}"
 
 
 def publishing(batch_id: str) -> str:
-    """Held by whoever queues the parts of the batch."""
+    """Lock of the process that queues the parts of the batch."""
     return f"evascore:publishing:{batch_id}"
 
 
@@ -75,15 +75,15 @@ def unacked_index(worker: str) -> str:
 
 
 def aboard(worker: str) -> str:
-    """Set of the delivery tags in the batch that `worker` runs: the suspects should it die."""
+    """Set of the delivery tags in the micro-batch of `worker`: the suspects if it dies."""
     return f"evascore:aboard:{worker}"
 
 
 def lease(worker: str) -> str:
-    """Sign of life of `worker`; its value is the worker's status as JSON."""
+    """Lease of `worker`, which expires if it dies; its value is the worker's status."""
     return f"evascore:lease:{worker}"
 
 
 def reaping(worker: str) -> str:
-    """Held by the peer that requeues what `worker` left behind."""
+    """Lock of the peer that requeues the jobs of the dead `worker`."""
     return f"evascore:reaping:{worker}"

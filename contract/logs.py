@@ -1,4 +1,4 @@
-"""Logs: one JSON line per event, numbers with units, never a text that was sent for scoring."""
+"""Configures logging: one JSON line per event, never with a text that was sent for scoring."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ def configure_logging(level: str, process: str) -> None:
 
     Args:
         level: the lowest level that is written.
-        process: `web` or `worker`; stands in every line.
+        process: `web` or `worker`; every line names it.
     """
     shared: list[Any] = [
         structlog.contextvars.merge_contextvars,

@@ -1,8 +1,8 @@
-"""What travels through Redis: a job's payload, its record, and the Celery message that names it.
+"""Defines what travels through Redis: a job's payload, its record and its Celery message.
 
-The record is Celery's result-backend entry with two fields more (`job`, `finished_at`), so
-`AsyncResult`, Flower and result expiry work on it. The status comes first, where the Lua scripts
-look for it.
+The record is Celery's result-backend entry with two more fields (`job`, `finished_at`), so
+`AsyncResult`, Flower and result expiry work on it. The status comes first, because the Lua scripts
+look for it there.
 """
 
 import base64
@@ -25,19 +25,19 @@ class Job:
     requests: list[dict[str, Any]]
     """One per text, in the form that the model's `ScoreRequest.from_json` reads."""
     num_bytes: int
-    """What the model has to read; the unit of budgets and of admission."""
+    """Bytes that the model has to read; budgets and admission control count them."""
     submitted_at: float
     """Unix time, seconds."""
     deadline_at: float
-    """Unix time, seconds; after it the job is not begun any more."""
+    """Unix time, seconds; a job that has not begun by then expires."""
     is_single: bool = True
-    """Whether the result is that of the one text, not a list of items."""
+    """Whether the result is that of one text, not a list of items."""
     priority: int = keys.INTERACTIVE
     request_id: str = ""
     """Names the HTTP request in the logs of both tiers."""
 
     def facts(self) -> dict[str, Any]:
-        """What the record shows of the job while it waits."""
+        """The facts of the job that its record holds from the start."""
         return {
             "num_texts": len(self.requests),
             "num_bytes": self.num_bytes,
@@ -68,7 +68,7 @@ class Record:
 
 
 def encode_payload(job: Job) -> bytes:
-    """The job as it lies under its payload key."""
+    """The job as its payload key stores it."""
     return orjson.dumps(job)
 
 
@@ -78,7 +78,7 @@ def decode_payload(payload: bytes) -> Job:
 
 
 def queued_record(task_id: str, facts: dict[str, Any]) -> bytes:
-    """The first record of a job, with what `Job.facts` tells."""
+    """The first record of a job, with its `Job.facts`."""
     return _record("QUEUED", None, task_id, facts, None)
 
 
@@ -90,9 +90,9 @@ def success_record(task_id: str, result: Any, facts: dict[str, Any], finished_at
 def failure_record(
     task_id: str, error: ServiceError, facts: dict[str, Any], finished_at: float
 ) -> bytes:
-    """The final record of a job that could not be scored; REVOKED if it was no longer wanted."""
+    """The final record of a job that was not scored; REVOKED if it was cancelled or expired."""
     state = "REVOKED" if error.code in REVOKING_CODES else "FAILURE"
-    # Celery's clients rebuild the exception from exc_*; ours read the rest.
+    # Celery's clients rebuild the exception from exc_*; ours read the other fields.
     described = {
         "exc_type": type(error).__name__,
         "exc_message": [error.message],

@@ -1,7 +1,7 @@
-"""Task IDs that prove they were given out: random, ordered by time, and signed.
+"""Makes task IDs that prove they were issued: random, ordered by time, and signed.
 
-A signed ID without a record has expired or was erased (410); any other string was never given out
-(404). No tombstone needs to be kept for that.
+A signed ID without a record has expired or was erased (410). Any other string was never issued
+(404). So no tombstone has to be kept.
 """
 
 import base64
@@ -15,7 +15,7 @@ _LENGTH = 32  # base32 characters of the 20 bytes
 
 
 def new_task_id(secret: bytes) -> str:
-    """A fresh ID of 32 characters a-z, 2-7: milliseconds, 72 random bits, 40 bits of signature."""
+    """A new ID of 32 characters a-z, 2-7: milliseconds, 72 random bits, 40 bits of signature."""
     now_ms = time.time_ns() // 1_000_000
     body = now_ms.to_bytes(_TIME_BYTES, "big") + secrets.token_bytes(_RANDOM_BYTES)
     return base64.b32encode(body + _sign(secret, body)).decode("ascii").lower()

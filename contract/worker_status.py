@@ -1,12 +1,100 @@
-"""What a worker tells of itself in Redis."""
+"""Defines the status that a worker stores in Redis as the value of its lease.
 
-from typing import Any
+A reader takes fields that it does not know and fills in fields that are missing. So web servers and
+workers of adjacent releases work together.
+"""
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
-from contract.store.job_store import JobStore
+from contract.histogram import Histogram
+
+VERSION = 1
+
+WorkerState = Literal["starting", "ready", "busy", "draining"]
+WARM_STATES: frozenset[WorkerState] = frozenset({"ready", "busy"})
+"""The model is loaded, and the worker takes jobs."""
 
 
-def worker_statuses(store: JobStore) -> list[dict[str, Any]]:
-    """What each living worker tells of itself. Raises: BrokerUnavailable."""
-    return [orjson.loads(status) for status in store.worker_status()]
+class NotAWorkerStatus(ValueError):
+    """The bytes are no worker status."""
+
+
+@dataclass(slots=True)
+class StartupStatus:
+    """How far a worker's start is."""
+
+    phase: str | None = None
+    """The phase that runs; None once the worker is ready."""
+    seconds: dict[str, float] = field(default_factory=dict)
+    """Time of each phase that has ended."""
+
+
+@dataclass(slots=True, kw_only=True)
+class WorkerStatus:
+    """The state, the model and the figures of one worker process."""
+
+    name: str
+    batch_bytes: int = 0
+    """Bytes that the worker scores together in one micro-batch."""
+    startup: StartupStatus = field(default_factory=StartupStatus)
+    pass_bytes: int | None = None
+    """Bytes that the model reads in one forward pass, as far as memory was found to allow."""
+    state: WorkerState
+    model: dict[str, Any] | None = None
+    """None until the model is loaded."""
+    num_batches: int = 0
+    """Micro-batches, texts and bytes scored since the start."""
+    num_texts: int = 0
+    num_bytes: int = 0
+    bytes_per_s: float | None = None
+    """Smoothed speed of recent micro-batches; None before the first."""
+    recent_batches: tuple[tuple[int, int, float], ...] = ()
+    """Texts, bytes and compute time in ms of the last micro-batches, oldest first."""
+    recent_latencies_ms: tuple[float, ...] = ()
+    """Time from the POST to the stored result of the last interactive jobs, oldest first."""
+    histograms: dict[str, Histogram] = field(default_factory=dict)
+    """`batch_texts` and `inference_s` of all micro-batches since the start."""
+    host: str = ""
+    pid: int = 0
+    started_at: float | None = None
+    """Unix time, seconds."""
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether the worker scores what is sent now."""
+        return self.state in WARM_STATES
+
+    @property
+    def model_name(self) -> str | None:
+        """The name of the loaded model."""
+        return (self.model or {}).get("name")
+
+    def as_json(self) -> dict[str, Any]:
+        """The status as `/stats` lists it, with the mean number of texts of a micro-batch."""
+        mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
+        return {**asdict(self), "mean_batch_texts": mean_batch_texts}
+
+    def encode(self) -> bytes:
+        """The status as it lies in Redis; `decode_status` reads it."""
+        return orjson.dumps({**self.as_json(), "version": VERSION})
+
+
+_STATUS = TypeAdapter(WorkerStatus)
+
+
+def decode_status(raw: bytes) -> WorkerStatus:
+    """Read a status that this release or an adjacent one wrote.
+
+    Raises:
+        NotAWorkerStatus: it is not JSON, lacks its name or state, or a field has a wrong type.
+    """
+    try:
+        return _STATUS.validate_json(raw)
+    except ValidationError as error:
+        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
+        fields = ", ".join(sorted(places - {""})) or "not a JSON object"
+        raise NotAWorkerStatus(f"This is no worker status; wrong or missing: {fields}.") from None

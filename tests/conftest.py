@@ -78,8 +78,13 @@ def settings(redis_server: RedisServer) -> Settings:
 
 
 @pytest.fixture
-def job_store(settings: Settings) -> Iterator[JobStore]:
+def redis_client(settings: Settings) -> Iterator[redis.Redis]:
+    """A client of the test's Redis."""
+    with connect(settings) as client:
+        yield client
+
+
+@pytest.fixture
+def job_store(redis_client: redis.Redis, settings: Settings) -> JobStore:
     """A job store on the test's Redis."""
-    client = connect(settings)
-    yield JobStore(client, settings)
-    client.close()
+    return JobStore(redis_client, settings)

@@ -17,6 +17,7 @@ from contract.settings import PREFIX, REPOSITORY, load_settings
 from contract.store.broker import connect
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
+from contract.worker_status import WorkerStatus
 from tests.conftest import free_port, wait_until
 
 
@@ -127,6 +128,7 @@ class Outcomes:
         return task_id
 
     def pose_as_worker(self, status: dict[str, Any]) -> None:
-        """Hold a worker's lease with this status for a minute."""
+        """Hold a worker's lease with these fields of a status for a minute; ready unless said."""
+        encoded = WorkerStatus(**{"state": "ready", **status}).encode()
         self.client.sadd(keys.WORKERS, status["name"])
-        self.client.set(keys.lease(status["name"]), orjson.dumps(status), ex=60)
+        self.client.set(keys.lease(status["name"]), encoded, ex=60)

@@ -1,21 +1,18 @@
-"""A worker's sign of life in Redis: the lease that peers watch, and the watch on a hung batch."""
+"""Renews a worker's lease in Redis, with its status, and stops a worker whose micro-batch hangs."""
 
 import os
 import socket
 import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import orjson
 import redis
 
 from contract import keys
 from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
-from contract.store.job_store import WARM_STATES
+from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
 from worker.startup import Startup
 
 log = get_logger(__name__)
@@ -23,46 +20,31 @@ log = get_logger(__name__)
 # Renewals that may be missed before a lease lapses.
 _RENEWALS_PER_LEASE = 4
 _RATE_SMOOTHING = 0.2
-# What the status page draws; the status is written anew with every renewal, so it stays small.
+# The status page draws these. The status is written with every renewal, so they stay few.
 RECENT_BATCHES = 40
 RECENT_JOBS = 100
 
 
-@dataclass(slots=True)
-class WorkerStatus:
-    """What a worker tells of itself; the value of its lease."""
+class OwnStatus(WorkerStatus):
+    """The status of this process, kept up to date; the value of its lease."""
 
-    name: str
-    batch_bytes: int
-    startup: Startup
-    pass_bytes: int | None = None
-    """Bytes that the model reads at once, as far as memory was found to allow."""
-    state: str = "starting"
-    """starting, ready, busy or draining."""
-    model: dict[str, Any] | None = None
-    num_batches: int = 0
-    num_texts: int = 0
-    num_bytes: int = 0
-    bytes_per_s: float | None = None
-    """Smoothed speed of recent batches."""
-    recent_batches: tuple[tuple[int, int, float], ...] = ()
-    """Texts, bytes and compute time in ms of the last batches, oldest first."""
-    recent_latencies_ms: tuple[float, ...] = ()
-    """From the POST to the stored result, of the last interactive jobs, oldest first."""
-    histograms: dict[str, Histogram] = field(
-        default_factory=lambda: {
-            "batch_texts": Histogram(BATCH_TEXTS_BOUNDS),
-            "inference_s": Histogram(INFERENCE_BOUNDS_S),
-        }
-    )
-    """Of all batches since the start."""
-    host: str = field(default_factory=socket.gethostname)
-    pid: int = field(default_factory=os.getpid)
-    started_at: float = field(default_factory=time.time)
-    """Unix time, seconds."""
+    def __init__(self, name: str, batch_bytes: int, startup: Startup) -> None:
+        super().__init__(
+            name=name,
+            state="starting",
+            batch_bytes=batch_bytes,
+            histograms={
+                "batch_texts": Histogram(BATCH_TEXTS_BOUNDS),
+                "inference_s": Histogram(INFERENCE_BOUNDS_S),
+            },
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=time.time(),
+        )
+        self._startup = startup
 
     def count_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
-        """Add a finished batch to the figures."""
+        """Add a scored micro-batch to the figures."""
         self.num_batches += 1
         self.num_texts += num_texts
         self.num_bytes += num_bytes
@@ -76,35 +58,32 @@ class WorkerStatus:
         self.recent_batches = (*self.recent_batches, batch)[-RECENT_BATCHES:]
 
     def count_latencies(self, latencies_s: Iterable[float]) -> None:
-        """Add the times that interactive jobs took, from the POST to the stored result."""
+        """Add the times from the POST to the stored result of interactive jobs."""
         # The web tier's clock may differ from this machine's.
         latencies_ms = (round(max(latency_s, 0.0) * 1000, 1) for latency_s in latencies_s)
         self.recent_latencies_ms = (*self.recent_latencies_ms, *latencies_ms)[-RECENT_JOBS:]
 
     def encode(self) -> bytes:
-        """The status as JSON."""
-        mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
-        fields = {name: getattr(self, name) for name in self.__slots__}
-        return orjson.dumps(
-            {**fields, "mean_batch_texts": mean_batch_texts}, default=lambda part: part.as_json()
-        )
+        """The status as it is now, with the phases of the start."""
+        self.startup = StartupStatus(**self._startup.as_json())
+        return super().encode()
 
 
 class NameTaken(Exception):
-    """Another living process holds the lease of this worker's name."""
+    """Another running process holds the lease of this worker's name."""
 
 
 class Lease:
-    """Renews a worker's lease from a thread of its own, as long as the worker gets on.
+    """Renews a worker's lease from a thread of its own while the worker makes progress.
 
-    A solo worker answers nobody while a batch runs, so the event loop cannot renew it. The thread
-    stops a process whose batch made no progress for too long: nobody else could.
+    The event loop of a solo worker stands still while a micro-batch runs, so it cannot renew the
+    lease. The thread also stops the process if its micro-batch makes no progress for too long.
     """
 
     def __init__(
         self,
         client: redis.Redis,
-        status: WorkerStatus,
+        status: OwnStatus,
         *,
         lease_s: float,
         micro_batch_timeout_s: float,
@@ -125,18 +104,18 @@ class Lease:
     def acquire(self) -> None:
         """Take the lease of this worker's name, and keep it until `release`.
 
-        A lease left by a dead process of this machine is taken over at once; any other is waited
-        for.
+        The lease of a dead process on this machine is taken over at once. Any other lease has to
+        expire first.
 
         Raises:
-            NameTaken: it was renewed while we waited.
+            NameTaken: its holder renewed it meanwhile.
             redis.RedisError: Redis does not answer.
         """
         lapses_at = time.monotonic() + self._lease_s + 1
         while self._is_held_by_other():
             if time.monotonic() > lapses_at:
                 raise NameTaken(
-                    f"a living worker is named {self.status.name}; "
+                    f"another running worker is named {self.status.name}; "
                     "give this one another EVASCORE_WORKER_NAME"
                 )
             time.sleep(0.2)
@@ -145,7 +124,7 @@ class Lease:
             self._thread.start()
 
     def release(self) -> None:
-        """Stop renewing and take the sign of life away, so that nobody waits for it."""
+        """Stop renewing and delete the lease, so that nobody waits for it to expire."""
         self._stopped.set()
         try:
             self._client.delete(self._key)
@@ -154,23 +133,23 @@ class Lease:
             log.warning("lease_not_released", worker=self.status.name)
 
     def begin_batch(self) -> None:
-        """A batch starts: from now on progress is expected."""
+        """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()
         if self.status.state == "ready":
             self.status.state = "busy"
 
     def progress(self, _num_bytes: int = 0) -> None:
-        """A forward pass ended."""
+        """Note that a forward pass ended."""
         self._progress_at = time.monotonic()
 
     def end_batch(self) -> None:
-        """The batch is over, well or not."""
+        """Note that the micro-batch ended, with or without an error."""
         self._progress_at = None
         if self.status.state == "busy":
             self.status.state = "ready"
 
     def drain(self, within_s: float, give_back: Callable[[], None]) -> None:
-        """The worker is stopping: should its batch outlast `within_s`, give its jobs back and exit.
+        """Stop the worker: after `within_s`, requeue the jobs of its micro-batch and exit.
 
         Callable from a signal handler.
         """
@@ -188,12 +167,12 @@ class Lease:
                 log.warning("lease_not_renewed", error=type(error).__name__)
 
     def renew(self) -> None:
-        """Tell Redis, now, that this worker lives and how it fares."""
+        """Write the lease and the status to Redis now."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.sadd(keys.WORKERS, self.status.name)
             pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
             pipe.execute()
-        if self._health_file is not None and self.status.state in WARM_STATES:
+        if self._health_file is not None and self.status.is_warm:
             self._health_file.touch()
 
     def _stop_if_hung(self) -> None:
@@ -218,10 +197,14 @@ class Lease:
         value = self._client.get(self._key)
         if value is None:
             return False
-        holder = orjson.loads(value)
-        if holder["host"] != self.status.host:
+        try:
+            holder = decode_status(value)
+        except NotAWorkerStatus as error:
+            log.warning("lease_unreadable", worker=self.status.name, reason=str(error))
             return True
-        return holder["pid"] != self.status.pid and _is_alive(holder["pid"])
+        if holder.host != self.status.host:
+            return True
+        return holder.pid != self.status.pid and _is_alive(holder.pid)
 
 
 def _is_alive(pid: int) -> bool:

@@ -1,4 +1,4 @@
-"""Entry point of `celery -A worker.main worker -P solo -c 1`: wires the worker and starts it."""
+"""Entry point of `celery -A worker.main worker -P solo -c 1`: builds the worker and starts it."""
 
 import sys
 import time
@@ -26,7 +26,7 @@ from model.errors import (
 )
 from model.scorer import Scorer
 from worker import transport
-from worker.lease import Lease, NameTaken, WorkerStatus
+from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
@@ -35,15 +35,13 @@ from worker.storage import warn_of_network_mounts
 
 log = get_logger(__name__)
 
-# sysexits.h: a mistake in settings or checkpoint, which a restart does not mend.
+# sysexits.h: settings or checkpoint are wrong, so a restart does not help.
 EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
-# For as long `/readyz` tells of a drifted model, unless a worker is ready before.
-_DRIFT_TOLD_S = 3600
 
 
 def create_worker(settings: Settings) -> Celery:
-    """The Celery app with the scoring task and all that a worker process does around it."""
+    """The Celery app with the scoring task and the handlers of a worker process."""
     transport.install()
     app = create_celery(settings)
     task = MicroBatch()
@@ -55,7 +53,7 @@ def create_worker(settings: Settings) -> Celery:
 
 
 class Process:
-    """What happens in a worker's life, in order; each method answers one of Celery's signals."""
+    """The stages of a worker process, in order; each method handles one of Celery's signals."""
 
     def __init__(self, app: Celery, settings: Settings) -> None:
         self._app = app
@@ -63,7 +61,7 @@ class Process:
         self._startup = Startup("import", began_at=time.monotonic() - process_age_s())
 
     def connect_signals(self) -> None:
-        """Have Celery call the methods below."""
+        """Connect the methods below to Celery's signals."""
         signals.setup_logging.connect(self.keep_logging, weak=False)
         signals.celeryd_init.connect(self.take_name, weak=False)
         signals.worker_init.connect(self.load_model, weak=False)
@@ -72,10 +70,10 @@ class Process:
         signals.worker_shutdown.connect(self.leave, weak=False)
 
     def keep_logging(self, **_: Any) -> None:
-        """Logging is configured already; without this receiver Celery would do it its way."""
+        """Keep our logging: without this receiver Celery would configure its own."""
 
     def take_name(self, sender: str, conf: Any, **_: Any) -> None:
-        """Take the lease of the node name, and requeue at once what a dead predecessor left."""
+        """Take the lease of the node name, and requeue the jobs of a dead predecessor at once."""
         settings = self._settings
         self._startup.enter("redis")
         conf.broker_transport_options = {
@@ -87,7 +85,7 @@ class Process:
             "fetch_bytes": settings.micro_batch_bytes,
         }
         client = connect(settings)
-        status = WorkerStatus(sender, settings.micro_batch_bytes, self._startup)
+        status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
         lease = Lease(
             client,
             status,
@@ -112,7 +110,7 @@ class Process:
     def load_model(self, sender: Any, **_: Any) -> None:
         """Load and warm up the model, before any job is fetched."""
         if "solo" not in sender.pool_cls.__module__:
-            _refuse("the model lives in one process: start it with -P solo -c 1")
+            _refuse("the model is loaded once, in one process: start the worker with -P solo -c 1")
         settings = self._settings
         warn_of_network_mounts(*_folders_read_at_start(settings))
         try:
@@ -150,21 +148,21 @@ class Process:
         log.info("model_loaded", model=scorer.info.name, pass_bytes=scorer.pass_bytes)
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
-        """Score nothing, and let `/readyz` say why."""
+        """Stop without scoring, and let `/readyz` say why."""
         runtime = self._app.runtime
         log.error("model_drifted", worker=runtime.status.name, reason=str(error))
         try:
-            runtime.client.set(keys.MODEL_DRIFTED, runtime.status.name, ex=_DRIFT_TOLD_S)
+            runtime.store.note_model_drifted(runtime.status.name)
         except redis.RedisError:
-            log.warning("drift_not_told", worker=runtime.status.name)
+            log.warning("drift_not_stored", worker=runtime.status.name)
         _refuse(error)
 
     def say_ready(self, **_: Any) -> None:
-        """The worker consumes."""
+        """Mark the worker ready: it takes jobs."""
         self._startup.enter(None)
         self._app.runtime.status.state = "ready"
         self._app.runtime.lease.renew()
-        self._app.runtime.client.delete(keys.MODEL_DRIFTED)
+        self._app.runtime.store.forget_model_drifted()
         seconds = self._startup.as_json()["seconds"]
         log.info(
             "worker_ready",
@@ -174,7 +172,7 @@ class Process:
         )
 
     def drain(self, **_: Any) -> None:
-        """A warm stop was asked for: the batch in hand may end, if it does so in time."""
+        """Stop when the running micro-batch ends, or after `drain_s` without it."""
         runtime = self._app.runtime
 
         def give_back() -> None:
@@ -184,19 +182,19 @@ class Process:
         runtime.lease.drain(self._settings.drain_s, give_back)
 
     def leave(self, **_: Any) -> None:
-        """Consuming has ended and what was not scored is back in the queue."""
+        """Delete the lease: consuming has ended, and jobs that were not scored are queued again."""
         self._app.runtime.lease.release()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
 
 
 def _folders_read_at_start(settings: Settings) -> list[Path]:
-    """The model, unless it is a name on the Hub, and the cache."""
+    """The folder of the model, unless it is a name on the Hub, and the cache."""
     model = Path(settings.model)
     return [*([model] if model.is_dir() else []), settings.model_cache]
 
 
 def _refuse(reason: object) -> NoReturn:
-    """End the process with one clear line; a supervisor does not start it again."""
+    """End the process with one line that says why; a supervisor does not restart it."""
     print(f"evascore worker: {reason}", file=sys.stderr, flush=True)
     sys.exit(EX_CONFIG)
 

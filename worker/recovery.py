@@ -1,6 +1,6 @@
-"""Prompt redelivery: who starts or idles requeues what a worker without a lease left behind.
+"""Requeues the jobs of dead workers within seconds, at every start and then once a second.
 
-So it is with a batch that a web server accepted and died before all of its parts were queued.
+It also queues the parts of a batch whose web server died before all of them were queued.
 """
 
 from pathlib import Path
@@ -18,26 +18,27 @@ log = get_logger(__name__)
 
 CRASHES_HEADER = "crashes"
 _REQUEUE = (Path(__file__).parent / "lua" / "requeue.lua").read_text()
-# Peers look after each other this often; a reaper that dies itself is replaced after REAPING_S.
+# Workers check each other this often. If one dies while it requeues, another may do so after
+# `_REAPING_S`.
 _LOOK_EVERY_S = 1.0
 _REAPING_S = 30
 
 
 def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> int:
-    """Put back what `worker` fetched and did not acknowledge.
+    """Requeue the jobs that `worker` fetched and did not acknowledge.
 
     Args:
-        worker: a worker that does not run, or the caller itself before it consumes.
-        is_crash: whether it died; the jobs in its last batch are then suspects.
+        worker: a worker that has stopped, or the caller itself before it consumes.
+        is_crash: whether it died; then the jobs of its last micro-batch are suspects.
 
     Returns:
-        The number of jobs put back.
+        The number of requeued jobs.
     """
     unacked = keys.unacked(worker)
     suspects = client.smembers(keys.aboard(worker)) if is_crash else set()
     requeue = client.register_script(_REQUEUE)
     num_requeued = 0
-    # From the last fetched to the first: each goes to the front of its list.
+    # From the last fetched to the first, because each goes to the front of its list.
     for tag in reversed(client.zrange(keys.unacked_index(worker), 0, -1)):
         stored = client.hget(unacked, tag)
         if stored is None:
@@ -59,20 +60,20 @@ def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> 
 
 
 def requeue_of_dead_peers(client: redis.Redis, own_name: str) -> None:
-    """Requeue what workers left behind whose lease has lapsed."""
+    """Requeue the jobs of workers whose lease has expired."""
     names = [name.decode() for name in client.smembers(keys.WORKERS)]
     peers = [name for name in names if name != own_name]
     leases = client.mget([keys.lease(name) for name in peers]) if peers else []
     for name, lease in zip(peers, leases, strict=True):
         if lease is None and client.set(keys.reaping(name), own_name, nx=True, ex=_REAPING_S):
             requeue_left_behind(client, name, is_crash=True)
-            # Should it come round, its next renewal enters it again.
+            # If it runs after all, its next renewal adds its name again.
             client.srem(keys.WORKERS, name)
             client.delete(keys.reaping(name))
 
 
 class Recovery(bootsteps.StartStopStep):
-    """Consumer step: requeue our own leftovers before consuming, then look after dead peers."""
+    """Consumer step that requeues our own jobs before consuming, and then those of dead workers."""
 
     requires = ("celery.worker.consumer.connection:Connection",)
 
@@ -81,12 +82,12 @@ class Recovery(bootsteps.StartStopStep):
         self._timer: Any = None
 
     def start(self, consumer: Any) -> None:
-        """Run at the first connection and at each new one after a lost one."""
+        """Run at the first connection, and again after each lost one."""
         runtime = consumer.app.runtime
         client, batches, name = runtime.client, runtime.batches, runtime.status.name
         with refusal_as_lost_connection():
-            # What a dead predecessor left was requeued when the name was taken: this is our own,
-            # of before the connection was lost, and nobody died.
+            # These are our own jobs from before the connection was lost: nobody died. Those of a
+            # dead predecessor were requeued when this worker took the name.
             requeue_left_behind(client, name, is_crash=False)
 
         def look_after_peers() -> None:
@@ -99,7 +100,7 @@ class Recovery(bootsteps.StartStopStep):
         self._timer = consumer.timer.call_repeatedly(_LOOK_EVERY_S, look_after_peers)
 
     def stop(self, consumer: Any) -> None:
-        """Stop looking."""
+        """Stop checking the other workers."""
         if self._timer is not None:
             self._timer.cancel()
 

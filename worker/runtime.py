@@ -1,4 +1,4 @@
-"""What one worker process is made of; built at start, handed to the task and the boot steps."""
+"""Holds the components of a worker process, which the task and the boot steps share."""
 
 from dataclasses import dataclass, field
 
@@ -8,17 +8,17 @@ from contract.settings import Settings
 from contract.store.batch_queue import BatchQueue
 from contract.store.job_store import JobStore
 from model.scorer import Scorer
-from worker.lease import Lease, WorkerStatus
+from worker.lease import Lease, OwnStatus
 
 
 @dataclass(slots=True)
 class Runtime:
-    """The parts of a worker; `scorer` is there once the model is loaded."""
+    """The components of one worker; `scorer` is set when the model is loaded."""
 
     settings: Settings
     client: redis.Redis
     store: JobStore
     batches: BatchQueue
-    status: WorkerStatus
+    status: OwnStatus
     lease: Lease
     scorer: Scorer | None = field(default=None)

@@ -1,4 +1,4 @@
-"""The API's description in OpenAPI 3.1, made from the routes' own declarations and the models."""
+"""Makes the OpenAPI 3.1 document from what the routes declare and from the models."""
 
 import re
 from collections import defaultdict
@@ -33,10 +33,10 @@ _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
 def describe(
     app: Flask, settings: Settings, models: Sequence[str] = (), root: str = ""
 ) -> dict[str, Any]:
-    """The OpenAPI document of every route of `app` that declares itself.
+    """The OpenAPI document of every route of `app` that has an `@operation`.
 
     Args:
-        models: what a completion can ask for; empty where that is not known.
+        models: names that a completion can ask for; empty if they are not known.
         root: path under which the application is mounted, '' for none.
     """
     _, schemas = models_json_schema(
@@ -79,7 +79,7 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
                 {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}
                 for n in re.findall(r"{(\w+)}", path)
             ),
-            # Of its own, for its limits may differ.
+            # A copy, because its limits may differ.
             *({"name": name, **deepcopy(PARAMETERS[name])} for name in declared.parameters),
         ],
         "responses": {

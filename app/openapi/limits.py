@@ -1,4 +1,4 @@
-"""The limits of this service in its own description: what its settings and its workers allow."""
+"""Writes the limits from the settings, and the served models, into the OpenAPI document."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from contract.settings import Settings
 
 _CONTINUATIONS = ("continuations", "continuations_b64")
-# Where in the schemas a limit stands, its keyword last, and the setting that it is.
+# Path of a limit in the schemas, with its keyword last, and its setting.
 _OF_SCHEMAS: dict[tuple[str, ...], str] = {
     ("SlidingWindow", "properties", "size", "maximum"): "max_text_bytes",
     ("ScoreBody", "properties", "items", "maxItems"): "max_items",
@@ -17,7 +17,7 @@ _OF_SCHEMAS: dict[tuple[str, ...], str] = {
         for name in _CONTINUATIONS
     },
 }
-# By operation and parameter: where in its schema.
+# By operation and parameter: path of the limit in its schema, and its setting.
 _OF_PARAMETERS: dict[tuple[str, str], tuple[tuple[str, ...], str]] = {
     ("submit", "deadline_s"): (("maximum",), "max_deadline_s"),
     ("submit", "window"): (("items", "maximum"), "max_text_bytes"),
@@ -29,13 +29,13 @@ def add_limits(document: dict[str, Any], settings: Settings, models: Sequence[st
     """Write the limits into an OpenAPI document.
 
     Args:
-        models: what a completion can ask for; empty where that is not known.
+        models: names that a completion can ask for; empty if they are not known.
     """
     schemas = document["components"]["schemas"]
     for path, setting in _OF_SCHEMAS.items():
         _put(schemas, path, getattr(settings, setting))
     completion = schemas["CompletionBody"]["properties"]
-    # The last form is that of several prompts.
+    # The last form is a list of prompts.
     completion["prompt"]["anyOf"][-1]["maxItems"] = settings.max_items
     if models:
         completion["model"]["enum"] = [*models, None]

@@ -1,4 +1,4 @@
-"""Declares what a route takes and answers, for /openapi.json."""
+"""Declares what a route takes and answers, for `/openapi.json`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ _View = TypeVar("_View", bound=Callable[..., Response])
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What a route declares of itself, beside its docstring."""
+    """What a route declares besides its docstring."""
 
     answers: dict[int, type[BaseModel] | None]
     errors: tuple[type[ServiceError], ...]
@@ -34,16 +34,16 @@ def operation(
     streams: dict[str, Any] | None = None,
     links: dict[str, Any] | None = None,
 ) -> Callable[[_View], _View]:
-    """Declare what a route answers.
+    """Declare what a route takes and answers.
 
     Args:
-        answers: models by status, None for an empty answer.
-        errors: what it raises; their statuses are those of `app.responses.problems`.
+        answers: models by status; None for an empty answer.
+        errors: the errors that it raises; `app.responses.problems` has their statuses.
         parameters: names in `PARAMETERS`.
-        body: the description of what it takes.
-        takes: the model of what it takes, where that is always JSON.
-        streams: the description of its answer 200 where that is no JSON object.
-        links: what can be done with the answers of `answers`.
+        body: the description of its request body.
+        takes: the model of its request body, if that is always JSON.
+        streams: the description of its answer 200, if that is not a JSON object.
+        links: operations that take the ID in its answers.
     """
 
     def declare(view: _View) -> _View:

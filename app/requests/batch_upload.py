@@ -1,4 +1,4 @@
-"""Receives an upload: its parts go to Redis while it comes in, and become a batch at its end."""
+"""Receives an upload: stores its parts in Redis as they arrive, and accepts them as one batch."""
 
 import hashlib
 import time
@@ -8,34 +8,33 @@ from contextlib import suppress
 import orjson
 
 from app.requests.batch_lines import PartCutter
-from app.requests.headers import idempotency, reused_key
+from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
-from app.service.broker_guard import BrokerGuard
+from app.service.submission import key_reused
 from contract.batches import Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
 from contract.messages import Job
 from contract.settings import Settings
+from contract.store.admission import KeyReused, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
-from contract.store.job_store import KeyReused, QueueFull
 
-# Parts are stored in groups: few round trips, and little that is held here.
+# Parts are stored in groups: this takes few round trips and little memory.
 GROUP_BYTES = 1024**2
 GROUP_PARTS = 64
-# Room in Redis is asked for this often while an upload goes on.
+# While an upload goes on, Redis is asked this often how much room it has.
 LOAD_MAX_AGE_S = 1.0
-# Results lie in Redis compressed, to less than this share of what they could take: by zstd, and
-# since few numbers have the longest form (3.5 to 9 times less, measured on each output).
+# Results in Redis take less than this share of their largest possible size, because zstd compresses
+# them and few numbers have the longest form (3.5 to 9 times less, measured on each output).
 STORED_SHARE = 1 / 3
 
 
 class Receiver:
-    """One upload on its way to a batch; what it stored is forgotten unless it is accepted."""
+    """One upload that becomes a batch; what it stored is deleted unless it is accepted."""
 
     def __init__(
         self,
         store: BatchStore,
-        guard: BrokerGuard,
         settings: Settings,
         *,
         options: BatchOptions,
@@ -43,7 +42,6 @@ class Receiver:
         request_id: str,
     ) -> None:
         self._store = store
-        self._guard = guard
         self._settings = settings
         self._retry_after_s = retry_after_s
         self._created_at = time.time()
@@ -57,12 +55,11 @@ class Receiver:
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
-        with guard.calling():
-            self._batch_id = store.new_id()
+        self._batch_id = store.new_id()
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The pieces of the decompressed body; two uploads of the same are the same request."""
+        """The pieces of the decompressed body; uploads with the same bytes are the same request."""
         for piece in pieces:
             self._digest.update(piece)
             self._keep()
@@ -78,7 +75,7 @@ class Receiver:
             self._store_all(lines)
             return self._accept(idempotency_key)
         except BrokerUnavailable:
-            # Perhaps it is accepted and the answer was lost; what is not will expire.
+            # It may be accepted although the answer was lost. If it is not, its parts expire.
             raise
         except BaseException:
             self._discard()
@@ -99,8 +96,7 @@ class Receiver:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
         self._check_results()
-        with self._guard.calling():
-            self._store.store_parts(self._batch_id, group)
+        self._store.store_parts(self._batch_id, group)
         self._num_parts += len(group)
         self._renewed_at = time.monotonic()
 
@@ -120,10 +116,9 @@ class Receiver:
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:
-            with self._guard.calling():
-                accepted = self._store.accept(batch, promise)
+            accepted = self._store.accept(batch, promise)
         except KeyReused:
-            raise reused_key() from None
+            raise key_reused() from None
         except QueueFull as full:
             raise self._full(full.depth.bytes) from None
         if accepted.is_replay:
@@ -131,47 +126,45 @@ class Receiver:
         return accepted
 
     def _keep(self) -> None:
-        """Keep what is stored while the client is slow to send the next group."""
+        """Renew the stored parts while the client is slow to send the next group."""
         now = time.monotonic()
         if self._num_parts and now > self._renewed_at + self._settings.upload_ttl_s / 4:
             self._renewed_at = now
-            with self._guard.calling():
-                self._store.keep_upload(self._batch_id)
+            self._store.keep_upload(self._batch_id)
 
     def _discard(self) -> None:
-        # Redis forgets it by itself, only later.
-        with suppress(BrokerUnavailable), self._guard.calling():
+        # Without this the parts expire, only later.
+        with suppress(BrokerUnavailable):
             self._store.discard_upload(self._batch_id)
 
     def _check_room(self) -> None:
-        with self._guard.calling():
-            load = self._store.load()
+        load = self._store.load()
         self._looked_at = time.monotonic()
         self._max_redis_bytes = load.max_redis_bytes
         if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
             raise self._full(load.num_bytes)
         if load.redis_bytes > load.max_redis_bytes:
             raise Overloaded(
-                "Redis has no room for a batch; try again after Retry-After seconds.",
+                "Redis has no room for another batch; try again after Retry-After seconds.",
                 redis_bytes=load.redis_bytes,
                 max_redis_bytes=load.max_redis_bytes,
                 retry_after_s=self._retry_after_s(load.num_bytes),
             )
 
     def _check_results(self) -> None:
-        """Refuse a batch whose results could never lie in Redis all at once."""
+        """Refuse a batch whose results could not all be in Redis at once."""
         stored_bytes = round(self._cutter.result_bytes * STORED_SHARE)
         limit_bytes = self._max_redis_bytes
         if stored_bytes > limit_bytes:
             raise BodyTooLarge(
-                f"The results could take more than {limit_bytes} bytes of Redis; send the lines in "
-                "several batches, or ask for less of each byte (top_k, bytes, spans).",
+                f"The results could take more than {limit_bytes} bytes in Redis; send the lines in "
+                "several batches, or ask for fewer outputs of each byte (top_k, bytes, spans).",
                 limit_bytes=limit_bytes,
             )
 
     def _full(self, queued_bytes: int) -> Overloaded:
         return Overloaded(
-            "Too much of other batches waits; try again after Retry-After seconds.",
+            "Other batches fill the queue; try again after Retry-After seconds.",
             queued_bytes=queued_bytes,
             max_queued_bytes=self._settings.max_bulk_bytes,
             retry_after_s=self._retry_after_s(queued_bytes),

@@ -1,7 +1,7 @@
-"""The JSON of the routes for lm-eval: what they take and give, as checked models.
+"""Defines the request bodies of the routes for lm-eval, with OpenAI's and vLLM's names.
 
-The names are OpenAI's and vLLM's. A parameter that evascore does not serve is taken only with the
-value that changes nothing, and refused otherwise; it is never ignored.
+A parameter that evascore does not implement is accepted only with the value that changes nothing.
+It is never ignored.
 """
 
 from typing import Annotated, Any, Literal
@@ -26,7 +26,7 @@ MAX_LOGPROBS = 20
 
 
 def _are_prompts(prompt: Any) -> Any:
-    """Checked by hand: pydantic would tell an error for each of the forms."""
+    """Check by hand: pydantic would report one error for each of the forms."""
     prompt = wholes(prompt)
     if isinstance(prompt, list) and list in set(map(type, prompt)):
         prompt = list(map(wholes, prompt))
@@ -60,13 +60,13 @@ _BYTES_AFTER_BOS = {**_BYTES, "prefixItems": [{"type": "integer", "enum": [BOS_I
 
 
 def _prompts(min_bytes: int) -> schema_rules.Schema:
-    """A prompt or several, each of at least so many bytes."""
+    """One prompt or several, each of at least `min_bytes`."""
     one = [
         {"type": "string", "minLength": min_bytes},
         {**_BYTES, "minItems": min_bytes},
         {**_BYTES_AFTER_BOS, "minItems": min_bytes + 1},
     ]
-    # An empty list is no prompt, but a list of none.
+    # An empty list is not a prompt but a list of no prompts.
     alone = [one[0], {**one[1], "minItems": 1}, one[2]]
     return {"anyOf": [*alone, {"type": "array", "items": {"anyOf": one}, "minItems": 1}]}
 
@@ -76,7 +76,7 @@ Zero = Annotated[float, Field(ge=0, le=0)]
 One = Annotated[int, Field(ge=1, le=1), AsWhole]
 ZeroOrOne = Annotated[int, Field(ge=0, le=1), AsWhole]
 NumLogProbs = Annotated[int, Field(ge=0, le=MAX_LOGPROBS), AsWhole]
-# Either prompts are scored, or they are followed by an id, before which they may be empty.
+# Either prompts are scored, or an id follows them; only then may they be empty.
 _FORMS: schema_rules.Schema = {
     "anyOf": [
         schema_rules.form(
@@ -88,22 +88,26 @@ _FORMS: schema_rules.Schema = {
 
 
 class CompletionBody(BaseModel):
-    """What `POST /v1/completions` takes: prompts to be scored, and at most one id to follow."""
+    """Prompts to score, and at most one id to follow each."""
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_FORMS)
 
-    model: str | None = Field(None, description="Your name for the model; comes back.")
+    model: str | None = Field(None, description="A name of a served model; null for any.")
     prompt: Prompts = Field(
-        description="Text, a list of texts, a list of ids, or a list of such lists."
+        description="A text, a list of texts, a list of ids, or a list of lists of ids."
     )
-    max_tokens: ZeroOrOne = Field(description="Ids to follow the prompt: the likeliest, or 0.")
-    temperature: Zero | None = Field(None, description="0, with max_tokens 1: the likeliest id.")
+    max_tokens: ZeroOrOne = Field(
+        description="1 for the likeliest id after the prompt, 0 for none."
+    )
+    temperature: Zero | None = Field(
+        None, description="Must be 0 with max_tokens 1: ids are never sampled."
+    )
     echo: bool = Field(False, description="Whether the answer begins with the prompt.")
     logprobs: NumLogProbs | None = Field(
         None,
-        description="Log-probabilities of each token, and of so many likeliest in its place.",
+        description="How many likeliest tokens to list at each place, with log-probabilities.",
     )
-    seed: Whole | None = Field(None, description="Without effect: nothing is drawn.")
+    seed: Whole | None = Field(None, description="Has no effect: nothing is sampled.")
     n: One | None = None
     best_of: One | None = None
     top_p: Annotated[float, Field(ge=1, le=1)] | None = None
@@ -117,29 +121,29 @@ class CompletionBody(BaseModel):
     @model_validator(mode="after")
     def _asks_for_something(self) -> "CompletionBody":
         if not self.echo and not self.max_tokens:
-            raise _conflict("nothing is asked for: set echo, or max_tokens to 1")
+            raise _conflict("set echo to true, or max_tokens to 1; else there is nothing to answer")
         if self.max_tokens and self.temperature is None:
-            raise _conflict("ids are not drawn: set temperature to 0")
+            raise _conflict("set temperature to 0: ids are not sampled")
         return self
 
 
 class TokenizeBody(BaseModel):
-    """A text whose ids are wanted; `<bos>` and `<eos>` alone give their special ids."""
+    """A text to convert to ids; `<bos>` or `<eos>` alone become special ids."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     prompt: str
     add_special_tokens: StrictBool = Field(True, description="Begin with the begin-of-text id.")
-    model: str | None = Field(None, description="Your name for the model.")
+    model: str | None = Field(None, description="Has no effect: all models have the same ids.")
 
 
 class DetokenizeBody(BaseModel):
-    """Ids whose text is wanted."""
+    """Ids to convert to text."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
     tokens: Ids
-    model: str | None = Field(None, description="Your name for the model.")
+    model: str | None = Field(None, description="Has no effect: all models have the same ids.")
 
 
 def _conflict(message: str) -> PydanticCustomError:

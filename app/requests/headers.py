@@ -1,4 +1,4 @@
-"""What the headers of a request say beside its body: how long to wait, and what makes it one."""
+"""Reads the wait time and the Idempotency-Key from a request's headers and query."""
 
 import hashlib
 import re
@@ -7,11 +7,10 @@ from math import isfinite
 from flask import request
 
 from app.requests.query import Query
-from app.service.parts import service
-from contract.errors import IdempotencyKeyReused
+from app.service.components import service
 from contract.grammar.invalid import invalid
 from contract.grammar.numbers import parse_number
-from contract.store.job_store import Idempotency
+from contract.store.admission import Idempotency
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 _IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")
@@ -38,18 +37,11 @@ def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
     return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
 
 
-def reused_key() -> IdempotencyKeyReused:
-    """What becomes of a request whose key stands for another one."""
-    return IdempotencyKeyReused(
-        "This Idempotency-Key came before with another request; use a new one."
-    )
-
-
 def asked_wait_s(query: Query) -> tuple[float, str]:
-    """Take the time to wait out of `?wait=` or else `Prefer: wait=` (RFC 7240).
+    """Take the time to wait from `?wait=`, or else from `Prefer: wait=` (RFC 7240).
 
     Returns:
-        Seconds, at most `max_wait_s`, and the preference to confirm, '' for none.
+        Seconds, at most `max_wait_s`, and the preference that the answer confirms, '' for none.
     """
     limit_s = service().settings.max_wait_s
     given = query.poplist("wait")

@@ -1,4 +1,4 @@
-"""A request body as a stream of lines: read, decompressed and cut piece by piece, never whole."""
+"""Reads, decompresses and splits a request body piece by piece, so that it is never held whole."""
 
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -12,18 +12,18 @@ from app.requests.body import CUT_SHORT
 from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 
 PIECE_BYTES = 64 * 1024
-# Four bytes of zstd can stand for a block of 128 KiB: as many here become 8 MiB at most.
+# Four bytes of zstd can expand to a block of 128 KiB, so this many expand to at most 8 MiB.
 _ZSTD_STEP_BYTES = 256
-# What RFC 9659 allows in HTTP, and every level up to 19 keeps to.
+# RFC 9659 allows this in HTTP, and every level up to 19 stays within it.
 _ZSTD_WINDOW_BYTES = 8 * 1024**2
 _GZIP_WBITS = zlib.MAX_WBITS | 16
 
 
 def read_pieces(request: Request) -> Iterator[bytes]:
-    """The body as it comes in, in pieces of up to 64 KiB.
+    """The body as it arrives, in pieces of up to 64 KiB.
 
     Raises:
-        MalformedBody: the client vanished, or sent something else than it announced.
+        MalformedBody: the client left, or the body has not the announced length.
     """
     read = partial(request.environ["wsgi.input"].read, PIECE_BYTES)
     num_bytes = 0
@@ -38,19 +38,21 @@ def read_pieces(request: Request) -> Iterator[bytes]:
 
 
 def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
-    """What undoes the `Content-Encoding`, in pieces of at most 8 MiB.
+    """The function that decompresses a body with this `Content-Encoding`, in pieces of up to 8 MiB.
 
     Raises:
         UnsupportedMediaType
     """
     decode = _DECODERS.get(content_encoding.strip().lower())
     if decode is None:
-        raise UnsupportedMediaType("Send the lines as they are, or in gzip or zstd.")
+        raise UnsupportedMediaType(
+            "Send the lines uncompressed, or with Content-Encoding gzip or zstd."
+        )
     return decode
 
 
 def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
-    """The pieces; more than `limit_bytes` in all is refused as soon as it is seen.
+    """The pieces, which are refused once they have more than `limit_bytes` together.
 
     Raises:
         BodyTooLarge
@@ -60,7 +62,7 @@ def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
         num_bytes += len(piece)
         if num_bytes > limit_bytes:
             raise BodyTooLarge(
-                f"The batch is over {limit_bytes} bytes; send its lines in several batches.",
+                f"The upload is over {limit_bytes} bytes; send its lines in several uploads.",
                 limit_bytes=limit_bytes,
             )
         yield piece
@@ -71,7 +73,7 @@ def _as_it_is(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Gzip, of one member or several, as `cat a.gz b.gz` makes it."""
+    """Decompress gzip with one or several members, such as `cat a.gz b.gz` makes."""
     member = zlib.decompressobj(_GZIP_WBITS)
     has_begun = False
     for piece in pieces:
@@ -85,11 +87,11 @@ def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
                 raise MalformedBody("The body is not valid gzip.") from None
             piece = member.unused_data if member.eof else member.unconsumed_tail
     if has_begun and not member.eof:
-        raise MalformedBody("The body ended within its gzip.")
+        raise MalformedBody("The gzip body is incomplete.")
 
 
 def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Zstandard, of one frame or several; its decoder cannot bound what a call gives back."""
+    """Decompress zstd with one or several frames; small steps bound what one call returns."""
     context = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES)
     frame, has_begun = context.decompressobj(), False
     for piece in pieces:
@@ -107,7 +109,7 @@ def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     ) from None
                 step = frame.unused_data if frame.eof else b""
     if has_begun and not frame.eof:
-        raise MalformedBody("The body ended within its zstd.")
+        raise MalformedBody("The zstd body is incomplete.")
 
 
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {

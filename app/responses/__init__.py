@@ -1,1 +1,1 @@
-"""Turns records into JSON and errors into problem objects."""
+"""Turns records into JSON answers, and errors into problem objects."""

@@ -1,4 +1,4 @@
-"""The JSON that the API gives of batches, as models like those of `app.responses.models`."""
+"""Defines the JSON of batches in answers, like `app.responses.models`."""
 
 from typing import Literal
 
@@ -9,11 +9,11 @@ from contract.batches import BatchStatus
 
 
 class RequestCounts(Answer):
-    """The lines of a batch; once it has ended, `completed` and `failed` make up `total`."""
+    """The lines of a batch; when it has ended, `completed` plus `failed` is `total`."""
 
     total: int
     completed: int = Field(description="Lines that were scored.")
-    failed: int = Field(description="Lines that ended without a score, whatever the reason.")
+    failed: int = Field(description="Lines that ended without a score.")
 
 
 class BatchLinks(Answer):
@@ -22,7 +22,7 @@ class BatchLinks(Answer):
     self: str
     results: str
     events: str
-    cancel: str | None = Field(None, description="While the batch goes on.")
+    cancel: str | None = Field(None, description="Present until the batch has ended.")
 
 
 class BatchView(Answer):
@@ -34,22 +34,24 @@ class BatchView(Answer):
         description="`completed`, `expired` (its deadline passed) and `cancelled` are final."
     )
     created_at: Time
-    deadline_at: Time = Field(description="Later no line is begun any more.")
-    in_progress_at: Time | None = Field(description="Since then all of it waits for workers.")
+    deadline_at: Time = Field(description="Lines that have not begun by then expire.")
+    in_progress_at: Time | None = Field(description="When all of its lines were in the queue.")
     cancelling_at: Time | None = Field(description="When it was cancelled.")
-    completed_at: Time | None = Field(description="When it ended, however it did.")
+    completed_at: Time | None = Field(description="When it ended, in any final status.")
     expires_at: Time | None = Field(description="When its results are erased.")
     request_counts: RequestCounts
     num_bytes: int = Field(description="Bytes that the model reads for it.")
-    model: Model | None = Field(description="Which model gave the scores; null before the first.")
+    model: Model | None = Field(
+        description="The model that gave the scores; null before the first score."
+    )
     links: BatchLinks
 
 
 class BatchResult(Answer):
     """One line of a batch's results."""
 
-    index: int = Field(description="Place of its line in the upload, from 0, blank ones left out.")
+    index: int = Field(description="Index of its line in the upload, from 0, without blank lines.")
     status: Literal["SUCCESS", "FAILURE", "REVOKED"]
     custom_id: str | None = None
-    result: Scores | Continuations | None = Field(None, description="In status SUCCESS.")
-    error: Problem | None = Field(None, description="In the statuses FAILURE and REVOKED.")
+    result: Scores | Continuations | None = Field(None, description="Present in status SUCCESS.")
+    error: Problem | None = Field(None, description="Present in the statuses FAILURE and REVOKED.")

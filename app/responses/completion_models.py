@@ -1,4 +1,4 @@
-"""Models of the answers of the routes for lm-eval; the names are OpenAI's and vLLM's."""
+"""Defines the JSON answers of the routes for lm-eval, with OpenAI's and vLLM's names."""
 
 from typing import Literal
 
@@ -12,27 +12,29 @@ from app.responses.models import Answer
 class LogProbs(Answer):
     """One entry per token of the answer."""
 
-    tokens: list[str] = Field(description="ASCII as it is, other bytes as `byte:e9`.")
+    tokens: list[str] = Field(description="ASCII characters as they are, other bytes as `byte:e9`.")
     token_logprobs: list[float | None] = Field(
         description="ln p(token | all before it); null for a begin-of-text id."
     )
     top_logprobs: list[dict[str, float] | None] | None = Field(
-        description="The likeliest tokens and the actual one; null with logprobs 0."
+        description="The likeliest tokens and the actual token; null with logprobs 0."
     )
-    text_offset: list[int] = Field(description="The character of `text` that it belongs to.")
+    text_offset: list[int] = Field(description="Index of the token's character in `text`.")
 
 
 class Choice(Answer):
     """The answer to one prompt."""
 
-    index: int = Field(description="Its place among the prompts.")
-    text: str = Field(description="With U+FFFD for bytes that are not UTF-8.")
+    index: int = Field(description="Index of its prompt.")
+    text: str = Field(description="Bytes that are not UTF-8 show as U+FFFD.")
     logprobs: LogProbs | None
-    finish_reason: Literal["length", "stop"] = Field(description="`stop`: after end-of-text.")
+    finish_reason: Literal["length", "stop"] = Field(
+        description="`stop` if the answer ends with the end-of-text id."
+    )
 
 
 class CompletionUsage(Answer):
-    """Ids read and given, begin-of-text ids of the prompts included."""
+    """Ids read and returned, including begin-of-text ids of the prompts."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -58,7 +60,7 @@ class Tokens(Answer):
 
 
 class Prompt(Answer):
-    """The text of ids; special ids appear by name, U+FFFD where the bytes are not UTF-8."""
+    """The text of ids; special ids show by name, bytes that are not UTF-8 as U+FFFD."""
 
     prompt: str
 
@@ -72,4 +74,4 @@ class TokenizerInfo(Answer):
     bos_token_id: int
     eos_token: str
     eos_token_id: int
-    chat_template: None = Field(description="There is none: the model knows no chats.")
+    chat_template: None = Field(description="Null: the model has no chat format.")

@@ -1,25 +1,18 @@
-"""From the scores of prompts to a completion in OpenAI's form."""
+"""Makes the JSON of completions and of the tokenizer, in OpenAI's and vLLM's forms."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from app.requests.byte_tokens import BOS, decode, name_of, offsets
+from app.requests.byte_tokens import BOS, EOS, decode, name_of, offsets
+from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
-from contract.grammar.vocabulary import EOS_ID, NUM_SPECIAL_IDS
+from contract.grammar.vocabulary import BOS_ID, EOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
+from contract.messages import Record, error_from_body
 
 Pairs = Sequence[Sequence[float]]
 """`[byte, log_prob_nats]` each, likeliest first, as in the output `top_k`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Prompt:
-    """What one prompt has the model read."""
-
-    text: bytes
-    has_bos: bool
-    """Whether its ids begin with the begin-of-text id, which the answer then shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +57,33 @@ def completion(
             "completion_tokens": num_new,
             "total_tokens": num_given + num_new,
         },
+    }
+
+
+def results_of(record: Record) -> list[dict[str, Any]]:
+    """The scores of each prompt.
+
+    Raises:
+        ServiceError: the error of the job, or of the first prompt that could not be scored.
+    """
+    if record.error is not None:
+        raise error_from_body(record.error)
+    for item in record.result["items"]:
+        if "error" in item:
+            raise error_from_body(item["error"])
+    return [item["result"] for item in record.result["items"]]
+
+
+def tokenizer_view() -> dict[str, Any]:
+    """The JSON of `/tokenizer_info`: the vocabulary and its special ids."""
+    return {
+        "tokenizer_class": "EvaByteBytes",
+        "vocab_size": VOCABULARY_SIZE,
+        "bos_token": BOS,
+        "bos_token_id": BOS_ID,
+        "eos_token": EOS,
+        "eos_token_id": EOS_ID,
+        "chat_template": None,
     }
 
 

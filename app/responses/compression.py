@@ -1,4 +1,4 @@
-"""Answers compressed as they are sent, in what the client accepts."""
+"""Compresses answers while they are sent, in an encoding that the client accepts."""
 
 import zlib
 from collections.abc import Iterable, Iterator
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 import zstandard
 from flask import Request
 
-# The fastest levels: an answer is made once and read once.
+# The fastest levels, because each answer is made once and read once.
 _GZIP_LEVEL, _ZSTD_LEVEL = 1, 1
 _GZIP_WBITS = zlib.MAX_WBITS | 16
 
@@ -20,7 +20,7 @@ def choose(request: Request) -> str:
 
 
 def encoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:
-    """The pieces in `encoding`, as `choose` gave it."""
+    """The pieces compressed in `encoding`, which `choose` gave."""
     if encoding == "":
         yield from pieces
         return

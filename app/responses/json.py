@@ -1,4 +1,4 @@
-"""JSON answers, written once by orjson."""
+"""Makes JSON answers with orjson."""
 
 from collections.abc import Mapping
 from typing import Any

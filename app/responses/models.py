@@ -1,7 +1,6 @@
-"""The JSON that the API gives, as models; /openapi.json is made from them, tests check by them.
+"""Defines the JSON of answers: /openapi.json is made from these models, and tests check with them.
 
-Answers are built as plain dictionaries: a model per byte of a long text would cost more than all
-else.
+Views build answers as plain dictionaries, because one model per byte of a long text would be slow.
 """
 
 from typing import Any, Literal
@@ -13,19 +12,19 @@ Time = str
 
 
 class Answer(BaseModel):
-    """What all answers share: no field that is not described."""
+    """Base of all answers: it allows no field that is not described."""
 
     model_config = ConfigDict(extra="forbid")
 
 
 class FieldError(Answer):
-    """One thing that is wrong in a request, and where; one of the three places is given."""
+    """One error in a request and its place: `pointer`, `parameter` or `header`."""
 
     detail: str
     pointer: str | None = Field(None, description="RFC 6901 pointer into the JSON body.")
     parameter: str | None = Field(None, description="Name of the query parameter.")
     header: str | None = Field(None, description="Name of the header field.")
-    line: int | None = Field(None, description="Of a batch: the line of the upload, from 1.")
+    line: int | None = Field(None, description="In an upload: the number of the line, from 1.")
 
 
 class Problem(BaseModel):
@@ -37,9 +36,11 @@ class Problem(BaseModel):
     title: str = Field(description="The code in words.")
     status: int = Field(description="The HTTP status of the error.")
     detail: str = Field(description="What was wrong, the limit, and what to do.")
-    retryable: bool = Field(description="Whether the same request may pass later.")
+    retryable: bool = Field(description="Whether the same request may succeed later.")
     request_id: str | None = Field(None, description="Names the request in the service's logs.")
-    errors: list[FieldError] | None = Field(None, description="What is wrong, and where.")
+    errors: list[FieldError] | None = Field(
+        None, description="The errors in the request, with their places."
+    )
     limit_bytes: int | None = Field(None, description="The limit that was exceeded.")
     actual_bytes: int | None = Field(None, description="The size that exceeded it.")
 
@@ -48,46 +49,50 @@ class ByteScores(Answer):
     """One number per scored byte in each list."""
 
     log_prob_nats: list[float] = Field(description="ln p(byte | all bytes before it).")
-    rank: list[int] = Field(description="1 where no byte was likelier, of 320 possible ids.")
+    rank: list[int] = Field(description="Rank of the byte among all 320 ids; 1 is the likeliest.")
     entropy_bits: list[float] = Field(description="Entropy of the model's prediction.")
 
 
 class Span(Answer):
-    """The score of a stretch of the text."""
+    """The score of a range of the text."""
 
-    start: int = Field(description="Its first byte, counted from 0.")
-    end: int = Field(description="The byte behind its last one.")
+    start: int = Field(description="Index of its first byte, from 0.")
+    end: int = Field(description="Index after its last byte.")
     num_bytes: int
     log_likelihood_nats: float = Field(description="ln p(span | the text before it).")
     bits_per_byte: float | None = Field(
-        description="-log2 of that / num_bytes; null for an empty span."
+        description="-log2 p(span | the text before it) / num_bytes; null for an empty span."
     )
 
 
 class Window(Answer):
-    """Bytes that were scored together, and given which ones."""
+    """One sliding window: the bytes that it scored, and the context that it read."""
 
-    start: int = Field(description="The first byte that got its score here.")
-    end: int = Field(description="The byte behind the last one.")
-    context_from: int = Field(description="The first byte that was read.")
+    start: int = Field(description="Index of the first byte that this window scored.")
+    end: int = Field(description="Index after the last byte that it scored.")
+    context_from: int = Field(description="Index of the first byte that it read as context.")
 
 
 class NextChars(Answer):
-    """What may follow the text; the four parts have a probability of 1 together."""
+    """What may follow the text; the probabilities of the four fields add up to 1."""
 
     characters: list[tuple[str, float]] = Field(
-        description="The likeliest as [character, probability], likeliest first."
+        description="The likeliest characters as [character, probability], likeliest first."
     )
-    other: float = Field(description="Probability of other characters that were looked at.")
-    invalid: float = Field(description="Probability of what was seen to be no UTF-8.")
-    undecided: float = Field(description="Probability of beginnings that were not followed.")
+    other: float = Field(description="Probability of the other characters that were examined.")
+    invalid: float = Field(description="Probability of bytes that are not UTF-8.")
+    undecided: float = Field(
+        description="Probability of incomplete characters that were not followed further."
+    )
 
 
 class Scores(Answer):
-    """The scores of one text; bits elsewhere than in `_nats`."""
+    """The scores of one text, in bits, but in nats where the name ends in `_nats`."""
 
-    num_bytes: int = Field(description="Scored bytes; the begin-of-text id is none of them.")
-    num_chars: int | None = Field(description="Unicode characters; null if not UTF-8.")
+    num_bytes: int = Field(description="Number of scored bytes, without the begin-of-text id.")
+    num_chars: int | None = Field(
+        description="Number of Unicode characters; null if the text is not UTF-8."
+    )
     log_likelihood_nats: float = Field(description="ln p(text), the sum over its bytes.")
     bits_per_byte: float | None = Field(
         description="-log2 p(text) / num_bytes; null for the empty text."
@@ -95,22 +100,22 @@ class Scores(Answer):
     byte_perplexity: float | None = Field(
         description="2 ** bits_per_byte; null beyond the range of a float."
     )
-    is_greedy: bool = Field(description="Whether each byte was the likeliest at its place.")
-    bytes: ByteScores | None = Field(None, description="With the output `bytes`.")
+    is_greedy: bool = Field(description="Whether each byte was the likeliest one at its position.")
+    bytes: ByteScores | None = Field(None, description="Present with the output `bytes`.")
     top_k: list[list[tuple[int, float]]] | None = Field(
         None,
         description=(
-            "With the output `top_k`: for each byte the likeliest as [byte, log_prob_nats]; "
-            "-64 to -1 stand for the model's special ids 0 to 63."
+            "Present with the output `top_k`: for each position the likeliest bytes as "
+            "[byte, log_prob_nats]. -64 to -1 stand for the model's special ids 0 to 63."
         ),
     )
     curvature: float | None = Field(
         None,
-        description="With the output `curvature`: Fast-DetectGPT's statistic; no probability.",
+        description="Fast-DetectGPT's statistic, with the output `curvature`; not a probability.",
     )
-    spans: list[Span] | None = Field(None, description="With `spans`, in the order of the text.")
-    next_chars: NextChars | None = Field(None, description="With `next_chars`.")
-    windows: list[Window] | None = Field(None, description="With `window`.")
+    spans: list[Span] | None = Field(None, description="Present with `spans`, in text order.")
+    next_chars: NextChars | None = Field(None, description="Present with `next_chars`.")
+    windows: list[Window] | None = Field(None, description="Present with `window`.")
 
 
 class Continuations(Answer):
@@ -128,12 +133,14 @@ class Item(Answer):
 
 
 class Model(BaseModel):
-    """The model that gave the scores; /info tells more of it."""
+    """The model that gave the scores; /info has more of it."""
 
     model_config = ConfigDict(extra="allow")
 
     name: str
-    revision: str = Field(description="Stands for the weights: other weights, another revision.")
+    revision: str = Field(
+        description="Identifies the weights: different weights have a different revision."
+    )
     quantization: str
     dtype: str
     backend: str
@@ -141,29 +148,29 @@ class Model(BaseModel):
 
 
 class Timings(Answer):
-    """Where the time went, in milliseconds."""
+    """The time of each stage, in milliseconds."""
 
     queue: float = Field(description="From the POST until a worker took the job.")
-    batch_wait: float = Field(description="From then until its batch began.")
-    compute: float = Field(description="Time of the batches that it took part in.")
+    batch_wait: float = Field(description="From then until its micro-batch began.")
+    compute: float = Field(description="Compute time of the micro-batches that held its texts.")
     total: float = Field(description="From the POST until the result was stored.")
 
 
 class Batch(Answer):
-    """What shared the last batch of the job, itself included."""
+    """The size of the job's last micro-batch, including texts of other jobs."""
 
     texts: int
     bytes: int
 
 
 class Usage(Answer):
-    """What the job cost."""
+    """What the job used."""
 
     bytes: int = Field(description="Bytes that the model read.")
 
 
 class Circumstances(Answer):
-    """How the scores of a job came about."""
+    """Model, times and costs of a job."""
 
     model: Model
     timings_ms: Timings
@@ -194,7 +201,7 @@ class Links(Answer):
 
     self: str
     events: str
-    cancel: str | None = Field(None, description="While the job is not final.")
+    cancel: str | None = Field(None, description="Present until the job has ended.")
 
 
 class JobView(Answer):
@@ -203,39 +210,39 @@ class JobView(Answer):
     id: str = Field(description="The task ID.")
     state: Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
     submitted_at: Time | None
-    deadline_at: Time | None = Field(description="Later the job is not begun any more.")
-    finished_at: Time | None = Field(description="Null while the job is not final.")
+    deadline_at: Time | None = Field(description="A job that has not begun by then expires.")
+    finished_at: Time | None = Field(description="Null until the job has ended.")
     num_texts: int | None
     num_bytes: int | None = Field(description="Bytes that the model reads for it.")
     result: ScoresResult | ContinuationsResult | ItemsResult | None = Field(
-        None, description="In state SUCCESS only."
+        None, description="Present in state SUCCESS."
     )
-    error: Problem | None = Field(None, description="In the states FAILURE and REVOKED only.")
+    error: Problem | None = Field(None, description="Present in the states FAILURE and REVOKED.")
     links: Links
 
 
 class Health(Answer):
-    """All is well."""
+    """The check passed."""
 
     status: Literal["ok"]
 
 
 class ServiceName(Answer):
-    """What answers."""
+    """The name and the version of the service."""
 
     name: str
     version: str
 
 
 class Index(Answer):
-    """Where things are."""
+    """The service and the paths of its routes."""
 
     service: ServiceName
-    links: dict[str, str] = Field(description="Paths, by what they are for.")
+    links: dict[str, str] = Field(description="Path of each route, by its purpose.")
 
 
 class Limits(Answer):
-    """What a request may ask for; docs/settings.md tells each by the same name."""
+    """The limits of a request; docs/settings.md describes each under the same name."""
 
     max_text_bytes: int
     max_windowed_bytes: int
@@ -258,17 +265,19 @@ class Limits(Answer):
 
 
 class Info(Answer):
-    """Which model scores, and what may be asked of it."""
+    """The loaded model, the outputs and the limits of requests."""
 
     service: ServiceName
-    model: dict[str, Any] | None = Field(description="Of a living worker; null without one.")
+    model: dict[str, Any] | None = Field(
+        description="The model of a running worker; null without one."
+    )
     outputs: list[str]
     priorities: list[str]
     limits: Limits
 
 
 class Queue(Answer):
-    """What is accepted and not in a final state, the jobs being scored included."""
+    """Accepted jobs that have not ended, including those being scored."""
 
     jobs: int
     bytes: int
@@ -277,36 +286,36 @@ class Queue(Answer):
 
 
 class RecentWork(Answer):
-    """The last batches and interactive jobs of all living workers; null without any."""
+    """The last micro-batches and interactive jobs of all workers; null if there were none."""
 
     bytes_per_s: float | None = Field(description="Sum of the workers' smoothed speeds.")
     num_batches: int
     mean_batch_texts: float | None
     mean_batch_bytes: float | None
-    mean_batch_ms: float | None = Field(description="Mean compute time of a batch.")
+    mean_batch_ms: float | None = Field(description="Mean compute time of a micro-batch.")
     num_latencies: int
     latency_p50_ms: float | None = Field(description="Median, from the POST to the stored result.")
     latency_p95_ms: float | None
 
 
 class Bulk(Answer):
-    """What batches take up."""
+    """The uploads to /batches that have not ended."""
 
-    batches: int = Field(description="Batches accepted and not ended.")
-    lines: int = Field(description="Their lines that have not ended.")
-    bytes: int = Field(description="Text bytes accepted and not ended.")
+    batches: int = Field(description="Accepted batches that have not ended.")
+    lines: int = Field(description="Lines that have not ended.")
+    bytes: int = Field(description="Text bytes of those lines.")
     max_bytes: int
-    redis_bytes: int = Field(description="Memory of Redis, for everything.")
-    max_redis_bytes: int = Field(description="Above which batches are refused.")
+    redis_bytes: int = Field(description="Memory that Redis uses in all.")
+    max_redis_bytes: int = Field(description="Above it new batches are refused.")
 
 
 class Stats(Answer):
-    """How much waits, who works on it, and what has been done."""
+    """The queue, the batches, the workers and the totals."""
 
     queue: Queue
     recent: RecentWork
     batches: Bulk
-    workers: list[dict[str, Any]] = Field(description="What each living worker tells of itself.")
+    workers: list[dict[str, Any]] = Field(description="The status of each running worker.")
     totals: dict[str, int] = Field(
-        description="Ended jobs by outcome since the data folder was made."
+        description="Ended jobs by outcome, since the data folder was made."
     )

@@ -1,4 +1,4 @@
-"""What the user sees of an error: the one table of status codes, and RFC 9457 problem objects."""
+"""Turns errors into RFC 9457 problem objects, and holds the one table of status codes."""
 
 import traceback
 from http import HTTPStatus
@@ -13,7 +13,7 @@ from contract.logs import get_logger
 
 log = get_logger(__name__)
 
-# In a failed job's `error`, the status is the one that the same error would have as an answer.
+# The `error` of a failed job has the status that the same error would have as an answer.
 STATUS_BY_CODE = {
     "service_error": 500,
     "bad_request": 400,
@@ -40,10 +40,10 @@ STATUS_BY_CODE = {
     "model_drifted": 503,
     "job_lost": 503,
     "out_of_memory": 503,
-    # Of HTTP itself, not of evascore: no class of ours stands behind these.
+    # These are HTTP's own; no error class of ours stands behind them.
     "route_not_found": 404,
     "method_not_allowed": 405,
-    # Not 414: a query is that long where something is wrong with it, and is told so by 400.
+    # Not 414: a request line is only that long by mistake, and 400 says so.
     "uri_too_long": 400,
     "expectation_failed": 417,
     "header_too_large": 431,
@@ -51,21 +51,26 @@ STATUS_BY_CODE = {
     "unsupported_transfer_coding": 501,
 }
 DEFAULT_RETRY_AFTER_S = 2
-# Each with what to do.
 _HTTP_PROBLEMS = {
-    400: ("bad_request", "The request is not one that HTTP allows; check its header fields."),
+    400: ("bad_request", "The request is not valid HTTP; check its header fields."),
     404: ("route_not_found", "There is no such route; /docs lists them all."),
-    405: ("method_not_allowed", "This route serves other methods; the Allow header lists them."),
+    405: (
+        "method_not_allowed",
+        "This route does not accept the method; the Allow header lists those that it accepts.",
+    ),
     414: ("uri_too_long", "The request line is too long; send text in the body."),
-    417: ("expectation_failed", "Only Expect: 100-continue is served."),
-    431: ("header_too_large", "There are too many header fields, or one of them is too long."),
+    417: ("expectation_failed", "Send no Expect header, or Expect: 100-continue."),
+    431: (
+        "header_too_large",
+        "There are too many header fields, or one is too long; send fewer or shorter ones.",
+    ),
     500: ("internal_error", "evascore failed on this request; report it with its request_id."),
     501: ("unsupported_transfer_coding", "Send the body with its length, or chunked."),
 }
 
 
 def problem(body: dict[str, Any]) -> dict[str, Any]:
-    """An error as it travelled through Redis, as a problem object.
+    """The problem object of an error in the form in which it travels through Redis.
 
     Args:
         body: `code`, `message`, `retryable` and details, from `contract.errors.error_body`.
@@ -98,7 +103,7 @@ def _answer(error: ServiceError) -> Response:
 
 
 def _answer_http(error: HTTPException) -> Response:
-    """Answer what Flask and Werkzeug abort with, in our form."""
+    """Answer the errors of Flask and Werkzeug as problem objects."""
     headers = {}
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
         headers["Allow"] = ", ".join(sorted(error.valid_methods))
@@ -106,7 +111,7 @@ def _answer_http(error: HTTPException) -> Response:
 
 
 def http_problem(status: int) -> dict[str, Any]:
-    """The problem object of a status that is HTTP's own, not one of our errors."""
+    """The problem object of an HTTP status that is not one of our errors."""
     if status not in _HTTP_PROBLEMS:
         status = 400 if status < 500 else 500
     code, detail = _HTTP_PROBLEMS[status]
@@ -114,7 +119,7 @@ def http_problem(status: int) -> dict[str, Any]:
 
 
 def _answer_bug(error: Exception) -> Response:
-    # The lines of code, and not the error's message: it may quote what was sent.
+    # The lines of code but not the error's message, which may quote the request.
     log.error(
         "request_failed",
         request_id=g.get("request_id"),

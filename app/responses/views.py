@@ -1,4 +1,4 @@
-"""Jobs and batches as the API shows them."""
+"""Makes the JSON of jobs, batches and result lines."""
 
 from datetime import UTC, datetime
 from typing import Any
@@ -16,7 +16,7 @@ def job_view(record: Record, root: str = "") -> dict[str, Any]:
     Args:
         root: path under which the application is mounted, '' for none.
     """
-    # Empty where Celery itself wrote the record, as its `revoke` does.
+    # Empty if Celery itself wrote the record, as its `revoke` does.
     job = record.job
     view: dict[str, Any] = {
         "id": record.task_id,
@@ -73,7 +73,7 @@ def batch_path(batch_id: str, root: str) -> str:
 
 
 def result_line(line: bytes) -> bytes:
-    """A line of a batch's results as the API shows it: an error in the form of all errors."""
+    """A result line as the API shows it, with its error as a problem object."""
     if is_success_line(line):
         return line
     result = orjson.loads(line)
@@ -95,7 +95,7 @@ def rfc3339(unix_time: float | None) -> str | None:
 
 
 def _with_problems(result: dict[str, Any]) -> dict[str, Any]:
-    """The result of `items`, where each failed one has its error in the form of all errors."""
+    """The result of `items`, with the error of each failed item as a problem object."""
     items = [
         {**item, "error": problem(item["error"])} if "error" in item else item
         for item in result["items"]

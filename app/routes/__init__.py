@@ -1,1 +1,1 @@
-"""HTTP routes: one function for each, which reads the request and answers."""
+"""HTTP routes: one function per route, which reads the request, calls and answers."""

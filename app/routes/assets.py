@@ -1,4 +1,4 @@
-"""Scripts, styles and icons of the pages, served under a path that changes with their content."""
+"""Serves scripts, styles and icons of the pages, under a path that changes with their content."""
 
 import hashlib
 import mimetypes
@@ -9,7 +9,7 @@ from flask import Blueprint, Response, abort, url_for
 
 FOLDER = Path(__file__).parent.parent / "static"
 ROUTE = "/static/<version>/<name>"
-# The path names the content, so it need never be asked for again.
+# The path changes with the content, so a browser may keep the file forever.
 FOREVER = "public, max-age=31536000, immutable"
 
 
@@ -19,7 +19,7 @@ class Assets:
 
     bodies: dict[str, bytes]
     version: str
-    """Of all files together: scripts name each other by relative paths."""
+    """A digest of all files together, because scripts import each other by relative paths."""
 
     @classmethod
     def load(cls, folder: Path = FOLDER) -> "Assets":
@@ -31,19 +31,19 @@ class Assets:
         return cls(bodies, digest.hexdigest()[:16])
 
     def url(self, name: str) -> str:
-        """Path of a file, for a template."""
+        """The path of a file, for a template."""
         assert name in self.bodies, name
         return url_for("assets.asset", version=self.version, name=name)
 
 
 def asset_routes(assets: Assets) -> Blueprint:
-    """Serve `assets`, and let templates name them by `asset(name)`."""
+    """Routes that serve `assets`; templates get their paths from `asset(name)`."""
     routes = Blueprint("assets", __name__)
     routes.app_template_global("asset")(assets.url)
 
     @routes.get(ROUTE)
     def asset(version: str, name: str) -> Response:
-        """One file; that of another version is not here."""
+        """Serve one file of this version."""
         if version != assets.version or name not in assets.bodies:
             abort(404)
         media_type, _ = mimetypes.guess_type(name)

@@ -1,4 +1,4 @@
-"""Serves the API's description at `/openapi.json`."""
+"""Serves the description of the API at `/openapi.json`."""
 
 from contextlib import suppress
 
@@ -6,17 +6,17 @@ from flask import Blueprint, Response, current_app, request
 
 from app.openapi.document import describe
 from app.responses.json import json_response
-from app.service.parts import service
-from app.service.served_models import served_models
-from contract.errors import BrokerUnavailable
+from app.service.components import service
+from app.service.workers import served_models
+from contract.errors import BrokerUnavailable, WorkerUnavailable
 
 routes = Blueprint("openapi", __name__)
 
 
 @routes.get("/openapi.json")
 def description() -> Response:
-    """The API's description in OpenAPI 3.1."""
+    """Describe the API in OpenAPI 3.1."""
     models: list[str] = []
-    with suppress(BrokerUnavailable):
-        models = served_models(service())
+    with suppress(BrokerUnavailable, WorkerUnavailable):
+        models = served_models(service().jobs)
     return json_response(describe(current_app, service().settings, models, request.script_root))

@@ -1,7 +1,7 @@
-"""The pages for people: a text as a heat map, the service's state, Swagger UI on our description.
+"""Serves the pages for people: scores as a heat map, the status page, and Swagger UI.
 
-They are rendered here and brought to life by the scripts in `static/`, which talk to the same
-routes as any client. Nothing is loaded from elsewhere, and the browser is told to refuse it.
+The scripts in `static/` call the same routes as any client. Nothing is loaded from other servers,
+and the headers tell the browser to refuse it.
 """
 
 from typing import Any
@@ -13,9 +13,8 @@ from app.openapi.operation import operation
 from app.responses.json import json_response
 from app.responses.models import Index
 from app.responses.problems import DEFAULT_RETRY_AFTER_S
-from app.responses.stats import read_stats
-from app.service.parts import service
-from contract import __version__
+from app.responses.service_views import index_view, stats_view
+from app.service.components import service
 from contract.errors import BrokerUnavailable
 
 DOCS_PATH = "/docs"
@@ -45,10 +44,10 @@ _HEADERS = {
 @routes.get("/")
 @operation({200: Index})
 def home() -> Response:
-    """Where things are; a browser, which prefers HTML, gets the page that scores a text."""
+    """List the routes; a client that prefers HTML gets the page that scores a text."""
     accepted = request.accept_mimetypes
     if accepted["text/html"] > accepted["application/json"]:
-        # Redis is not asked: the page opens, and says what is wrong, whatever is.
+        # The page opens without Redis, and then tells what is wrong.
         response = _page("score.html", max_text_bytes=service().settings.max_text_bytes)
     else:
         response = json_response(_index())
@@ -58,9 +57,9 @@ def home() -> Response:
 
 @routes.get("/status")
 def status() -> Response:
-    """The service's state as it is now; a script keeps it up to date."""
+    """Show the state of the service; a script keeps it up to date."""
     try:
-        stats = read_stats(service())
+        stats = stats_view(service())
     except BrokerUnavailable:
         response = _page("status.html", status=503, stats=None)
         response.headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
@@ -69,7 +68,7 @@ def status() -> Response:
 
 
 def docs_routes() -> Blueprint:
-    """Swagger UI; it loads nothing from elsewhere, the validator's badge included."""
+    """Swagger UI; it loads nothing from other servers, not even the validator's badge."""
     return get_swaggerui_blueprint(
         DOCS_PATH, "/openapi.json", config={"app_name": "evascore", "validatorUrl": None}
     )
@@ -85,10 +84,7 @@ def _index() -> dict[str, Any]:
         "metrics": "metrics.metrics",
         "docs": "swagger_ui.show",
     }
-    return {
-        "service": {"name": "evascore", "version": __version__},
-        "links": {name: url_for(endpoint) for name, endpoint in endpoints.items()},
-    }
+    return index_view({name: url_for(endpoint) for name, endpoint in endpoints.items()})
 
 
 def _page(template: str, *, status: int = 200, **values: Any) -> Response:

@@ -1,4 +1,4 @@
-"""The routes by which lm-eval finds out what the ids mean: tokenize, detokenize, tokenizer_info."""
+"""Routes that convert between text and ids, for lm-eval: tokenize, detokenize, tokenizer_info."""
 
 from flask import Blueprint, Response, request
 
@@ -7,11 +7,11 @@ from app.requests import byte_tokens
 from app.requests.body import read_json
 from app.requests.completion_models import DetokenizeBody, TokenizeBody
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
+from app.responses.completion_views import tokenizer_view
 from app.responses.json import json_response
-from app.service.parts import service
+from app.service.components import service
 from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
 from contract.grammar.invalid import validated
-from contract.grammar.vocabulary import BOS_ID, EOS_ID, VOCABULARY_SIZE
 
 routes = Blueprint("tokenizer", __name__)
 
@@ -23,11 +23,9 @@ routes = Blueprint("tokenizer", __name__)
     takes=TokenizeBody,
 )
 def tokenize() -> Response:
-    """The ids of a text: one per byte."""
+    """Convert a text to ids, one per byte."""
     body = validated(_fields(), TokenizeBody)
-    ids = byte_tokens.encode(body.prompt)
-    if body.add_special_tokens:
-        ids = [BOS_ID, *ids]
+    ids = byte_tokens.encode(body.prompt, add_bos=body.add_special_tokens)
     return json_response({"count": len(ids), "tokens": ids})
 
 
@@ -38,27 +36,16 @@ def tokenize() -> Response:
     takes=DetokenizeBody,
 )
 def detokenize() -> Response:
-    """The text of ids."""
-    return json_response(
-        {"prompt": byte_tokens.decode_ids(validated(_fields(), DetokenizeBody).tokens)}
-    )
+    """Convert ids to their text."""
+    body = validated(_fields(), DetokenizeBody)
+    return json_response({"prompt": byte_tokens.decode_ids(body.tokens)})
 
 
 @routes.get("/tokenizer_info")
 @operation({200: TokenizerInfo})
 def tokenizer_info() -> Response:
-    """How text becomes ids."""
-    return json_response(
-        {
-            "tokenizer_class": "EvaByteBytes",
-            "vocab_size": VOCABULARY_SIZE,
-            "bos_token": byte_tokens.BOS,
-            "bos_token_id": BOS_ID,
-            "eos_token": byte_tokens.EOS,
-            "eos_token_id": EOS_ID,
-            "chat_template": None,
-        }
-    )
+    """Describe how text becomes ids."""
+    return json_response(tokenizer_view())
 
 
 def _fields() -> dict[str, object]:

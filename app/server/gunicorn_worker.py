@@ -19,13 +19,13 @@ from gunicorn.http import errors as parse_errors
 from gunicorn.workers.gthread import ThreadWorker
 
 from app.responses.problems import http_problem
-from app.service.parts import EXTENSION
+from app.service.components import EXTENSION
 
 # A client has this long to send its header, and then its body.
 HEADER_S = 5
 BODY_S = 30
-# A client that was answered early goes on sending for a while before it looks, and a proxy would
-# take a reset for our failure: what comes within Gunicorn's 2 s is read, however much.
+# A client that is answered early sends on for a while before it reads the answer, and a proxy would
+# report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
 
 _STATUS = {
@@ -40,13 +40,13 @@ class EdgeLogger(Logger):
     """Gunicorn's own log lines, sent through the root logger, which writes JSON."""
 
     def setup(self, cfg: Any) -> None:
-        """Configure as Gunicorn does, but for its wish to be the only one who writes."""
+        """Configure logging as Gunicorn does, and let the root logger write its lines."""
         super().setup(cfg)
         self.error_log.propagate = True
 
 
 class EdgeWorker(ThreadWorker):
-    """A threaded worker in which no client holds a thread, or the main loop, for long."""
+    """A threaded worker in which no client holds a thread or the main loop for long."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -56,16 +56,16 @@ class EdgeWorker(ThreadWorker):
         self._has_header: set[Any] = set()
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """On SIGTERM answer those who wait for results with what is known, then drain."""
+        """On SIGTERM answer the waiting requests with what is known, then drain."""
         super().handle_exit(sig, frame)
         # None while the application is being imported.
         if self.wsgi is not None:
-            self.wsgi.extensions[EXTENSION].endings.release()
+            self.wsgi.extensions[EXTENSION].changes.release()
 
     def enqueue_req(self, conn: Any) -> None:
-        """Give a connection to a thread once it has sent something; until then the poller has it.
+        """Give a connection to a thread once it has sent a byte; until then the poller has it.
 
-        Gunicorn would let the thread wait up to 5 s for the first byte.
+        Gunicorn itself would let the thread wait up to 5 s for the first byte.
         """
         if conn.initialized or conn.data_ready:
             super().enqueue_req(conn)
@@ -76,7 +76,7 @@ class EdgeWorker(ThreadWorker):
         self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
 
     def handle(self, conn: Any) -> Any:
-        """Serve one request, under the watch of `murder_pending`."""
+        """Serve one request; `murder_pending` watches its time."""
         self._taken_at[conn] = time.monotonic()
         try:
             keep = super().handle(conn)
@@ -84,7 +84,7 @@ class EdgeWorker(ThreadWorker):
             self._has_header.discard(conn)
             del self._taken_at[conn]
         if keep is False:
-            # Gunicorn would linger for the client's last bytes in the main loop, up to 2 s each.
+            # Gunicorn would wait for the client's last bytes in the main loop, up to 2 s each.
             util.close_graceful(conn.sock, max_drain=LINGER_BYTES)
             conn.close = _already_closed
         return keep
@@ -95,13 +95,13 @@ class EdgeWorker(ThreadWorker):
         return super().handle_request(req, conn)
 
     def murder_pending(self) -> None:
-        """Each second, end the reading of what comes too slowly, and writes that nobody takes."""
+        """Each second, close connections whose client sends or reads too slowly."""
         super().murder_pending()
-        now, pace = time.monotonic(), self.wsgi.extensions[EXTENSION].pace
+        now, progress = time.monotonic(), self.wsgi.extensions[EXTENSION].progress
         for conn, taken_at in list(self._taken_at.items()):
-            # An upload or a stream may go on for as long as it gets on.
-            age_s = now - max(taken_at, pace.last(conn.sock))
-            # A request that waits for a result is read already and does not notice.
+            # An upload or a stream may take any time while its client makes progress.
+            age_s = now - max(taken_at, progress.last(conn.sock))
+            # This does not disturb a request that waits for a result: its body is already read.
             limit_s = BODY_S if conn in self._has_header else HEADER_S
             if age_s > self.cfg.timeout:
                 _shut(conn, socket.SHUT_RDWR)
@@ -109,7 +109,7 @@ class EdgeWorker(ThreadWorker):
                 _shut(conn, socket.SHUT_RD)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
-        """Answer what is not HTTP with a problem object; neither it nor the log quotes the client.
+        """Answer malformed HTTP with a problem object; neither it nor the log quotes the client.
 
         Gunicorn repeats the offending line, which may be a text whose length was misstated.
         """
@@ -128,7 +128,7 @@ class EdgeWorker(ThreadWorker):
 
 
 def _already_closed(graceful: bool = False) -> None:
-    """In place of the `close` of a connection that is closed."""
+    """Replaces the `close` method of a connection that is already closed."""
 
 
 def _shut(conn: Any, how: int) -> None:

@@ -1,4 +1,4 @@
-"""One log line and one count per request, and the headers that every answer carries."""
+"""Logs and counts each request, and sets the headers that every answer carries."""
 
 import logging
 import re
@@ -8,13 +8,13 @@ import time
 from flask import Flask, Response, g, request
 
 from app.routes import assets
-from app.service.parts import service
+from app.service.components import service
 from contract.logs import get_logger
 
 log = get_logger(__name__)
 
-# Asked every few seconds by machines, or many at a time by a browser: told at INFO only when the
-# answer is bad.
+# Machines ask for these every few seconds, and a browser for many at a time. A good answer is
+# logged at DEBUG only.
 QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
@@ -37,7 +37,7 @@ def _end(response: Response) -> Response:
     response.headers["X-Request-Id"] = g.request_id
     response.headers["X-Content-Type-Options"] = "nosniff"
     response.headers.setdefault("Cache-Control", "no-store")
-    # The route's template, not the path; no query: a raw body's custom_id may stand there.
+    # The route's template, not the path, and no query: it may hold the custom_id of a raw body.
     route = request.url_rule.rule if request.url_rule else None
     is_quiet = route in QUIET and response.status_code == 200
     log.log(

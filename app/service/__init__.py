@@ -1,1 +1,1 @@
-"""Holds what the routes share: waiting, admission, limits and metrics."""
+"""Components that the routes share: submission, waiting, limits and metrics."""

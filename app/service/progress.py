@@ -1,4 +1,4 @@
-"""Which long requests get on: the routes tell the edge, which cuts off only stalled ones."""
+"""Tracks the last progress of each connection, so that only stalled clients are disconnected."""
 
 import time
 from collections.abc import Mapping
@@ -7,32 +7,32 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 
-class Pace:
-    """The last progress on each connection."""
+class ConnectionProgress:
+    """The time of the last progress on each connection."""
 
     def __init__(self) -> None:
         self._progress_at: WeakKeyDictionary[socket, float] = WeakKeyDictionary()
 
-    def progressed(self, environ: Mapping[str, Any]) -> None:
-        """The client of the request with this WSGI environment has sent or taken something."""
-        # Only Gunicorn tells which connection it is.
+    def note(self, environ: Mapping[str, Any]) -> None:
+        """Note that the client of the request with this WSGI environment sent or took bytes."""
+        # Only Gunicorn says which connection a request came on.
         connection = environ.get("gunicorn.socket")
         if connection is not None:
             self._progress_at[connection] = time.monotonic()
 
-    @staticmethod
-    def has_left(environ: Mapping[str, Any]) -> bool:
-        """Whether the client has closed its connection; nothing is taken from it."""
-        connection = environ.get("gunicorn.socket")
-        if connection is None:
-            return False
-        try:
-            return not connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
-        except OSError:
-            return True
-
     def last(self, connection: socket) -> float:
-        """Monotonic time of the last progress on a connection, seconds; 0 if none was told."""
+        """Monotonic time of the last progress on a connection, in seconds; 0 for none."""
         return self._progress_at.get(connection, 0.0)
+
+
+def has_left(environ: Mapping[str, Any]) -> bool:
+    """Whether the client has closed its connection; reads nothing from it."""
+    connection = environ.get("gunicorn.socket")
+    if connection is None:
+        return False
+    try:
+        return not connection.recv(1, MSG_PEEK | MSG_DONTWAIT)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True

@@ -1,12 +1,12 @@
-"""`GET /metrics` for Prometheus: the requests of this process, and what Redis tells of the rest.
+"""Collects the metrics of `GET /metrics`: requests of this process, and the state in Redis.
 
-Queue, totals and workers are asked for at each scrape, so that one target covers workers that no
-scraper reaches. No label holds anything that a client chose.
+Each scrape reads the queue, the totals and the workers from Redis. So one target also covers
+workers that no scraper can reach. No label holds a value that a client chose.
 """
 
 import itertools
 from collections.abc import Iterable, Iterator
-from typing import Any
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
 from prometheus_client.core import (
@@ -17,20 +17,19 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-from app.service.broker_guard import BrokerGuard
 from contract.errors import BrokerUnavailable
 from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
 from contract.store.job_store import JobStore
-from contract.worker_status import worker_statuses
+from contract.worker_status import WorkerState, WorkerStatus
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
 REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
 LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
-WORKER_STATES = ("starting", "ready", "busy", "draining")
-# What has ended, by the first word of the names of its counters in Redis. Every outcome is told
-# from the start, at nothing: Prometheus takes no note of a counter's step into being.
+WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
+# Counters in Redis, by the first word of their names. Every outcome shows from the start, as 0:
+# Prometheus does not see the first step of a counter that did not exist before.
 _ENDED = (
     (
         *("jobs", "evascore_jobs", "Jobs that ended.", "outcome"),
@@ -45,24 +44,24 @@ _ENDED = (
         ("completed", "failed"),
     ),
 )
-# Fields of a worker's status that only grow, and those that Prometheus shows as they are.
+# Fields of a worker's status that become counters.
 _COUNTED = (
-    ("num_batches", "evascore_batches", "Batches that a worker has scored since it started."),
+    ("num_batches", "evascore_batches", "Micro-batches that a worker has scored since it started."),
     ("num_texts", "evascore_texts", "Texts that a worker has scored since it started."),
     ("num_bytes", "evascore_text_bytes", "Bytes that a worker has scored since it started."),
 )
 _HISTOGRAMS = (
-    ("batch_texts", "evascore_batch_texts", "Texts of one batch."),
-    ("inference_s", "evascore_inference_seconds", "Time of one batch in the model."),
+    ("batch_texts", "evascore_batch_texts", "Texts in one micro-batch."),
+    ("inference_s", "evascore_inference_seconds", "Time of one micro-batch in the model."),
 )
 
 
 class Metrics:
-    """All metrics of one application."""
+    """The metrics of one application."""
 
-    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(QueueCollector(store, batches, guard))
+        self.registry.register(QueueCollector(store, batches))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "evascore_http_requests",
@@ -72,7 +71,7 @@ class Metrics:
         )
         self._request_seconds = Histogram(
             "evascore_http_request_seconds",
-            "Time from a request's header to its answer, waiting for a result included.",
+            "Time from a request's header to its answer, including the wait for a result.",
             ("route",),
             buckets=REQUEST_BOUNDS_S,
             registry=self.registry,
@@ -91,33 +90,35 @@ class Metrics:
 
 
 class QueueCollector(Collector):
-    """Asks Redis at each scrape; without it, only tells that it is away."""
+    """Reads Redis at each scrape; without Redis it shows only that Redis does not answer."""
 
-    def __init__(self, store: JobStore, batches: BatchStore, guard: BrokerGuard) -> None:
+    def __init__(self, store: JobStore, batches: BatchStore) -> None:
         self._store = store
         self._batches = batches
-        self._guard = guard
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering asks for no scrape."""
+        """Describe nothing, so that registering needs no scrape."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """One round of questions, then everything that follows from the answers."""
+        """Read Redis, then give all metrics that follow from the answers."""
         try:
-            with self._guard.calling():
-                depth, totals = self._store.depth(), self._store.totals()
-                bulk = self._batches.load()
-                workers = worker_statuses(self._store)
+            depth, totals = self._store.depth(), self._store.totals()
+            bulk = self._batches.load()
+            workers = self._store.worker_statuses()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
-        yield _gauge("evascore_queue_jobs", "Jobs accepted and not ended.", depth.jobs)
-        yield _gauge("evascore_queue_bytes", "Text bytes accepted and not scored.", depth.bytes)
+        yield _gauge("evascore_queue_jobs", "Accepted jobs that have not ended.", depth.jobs)
+        yield _gauge(
+            "evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes
+        )
         yield from _ended({**totals, **bulk.totals})
-        yield _gauge("evascore_bulk_lines", "Lines of batches not ended.", bulk.num_lines)
-        yield _gauge("evascore_bulk_bytes", "Text bytes of batches not ended.", bulk.num_bytes)
+        yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
+        yield _gauge(
+            "evascore_bulk_bytes", "Text bytes of batches that have not ended.", bulk.num_bytes
+        )
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
@@ -139,63 +140,61 @@ def _ended(totals: dict[str, int]) -> Iterator[Metric]:
 
 
 def _batches_by_status(bulk: BulkLoad) -> Metric:
-    live = GaugeMetricFamily("evascore_bulk_batches", "Batches not ended.", labels=("status",))
+    live = GaugeMetricFamily(
+        "evascore_bulk_batches", "Batches that have not ended.", labels=("status",)
+    )
     statuses: list[str] = [batch.status for batch in bulk.batches]
     for status in LIVE_BATCH_STATUSES:
         live.add_metric((status,), statuses.count(status))
     return live
 
 
-def _workers_by_state(workers: list[dict[str, Any]]) -> Metric:
+def _workers_by_state(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily("evascore_workers", "Living workers.", labels=("state",))
-    states = [worker["state"] for worker in workers]
+    states = [worker.state for worker in workers]
     for state in WORKER_STATES:
         family.add_metric((state,), states.count(state))
     return family
 
 
-def _worker_speeds(workers: list[dict[str, Any]]) -> Metric:
+def _worker_speeds(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_bytes_per_second",
-        "Speed of a worker's recent batches; absent before the first.",
+        "Speed of a worker's recent micro-batches; absent before the first.",
         labels=("worker",),
     )
     for worker in workers:
-        if worker.get("bytes_per_s") is not None:
-            family.add_metric((worker["name"],), worker["bytes_per_s"])
+        if worker.bytes_per_s is not None:
+            family.add_metric((worker.name,), worker.bytes_per_s)
     return family
 
 
-def _worker_starts(workers: list[dict[str, Any]]) -> Metric:
+def _worker_starts(workers: list[WorkerStatus]) -> Metric:
     family = GaugeMetricFamily(
         "evascore_startup_seconds",
-        "Time of each phase of a worker's start that has ended.",
+        "Time of each finished phase of a worker's start.",
         labels=("worker", "phase"),
     )
     for worker in workers:
-        # Absent in the status of a worker of an earlier release.
-        for phase, elapsed_s in worker.get("startup", {}).get("seconds", {}).items():
-            family.add_metric((worker["name"], phase), elapsed_s)
+        for phase, elapsed_s in worker.startup.seconds.items():
+            family.add_metric((worker.name, phase), elapsed_s)
     return family
 
 
-def _worker_counters(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+def _worker_counters(workers: list[WorkerStatus]) -> Iterator[Metric]:
     for field, name, meaning in _COUNTED:
         family = CounterMetricFamily(name, meaning, labels=("worker",))
         for worker in workers:
-            if field in worker:
-                family.add_metric((worker["name"],), worker[field])
+            family.add_metric((worker.name,), getattr(worker, field))
         yield family
 
 
-def _worker_histograms(workers: list[dict[str, Any]]) -> Iterator[Metric]:
+def _worker_histograms(workers: list[WorkerStatus]) -> Iterator[Metric]:
     for field, name, meaning in _HISTOGRAMS:
         family = HistogramMetricFamily(name, meaning, labels=("worker",))
         for worker in workers:
-            # Absent in the status of a worker of an earlier release.
-            if found := worker.get("histograms", {}).get(field):
-                bounds = [*(str(bound) for bound in found["bounds"]), "+Inf"]
-                counts = itertools.accumulate(found["counts"])
-                buckets = list(zip(bounds, counts, strict=True))
-                family.add_metric((worker["name"],), buckets, found["sum"])
+            if found := worker.histograms.get(field):
+                bounds = [*(str(bound) for bound in found.bounds), "+Inf"]
+                buckets = list(zip(bounds, itertools.accumulate(found.counts), strict=True))
+                family.add_metric((worker.name,), buckets, found.sum)
         yield family

@@ -1,16 +1,15 @@
-"""How soon to come again: measured from what waits and from how fast the workers are."""
+"""Estimates when a client should try again, from the queued bytes and the workers' speed."""
 
 import time
 from dataclasses import dataclass
 
-from app.service.broker_guard import BrokerGuard
 from contract.errors import BrokerUnavailable, Overloaded
 from contract.settings import Settings
-from contract.store.job_store import JobStore, QueueDepth
-from contract.worker_status import worker_statuses
+from contract.store.admission import QueueDepth
+from contract.store.job_store import JobStore
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
-# Before the first batch nobody knows the speed.
+# The speed is unknown before the first micro-batch.
 UNMEASURED_RETRY_S = 5
 STATUS_MAX_AGE_S = 1.0
 
@@ -19,15 +18,14 @@ STATUS_MAX_AGE_S = 1.0
 class _Measured:
     bytes_per_s: float | None = None
     until: float = 0.0
-    """Monotonic time, seconds, after which to ask again."""
+    """Monotonic time, seconds, after which the workers are asked again."""
 
 
-class Capacity:
-    """The speed of the living workers, asked for at most once a second."""
+class RetryEstimate:
+    """The time to score what is queued; asks for the workers' speed at most once a second."""
 
-    def __init__(self, store: JobStore, guard: BrokerGuard) -> None:
-        self._store = store
-        self._guard = guard
+    def __init__(self, jobs: JobStore) -> None:
+        self._jobs = jobs
         self._measured = _Measured()
 
     def retry_after_s(self, queued_bytes: int) -> int:
@@ -37,8 +35,8 @@ class Capacity:
             return UNMEASURED_RETRY_S
         return round(min(max(queued_bytes / bytes_per_s, MIN_RETRY_S), MAX_RETRY_S))
 
-    def overloaded(self, depth: QueueDepth, settings: Settings) -> Overloaded:
-        """The error of a job that found the queue full."""
+    def queue_full(self, depth: QueueDepth, settings: Settings) -> Overloaded:
+        """The error for a job that the queue has no room for."""
         return Overloaded(
             "The queue is full; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
@@ -51,11 +49,9 @@ class Capacity:
     def _bytes_per_s(self) -> float | None:
         now = time.monotonic()
         if now > self._measured.until:
-            # An estimate may be old or absent; the answer that carries it may not fail on it.
+            # The answer that carries the estimate must not fail because of it.
             try:
-                with self._guard.calling():
-                    statuses = worker_statuses(self._store)
-                speeds = [status.get("bytes_per_s") or 0 for status in statuses]
+                speeds = [each.bytes_per_s or 0 for each in self._jobs.worker_statuses()]
             except BrokerUnavailable:
                 speeds = []
             self._measured = _Measured(sum(speeds) or None, now + STATUS_MAX_AGE_S)

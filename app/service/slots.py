@@ -1,4 +1,4 @@
-"""Bounded numbers of requests that may hold a thread for long."""
+"""Limits how many uploads or event streams are open at once, since each holds a thread."""
 
 import threading
 
@@ -7,28 +7,28 @@ from contract.errors import Overloaded
 RETRY_AFTER_S = 5
 
 
-class Places:
-    """So many places, each held by one request at a time."""
+class ConnectionSlots:
+    """A fixed number of slots, each held by one request at a time."""
 
-    def __init__(self, limit: int, what: str) -> None:
-        """Make `limit` places for what `what` names in the plural."""
+    def __init__(self, limit: int, kind: str) -> None:
+        """Make `limit` slots for what `kind` names in the plural."""
         self._limit = limit
-        self._what = what
+        self._kind = kind
         self._free = threading.BoundedSemaphore(limit)
 
-    def take(self) -> None:
-        """Take a place, which `leave` must give back.
+    def acquire(self) -> None:
+        """Take a slot, which `release` must give back.
 
         Raises:
-            Overloaded: all are taken.
+            Overloaded: all slots are taken.
         """
         if not self._free.acquire(blocking=False):
             raise Overloaded(
-                f"{self._limit} {self._what} are open, which is the limit; "
+                f"The limit of {self._limit} open {self._kind} is reached; "
                 "try again after Retry-After seconds.",
                 retry_after_s=RETRY_AFTER_S,
             )
 
-    def leave(self) -> None:
-        """Give a place back."""
+    def release(self) -> None:
+        """Give a slot back."""
         self._free.release()

@@ -1,8 +1,8 @@
-"""Requests that wait for news: one thread and one Redis connection for all of them.
+"""Lets requests wait for changes of jobs and batches, with one thread and one Redis connection.
 
-A job's end is published on the channel named like its record, a batch's news on that of its key.
-Redis forgets who listened when it restarts, and publishes to nobody what happens meanwhile; so each
-confirmed subscription, the first and every renewed one, makes its waiters look again.
+Redis publishes a job's end on a channel with the name of its record, and a batch's changes on a
+channel with the name of its key. A restarted Redis has no subscribers, and what happens meanwhile
+reaches nobody. So each confirmed subscription, first or renewed, makes its waiters read again.
 """
 
 import asyncio
@@ -22,7 +22,6 @@ import redis.asyncio
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from app.service.broker_guard import BrokerGuard
 from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.logs import get_logger
@@ -37,7 +36,7 @@ if sys.platform == "darwin":
     _IDLE_TIME = socket.TCP_KEEPALIVE
 else:
     _IDLE_TIME = socket.TCP_KEEPIDLE
-# A connection that nobody reset, such as to a machine that vanished, is found dead in about 10 s.
+# Keepalive finds a dead connection in about 10 s, also to a machine that vanished without a reset.
 _KEEPALIVE = {_IDLE_TIME: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 
 _OWN_CHANNEL = "evascore:web"
@@ -46,29 +45,28 @@ Inbox = SimpleQueue[None]
 _Found = TypeVar("_Found")
 
 
-class JobEndings:
-    """Lets a bounded number of threads wait for jobs to end, and others hear of news."""
+class ChangeListener:
+    """Wakes threads that wait for a job or a batch to change; the number of waiters is limited."""
 
-    def __init__(self, settings: Settings, store: JobStore, guard: BrokerGuard) -> None:
+    def __init__(self, settings: Settings, jobs: JobStore) -> None:
         """Start listening; `close` ends it."""
-        self._store = store
-        self._guard = guard
+        self._jobs = jobs
         self._slots = threading.BoundedSemaphore(settings.max_waiters)
         self.is_released = False
-        """Whether the process is stopping and nobody shall wait any more."""
-        # Of the listening thread alone.
+        """Whether the process is stopping, so that no request may wait."""
+        # The listening thread alone uses these.
         self._inboxes: defaultdict[bytes, set[Inbox]] = defaultdict(set)
         self._pubsub: redis.asyncio.client.PubSub | None = None
         self._sending = asyncio.Lock()
         self._loop = asyncio.new_event_loop()
         self._listening = self._loop.create_task(self._listen(settings))
-        self._thread = threading.Thread(target=self._run, name="job-endings", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="change-listener", daemon=True)
         self._thread.start()
 
     def wait(self, record: Record, timeout_s: float) -> Record:
         """The record of the job once it is final, or as it is after `timeout_s` seconds.
 
-        Returns `record` at once if it is final or if all places to wait are taken.
+        Returns `record` at once if it is final or if the limit of waiters is reached.
 
         Raises:
             JobGone, BrokerUnavailable
@@ -76,8 +74,8 @@ class JobEndings:
         return self.wait_for(
             keys.record(record.task_id),
             record,
-            look=lambda: self._store.read(record.task_id),
-            is_news=lambda found: found.is_final,
+            read=lambda: self._jobs.read(record.task_id),
+            is_changed=lambda found: found.is_final,
             timeout_s=timeout_s,
         )
 
@@ -86,34 +84,34 @@ class JobEndings:
         channel: str,
         known: _Found,
         *,
-        look: Callable[[], _Found],
-        is_news: Callable[[_Found], bool],
+        read: Callable[[], _Found],
+        is_changed: Callable[[_Found], bool],
         timeout_s: float,
     ) -> _Found:
-        """What `look` finds once that is news, or at the latest after `timeout_s` seconds.
+        """What `read` gives once `is_changed` of it, or at the latest after `timeout_s` seconds.
 
-        Returns `known` at once if it is news or if all places to wait are taken.
+        Returns `known` at once if it is changed or if the limit of waiters is reached.
 
         Args:
-            channel: whatever is published there makes us look again.
+            channel: whatever is published there makes the waiter read again.
 
         Raises:
-            BrokerUnavailable, and what `look` raises
+            BrokerUnavailable, and what `read` raises
         """
-        if is_news(known) or timeout_s <= 0 or self.is_released:
+        if is_changed(known) or timeout_s <= 0 or self.is_released:
             return known
         if not self._slots.acquire(blocking=False):
             return known
         until = time.monotonic() + timeout_s
         try:
-            with self.hearing(channel) as inbox:
-                return self._wait(known, inbox, look, is_news, until)
+            with self.subscribed(channel) as inbox:
+                return self._wait(known, inbox, read, is_changed, until)
         finally:
             self._slots.release()
 
     @contextmanager
-    def hearing(self, channel: str) -> Iterator[Inbox]:
-        """An inbox that something is put into at first and whenever there may be news."""
+    def subscribed(self, channel: str) -> Iterator[Inbox]:
+        """An inbox that gets an entry at first and whenever there may be a change."""
         name, inbox = channel.encode(), Inbox()
         try:
             self._call(self._add(name, inbox))
@@ -122,12 +120,12 @@ class JobEndings:
             self._call(self._remove(name, inbox))
 
     def release(self) -> None:
-        """Send all waiters off with what is known, and let no more in: the process is stopping."""
+        """End all waits with what is known, and refuse new ones: the process is stopping."""
         self.is_released = True
-        self._loop.call_soon_threadsafe(self._look_everywhere)
+        self._loop.call_soon_threadsafe(self._wake_all)
 
     def close(self) -> None:
-        """End the listening thread; nobody may wait any more."""
+        """End the listening thread; no request may wait afterwards."""
         self._loop.call_soon_threadsafe(self._listening.cancel)
         self._thread.join()
 
@@ -135,23 +133,22 @@ class JobEndings:
         self,
         known: _Found,
         inbox: Inbox,
-        look: Callable[[], _Found],
-        is_news: Callable[[_Found], bool],
+        read: Callable[[], _Found],
+        is_changed: Callable[[_Found], bool],
         until: float,
     ) -> _Found:
         pause_s = math.inf
-        while not is_news(known) and not self.is_released:
+        while not is_changed(known) and not self.is_released:
             remaining_s = max(until - time.monotonic(), 0)
             with suppress(Empty):
                 inbox.get(timeout=min(remaining_s, pause_s))
             is_over = time.monotonic() >= until
             try:
-                with self._guard.calling():
-                    known = look()
+                known = read()
             except BrokerUnavailable:
                 if is_over:
                     raise
-                # A Redis that has just started does not serve its keys yet.
+                # A Redis that has just started does not serve its keys at once.
                 pause_s = RECONNECT_S
                 continue
             if is_over:
@@ -183,35 +180,35 @@ class JobEndings:
     async def _subscribe_as_needed(self, channel: bytes) -> None:
         async with self._sending:
             if self._pubsub is None:
-                return  # the next connection subscribes to all
+                return  # the next connection subscribes to all channels
             change = self._pubsub.subscribe
             if channel not in self._inboxes:
                 change = self._pubsub.unsubscribe
-            # The listener meets the same error and connects anew.
+            # The listener meets the same error and reconnects.
             with suppress(redis.RedisError, OSError):
                 await change(channel)
 
     async def _listen(self, settings: Settings) -> None:
         while True:
             try:
-                # A client that failed to connect once is not to be used again (redis-py 8.1).
+                # A client that failed to connect once cannot be used again (redis-py 8.1).
                 async with redis.asyncio.Redis.from_url(
                     settings.redis,
                     socket_connect_timeout=settings.redis_timeout_s,
                     socket_keepalive=True,
                     socket_keepalive_options=_KEEPALIVE,
-                    # Reconnecting is done here, so that every waiter looks again.
+                    # Reconnecting is done here, so that every waiter reads again.
                     retry=Retry(NoBackoff(), 0, supported_errors=()),
                 ) as client:
                     await self._listen_once(client)
             except (redis.RedisError, OSError) as error:
-                log.warning("job_endings_not_heard", error=type(error).__name__)
+                log.warning("change_listener_disconnected", error=type(error).__name__)
             await asyncio.sleep(RECONNECT_S)
 
     async def _listen_once(self, client: "redis.asyncio.Redis") -> None:
         async with client.pubsub() as pubsub:
             async with self._sending:
-                # One channel always, so that there is a connection to read from.
+                # There is always one channel, so that there is a connection to read from.
                 await pubsub.subscribe(_OWN_CHANNEL, *self._inboxes)
                 self._pubsub = pubsub
             try:
@@ -225,7 +222,7 @@ class JobEndings:
             for inbox in self._inboxes.get(message["channel"], ()):
                 inbox.put(None)
 
-    def _look_everywhere(self) -> None:
+    def _wake_all(self) -> None:
         for inboxes in self._inboxes.values():
             for inbox in inboxes:
                 inbox.put(None)

@@ -1,4 +1,4 @@
-/** Small charts in SVG, drawn from plain numbers. */
+/** Draws small SVG charts from numbers. */
 
 const NAMESPACE = "http://www.w3.org/2000/svg";
 const WIDTH = 240;

@@ -1,4 +1,4 @@
-/** What is known of one character: its bytes, their scores and what the model expected instead. */
+/** Shows one character: its bytes, their scores, and what the model expected instead. */
 
 import { element } from "./dom.js";
 import { fixed, hex, idName, percent } from "./format.js";
@@ -21,7 +21,7 @@ export function details(scored, index) {
 function origin(cell, positions) {
   const place = `byte${positions.length > 1 ? "s" : ""} ${positions[0] + 1}`;
   const range = positions.length > 1 ? `${place}–${positions.at(-1) + 1}` : place;
-  if (cell.text === null) return `no UTF-8, ${range}`;
+  if (cell.text === null) return `not UTF-8, ${range}`;
   return [...cell.text].length > 3 ? range : `${codePoints(cell.text)}, ${range}`;
 }
 
@@ -69,7 +69,7 @@ function bar(probability) {
   return made;
 }
 
-/** What stands in a line of the table of all characters. */
+/** One row of the table of all characters. */
 export function tableRow(scored, index) {
   const cell = scored.cells[index];
   const at = cell.start;

@@ -1,4 +1,4 @@
-/** Elements from plain values; text is always text, never markup. */
+/** Makes elements from plain values; text is never read as markup. */
 
 /** An element with `properties` (attributes; `class`, `on…` and `dataset` too) and children. */
 export function element(name, properties = {}, ...children) {

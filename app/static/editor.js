@@ -1,4 +1,4 @@
-/** One text of the reader: typed, pasted, or a file that is kept byte for byte. */
+/** Edits one text: typed, pasted, or a file that is kept byte for byte. */
 
 import { element, show } from "./dom.js";
 import { count, number } from "./format.js";
@@ -6,9 +6,9 @@ import { count, number } from "./format.js";
 const encoder = new TextEncoder();
 const CHUNK_BYTES = 0x8000;
 
-/** An editor on its <section>; `onChange` is told of every change. */
+/** An editor on its <section>; it calls `onChange` after every change. */
 export class Editor {
-  /** Bytes of a file that a text field would change; null while the field's text counts. */
+  /** Bytes of a file that a text field would change; null while the field holds the text. */
   #file = null;
 
   constructor(root, { maxBytes, onChange }) {
@@ -48,19 +48,19 @@ export class Editor {
     this.#changed();
   }
 
-  /** Take the bytes of a file: as text where the field gives the same bytes back. */
+  /** Take the bytes of a file, as text if the field keeps them unchanged. */
   setBytes(bytes, name) {
     this.setText(lossless(bytes) ?? "");
     if (isEqual(this.bytes, bytes)) return;
     this.#file = bytes;
     this.part("file-name").textContent = name;
     this.part("file-note").textContent = isUtf8(bytes)
-      ? "is sent as it is, with its own line ends."
-      : "is no UTF-8; its bytes are sent as they are.";
+      ? "is sent unchanged, with its own line ends."
+      : "is not UTF-8; its bytes are sent unchanged.";
     this.#changed();
   }
 
-  /** Read a file of the reader's; refuse one that no service would take before it is read. */
+  /** Read a file; refuse one over the limit before it is read. */
   async read(file) {
     if (file.size > this.maxBytes) {
       this.setText("");
@@ -92,7 +92,7 @@ export class Editor {
   }
 }
 
-/** Have files that are dropped on the page go to `editors`, and never replace the page. */
+/** Put dropped files into `editors`, so that they never replace the page. */
 export function acceptDrops(editors) {
   const target = (event) => editors.find(({ root }) => root.contains(event.target)) ?? editors[0];
   const mark = (marked) => editors.forEach((editor) => editor.root.classList.toggle("over", editor === marked));

@@ -1,4 +1,4 @@
-/** Texts to begin with; each is one or two, as text or as bytes. */
+/** Example texts: each has one or two texts, or bytes. */
 
 const latin1 = (text) => Uint8Array.from(text, (char) => char.charCodeAt(0));
 

@@ -1,4 +1,4 @@
-/** Numbers and bytes as people read them. */
+/** Formats numbers and bytes for people. */
 
 const DIGITS = new Map();
 
@@ -16,10 +16,10 @@ export const fixed = (value, digits) => value.toFixed(digits).replace("-", "\u22
 /** A measured value: one decimal where it is small enough to matter. */
 export const measured = (value) => number(value, Math.abs(value) < 100 ? 1 : 0);
 
-/** A count with its noun, in the plural where it must be. */
+/** A count with its noun, in the plural unless it is 1. */
 export const count = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 
-/** A probability as a percentage that never claims 0 or 100 where it is neither. */
+/** A probability as a percentage, which shows 0 or 100 only if it is exact. */
 export function percent(probability) {
   const share = probability * 100;
   if (share > 0 && share < 0.1) return "<0.1%";
@@ -27,7 +27,7 @@ export function percent(probability) {
   return `${number(share, share < 10 ? 1 : 0)}%`;
 }
 
-/** Milliseconds, or seconds from one on. */
+/** A duration in milliseconds, or in seconds from 1 s on. */
 export const duration = (ms) => (ms < 1000 ? `${number(ms)} ms` : `${number(ms / 1000, 1)} s`);
 
 /** A byte in hexadecimal. */
@@ -35,7 +35,7 @@ export const hex = (byte) => byte.toString(16).toUpperCase().padStart(2, "0");
 
 const NAMES = new Map([[0x20, "space"], [0x0a, "line feed"], [0x0d, "carriage return"], [0x09, "tab"]]);
 
-/** An id of the model: a byte as its character or in hexadecimal, a special id below 0. */
+/** The name of an id: a byte as its character or in hexadecimal; special ids are below 0. */
 export function idName(id) {
   if (id < 0) return `special ${id + 64}`;
   if (NAMES.has(id)) return NAMES.get(id);

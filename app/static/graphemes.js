@@ -1,12 +1,12 @@
-/** Groups the bytes of a text into what a reader sees as characters. */
+/** Groups the bytes of a text into the characters that a reader sees. */
 
 const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
 // Browsers without a segmenter show code points, each as one character.
 const segmenter = "Segmenter" in Intl ? new Intl.Segmenter(undefined, { granularity: "grapheme" }) : null;
 
 /**
- * The characters of `bytes` in order: [{start, end, text}], of bytes start to end - 1. Where the
- * bytes are no UTF-8, each is a character of its own with text null.
+ * The characters of `bytes` in order: [{start, end, text}], of bytes start to end - 1. Each
+ * byte that is not UTF-8 is a character of its own, with text null.
  */
 export function graphemes(bytes) {
   const cells = [];

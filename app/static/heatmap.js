@@ -1,4 +1,4 @@
-/** The heat map of one text, its details by pointer, touch and keyboard. */
+/** Shows the heat map of one text, with details by pointer, touch and keyboard. */
 
 import { element } from "./dom.js";
 import { count, fixed } from "./format.js";
@@ -6,8 +6,8 @@ import { details } from "./details.js";
 import { drawing, spoken } from "./scores.js";
 
 const MARGIN_PX = 8;
-// A line is laid out as a whole whenever one of its characters changes, and not before it comes
-// near the screen; so no line may be as long as the text.
+// The browser lays out a whole line when one of its characters changes, and only near the screen. So
+// lines must be much shorter than the text.
 const LINE_CHARACTERS = 1000;
 // Lines that come near the screen have their true heights two frames later, and may bring others.
 const SETTLING_FRAMES = 6;
@@ -16,7 +16,7 @@ const SETTLING_FRAMES = 6;
 export class HeatMap {
   #selected = -1;
   #shown = -1;
-  /** Where the keys go on from. */
+  /** The character from which the arrow keys move. */
   #cursor = 0;
 
   constructor(scored) {
@@ -111,7 +111,7 @@ export class HeatMap {
     };
     if (!(event.key in steps)) return;
     event.preventDefault();
-    // The first key of all shows where the cursor is.
+    // The first key only shows where the cursor is.
     const isFirst = this.#selected < 0 && event.key.startsWith("Arrow");
     this.select(isFirst ? at : Math.min(Math.max(steps[event.key](), 0), last));
   }
@@ -158,7 +158,7 @@ export class HeatMap {
     this.#place(this.#node(index));
   }
 
-  /** Close at the reader's wish, who goes on in the map. */
+  /** Close when the reader asks for it, and keep the focus on the map. */
   #dismiss() {
     this.#close();
     this.map.focus({ preventScroll: true });
@@ -174,7 +174,7 @@ export class HeatMap {
   /** Below the character, or above it where there is more room; inside the window in any case. */
   #place(node) {
     const frame = this.root.getBoundingClientRect();
-    // Of a character that is broken over two lines, the first piece.
+    // The first piece of a character that is broken over two lines.
     const spot = node.getClientRects()[0] ?? node.getBoundingClientRect();
     const { offsetWidth: width, offsetHeight: height } = this.card;
     const room = document.documentElement.clientWidth - width - MARGIN_PX;
@@ -190,7 +190,7 @@ export class HeatMap {
   }
 }
 
-/** Where lines begin and end: after each line end, and after a space where none comes for long. */
+/** Start and end of each line: after a line end, or after a space in a very long line. */
 function* lines(cells, breaks) {
   let from = 0;
   for (let at = 0; at < cells.length; at++) {

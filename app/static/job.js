@@ -1,13 +1,13 @@
-/** One job of the service: submit, wait, cancel, erase; errors as the service tells them. */
+/** Submits a job, waits for it, and cancels and erases it; passes the service's errors on. */
 
-// Long enough that a page asks rarely, short enough to learn soon that no worker is there.
+// Long enough that a page asks rarely, short enough to show soon that no worker is ready.
 const FIRST_WAIT_S = 3;
 const WAIT_S = 20;
 const MAX_ATTEMPTS = 8;
 const MAX_PAUSE_S = 30;
 const FINAL = new Set(["SUCCESS", "FAILURE", "REVOKED"]);
 
-/** An error as the service tells it (RFC 9457), or that it did not answer. */
+/** An error that the service answered (RFC 9457), or one for no answer. */
 export class Problem extends Error {
   constructor(body, retryAfterS = null) {
     super(body.detail);
@@ -17,11 +17,11 @@ export class Problem extends Error {
 }
 
 /**
- * Score `items` in one job, and have the service forget it as soon as the result is here.
+ * Score `items` in one job, which is erased as soon as its result is here.
  *
  * @param {object[]} items each with `text` or `text_b64`
  * @param {object} routes paths: score, ready
- * @param {object} options signal: cancels the job; onProgress: is told {phase, ...}
+ * @param {object} options signal: cancels the job; onProgress: is called with {phase, ...}
  * @returns {Promise<object>} the result of the job
  * @throws {Problem} and AbortError when cancelled
  */
@@ -43,12 +43,12 @@ class Run {
     this.routes = routes;
     this.signal = signal;
     this.onProgress = onProgress;
-    // At once, for the page may be closing.
+    // At once, because the page may be closing.
     signal.addEventListener("abort", () => this.erase());
   }
 
   async submit(items) {
-    // The same key each time: an answer that was lost does not make a second job.
+    // The same key for each try, so that a lost answer does not make a second job.
     const key = randomKey();
     this.#job = await this.#insist(() => submit(items, this.routes.score, key));
     if (this.signal.aborted) this.erase();
@@ -64,7 +64,7 @@ class Run {
     return this.#job.result;
   }
 
-  /** Have the service forget text and result; it cancels what has not ended. */
+  /** Erase text and result on the service, which cancels a job that has not ended. */
   erase() {
     if (this.#job === null || this.#isErased) return;
     this.#isErased = true;
@@ -76,12 +76,12 @@ class Run {
     const path = `${this.#job.links.self}?wait=${waitS}`;
     const answer = await this.#insist(() => call(path, { signal: this.signal }));
     this.#job = answer.body;
-    // Too many wait already, or the server is stopping: it says when to come again.
+    // Too many requests wait, or the server is stopping: it says when to try again.
     const isRefused = performance.now() - began < 500;
     if (!FINAL.has(this.#job.state) && isRefused) await pause(answer.retryAfterS ?? 1, this.signal);
   }
 
-  /** Repeat what may pass later, each time after the pause that the service asks for. */
+  /** Repeat a call that may succeed later, after the pause that the service asks for. */
   async #insist(ask) {
     for (let attempt = 1; ; attempt++) {
       try {
@@ -106,7 +106,7 @@ async function submit(items, path, key) {
   return answer.body;
 }
 
-/** What stands in the way of scoring now, as a sentence; null where nothing does. */
+/** Why texts are not scored now, as a sentence; null if they are. */
 async function absence(path) {
   try {
     await call(path, {});
@@ -116,7 +116,7 @@ async function absence(path) {
   }
 }
 
-/** Ask; returns {body, retryAfterS}. Throws a Problem for whatever is no success. */
+/** Call a route; returns {body, retryAfterS}, and throws a Problem unless it succeeded. */
 export async function call(path, options) {
   let response;
   let body;
@@ -133,7 +133,7 @@ export async function call(path, options) {
 
 const retryAfter = (response) => Number(response.headers.get("Retry-After")) || null;
 
-/** No answer, or one that broke off. */
+/** There was no answer, or it broke off. */
 const unreachable = () => new Problem({
   type: "unreachable",
   title: "The service does not answer",
@@ -144,7 +144,7 @@ const unreachable = () => new Problem({
 const unreadable = (response) => new Problem({
   type: "unreadable",
   title: `Status ${response.status}`,
-  detail: "What answered is not evascore.",
+  detail: "The answer is not from evascore; check the address and any proxy.",
   retryable: response.status >= 500,
 }, retryAfter(response));
 
@@ -171,7 +171,7 @@ function unlessAborted(promise, signal) {
   });
 }
 
-/** crypto.randomUUID is not there on pages that come over plain HTTP from another machine. */
+/** A random key; crypto.randomUUID is missing on pages over plain HTTP from another machine. */
 function randomKey() {
   return Array.from(crypto.getRandomValues(new Uint8Array(16)), (byte) => byte.toString(16)).join("");
 }

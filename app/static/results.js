@@ -1,4 +1,4 @@
-/** The scores as numbers in plain words, one column per text, and what sets two texts apart. */
+/** Shows scores as numbers and words, one column per text, and compares two texts. */
 
 import { element } from "./dom.js";
 import { count, duration, fixed, number, percent } from "./format.js";
@@ -9,7 +9,7 @@ import { MAX_LEVEL, inline, spoken } from "./scores.js";
 const ROWS_AT_ONCE = 100;
 const NUM_SURPRISES = 5;
 const CONTEXT_CHARACTERS = 12;
-// Probabilities too small for words are told as powers of ten.
+// Smaller probabilities show as powers of ten.
 const PLAIN_ODDS = 1e6;
 
 /** The scale of colours and bars. */
@@ -18,7 +18,7 @@ export function legend() {
     element("li", {}, element("span", { class: `c l${level}` }, level === MAX_LEVEL ? `${level}+` : String(level))));
 }
 
-/** All that is shown of one text. */
+/** Everything that is shown of one text. */
 export function column(scored, isOneOfTwo) {
   const map = new HeatMap(scored);
   return element(
@@ -43,11 +43,11 @@ function numbers({ result, guessed, bitsPerCharacter }) {
     "dl",
     { class: "numbers" },
     one("Bits per byte", fixed(result.bits_per_byte, 3), "", "Average surprise; 0 is certain, 8 is blind guessing."),
-    one("Perplexity", perplexity === null ? "∞" : perplexity < 100 ? fixed(perplexity, 2) : number(perplexity), "", "As unsure as among that many equally likely bytes."),
+    one("Perplexity", perplexity === null ? "∞" : perplexity < 100 ? fixed(perplexity, 2) : number(perplexity), "", "As unsure as between that many equally likely bytes."),
     one("Log-likelihood", fixed(result.log_likelihood_nats, 2), " nats", odds(result.log_likelihood_nats)),
     one("First guesses", percent(guessed), "", result.is_greedy
-      ? "Every byte was the one that the model thought likeliest."
-      : "Bytes that the model thought likeliest."),
+      ? "The model thought every byte the likeliest one."
+      : "Bytes that the model thought the likeliest."),
     one("Bits per character", fixed(bitsPerCharacter, 2), "", "The same per visible character."),
     one("Size", number(result.num_bytes), result.num_bytes === 1 ? " byte" : " bytes", size),
   );
@@ -113,14 +113,14 @@ function table(scored) {
     ),
   );
   const details = element("details", { class: "as-table" }, element("summary", {}, "As a table"), wide, more);
-  // Long texts make long tables: built when they are asked for.
+  // Long texts make long tables, which are built when they are opened.
   details.addEventListener("toggle", () => { if (body.rows.length === 0) extend(); });
   return details;
 }
 
-/** One sentence on how it went, and the comparison of two texts. */
+/** One sentence on model and time, and the comparison of two texts. */
 export function summary(scored, { model, timings_ms: timings, batch }) {
-  const others = batch.texts > scored.length ? `, in a batch of ${count(batch.texts, "text")}` : "";
+  const others = batch.texts > scored.length ? `, in a micro-batch of ${count(batch.texts, "text")}` : "";
   const how = element(
     "p",
     { class: "how" },
@@ -159,7 +159,7 @@ function times(nats) {
   return ["10", element("sup", {}, number(Math.round(nats / Math.LN10)))];
 }
 
-/** What a screen reader is told when the scores are there. */
+/** The sentence that a screen reader speaks when the scores are there. */
 export function announcement(scored) {
   return scored
     .map(({ name, result, cells, bytes }) => {

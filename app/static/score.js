@@ -1,4 +1,4 @@
-/** The page that scores texts: from the editors to the service, and what comes back. */
+/** Runs the page that scores texts: sends the editors' texts and shows their scores. */
 
 import { element, show } from "./dom.js";
 import { Editor, acceptDrops } from "./editor.js";
@@ -14,7 +14,7 @@ const routes = form.dataset;
 const options = { maxBytes: Number(routes.maxTextBytes), onChange: () => show(byId("problem"), false) };
 const [first, second] = [...form.querySelectorAll(".editor")].map((root) => new Editor(root, options));
 
-/** Cancels the job that runs; null while none does. */
+/** Cancels the running job; null if none runs. */
 let running = null;
 
 const isComparing = () => !second.root.hidden;
@@ -64,7 +64,7 @@ function showResult(texts, result) {
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function showFailure(error) {
-  byId("progress").textContent = error.name === "AbortError" ? "Cancelled; the service has forgotten the text." : "";
+  byId("progress").textContent = error.name === "AbortError" ? "Cancelled. The service has erased the text." : "";
   if (error.name === "AbortError") return;
   if (!(error instanceof Problem)) throw error;
   const { title, detail, request_id: requestId, type } = error.body;
@@ -76,13 +76,13 @@ function showFailure(error) {
   editorOf(error.body)?.field.focus();
 }
 
-/** The editor that a problem points at. */
+/** The editor whose text a problem is about. */
 function editorOf({ errors = [] }) {
   const index = /^\/items\/(\d)/.exec(errors[0]?.pointer ?? "")?.[1];
   return index === undefined ? null : editors()[Number(index)];
 }
 
-/** Tells once a second how long it has taken, and why. */
+/** Shows the elapsed time once a second, and what the job waits for. */
 function startClock() {
   const began = Date.now();
   let state = { phase: "SENDING" };
@@ -95,7 +95,7 @@ function startClock() {
     tell(now) {
       const isSameProblem = now.phase === "RETRYING" && now.problem.body.detail === state.problem?.body.detail;
       state = now;
-      // The button must outlive the second: it may have the focus, or be half pressed.
+      // The button must stay: it may have the focus, or be pressed just now.
       if (isSameProblem) byId("seconds-left").textContent = `${now.left} s`;
       else render();
     },
@@ -114,7 +114,7 @@ function progress({ phase, hint, problem, left, hurry }, elapsedS) {
   return [element("span", { class: "spinner", "aria-hidden": "true" }), words[phase] ?? phase, since, hint ? `. ${hint}` : "…"];
 }
 
-/** What changes every second is not read out every second. */
+/** Hides text that changes every second from screen readers. */
 const silent = (text, attributes = {}) => element("span", { "aria-hidden": "true", ...attributes }, text);
 
 function setBusy(isBusy) {
@@ -126,9 +126,9 @@ function setBusy(isBusy) {
 
 function showModel(model) {
   const words = model === null
-    ? ["No worker is running yet: texts wait until one is."]
+    ? ["No worker is ready yet. Texts wait until one is."]
     : [element("strong", {}, model.is_demo ? "Demo model" : model.name), model.is_demo
-      ? ": small and bundled, it shows how things work. It knows little; a large model is surprised by other things."
+      ? ": a small bundled model that shows how the service works. A large model gives better scores."
       : ` · revision ${model.revision}, ${model.quantization === "none" ? model.dtype : model.quantization}`];
   byId("model").replaceChildren(...words);
   byId("model").classList.toggle("demo", model?.is_demo ?? true);
@@ -170,7 +170,7 @@ byId("compare").addEventListener("click", () => {
 byId("examples").addEventListener("click", ({ target }) => {
   if (target.dataset.example) fill(EXAMPLES[target.dataset.example]);
 });
-// Who leaves does not need the scores.
+// A reader who leaves the page does not need the scores.
 addEventListener("pagehide", () => running?.abort());
 acceptDrops([first, second]);
 byId("legend").replaceChildren(...legend());

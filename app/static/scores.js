@@ -1,4 +1,4 @@
-/** The scores of one text, byte by byte and summed over its characters. */
+/** Holds the scores of one text, per byte and summed per character. */
 
 import { hex } from "./format.js";
 import { graphemes } from "./graphemes.js";
@@ -23,7 +23,7 @@ export class ScoredText {
 
   /** Bits of the byte at `at`. */
   bits(at) {
-    // No byte is impossible, but -0 would print as such.
+    // Without the max, a certain byte would print as -0.
     return Math.max(-this.result.bytes.log_prob_nats[at] * BITS_PER_NAT, 0);
   }
 
@@ -50,10 +50,10 @@ export class ScoredText {
   }
 }
 
-// What has no picture of its own, or would reorder or join its neighbours.
+// Characters that are invisible, or that would reorder or join their neighbours.
 const UNSEEN = /^[\p{Cc}\p{Cf}\p{Co}\p{Cn}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]+$/u;
 
-/** How a character is drawn: {label, isBox, hasBreak}; a box is a name in place of a picture. */
+/** How a character is drawn: {label, isBox, hasBreak}; a box shows a name instead. */
 export function drawing(cell, bytes) {
   if (cell.text === null) return { label: hex(bytes[cell.start]), isBox: true };
   if (cell.text === "\n" || cell.text === "\r\n") return { label: "↵", isBox: true, hasBreak: true };
@@ -69,9 +69,9 @@ export function inline(cell, bytes) {
   return isBox && label.startsWith("U+") ? `\\u{${label.slice(2)}}` : label.trimEnd() || " ";
 }
 
-/** What a character is called when it is spoken or listed. */
+/** The name of a character for speech and lists. */
 export function spoken(cell, bytes) {
-  if (cell.text === null) return `byte ${hex(bytes[cell.start])}, no UTF-8`;
+  if (cell.text === null) return `byte ${hex(bytes[cell.start])}, not UTF-8`;
   const names = { " ": "space", "\n": "line end", "\r\n": "line end", "\t": "tab", "\u00a0": "no-break space" };
   if (cell.text in names) return names[cell.text];
   return UNSEEN.test(cell.text) ? codePoints(cell.text) : cell.text;

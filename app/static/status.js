@@ -1,4 +1,4 @@
-/** Keeps the status page up to date; rests while nobody looks. */
+/** Keeps the status page up to date while it is visible. */
 
 import { bars, line } from "./chart.js";
 import { element, show } from "./dom.js";
@@ -7,7 +7,7 @@ import { Problem, call } from "./job.js";
 
 const EVERY_MS = 2000;
 const NUM_KEPT = 90;
-// As many as a worker tells of.
+// As many as the status of a worker holds.
 const NUM_BATCHES = 40;
 const NUM_LATENCIES = 100;
 
@@ -30,7 +30,7 @@ async function refresh() {
     byId("problem").replaceChildren(element("p", {}, element("strong", {}, `${error.body.title}.`), ` ${error.body.detail}`));
     show(byId("problem"), true);
     document.body.classList.add("stale");
-    live(before ? `Figures of ${before.at.toLocaleTimeString()}; asked again every ${EVERY_MS / 1000} s.` : "Asked again.");
+    live(before ? `As of ${before.at.toLocaleTimeString()}. Trying again every ${EVERY_MS / 1000} s.` : "Trying again.");
   }
   schedule();
 }
@@ -57,7 +57,7 @@ function render(stats) {
   show(byId("no-workers"), stats.workers.length === 0);
 }
 
-/** What /stats does not keep: how the queue and the throughput went while the page was open. */
+/** Keeps the history of queue and throughput since the page was opened; /stats has none. */
 function remember(stats) {
   const at = new Date();
   const read = stats.workers.reduce((sum, worker) => sum + (worker.num_bytes ?? 0), 0);
@@ -79,7 +79,7 @@ function charts({ workers }) {
   draw("queue", line(history.queue, `Bytes in the queue while this page was open, now ${number(history.queue.at(-1))}`));
   draw("throughput", line(history.throughput, `Bytes read per second while this page was open, at most ${most(history.throughput)}`));
   draw("latency", bars(latencies, `The last ${latencies.length} latencies, at most ${most(latencies)} ms`, NUM_LATENCIES));
-  draw("batches", bars(texts, `Texts in the last ${texts.length} batches, at most ${most(texts)}`, NUM_BATCHES));
+  draw("batches", bars(texts, `Texts in the last ${texts.length} micro-batches, at most ${most(texts)}`, NUM_BATCHES));
 }
 
 const most = (values) => measured(Math.max(...values, 0));

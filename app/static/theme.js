@@ -1,4 +1,4 @@
-/* The theme, before anything is painted: the reader's choice, else that of the system. */
+/* Sets the theme before the page is painted: the reader's choice, else the system's. */
 "use strict";
 
 (() => {
@@ -6,7 +6,7 @@
   const root = document.documentElement;
   const system = matchMedia("(prefers-color-scheme: dark)");
 
-  // Storage is refused to some readers; the choice then lasts as long as the page.
+  // Some browsers refuse storage; then the choice lasts only as long as the page.
   const stored = () => {
     try { return localStorage.getItem(KEY); } catch { return null; }
   };

@@ -1,7 +1,7 @@
-"""Queues the parts of accepted batches, in groups that are written once whoever writes them.
+"""Queues the parts of accepted batches in groups, each of them exactly once.
 
-The web server does so when it has accepted a batch; should it die meanwhile, a worker goes on where
-it stopped. Redis errors pass.
+The web server does so when it has accepted a batch. If it dies meanwhile, a worker continues where
+it stopped. Redis errors reach the caller.
 """
 
 import time
@@ -15,14 +15,14 @@ from contract.messages import queued_record, task_message
 from contract.settings import Settings
 from contract.store.endings import LUA
 
-# Parts in one call of Redis: a few milliseconds of its time.
+# Parts in one call: Redis needs a few milliseconds for them.
 GROUP_PARTS = 128
-# Whoever queues the parts of a batch is taken for dead after it.
+# A process that queues parts is taken for dead after this time without progress.
 _PUBLISHING_S = 10
 
 
 class BatchQueue:
-    """Brings batches into the queue; safe to share between threads."""
+    """Puts the parts of batches into the queue; safe to share between threads."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -33,7 +33,7 @@ class BatchQueue:
         """Queue the parts of an accepted batch that are not queued yet; harmless to repeat."""
         batch = find_batch(self._client, batch_id)
         if batch is None or batch.num_published >= batch.num_parts:
-            # Its last part is queued, or it was erased meanwhile.
+            # All its parts are queued, or it was erased meanwhile.
             self._client.srem(keys.UNPUBLISHED, batch_id)
             return
         num_published = batch.num_published
@@ -47,7 +47,7 @@ class BatchQueue:
         self._client.delete(keys.publishing(batch_id))
 
     def publish_left_behind(self) -> None:
-        """Queue the parts of batches whose receiver died after it had accepted them."""
+        """Queue the parts of batches whose web server died after it had accepted them."""
         for name in self._client.smembers(keys.UNPUBLISHED):
             batch_id = name.decode()
             if self._client.set(keys.publishing(batch_id), "", nx=True, ex=_PUBLISHING_S):
@@ -65,18 +65,18 @@ class BatchQueue:
 
 
 def find_batch(client: redis.Redis, batch_id: str) -> Batch | None:
-    """The state of a batch, None if there is none of this ID."""
+    """The state of a batch; None if there is no batch with this ID."""
     found = client.hgetall(keys.batch(batch_id))
     return decode_batch(batch_id, found) if found else None
 
 
 def ttl_s(batch: Batch, settings: Settings) -> int:
-    """How long what belongs to a batch that goes on is kept, in seconds."""
+    """How long Redis keeps the keys of a batch that has not ended, in seconds."""
     return int(max(batch.deadline_at - time.time(), 0)) + settings.result_ttl_s
 
 
 def _facts(batch: Batch, part: Part) -> dict[str, Any]:
-    """What the record of a part tells, as `Job.facts` does."""
+    """The facts of a part for its record, in the form of `Job.facts`."""
     return {
         "num_texts": part.num_lines,
         "num_bytes": part.num_bytes,

@@ -1,13 +1,15 @@
-"""The batches in Redis: receive parts, accept, queue, read, cancel, erase.
+"""Stores batches in Redis: receives, accepts, queues, reads, cancels and erases them.
 
-What is received stays invisible to workers, under a short TTL, until `accept` makes a batch of it
-in one step. Workers end its parts through the job store.
+Workers do not see received parts, which have a short TTL, until `accept` makes a batch of them in
+one step. Workers end the parts through the job store.
 """
 
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import redis
 
 from contract import keys
 from contract.batches import (
@@ -22,43 +24,51 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
-from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
-from contract.store.broker import broker_errors
-from contract.store.bulk_load import BulkLoad, read_load
-from contract.store.endings import LUA, Ending
-from contract.store.job_store import (
+from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
-    JobStore,
     KeyReused,
     QueueDepth,
     QueueFull,
 )
+from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
+from contract.store.broker_guard import BrokerGuard
+from contract.store.bulk_load import BulkLoad, read_load
+from contract.store.endings import LUA, Ending
+from contract.store.job_store import JobStore
 from contract.task_ids import is_task_id, new_task_id
 
-# Parts whose results are read at once; with scores of every byte one holds about 200 kB.
+# Parts whose results are read at once; one with scores of every byte has about 200 kB.
 _RESULT_PARTS = 16
-# Keeps batch IDs from being task IDs, and the reverse.
+# So that no batch ID is a valid task ID, and the reverse.
 _ID_PURPOSE = b"batch"
 
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What became of an upload."""
+    """The batch that an upload became."""
 
     batch_id: str
     is_replay: bool = False
-    """The Idempotency-Key came before with the same upload; `batch_id` is that of then."""
+    """The Idempotency-Key was used before for the same upload, which `batch_id` names."""
 
 
 class BatchStore:
-    """All that is known of batches; safe to share between threads."""
+    """All batches in Redis; safe to share between threads."""
 
-    def __init__(self, jobs: JobStore, settings: Settings) -> None:
-        self._jobs = jobs
-        self._client = jobs.client
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        jobs: JobStore,
+        guard: BrokerGuard | None = None,
+    ) -> None:
+        """Keep batches on the Redis of `client`, where `jobs` keeps its jobs; share `guard`."""
+        self._client = client
         self._settings = settings
-        self._queue = BatchQueue(jobs.client, settings)
+        self._jobs = jobs
+        self._guard = guard or BrokerGuard()
+        self._queue = BatchQueue(client, settings)
         self._seal, self._cancel = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
             for name in ("seal_batch", "cancel_batch")
@@ -67,42 +77,42 @@ class BatchStore:
     # --- receiving ------------------------------------------------------------------------------
 
     def new_id(self) -> str:
-        """The ID of a batch that is about to be received. Raises: BrokerUnavailable."""
-        with broker_errors():
+        """The ID for a new upload. Raises: BrokerUnavailable."""
+        with self._guard.calling():
             return new_task_id(self._id_secret())
 
     def load(self) -> BulkLoad:
-        """How much there is, and how much room. Raises: BrokerUnavailable."""
-        with broker_errors():
+        """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
+        with self._guard.calling():
             return read_load(self._client, self._settings)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
-        """Store parts of an upload that goes on. Raises: BrokerUnavailable."""
+        """Store further parts of an upload. Raises: BrokerUnavailable."""
         texts = {part.first: encode_part_payload(job) for part, job in parts}
-        with broker_errors(), self._client.pipeline() as pipe:
+        with self._guard.calling(), self._client.pipeline() as pipe:
             pipe.hset(keys.batch_texts(batch_id), mapping=texts)
             pipe.zadd(keys.batch_parts(batch_id), {part.encode(): part.first for part, _ in parts})
             self._renew(pipe, batch_id)
             pipe.execute()
 
     def keep_upload(self, batch_id: str) -> None:
-        """Keep what was stored of an upload that goes on slowly. Raises: BrokerUnavailable."""
-        with broker_errors(), self._client.pipeline() as pipe:
+        """Renew the TTL of the parts of a slow upload. Raises: BrokerUnavailable."""
+        with self._guard.calling(), self._client.pipeline() as pipe:
             self._renew(pipe, batch_id)
             pipe.execute()
 
     def discard_upload(self, batch_id: str) -> None:
-        """Forget what was stored of an upload that failed. Raises: BrokerUnavailable."""
-        with broker_errors():
+        """Delete the parts of a failed upload. Raises: BrokerUnavailable."""
+        with self._guard.calling():
             self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
 
     def accept(self, batch: Batch, idempotency: Idempotency | None = None) -> Accepted:
-        """Make a batch of what was stored under its ID, and queue its parts.
+        """Make a batch of the parts that were stored under its ID, and queue them.
 
         Raises:
             QueueFull: there is no room for its bytes.
-            KeyReused: the idempotency key stands for another request.
-            BrokerUnavailable: Redis is away, or has forgotten a part.
+            KeyReused: the idempotency key was used for another request.
+            BrokerUnavailable: Redis does not answer, or has lost a part.
         """
         facts = {
             "total": batch.total,
@@ -112,7 +122,7 @@ class BatchStore:
             "created_at": batch.created_at,
             "deadline_at": batch.deadline_at,
         }
-        with broker_errors():
+        with self._guard.calling():
             verdict, *details = self._seal(
                 keys=[
                     keys.batch(batch.id),
@@ -139,7 +149,7 @@ class BatchStore:
             raise QueueFull(QueueDepth(jobs=0, bytes=int(details[0])))
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
-        with broker_errors():
+        with self._guard.calling():
             self._queue.publish(batch.id)
         return Accepted(batch.id)
 
@@ -157,7 +167,7 @@ class BatchStore:
 
     def read(self, batch_id: str) -> Batch:
         """The state of a batch. Raises: JobNotFound, JobGone, BrokerUnavailable."""
-        with broker_errors():
+        with self._guard.calling():
             batch = find_batch(self._client, batch_id)
             if batch is None:
                 raise self._absent(batch_id)
@@ -169,8 +179,8 @@ class BatchStore:
         """The parts that hold the consecutive results from line `after` on.
 
         Args:
-            num_lines: no part is given that begins as many lines later.
-            max_bytes: no further part is given once this much is, compressed.
+            num_lines: parts that begin this many lines later are left out.
+            max_bytes: no part is added once the parts have this many compressed bytes.
 
         Returns:
             Each part with its lines as `decode_lines` reads them; the first may begin before
@@ -181,7 +191,7 @@ class BatchStore:
         """
         found: list[tuple[Part, bytes]] = []
         num_bytes = 0
-        with broker_errors():
+        with self._guard.calling():
             for parts in self._parts_from(batch_id, after, after + num_lines):
                 firsts = [part.first for part in parts]
                 stored = self._client.hmget(keys.batch_results(batch_id), firsts)
@@ -193,7 +203,7 @@ class BatchStore:
         return found
 
     def _parts_from(self, batch_id: str, after: int, before: int) -> Iterator[list[Part]]:
-        """The parts with lines from `after` to `before`, that one excluded, in groups."""
+        """The parts with lines from `after` to `before - 1`, in groups."""
         name, offset = keys.batch_parts(batch_id), 0
         holding = self._client.zrange(name, after, 0, byscore=True, desc=True, offset=0, num=1)
         first = decode_part(holding[0]).first if holding else 0
@@ -206,17 +216,19 @@ class BatchStore:
     # --- ending ---------------------------------------------------------------------------------
 
     def cancel(self, batch_id: str) -> Batch:
-        """End every part that has not ended; results that are there stay.
+        """End every part that has not ended; existing results stay.
 
         Raises:
-            JobEnded: the batch had ended before; JobNotFound, JobGone, BrokerUnavailable.
+            JobEnded: the batch has already ended; JobNotFound, JobGone, BrokerUnavailable.
         """
         before = self.read(batch_id)
         if before.is_final:
-            raise JobEnded(f"The batch is {before.status}; only one that goes on is cancelled.")
-        with broker_errors():
+            raise JobEnded(
+                f"The batch is {before.status}; only a batch that has not ended can be cancelled."
+            )
+        with self._guard.calling():
             self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
-            # A part that is not queued has no record that could end.
+            # A part that is not queued has no record yet, so it could not end.
             self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):
                 self._cancel_parts(before, parts)
@@ -225,7 +237,7 @@ class BatchStore:
     def _cancel_parts(self, batch: Batch, parts: list[Part]) -> None:
         stored = self._client.hmget(keys.batch_texts(batch.id), [part.first for part in parts])
         endings = []
-        # What has no text any more has ended.
+        # A part without text has ended.
         for part, payload in zip(parts, stored, strict=True):
             if payload is not None:
                 endings.append(_cancelled_ending(batch, part, decode_part_payload(payload)))
@@ -233,12 +245,12 @@ class BatchStore:
             self._jobs.conclude(endings)
 
     def erase(self, batch_id: str) -> None:
-        """Forget texts and results of a batch, whatever its state; repeating it is harmless.
+        """Delete the texts and results of a batch in any state; repeating it is harmless.
 
         Raises:
             JobNotFound, BrokerUnavailable.
         """
-        with broker_errors():
+        with self._guard.calling():
             if not is_task_id(self._id_secret(), batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:
@@ -247,7 +259,7 @@ class BatchStore:
                     keys.batch(batch_id), keys.batch_texts(batch_id), keys.batch_results(batch_id)
                 )
                 pipe.publish(keys.batch(batch_id), b"").execute()
-            # The queue's messages name records that are gone: workers drop them.
+            # Workers drop the queued messages, because the records that they name are gone.
             for members in self._all_parts(batch_id):
                 firsts = (decode_part(member).first for member in members)
                 self._client.unlink(*(keys.record(str(PartId(batch_id, n))) for n in firsts))
@@ -269,7 +281,7 @@ class BatchStore:
     def _absent(self, batch_id: str) -> JobGone | JobNotFound:
         if is_task_id(self._id_secret(), batch_id):
             return JobGone("The results of this batch have expired or were erased.")
-        return JobNotFound("This batch ID was never given out; check for typing errors.")
+        return JobNotFound("This batch ID was never issued; check it for typing errors.")
 
 
 def _cancelled_ending(batch: Batch, part: Part, job: Job) -> Ending:

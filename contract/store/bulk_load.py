@@ -1,4 +1,4 @@
-"""What batches take up in Redis, and how many there are."""
+"""Measures how many batches there are, and how much of Redis they use."""
 
 from dataclasses import dataclass
 
@@ -11,18 +11,18 @@ from contract.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class BulkLoad:
-    """What batches take up."""
+    """The number and size of batches, and their limits."""
 
     num_bytes: int
     """Text bytes accepted and not ended."""
     redis_bytes: int
     """Memory that Redis uses, for everything."""
     max_redis_bytes: int
-    """Above which no batch is received; nine tenths of Redis' own limit if that is less."""
+    """Above it no batch is accepted; at most nine tenths of Redis' own limit."""
     batches: list[Batch]
-    """Those that have not ended."""
+    """The batches that have not ended."""
     totals: dict[str, int]
-    """Ended batches by status (`batches_completed`) and their lines by outcome, ever."""
+    """Ended batches by status (`batches_completed`) and their lines by outcome, since the start."""
 
     @property
     def num_lines(self) -> int:
@@ -31,14 +31,14 @@ class BulkLoad:
 
 
 def read_load(client: redis.Redis, settings: Settings) -> BulkLoad:
-    """Ask Redis; its errors pass."""
+    """Read the load from Redis, whose errors reach the caller."""
     with client.pipeline(transaction=False) as pipe:
         pipe.hgetall(keys.LIVE_BATCHES).hgetall(keys.BATCH_TOTALS).info("memory")
         live, totals, memory = pipe.execute()
         for batch_id in live:
             pipe.hgetall(keys.batch(batch_id.decode()))
         found = dict(zip(live, pipe.execute(), strict=True))
-    # One that expired before workers came to it has nobody else to take it off.
+    # A batch that expired before a worker reached it is removed here: nobody else does it.
     gone = [batch_id for batch_id, facts in found.items() if not facts]
     if gone:
         client.hdel(keys.LIVE_BATCHES, *gone)

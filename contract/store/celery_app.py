@@ -1,4 +1,4 @@
-"""The Celery application that web, worker and Celery's own tools share."""
+"""Makes the Celery application that web tier, workers and Celery's own tools share."""
 
 from typing import Any
 
@@ -9,19 +9,19 @@ from contract.settings import Settings
 
 
 def create_celery(settings: Settings, **overrides: Any) -> Celery:
-    """The app without any task: broker and result backend on the same Redis.
+    """The app without a task; broker and result backend are the same Redis.
 
     Args:
-        overrides: further Celery settings, which win; the worker adds its transport options.
+        overrides: Celery settings that replace ours; the worker adds its transport options.
     """
     app = Celery("evascore", broker=settings.redis, backend=settings.redis)
     app.conf.update(
         task_default_queue=keys.QUEUE,
         task_acks_late=True,
-        # A batch takes what it needs from the queue by itself; a prefetch limit would cut it.
+        # A micro-batch takes what it needs from the queue; a prefetch limit would make it smaller.
         worker_prefetch_multiplier=0,
         worker_send_task_events=False,
-        # A solo worker cannot end a running batch, and its results are still wanted.
+        # A solo worker cannot end a running micro-batch, and its results are still wanted.
         worker_cancel_long_running_tasks_on_connection_loss=False,
         worker_hijack_root_logger=False,
         broker_connection_retry_on_startup=True,
@@ -38,12 +38,12 @@ def create_celery(settings: Settings, **overrides: Any) -> Celery:
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:
-    """What every process that connects to the broker must agree on."""
+    """The transport options that every process on this broker must share."""
     return {
         "priority_steps": list(keys.PRIORITY_STEPS),
         "sep": keys.PRIORITY_SEPARATOR,
         "queue_order_strategy": "priority",
-        # Redelivery is by leases; kombu's own, by age, must never fire before a job's deadline.
+        # Leases trigger redelivery. Kombu's own, by age, must never do so before a job's deadline.
         "visibility_timeout": int(settings.max_deadline_s * 2),
         "socket_timeout": settings.redis_timeout_s,
         "socket_connect_timeout": settings.redis_timeout_s,

@@ -1,4 +1,4 @@
-"""How jobs end in Redis: final records, counts and acknowledgements, in one round trip."""
+"""Ends jobs in Redis: writes records and counts and acknowledges messages, in one round trip."""
 
 import time
 from collections.abc import Sequence
@@ -16,17 +16,17 @@ LUA = Path(__file__).parent / "lua"
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """The end of one job: its final record, or None to acknowledge its message only."""
+    """The end of one job: its final record, or None to acknowledge only its message."""
 
     task_id: str
     record: bytes | None = None
     counter: str = "jobs_succeeded"
     results: PartResults | None = None
-    """What the job adds to its batch, if it is a part of one and has a final record."""
+    """The results of a part of a batch that has a final record."""
 
 
 class EndingsWriter:
-    """Writes the ends of jobs; Redis errors pass."""
+    """Writes the ends of jobs; Redis errors reach the caller."""
 
     def __init__(self, client: redis.Redis, result_ttl_s: int) -> None:
         self._result_ttl_s = result_ttl_s

@@ -1,4 +1,4 @@
-"""The jobs in Redis: submit, read, open, conclude, cancel, erase; each one round trip, atomic."""
+"""Stores jobs in Redis: submits, reads, opens, ends, cancels and erases them, each atomically."""
 
 import time
 from collections.abc import Iterable, Sequence
@@ -11,6 +11,7 @@ import redis
 from contract import keys
 from contract.batches import decode_part_payload, part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.logs import get_logger
 from contract.messages import (
     Job,
     Record,
@@ -22,72 +23,48 @@ from contract.messages import (
     task_message,
 )
 from contract.settings import Settings
-from contract.store.broker import broker_errors
+from contract.store.admission import (
+    IDEMPOTENCY_TTL_S,
+    Idempotency,
+    KeyReused,
+    QueueDepth,
+    QueueFull,
+    Receipt,
+)
+from contract.store.broker_guard import BrokerGuard
 from contract.store.endings import LUA, Ending, EndingsWriter
 from contract.task_ids import is_task_id, new_task_id
+from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
-IDEMPOTENCY_TTL_S = 86_400
-# Of a worker whose model is loaded: it scores what comes.
-WARM_STATES = frozenset({"ready", "busy"})
+log = get_logger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class QueueDepth:
-    """Jobs that are accepted and not in a final state, those being scored included."""
-
-    jobs: int
-    bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of a submission."""
-
-    task_id: str
-    depth: QueueDepth
-    is_replay: bool = False
-    """The Idempotency-Key came before with the same request; `task_id` is that of then."""
-
-
-@dataclass(frozen=True, slots=True)
-class Idempotency:
-    """A client's promise that requests with one key are one request."""
-
-    key_digest: str
-    request_digest: str
-
-
-class QueueFull(Exception):
-    """Admission refused a job."""
-
-    def __init__(self, depth: QueueDepth) -> None:
-        super().__init__("the queue is full")
-        self.depth = depth
-
-
-class KeyReused(Exception):
-    """An Idempotency-Key came again with another request."""
+# `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
+_DRIFT_TOLD_S = 3600
 
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """Answer of `open_jobs` for one job: its payload, or why there is none.
+    """The answer of `open_jobs` for one job.
 
-    Without either it has ended or was erased.
+    It has neither a payload nor lost facts if the job has ended or was erased.
     """
 
     task_id: str
     job: Job | None = None
     lost_facts: dict[str, Any] | None = None
-    """What the record tells of a job that is wanted but whose payload is not there any more."""
+    """The facts in the record of a job that has not ended but whose payload is gone."""
 
 
 class JobStore:
-    """All that is known of jobs; safe to share between threads."""
+    """All jobs in Redis; safe to share between threads."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self.client = client
+    def __init__(
+        self, client: redis.Redis, settings: Settings, guard: BrokerGuard | None = None
+    ) -> None:
+        """Keep jobs on the Redis of `client`; stores of one process share one `guard`."""
+        self._client = client
         self._settings = settings
+        self._guard = guard or BrokerGuard()
         self._secret: bytes | None = None
         self._endings = EndingsWriter(client, settings.result_ttl_s)
         self._submit, self._open, self._erase = (
@@ -102,10 +79,10 @@ class JobStore:
 
         Raises:
             QueueFull: there is no room for its bytes or for one more job.
-            KeyReused: the idempotency key stands for another request.
-            BrokerUnavailable: nothing was accepted, or the answer did not arrive in time.
+            KeyReused: the idempotency key was used for another request.
+            BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
-        with broker_errors():
+        with self._guard.calling():
             task_id = new_task_id(self.id_secret())
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
@@ -148,38 +125,40 @@ class JobStore:
         Raises:
             JobNotFound, JobGone, BrokerUnavailable.
         """
-        with broker_errors():
-            # A part of a batch shows itself in its batch alone.
-            raw = None if part_id(task_id) else self.client.get(keys.record(task_id))
+        with self._guard.calling():
+            # A part of a batch can only be read through its batch.
+            raw = None if part_id(task_id) else self._client.get(keys.record(task_id))
             if raw is None:
                 raise self._absent(task_id)
         return decode_record(task_id, raw)
 
     def cancel(self, task_id: str) -> Record:
-        """End a job that is not final, so that it is not scored or its score is not kept.
+        """End a job that has not ended: it is not scored, or its score is dropped.
 
         Raises:
-            JobEnded: it was final before; JobNotFound, JobGone, BrokerUnavailable.
+            JobEnded: it has already ended; JobNotFound, JobGone, BrokerUnavailable.
         """
         before = self.read(task_id)
         error = JobCancelled("The job was cancelled before it was scored.")
         now = time.time()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
-            with broker_errors():
+            with self._guard.calling():
                 self.conclude([Ending(task_id, record, "jobs_cancelled")])
         after = self.read(task_id)
         if before.is_final or (after.error or {}).get("code") != error.code:
-            raise JobEnded(f"The job is {after.state}; only a waiting or running job is cancelled.")
+            raise JobEnded(
+                f"The job is {after.state}; only a waiting or running job can be cancelled."
+            )
         return after
 
     def erase(self, task_id: str) -> None:
-        """Forget text and result of a job, whatever its state; repeating it is harmless.
+        """Delete the texts and the result of a job in any state; repeating it is harmless.
 
         Raises:
             JobNotFound, BrokerUnavailable.
         """
-        with broker_errors():
+        with self._guard.calling():
             if part_id(task_id):
                 raise self._absent(task_id)
             existed = self._erase(
@@ -195,28 +174,37 @@ class JobStore:
                 raise self._absent(task_id)
 
     def depth(self) -> QueueDepth:
-        """How much is accepted and not ended. Raises: BrokerUnavailable."""
-        with broker_errors(), self.client.pipeline(transaction=False) as pipe:
+        """The number and size of accepted jobs that have not ended. Raises: BrokerUnavailable."""
+        with self._guard.calling(), self._client.pipeline(transaction=False) as pipe:
             jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
         return QueueDepth(int(jobs), int(live_bytes or 0))
 
-    def worker_status(self) -> list[bytes]:
-        """The status JSON of every worker that holds a lease. Raises: BrokerUnavailable."""
-        with broker_errors():
-            names = sorted(name.decode() for name in self.client.smembers(keys.WORKERS))
-            found = self.client.mget([keys.lease(name) for name in names]) if names else []
-        return [status for status in found if status]
+    def worker_statuses(self) -> list[WorkerStatus]:
+        """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            names = sorted(name.decode() for name in self._client.smembers(keys.WORKERS))
+            found = self._client.mget([keys.lease(name) for name in names]) if names else []
+        statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
+        return [status for status in statuses if status is not None]
+
+    def has_model_drifted(self) -> bool:
+        """Whether a worker stopped because of its model and no worker became ready since.
+
+        Raises: BrokerUnavailable.
+        """
+        with self._guard.calling():
+            return bool(self._client.exists(keys.MODEL_DRIFTED))
 
     def totals(self) -> dict[str, int]:
         """Counters since the data folder was made. Raises: BrokerUnavailable."""
-        with broker_errors():
-            found = self.client.hgetall(keys.TOTALS)
+        with self._guard.calling():
+            found = self._client.hgetall(keys.TOTALS)
         return {name.decode(): int(count) for name, count in found.items()}
 
-    # --- the worker's side: Redis errors pass, Celery's consumer reconnects on them ---------
+    # --- the worker's side: Redis errors reach Celery's consumer, which then reconnects ------
 
     def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
-        """Mark the jobs STARTED and fetch their payloads; ended and erased ones come without."""
+        """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none."""
         if not task_ids:
             return []
         names, fields = [], []
@@ -233,21 +221,29 @@ class JobStore:
     def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.
 
-        The worker's batch is over with it: nobody is aboard any more.
+        This ends the worker's micro-batch: it has no suspects any more.
 
         Returns:
-            For each job the state it is in now, '' if it was erased or has expired.
+            The state of each job now, '' if it was erased or has expired.
         """
         return self._endings.write(endings, worker)
 
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
-        """Remember who is in the batch that `worker` begins: the suspects should it die."""
-        with self.client.pipeline() as pipe:
+        """Note the jobs of the micro-batch that `worker` begins: the suspects if it dies."""
+        with self._client.pipeline() as pipe:
             pipe.delete(keys.aboard(worker)).sadd(keys.aboard(worker), *task_ids).execute()
 
+    def note_model_drifted(self, worker: str) -> None:
+        """Tell that `worker` stopped because its model did not give the score that it must."""
+        self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_TOLD_S)
+
+    def forget_model_drifted(self) -> None:
+        """Take back what `note_model_drifted` told: a worker is ready."""
+        self._client.delete(keys.MODEL_DRIFTED)
+
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
-        """For each job whether it is neither ended nor erased."""
-        raws = self.client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
+        """Whether each job has neither ended nor been erased."""
+        raws = self._client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
         return [
             raw is not None and not decode_record(task_id, raw).is_final
             for task_id, raw in zip(task_ids, raws, strict=True)
@@ -256,17 +252,26 @@ class JobStore:
     # --- task IDs ---------------------------------------------------------------------------
 
     def id_secret(self) -> bytes:
-        """What signs task IDs; made once and kept in Redis, so that all processes share it."""
+        """The key that signs task IDs; all processes share it through Redis."""
         if self._secret is None:
-            self.client.set(keys.ID_SECRET, token_bytes(32), nx=True)
-            self._secret = self.client.get(keys.ID_SECRET)
+            self._client.set(keys.ID_SECRET, token_bytes(32), nx=True)
+            self._secret = self._client.get(keys.ID_SECRET)
         assert self._secret is not None
         return self._secret
 
     def _absent(self, task_id: str) -> JobGone | JobNotFound:
         if is_task_id(self.id_secret(), task_id):
             return JobGone("The result of this task ID has expired or was erased.")
-        return JobNotFound("This task ID was never given out; check for typing errors.")
+        return JobNotFound("This task ID was never issued; check it for typing errors.")
+
+
+def _status(worker: str, raw: bytes) -> WorkerStatus | None:
+    """The status of `worker`; None if it cannot be read, so that the others still show."""
+    try:
+        return decode_status(raw)
+    except NotAWorkerStatus as error:
+        log.warning("worker_status_unreadable", worker=worker, reason=str(error))
+        return None
 
 
 def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:

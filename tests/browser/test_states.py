@@ -50,10 +50,10 @@ def test_empty_text_is_refused_in_words(page):
 
 
 def test_without_a_worker_the_text_waits_and_the_page_says_why(lonely):
-    expect(lonely.locator("#model")).to_contain_text("No worker is running yet")
+    expect(lonely.locator("#model")).to_contain_text("No worker is ready yet")
     submit(lonely, "patience")
     expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
-    expect(lonely.get_by_role("status")).to_contain_text("No worker is warm")
+    expect(lonely.get_by_role("status")).to_contain_text("No worker is running")
 
 
 def test_cancel_erases_the_job_and_says_so(lonely, web):

@@ -18,18 +18,19 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.admission import QueueFull
 from contract.store.batch_queue import BatchQueue
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect
 from contract.store.endings import Ending
-from contract.store.job_store import JobStore, QueueFull
+from contract.store.job_store import JobStore
 
 BULK_LIST = keys.queue_list(keys.BULK)
 
 
 @pytest.fixture
-def batches(job_store, settings):
-    return BatchStore(job_store, settings)
+def batches(redis_client, job_store, settings):
+    return BatchStore(redis_client, settings, job_store)
 
 
 def a_job(num_lines: int, deadline_at: float) -> Job:
@@ -78,15 +79,15 @@ def test_part_names_its_batch_and_its_first_line():
     assert part_id("abc") is part_id("abc.") is part_id("abc.x") is None
 
 
-def test_upload_is_unknown_until_it_is_accepted(batches, job_store):
+def test_upload_is_unknown_until_it_is_accepted(batches, redis_client):
     batch = received(batches, 2, 1)
     with pytest.raises(JobGone):
         batches.read(batch.id)
-    assert job_store.client.llen(BULK_LIST) == 0
+    assert redis_client.llen(BULK_LIST) == 0
     assert batches.load().num_bytes == 0
     batches.accept(batch)
     assert progress(batches, batch.id) == ("in_progress", 0, 0)
-    assert job_store.client.llen(BULK_LIST) == 2
+    assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
 
 
@@ -95,7 +96,7 @@ def test_upload_that_nobody_goes_on_with_is_forgotten(redis_server):
         {"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_WEB_TIMEOUT_S": "50"}
     )
     with connect(settings) as client:
-        batches = BatchStore(JobStore(client, settings), settings)
+        batches = BatchStore(client, settings, JobStore(client, settings))
         batch = received(batches, 2)
         names = [keys.batch_texts(batch.id), keys.batch_parts(batch.id)]
         assert set(client.keys("*batch*")) == {name.encode() for name in names}
@@ -106,19 +107,19 @@ def test_upload_that_nobody_goes_on_with_is_forgotten(redis_server):
         assert all(client.ttl(name) > 90 for name in names)
 
 
-def test_upload_of_which_a_part_was_lost_is_not_accepted(batches, job_store):
+def test_upload_of_which_a_part_was_lost_is_not_accepted(batches, redis_client):
     batch = received(batches, 2, 1)
-    job_store.client.hdel(keys.batch_texts(batch.id), "0")
+    redis_client.hdel(keys.batch_texts(batch.id), "0")
     with pytest.raises(BrokerUnavailable):
         batches.accept(batch)
-    assert job_store.client.llen(BULK_LIST) == 0
+    assert redis_client.llen(BULK_LIST) == 0
 
 
-def test_accepting_twice_is_accepting_once(batches, job_store):
+def test_accepting_twice_is_accepting_once(batches, redis_client):
     batch = received(batches, 2, 1)
     batches.accept(batch)
     batches.accept(batch)
-    assert job_store.client.llen(BULK_LIST) == 2
+    assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
 
 
@@ -132,7 +133,7 @@ def test_batches_together_are_limited_in_bytes(redis_server):
     )
     with connect(settings) as client:
         store = JobStore(client, settings)
-        batches = BatchStore(store, settings)
+        batches = BatchStore(client, settings, store)
         first = accepted(batches, 3)
         with pytest.raises(QueueFull) as raised:
             accepted(batches, 2)
@@ -141,14 +142,14 @@ def test_batches_together_are_limited_in_bytes(redis_server):
         accepted(batches, 2)
 
 
-def test_text_of_a_batch_that_expired_unscored_counts_no_more(batches, job_store):
+def test_text_of_a_batch_that_expired_unscored_counts_no_more(batches, redis_client):
     batch_id = accepted(batches, 3)
-    job_store.client.delete(keys.batch(batch_id))
+    redis_client.delete(keys.batch(batch_id))
     assert batches.load().num_bytes == 0
 
 
 def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
-    batches, job_store, settings, monkeypatch
+    batches, job_store, settings, monkeypatch, redis_client
 ):
     monkeypatch.setattr("contract.store.batch_queue.GROUP_PARTS", 2)
 
@@ -169,18 +170,20 @@ def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
         batches.accept(batch)
     assert progress(batches, batch.id)[0] == "validating"
     monkeypatch.setattr(BatchQueue, "_publish_group", original)
-    repairer = BatchQueue(job_store.client, settings)
+    repairer = BatchQueue(redis_client, settings)
     repairer.publish_left_behind()
-    assert job_store.client.llen(BULK_LIST) == 2  # the dying one may be at work still
-    job_store.client.delete(keys.publishing(batch.id))
+    assert redis_client.llen(BULK_LIST) == 2  # the dying one may be at work still
+    redis_client.delete(keys.publishing(batch.id))
     for _ in range(2):
         repairer.publish_left_behind()
-    assert job_store.client.llen(BULK_LIST) == 5
+    assert redis_client.llen(BULK_LIST) == 5
     assert progress(batches, batch.id)[0] == "in_progress"
-    assert job_store.client.smembers(keys.UNPUBLISHED) == set()
+    assert redis_client.smembers(keys.UNPUBLISHED) == set()
 
 
-def test_counts_grow_once_per_part_and_the_last_ends_the_batch(batches, job_store, settings):
+def test_counts_grow_once_per_part_and_the_last_ends_the_batch(
+    batches, job_store, settings, redis_client
+):
     batch_id = accepted(batches, 2, 1)
     assert end_part(job_store, batch_id, 0) == "SUCCESS"
     assert end_part(job_store, batch_id, 0) == "over"
@@ -190,15 +193,15 @@ def test_counts_grow_once_per_part_and_the_last_ends_the_batch(batches, job_stor
     assert batch.progress == ("completed", 2, 1)
     assert batch.expires_at == pytest.approx(batch.ended_at + settings.result_ttl_s)
     for name in (keys.batch(batch_id), keys.batch_results(batch_id), keys.batch_parts(batch_id)):
-        assert job_store.client.ttl(name) == pytest.approx(settings.result_ttl_s, abs=5)
-    assert job_store.client.exists(keys.batch_texts(batch_id)) == 0
+        assert redis_client.ttl(name) == pytest.approx(settings.result_ttl_s, abs=5)
+    assert redis_client.exists(keys.batch_texts(batch_id)) == 0
     assert batches.load().num_bytes == 0
 
 
-def test_text_of_a_part_is_deleted_the_moment_it_ends(batches, job_store):
+def test_text_of_a_part_is_deleted_the_moment_it_ends(batches, job_store, redis_client):
     batch_id = accepted(batches, 2, 1)
     end_part(job_store, batch_id, 2)
-    assert job_store.client.hkeys(keys.batch_texts(batch_id)) == [b"0"]
+    assert redis_client.hkeys(keys.batch_texts(batch_id)) == [b"0"]
 
 
 def test_batch_with_lines_past_its_deadline_is_expired(batches, job_store):
@@ -229,13 +232,13 @@ def test_results_reach_over_many_parts(batches, job_store):
     assert [part.first for part, _ in batches.results(batch_id, 7, 100, 10**6)] == [*range(7, 50)]
 
 
-def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store):
-    before = set(job_store.client.keys())
+def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store, redis_client):
+    before = set(redis_client.keys())
     batch_id = accepted(batches, 1)
     (opened,) = job_store.open_jobs([f"{batch_id}.0"])
     batches.erase(batch_id)
     results = part_results(PartId(batch_id, 0), opened.job.requests, [{}], 1)
     ending = Ending(f"{batch_id}.0", success_record("", None, {}, time.time()), results=results)
     assert job_store.conclude([ending]) == [""]
-    job_store.client.delete(BULK_LIST)
-    assert set(job_store.client.keys()) - before <= {keys.ID_SECRET.encode()}
+    redis_client.delete(BULK_LIST)
+    assert set(redis_client.keys()) - before <= {keys.ID_SECRET.encode()}

@@ -16,10 +16,11 @@ from contract.errors import (
 )
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
+from contract.store.admission import Idempotency, KeyReused, QueueFull
 from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.endings import Ending
-from contract.store.job_store import Idempotency, JobStore, KeyReused, QueueFull
+from contract.store.job_store import JobStore
 
 
 def a_job(num_bytes: int = 5, **changes) -> Job:
@@ -72,11 +73,11 @@ def test_depth_counts_each_job_once_however_often_it_is_concluded(job_store):
     assert (depth.jobs, depth.bytes) == (2, 12)
 
 
-def test_text_is_deleted_the_moment_the_job_ends(job_store):
+def test_text_is_deleted_the_moment_the_job_ends(job_store, redis_client):
     job = a_job()
     task_id = job_store.submit(job).task_id
     job_store.conclude([scored(task_id, job)])
-    assert job_store.client.get(keys.payload(task_id)) is None
+    assert redis_client.get(keys.payload(task_id)) is None
 
 
 def test_cancelled_job_is_revoked_and_not_opened_any_more(job_store):

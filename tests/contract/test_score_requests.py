@@ -129,7 +129,7 @@ def is_described():
     """Whether the description allows a request."""
     settings = load_settings({"EVASCORE_REDIS_URL": "redis://127.0.0.1:1/0"})
     app = create_app(settings)
-    app.extensions["evascore"].endings.close()
+    app.extensions["evascore"].changes.close()
     schemas = describe(app, settings)["components"]
     schema = {"$ref": "#/components/schemas/ScoreBody", "components": schemas}
     validator = Draft202012Validator(schema)

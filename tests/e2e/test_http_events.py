@@ -6,8 +6,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from app.routes.events import Watched, follow
-from app.service.broker_guard import BrokerGuard
+from app.responses.event_stream import Watched, follow
 from app.service.waiting import Inbox
 from contract.errors import BrokerUnavailable, JobGone
 from contract.messages import Record
@@ -172,12 +171,11 @@ class Story:
         def hearing():
             yield Inbox()
 
-        watched = Watched(self.look, "job", lambda r: r.state, lambda r: {"state": r.state})
+        watched = Watched("", self.look, "job", lambda r: r.state, lambda r: {"state": r.state})
         return list(
             follow(
                 watched,
                 hearing(),
-                BrokerGuard(),
                 **{"seen": "", "is_over": lambda: False, **options},
             )
         )

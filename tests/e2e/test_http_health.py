@@ -2,10 +2,12 @@
 
 import subprocess
 
+import orjson
 import pytest
 
-from contract import __version__, keys
+from contract import __version__
 from contract.settings import REPOSITORY
+from contract.worker_status import WorkerStatus
 from tests.web import WebServer
 
 STATUS = {
@@ -14,9 +16,9 @@ STATUS = {
     "started_at": 1_769_860_800.25,
     "state": "ready",
     "model": {"name": "demo"},
-    "batches": 2,
-    "texts": 7,
-    "bytes": 1000,
+    "num_batches": 2,
+    "num_texts": 7,
+    "num_bytes": 1000,
     "bytes_per_s": 500.0,
 }
 
@@ -39,12 +41,12 @@ def test_ready_when_a_worker_is_warm(http, outcomes, state, status):
 
 def test_not_ready_when_a_worker_stopped_for_its_models_drift(http, outcomes):
     outcomes.client.flushdb()
-    outcomes.client.set(keys.MODEL_DRIFTED, "w")
+    outcomes.store.note_model_drifted("w")
     response = http.get("/readyz")
     assert (response.status_code, response.json()["type"]) == (503, "model_drifted")
     outcomes.pose_as_worker(STATUS)
     assert http.get("/readyz").status_code == 200
-    outcomes.client.delete(keys.MODEL_DRIFTED)
+    outcomes.store.forget_model_drifted()
 
 
 def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):
@@ -65,7 +67,8 @@ def test_stats_tell_what_waits_and_who_works(http, outcomes):
     outcomes.succeed(ids[0], {})
     body = http.get("/stats").json()
     assert (body["queue"]["jobs"], body["queue"]["bytes"]) == (2, 5)
-    assert body["workers"] == [{**STATUS, "started_at": "2026-01-31T12:00:00.250Z"}]
+    told = orjson.loads(orjson.dumps(WorkerStatus(**STATUS).as_json()))
+    assert body["workers"] == [{**told, "started_at": "2026-01-31T12:00:00.250Z"}]
     assert body["totals"] == {"jobs_succeeded": 1}
 
 

@@ -34,7 +34,7 @@ def pose_as_worker(outcomes: Outcomes) -> None:
             "state": "busy",
             "num_texts": 13,
             "bytes_per_s": 500.0,
-            "histograms": {"batch_texts": batch_texts.as_json()},
+            "histograms": {"batch_texts": batch_texts},
         }
     )
 

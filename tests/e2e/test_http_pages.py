@@ -18,7 +18,6 @@ STATUS = {
     "num_texts": 7,
     "num_bytes": 1000,
     "bytes_per_s": 500.0,
-    "mean_batch_texts": 2.3,
     "recent_batches": [[1, 100, 10.0], [4, 700, 50.0], [2, 200, 15.0]],
     "recent_latencies_ms": [50.0, 10.0, 20.0, 40.0, 30.0],
 }
@@ -26,7 +25,7 @@ STATUS = {
 NOTHING_SCORED = {
     "state": "starting",
     **dict.fromkeys(("num_batches", "num_texts", "num_bytes"), 0),
-    **dict.fromkeys(("model", "bytes_per_s", "mean_batch_texts")),
+    **dict.fromkeys(("model", "bytes_per_s")),
     **{"recent_batches": [], "recent_latencies_ms": []},
 }
 

@@ -114,14 +114,14 @@ def is_started(store: JobStore, task_id: str) -> bool:
     return store.read(task_id).state == "STARTED"
 
 
-def test_worker_with_celerys_default_options_scores_what_waits(job_store, new_worker):
+def test_worker_with_celerys_default_options_scores_what_waits(job_store, new_worker, redis_client):
     ids = [submit(job_store, size) for size in (1, 20, 300)]
     new_worker().start()
     records = [final(job_store, task_id) for task_id in ids]
     assert [record.result["num_bytes"] for record in records] == [1, 20, 300]
     assert records[0].result["batch"]["texts"] == 3
     assert job_store.depth().jobs == 0
-    assert job_store.client.hlen(keys.unacked("w@test")) == 0
+    assert redis_client.hlen(keys.unacked("w@test")) == 0
 
 
 def test_interactive_text_overtakes_a_bulk_job_in_progress(job_store, new_worker):
@@ -134,14 +134,14 @@ def test_interactive_text_overtakes_a_bulk_job_in_progress(job_store, new_worker
     job_store.cancel(bulk)
 
 
-def test_cancelled_bulk_job_stops_before_its_end(job_store, new_worker):
+def test_cancelled_bulk_job_stops_before_its_end(job_store, new_worker, redis_client):
     new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
     bulk = submit(job_store, *[LONG_TEXT_BYTES] * 200, priority=keys.BULK)
     wait_until(lambda: is_started(job_store, bulk))
     job_store.cancel(bulk)
     assert final(job_store, submit(job_store, 10), timeout_s=20).state == "SUCCESS"
     assert job_store.read(bulk).state == "REVOKED"
-    wait_until(lambda: job_store.client.hlen(keys.unacked("w@test")) == 0)
+    wait_until(lambda: redis_client.hlen(keys.unacked("w@test")) == 0)
 
 
 def test_expired_and_cancelled_jobs_are_never_scored(job_store, new_worker):
@@ -168,17 +168,21 @@ def test_job_sent_while_an_idle_worker_was_frozen_survives_its_death(job_store, 
     assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 5
 
 
-def test_peer_takes_over_when_the_lease_of_a_killed_worker_lapses(job_store, new_worker):
+def test_peer_takes_over_when_the_lease_of_a_killed_worker_lapses(
+    job_store, new_worker, redis_client
+):
     first = new_worker("first", lease_s="2").start().wait_ready()
     task_id = submit(job_store, LONG_TEXT_BYTES, LONG_TEXT_BYTES, LONG_TEXT_BYTES)
     wait_until(lambda: is_started(job_store, task_id))
     first.send(signal.SIGKILL)
     new_worker("second", lease_s="2").start()
     assert final(job_store, task_id).state == "SUCCESS"
-    assert job_store.client.smembers(keys.WORKERS) == {b"second@test"}
+    assert redis_client.smembers(keys.WORKERS) == {b"second@test"}
 
 
-def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(job_store, new_worker):
+def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(
+    job_store, new_worker, redis_client
+):
     worker = new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
     ids = [submit(job_store, LONG_TEXT_BYTES) for _ in range(8)]
     wait_until(lambda: is_started(job_store, ids[0]))
@@ -187,12 +191,14 @@ def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(job_store, n
     states = [job_store.read(task_id).state for task_id in ids]
     assert states[0] == "SUCCESS"
     assert states[-1] != "SUCCESS"
-    waiting = job_store.client.llen(keys.QUEUE)
+    waiting = redis_client.llen(keys.QUEUE)
     assert waiting == len(ids) - states.count("SUCCESS")
-    assert job_store.worker_status() == []
+    assert job_store.worker_statuses() == []
 
 
-def test_batch_that_outlasts_the_drain_is_given_back_without_blame(job_store, new_worker):
+def test_batch_that_outlasts_the_drain_is_given_back_without_blame(
+    job_store, new_worker, redis_client
+):
     times = {"redis_timeout_s": "0.2", "lease_s": "0.4", "drain_s": "0.1"}
     worker = new_worker(**times).start().wait_ready()
     task_id = submit(job_store, *[LONG_TEXT_BYTES] * 4)
@@ -200,7 +206,7 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(job_store, ne
     worker.send(signal.SIGTERM)
     assert worker.wait_exit() == 0
     assert job_store.read(task_id).state == "STARTED"
-    message = job_store.client.lindex(keys.QUEUE, 0)
+    message = redis_client.lindex(keys.QUEUE, 0)
     assert b'"redelivered":true' in message
     assert b'"crashes"' not in message
 
@@ -258,7 +264,7 @@ def assert_stops_as_drifted(worker: Worker, store: JobStore, said: str) -> None:
     (event,) = [json.loads(line) for line in lines if '"model_drifted"' in line]
     assert event["level"] == "error"
     assert said in event["reason"]
-    assert store.client.get(keys.MODEL_DRIFTED) == b"w@test"
+    assert store.has_model_drifted()
     assert store.read(waiting).state == "QUEUED"
 
 
@@ -277,9 +283,9 @@ def test_worker_sees_damage_by_the_score_alone(job_store, new_worker, damaged_de
 
 
 def test_worker_compares_with_its_own_first_start(job_store, new_worker, tmp_path):
-    job_store.client.set(keys.MODEL_DRIFTED, "an earlier worker")
+    job_store.note_model_drifted("an earlier worker")
     worker = new_worker().start().wait_ready()
-    wait_until(lambda: not job_store.client.exists(keys.MODEL_DRIFTED))
+    wait_until(lambda: not job_store.has_model_drifted())
     worker.stop()
     (record,) = (tmp_path / "data" / "cache" / "canary").iterdir()
     record.write_text('{"log_likelihood_nats": -1.5}')

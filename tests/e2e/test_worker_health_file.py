@@ -3,7 +3,7 @@
 import pytest
 
 from contract.store.broker import connect
-from worker.lease import Lease, WorkerStatus
+from worker.lease import Lease, OwnStatus
 from worker.startup import Startup
 
 
@@ -13,7 +13,8 @@ from worker.startup import Startup
 )
 def test_worker_touches_its_health_file_while_it_is_warm(settings, tmp_path, state, is_warm):
     file = tmp_path / "warm"
-    status = WorkerStatus("w", 1, Startup("load", began_at=0.0), state=state)
+    status = OwnStatus("w", 1, Startup("load", began_at=0.0))
+    status.state = state
     with connect(settings) as client:
         lease = Lease(client, status, lease_s=5, micro_batch_timeout_s=300, health_file=file)
         lease.renew()

@@ -11,7 +11,7 @@ from contract.store.broker import connect
 from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port
 from model import Scorer
-from worker.lease import Lease, WorkerStatus
+from worker.lease import Lease, OwnStatus
 from worker.micro_batch import BatchLoop
 from worker.runtime import Runtime
 from worker.startup import Startup
@@ -28,7 +28,7 @@ class Request:
 def runtime():
     """The parts of a worker whose Redis has gone away."""
     settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
-    status = WorkerStatus("w", settings.micro_batch_bytes, Startup("consume", began_at=0.0))
+    status = OwnStatus("w", settings.micro_batch_bytes, Startup("consume", began_at=0.0))
     with connect(settings) as client:
         yield Runtime(
             settings,

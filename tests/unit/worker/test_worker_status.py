@@ -3,13 +3,13 @@
 import orjson
 import pytest
 
-from worker.lease import RECENT_BATCHES, RECENT_JOBS, WorkerStatus
+from worker.lease import RECENT_BATCHES, RECENT_JOBS, OwnStatus
 from worker.startup import Startup
 
 
 @pytest.fixture
-def status() -> WorkerStatus:
-    return WorkerStatus("w", 100, Startup("load", began_at=0.0))
+def status() -> OwnStatus:
+    return OwnStatus("w", 100, Startup("load", began_at=0.0))
 
 
 def test_last_batches_are_kept_oldest_first(status):

@@ -10,9 +10,9 @@ from jsonschema import Draft202012Validator
 
 from app.factory import create_app
 from app.openapi.document import describe
+from app.requests.completion import prompts_of
 from app.requests.completion_models import CompletionBody
 from app.responses.problems import STATUS_BY_CODE
-from app.routes.completions import prompts_of
 from contract.errors import ClientError
 from contract.grammar.invalid import validated
 from contract.settings import load_settings
@@ -30,7 +30,7 @@ SETTINGS = load_settings(
 def app():
     app = create_app(SETTINGS)
     yield app
-    app.extensions["evascore"].endings.close()
+    app.extensions["evascore"].changes.close()
 
 
 @pytest.fixture(scope="module")

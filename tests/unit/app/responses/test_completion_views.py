@@ -2,8 +2,9 @@
 
 import pytest
 
+from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
-from app.responses.completion_views import Prompt, completion
+from app.responses.completion_views import completion
 from contract.errors import RequestInvalid
 from contract.grammar.invalid import validated
 

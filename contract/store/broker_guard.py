@@ -1,4 +1,4 @@
-"""Keeps a silent Redis from holding every thread of the web server."""
+"""Turns failures of Redis into BrokerUnavailable, and fails fast while Redis does not answer."""
 
 import threading
 import time
@@ -9,15 +9,16 @@ import redis
 
 from contract.errors import BrokerUnavailable
 
-# Long enough for the requests that queued for a thread meanwhile to be refused before one of them
-# would be the next to wait.
+# In this time, requests that queued for a thread during the time-out are all refused. Otherwise one
+# of them would be the next to wait for Redis.
 PAUSE_S = 0.5
 
 
 class BrokerGuard:
-    """Once Redis has timed out, refuses calls at once, but for one at a time that tries it again.
+    """A circuit breaker: after a time-out, one call at a time tries Redis; the others fail at once.
 
-    Without it, requests that queue for a thread would each wait their turn to time out.
+    Without it, each request that queues for a thread would wait for a time-out of its own. The
+    stores share one guard and enter it once per round trip: `calling` must not be nested.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -27,10 +28,10 @@ class BrokerGuard:
 
     @contextmanager
     def calling(self) -> Iterator[None]:
-        """Surround calls of the job store.
+        """Surround commands to Redis.
 
         Raises:
-            BrokerUnavailable: from the store, or because Redis was silent a moment ago.
+            BrokerUnavailable: Redis failed now, or did not answer a moment ago.
         """
         is_trial = self._silent_since is not None
         if is_trial and not self._may_try():
@@ -38,10 +39,12 @@ class BrokerGuard:
         silent_since = None
         try:
             yield
-        except BrokerUnavailable as error:
-            if isinstance(error.__cause__, redis.TimeoutError):
+        except redis.RedisError as error:
+            if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
-            raise
+            raise BrokerUnavailable(
+                f"The queue does not answer ({type(error).__name__}); try again in a moment."
+            ) from error
         finally:
             self._silent_since = silent_since
             if is_trial:

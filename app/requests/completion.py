@@ -1,0 +1,115 @@
+"""Checks a completion request, and makes a scoring job of its prompts.
+
+For the id that follows a prompt, a placeholder byte is scored after it. The answer is the id that
+the model finds likeliest in its place.
+"""
+
+import base64
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from app.requests import byte_tokens
+from app.requests.completion_models import CompletionBody
+from app.requests.intake import check_job_bytes, check_result_bytes, priority_of
+from contract.errors import EmptyText, TextTooLarge
+from contract.grammar.invalid import invalid
+from contract.grammar.vocabulary import BOS_ID
+from contract.messages import Job
+from contract.settings import Settings
+
+# Which byte it is changes no score before it.
+_PLACEHOLDER = b"\0"
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """The bytes of one prompt."""
+
+    text: bytes
+    has_bos: bool
+    """Whether its ids begin with the begin-of-text id; then the answer shows that id."""
+
+
+def check_model(name: str | None, served: Sequence[str]) -> None:
+    """Check the model's name at once, so that no client waits for a model that is not served.
+
+    Raises:
+        RequestInvalid
+    """
+    if name is not None and name not in served:
+        raise invalid(f"is not served; served: {', '.join(served)}", pointer="/model")
+
+
+def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
+    """The prompts of a request, each checked.
+
+    Raises:
+        RequestInvalid, EmptyText, TextTooLarge
+    """
+    given = body.prompt
+    if isinstance(given, str) or (given and isinstance(given[0], int)):
+        given = [given]
+    if len(given) > settings.max_items:
+        raise invalid(f"at most {settings.max_items} prompts in one request", pointer="/prompt")
+    is_single = given is not body.prompt
+    pointers = ["/prompt"] if is_single else [f"/prompt/{n}" for n in range(len(given))]
+    prompts = [_prompt(each, place) for each, place in zip(given, pointers, strict=True)]
+    for prompt, place in zip(prompts, pointers, strict=True):
+        _check_length(len(prompt.text) + body.max_tokens, place, settings.max_text_bytes)
+    return prompts
+
+
+def completion_job(
+    body: CompletionBody, prompts: Sequence[Prompt], settings: Settings, *, request_id: str
+) -> Job:
+    """The job that scores `prompts`, with one item per prompt.
+
+    Raises:
+        BodyTooLarge: the model would have to read too much, or the result could be too large.
+    """
+    outputs = {"outputs": ["bytes", "top_k"], "top_k": max(body.logprobs or 0, 1)}
+    texts = [prompt.text + _PLACEHOLDER * body.max_tokens for prompt in prompts]
+    num_bytes = sum(map(len, texts))
+    check_job_bytes(num_bytes, settings)
+    requests = [{"text_b64": base64.b64encode(text).decode("ascii"), **outputs} for text in texts]
+    check_result_bytes(requests, settings)
+    now = time.time()
+    return Job(
+        requests=requests,
+        num_bytes=num_bytes,
+        submitted_at=now,
+        deadline_at=now + settings.completion_wait_s,
+        is_single=False,
+        priority=priority_of(num_bytes, settings, is_one_text=len(texts) == 1),
+        request_id=request_id,
+    )
+
+
+def _prompt(given: str | list[int], place: str) -> Prompt:
+    if isinstance(given, str):
+        return Prompt(given.encode(), has_bos=False)
+    has_bos = given[:1] == [BOS_ID]
+    try:
+        return Prompt(byte_tokens.to_bytes(given[has_bos:]), has_bos)
+    except ValueError:
+        raise invalid(
+            "holds a special id; only bytes are scored, after one begin-of-text id at the start",
+            pointer=place,
+        ) from None
+
+
+def _check_length(num_bytes: int, place: str, limit_bytes: int) -> None:
+    if not num_bytes:
+        raise EmptyText(
+            "There is nothing to score; give at least one byte, or set max_tokens to 1.",
+            errors=[{"detail": "is empty", "pointer": place}],
+        )
+    if num_bytes > limit_bytes:
+        raise TextTooLarge(
+            f"A prompt and the id after it have {num_bytes} bytes; the limit is {limit_bytes}. "
+            "Set the client's max_length to it.",
+            limit_bytes=limit_bytes,
+            actual_bytes=num_bytes,
+            errors=[{"detail": "is too large", "pointer": place}],
+        )

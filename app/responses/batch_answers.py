@@ -1,0 +1,88 @@
+"""Makes the HTTP answers that tell the state of a batch, and streams pages of its results."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from flask import Request, Response
+
+from app.requests.page_query import Page
+from app.requests.upload_request import NDJSON
+from app.responses.compression import choose, encoded
+from app.responses.json import json_response
+from app.responses.views import batch_path, batch_view, result_line
+from app.service.components import Service
+from app.service.progress import ConnectionProgress
+from contract.batches import Batch, Part, decode_lines
+from contract.store.batch_store import Accepted
+
+Parts = Sequence[tuple[Part, bytes]]
+"""Parts of a batch, each with its compressed result lines."""
+
+
+def batch_answer(
+    service: Service, request: Request, batch: Batch, *, status: int = 200
+) -> Response:
+    """The state and the counts of a batch."""
+    headers = {} if batch.is_final else {"Retry-After": _retry_after(service, batch)}
+    return json_response(batch_view(batch, request.script_root), status, headers=headers)
+
+
+def accepted_batch_answer(
+    service: Service, request: Request, batch: Batch, accepted: Accepted
+) -> Response:
+    """The state of a batch that was accepted by this request, or by an earlier one with its key."""
+    response = batch_answer(service, request, batch, status=202)
+    response.headers["Location"] = batch_path(batch.id, request.script_root)
+    if accepted.is_replay:
+        response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def page_answer(
+    service: Service, request: Request, batch: Batch, page: Page, parts: Parts
+) -> Response:
+    """A page of results as NDJSON, with where the next page begins.
+
+    Args:
+        parts: consecutive parts; the first one holds the line after `page.after`.
+    """
+    end = page.after
+    if parts:
+        last = parts[-1][0]
+        end = min(last.first + last.num_lines, page.after + page.limit)
+    encoding = choose(request)
+    lines = encoded(_lines(parts, page.after, end), encoding)
+    response = Response(
+        _noting_progress(lines, service.progress, request.environ), content_type=NDJSON
+    )
+    response.headers["Next-After"] = str(end)
+    response.headers["Vary"] = "Accept-Encoding"
+    if encoding:
+        response.headers["Content-Encoding"] = encoding
+    if end < batch.total:
+        path = f"{batch_path(batch.id, request.script_root)}/results"
+        response.headers["Link"] = f'<{path}?after={end}&limit={page.limit}>; rel="next"'
+        if end == page.after:
+            response.headers["Retry-After"] = _retry_after(service, batch)
+    return response
+
+
+def _retry_after(service: Service, batch: Batch) -> str:
+    """The time to score one part: then the counts may have changed."""
+    part_bytes = min(batch.num_bytes, service.settings.micro_batch_bytes)
+    return str(service.retry.retry_after_s(part_bytes))
+
+
+def _lines(parts: Parts, after: int, end: int) -> Iterator[bytes]:
+    for part, stored in parts:
+        lines = decode_lines(stored)[max(after - part.first, 0) : end - part.first]
+        yield b"".join(map(result_line, lines))
+
+
+def _noting_progress(
+    pieces: Iterator[bytes], progress: ConnectionProgress, environ: Mapping[str, Any]
+) -> Iterator[bytes]:
+    """The pieces; Gunicorn asks for the next one when the client has taken the one before."""
+    for piece in pieces:
+        yield piece
+        progress.note(environ)

@@ -1,0 +1,95 @@
+"""Makes the JSON of `/info`, `/stats` and `/`: what the service is, and how busy it is."""
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from typing import Any
+
+from app.requests.intake import PRIORITIES
+from app.responses.models import Limits
+from app.responses.views import rfc3339
+from app.service.components import Service
+from contract import __version__
+from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
+from contract.worker_status import WorkerStatus
+
+_SERVICE = {"name": "evascore", "version": __version__}
+
+
+def index_view(links: Mapping[str, str]) -> dict[str, Any]:
+    """The JSON of `/`: the service and the paths of its routes."""
+    return {"service": _SERVICE, "links": dict(links)}
+
+
+def info_view(service: Service) -> dict[str, Any]:
+    """The JSON of `/info`: the loaded model and the limits of requests.
+
+    Raises:
+        BrokerUnavailable
+    """
+    models = [worker.model for worker in service.jobs.worker_statuses() if worker.model]
+    settings = (name for name in Limits.model_fields if name != "max_top_k")
+    limits = {name: getattr(service.settings, name) for name in settings}
+    return {
+        "service": _SERVICE,
+        "model": models[0] if models else None,
+        "outputs": OUTPUT_NAMES,
+        "priorities": list(PRIORITIES),
+        "limits": {**limits, "max_top_k": MAX_TOP_K},
+    }
+
+
+def stats_view(service: Service) -> dict[str, Any]:
+    """The JSON of `/stats`: the queue, the batches, the workers and their recent work.
+
+    Raises:
+        BrokerUnavailable
+    """
+    depth, totals, bulk = service.jobs.depth(), service.jobs.totals(), service.batches.load()
+    workers = service.jobs.worker_statuses()
+    return {
+        "queue": {
+            "jobs": depth.jobs,
+            "bytes": depth.bytes,
+            "max_jobs": service.settings.max_queued_jobs,
+            "max_bytes": service.settings.max_queued_bytes,
+        },
+        "batches": {
+            "batches": len(bulk.batches),
+            "lines": bulk.num_lines,
+            "bytes": bulk.num_bytes,
+            "max_bytes": service.settings.max_bulk_bytes,
+            "redis_bytes": bulk.redis_bytes,
+            "max_redis_bytes": bulk.max_redis_bytes,
+        },
+        "recent": _recent_work(workers),
+        "workers": [
+            {**worker.as_json(), "started_at": rfc3339(worker.started_at)} for worker in workers
+        ],
+        "totals": totals,
+    }
+
+
+def _recent_work(workers: Sequence[WorkerStatus]) -> dict[str, Any]:
+    """Figures of the last micro-batches and interactive jobs of all workers; null without any."""
+    latencies_ms = sorted(ms for worker in workers for ms in worker.recent_latencies_ms)
+    batches = [batch for worker in workers for batch in worker.recent_batches]
+    texts, num_bytes, compute_ms = zip(*batches, strict=True) if batches else ((), (), ())
+    return {
+        "bytes_per_s": sum(worker.bytes_per_s or 0 for worker in workers) or None,
+        "num_batches": len(batches),
+        "mean_batch_texts": _mean(texts),
+        "mean_batch_bytes": _mean(num_bytes),
+        "mean_batch_ms": _mean(compute_ms),
+        "num_latencies": len(latencies_ms),
+        "latency_p50_ms": _percentile(latencies_ms, 0.5),
+        "latency_p95_ms": _percentile(latencies_ms, 0.95),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return round(sum(values) / len(values), 1) if values else None
+
+
+def _percentile(ascending: list[float], share: float) -> float | None:
+    """The smallest value that at least `share` of all values do not exceed."""
+    return ascending[ceil(share * len(ascending)) - 1] if ascending else None

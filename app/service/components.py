@@ -1,0 +1,38 @@
+"""Holds the components that the routes share; the factory makes them once per process."""
+
+from dataclasses import dataclass
+
+from flask import current_app
+
+from app.service.progress import ConnectionProgress
+from app.service.prometheus import Metrics
+from app.service.retry_after import RetryEstimate
+from app.service.slots import ConnectionSlots
+from app.service.waiting import ChangeListener
+from contract.settings import Settings
+from contract.store.batch_store import BatchStore
+from contract.store.job_store import JobStore
+
+EXTENSION = "evascore"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The components of one application."""
+
+    settings: Settings
+    jobs: JobStore
+    batches: BatchStore
+    changes: ChangeListener
+    retry: RetryEstimate
+    metrics: Metrics
+    progress: ConnectionProgress
+    uploads: ConnectionSlots
+    streams: ConnectionSlots
+
+
+def service() -> Service:
+    """The components of the application that serves the current request."""
+    found = current_app.extensions[EXTENSION]
+    assert isinstance(found, Service)
+    return found

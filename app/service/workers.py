@@ -1,0 +1,76 @@
+"""Says which models the workers serve, and why none of them is ready."""
+
+import time
+from collections.abc import Sequence
+
+from contract.errors import ModelDrifted, WorkerUnavailable
+from contract.store.job_store import JobStore
+from contract.worker_status import WorkerStatus
+
+SERVICE_NAME = "evascore"
+
+_PHASES = {
+    "import": "importing libraries",
+    "redis": "connecting to Redis",
+    "download": "downloading the model",
+    "checksum": "verifying the model's files",
+    "load": "loading the model",
+    "quantize": "quantizing the model",
+    "canary": "scoring a canary text",
+    "warm_up": "warming up the model",
+    "compile": "compiling kernels",
+    "consume": "connecting to the queue",
+}
+
+
+def check_ready(jobs: JobStore) -> None:
+    """Check that a text sent now would be scored.
+
+    Raises:
+        WorkerUnavailable: no worker is ready.
+        ModelDrifted: no worker is ready, and one stopped because its scores were wrong.
+        BrokerUnavailable
+    """
+    statuses = jobs.worker_statuses()
+    if any(status.is_warm for status in statuses):
+        return
+    if jobs.has_model_drifted():
+        raise ModelDrifted(
+            "A worker stopped because its model gave the canary text a wrong score; "
+            "the worker's log has the figures and what to do."
+        )
+    raise no_worker_ready(statuses, time.time())
+
+
+def served_models(jobs: JobStore) -> list[str]:
+    """The names that a completion can ask for: the service's own and those of loaded models.
+
+    Raises:
+        WorkerUnavailable: no worker is ready.
+        BrokerUnavailable
+    """
+    statuses = jobs.worker_statuses()
+    if not any(status.is_warm for status in statuses):
+        raise no_worker_ready(statuses, time.time())
+    loaded = {each.model_name for each in statuses if each.is_warm and each.model_name}
+    return sorted({SERVICE_NAME, *loaded})
+
+
+def no_worker_ready(statuses: Sequence[WorkerStatus], now: float) -> WorkerUnavailable:
+    """The error that tells what the workers do instead; `now` is Unix time in seconds."""
+    starting = [status for status in statuses if status.state == "starting"]
+    if starting:
+        oldest = min(starting, key=lambda status: status.started_at or now)
+        return WorkerUnavailable(f"No worker is ready. One is starting ({_startup(oldest, now)}).")
+    if statuses:
+        return WorkerUnavailable("No worker is ready. The running ones are shutting down.")
+    return WorkerUnavailable("No worker is running. Texts wait in the queue until one starts.")
+
+
+def _startup(status: WorkerStatus, now: float) -> str:
+    phase = _PHASES.get(status.startup.phase or "", "loading the model")
+    if status.started_at is None:
+        return phase
+    # The worker's clock may differ from this machine's.
+    elapsed_s = max(now - status.started_at, 0)
+    return f"{phase}, {elapsed_s:.0f} s so far"

@@ -1,0 +1,43 @@
+"""Defines what becomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
+
+from dataclasses import dataclass
+
+IDEMPOTENCY_TTL_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class QueueDepth:
+    """Accepted jobs that have not ended, including those being scored."""
+
+    jobs: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The job that a submission became."""
+
+    task_id: str
+    depth: QueueDepth
+    is_replay: bool = False
+    """The Idempotency-Key was used before for the same request, which `task_id` names."""
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's promise that requests with the same key are the same request."""
+
+    key_digest: str
+    request_digest: str
+
+
+class QueueFull(Exception):
+    """The queue has no room for a job or a batch."""
+
+    def __init__(self, depth: QueueDepth) -> None:
+        super().__init__("the queue is full")
+        self.depth = depth
+
+
+class KeyReused(Exception):
+    """An Idempotency-Key was used for another request."""
