@@ -6,6 +6,7 @@ Importing this package registers EvaByte with transformers' Auto classes, so tha
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from model.canary import check_canary, score_canary
 from model.errors import (
     CheckpointInvalid,
     DeviceUnavailable,
@@ -19,12 +20,15 @@ from model.errors import (
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.scorer import ModelInfo, Scorer
+from model.scoring.plan import Plan, Slice, SliceScores
 from model.scoring.request import ScoreRequest
+from model.weights.checkpoint import Checkpoint, fetch_checkpoint
 
 AutoConfig.register(EvaByteConfig.model_type, EvaByteConfig)
 AutoModelForCausalLM.register(EvaByteConfig, EvaByteForCausalLM)
 
 __all__ = [
+    "Checkpoint",
     "CheckpointInvalid",
     "DeviceUnavailable",
     "EvaByteConfig",
@@ -33,9 +37,15 @@ __all__ = [
     "ModelError",
     "ModelInfo",
     "OutOfMemory",
+    "Plan",
     "QuantizationUnavailable",
     "RequestInvalid",
     "ScoreRequest",
     "Scorer",
     "ScoringFailed",
+    "Slice",
+    "SliceScores",
+    "check_canary",
+    "fetch_checkpoint",
+    "score_canary",
 ]

@@ -5,7 +5,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -28,11 +28,13 @@ from model.ops.backend import choose_backend
 from model.scoring.forward import Reader
 from model.scoring.next_chars import next_characters
 from model.scoring.passes import Scoring, tell_nobody
+from model.scoring.plan import Plan, Result, Slice, SliceScores
 from model.scoring.request import ScoreRequest
 from model.weights.checkpoint import find_checkpoint, load_model, revision_of
 from model.weights.hub import check_downloads
 from model.weights.quantization import Quantization, load_quantized_model
 
+Found = TypeVar("Found")
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -242,7 +244,7 @@ class Scorer:
         requests: Sequence[ScoreRequest],
         *,
         on_pass: Callable[[int], None] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Result]:
         """Return one JSON-ready result per request, in order.
 
         That of a text is described in `results.to_results`; that of continuations is
@@ -255,10 +257,26 @@ class Scorer:
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a score is not finite.
         """
-        for request in requests:
-            request.check_limits(self.info.max_text_bytes, self.info.window_size)
+        plans = [Plan.of(request) for request in requests]
+        slices = [each_slice for plan in plans for each_slice in plan.slices]
+        scores = self.score_slices(slices, on_pass=on_pass)
+        return [plan.join([each]) for plan, each in zip(plans, scores, strict=True)]
+
+    def score_slices(
+        self,
+        slices: Sequence[Slice],
+        *,
+        on_pass: Callable[[int], None] | None = None,
+    ) -> list[SliceScores]:
+        """Return the scores of slices of any plans, in order; `Plan.join` makes results of them.
+
+        `on_pass` and the errors are those of `score`. A score that is not finite fails its own
+        slice, not the join.
+        """
+        for each_slice in slices:
+            each_slice.request.check_limits(self.info.max_text_bytes, self.info.window_size)
         return self._in_passes_that_fit(
-            lambda reader: Scoring(reader, on_pass or tell_nobody).score(requests)
+            lambda reader: Scoring(reader, on_pass or tell_nobody).score(slices)
         )
 
     def predict_characters(
@@ -283,9 +301,7 @@ class Scorer:
             lambda reader: next_characters(reader, texts, numbers, on_pass=on_pass or tell_nobody)
         )
 
-    def _in_passes_that_fit(
-        self, compute: Callable[[Reader], list[dict[str, Any]]]
-    ) -> list[dict[str, Any]]:
+    def _in_passes_that_fit(self, compute: Callable[[Reader], list[Found]]) -> list[Found]:
         """Return what `compute` does; where memory runs out, try again with passes of half size.
 
         The size that fits stays: memory that ran out once does so again. Where none fits, it was

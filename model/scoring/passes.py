@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,14 +13,12 @@ from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.scoring.cpu_threads import count_lanes, cut_for_lanes, side_by_side
 from model.scoring.forward import Contexts, Reader, cut_into_passes
 from model.scoring.log_likelihood import ByteScores, join_scores, score_bytes
+from model.scoring.neighbours import group_neighbours
 from model.scoring.next_chars import search_characters
+from model.scoring.plan import Result, Slice, SliceScores, scored_text
 from model.scoring.request import ScoreRequest
-from model.scoring.results import ScoredText, to_empty_result, to_results
-from model.scoring.sliding_window import TextWindow, group
-
-Result = dict[str, Any]
-# The key of what is no result yet: the `ByteScores` of some of a text's windows.
-PART = "part"
+from model.scoring.results import ScoredText, check_finite, to_empty_result, to_results
+from model.scoring.sliding_window import TextWindow
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,14 +40,14 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Scores requests with a reader; tells `on_pass` after each pass how many bytes it read."""
+    """Scores slices with a reader; tells `on_pass` after each pass how many bytes it read."""
 
     reader: Reader
     on_pass: Callable[[int], None]
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Result]:
-        """Return one result per request, in order.
+    def score(self, slices: Sequence[Slice]) -> list[SliceScores]:
+        """Return the scores of each slice, in order.
 
         Several continuations of a context share it: it is read once, and each of them after it,
         unless the reader is reproducible.
@@ -59,10 +56,11 @@ class Scoring:
         alone: list[_Sequence] = []
         families: list[tuple[bytes, list[_Sequence]]] = []
         continued: list[tuple[_Sequence, int]] = []
-        results: list[Result] = []
-        for request in requests:
-            if request.window is not None:
-                results.append(self._score_windows(request))
+        scores: list[SliceScores] = []
+        for each_slice in slices:
+            request = each_slice.request
+            if each_slice.windows:
+                scores.append(SliceScores(byte_scores=self._score_windows(each_slice)))
                 continue
             sequences = _sequences_of(request)
             branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
@@ -74,11 +72,12 @@ class Scoring:
             else:
                 alone += sequences
             found = [each.result for each in sequences]
-            results.append({"continuations": found} if request.continuations else found[0])
+            result = {"continuations": found} if request.continuations else found[0]
+            scores.append(SliceScores(result))
         self._score_alone(alone)
         self._score_families(families)
         self._score_and_continue(continued)
-        return results
+        return scores
 
     def _score_and_continue(self, continued: Sequence[tuple[_Sequence, int]]) -> None:
         """Score texts, and predict so many characters after each: all of a pass together."""
@@ -112,15 +111,18 @@ class Scoring:
             _fill([each for each in batch if each.num_scored], join_scores(parts))
         return contexts
 
-    def _score_windows(self, request: ScoreRequest) -> Result:
-        """Score a text window by window, or the part of it that is asked for."""
-        windows = windows_of(request)
+    def _score_windows(self, each_slice: Slice) -> ByteScores:
+        """Score the windows of a slice in turn; neighbours that fit one pass share it."""
         parts = []
-        for together in group(request.part or windows, self.reader.pass_bytes):
-            batch = [_in_window(request, window) for window in together]
-            parts.append(self._score_together(batch))
-        part = {PART: join_scores(parts)}
-        return part if request.part else join_parts(request, [part])
+        for windows in group_neighbours(
+            each_slice.windows, self.reader.pass_bytes, lambda window: window.num_bytes
+        ):
+            sequences = [_in_window(each_slice.request, window) for window in windows]
+            parts.append(self._score_together(sequences))
+        scores = join_scores(parts)
+        # The other slices of this text may be in other micro-batches: this one fails alone.
+        check_finite(scores.log_prob)
+        return scores
 
     def _score_alone(self, sequences: Sequence[_Sequence]) -> None:
         """Score sequences that share nothing: long ones in turn, the others side by side."""
@@ -205,28 +207,6 @@ class Scoring:
         )
 
 
-def cut_into_parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
-    """Return requests that read about `part_bytes` each, for the windows of one text.
-
-    Each gives a part of its result; `join_parts` makes the whole of them.
-    """
-    groups = group(windows_of(request), part_bytes)
-    return [replace(request, part=windows) for windows in groups]
-
-
-def join_parts(request: ScoreRequest, parts: Sequence[Result]) -> Result:
-    """Return the result of a text in windows from the parts of it, in order."""
-    scores = join_scores([part[PART] for part in parts])
-    [result] = to_results([_scored(request, request.text)], scores)
-    return result | {"windows": [window._asdict() for window in windows_of(request)]}
-
-
-def windows_of(request: ScoreRequest) -> list[TextWindow]:
-    """Return all windows of a text that is scored so."""
-    assert request.window is not None
-    return request.window.cut(len(request.text))
-
-
 def _batches(
     sequences: Sequence[_Sequence], pass_bytes: int, num_lanes: int
 ) -> list[list[_Sequence]]:
@@ -243,18 +223,16 @@ def tell_nobody(num_bytes: int) -> None:
 def _in_window(request: ScoreRequest, window: TextWindow) -> _Sequence:
     return _Sequence(
         request.text[window.context_from : window.start],
-        _scored(request, request.text[window.start : window.end]),
+        scored_text(request, request.text[window.start : window.end]),
     )
 
 
 def _sequences_of(request: ScoreRequest) -> list[_Sequence]:
     if not request.continuations:
-        return [_Sequence(b"", _scored(request, request.text))]
-    return [_Sequence(request.context, _scored(request, text)) for text in request.continuations]
-
-
-def _scored(request: ScoreRequest, text: bytes) -> ScoredText:
-    return ScoredText(text, request.outputs, request.top_k, request.spans)
+        return [_Sequence(b"", scored_text(request, request.text))]
+    return [
+        _Sequence(request.context, scored_text(request, text)) for text in request.continuations
+    ]
 
 
 def _fill(batch: Sequence[_Sequence], scores: ByteScores) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.errors import RequestInvalid
-from model.scoring.sliding_window import SlidingWindow, TextWindow, read_bytes
+from model.scoring.sliding_window import SlidingWindow, TextWindow
 from model.scoring.spans import Spans
 
 
@@ -23,8 +23,6 @@ class ScoreRequest:
     spans: Spans | None = None
     next_chars: int = 0  # how many likeliest characters after the text
     window: SlidingWindow | None = None
-    # Those of the text's windows that are scored; all if none is named.
-    part: tuple[TextWindow, ...] = ()
 
     @property
     def num_bytes(self) -> int:
@@ -35,7 +33,12 @@ class ScoreRequest:
         if self.window is None:
             num_bytes = len(self.text) + len(self.context) + sum(map(len, self.continuations))
             return max(num_bytes, 1)
-        return read_bytes(self.part or self.window.cut(len(self.text)))
+        return sum(window.num_bytes for window in self.windows)
+
+    @property
+    def windows(self) -> list[TextWindow]:
+        """The windows that the text is cut into; none unless `window` is set."""
+        return self.window.cut(len(self.text)) if self.window else []
 
     @property
     def scored(self) -> tuple[bytes, ...]:

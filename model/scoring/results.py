@@ -52,8 +52,7 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     starts = ends - lengths
     # Sums in float64: those of 32,767 float32 numbers keep every digit.
     log_likelihood = np.add.reduceat(scores.log_prob.astype(np.float64), starts)
-    if not np.isfinite(log_likelihood).all():
-        raise ScoringFailed("the model's log-probabilities are not finite; check its weights")
+    check_finite(log_likelihood)
     nats_per_byte = -log_likelihood / lengths + 0.0  # no negative zero
 
     columns = zip(
@@ -82,6 +81,16 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     _add_spans(results, texts, bounds, scores)
     _add_curvature(results, texts, starts, log_likelihood, scores)
     return results
+
+
+def check_finite(log_prob: NDArray[np.floating[Any]]) -> None:
+    """Refuse log-probabilities, or sums of them, that are no numbers.
+
+    Raises:
+        ScoringFailed: one is infinite or not a number.
+    """
+    if not np.isfinite(log_prob).all():
+        raise ScoringFailed("the model's log-probabilities are not finite; check its weights")
 
 
 def to_empty_result(scored: ScoredText) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Where a text beyond the model's context is cut into overlapping windows."""
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +10,11 @@ class TextWindow(NamedTuple):
     start: int
     end: int
     context_from: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that the model reads for this window."""
+        return self.end - self.context_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,22 +37,3 @@ class SlidingWindow:
                 TextWindow(end, min(num_bytes, context_from + self.size_bytes), context_from)
             )
         return windows
-
-
-def read_bytes(windows: Iterable[TextWindow]) -> int:
-    """Return how many bytes are read to score `windows`."""
-    return sum(window.end - window.context_from for window in windows)
-
-
-def group(windows: Sequence[TextWindow], max_bytes: int) -> Iterator[tuple[TextWindow, ...]]:
-    """Yield neighbours that are at most `max_bytes` together; one that is longer comes alone."""
-    together: list[TextWindow] = []
-    room_bytes = max_bytes
-    for window in windows:
-        num_bytes = window.end - window.context_from
-        if together and num_bytes > room_bytes:
-            yield tuple(together)
-            together, room_bytes = [], max_bytes
-        together.append(window)
-        room_bytes -= num_bytes
-    yield tuple(together)

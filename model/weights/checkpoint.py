@@ -17,7 +17,14 @@ from transformers.utils import logging as transformers_logging
 from model.errors import CheckpointInvalid
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.weights.hub import NAME, expected_sha256, fetch_checkpoint, sha256_of
+from model.weights.hub import (
+    NAME,
+    WEIGHTS,
+    check_downloads,
+    expected_sha256,
+    fetch_files,
+    sha256_of,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
@@ -56,7 +63,7 @@ def find_folder(name: str) -> Path:
         raise CheckpointInvalid(
             f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
         )
-    return fetch_checkpoint(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
+    return fetch_files(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
 
 
 def find_checkpoint(name: str) -> Checkpoint:
@@ -72,6 +79,20 @@ def find_checkpoint(name: str) -> Checkpoint:
     weight_files = _weight_files(folder)
     _check_tensors(weight_files, config)
     return Checkpoint(folder, config, weight_files)
+
+
+def fetch_checkpoint(name: str) -> Checkpoint:
+    """Return the checkpoint `name` after comparing every checksum that the Hub gives.
+
+    Fetches it as `find_checkpoint` does. A worker that loads it later downloads nothing.
+
+    Raises:
+        CheckpointInvalid: as `find_checkpoint`, or a file is damaged.
+    """
+    folder = find_folder(name)
+    # Before anything reads the files: the checksum says most about a damaged one.
+    check_downloads(tuple(sorted(folder.glob(WEIGHTS))))
+    return find_checkpoint(str(folder))
 
 
 def load_model(

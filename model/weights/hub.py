@@ -30,7 +30,7 @@ WEIGHTS = "*.safetensors"
 IN_FOLDERS = "*/*"
 
 
-def fetch_checkpoint(name: str, small_files: tuple[str, ...]) -> Path:
+def fetch_files(name: str, small_files: tuple[str, ...]) -> Path:
     """Return the folder of the checkpoint `name`, `owner/name`, in the Hub's cache.
 
     Its weights and `small_files` are fetched as far as the cache lacks them. While the Hub is away,

@@ -13,13 +13,13 @@ from model import (
     EvaByteConfig,
     EvaByteForCausalLM,
     OutOfMemory,
+    Plan,
     RequestInvalid,
     Scorer,
     ScoreRequest,
     ScoringFailed,
 )
 from model.scoring.forward import Reader
-from model.scoring.passes import cut_into_parts, join_parts
 from model.scoring.sliding_window import SlidingWindow
 
 # float32 sums in another order, over a hundred bytes of this model.
@@ -422,8 +422,8 @@ def test_text_in_windows_has_each_byte_scored_in_the_first_window_that_holds_it(
     assert len(result["bytes"]["rank"]) == 700
 
 
-@pytest.mark.parametrize("part_bytes", [1, 500, 10_000])
-def test_parts_of_a_text_in_windows_make_the_result_of_the_whole(scorer, part_bytes):
+@pytest.mark.parametrize("max_slice_bytes", [1, 500, 10_000])
+def test_slices_of_a_text_with_windows_join_to_the_result_of_the_whole(scorer, max_slice_bytes):
     request = ScoreRequest(
         text=bytes(number * 7 % 256 for number in range(700)),
         window=SlidingWindow(size_bytes=96, stride_bytes=32),
@@ -433,16 +433,48 @@ def test_parts_of_a_text_in_windows_make_the_result_of_the_whole(scorer, part_by
     )
     [whole] = score(scorer, request)
 
-    parts = cut_into_parts(request, part_bytes)
+    plan = Plan.of(request, max_slice_bytes)
 
-    assert sum(part.num_bytes for part in parts) == request.num_bytes
-    assert all(part.num_bytes <= max(part_bytes, 96) for part in parts)
-    joined = join_parts(request, score(scorer, *parts))
+    assert sum(each.num_bytes for each in plan.slices) == request.num_bytes
+    assert all(each.num_bytes <= max(max_slice_bytes, 96) for each in plan.slices)
+    joined = plan.join(scored_in_any_order(scorer, plan.slices))
     assert joined.keys() == whole.keys()
     assert joined["bytes"]["rank"] == whole["bytes"]["rank"]
     assert joined["windows"] == whole["windows"]
     for name in ("log_likelihood_nats", "curvature"):
         assert joined[name] == pytest.approx(whole[name], abs=TOLERANCE_NATS)
+
+
+def scored_in_any_order(scorer, slices) -> list:
+    """The scores of each slice, scored one by one from the last to the first."""
+    scores = [scorer.score_slices([each])[0] for each in reversed(slices)]
+    return scores[::-1]
+
+
+@pytest.mark.parametrize("max_slice_bytes", [1, 55, 10_000])
+def test_slices_of_continuations_join_to_the_result_of_the_whole(scorer, max_slice_bytes):
+    continuations = tuple(f"answer {number}".encode() for number in range(5))
+    request = ScoreRequest(context=b"a question of 24 bytes? ", continuations=continuations)
+    [whole] = score(scorer, request)
+
+    plan = Plan.of(request, max_slice_bytes)
+
+    joined = plan.join(scored_in_any_order(scorer, plan.slices))
+    pairs = zip(joined["continuations"], whole["continuations"], strict=True)
+    for found, expected in pairs:
+        assert found["num_bytes"] == expected["num_bytes"]
+        assert found["log_likelihood_nats"] == pytest.approx(
+            expected["log_likelihood_nats"], abs=TOLERANCE_NATS
+        )
+
+
+def test_slice_whose_scores_are_not_finite_fails_before_it_is_joined(scorer, tiny_model):
+    broken = with_head(scorer, tiny_model, torch.full_like(tiny_model.lm_head.weight, math.nan))
+    window = SlidingWindow(size_bytes=96, stride_bytes=64)
+    plan = Plan.of(ScoreRequest(text=bytes(300), window=window), max_slice_bytes=96)
+
+    with pytest.raises(ScoringFailed):
+        broken.score_slices(plan.slices[:1])
 
 
 def test_text_that_fits_its_first_window_scores_as_without(scorer):
