@@ -10,32 +10,25 @@ from typing import Any, TypeVar
 import torch
 
 from model.errors import OutOfMemory
+from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.machine.cpu import (
-    is_bfloat16_slow,
-    keep_freed_memory,
-    return_freed_memory,
-    use_onednn_for_float32,
-)
-from model.machine.device import find_device, translated_memory_errors
+from model.machine.device import translated_memory_errors
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
     Peak,
     carried_bytes_of,
     pass_bytes_that_fit,
 )
-from model.ops.backend import choose_backend
 from model.scoring.forward import Reader
 from model.scoring.next_chars import next_characters
 from model.scoring.passes import Scoring, tell_nobody
 from model.scoring.plan import Plan, Result, Slice, SliceScores
 from model.scoring.request import ScoreRequest
-from model.weights.checkpoint import find_checkpoint, load_model, revision_of
-from model.weights.hub import check_downloads
-from model.weights.quantization import Quantization, load_quantized_model
+from model.weights.checkpoint import find_checkpoint, revision_of
+from model.weights.loading import DTYPES, Setup, load_weights, named_memory_errors
+from model.weights.quantization import Quantization
 
 Found = TypeVar("Found")
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +46,25 @@ class ModelInfo:
     window_size: int
     chunk_size: int
     is_demo: bool
+
+    @classmethod
+    def of(
+        cls, name: str, revision: str, config: EvaByteConfig, setup: Setup, num_parameters: int
+    ) -> "ModelInfo":
+        """Describe a model that was loaded as `setup` says."""
+        return cls(
+            name=name,
+            revision=revision,
+            num_parameters=num_parameters,
+            dtype=setup.dtype,
+            device=str(setup.device),
+            quantization=setup.quantization.mode,
+            backend=setup.backend,
+            max_text_bytes=config.max_position_embeddings - 1,
+            window_size=config.window_size,
+            chunk_size=config.chunk_size,
+            is_demo=config.is_demo,
+        )
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
@@ -92,17 +104,19 @@ class Scorer:
         is_reproducible: bool = False,
         on_phase: Callable[[str], None] = lambda phase: None,
     ) -> "Scorer":
-        """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
+        """Load the checkpoint in a folder, or the one named `owner/name` on the Hub.
 
-        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. A CPU that
-        multiplies bfloat16 more slowly computes in float32 on such weights. `kernels` is one of
-        `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
-        `quantization` is one of `quantization.QUANTIZATIONS`; quantized weights are kept in
-        `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
-        reads; a longer text goes alone. Texts that are continued share no pass where it
-        `is_reproducible`: on a CPU their scores, too, have the same bits in any company then.
-        `on_phase` is called with the name of each phase that begins, some more than once: download,
-        checksum, import, quantize, load.
+        Args:
+            dtype: float32, bfloat16 or auto (float32 on a CPU, else bfloat16). A CPU that is slow
+                with bfloat16 keeps such weights and computes in float32.
+            kernels: one of `ops.backend.KERNELS`; auto takes triton where it is fast, else torch.
+            quantization: one of `quantization.QUANTIZATIONS`.
+            cache_dir: keeps quantized weights for the next load.
+            pass_bytes: upper bound of the bytes that one pass reads; a longer text goes alone.
+            is_reproducible: continuations share no pass, so that on a CPU no bit of their scores
+                depends on other texts.
+            on_phase: called when a phase begins, for some more than once: download, checksum,
+                import, quantize, load.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
@@ -110,65 +124,21 @@ class Scorer:
             OutOfMemory: the weights do not fit into the memory of the device.
             QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
-        target = find_device(device)
-        backend = choose_backend(kernels, target)
-        if target.type == "cuda":
-            # Triton launches on the current device, wherever the tensors are.
-            torch.cuda.set_device(target)
-        is_cpu = target.type == "cpu"
-        if dtype == "auto":
-            dtype = "float32" if is_cpu else "bfloat16"
-        if pass_bytes is None:
-            pass_bytes = 2048 if is_cpu else 8192
+        setup = Setup.choose(device, dtype, kernels, Quantization(quantization, cache_dir))
         on_phase("download")
         found = find_checkpoint(checkpoint)
-        is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
-        if is_cpu and (dtype == "float32" or is_widened):
-            use_onednn_for_float32()
-        return_freed_memory()
         on_phase("checksum")
         revision = revision_of(found.weight_files)
-        try:
-            with translated_memory_errors():
-                if quantization == "none":
-                    check_downloads(found.weight_files)
-                    on_phase("load")
-                    model = load_model(found, device=target, dtype=DTYPES[dtype])
-                else:
-                    model = load_quantized_model(
-                        found,
-                        Quantization(quantization, cache_dir),
-                        revision=revision,
-                        device=target,
-                        dtype=DTYPES[dtype],
-                        backend=backend,
-                        on_phase=on_phase,
-                    )
-        except OutOfMemory as error:
-            raise OutOfMemory(
-                f"checkpoint {checkpoint}: its weights do not fit into the memory of {target}; "
-                "use quantization int8 or nf4, or a device with more"
-            ) from error
-        if is_widened:
-            model.compute_in_float32()
-        if is_cpu:
-            keep_freed_memory()
-        model.model.backend = backend
-        info = ModelInfo(
-            name=found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint,
-            revision=revision,
-            num_parameters=model.num_parameters(),
-            dtype=dtype,
-            device=str(target),
-            quantization=quantization,
-            backend=backend,
-            max_text_bytes=found.config.max_position_embeddings - 1,
-            window_size=found.config.window_size,
-            chunk_size=found.config.chunk_size,
-            is_demo=found.config.is_demo,
-        )
+        with named_memory_errors(checkpoint, setup.device):
+            model = load_weights(found, setup, revision=revision, on_phase=on_phase)
+        name = found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint
+        info = ModelInfo.of(name, revision, found.config, setup, model.num_parameters())
         return cls(
-            model, info, folder=found.folder, pass_bytes=pass_bytes, is_reproducible=is_reproducible
+            model,
+            info,
+            folder=found.folder,
+            pass_bytes=pass_bytes or setup.default_pass_bytes,
+            is_reproducible=is_reproducible,
         )
 
     @property

@@ -36,9 +36,10 @@ CACHE_LAYOUT = "2"
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How weights are quantized, `mode` being int8 or nf4, and where the result is kept."""
+    """How weights are quantized, and where the result is kept for the next load."""
 
     mode: str
+    """One of `QUANTIZATIONS`."""
     cache_dir: Path | None  # None keeps nothing
 
 

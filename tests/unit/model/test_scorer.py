@@ -289,7 +289,7 @@ def test_passes_keep_their_size_where_none_would_fit(tiny_checkpoint, monkeypatc
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("model.scorer.load_model", lambda *_, **__: torch.empty(1 << 60))
+    monkeypatch.setattr("model.weights.loading.load_model", lambda *_, **__: torch.empty(1 << 60))
 
     with pytest.raises(OutOfMemory, match="do not fit into the memory of cpu; use quantization"):
         Scorer.load(str(tiny_checkpoint))
