@@ -1,4 +1,6 @@
-"""EvaByte: bytes in, scores out. Knows no queue and no HTTP.
+"""The public interface of the model: loads EvaByte checkpoints and scores texts with them.
+
+Other packages import from here alone. The model knows no queue and no HTTP.
 
 Importing this package registers EvaByte with transformers' Auto classes, so that
 `AutoModelForCausalLM.from_pretrained` loads it without remote code.

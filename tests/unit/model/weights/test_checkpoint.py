@@ -109,7 +109,7 @@ def test_foreign_configuration_is_named(folder, model_type):
         ({"window_size": ...}, "window_size is missing"),
         ({"norm_add_unit_offset": None}, "norm_add_unit_offset is missing"),
         ({"rope_theta": ..., "rope_parameters": ...}, "rope_theta or rope_parameters is missing"),
-        ({"chunk_size": 5}, "chunk_size 5 does not divide window_size 16"),
+        ({"chunk_size": 5}, "chunk_size is 5; it must divide window_size, 16"),
         ({"window_size": "wide"}, "window_size"),
         ({"vocab_size": 256}, "vocab_size is 256"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, ""),
