@@ -1,4 +1,4 @@
-"""The face of `model`: texts in, JSON-ready scores out."""
+"""Loads a model and scores texts with it: the `Scorer` and the `ModelInfo` of its results."""
 
 import contextlib
 import dataclasses
@@ -33,10 +33,10 @@ Found = TypeVar("Found")
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a reader of scores wants to know of the model that gave them."""
+    """Facts about a model that readers of its scores need."""
 
     name: str
-    revision: str  # stands for the weights
+    revision: str  # a digest of the weights
     num_parameters: int
     dtype: str
     device: str
@@ -72,7 +72,7 @@ class ModelInfo:
 
 
 class Scorer:
-    """An EvaByte model that scores texts, packed into passes of bounded size."""
+    """An EvaByte model that scores texts in passes of limited size."""
 
     def __init__(
         self,
@@ -83,7 +83,7 @@ class Scorer:
         pass_bytes: int,
         is_reproducible: bool = False,
     ) -> None:
-        """Take over a model in memory, of the checkpoint in `folder`; see `Scorer.load`."""
+        """Use a model that was loaded from the checkpoint in `folder`; see `Scorer.load`."""
         self.info = info
         self.folder = folder
         self._model = model
@@ -143,13 +143,13 @@ class Scorer:
 
     @property
     def pass_bytes(self) -> int:
-        """How many bytes a pass reads at most; less than asked for where memory is short."""
+        """The most bytes that one pass reads: fewer than requested where memory ran out."""
         return self._pass_bytes
 
     def watch_compilation(self, tell: Callable[[float], None]) -> None:
-        """Have `tell` called with the seconds of every kernel that is compiled from now on.
+        """Call `tell` with the compile time in seconds of every kernel compiled from now on.
 
-        What Triton finds in its cache is not compiled; nor is anything where PyTorch computes.
+        Kernels in Triton's cache are not compiled. The torch backend compiles nothing.
         """
         if self.info.backend == "triton":
             from model.ops.compilation import watch_compilation
@@ -157,10 +157,10 @@ class Scorer:
             watch_compilation(tell)
 
     def warm_up(self) -> None:
-        """Score a text as long as a pass, so that the first real one finds everything in place.
+        """Score a text as long as a pass (warm-up), so that the first real text is not slow.
 
-        On a GPU the length of a pass is chosen first, from what two short ones are measured to
-        take of its memory; and the forms of the kernels are compiled that other texts need.
+        On a GPU, this first chooses the length of a pass from the measured memory of two short
+        passes, and compiles the kernels for other shapes and outputs.
         """
         if self._model.device.type == "cuda":
             self._fit_passes_into_device()
@@ -169,11 +169,11 @@ class Scorer:
         self._score_zeros(self._pass_bytes)
 
     def _compile_rare_forms(self) -> None:
-        """Have the kernels compiled that a pass of several windows does not launch."""
-        # As few rows as `int8_linear` has other blocks for, and each kind of output.
+        """Compile the kernels that a pass of several windows does not launch."""
+        # `int8_linear` has other blocks for few rows; each kind of output has kernels of its own.
         self._score_zeros(16, outputs=frozenset({"bytes"}))
         self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
-        # Summaries, even where a pass is shorter than a window. Where none fits, short texts do.
+        # Summaries, even where a pass is shorter than a window. Without the memory for it, skip it.
         num_bytes = self.info.window_size + 1
         with contextlib.suppress(OutOfMemory):
             self._score_zeros(num_bytes, outputs=frozenset({"bytes", "top_k"}), top_k=1)
@@ -181,7 +181,7 @@ class Scorer:
     def _fit_passes_into_device(self) -> None:
         small, large = map(self._measure_pass, (MIN_PASS_BYTES, 4 * MIN_PASS_BYTES))
         device = self._model.device
-        # What the allocator holds without using it is free to the next pass.
+        # The next pass may use memory that the allocator holds and does not use.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         self._pass_bytes = pass_bytes_that_fit(
             small,
@@ -197,7 +197,7 @@ class Scorer:
 
     def _measure_pass(self, num_bytes: int) -> Peak:
         device = self._model.device
-        self._score_zeros(num_bytes)  # what is compiled or allocated once is no part of a pass
+        self._score_zeros(num_bytes)  # compiles and allocates what later passes reuse
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         self._score_zeros(num_bytes)
@@ -217,13 +217,12 @@ class Scorer:
     ) -> list[Result]:
         """Return one JSON-ready result per request, in order.
 
-        That of a text is described in `results.to_results`; that of continuations is
-        `{"continuations": [...]}` with such an object for each; `next_chars`, where asked for, in
-        `next_chars.next_characters`. `on_pass` is called after each pass with the number of bytes
-        that it read.
+        `results.to_results` describes the result of a text. That of continuations is
+        `{"continuations": [...]}` with one such object each. `next_chars.next_characters` describes
+        `next_chars`. `on_pass` is called after each pass with the number of bytes that it read.
 
         Raises:
-            RequestInvalid: a text is beyond the model's limits; nothing was scored.
+            RequestInvalid: a text exceeds the model's limits; nothing was scored.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a score is not finite.
         """
@@ -256,10 +255,10 @@ class Scorer:
         *,
         on_pass: Callable[[int], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return `next_chars.next_characters` of each text without scoring it; the rest as `score`.
+        """Return `next_chars.next_characters` of each text, without a score.
 
         Raises:
-            RequestInvalid: a text is beyond the model's limits; nothing was read.
+            RequestInvalid: a text exceeds the model's limits; nothing was read.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a probability is not finite.
         """
@@ -272,10 +271,10 @@ class Scorer:
         )
 
     def _in_passes_that_fit(self, compute: Callable[[Reader], list[Found]]) -> list[Found]:
-        """Return what `compute` does; where memory runs out, try again with passes of half size.
+        """Return the result of `compute`; where memory runs out, retry with passes of half size.
 
-        The size that fits stays: memory that ran out once does so again. Where none fits, it was
-        not the passes, and they stay as they were.
+        The smaller size stays: memory that ran out once would run out again. If even the shortest
+        passes do not fit, the passes were not the reason and keep their size.
         """
         pass_bytes = self._pass_bytes
         while True:
@@ -283,9 +282,12 @@ class Scorer:
                 results = compute(Reader(self._model, pass_bytes, self._is_reproducible))
                 self._pass_bytes = pass_bytes
                 return results
-            # Here the error is gone, and with it what its frames held of the failed pass.
+            # The error and its frames are gone here, and so is the memory of the failed pass.
             if pass_bytes <= MIN_PASS_BYTES:
-                raise OutOfMemory("the pass did not fit into memory; score fewer bytes at a time")
+                raise OutOfMemory(
+                    f"a pass of {pass_bytes:,} bytes did not fit into memory; "
+                    "score fewer bytes at a time"
+                )
             pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
             if self._model.device.type == "cuda":
                 torch.cuda.empty_cache()

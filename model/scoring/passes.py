@@ -1,4 +1,4 @@
-"""From requests to results: which texts share a pass, and where their scores go."""
+"""Scores slices: chooses which texts share a pass, and puts their scores into results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,7 +23,7 @@ from model.scoring.sliding_window import TextWindow
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """Bytes that are read together: those `given` get no score, those of `scored.text` do."""
+    """Bytes that are read as one sequence: `given` gets no score, `scored.text` does."""
 
     given: bytes
     scored: ScoredText
@@ -49,9 +49,9 @@ class Scoring:
     def score(self, slices: Sequence[Slice]) -> list[SliceScores]:
         """Return the scores of each slice, in order.
 
-        Several continuations of a context share it: it is read once, and each of them after it,
-        unless the reader is reproducible.
-        One that is longer than a pass is read alone, with its context.
+        Continuations share their context: it is read once, and they continue it (prefix sharing).
+        A continuation longer than a pass is read alone with its context; with a reproducible
+        reader, all are.
         """
         alone: list[_Sequence] = []
         families: list[tuple[bytes, list[_Sequence]]] = []
@@ -80,19 +80,19 @@ class Scoring:
         return scores
 
     def _score_and_continue(self, continued: Sequence[tuple[_Sequence, int]]) -> None:
-        """Score texts, and predict so many characters after each: all of a pass together."""
+        """Score texts, and predict the given number of characters after each."""
         lengths = [sequence.num_scored + 1 for sequence, _ in continued]
         for numbers in self.reader.cut_to_continue(lengths):
-            batch = [continued[number][0] for number in numbers]
-            contexts = self._score_to_ends(batch)
+            sequences = [continued[number][0] for number in numbers]
+            contexts = self._score_to_ends(sequences)
             wanted = [continued[number][1] for number in numbers]
             found = search_characters(self.reader, contexts, wanted, on_pass=self.on_pass)
-            for sequence, characters in zip(batch, found, strict=True):
+            for sequence, characters in zip(sequences, found, strict=True):
                 sequence.result["next_chars"] = characters
 
-    def _score_to_ends(self, batch: Sequence[_Sequence]) -> Contexts:
-        """Score `batch` as `_score_together` does, and return what continues its texts."""
-        texts = [each.scored.text for each in batch]
+    def _score_to_ends(self, sequences: Sequence[_Sequence]) -> Contexts:
+        """Score sequences as `_score_together` does; return contexts that continue them."""
+        texts = [each.scored.text for each in sequences]
         ends = np.array([len(text) + 1 for text in texts]).cumsum() - 1
         # The last token of each text predicts what follows it.
         predicts = np.ones(ends[-1] + 1, dtype=np.bool_)
@@ -102,13 +102,13 @@ class Scoring:
         parts, start = [], 0
         for hidden, contexts in self.reader.read_to_ends(texts):  # noqa: B007 - the last counts
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, predicts[start:end], targets[start:end], batch)
+            parts += self._score_wanted(hidden, predicts[start:end], targets[start:end], sequences)
             self.on_pass(int(predicts[start:end].sum()))
             start = end
-        for each in batch:
+        for each in sequences:
             each.result.update({} if each.num_scored else to_empty_result(each.scored))
         if parts:
-            _fill([each for each in batch if each.num_scored], join_scores(parts))
+            _fill([each for each in sequences if each.num_scored], join_scores(parts))
         return contexts
 
     def _score_windows(self, each_slice: Slice) -> ByteScores:
@@ -125,32 +125,32 @@ class Scoring:
         return scores
 
     def _score_alone(self, sequences: Sequence[_Sequence]) -> None:
-        """Score sequences that share nothing: long ones in turn, the others side by side."""
+        """Score sequences that share nothing: long ones in turn, short ones in parallel."""
         pass_bytes = self.reader.pass_bytes
         num_lanes = count_lanes(self.reader.model.device, pass_bytes)
         lane_bytes = pass_bytes // num_lanes
         long = [each for each in sequences if each.num_bytes > lane_bytes]
         short = [each for each in sequences if each.num_bytes <= lane_bytes]
-        for batch in _batches(long, pass_bytes, num_lanes=1):
-            _fill(batch, self._score_together(batch))
-        batches = _batches(short, lane_bytes, num_lanes)
-        # Whoever is told of passes need not be made for several threads.
+        for of_pass in _cut_for_lanes(long, pass_bytes, num_lanes=1):
+            _fill(of_pass, self._score_together(of_pass))
+        passes = _cut_for_lanes(short, lane_bytes, num_lanes)
+        # `on_pass` is called in this thread only: it need not be safe in several.
         in_lane = replace(self, on_pass=tell_nobody)
-        for batch, scores in zip(
-            batches, side_by_side(in_lane._score_together, batches, num_lanes), strict=True
+        for of_pass, scores in zip(
+            passes, side_by_side(in_lane._score_together, passes, num_lanes), strict=True
         ):
-            _fill(batch, scores)
-            self.on_pass(sum(each.num_bytes for each in batch))
+            _fill(of_pass, scores)
+            self.on_pass(sum(each.num_bytes for each in of_pass))
 
     @torch.inference_mode()  # a mode of the thread
-    def _score_together(self, batch: Sequence[_Sequence]) -> ByteScores:
-        """Score `batch`, which is read at once or is a single sequence."""
-        texts = [each.given + each.scored.text for each in batch]
-        targets, is_scored = _targets(texts), _is_scored(batch)
+    def _score_together(self, sequences: Sequence[_Sequence]) -> ByteScores:
+        """Score sequences that fit one pass, or a single one of any length."""
+        texts = [each.given + each.scored.text for each in sequences]
+        targets, is_scored = _targets(texts), _is_scored(sequences)
         parts, start = [], 0
         for hidden in self.reader.read(texts):
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, is_scored[start:end], targets[start:end], batch)
+            parts += self._score_wanted(hidden, is_scored[start:end], targets[start:end], sequences)
             self.on_pass(end - start)
             start = end
         return join_scores(parts)
@@ -160,18 +160,18 @@ class Scoring:
         hidden: Tensor,
         is_wanted: NDArray[np.bool_],
         targets: NDArray[np.int64],
-        batch: Sequence[_Sequence],
+        sequences: Sequence[_Sequence],
     ) -> list[ByteScores]:
-        """Score those of a pass's `targets` that are wanted; nothing where none is."""
+        """Score the wanted `targets` of a pass; return nothing where none is wanted."""
         wanted = np.flatnonzero(is_wanted)
         if len(wanted) == 0:
             return []
         if len(wanted) < len(hidden):
             hidden = hidden[torch.from_numpy(wanted).to(hidden.device)]
-        return [self._score_bytes(hidden, targets[wanted], batch)]
+        return [self._score_bytes(hidden, targets[wanted], sequences)]
 
     def _score_families(self, families: Sequence[tuple[bytes, list[_Sequence]]]) -> None:
-        """Score branches after their contexts; as many contexts are kept at once as fit a pass."""
+        """Read contexts, as many as fit a pass, and score their branches after them."""
         lengths = [len(context) for context, _ in families]
         for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
             contexts = self.reader.read_contexts([families[number][0] for number in numbers])
@@ -185,15 +185,15 @@ class Scoring:
     ) -> None:
         lengths = [branch.num_scored for branch in branches]
         for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
-            batch = [branches[number] for number in numbers]
-            texts = [branch.scored.text for branch in batch]
+            sequences = [branches[number] for number in numbers]
+            texts = [branch.scored.text for branch in sequences]
             numbers_of_contexts = np.array([context_of[number] for number in numbers])
             hidden = self.reader.predict_on(contexts, numbers_of_contexts, texts)
-            _fill(batch, self._score_bytes(hidden, _targets(texts), batch))
+            _fill(sequences, self._score_bytes(hidden, _targets(texts), sequences))
             self.on_pass(sum(map(len, texts)))
 
     def _score_bytes(
-        self, hidden: Tensor, targets: NDArray[np.int64], batch: Sequence[_Sequence]
+        self, hidden: Tensor, targets: NDArray[np.int64], sequences: Sequence[_Sequence]
     ) -> ByteScores:
         """Score the ids `targets` by the hidden states that predict them."""
         model = self.reader.model
@@ -201,23 +201,23 @@ class Scoring:
             hidden,
             model.next_id_weight,
             torch.from_numpy(targets).to(hidden.device),
-            with_moments=any(each.scored.outputs & {"bytes", "curvature"} for each in batch),
-            top_k=max(each.scored.top_k for each in batch),
+            with_moments=any(each.scored.outputs & {"bytes", "curvature"} for each in sequences),
+            top_k=max(each.scored.top_k for each in sequences),
             backend=model.model.backend,
         )
 
 
-def _batches(
+def _cut_for_lanes(
     sequences: Sequence[_Sequence], pass_bytes: int, num_lanes: int
 ) -> list[list[_Sequence]]:
-    """Cut `sequences` into passes, of which so many run at a time."""
+    """Cut `sequences` into passes, of which `num_lanes` run in parallel."""
     lengths = [sequence.num_bytes for sequence in sequences]
     passes = cut_for_lanes(lengths, pass_bytes, num_lanes)
     return [[sequences[number] for number in numbers] for numbers in passes]
 
 
 def tell_nobody(num_bytes: int) -> None:
-    """Stands for the listener to passes where there is none."""
+    """Ignore a pass: the `on_pass` of callers that do not count passes."""
 
 
 def _in_window(request: ScoreRequest, window: TextWindow) -> _Sequence:
@@ -235,19 +235,19 @@ def _sequences_of(request: ScoreRequest) -> list[_Sequence]:
     ]
 
 
-def _fill(batch: Sequence[_Sequence], scores: ByteScores) -> None:
-    """Put the scores of all texts of `batch` where their results are awaited."""
-    results = to_results([each.scored for each in batch], scores)
-    for sequence, result in zip(batch, results, strict=True):
+def _fill(sequences: Sequence[_Sequence], scores: ByteScores) -> None:
+    """Fill in the results of sequences from the scores of their texts, end to end."""
+    results = to_results([each.scored for each in sequences], scores)
+    for sequence, result in zip(sequences, results, strict=True):
         sequence.result.update(result)
 
 
 def _targets(texts: Sequence[bytes]) -> NDArray[np.int64]:
-    """The ids of the bytes of `texts`, end to end."""
+    """Return the ids of the bytes of `texts`, end to end."""
     return np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
 
 
-def _is_scored(batch: Sequence[_Sequence]) -> NDArray[np.bool_]:
-    """Which bytes of `batch` get a score: [T] bool."""
-    spans = [length for each in batch for length in (len(each.given), each.num_scored)]
-    return np.repeat(np.tile([False, True], len(batch)), spans)
+def _is_scored(sequences: Sequence[_Sequence]) -> NDArray[np.bool_]:
+    """Tell which bytes of the sequences get a score: [T] bool."""
+    spans = [length for each in sequences for length in (len(each.given), each.num_scored)]
+    return np.repeat(np.tile([False, True], len(sequences)), spans)

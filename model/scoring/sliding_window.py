@@ -1,11 +1,11 @@
-"""Where a text beyond the model's context is cut into overlapping windows."""
+"""Cuts a text longer than the model's context into overlapping windows (sliding window)."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class TextWindow(NamedTuple):
-    """The bytes `start` to `end` of a text get their scores given those from `context_from` on."""
+    """Bytes `start` to `end` of a text are scored; the model reads from `context_from` on."""
 
     start: int
     end: int
@@ -27,8 +27,7 @@ class SlidingWindow:
     def cut(self, num_bytes: int) -> list[TextWindow]:
         """Cut a text of `num_bytes`, at least 1.
 
-        A byte gets its score in the first window that holds it: that is where most bytes precede
-        it.
+        A byte is scored in the first window that holds it: there it has the longest context.
         """
         windows = [TextWindow(0, min(num_bytes, self.size_bytes), 0)]
         while (end := windows[-1].end) < num_bytes:
