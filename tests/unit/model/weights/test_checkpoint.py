@@ -157,7 +157,9 @@ def test_tensor_of_another_shape_is_named(folder):
 def test_tensor_of_another_architecture_is_named(folder):
     change_tensors(folder, **{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
 
-    assert "tensor model.layers.0.self_attn.q_proj.bias does not belong to" in complaint_about(folder)
+    assert "tensor model.layers.0.self_attn.q_proj.bias does not belong to" in complaint_about(
+        folder
+    )
 
 
 def test_quantized_tensor_is_named(folder):
@@ -180,7 +182,7 @@ def test_missing_tensor_of_a_shard_is_named(sharded):
     name, _ = tensors.popitem()
     save_file(tensors, path, metadata={"format": "pt"})
 
-    assert f"tensor {name} is missing" in complaint_about(sharded)
+    assert f"tensors are missing, such as {name};" in complaint_about(sharded)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": 3}', "x"])
