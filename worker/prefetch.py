@@ -1,6 +1,6 @@
-"""`python -m worker.prefetch`: fetches the checkpoint of EVASCORE_MODEL before a worker needs it.
+"""Runs `python -m worker.prefetch`: downloads the checkpoint of EVASCORE_MODEL ahead of time.
 
-It does what a worker would do at its start, and compares every checksum.
+It does what a worker does at its start, and compares every checksum.
 """
 
 import sys
@@ -13,7 +13,7 @@ EX_FAILED, EX_SETTINGS, EX_INTERRUPTED = 1, 2, 130
 
 
 def main() -> int:
-    """Fetch and check. Returns: the exit code, 0 when the worker will find all that it needs."""
+    """Download and check; return the exit code, 0 when a worker can start without a download."""
     try:
         name = load_settings().model
         checkpoint = fetch_checkpoint(name)
@@ -22,14 +22,16 @@ def main() -> int:
     except CheckpointInvalid as error:
         return _fail(error, EX_FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted; what came is kept, and the next try goes on", EX_INTERRUPTED)
+        return _fail(
+            "interrupted; the downloaded part is kept, and the next call resumes", EX_INTERRUPTED
+        )
     print(f"evascore prefetch: {_summary(name, checkpoint)}")
     return 0
 
 
 def _summary(name: str, checkpoint: Checkpoint) -> str:
     files = checkpoint.weight_files
-    done = "is a folder, nothing to fetch" if Path(name).is_dir() else "is fetched"
+    done = "is a folder, nothing to download" if Path(name).is_dir() else "is downloaded"
     num_bytes = sum(file.stat().st_size for file in files)
     count = f"{len(files)} file{'s' * (len(files) != 1)} of weights, {num_bytes / 1e9:.2f} GB"
     return f"{name} {done}: {count}, in {checkpoint.folder}"
