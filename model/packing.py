@@ -53,7 +53,7 @@ _NONE: IntArray = np.empty(0, dtype=np.int64)
 class PackedLayout:
     """The windows and chunks of the sequences of one pass, as the drawing above shows.
 
-    A segment is the part of one window that one sequence has in this pass. Its queries are
+    A segment holds the tokens that one sequence has of one window in this pass. Its queries are
     `segment_lengths` tokens from `segment_starts` on. Its keys are `num_summaries` rows of the past
     from `summary_starts` on, then its own tokens: each query sees those up to itself.
 

@@ -41,15 +41,15 @@ def score_bytes(
     return ByteScores(*(_on_host(scores, field.name) for field in dataclasses.fields(HeadScores)))
 
 
-def join_scores(parts: Sequence[ByteScores]) -> ByteScores:
-    """Return the scores of `parts`, end to end; all have the same outputs."""
-    if len(parts) == 1:
-        return parts[0]
-    return ByteScores(*(_joined(parts, field.name) for field in dataclasses.fields(ByteScores)))
+def join_scores(pieces: Sequence[ByteScores]) -> ByteScores:
+    """Return the scores of `pieces`, end to end; all have the same outputs."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return ByteScores(*(_joined(pieces, field.name) for field in dataclasses.fields(ByteScores)))
 
 
-def _joined(parts: Sequence[ByteScores], name: str) -> Any:
-    columns = [getattr(part, name) for part in parts]
+def _joined(pieces: Sequence[ByteScores], name: str) -> Any:
+    columns = [getattr(piece, name) for piece in pieces]
     return None if columns[0] is None else np.concatenate(columns)
 
 

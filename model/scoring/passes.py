@@ -99,27 +99,27 @@ class Scoring:
         predicts[ends] = False
         targets = np.zeros(len(predicts), dtype=np.int64)
         targets[predicts] = _targets(texts)
-        parts, start = [], 0
+        pieces, start = [], 0
         for hidden, contexts in self.reader.read_to_ends(texts):  # noqa: B007 - the last counts
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, predicts[start:end], targets[start:end], sequences)
+            pieces += self._score_wanted(hidden, predicts[start:end], targets[start:end], sequences)
             self.on_pass(int(predicts[start:end].sum()))
             start = end
         for each in sequences:
             each.result.update({} if each.num_scored else to_empty_result(each.scored))
-        if parts:
-            _fill([each for each in sequences if each.num_scored], join_scores(parts))
+        if pieces:
+            _fill([each for each in sequences if each.num_scored], join_scores(pieces))
         return contexts
 
     def _score_windows(self, each_slice: Slice) -> ByteScores:
         """Score the windows of a slice in turn; neighbours that fit one pass share it."""
-        parts = []
+        pieces = []
         for windows in group_neighbours(
             each_slice.windows, self.reader.pass_bytes, lambda window: window.num_bytes
         ):
             sequences = [_in_window(each_slice.request, window) for window in windows]
-            parts.append(self._score_together(sequences))
-        scores = join_scores(parts)
+            pieces.append(self._score_together(sequences))
+        scores = join_scores(pieces)
         # The other slices of this text may be in other micro-batches: this one fails alone.
         check_finite(scores.log_prob)
         return scores
@@ -147,13 +147,15 @@ class Scoring:
         """Score sequences that fit one pass, or a single one of any length."""
         texts = [each.given + each.scored.text for each in sequences]
         targets, is_scored = _targets(texts), _is_scored(sequences)
-        parts, start = [], 0
+        pieces, start = [], 0
         for hidden in self.reader.read(texts):
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, is_scored[start:end], targets[start:end], sequences)
+            pieces += self._score_wanted(
+                hidden, is_scored[start:end], targets[start:end], sequences
+            )
             self.on_pass(end - start)
             start = end
-        return join_scores(parts)
+        return join_scores(pieces)
 
     def _score_wanted(
         self,

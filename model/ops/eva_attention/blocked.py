@@ -108,12 +108,12 @@ def eva_attention(
 
     outputs, query_start, key_start = [], 0, 0
     for group in plan.groups:
-        batch = group.num_segments * num_heads
-        query_end = query_start + batch * group.num_queries
+        num_products = group.num_segments * num_heads
+        query_end = query_start + num_products * group.num_queries
         own_start = key_start + num_heads * group.num_shared
-        key_end = own_start + batch * group.num_keys
-        queries = q_rows[query_start:query_end].view(batch, group.num_queries, head_dim)
-        own_shape = (batch, group.num_keys, head_dim)
+        key_end = own_start + num_products * group.num_keys
+        queries = q_rows[query_start:query_end].view(num_products, group.num_queries, head_dim)
+        own_shape = (num_products, group.num_keys, head_dim)
         own_k = k_rows[own_start:key_end].view(own_shape)
         own_v = v_rows[own_start:key_end].view(own_shape)
         if group.num_shared:

@@ -13,7 +13,6 @@ from model import (
     EvaByteConfig,
     EvaByteForCausalLM,
     OutOfMemory,
-    Plan,
     RequestInvalid,
     Scorer,
     ScoreRequest,
@@ -420,61 +419,6 @@ def test_text_in_windows_has_each_byte_scored_in_the_first_window_that_holds_it(
     )
     assert result["log_likelihood_nats"] == pytest.approx(total, abs=TOLERANCE_NATS)
     assert len(result["bytes"]["rank"]) == 700
-
-
-@pytest.mark.parametrize("max_slice_bytes", [1, 500, 10_000])
-def test_slices_of_a_text_with_windows_join_to_the_result_of_the_whole(scorer, max_slice_bytes):
-    request = ScoreRequest(
-        text=bytes(number * 7 % 256 for number in range(700)),
-        window=SlidingWindow(size_bytes=96, stride_bytes=32),
-        outputs=ALL_OUTPUTS,
-        top_k=3,
-        spans=((0, 700), (90, 100)),
-    )
-    [whole] = score(scorer, request)
-
-    plan = Plan.of(request, max_slice_bytes)
-
-    assert sum(each.num_bytes for each in plan.slices) == request.num_bytes
-    assert all(each.num_bytes <= max(max_slice_bytes, 96) for each in plan.slices)
-    joined = plan.join(scored_in_any_order(scorer, plan.slices))
-    assert joined.keys() == whole.keys()
-    assert joined["bytes"]["rank"] == whole["bytes"]["rank"]
-    assert joined["windows"] == whole["windows"]
-    for name in ("log_likelihood_nats", "curvature"):
-        assert joined[name] == pytest.approx(whole[name], abs=TOLERANCE_NATS)
-
-
-def scored_in_any_order(scorer, slices) -> list:
-    """The scores of each slice, scored one by one from the last to the first."""
-    scores = [scorer.score_slices([each])[0] for each in reversed(slices)]
-    return scores[::-1]
-
-
-@pytest.mark.parametrize("max_slice_bytes", [1, 55, 10_000])
-def test_slices_of_continuations_join_to_the_result_of_the_whole(scorer, max_slice_bytes):
-    continuations = tuple(f"answer {number}".encode() for number in range(5))
-    request = ScoreRequest(context=b"a question of 24 bytes? ", continuations=continuations)
-    [whole] = score(scorer, request)
-
-    plan = Plan.of(request, max_slice_bytes)
-
-    joined = plan.join(scored_in_any_order(scorer, plan.slices))
-    pairs = zip(joined["continuations"], whole["continuations"], strict=True)
-    for found, expected in pairs:
-        assert found["num_bytes"] == expected["num_bytes"]
-        assert found["log_likelihood_nats"] == pytest.approx(
-            expected["log_likelihood_nats"], abs=TOLERANCE_NATS
-        )
-
-
-def test_slice_whose_scores_are_not_finite_fails_before_it_is_joined(scorer, tiny_model):
-    broken = with_head(scorer, tiny_model, torch.full_like(tiny_model.lm_head.weight, math.nan))
-    window = SlidingWindow(size_bytes=96, stride_bytes=64)
-    plan = Plan.of(ScoreRequest(text=bytes(300), window=window), max_slice_bytes=96)
-
-    with pytest.raises(ScoringFailed):
-        broken.score_slices(plan.slices[:1])
 
 
 def test_text_that_fits_its_first_window_scores_as_without(scorer):
