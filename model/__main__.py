@@ -32,7 +32,8 @@ input, one JSON object per line:
 output, in the same order:
   {"custom_id": "a", "result": {"num_bytes": 8, "log_likelihood_nats": ...}}
   {"custom_id": "b", "error": {"code": "...", "message": "...", "errors": [...], ...}}
-A line is taken or refused as POST /batches takes or refuses it by default; see docs/api.md.
+A line is accepted or refused as in an upload to POST /batches with the default settings; see
+docs/api.md.
 
 exit status:
   0  the input was read to its end; the number of lines that failed is printed on stderr
@@ -126,7 +127,10 @@ def _progress() -> tqdm:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m model",
+        description="Score JSON lines, or predict next characters, without the service.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser(
         "score",

@@ -8,10 +8,10 @@ between windows or between continuations, so that it shares micro-batches like s
                                              |--- window 2 ---|          slice 1
                                                      |--- window 3 ---|
 
-    context, continuations   [context][a]   [context][b]                 slice 0
-                             [context][c]   [context][d]                 slice 1
+    context, continuations   [context] then [a] and [b]                  slice 0
+                             [context] then [c] and [d]                  slice 1
 
-The context is read once in each slice, not once for each continuation (prefix sharing).
+Each slice reads the context once, not once for each continuation (prefix sharing).
 """
 
 from collections.abc import Sequence

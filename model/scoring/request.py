@@ -1,4 +1,4 @@
-"""Holds what is asked of one text, and checks it against the limits of the model."""
+"""Holds a request to score one text, and checks it against the limits of the model."""
 
 import base64
 from collections.abc import Mapping
