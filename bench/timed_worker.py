@@ -12,19 +12,19 @@ from typing import Any
 
 import orjson
 
-from model.scorer import Scorer
+from model import Scorer, Slice, SliceScores
 from worker.main import app as app  # what Celery looks for
 
 _batches: list[dict[str, float]] = []
 
 
-def _timed(score: Callable[..., list[dict[str, Any]]]) -> Callable[..., list[dict[str, Any]]]:
+def _timed(score: Callable[..., list[SliceScores]]) -> Callable[..., list[SliceScores]]:
     @wraps(score)
-    def timed(scorer: Scorer, texts: Sequence[Any], **options: Any) -> list[dict[str, Any]]:
+    def timed(scorer: Scorer, slices: Sequence[Slice], **options: Any) -> list[SliceScores]:
         began = time.process_time()
-        results = score(scorer, texts, **options)
+        results = score(scorer, slices, **options)
         ended = time.process_time()
-        _batches.append({"texts": len(texts), "began_cpu_s": began, "ended_cpu_s": ended})
+        _batches.append({"texts": len(slices), "began_cpu_s": began, "ended_cpu_s": ended})
         return results
 
     return timed
@@ -35,5 +35,5 @@ def _tell() -> None:
         print(orjson.dumps(batch).decode(), flush=True)
 
 
-Scorer.score = _timed(Scorer.score)  # type: ignore[method-assign]
+Scorer.score_slices = _timed(Scorer.score_slices)  # type: ignore[method-assign]
 atexit.register(_tell)

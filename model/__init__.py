@@ -1,4 +1,6 @@
-"""EvaByte: bytes in, scores out. Knows no queue and no HTTP.
+"""The public interface of the model: loads EvaByte checkpoints and scores texts with them.
+
+Other packages import from here alone. The model knows no queue and no HTTP.
 
 Importing this package registers EvaByte with transformers' Auto classes, so that
 `AutoModelForCausalLM.from_pretrained` loads it without remote code.
@@ -6,6 +8,7 @@ Importing this package registers EvaByte with transformers' Auto classes, so tha
 
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from model.canary import check_canary, score_canary
 from model.errors import (
     CheckpointInvalid,
     DeviceUnavailable,
@@ -19,12 +22,15 @@ from model.errors import (
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.scorer import ModelInfo, Scorer
+from model.scoring.plan import Plan, Slice, SliceScores
 from model.scoring.request import ScoreRequest
+from model.weights.checkpoint import Checkpoint, fetch_checkpoint
 
 AutoConfig.register(EvaByteConfig.model_type, EvaByteConfig)
 AutoModelForCausalLM.register(EvaByteConfig, EvaByteForCausalLM)
 
 __all__ = [
+    "Checkpoint",
     "CheckpointInvalid",
     "DeviceUnavailable",
     "EvaByteConfig",
@@ -33,9 +39,15 @@ __all__ = [
     "ModelError",
     "ModelInfo",
     "OutOfMemory",
+    "Plan",
     "QuantizationUnavailable",
     "RequestInvalid",
     "ScoreRequest",
     "Scorer",
     "ScoringFailed",
+    "Slice",
+    "SliceScores",
+    "check_canary",
+    "fetch_checkpoint",
+    "score_canary",
 ]

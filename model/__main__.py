@@ -1,4 +1,4 @@
-"""`python -m model`: scores JSON lines, or predicts what follows lines, without the service."""
+"""Runs `python -m model`: scores JSON lines or predicts next characters, without the service."""
 
 import argparse
 import os
@@ -18,7 +18,7 @@ from model.weights.quantization import QUANTIZATIONS
 
 DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
 CACHE_DIR = Path.home() / ".cache" / "evascore"
-BROKEN_PIPE = 141  # what a shell reports of a process that SIGPIPE ended
+BROKEN_PIPE = 141  # the exit status that a shell reports after SIGPIPE
 INTERRUPTED = 130
 
 SCORE_EPILOG = """\
@@ -32,20 +32,24 @@ input, one JSON object per line:
 output, in the same order:
   {"custom_id": "a", "result": {"num_bytes": 8, "log_likelihood_nats": ...}}
   {"custom_id": "b", "error": {"code": "...", "message": "...", "errors": [...], ...}}
-A line is taken or refused as POST /batches takes or refuses it by default; see docs/api.md.
+A line is accepted or refused as in an upload to POST /batches with the default settings; see
+docs/api.md.
 
-exit status: 0 when the input was read to its end, whether or not single lines failed; their number
-is told on stderr. 1 when the model cannot be loaded or the output not be written, 2 for a wrong
-argument."""
+exit status:
+  0  the input was read to its end; the number of lines that failed is printed on stderr
+  1  the model could not be loaded, or the output could not be written
+  2  an argument is wrong"""
 
 NEXT_CHARS_EPILOG = """\
-input: lines of any bytes; the newline is no part of the text.
-output, one JSON object per line in the same order, such as, with -k 2:
+input: lines of any bytes; the newline does not belong to the text.
+output, one JSON object per line in the same order. With -k 2, for example:
   {"characters": [["e", 0.41], ["a", 0.2]], "other": 0.36, "invalid": 0.01, "undecided": 0.02}
-the likeliest characters with their probabilities, and the probabilities of other characters, of
-bytes that are not UTF-8, and of what was not looked into since no likelier character is there.
+  characters  the likeliest characters with their probabilities
+  other       probability of all other characters that the search has seen
+  invalid     probability of bytes that are not UTF-8
+  undecided   probability of bytes that the search did not follow: no likelier character begins so
 
-exit status: as that of score; a line beyond the model's context is answered by an error."""
+A line longer than the model's context gets an error. The exit status is that of score."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         _discard_output()
         return BROKEN_PIPE
     except OSError as error:
-        print(f"model: {error}; what was written is not complete", file=sys.stderr)
+        print(f"model: {error}; the output is not complete", file=sys.stderr)
         _discard_output()
         return 1
     except KeyboardInterrupt:
@@ -68,7 +72,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _discard_output() -> None:
-    """Send to nowhere what the interpreter, when it ends, writes once more to stdout."""
+    """Discard what the interpreter still writes to stdout when it ends."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -83,7 +87,10 @@ def _score(options: argparse.Namespace) -> int:
             on_pass=progress.update,
         )
     if num_failed:
-        print(f"model: {num_failed} of {num_lines} lines were not scored", file=sys.stderr)
+        print(
+            f"model: {num_failed} of {num_lines} lines failed; their errors are in the output",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -94,7 +101,10 @@ def _predict(options: argparse.Namespace) -> int:
             sys.stdin.buffer, sys.stdout.buffer, scorer, options.k, on_pass=progress.update
         )
     if num_refused:
-        print(f"model: {num_refused} of {num_lines} lines were too long", file=sys.stderr)
+        print(
+            f"model: {num_refused} of {num_lines} lines failed; their errors are in the output",
+            file=sys.stderr,
+        )
     return 0
 
 
@@ -112,16 +122,19 @@ def _load(options: argparse.Namespace) -> Scorer:
 
 
 def _progress() -> tqdm:
-    """A bar of the bytes read, where a person looks on."""
+    """Return a progress bar of the bytes read; it is hidden unless stderr is a terminal."""
     return tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty())
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m model", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m model",
+        description="Score JSON lines, or predict next characters, without the service.",
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     score = commands.add_parser(
         "score",
-        help="read JSON lines from stdin, write their scores to stdout",
+        help="read JSON lines from stdin and write their scores to stdout",
         epilog=SCORE_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -134,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_model_options(score)
     next_chars = commands.add_parser(
         "next-chars",
-        help="read lines from stdin, write the likeliest characters after each to stdout",
+        help="read lines from stdin and write the likeliest next characters to stdout",
         epilog=NEXT_CHARS_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -143,7 +156,7 @@ def _parser() -> argparse.ArgumentParser:
         "-k",
         type=_num_characters,
         default=3,
-        help=f"how many characters per line, up to {MAX_NEXT_CHARS} (default: 3)",
+        help=f"number of characters per line, at most {MAX_NEXT_CHARS} (default: 3)",
     )
     _add_model_options(next_chars)
     return parser
@@ -153,50 +166,57 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--model",
         default=str(DEMO_CHECKPOINT),
-        help="folder of a checkpoint, or its name on the Hub (default: the bundled demo)",
+        help="folder of a checkpoint, or owner/name on the Hub (default: the bundled demo)",
     )
-    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: cpu)")
-    parser.add_argument("--dtype", default="auto", choices=["auto", *DTYPES])
+    parser.add_argument(
+        "--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dtype",
+        default="auto",
+        choices=["auto", *DTYPES],
+        help="type of the weights; auto: float32 on a CPU, else bfloat16 (default: %(default)s)",
+    )
     parser.add_argument(
         "--kernels",
         default="auto",
         choices=KERNELS,
-        help="auto: triton on GPUs of compute capability 8.0 and newer, else torch",
+        help="auto: triton on GPUs of compute capability 8.0 or higher, else torch (default: auto)",
     )
     parser.add_argument(
         "--quantization",
         default="none",
         choices=QUANTIZATIONS,
-        help="form of the weights: int8 halves and nf4 quarters the memory of bfloat16",
+        help="format of the weights: int8 needs half and nf4 a quarter of the memory of bfloat16",
     )
     parser.add_argument(
         "--cache-dir",
         type=Path,
         default=CACHE_DIR,
-        help="folder in which quantized weights are kept for the next start (default: %(default)s)",
+        help="folder that keeps quantized weights for the next start (default: %(default)s)",
     )
     parser.add_argument(
         "--reproducible",
         action="store_true",
-        help="score every continuation alone, so that its bits depend on no other text",
+        help="score every continuation alone: no bit of its scores depends on other texts",
     )
     parser.add_argument(
         "--pass-bytes",
         type=_positive,
-        help="bytes of one pass through the model; fewer need less memory",
+        help="most bytes that one forward pass reads; fewer need less memory",
     )
 
 
 def _num_characters(value: str) -> int:
     number = _positive(value)
     if number > MAX_NEXT_CHARS:
-        raise argparse.ArgumentTypeError(f"must be at most {MAX_NEXT_CHARS}")
+        raise argparse.ArgumentTypeError(f"is {number}; the limit is {MAX_NEXT_CHARS}")
     return number
 
 
 def _positive(value: str) -> int:
     if not value.isdecimal() or int(value) < 1:
-        raise argparse.ArgumentTypeError("must be a whole number of at least 1")
+        raise argparse.ArgumentTypeError(f"is {value!r}; give a whole number of at least 1")
     return int(value)
 
 

@@ -1,7 +1,7 @@
-"""The canary: a fixed text whose score tells, at every start, whether the model is still itself.
+"""Checks the model at every start: the score of a fixed text, the canary, must not change.
 
-What the score must be stands in `canary.json` beside the weights, written with them; a checkpoint
-without that file is compared with its own first start here, which `cache_dir` keeps.
+The expected score is in `canary.json` beside the weights. For a checkpoint without that file, the
+score of the first start on this machine counts; `cache_dir` keeps it.
 """
 
 import hashlib
@@ -35,52 +35,52 @@ TEXT = (
     "In the beginning God created the heaven and the earth.\n"
 ).encode()
 
-# How far the score may move, in nats per byte: several times what it moved between the instruction
-# sets of a CPU (docs/numerics.md). A page of 4 KiB of zeros in a matrix of the demo model's first
-# layers moves it by 7e-4 to 4e-2, a matrix of zeros by 0.4 and more.
+# The score may differ by this much, in nats per byte. It is several times the difference between
+# the instruction sets of a CPU (docs/numerics.md). Damage moves the score further: 4 KiB of zeros
+# in a matrix of the demo model's first layers by 7e-4 to 4e-2, a matrix of zeros by 0.4 or more.
 FLOAT32_TOLERANCE = 1e-4
-# A number that is rounded to 8 bits falls to the other side where its last bit differs.
+# Rounding to 8 bits turns a difference in the last bit into a whole step.
 INT8_TOLERANCE = 2e-3
 BFLOAT16_TOLERANCE = 5e-3
-# In bfloat16 many more do: sums in another order moved the demo model by up to 1e-2.
+# In bfloat16 that happens more often: another order of sums moved the demo model by up to 1e-2.
 BFLOAT16_INT8_TOLERANCE = 1.5e-2
 
-# Raised when the text changes, since no earlier score holds then.
+# Raise it when the text changes: scores that were kept are then of another text.
 RECORD_LAYOUT = "1"
 
 
 @dataclass(frozen=True, slots=True)
 class Canary:
-    """The score that the text must have, and by how much it may miss it; in nats."""
+    """The expected score of the text and the largest allowed difference, in nats."""
 
     expected_nats: float
     tolerance_nats: float
 
     def check(self, found_nats: float) -> None:
-        """Compare. Raises: ModelDrifted."""
+        """Compare with the score found. Raises: ModelDrifted."""
         if abs(found_nats - self.expected_nats) <= self.tolerance_nats:
             return
         raise ModelDrifted(
-            f"the model's score of the canary text is {found_nats:.4f} nats, expected are "
-            f"{self.expected_nats:.4f} within {self.tolerance_nats:.4f}; "
-            "copy the checkpoint again, empty the cache folder, and test the memory of this machine"
+            f"the model scores the canary text with {found_nats:.4f} nats, but expected are "
+            f"{self.expected_nats:.4f} within {self.tolerance_nats:.4f}; copy the checkpoint "
+            "again, empty the cache folder, and test the memory of this machine"
         )
 
 
 def score_canary(scorer: Scorer) -> float:
-    """Return the log-likelihood of the text, as much of it as the model reads, in nats."""
+    """Return the log-likelihood of the text in nats, cut to what the model reads at once."""
     [result] = scorer.score([ScoreRequest(text=TEXT[: scorer.info.max_text_bytes])])
     return float(result["log_likelihood_nats"])
 
 
 def check_canary(scorer: Scorer, cache_dir: Path) -> None:
-    """Compare the score of the text with that of `canary.json`, or with that of the first start.
+    """Compare the score of the text with `canary.json`, or with the score of the first start.
 
-    The first start of a checkpoint without `canary.json` leaves its score in `cache_dir`, for the
-    same weights, mode, device and libraries; where that cannot be written, nothing is compared.
+    The first start of a checkpoint without `canary.json` keeps its score in `cache_dir`, for the
+    same weights, mode, device and libraries. Where it cannot be kept, nothing is compared.
 
     Raises:
-        ModelDrifted: the model does not score as it did, or its weights are other ones.
+        ModelDrifted: the model does not score as it did, or its weights were replaced.
         ScoringFailed: the score is not finite.
         CheckpointInvalid: `canary.json` is damaged, or of another text.
     """
@@ -96,7 +96,7 @@ def check_canary(scorer: Scorer, cache_dir: Path) -> None:
 
 
 def tolerance_nats(scorer: Scorer) -> float:
-    """How far the score may move in the mode of `scorer`."""
+    """Return how far the score may move in the mode of `scorer`, in nats."""
     is_int8 = scorer.info.quantization == "int8"
     if scorer.info.dtype == "float32":
         per_byte = INT8_TOLERANCE if is_int8 else FLOAT32_TOLERANCE
@@ -116,7 +116,7 @@ def write_canary(folder: Path, scores: Mapping[str, Mapping[str, float]], revisi
 
 
 def _published(scorer: Scorer) -> float | None:
-    """The score that the checkpoint names for this mode, if any."""
+    """Return the score in `canary.json` for this mode; None where there is none."""
     path = scorer.folder / CANARY_FILE
     try:
         canary = json.loads(path.read_bytes())
@@ -127,19 +127,20 @@ def _published(scorer: Scorer) -> float | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointInvalid(f"{path}: not readable; copy it again, or delete it") from error
+        raise CheckpointInvalid(f"{path}: cannot be read; copy it again, or delete it") from error
     if weights != scorer.info.revision:
         raise ModelDrifted(
-            f"{path}: made for weights {weights}, but those beside it are {scorer.info.revision}: "
-            "damaged or replaced; copy the checkpoint again, or delete this file if they are meant"
+            f"{path}: made for weights {weights}, but the weights beside it are "
+            f"{scorer.info.revision}; copy the checkpoint again, or delete this file if you "
+            "replaced the weights on purpose"
         )
     if text_sha256 != hashlib.sha256(TEXT).hexdigest():
-        raise CheckpointInvalid(f"{path}: made for another canary text; delete it")
+        raise CheckpointInvalid(f"{path}: made for the canary text of another release; delete it")
     return None if score is None else float(score)
 
 
 def _identity_digest(scorer: Scorer) -> str:
-    """Stands for all that decides the score but the rounding of this machine's instructions."""
+    """Return a digest of everything that decides the score, except this machine's rounding."""
     info = scorer.info
     libraries = ["torch", "transformers"] + ["bitsandbytes"] * (info.quantization != "none")
     identity = {
@@ -157,21 +158,21 @@ def _identity_digest(scorer: Scorer) -> str:
 
 
 def _recorded(path: Path) -> float | None:
-    """The score that an earlier start left; None where it left none that is whole."""
+    """Return the score that an earlier start kept; None where there is none or it is damaged."""
     try:
         return float(json.loads(path.read_bytes())["log_likelihood_nats"])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
-        log.warning("the canary's score in %s is damaged and taken anew: %s", path, error)
+        log.warning("the canary score in %s is damaged and is measured again: %s", path, error)
         return None
 
 
 def _record(nats: float, path: Path) -> None:
-    """Keep the score for later starts: all of it or, where this cannot be, nothing."""
+    """Keep the score for later starts; a failed write leaves no file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # One per process, so that of two first starts neither writes into the other's.
+        # One per process: two first starts at once must not write into one file.
         partial = path.with_suffix(f".{os.getpid()}.partial")
         with partial.open("w") as file:
             json.dump({"log_likelihood_nats": nats}, file)
@@ -180,4 +181,4 @@ def _record(nats: float, path: Path) -> None:
         partial.replace(path)
         flush_to_disk(path.parent)
     except OSError as error:
-        log.warning("the canary's score was not kept in %s: %s", path.parent, error)
+        log.warning("the canary score was not kept in %s: %s", path.parent, error)

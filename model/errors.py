@@ -1,13 +1,13 @@
-"""What can go wrong in `model`, for the caller to act on.
+"""Defines the errors that `model` raises, and what a caller can do about each.
 
 ModelError
-├── CheckpointInvalid         the checkpoint cannot be loaded: mend it or name another one
-├── ModelDrifted              the model does not score as it did: do not score with it
-├── DeviceUnavailable         there is no such device: use another one
+├── CheckpointInvalid         the checkpoint cannot be loaded: repair it or name another one
+├── ModelDrifted              the model does not score as before: do not use it
+├── DeviceUnavailable         there is no such device here: use another one
 ├── QuantizationUnavailable   there is no such mode here: use another one
-├── RequestInvalid            one request is malformed: its sender mends it
-├── OutOfMemory               the weights or a pass did not fit: ask for less at a time
-└── ScoringFailed             the model's answer is not a number: leave the text out
+├── RequestInvalid            a request is malformed: its sender must change it
+├── OutOfMemory               weights or a pass did not fit: score fewer bytes at a time
+└── ScoringFailed             a score is not a finite number: leave the text out
 """
 
 
@@ -16,23 +16,23 @@ class ModelError(Exception):
 
 
 class CheckpointInvalid(ModelError):
-    """A checkpoint is absent, incomplete, damaged or of another architecture."""
+    """A checkpoint is missing, incomplete, damaged or of another architecture."""
 
 
 class ModelDrifted(ModelError):
-    """The model's score of a fixed text is not the one that it must be."""
+    """The score of a fixed text differs from the expected one."""
 
 
 class DeviceUnavailable(ModelError):
-    """The device asked for is not on this machine."""
+    """This machine does not have the requested device."""
 
 
 class QuantizationUnavailable(ModelError):
-    """The quantization asked for does not exist, or needs a package that is not here."""
+    """The requested quantization does not exist, or its package is not installed."""
 
 
 class RequestInvalid(ModelError):
-    """A request for scores is malformed; its message never holds the text."""
+    """A request for scores is malformed; the message never holds the text."""
 
     def __init__(self, code: str, message: str, pointer: str = "") -> None:
         """`code` is stable snake_case; `pointer` is an RFC 6901 pointer to the field at fault."""

@@ -1,8 +1,41 @@
-"""Where sequences that lie end to end in one row of tokens are cut into windows and chunks.
+"""Lays out token sequences end to end in one pass, and cuts them into windows and chunks.
 
-`T` is the number of tokens of all sequences together. A sequence may continue a context that an
-earlier pass read; how the rows lie that a context carries is in `ContextRows`. Knows lengths only:
-no tokens, no model.
+There is no padding. Here are texts A (10 tokens) and B (3) where a window has 4 tokens and a chunk
+has 2. Text A is longer than a window, so its later windows read summaries of its earlier chunks:
+
+    token       0   1   2   3   4   5   6   7   8   9  10  11  12
+    text       A0  A1  A2  A3  A4  A5  A6  A7  A8  A9  B0  B1  B2
+    window    [-- window 0 --][-- window 1 --][- w 2 -][- w 0 ---]
+    segment   [      0       ][      1       ][   2   ][    3    ]
+    chunk      [ s0 ]  [ s1 ]  [ s2 ]  [ s3 ]   nobody reads more
+
+    segment     its queries see these rows of the past       and up to themselves
+       0        nothing                                      A0 A1 A2 A3
+       1        s0 s1                                        A4 A5 A6 A7
+       2        s0 s1 s2 s3                                  A8 A9
+       3        nothing                                      B0 B1 B2
+
+A pass can keep its rows (the KV cache), and later passes continue them. A context K of 7 tokens
+carries 6 rows: summaries of its finished windows, tokens of its unfinished window, and summaries
+of that window's complete chunks. Texts D (3 tokens) and E (1) continue it and share these rows:
+
+    token       0   1   2   3
+    text       D7  D8  D9  E7
+    window    [w1][- w 2 -][w1]
+    segment   [ 0][   1   ][ 2]
+
+    past row    0   1   2   3   4   5 | 6   7   8   9
+                s0  s1  K4  K5  K6  s2| s0  s1  s2  s3
+                carried by K          | read by D in window 2
+
+    segment     its queries see these rows of the past       and up to themselves
+       0        0-4: s0 s1 K4 K5 K6                          D7
+       1        6-9: s0 s1 s2 s3                             D8 D9
+       2        0-4: s0 s1 K4 K5 K6                          E7
+
+Chunk s3 is split: token K6 of the context begins it and D7 of this pass ends it.
+
+`T` is the number of tokens of all sequences. This module knows lengths only: no tokens, no model.
 """
 
 from collections.abc import Sequence
@@ -18,28 +51,28 @@ _NONE: IntArray = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True, slots=True)
 class PackedLayout:
-    """The windows and chunks of a packed row.
+    """The windows and chunks of the sequences of one pass, as the drawing above shows.
 
-    A segment is what one sequence has of one window. Its queries are `segment_lengths` tokens from
-    `segment_starts` on; its keys are `num_summaries` rows of the past from `summary_starts` on and
-    then its own tokens, each query seeing those up to itself.
+    A segment holds the tokens that one sequence has of one window in this pass. Its queries are
+    `segment_lengths` tokens from `segment_starts` on. Its keys are `num_summaries` rows of the past
+    from `summary_starts` on, then its own tokens: each query sees those up to itself.
 
-    The past is made of the rows that contexts carry and of one summary per chunk of this pass that
-    a later window reads: summary `c` stands for the `chunk_size` tokens from `chunk_starts[c]` on.
-    A chunk that begins in a context and ends in this pass is put together behind the tokens.
+    The past holds the rows that contexts carry, then one summary for each chunk that a later window
+    reads. Summary `c` of this pass stands for `chunk_size` tokens from `chunk_starts[c]` on. The
+    tokens of split chunks are copied behind the tokens of the pass.
     """
 
     chunk_size: int
-    positions: IntArray  # [T], from 0 in each sequence, its context included
+    positions: IntArray  # [T], position in the sequence; the context comes before
     segment_starts: IntArray  # [segments]
     segment_lengths: IntArray  # [segments], 1..window_size
     summary_starts: IntArray  # [segments]
     num_summaries: IntArray  # [segments]
-    chunk_starts: IntArray  # [C], places in [tokens ; split chunks]
-    split_chunk_rows: IntArray  # [split chunks * chunk_size], places in [carried ; tokens]
+    chunk_starts: IntArray  # [C], indices into [tokens ; split chunks]
+    split_chunk_rows: IntArray  # [split chunks * chunk_size], indices into [carried ; tokens]
     num_carried: int
-    past_rows: IntArray  # [past], places in [carried ; summaries]
-    kept_rows: IntArray  # [kept], places in [past ; tokens]: what the sequences carry from here
+    past_rows: IntArray  # [past], indices into [carried ; summaries of this pass]
+    kept_rows: IntArray  # [kept], indices into [past ; tokens]: the rows for later passes
 
     @property
     def num_tokens(self) -> int:
@@ -54,18 +87,18 @@ class PackedLayout:
 
 @dataclass(frozen=True, slots=True)
 class ContextRows:
-    """The rows that contexts carry, end to end; one number per context in each array.
+    """The rows that contexts carry, end to end; each array has one number per context.
 
-    Those of one context, in order: the summaries of its finished windows, the tokens of its
-    unfinished window, and the summaries of the complete chunks among these tokens, which nobody
-    sees before the window is finished.
+    A context carries, in this order: summaries of its finished windows, tokens of its unfinished
+    window, and summaries of the complete chunks of that window. Queries see the last ones only
+    after the window is finished.
     """
 
-    num_tokens: IntArray  # read so far
-    starts: IntArray  # the first row
-    num_summaries: IntArray  # of finished windows
-    num_window_tokens: IntArray  # of the unfinished window
-    num_rows: int  # of all contexts
+    num_tokens: IntArray  # tokens read so far
+    starts: IntArray  # first row
+    num_summaries: IntArray  # summaries of finished windows
+    num_window_tokens: IntArray  # tokens of the unfinished window
+    num_rows: int  # rows of all contexts
 
     @classmethod
     def of(cls, num_tokens: IntArray, *, window_size: int, chunk_size: int) -> "ContextRows":
@@ -97,8 +130,8 @@ def lay_out(
     """Cut sequences of `lengths` tokens; `chunk_size` divides `window_size`.
 
     Args:
-        contexts: what each sequence continues, by sequence; None where all begin at position 0.
-        is_kept: later passes continue these sequences; each begins at the start of a window then.
+        contexts: the context of each sequence; None where all sequences begin at position 0.
+        is_kept: later passes continue these sequences. Each must begin at the start of a window.
     """
     tokens = np.asarray(lengths, dtype=np.int64)
     if contexts is None:
@@ -125,19 +158,19 @@ def lay_out(
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    """Sequences and the windows and chunks they have; one number per sequence in each array."""
+    """The sequences with their windows and chunks; each array has one number per sequence."""
 
     window_size: int
     chunk_size: int
     context: ContextRows
-    starts: IntArray  # the position of the first token
+    starts: IntArray  # position of the first token
     ends: IntArray
     token_starts: IntArray
     first_windows: IntArray
-    num_windows: IntArray  # that hold tokens of this pass
+    num_windows: IntArray  # windows with tokens of this pass
     num_inherited: IntArray  # summaries of the context that later windows see
-    num_new: IntArray  # summaries of this pass, in the past behind those
-    summary_starts: IntArray  # the first of both kinds in the past
+    num_new: IntArray  # summaries of this pass; in the past they follow the inherited ones
+    summary_starts: IntArray  # past row of the first inherited or new summary
 
     @classmethod
     def of(
@@ -174,10 +207,10 @@ class _Cut:
 
 
 def _segments(cut: _Cut) -> tuple[IntArray, IntArray, IntArray, IntArray]:
-    """Return start, length, first row of the past and number of these rows of each segment.
+    """Return for each segment its start, length, first row of the past and number of these rows.
 
-    A sequence's first segment sees what its context carries, in place: sequences with one context
-    share these rows.
+    The first segment of a sequence sees the carried rows where they are, so that sequences with
+    one context share them.
     """
     owner, number = _owners(cut.num_windows), _count_within(cut.num_windows)
     window = cut.first_windows[owner] + number
@@ -194,10 +227,12 @@ def _segments(cut: _Cut) -> tuple[IntArray, IntArray, IntArray, IntArray]:
 
 
 def _new_chunks(cut: _Cut) -> tuple[IntArray, IntArray]:
-    """Return the first token of each new chunk, and the rows of those that a context begins."""
+    """Return the first token of each new chunk, and the rows of the split chunks."""
     owner = _owners(cut.num_new)
     chunk = cut.starts[owner] // cut.chunk_size + _count_within(cut.num_new)
-    offsets = chunk * cut.chunk_size - cut.starts[owner]  # below 0 where a context begins it
+    offsets = (
+        chunk * cut.chunk_size - cut.starts[owner]
+    )  # negative where the context begins the chunk
     is_split = offsets < 0
     num_tokens = int((cut.ends - cut.starts).sum())
     chunk_starts = cut.token_starts[owner] + offsets
@@ -216,11 +251,11 @@ def _new_chunks(cut: _Cut) -> tuple[IntArray, IntArray]:
 
 
 def _past_rows(cut: _Cut) -> IntArray:
-    """Return what the past is made of: all that is carried, then the summaries by sequence."""
+    """Return the rows of the past: all carried rows, then the summaries of each sequence."""
     count = cut.num_inherited + cut.num_new
     owner, number = _owners(count), _count_within(count)
     context = cut.context
-    # Summaries of the unfinished window lie behind its tokens.
+    # The summaries of the unfinished window come after its tokens.
     skipped = np.where(number < context.num_summaries[owner], 0, context.num_window_tokens[owner])
     rows = np.where(
         number < cut.num_inherited[owner],
@@ -231,7 +266,7 @@ def _past_rows(cut: _Cut) -> IntArray:
 
 
 def _kept_rows(cut: _Cut) -> IntArray:
-    """Return the rows that each sequence, with its context, carries into later passes."""
+    """Return the rows that later passes need of each sequence and its context."""
     kept = ContextRows.of(cut.ends, window_size=cut.window_size, chunk_size=cut.chunk_size)
     count = kept.num_summaries + kept.num_window_tokens + kept.num_window_tokens // cut.chunk_size
     owner, number = _owners(count), _count_within(count)
@@ -249,15 +284,15 @@ def _kept_rows(cut: _Cut) -> IntArray:
 
 
 def _starts(lengths: IntArray) -> IntArray:
-    """Where each of `lengths` begins when they lie end to end."""
+    """Return where each of `lengths` begins when they lie end to end."""
     return np.cumsum(lengths) - lengths
 
 
 def _owners(counts: IntArray) -> IntArray:
-    """0, 1, ... each repeated as often as `counts` says."""
+    """Return 0, 1, ..., each repeated as often as `counts` says."""
     return np.repeat(np.arange(len(counts)), counts)
 
 
 def _count_within(lengths: IntArray) -> IntArray:
-    """0, 1, ... within each of `lengths`, end to end."""
+    """Return 0, 1, ... for each of `lengths`, end to end."""
     return np.arange(lengths.sum()) - np.repeat(_starts(lengths), lengths)

@@ -1,47 +1,42 @@
-"""The face of `model`: texts in, JSON-ready scores out."""
+"""Loads a model and scores texts with it: the `Scorer` and the `ModelInfo` of its results."""
 
 import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
 from model.errors import OutOfMemory
+from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.machine.cpu import (
-    is_bfloat16_slow,
-    keep_freed_memory,
-    return_freed_memory,
-    use_onednn_for_float32,
-)
-from model.machine.device import find_device, translated_memory_errors
+from model.machine.device import translated_memory_errors
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
     Peak,
     carried_bytes_of,
     pass_bytes_that_fit,
 )
-from model.ops.backend import choose_backend
 from model.scoring.forward import Reader
 from model.scoring.next_chars import next_characters
 from model.scoring.passes import Scoring, tell_nobody
+from model.scoring.plan import Plan, Result, Slice, SliceScores
 from model.scoring.request import ScoreRequest
-from model.weights.checkpoint import find_checkpoint, load_model, revision_of
-from model.weights.hub import check_downloads
-from model.weights.quantization import Quantization, load_quantized_model
+from model.weights.checkpoint import find_checkpoint, revision_of
+from model.weights.loading import DTYPES, Setup, load_weights, named_memory_errors
+from model.weights.quantization import Quantization
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a reader of scores wants to know of the model that gave them."""
+    """Facts about a model that readers of its scores need."""
 
     name: str
-    revision: str  # stands for the weights
+    revision: str  # a digest of the weights
     num_parameters: int
     dtype: str
     device: str
@@ -52,13 +47,32 @@ class ModelInfo:
     chunk_size: int
     is_demo: bool
 
+    @classmethod
+    def of(
+        cls, name: str, revision: str, config: EvaByteConfig, setup: Setup, num_parameters: int
+    ) -> "ModelInfo":
+        """Describe a model that was loaded as `setup` says."""
+        return cls(
+            name=name,
+            revision=revision,
+            num_parameters=num_parameters,
+            dtype=setup.dtype,
+            device=str(setup.device),
+            quantization=setup.quantization.mode,
+            backend=setup.backend,
+            max_text_bytes=config.max_position_embeddings - 1,
+            window_size=config.window_size,
+            chunk_size=config.chunk_size,
+            is_demo=config.is_demo,
+        )
+
     def as_json(self) -> dict[str, Any]:
         """Return the fields as a JSON object."""
         return dataclasses.asdict(self)
 
 
 class Scorer:
-    """An EvaByte model that scores texts, packed into passes of bounded size."""
+    """An EvaByte model that scores texts in passes of limited size."""
 
     def __init__(
         self,
@@ -69,7 +83,7 @@ class Scorer:
         pass_bytes: int,
         is_reproducible: bool = False,
     ) -> None:
-        """Take over a model in memory, of the checkpoint in `folder`; see `Scorer.load`."""
+        """Use a model that was loaded from the checkpoint in `folder`; see `Scorer.load`."""
         self.info = info
         self.folder = folder
         self._model = model
@@ -90,17 +104,19 @@ class Scorer:
         is_reproducible: bool = False,
         on_phase: Callable[[str], None] = lambda phase: None,
     ) -> "Scorer":
-        """Load the checkpoint in a folder, or of the name `owner/name` on the Hub.
+        """Load the checkpoint in a folder, or the one named `owner/name` on the Hub.
 
-        `dtype` is float32, bfloat16 or auto: float32 on a CPU, else bfloat16. A CPU that
-        multiplies bfloat16 more slowly computes in float32 on such weights. `kernels` is one of
-        `ops.backend.KERNELS`: auto is triton where it has fast code for the device, else torch.
-        `quantization` is one of `quantization.QUANTIZATIONS`; quantized weights are kept in
-        `cache_dir`, if given, for the next load. `pass_bytes` limits the bytes that one pass
-        reads; a longer text goes alone. Texts that are continued share no pass where it
-        `is_reproducible`: on a CPU their scores, too, have the same bits in any company then.
-        `on_phase` is called with the name of each phase that begins, some more than once: download,
-        checksum, import, quantize, load.
+        Args:
+            dtype: float32, bfloat16 or auto (float32 on a CPU, else bfloat16). A CPU that is slow
+                with bfloat16 keeps such weights and computes in float32.
+            kernels: one of `ops.backend.KERNELS`; auto takes triton where it is fast, else torch.
+            quantization: one of `quantization.QUANTIZATIONS`.
+            cache_dir: keeps quantized weights for the next load.
+            pass_bytes: upper bound of the bytes that one pass reads; a longer text goes alone.
+            is_reproducible: continuations share no pass, so that on a CPU no bit of their scores
+                depends on other texts.
+            on_phase: called when a phase begins, for some more than once: download, checksum,
+                import, quantize, load.
 
         Raises:
             CheckpointInvalid: with one line that says why and what to do.
@@ -108,76 +124,32 @@ class Scorer:
             OutOfMemory: the weights do not fit into the memory of the device.
             QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
-        target = find_device(device)
-        backend = choose_backend(kernels, target)
-        if target.type == "cuda":
-            # Triton launches on the current device, wherever the tensors are.
-            torch.cuda.set_device(target)
-        is_cpu = target.type == "cpu"
-        if dtype == "auto":
-            dtype = "float32" if is_cpu else "bfloat16"
-        if pass_bytes is None:
-            pass_bytes = 2048 if is_cpu else 8192
+        setup = Setup.choose(device, dtype, kernels, Quantization(quantization, cache_dir))
         on_phase("download")
         found = find_checkpoint(checkpoint)
-        is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
-        if is_cpu and (dtype == "float32" or is_widened):
-            use_onednn_for_float32()
-        return_freed_memory()
         on_phase("checksum")
         revision = revision_of(found.weight_files)
-        try:
-            with translated_memory_errors():
-                if quantization == "none":
-                    check_downloads(found.weight_files)
-                    on_phase("load")
-                    model = load_model(found, device=target, dtype=DTYPES[dtype])
-                else:
-                    model = load_quantized_model(
-                        found,
-                        Quantization(quantization, cache_dir),
-                        revision=revision,
-                        device=target,
-                        dtype=DTYPES[dtype],
-                        backend=backend,
-                        on_phase=on_phase,
-                    )
-        except OutOfMemory as error:
-            raise OutOfMemory(
-                f"checkpoint {checkpoint}: its weights do not fit into the memory of {target}; "
-                "use quantization int8 or nf4, or a device with more"
-            ) from error
-        if is_widened:
-            model.compute_in_float32()
-        if is_cpu:
-            keep_freed_memory()
-        model.model.backend = backend
-        info = ModelInfo(
-            name=found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint,
-            revision=revision,
-            num_parameters=model.num_parameters(),
-            dtype=dtype,
-            device=str(target),
-            quantization=quantization,
-            backend=backend,
-            max_text_bytes=found.config.max_position_embeddings - 1,
-            window_size=found.config.window_size,
-            chunk_size=found.config.chunk_size,
-            is_demo=found.config.is_demo,
-        )
+        with named_memory_errors(checkpoint, setup.device):
+            model = load_weights(found, setup, revision=revision, on_phase=on_phase)
+        name = found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint
+        info = ModelInfo.of(name, revision, found.config, setup, model.num_parameters())
         return cls(
-            model, info, folder=found.folder, pass_bytes=pass_bytes, is_reproducible=is_reproducible
+            model,
+            info,
+            folder=found.folder,
+            pass_bytes=pass_bytes or setup.default_pass_bytes,
+            is_reproducible=is_reproducible,
         )
 
     @property
     def pass_bytes(self) -> int:
-        """How many bytes a pass reads at most; less than asked for where memory is short."""
+        """The most bytes that one pass reads: fewer than requested where memory ran out."""
         return self._pass_bytes
 
     def watch_compilation(self, tell: Callable[[float], None]) -> None:
-        """Have `tell` called with the seconds of every kernel that is compiled from now on.
+        """Call `tell` with the compile time in seconds of every kernel compiled from now on.
 
-        What Triton finds in its cache is not compiled; nor is anything where PyTorch computes.
+        Kernels in Triton's cache are not compiled. The torch backend compiles nothing.
         """
         if self.info.backend == "triton":
             from model.ops.compilation import watch_compilation
@@ -185,10 +157,10 @@ class Scorer:
             watch_compilation(tell)
 
     def warm_up(self) -> None:
-        """Score a text as long as a pass, so that the first real one finds everything in place.
+        """Score a text as long as a pass (warm-up), so that the first real text is not slow.
 
-        On a GPU the length of a pass is chosen first, from what two short ones are measured to
-        take of its memory; and the forms of the kernels are compiled that other texts need.
+        On a GPU, this first chooses the length of a pass from the measured memory of two short
+        passes, and compiles the kernels for other shapes and outputs.
         """
         if self._model.device.type == "cuda":
             self._fit_passes_into_device()
@@ -197,11 +169,11 @@ class Scorer:
         self._score_zeros(self._pass_bytes)
 
     def _compile_rare_forms(self) -> None:
-        """Have the kernels compiled that a pass of several windows does not launch."""
-        # As few rows as `int8_linear` has other blocks for, and each kind of output.
+        """Compile the kernels that a pass of several windows does not launch."""
+        # `int8_linear` has other blocks for few rows; each kind of output has kernels of its own.
         self._score_zeros(16, outputs=frozenset({"bytes"}))
         self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
-        # Summaries, even where a pass is shorter than a window. Where none fits, short texts do.
+        # Summaries, even where a pass is shorter than a window. Without the memory for it, skip it.
         num_bytes = self.info.window_size + 1
         with contextlib.suppress(OutOfMemory):
             self._score_zeros(num_bytes, outputs=frozenset({"bytes", "top_k"}), top_k=1)
@@ -209,7 +181,7 @@ class Scorer:
     def _fit_passes_into_device(self) -> None:
         small, large = map(self._measure_pass, (MIN_PASS_BYTES, 4 * MIN_PASS_BYTES))
         device = self._model.device
-        # What the allocator holds without using it is free to the next pass.
+        # The next pass may use memory that the allocator holds and does not use.
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         self._pass_bytes = pass_bytes_that_fit(
             small,
@@ -225,7 +197,7 @@ class Scorer:
 
     def _measure_pass(self, num_bytes: int) -> Peak:
         device = self._model.device
-        self._score_zeros(num_bytes)  # what is compiled or allocated once is no part of a pass
+        self._score_zeros(num_bytes)  # compiles and allocates what later passes reuse
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         self._score_zeros(num_bytes)
@@ -242,23 +214,38 @@ class Scorer:
         requests: Sequence[ScoreRequest],
         *,
         on_pass: Callable[[int], None] | None = None,
-    ) -> list[dict[str, Any]]:
+    ) -> list[Result]:
         """Return one JSON-ready result per request, in order.
 
-        That of a text is described in `results.to_results`; that of continuations is
-        `{"continuations": [...]}` with such an object for each; `next_chars`, where asked for, in
-        `next_chars.next_characters`. `on_pass` is called after each pass with the number of bytes
-        that it read.
+        `results.to_results` describes the result of a text. That of continuations is
+        `{"continuations": [...]}` with one such object each. `next_chars.next_characters` describes
+        `next_chars`. `on_pass` is called after each pass with the number of bytes that it read.
 
         Raises:
-            RequestInvalid: a text is beyond the model's limits; nothing was scored.
+            RequestInvalid: a text exceeds the model's limits; nothing was scored.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a score is not finite.
         """
-        for request in requests:
-            request.check_limits(self.info.max_text_bytes, self.info.window_size)
+        plans = [Plan.of(request) for request in requests]
+        slices = [each_slice for plan in plans for each_slice in plan.slices]
+        scores = self.score_slices(slices, on_pass=on_pass)
+        return [plan.join([each]) for plan, each in zip(plans, scores, strict=True)]
+
+    def score_slices(
+        self,
+        slices: Sequence[Slice],
+        *,
+        on_pass: Callable[[int], None] | None = None,
+    ) -> list[SliceScores]:
+        """Return the scores of slices of any plans, in order; `Plan.join` makes results of them.
+
+        `on_pass` and the errors are those of `score`. A score that is not finite fails its own
+        slice, not the join.
+        """
+        for each_slice in slices:
+            each_slice.request.check_limits(self.info.max_text_bytes, self.info.window_size)
         return self._in_passes_that_fit(
-            lambda reader: Scoring(reader, on_pass or tell_nobody).score(requests)
+            lambda reader: Scoring(reader, on_pass or tell_nobody).score(slices)
         )
 
     def predict_characters(
@@ -268,10 +255,10 @@ class Scorer:
         *,
         on_pass: Callable[[int], None] | None = None,
     ) -> list[dict[str, Any]]:
-        """Return `next_chars.next_characters` of each text without scoring it; the rest as `score`.
+        """Return `next_chars.next_characters` of each text, without a score.
 
         Raises:
-            RequestInvalid: a text is beyond the model's limits; nothing was read.
+            RequestInvalid: a text exceeds the model's limits; nothing was read.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a probability is not finite.
         """
@@ -283,13 +270,11 @@ class Scorer:
             lambda reader: next_characters(reader, texts, numbers, on_pass=on_pass or tell_nobody)
         )
 
-    def _in_passes_that_fit(
-        self, compute: Callable[[Reader], list[dict[str, Any]]]
-    ) -> list[dict[str, Any]]:
-        """Return what `compute` does; where memory runs out, try again with passes of half size.
+    def _in_passes_that_fit(self, compute: Callable[[Reader], list[Found]]) -> list[Found]:
+        """Return the result of `compute`; where memory runs out, retry with passes of half size.
 
-        The size that fits stays: memory that ran out once does so again. Where none fits, it was
-        not the passes, and they stay as they were.
+        The smaller size stays: memory that ran out once would run out again. If even the shortest
+        passes do not fit, the passes were not the reason and keep their size.
         """
         pass_bytes = self._pass_bytes
         while True:
@@ -297,9 +282,12 @@ class Scorer:
                 results = compute(Reader(self._model, pass_bytes, self._is_reproducible))
                 self._pass_bytes = pass_bytes
                 return results
-            # Here the error is gone, and with it what its frames held of the failed pass.
+            # The error and its frames are gone here, and so is the memory of the failed pass.
             if pass_bytes <= MIN_PASS_BYTES:
-                raise OutOfMemory("the pass did not fit into memory; score fewer bytes at a time")
+                raise OutOfMemory(
+                    f"a pass of {pass_bytes:,} bytes did not fit into memory; "
+                    "score fewer bytes at a time"
+                )
             pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
             if self._model.device.type == "cuda":
                 torch.cuda.empty_cache()

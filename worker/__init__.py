@@ -1,1 +1,1 @@
-"""The Celery worker: takes what waits, scores it in micro-batches, ends every job exactly once."""
+"""The Celery worker: fetches waiting jobs, scores them in micro-batches, ends each exactly once."""

@@ -1,150 +1,188 @@
-"""Which of the waiting texts make the next batch: pure choice by priority and byte budget."""
+"""Chooses the slices of the next micro-batch by priority and budget, without any side effect.
 
-from collections.abc import Iterable, Sequence
+A slice is a piece of a job in a micro-batch. Most texts are one slice, long ones are several.
+"""
+
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import NamedTuple
 
 from contract import keys
-from model.scoring.request import ScoreRequest
+from contract.errors import ServiceError
+from model import Slice, SliceScores
 
-# Share of a full batch that bulk work earns each time interactive work goes before it.
+# Bulk work earns this share of a full micro-batch whenever interactive work goes before it.
 BULK_SHARE = 1 / 8
-# Jobs that were aboard one dying worker are tried in small groups, after two deaths alone.
+# Jobs that were in the last micro-batch of one dead worker are tried in small groups. A job that
+# two dead workers had is tried alone.
 SUSPECTS_TOGETHER = 16
+
+Outcome = SliceScores | ServiceError
+"""What became of a slice."""
 
 
 @dataclass(slots=True)
 class OpenJob:
-    """A job in the worker's hands: its texts, and the outcomes of those that are scored."""
+    """A job in the worker's hands: its slices, and the outcomes of those that are scored."""
 
     task_id: str
-    texts: Sequence[ScoreRequest]
+    slices: Sequence[Slice]
     deadline_at: float
-    """Unix time, seconds; only for jobs of which nothing is scored yet."""
+    """Unix time, seconds; applies until the first slice is scored."""
     priority: int = keys.INTERACTIVE
     num_crashes: int = 0
-    """Workers that died with this job aboard."""
+    """Workers that died while they scored this job."""
     result_bytes: Sequence[int] = ()
-    """What the result of each text takes at most; nothing worth counting unless given."""
-    outcomes: list[Any] = field(default_factory=list)
-    """One per scored text, in order; the texts behind them wait."""
+    """Upper bound of the result of each slice; without bounds the results count as 0 bytes."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    """One per scored slice, in order; the slices behind them wait."""
 
     @property
     def is_done(self) -> bool:
-        """Whether every text has its outcome."""
-        return len(self.outcomes) == len(self.texts)
+        """Whether every slice has its outcome."""
+        return len(self.outcomes) == len(self.slices)
 
     @property
     def waiting_bytes(self) -> int:
-        """Bytes of the texts without outcome."""
-        return sum(text.num_bytes for text in self.texts[len(self.outcomes) :])
+        """Bytes of the slices without outcome."""
+        return sum(each.num_bytes for each in self.slices[len(self.outcomes) :])
 
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """What one batch may hold; a single text is always allowed."""
+    """Limits of one micro-batch; a single slice is always allowed."""
 
     bytes: int
-    texts: int
+    slices: int
     result_bytes: int
-    """Results of a batch are in memory together."""
+    """The results of a micro-batch are in memory together."""
+
+
+class Room(NamedTuple):
+    """How much of one priority the next fetch may bring."""
+
+    jobs: int
+    bytes: int
 
 
 @dataclass(frozen=True, slots=True)
-class Slice:
-    """Consecutive texts of one job that go into a batch."""
+class Share:
+    """The consecutive slices of one job that go into a micro-batch."""
 
     job: OpenJob
-    texts: Sequence[ScoreRequest]
+    slices: Sequence[Slice]
     result_bytes: int = 0
-    """What their results take at most."""
+    """Upper bound of their results."""
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The next batch, and what bulk work has earned for later ones."""
+    """The next micro-batch, and the credit of bulk work for later ones."""
 
-    slices: list[Slice]
+    shares: list[Share]
     bulk_credit_bytes: float
 
     @property
-    def num_bytes(self) -> int:
-        """Bytes that the model reads for this batch."""
-        return _num_bytes(self.slices)
+    def slices(self) -> list[Slice]:
+        """All slices of this micro-batch, job by job."""
+        return [each for share in self.shares for each in share.slices]
 
     @property
-    def num_texts(self) -> int:
-        """Texts in this batch."""
-        return sum(len(part.texts) for part in self.slices)
+    def num_bytes(self) -> int:
+        """Bytes that the model reads for this micro-batch."""
+        return _num_bytes(self.shares)
+
+    @property
+    def num_slices(self) -> int:
+        """Slices in this micro-batch."""
+        return _num_slices(self.shares)
 
 
-def choose_batch(jobs: Iterable[OpenJob], budget: Budget, bulk_credit_bytes: float) -> Choice:
-    """Choose the next batch.
+def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, bulk_credit_bytes: float) -> Choice:
+    """Choose the next micro-batch.
 
-    Each kind goes in the order given. Interactive jobs go without bulk, whatever room is left: the
-    results of a batch come together, so they would wait for the bulk in it. So that a steady
-    interactive load cannot starve it, bulk earns a share of every such batch, and what is paid for
-    goes first in the next; alone it needs none. Suspects of a crash share no batch with other jobs.
+    Jobs of one priority go in the order given. Interactive jobs share no micro-batch with unpaid
+    bulk jobs: all results of a micro-batch come together, so interactive jobs would wait for bulk.
+    Bulk jobs must not starve either. So they earn a share of every interactive micro-batch, and
+    what this credit pays for goes first in the next one. Suspects of a crash share no micro-batch
+    with other jobs.
 
     Args:
         jobs: open jobs that are not done, in order of arrival.
-        budget: limits of one batch.
+        budget: limits of one micro-batch.
         bulk_credit_bytes: as returned by the last choice; 0 at first.
     """
     waiting = [job for job in jobs if not job.is_done]
     if not waiting:
         return Choice([], bulk_credit_bytes)
     if waiting[0].num_crashes:
-        return Choice(_suspects(waiting, budget), bulk_credit_bytes)
+        return Choice(_choose_suspects(waiting, budget), bulk_credit_bytes)
     trusted = [job for job in waiting if not job.num_crashes]
     bulk = [job for job in trusted if job.priority == keys.BULK]
     interactive = [job for job in trusted if job.priority != keys.BULK]
     if not (bulk and interactive):
         return Choice(_fill(trusted, budget), 0.0)
-    paid: list[Slice] = []
+    paid: list[Share] = []
     if bulk_credit_bytes >= _next_bytes(bulk[0]):
         paid = _fill(bulk, replace(budget, bytes=min(int(bulk_credit_bytes), budget.bytes)))
     credit = bulk_credit_bytes - _num_bytes(paid) + budget.bytes * BULK_SHARE
     return Choice(_fill(interactive, budget, paid), credit)
 
 
-def _suspects(waiting: list[OpenJob], budget: Budget) -> list[Slice]:
+def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]:
+    """Return how much the next fetch may bring of each priority, besides the `jobs` in hand.
+
+    The worker holds about one micro-batch of each priority.
+    """
+    room = {}
+    for priority in keys.PRIORITY_STEPS:
+        held = [job for job in jobs if job.priority == priority]
+        held_bytes = sum(job.waiting_bytes for job in held)
+        room[priority] = Room(max(budget.slices - len(held), 0), max(budget.bytes - held_bytes, 0))
+    return room
+
+
+def _choose_suspects(waiting: list[OpenJob], budget: Budget) -> list[Share]:
     together = SUSPECTS_TOGETHER if waiting[0].num_crashes == 1 else 1
     alike = [job for job in waiting if job.num_crashes == waiting[0].num_crashes]
     return _fill(alike[:together], budget)
 
 
-def _fill(jobs: Iterable[OpenJob], budget: Budget, begun: Sequence[Slice] = ()) -> list[Slice]:
-    """Add to a batch that is begun what there is room for."""
-    slices = list(begun)
-    room_bytes = budget.bytes - _num_bytes(slices)
-    room_texts = budget.texts - sum(len(part.texts) for part in slices)
-    room_results = budget.result_bytes - sum(part.result_bytes for part in slices)
+def _fill(jobs: Iterable[OpenJob], budget: Budget, begun: Sequence[Share] = ()) -> list[Share]:
+    """Add slices of `jobs` to the shares that were `begun`, as far as the budget has room."""
+    shares = list(begun)
+    room_bytes = budget.bytes - _num_bytes(shares)
+    room_slices = budget.slices - _num_slices(shares)
+    room_results = budget.result_bytes - sum(share.result_bytes for share in shares)
     for job in jobs:
-        chosen: list[ScoreRequest] = []
+        chosen: list[Slice] = []
         chosen_results = 0
-        for index in range(len(job.outcomes), len(job.texts)):
-            text = job.texts[index]
+        for index in range(len(job.outcomes), len(job.slices)):
+            num_bytes = job.slices[index].num_bytes
             result_bytes = job.result_bytes[index] if job.result_bytes else 0
-            is_first = not slices and not chosen
-            has_room = text.num_bytes <= room_bytes and result_bytes <= room_results
-            if not is_first and not (has_room and room_texts > 0):
+            is_first = not shares and not chosen
+            has_room = num_bytes <= room_bytes and result_bytes <= room_results
+            if not is_first and not (has_room and room_slices > 0):
                 break
-            chosen.append(text)
-            room_bytes -= text.num_bytes
+            chosen.append(job.slices[index])
+            room_bytes -= num_bytes
             room_results -= result_bytes
             chosen_results += result_bytes
-            room_texts -= 1
+            room_slices -= 1
         if chosen:
-            slices.append(Slice(job, chosen, chosen_results))
-        if room_bytes <= 0 or room_texts <= 0:
+            shares.append(Share(job, chosen, chosen_results))
+        if room_bytes <= 0 or room_slices <= 0:
             break
-    return slices
+    return shares
 
 
-def _num_bytes(slices: Iterable[Slice]) -> int:
-    return sum(text.num_bytes for part in slices for text in part.texts)
+def _num_bytes(shares: Iterable[Share]) -> int:
+    return sum(each.num_bytes for share in shares for each in share.slices)
+
+
+def _num_slices(shares: Iterable[Share]) -> int:
+    return sum(len(share.slices) for share in shares)
 
 
 def _next_bytes(job: OpenJob) -> int:
-    return job.texts[len(job.outcomes)].num_bytes
+    return job.slices[len(job.outcomes)].num_bytes

@@ -15,16 +15,16 @@ from contract.store.batch_queue import BatchQueue
 from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.job_store import JobStore
-from model.canary import check_canary
-from model.errors import (
+from model import (
     CheckpointInvalid,
     DeviceUnavailable,
     ModelDrifted,
     OutOfMemory,
     QuantizationUnavailable,
+    Scorer,
     ScoringFailed,
+    check_canary,
 )
-from model.scorer import Scorer
 from worker import transport
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch

@@ -1,7 +1,8 @@
-"""From a job's payload to the texts to be scored, and from their outcomes to its final record."""
+"""Turns the payload of a job into slices to score, and their outcomes into its final record."""
 
 import time
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 from contract.batches import (
@@ -20,32 +21,29 @@ from contract.messages import (
     success_record,
 )
 from contract.store.endings import Ending
-from model.errors import RequestInvalid as RefusedByModel
-from model.scoring.passes import cut_into_parts, join_parts
-from model.scoring.request import ScoreRequest
-from worker.batching import Choice, OpenJob
+from model import Plan, ScoreRequest, Slice, SliceScores
+from model import RequestInvalid as RefusedByModel
+from worker.batching import Choice, OpenJob, Outcome
 
-Outcome = dict[str, Any] | ServiceError
-
+# The counters of jobs that end without an answer; any other error counts as a failure.
 _COUNTERS = {"job_cancelled": "jobs_cancelled", "job_expired": "jobs_expired"}
 
 
 @dataclass(slots=True)
 class ScoreJob(OpenJob):
-    """An open job with what its result tells besides the scores."""
+    """An open job with everything that its result shows besides the scores."""
 
     job: Job = field(kw_only=True)
-    owners: list[int] = field(kw_only=True)
-    """The request that each text belongs to; the continuations of one may be several texts."""
-    refusals: dict[int, ServiceError] = field(kw_only=True)
-    """Requests that the model cannot take."""
+    plans: list[Plan | ServiceError] = field(kw_only=True)
+    """One per request, in order: how it is cut into slices, or why the model refuses it."""
     opened_at: float = field(kw_only=True)
     """Unix time, seconds."""
     started_at: float = 0.0
-    """Unix time at which the first batch with one of its texts began, seconds."""
+    """Unix time at which the first micro-batch with a slice of this job began, seconds."""
     compute_s: float = 0.0
-    batch: dict[str, int] = field(default_factory=dict)
-    """Texts and bytes of the last batch with one of its texts."""
+    """Compute time of all micro-batches with a slice of this job."""
+    micro_batch: dict[str, int] = field(default_factory=dict)
+    """Texts and bytes of the last micro-batch with a slice of this job."""
 
 
 def open_job(
@@ -53,71 +51,69 @@ def open_job(
     job: Job,
     *,
     num_crashes: int,
-    part_bytes: int,
+    max_slice_bytes: int,
     max_text_bytes: int,
     window_size: int,
 ) -> ScoreJob:
-    """Lay out a job for batching.
+    """Cut the requests of a job into slices.
 
     Args:
-        num_crashes: workers that died with the job aboard.
-        part_bytes: a request with many continuations or windows is cut into parts of about this
-            size, so that it shares batches like any other work.
+        num_crashes: workers that died while they scored the job.
+        max_slice_bytes: a longer request is cut between its continuations or windows.
         max_text_bytes: the longest text that the model takes.
-        window_size: the model's own, which divides the stride of a request's windows.
+        window_size: the model's attention window, of which the stride of a window is a multiple.
     """
-    texts: list[ScoreRequest] = []
-    owners: list[int] = []
+    plans: list[Plan | ServiceError] = []
+    slices: list[Slice] = []
     sizes: list[int] = []
-    refusals: dict[int, ServiceError] = {}
-    for index, fields in enumerate(job.requests):
+    for fields in job.requests:
         if REFUSED in fields:
-            refusals[index] = error_from_body(fields[REFUSED])
+            plans.append(error_from_body(fields[REFUSED]))
             continue
         try:
             request = ScoreRequest.from_json(
                 fields, max_text_bytes=max_text_bytes, window_size=window_size
             )
         except RefusedByModel as refusal:
-            refusals[index] = BY_CODE.get(refusal.code, RequestInvalid)(refusal.message)
+            plans.append(BY_CODE.get(refusal.code, RequestInvalid)(refusal.message))
             continue
-        parts = _parts(request, part_bytes)
-        texts += parts
-        owners += [index] * len(parts)
-        # Most of a long result is told byte by byte, and so are its parts.
-        sizes += [result_bytes(fields) // len(parts)] * len(parts)
+        plan = Plan.of(request, max_slice_bytes)
+        plans.append(plan)
+        slices += plan.slices
+        # A long result holds numbers for each byte, so each slice has about the same share of it.
+        sizes += [result_bytes(fields) // len(plan.slices)] * len(plan.slices)
     return ScoreJob(
         task_id=task_id,
-        texts=texts,
+        slices=slices,
         deadline_at=job.deadline_at,
         priority=job.priority,
         num_crashes=num_crashes,
         result_bytes=sizes,
         job=job,
-        owners=owners,
-        refusals=refusals,
+        plans=plans,
         opened_at=time.time(),
     )
 
 
-def note_batch(choice: Choice, started_at: float, compute_s: float) -> None:
-    """Tell the jobs of a batch how long it took and who shared it."""
-    shared = {"texts": choice.num_texts, "bytes": choice.num_bytes}
-    for part in choice.slices:
-        job = part.job
+def note_micro_batch(choice: Choice, started_at: float, compute_s: float) -> None:
+    """Note in each job of a micro-batch when it began, how long it took and how large it was."""
+    size = {"texts": choice.num_slices, "bytes": choice.num_bytes}
+    for share in choice.shares:
+        job = share.job
         assert isinstance(job, ScoreJob)
         job.started_at = job.started_at or started_at
         job.compute_s += compute_s
-        job.batch = shared
+        job.micro_batch = size
 
 
 def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
-    """The end of a job whose every text has its outcome.
+    """Return the end of a job whose every slice has its outcome.
 
-    A single text ends in its own success or failure; items end in success, each with its own. The
-    scores of a part of a batch go to the batch, and its record tells only that it has ended.
+    A job of one text succeeds or fails with it. A job of many items succeeds, and each item has
+    its own result or error. The results of a part go to its batch: the record of the part only
+    says that it has ended.
     """
-    outcomes = _merged(job)
+    outcomes = list(_outcomes_of_requests(job))
     now = time.time()
     part = part_id(job.task_id)
     if part is not None:
@@ -138,12 +134,12 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
 
 
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
-    """The end of a job as a whole: it failed, or nobody wants it any more."""
+    """Return the end of a job that failed as a whole, expired or was cancelled."""
     return _failed_ending(task_id, job.facts(), job.requests, error)
 
 
 def lost_ending(task_id: str, facts: dict[str, Any], error: ServiceError) -> Ending:
-    """The end of a job of which only the `facts` of its record are left."""
+    """Return the end of a job whose texts are gone; `facts` are those of its record."""
     # Of a line without its text nothing is known, not even its custom_id.
     return _failed_ending(task_id, facts, [{}] * facts.get("num_texts", 0), error)
 
@@ -160,53 +156,27 @@ def _failed_ending(
     )
 
 
-def _parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
-    """Cut the windows or the continuations of `request`; a context is read again for each part."""
-    if request.num_bytes <= part_bytes:
-        return [request]
-    if request.window is not None:
-        return cut_into_parts(request, part_bytes)
-    if len(request.continuations) < 2:
-        return [request]
-    # At least as many bytes as the context has, so that reading it again at most doubles the work.
-    room_bytes = max(part_bytes - len(request.context), len(request.context))
-    parts: list[list[bytes]] = []
-    num_bytes = 0
-    for continuation in request.continuations:
-        if not parts or num_bytes + len(continuation) > room_bytes:
-            parts.append([])
-            num_bytes = 0
-        parts[-1].append(continuation)
-        num_bytes += len(continuation)
-    return [replace(request, continuations=tuple(part)) for part in parts]
+def _outcomes_of_requests(job: ScoreJob) -> Iterator[dict[str, Any] | ServiceError]:
+    """Yield for each request its result or the error that it met."""
+    of_slices = iter(job.outcomes)
+    for plan in job.plans:
+        if isinstance(plan, ServiceError):
+            yield plan
+        else:
+            yield _joined(plan, [next(of_slices) for _ in plan.slices])
 
 
-def _merged(job: ScoreJob) -> list[Outcome]:
-    """One outcome per request: refused, failed in one part, or its parts joined."""
-    parts: dict[int, list[Outcome]] = {index: [] for index in range(len(job.job.requests))}
-    texts: dict[int, ScoreRequest] = {}
-    for owner, text, outcome in zip(job.owners, job.texts, job.outcomes, strict=True):
-        parts[owner].append(outcome)
-        texts[owner] = text
-    for index, refusal in job.refusals.items():
-        parts[index].append(refusal)
-    return [_joined(parts[index], texts.get(index)) for index in sorted(parts)]
+def _joined(plan: Plan, outcomes: list[Outcome]) -> dict[str, Any] | ServiceError:
+    """Join the scores of the slices of a request; the first slice that failed fails the request."""
+    scores: list[SliceScores] = []
+    for outcome in outcomes:
+        if isinstance(outcome, ServiceError):
+            return outcome
+        scores.append(outcome)
+    return plan.join(scores)
 
 
-def _joined(parts: list[Outcome], text: ScoreRequest | None) -> Outcome:
-    scores: list[dict[str, Any]] = []
-    for part in parts:
-        if isinstance(part, ServiceError):
-            return part
-        scores.append(part)
-    if text is not None and text.part:
-        return join_parts(text, scores)
-    if len(scores) == 1:
-        return scores[0]
-    return {**scores[0], "continuations": [c for score in scores for c in score["continuations"]]}
-
-
-def _item(fields: dict[str, Any], outcome: Outcome) -> dict[str, Any]:
+def _item(fields: dict[str, Any], outcome: dict[str, Any] | ServiceError) -> dict[str, Any]:
     if isinstance(outcome, ServiceError):
         return {**_named(fields), "error": error_body(outcome)}
     return {**_named(fields), "result": outcome}
@@ -217,7 +187,7 @@ def _named(fields: dict[str, Any]) -> dict[str, str]:
 
 
 def _circumstances(job: ScoreJob, model: dict[str, Any], now: float) -> dict[str, Any]:
-    """How the scores came about: model, times in ms, batch and bytes read."""
+    """Return what a result shows besides scores: model, times, micro-batch and bytes read."""
     submitted_at, started_at = job.job.submitted_at, job.started_at or now
     # The web tier's clock may differ from this machine's.
     queue_s = max(job.opened_at - submitted_at, 0.0)
@@ -229,7 +199,7 @@ def _circumstances(job: ScoreJob, model: dict[str, Any], now: float) -> dict[str
             compute=job.compute_s,
             total=max(now - submitted_at, 0.0),
         ),
-        "batch": job.batch,
+        "batch": job.micro_batch,
         "usage": {"bytes": job.job.num_bytes},
     }
 

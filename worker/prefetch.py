@@ -1,42 +1,40 @@
-"""`python -m worker.prefetch`: fetches the checkpoint of EVASCORE_MODEL before a worker needs it.
+"""Runs `python -m worker.prefetch`: downloads the checkpoint of EVASCORE_MODEL ahead of time.
 
-It does what a worker would do at its start, and compares every checksum.
+It does what a worker does at its start, and compares every checksum.
 """
 
 import sys
 from pathlib import Path
 
 from contract.settings import SettingsInvalid, load_settings
-from model.errors import CheckpointInvalid
-from model.weights.checkpoint import find_checkpoint, find_folder
-from model.weights.hub import WEIGHTS, check_downloads
+from model import Checkpoint, CheckpointInvalid, fetch_checkpoint
 
 EX_FAILED, EX_SETTINGS, EX_INTERRUPTED = 1, 2, 130
 
 
 def main() -> int:
-    """Fetch and check. Returns: the exit code, 0 when the worker will find all that it needs."""
+    """Download and check; return the exit code, 0 when a worker can start without a download."""
     try:
         name = load_settings().model
-        folder = find_folder(name)
-        # Before anything reads them: of a damaged file the checksum tells most.
-        check_downloads(tuple(sorted(folder.glob(WEIGHTS))))
-        files = find_checkpoint(str(folder)).weight_files
+        checkpoint = fetch_checkpoint(name)
     except SettingsInvalid as error:
         return _fail(error, EX_SETTINGS)
     except CheckpointInvalid as error:
         return _fail(error, EX_FAILED)
     except KeyboardInterrupt:
-        return _fail("interrupted; what came is kept, and the next try goes on", EX_INTERRUPTED)
-    print(f"evascore prefetch: {_summary(name, folder, files)}")
+        return _fail(
+            "interrupted; the downloaded part is kept, and the next call resumes", EX_INTERRUPTED
+        )
+    print(f"evascore prefetch: {_summary(name, checkpoint)}")
     return 0
 
 
-def _summary(name: str, folder: Path, files: tuple[Path, ...]) -> str:
-    done = "is a folder, nothing to fetch" if Path(name).is_dir() else "is fetched"
+def _summary(name: str, checkpoint: Checkpoint) -> str:
+    files = checkpoint.weight_files
+    done = "is a folder, nothing to download" if Path(name).is_dir() else "is downloaded"
     num_bytes = sum(file.stat().st_size for file in files)
     count = f"{len(files)} file{'s' * (len(files) != 1)} of weights, {num_bytes / 1e9:.2f} GB"
-    return f"{name} {done}: {count}, in {folder}"
+    return f"{name} {done}: {count}, in {checkpoint.folder}"
 
 
 def _fail(reason: object, exit_code: int) -> int:

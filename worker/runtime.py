@@ -7,7 +7,7 @@ import redis
 from contract.settings import Settings
 from contract.store.batch_queue import BatchQueue
 from contract.store.job_store import JobStore
-from model.scorer import Scorer
+from model import Scorer
 from worker.lease import Lease, OwnStatus
 
 

@@ -1,4 +1,4 @@
-"""Where a folder really lies: a model read over the network makes every start slow."""
+"""Warns of folders on network mounts: reading a model from one makes every start slow."""
 
 from pathlib import Path
 
@@ -24,7 +24,7 @@ REMOTE = {
 
 
 def warn_of_network_mounts(*folders: Path, mounts: Path = MOUNTS) -> None:
-    """Log a warning for each of `folders` that lies on a network mount."""
+    """Log a warning for each of `folders` on a network mount."""
     for folder in folders:
         kind = filesystem(folder, mounts)
         if kind.rstrip("4").partition(".")[0] in REMOTE:
@@ -37,7 +37,7 @@ def warn_of_network_mounts(*folders: Path, mounts: Path = MOUNTS) -> None:
 
 
 def filesystem(folder: Path, mounts: Path = MOUNTS) -> str:
-    """The type of the file system that holds `folder`, or would; empty where Linux does not tell.
+    """Return the type of the file system of `folder`; empty where the system does not tell it.
 
     Source: proc(5), `/proc/PID/mountinfo`: mount point in field 5, type after a lone hyphen.
     """
@@ -50,7 +50,7 @@ def filesystem(folder: Path, mounts: Path = MOUNTS) -> str:
     for line in lines:
         place, _, rest = line.partition(" - ")
         point = Path(place.split()[4].replace("\\040", " "))
-        # Of several mounts on one point the last one is seen.
+        # Of several mounts on one point the last one counts.
         if path.is_relative_to(point) and point.is_relative_to(found):
             found, kind = point, rest.split()[0]
     return kind

@@ -1,10 +1,10 @@
-"""A Redis transport for kombu that takes all that waits, up to a budget, in one round trip.
+"""Fetches all waiting messages up to a budget in one round trip: a Redis transport for kombu.
 
-kombu pops one message with BRPOP and notes it as unacknowledged in a second step; a worker that
-dies or freezes in between loses it. Here one script moves messages from the priority lists into
-kombu's own `unacked` hash, so that restoring at shutdown and Celery's tools work as ever. An
-empty-handed fetch is followed by a wait that blocks on the most urgent list and removes nothing
-(BLMOVE of the list's last element onto itself).
+kombu pops one message with BRPOP and stores it as unacknowledged in a second step; a worker that
+dies in between loses it. Here one script moves messages from the priority lists into kombu's own
+`unacked` hash. So restoring at shutdown and Celery's tools work as before. After a fetch that found
+nothing, the worker waits: it blocks on the most urgent list and removes nothing (BLMOVE of the last
+element of the list onto itself).
 
 Written against kombu 5.7: it overrides `_brpop_start` and `_brpop_read`, which are private.
 """
@@ -14,12 +14,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
 from time import monotonic, time
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 import redis
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+
+from worker.batching import Room
 
 _FETCH = (Path(__file__).parent / "lua" / "fetch.lua").read_text()
 
@@ -27,19 +29,12 @@ _FETCH = (Path(__file__).parent / "lua" / "fetch.lua").read_text()
 IDLE_WAIT_S = 0.05
 
 
-class Room(NamedTuple):
-    """How much of one priority a worker can take."""
-
-    jobs: int
-    bytes: int
-
-
 @contextmanager
 def refusal_as_lost_connection() -> Iterator[None]:
-    """Treat a Redis that is full or read-only like one that is away.
+    """Treat a Redis that is full or read-only like a lost connection.
 
-    Celery reconnects until it is well again, and the jobs wait meanwhile; any other error would end
-    the worker.
+    Celery then reconnects until Redis works again, and jobs wait. Any other error would end the
+    worker.
     """
     try:
         yield
@@ -48,10 +43,10 @@ def refusal_as_lost_connection() -> Iterator[None]:
 
 
 class QoS(kombu_redis.QoS):
-    """Keeps kombu's books of delivered messages; the fetch script has written Redis's already."""
+    """Keeps kombu's record of delivered messages; the fetch script already wrote that of Redis."""
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Note a delivered message; in Redis too if it came by kombu's own way."""
+        """Record a delivered message; also in Redis if kombu itself fetched it."""
         if self.channel.is_delivering_fetched:
             virtual.QoS.append(self, message, delivery_tag)
         else:
@@ -59,7 +54,7 @@ class QoS(kombu_redis.QoS):
 
 
 class Channel(kombu_redis.Channel):
-    """A channel that fetches in bulk the queues that are consumed with acknowledgement."""
+    """A channel that fetches many messages at once from queues with acknowledgement."""
 
     QoS = QoS
     fetch_jobs = 256
@@ -80,21 +75,21 @@ class Channel(kombu_redis.Channel):
         self.room = dict.fromkeys(self.priority_steps, Room(self.fetch_jobs, self.fetch_bytes))
 
     def look_again(self) -> None:
-        """Fetch at the next turn of the event loop even if the last fetch came back empty.
+        """Fetch at the next turn of the event loop even if the last fetch found nothing.
 
-        The reply then ends the loop's poll at once, so it also keeps a busy worker turning.
+        Its reply ends the poll of the loop at once, so a busy worker does not wait.
         """
         self._fetches_next = True
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume `queue`; kombu's way without acknowledgement, else by fetching."""
+        """Consume `queue`: by fetching, or kombu's way if it needs no acknowledgement."""
         if no_ack:
             self._no_ack_queues.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        # Broadcast queues share the channel but are not read by BRPOP: `active_queues` leaves
-        # them out. What remains without acknowledgement are replies to control commands.
+        # `active_queues` leaves out broadcast queues: BRPOP does not read them. The other queues
+        # without acknowledgement are replies to control commands.
         if self._no_ack_queues.intersection(self.active_queues):
             self._command = "BRPOP"
             super()._brpop_start(timeout)
@@ -144,7 +139,7 @@ class Channel(kombu_redis.Channel):
             with refusal_as_lost_connection():
                 reply = self.client.parse_response(connection, self._command, **options)
                 if self._command == "BLMOVE" and not self._closing:
-                    # Something came, or it is time to look at the less urgent lists.
+                    # A message came, or it is time to look at the less urgent lists.
                     self._send_fetch(self._queue_cycle.consume(len(self.active_queues)))
                     reply = self.client.parse_response(connection, self._command, **options)
         except self.connection_errors:
@@ -168,6 +163,6 @@ class Transport(kombu_redis.Transport):
 
 
 def install() -> None:
-    """Make `redis://` URLs mean this transport in this process; Flower still reads "redis"."""
+    """Use this transport for `redis://` URLs in this process; Flower still reads "redis"."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:Transport"

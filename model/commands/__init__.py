@@ -1,1 +1,1 @@
-"""Runs `python -m model`: scores lines of JSON, predicts what follows lines of text."""
+"""Implements the commands of `python -m model`: `score` and `next-chars`."""

@@ -1,4 +1,4 @@
-"""Predicts what follows each line of a stream: one line in, one line out, in bounded memory."""
+"""Predicts the next characters after each line of a stream, in bounded memory."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO
@@ -8,7 +8,7 @@ import orjson
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.scorer import Scorer
 
-# Lines read ahead, so that those of like length share a pass; 30 passes of the default size.
+# Lines are read ahead, so that lines of similar length share a pass: 30 passes by default.
 GATHERED_BYTES = 1 << 16
 GATHERED_LINES = 4096
 
@@ -21,17 +21,17 @@ def predict_lines(
     *,
     on_pass: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
-    """Write the next characters after each line of `source`; return how many lines, and refused.
+    """Write the next characters after each line; return the numbers of lines and of refused lines.
 
-    A line is any bytes before a newline, which is no part of the text; an empty one is the empty
-    text. Its answer is an object of `next_chars.next_characters`, or one `error` where the line
-    leaves no room for a next character in what the model reads at once.
+    A line is any bytes before a newline; an empty line is the empty text. The answer is a result
+    of `next_chars.next_characters`. A line gets an `error` where the model's context has no room
+    for a character after it.
     """
     max_bytes = scorer.info.max_text_bytes - MAX_BYTES_READ_ON
     refusal = {
         "error": {
             "code": "text_too_large",
-            "message": f"the limit of a line is {max_bytes:,} bytes; give its last ones only",
+            "message": f"the line is longer than {max_bytes:,} bytes; send only its last bytes",
         }
     }
     num_lines = num_refused = 0
@@ -65,7 +65,7 @@ def _gather(source: BinaryIO, max_bytes: int) -> Iterator[list[bytes]]:
 
 
 def _lines(source: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield the lines without their newlines, of a longer one more than `max_bytes`."""
+    """Yield lines without newlines; of a line that is too long only the first bytes."""
     while raw := source.readline(max_bytes + 2):
         rest = raw
         while not rest.endswith(b"\n") and (rest := source.readline(max_bytes)):

@@ -1,4 +1,4 @@
-"""Scores a stream of JSON lines: one line in, one line out, in order, in bounded memory."""
+"""Scores a stream of JSON lines: one line out for each line in, in order, in bounded memory."""
 
 import sys
 from collections.abc import Callable, Iterator
@@ -25,14 +25,14 @@ from model.scorer import ModelInfo, Scorer
 from model.scoring.request import ScoreRequest
 
 PIECE_BYTES = 1 << 16
-# Texts read ahead, so that those of like length share a pass; 30 passes of the default size.
+# Lines are read ahead, so that texts of similar length share a pass: 30 passes by default.
 GATHERED_BYTES = 1 << 16
 GATHERED_LINES = 4096
 
 
 @dataclass(slots=True)
 class _ScoredLine:
-    """One line of input on its way to one line of output."""
+    """One line of input, and its result or error."""
 
     custom_id: str | None = None
     request: ScoreRequest | None = None
@@ -56,7 +56,7 @@ def score_lines(
     limits: RequestLimits = DEFAULT_LIMITS,
     on_pass: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
-    """Score each line of `source` that is not blank; return how many there were, and failed.
+    """Score each line that is not blank; return the numbers of lines and of failed lines.
 
     A line is taken or refused, and gets the result, as in an upload to `/batches`: the same code
     reads both. Its `custom_id` comes back with the `result` or the `error`.

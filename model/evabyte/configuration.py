@@ -1,4 +1,4 @@
-"""The configuration of an EvaByte model, read from the published config.json."""
+"""Reads and checks the configuration of an EvaByte model, the published config.json."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ COUNTS = (
 
 @strict
 class EvaByteConfig(PreTrainedConfig):
-    """The keys of config.json that decide what the model computes; others are kept and ignored.
+    """The keys of config.json that decide what the model computes; other keys are ignored.
 
-    The defaults are those of the published 6.5B checkpoint. Keys of the authors' code that never
-    change its result (`fp32_ln`, `fp32_skip_add`, `mixedp_attn`, `init_fn`...) are not read.
+    The defaults are those of the published 6.5B checkpoint. Some keys never change a result of the
+    authors' code (`fp32_ln`, `fp32_skip_add`, `mixedp_attn`, `init_fn`...): they are not read.
     """
 
     model_type = "evabyte"
@@ -29,7 +29,7 @@ class EvaByteConfig(PreTrainedConfig):
     num_hidden_layers: int = 32
     num_attention_heads: int = 32
     num_key_value_heads: int | None = None
-    num_pred_heads: int = 1  # what the authors' code takes a missing key for
+    num_pred_heads: int = 1  # default of the authors' code
     window_size: int = 2048
     chunk_size: int = 16
     max_position_embeddings: int = 32768
@@ -45,54 +45,61 @@ class EvaByteConfig(PreTrainedConfig):
     bos_token_id: int | None = 1
     eos_token_id: int | list[int] | None = 2
     tie_word_embeddings: bool = False
-    is_demo: bool = False  # ours: a small model that shows the service, not for real scores
+    is_demo: bool = False  # our key: a small model to try the service, not for real scores
 
     def __post_init__(self, **kwargs: Any) -> None:
-        """Fill in what other keys imply."""
+        """Derive missing keys from the others."""
         if self.num_key_value_heads is None:
             self.num_key_value_heads = self.num_attention_heads
         super().__post_init__(**kwargs)
-        # The library has put `rope_theta` and `rope_scaling` of config.json into one dictionary.
+        # transformers has put `rope_theta` and `rope_scaling` into one dictionary.
         assert self.rope_parameters is not None
         self.rope_theta = self.rope_parameters["rope_theta"]
 
     @property
     def head_dim(self) -> int:
-        """The number of channels of one attention head."""
+        """Channels of one attention head."""
         return self.hidden_size // self.num_attention_heads
 
     def validate_architecture(self) -> None:
-        """Refuse what this implementation does not compute; called by the library.
+        """Refuse configurations that this implementation cannot compute; transformers calls it.
 
         Raises:
             ValueError: a key has an impossible or unsupported value; the message names it.
         """
         for key in COUNTS:
-            _require(getattr(self, key) >= 1, f"{key} is {getattr(self, key)}, not at least 1")
+            _require(
+                getattr(self, key) >= 1, f"{key} is {getattr(self, key)}; it must be 1 or more"
+            )
         _require(
             self.vocab_size == VOCABULARY_SIZE,
             f"vocab_size is {self.vocab_size}; EvaByte's vocabulary has {VOCABULARY_SIZE} ids",
         )
         _require(
             self.hidden_size % (2 * self.num_attention_heads) == 0,
-            f"hidden_size {self.hidden_size} is not num_attention_heads "
-            f"{self.num_attention_heads} times an even number",
+            f"hidden_size is {self.hidden_size}; it must be num_attention_heads, "
+            f"{self.num_attention_heads}, times an even number",
         )
         _require(
             self.window_size % self.chunk_size == 0,
-            f"chunk_size {self.chunk_size} does not divide window_size {self.window_size}",
+            f"chunk_size is {self.chunk_size}; it must divide window_size, {self.window_size}",
         )
         _require(
             self.num_key_value_heads == self.num_attention_heads,
-            f"num_key_value_heads is {self.num_key_value_heads}; EvaByte has as many as "
+            f"num_key_value_heads is {self.num_key_value_heads}; it must equal "
             f"num_attention_heads, {self.num_attention_heads}",
         )
-        _require(self.max_position_embeddings >= 2, "max_position_embeddings is below 2")
-        _require(self.hidden_act == "silu", "hidden_act is not silu")
+        _require(
+            self.max_position_embeddings >= 2,
+            f"max_position_embeddings is {self.max_position_embeddings}; it must be 2 or more",
+        )
+        _require(self.hidden_act == "silu", f"hidden_act is {self.hidden_act!r}; it must be silu")
         _require(not self.attention_bias, "attention_bias is set; EvaByte has no biases")
-        _require(not self.tie_word_embeddings, "tie_word_embeddings is set; EvaByte ties nothing")
+        _require(
+            not self.tie_word_embeddings, "tie_word_embeddings is set; EvaByte does not tie them"
+        )
         rope_type = (self.rope_parameters or {}).get("rope_type", "default")
-        _require(rope_type == "default", "rope_scaling is set; only unscaled positions are known")
+        _require(rope_type == "default", "rope_scaling is set; it is not supported")
 
 
 def _require(is_met: bool, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Keys and values of one layer, by row: tokens or summaries of chunks."""
+"""Holds keys and values of one layer (the KV cache): one row per token or chunk summary."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ class KeysValues(NamedTuple):
     values: Tensor
 
     def followed_by(self, other: "KeysValues") -> "KeysValues":
-        """Return the rows of both, those of `other` behind; without a copy where one has none."""
+        """Return these rows, then those of `other`; without a copy where one of them is empty."""
         if len(self.keys) == 0:
             return other
         if len(other.keys) == 0:

@@ -1,6 +1,6 @@
-"""Linear layers without bias whose weights are of another type than what they multiply.
+"""Implements linear layers without bias whose weights have another type than their inputs.
 
-They stand in for `nn.Linear` and for bitsandbytes' layers once a model is loaded.
+They replace `nn.Linear` and the layers of bitsandbytes after a model is loaded.
 """
 
 import torch
@@ -12,10 +12,10 @@ from model.ops.int8_linear import int8_linears
 
 
 class Int8Linear(nn.Module):
-    """A linear layer that holds what bitsandbytes calls CB and SCB.
+    """A linear layer with int8 weights and their row maxima: CB and SCB of bitsandbytes.
 
-    It stands in for `Linear8bitLt`, whose forward casts every input to float16, which overflows at
-    65,504, and on CUDA takes the int32 sums through memory. `ops.int8_linear` does neither.
+    It replaces `Linear8bitLt`. That one casts every input to float16, which overflows at 65,504,
+    and on CUDA writes the int32 sums to memory. `ops.int8_linear` does neither.
     """
 
     weight_absmax: Tensor
@@ -33,9 +33,10 @@ class Int8Linear(nn.Module):
 
 
 class WideLinear(nn.Module):
-    """A linear layer that widens its weight for each product, for CPUs that are faster so.
+    """A linear layer that converts its weight to the type of its input for each product.
 
-    The weight stays in memory as it is. Widening it costs 3 % of the product with 1,024 rows.
+    CPUs that are slow with bfloat16 are faster this way. The weight stays in memory as it is. The
+    conversion takes 3 % of the time of a product with 1,024 rows.
     """
 
     def __init__(self, weight: Tensor) -> None:
@@ -49,7 +50,7 @@ class WideLinear(nn.Module):
 
 
 def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """Return the products of the rows of `x` with the weights of several layers of one kind."""
+    """Multiply the rows of `x` by the weights of several layers of one kind."""
     int8_layers = [layer for layer in layers if isinstance(layer, Int8Linear)]
     if len(int8_layers) < len(layers):
         return [layer(x) for layer in layers]
@@ -58,7 +59,7 @@ def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:
 
 
 def widen_products(model: nn.Module) -> None:
-    """Have the linear layers of `model` multiply float32 rows; their weights stay as they are."""
+    """Make the linear layers of `model` multiply in float32; their weights stay as they are."""
     for name, layer in list(model.named_modules()):
         if type(layer) is nn.Linear:
             model.set_submodule(name, WideLinear(layer.weight))

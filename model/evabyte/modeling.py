@@ -1,7 +1,7 @@
-"""EvaByte (OpenEvaByte/evabyte at 432331ad) over packed sequences, as a transformers model.
+"""Implements EvaByte (OpenEvaByte/evabyte at 432331ad) as a transformers model.
 
-Modules carry the names of the published checkpoint. Sequences lie end to end in one row of `T`
-tokens; only attention knows where one ends.
+Modules have the names of the published checkpoint. Sequences lie end to end in one row of `T`
+tokens, see `model/packing.py`; only attention knows where a sequence ends.
 """
 
 from collections.abc import Sequence
@@ -49,7 +49,7 @@ class EvaByteRMSNorm(nn.Module):
 
 
 class EvaByteAttention(nn.Module):
-    """Attention over the own window and the summaries of earlier windows."""
+    """Attention over the tokens of a window and the chunk summaries of earlier windows."""
 
     def __init__(self, config: EvaByteConfig) -> None:
         super().__init__()
@@ -66,9 +66,9 @@ class EvaByteAttention(nn.Module):
     def forward(
         self, x: Tensor, plan: PassPlan, carried: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
-        """Attend; x: [T, channels]. Return also the keys and values that later passes need.
+        """Attend; x: [T, channels]. Return also the KV cache rows that later passes need.
 
-        `carried` are the rows of the contexts that the sequences continue.
+        `carried` holds the KV cache rows of the contexts that the sequences continue.
         """
         by_head = (len(x), self.num_heads, self.head_dim)
         q, k, v = (rows.view(by_head) for rows in project(x, self.q_proj, self.k_proj, self.v_proj))
@@ -80,7 +80,7 @@ class EvaByteAttention(nn.Module):
         return self.o_proj(attended.view(x.shape)), rows.take(plan.kept_rows)
 
     def _past(self, own: KeysValues, plan: PassPlan, carried: KeysValues | None) -> KeysValues:
-        """Return the rows that windows see besides their own tokens."""
+        """Return the past: the rows that windows see besides their own tokens."""
         chunked = own
         if carried is not None and len(plan.split_chunk_rows):
             split_chunks = carried.followed_by(own).take(plan.split_chunk_rows)
@@ -118,7 +118,7 @@ class EvaByteMLP(nn.Module):
 
 
 class EvaByteDecoderLayer(nn.Module):
-    """One layer: attention and feed-forward, each normalised before and added after."""
+    """One layer: attention and feed-forward, each with a norm before and an addition after."""
 
     def __init__(self, config: EvaByteConfig) -> None:
         super().__init__()
@@ -130,10 +130,10 @@ class EvaByteDecoderLayer(nn.Module):
     def forward(
         self, x: Tensor, branch: Tensor | None, plan: PassPlan, carried: KeysValues | None
     ) -> tuple[Tensor, Tensor, KeysValues]:
-        """Return stream and branch, both [T, channels], and what `EvaByteAttention` keeps.
+        """Return stream and branch, both [T, channels], and the kept KV cache rows.
 
-        Every branch is added to the stream on its way into the next norm: here that of the layer
-        before, in the next layer this one's feed-forward.
+        Each norm first adds the branch before it to the stream. The first norm of a layer adds
+        the feed-forward of the layer before.
         """
         x, normalised = self.input_layernorm(x, branch, plan.backend)
         attended, kept = self.self_attn(normalised, plan, carried)
@@ -147,8 +147,10 @@ class EvaByteModel(nn.Module):
     def __init__(self, config: EvaByteConfig) -> None:
         super().__init__()
         self.config = config
-        self.backend: Backend = "torch"  # which has gradients and runs everywhere
-        self.stream_dtype: torch.dtype | None = None  # of activations; None: that of the weights
+        self.backend: Backend = "torch"  # has gradients and runs everywhere
+        self.stream_dtype: torch.dtype | None = (
+            None  # type of activations; None: type of the weights
+        )
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         layers = [EvaByteDecoderLayer(config) for _ in range(config.num_hidden_layers)]
         self.layers = nn.ModuleList(layers)
@@ -164,9 +166,9 @@ class EvaByteModel(nn.Module):
         layout: PackedLayout,
         carried: Sequence[KeysValues] | None = None,
     ) -> tuple[Tensor, list[KeysValues]]:
-        """Return what `forward` does, and of each layer the rows that `layout` keeps.
+        """Return the result of `forward`, and for each layer the KV cache rows that are kept.
 
-        `carried` are, by layer, the rows of the contexts that the sequences continue.
+        `carried` holds for each layer the KV cache rows of the contexts that sequences continue.
         """
         x, branch, kept = self.embed_tokens(input_ids).to(self.stream_dtype), None, []
         plan = plan_pass(layout, self.config, x, self.backend)
@@ -179,7 +181,7 @@ class EvaByteModel(nn.Module):
 
 
 class EvaBytePreTrainedModel(PreTrainedModel):
-    """What transformers asks of every EvaByte model: configuration, prefix, initial weights."""
+    """Base class that transformers requires: configuration, prefix, initial weights."""
 
     config_class = EvaByteConfig
     base_model_prefix = "model"
@@ -196,7 +198,7 @@ class EvaBytePreTrainedModel(PreTrainedModel):
 
 
 class EvaByteForCausalLM(EvaBytePreTrainedModel):
-    """EvaByte with its prediction heads; head 0 predicts the next id, head h the one h later."""
+    """EvaByte with its prediction heads: head h predicts the id h + 1 positions ahead."""
 
     def __init__(self, config: EvaByteConfig) -> None:
         super().__init__(config)
@@ -211,7 +213,7 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
         return self.lm_head.weight[: self.config.vocab_size].to(self.model.stream_dtype)
 
     def compute_in_float32(self) -> None:
-        """Keep the weights as they are, and compute in float32."""
+        """Compute in float32, and keep the weights in their type."""
         self.model.stream_dtype = torch.float32
         widen_products(self)
 
@@ -224,7 +226,7 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
     ) -> PackedLayout:
         """Cut sequences of `lengths` tokens into this model's windows and chunks.
 
-        The rest as in `packing.lay_out`.
+        The other arguments are those of `packing.lay_out`.
         """
         return lay_out(
             lengths,
@@ -246,16 +248,18 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
         """Return the logits of every position of `input_ids` [B, T] int64.
 
         `.logits` is [B, T, 320] of head 0, or [B, T, heads, 320] with `return_all_pred_logits`;
-        float32 where the configuration says `fp32_logits`. Rows may be padded on the right: a
-        position sees none that follows, so that `attention_mask` [B, T] changes nothing.
+        float32 where the configuration says `fp32_logits`. Rows may be padded on the right. No
+        position sees a later one, so `attention_mask` [B, T] changes nothing.
 
         Raises:
             ValueError: the mask hides a position before a visible one, or a cache is asked for.
         """
         if use_cache:
-            raise ValueError("use_cache is not supported: there is no generation here")
+            raise ValueError("use_cache is set; this model only scores, leave it out")
         if attention_mask is not None and (attention_mask.long().diff(dim=1) > 0).any():
-            raise ValueError("only padding on the right is supported: windows count from slot 0")
+            raise ValueError(
+                "attention_mask pads on the left; pad on the right, since windows begin at slot 0"
+            )
         config = self.config
         num_rows, num_tokens = input_ids.shape
         hidden = self.model(input_ids.reshape(-1), self.lay_out([num_tokens] * num_rows))

@@ -1,4 +1,4 @@
-"""What all layers share of one pass: where its rows lie, on the device that computes."""
+"""Prepares one pass: the row indices and rotary tables that all layers share."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ from model.packing import IntArray, PackedLayout
 
 @dataclass(frozen=True, slots=True)
 class PassPlan:
-    """What a pass needs besides its tokens; the rows are those of `PackedLayout`."""
+    """Everything a pass needs besides its tokens; row indices are those of `PackedLayout`."""
 
     rotary: tuple[Tensor, Tensor]  # cosines and sines, each [T, D / 2]
     attention: AttentionPlan
@@ -28,7 +28,7 @@ class PassPlan:
 def plan_pass(
     layout: PackedLayout, config: EvaByteConfig, embedded: Tensor, backend: Backend
 ) -> PassPlan:
-    """Prepare a pass over sequences that lie as `layout` says, for `embedded` [T, channels]."""
+    """Prepare a pass over the sequences of `layout`, whose tokens are `embedded` [T, channels]."""
 
     def on_device(rows: IntArray) -> Tensor:
         return torch.from_numpy(rows).to(embedded.device)

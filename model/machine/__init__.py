@@ -1,1 +1,1 @@
-"""Measures and configures the CPU, the device and its memory."""
+"""Configures the CPU, finds the device and measures its memory."""

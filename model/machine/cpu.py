@@ -1,6 +1,6 @@
-"""Settings of the process that make PyTorch faster on a CPU.
+"""Makes PyTorch faster on a CPU by settings of the whole process.
 
-They hold for the whole process, so that whoever loads a scorer on a CPU makes them once.
+Loading a model on a CPU makes these settings.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor
 
-# float32 products of this depth lose about 1e-6 of the result's size, bfloat16 ones 1e-2.
+# float32 products of this depth have a relative error of about 1e-6, bfloat16 products 1e-2.
 MAX_RELATIVE_ERROR = 1e-5
 
-# A form must be this much faster, so that the choice is the same at every start.
+# float32 must be faster by this factor, so that the choice is the same at every start.
 MIN_SPEED_UP = 1.25
-NUM_TIMINGS = 7  # of which the fastest counts: other processes only add
+NUM_TIMINGS = 7  # the fastest counts: other processes only slow it down
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 FIRST_KEPT_BLOCK_BYTES = 128 << 10  # glibc's own default of both
@@ -26,22 +26,22 @@ MAX_KEPT_BYTES = 1 << 30
 
 
 def keep_freed_memory() -> None:
-    """Let the C library keep freed blocks of up to 32 MiB in place of returning them.
+    """Make glibc keep freed blocks of up to 32 MiB instead of returning them to the system.
 
-    PyTorch frees every intermediate result. Returned to the system, each costs a page fault per
-    4 KiB when the next one is allocated: 300,000 for 16 KB of text through the demo model, and
-    30 % of its time. All threads share one heap: glibc returns those that it makes for further
-    threads whatever these limits say. Does nothing where the C library is not glibc.
+    PyTorch frees every intermediate result. A returned block costs a page fault per 4 KiB when it
+    is allocated again: 300,000 faults for 16 KB of text through the demo model, 30 % of its time.
+    All threads share one heap, because glibc ignores these limits in the heaps of other threads.
+    Does nothing with another C library.
     """
     _set_allocator(kept_block_bytes=MAX_KEPT_BLOCK_BYTES, kept_bytes=MAX_KEPT_BYTES)
 
 
 def return_freed_memory() -> None:
-    """Let the C library return freed blocks to the system at once, as at the start of a process.
+    """Make glibc return freed blocks to the system at once, as at the start of a process.
 
-    With every block that is freed it keeps larger ones. While weights are quantized, one after the
-    other, their intermediate results would pile up between the weights that stay: in a model of
-    417 MB as much as half of that. Does nothing where the C library is not glibc.
+    By default it keeps larger and larger blocks. While weights are quantized, intermediate results
+    would then pile up between the weights that stay: for a model of 417 MB up to half of that.
+    Does nothing with another C library.
     """
     _set_allocator(kept_block_bytes=FIRST_KEPT_BLOCK_BYTES, kept_bytes=FIRST_KEPT_BLOCK_BYTES)
 
@@ -55,14 +55,15 @@ def _set_allocator(*, kept_block_bytes: int, kept_bytes: int) -> None:
 
 
 def use_onednn_for_float32() -> bool:
-    """Send float32 products through oneDNN where that keeps their precision.
+    """Compute float32 products with oneDNN where that keeps their precision.
 
-    A row's result has the same bits there on one core and on two, among few rows and among many;
-    with MKL it has not. On an AMD EPYC it is twice as fast as MKL besides, on an Intel Xeon alike.
+    With oneDNN the result of a row has the same bits on any number of cores and among any number
+    of rows; with MKL it does not. OneDNN is twice as fast as MKL on an AMD EPYC, and as fast on an
+    Intel Xeon.
 
-    The setting allows oneDNN to compute in bfloat16. On a CPU without matrix tiles (AMX) it does
-    not, and runs its AVX-512 float32 code. Where it computes in bfloat16, this check sees it and
-    takes the setting back. Returns whether it stayed: never where PyTorch has no oneDNN.
+    The setting allows oneDNN to compute in bfloat16. A CPU without matrix tiles (AMX) does not: it
+    runs float32 code. Where it does, this function measures the error and undoes the setting.
+    Returns whether the setting stayed: never where PyTorch has no oneDNN.
     """
     if not torch.backends.mkldnn.is_available():
         return False
@@ -76,10 +77,10 @@ def use_onednn_for_float32() -> bool:
 
 
 def is_bfloat16_slow() -> bool:
-    """Whether this CPU multiplies bfloat16 more slowly than float32, the conversions included.
+    """Tell whether bfloat16 products are slower here than float32 ones with their conversions.
 
-    So do those without AVX512-BF16, and Intel's with it but without AMX; AMD's are four times as
-    fast.
+    They are slower on CPUs without AVX512-BF16, and on Intel CPUs without AMX. On AMD CPUs with
+    AVX512-BF16 they are four times as fast.
     """
     x, weight = _factors()
     narrow, narrow_weight = x.bfloat16(), weight.bfloat16()
@@ -90,7 +91,7 @@ def is_bfloat16_slow() -> bool:
 
 
 def _factors() -> tuple[Tensor, Tensor]:
-    """Float32 rows and a weight as large as those of a small model's layer: 0.3 GFLOP."""
+    """Return float32 rows and a weight of the size of a small model's layer: 0.3 GFLOP."""
     generator = torch.Generator().manual_seed(0)
     shapes = ((256, 512), (1024, 512))
     x, weight = (torch.randn(shape, generator=generator) for shape in shapes)
@@ -98,10 +99,9 @@ def _factors() -> tuple[Tensor, Tensor]:
 
 
 def _fastest(*forms: Callable[[], Tensor]) -> list[float]:
-    """Return the shortest time of each form on one core, in seconds; they take turns.
+    """Return the shortest time of each form in seconds; the forms take turns on one core.
 
-    On one, since short passes run side by side, and since a core that is busy with something else
-    would slow what all cores share.
+    One core, since short passes run in parallel, and since one busy core would slow them all.
     """
     num_threads = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -119,7 +119,7 @@ def _seconds(form: Callable[[], Tensor]) -> float:
 
 
 def _relative_error() -> float:
-    """The error of a single and of a batched float32 product, as a share of the result's size."""
+    """Return the larger relative error of a single and of a batched float32 product."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(4, 128, 512, generator=generator)
     b = torch.randn(4, 512, 256, generator=generator)

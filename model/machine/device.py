@@ -1,4 +1,4 @@
-"""The device that a model computes on: which one a name means, and how it runs out of memory."""
+"""Finds the device of a name, and recognises the errors of a device without memory."""
 
 import contextlib
 from collections.abc import Iterator
@@ -7,13 +7,13 @@ import torch
 
 from model.errors import DeviceUnavailable, OutOfMemory
 
-# What else than `torch.OutOfMemoryError` says so: the CPU's allocator, the CUDA runtime and Triton
-# when they load or launch a kernel, and cuBLAS when it begins.
+# Signs of missing memory besides `torch.OutOfMemoryError`: from the CPU's allocator, from the CUDA
+# runtime and Triton when they load or launch a kernel, and from cuBLAS when it starts.
 OUT_OF_MEMORY_SIGNS = ("DefaultCPUAllocator", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
 
 
 def find_device(name: str) -> torch.device:
-    """Return the device that `name` means: auto, cpu, cuda or cuda:N. A GPU has its number.
+    """Return the device named auto, cpu, cuda or cuda:N; a GPU always with its number.
 
     Raises:
         DeviceUnavailable: there is no such device here.
@@ -23,22 +23,26 @@ def find_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise DeviceUnavailable(f"device {name}: unknown; use auto, cpu or cuda") from error
+        raise DeviceUnavailable(f"device {name}: unknown; use auto, cpu, cuda or cuda:N") from error
     if device.type == "cpu":
         return device
     if device.type != "cuda":
-        raise DeviceUnavailable(f"device {name}: not supported; use auto, cpu or cuda")
+        raise DeviceUnavailable(f"device {name}: not supported; use auto, cpu, cuda or cuda:N")
     if not torch.cuda.is_available():
-        raise DeviceUnavailable(f"device {name}: PyTorch finds no usable GPU; use cpu")
+        raise DeviceUnavailable(
+            f"device {name}: PyTorch finds no usable GPU; use cpu, or check the driver"
+        )
     number, num_gpus = device.index or 0, torch.cuda.device_count()
     if number >= num_gpus:
-        raise DeviceUnavailable(f"device {name}: there are {num_gpus} GPUs here, counted from 0")
+        raise DeviceUnavailable(
+            f"device {name}: this machine has {num_gpus} GPUs; use cuda:0 to cuda:{num_gpus - 1}"
+        )
     return torch.device("cuda", number)
 
 
 @contextlib.contextmanager
 def translated_memory_errors() -> Iterator[None]:
-    """Turn every form of "out of memory" into `OutOfMemory`."""
+    """Turn every error that means missing memory into `OutOfMemory`."""
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError) as error:

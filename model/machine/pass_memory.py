@@ -1,6 +1,6 @@
-"""How much one pass may read, from what passes of two sizes were measured to take.
+"""Computes how many bytes a pass may read, from the measured memory of two passes.
 
-Knows no device: who measures passes the numbers in.
+It knows no device: the caller measures.
 """
 
 from dataclasses import dataclass
@@ -10,16 +10,15 @@ import numpy as np
 from model.evabyte.configuration import EvaByteConfig
 from model.packing import ContextRows
 
-# The rest is for fragments, workspaces of libraries, and texts that share passes unlike those
-# measured.
+# The rest is for fragments, workspaces of libraries, and passes with other mixes of texts.
 USABLE_SHARE = 0.8
-# Below it starting the operations takes longer than computing them, on any device.
+# In shorter passes, starting the operations takes longer than computing them, on any device.
 MIN_PASS_BYTES = 256
 
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """The most memory that a pass over `num_bytes` of text took beyond what was taken before."""
+    """The most memory that a pass over `num_bytes` of text took in addition."""
 
     num_bytes: int
     memory_bytes: int
@@ -30,8 +29,9 @@ def pass_bytes_that_fit(
 ) -> int:
     """Return how many bytes a pass may read: `wanted_bytes`, or less where memory is short.
 
-    A pass takes a fixed part and a part for each byte, which two passes of unlike size tell.
-    `carried_bytes` are kept besides, as `carried_bytes_of` says. Not less than `MIN_PASS_BYTES`.
+    A pass takes a fixed amount and an amount per byte: two passes of different size tell both.
+    `carried_bytes` stay in memory besides, see `carried_bytes_of`. A pass reads `MIN_PASS_BYTES`
+    at least.
     """
     assert small.num_bytes < large.num_bytes
     grown = large.memory_bytes - small.memory_bytes
@@ -43,15 +43,15 @@ def pass_bytes_that_fit(
 
 
 def carried_bytes_of(config: EvaByteConfig, num_bytes: int, *, bytes_per_value: int) -> int:
-    """Return the most memory that passes over one text of `num_bytes` keep for the passes after.
+    """Return the largest KV cache of one text of `num_bytes`, in bytes of memory.
 
-    The keys and values of its unfinished window and the summaries of all finished ones, twice: the
-    rows of the next pass are made from those of the last.
+    It holds keys and values of the unfinished window and summaries of all finished windows. Two
+    copies exist at a time: each pass makes its rows from those of the pass before.
     """
     context = ContextRows.of(
         np.array([num_bytes]), window_size=config.window_size, chunk_size=config.chunk_size
     )
-    # A window that is all but finished has the most rows.
+    # A window that is almost finished has the most rows.
     num_rows = context.num_rows + config.window_size + config.window_size // config.chunk_size
     values = 2 * num_rows * config.hidden_size * config.num_hidden_layers
     return 2 * values * bytes_per_value

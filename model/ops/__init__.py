@@ -1,5 +1,5 @@
-"""The operations of the model, one package each: its plain definition and its faster forms.
+"""Implements the operations of the model, each in a package with a plain and faster versions.
 
-`<name>/reference.py` defines an operation; `<name>/__init__.py` is the one place that chooses the
-form that runs.
+`<name>/reference.py` defines an operation in plain PyTorch. `<name>/__init__.py` alone chooses the
+version that runs.
 """

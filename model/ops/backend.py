@@ -1,4 +1,4 @@
-"""Which form of the operations runs: PyTorch's own or this project's Triton kernels."""
+"""Chooses the backend of the operations: PyTorch or the Triton kernels of this project."""
 
 from importlib.util import find_spec
 from typing import Literal

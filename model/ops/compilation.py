@@ -1,4 +1,4 @@
-"""How long Triton takes to compile; importing it imports Triton."""
+"""Measures how long Triton compiles kernels; importing this module imports Triton."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,9 +7,9 @@ from triton import knobs
 
 
 def watch_compilation(tell: Callable[[float], None]) -> None:
-    """Have `tell` called with the seconds of every kernel that is compiled from now on.
+    """Call `tell` with the compile time in seconds of every kernel compiled from now on.
 
-    What Triton finds in its cache is not compiled.
+    Kernels in Triton's cache are not compiled.
     """
 
     def listen(*, times: Any, cache_hit: bool, **_: Any) -> None:

@@ -1,1 +1,1 @@
-"""Turns score requests into forward passes and their logits into results."""
+"""Turns requests into forward passes, and hidden states into results."""

@@ -1,8 +1,8 @@
-"""Independent passes side by side on a CPU, each in a thread and with cores of its own.
+"""Runs independent passes in parallel on a CPU, each in a thread with cores of its own.
 
-PyTorch shares every operation among all cores and waits for the slowest after each: of the hundred
-in a layer most are too short for that. Passes that share nothing wait for each other once, at the
-end. PyTorch releases the interpreter's lock while it computes.
+PyTorch splits every operation over all cores and waits for the slowest core. Most of the hundred
+operations of a layer are too short for that. Independent passes wait for each other only once, at
+the end. PyTorch releases the interpreter's lock while it computes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,12 +17,12 @@ from model.scoring.forward import cut_into_passes
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# Shorter passes spend their time on starting operations, about 8 ms of each.
+# Starting the operations of a pass takes about 8 ms: shorter passes do little else.
 MIN_LANE_BYTES = 512
 
 
 def count_lanes(device: torch.device, pass_bytes: int) -> int:
-    """Return how many passes run side by side; together they read `pass_bytes`."""
+    """Return how many passes run in parallel; together they read `pass_bytes`."""
     if device.type != "cpu":
         return 1
     return max(min(torch.get_num_threads(), pass_bytes // MIN_LANE_BYTES), 1)
@@ -31,8 +31,8 @@ def count_lanes(device: torch.device, pass_bytes: int) -> int:
 def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> list[list[int]]:
     """Return the numbers of the texts of each pass, longest first.
 
-    As `cut_into_passes` has it, but where it can be, as many for each lane and all of like size, so
-    that the lanes end together: while one reads what was left over, the others idle.
+    Where possible, every lane gets as many passes of similar size, so that the lanes end together
+    and none is idle. Otherwise the passes are those of `cut_into_passes`.
     """
     passes = list(cut_into_passes(lengths, lane_bytes))
     if num_lanes == 1 or not passes:
@@ -44,11 +44,11 @@ def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> li
 
 
 def _cut_evenly(lengths: Sequence[int], num_passes: int) -> list[list[int]]:
-    """Lay the texts end to end and put each into the pass that its middle falls into."""
+    """Lay the texts end to end; each belongs to the pass that its middle falls into."""
     descending = np.argsort(-np.array(lengths, dtype=np.int64), kind="stable")
     ordered = np.array(lengths, dtype=np.int64)[descending]
     ends = ordered.cumsum()
-    # Twice the middle, so that it is whole.
+    # Twice the middle is a whole number.
     pass_of = (2 * ends - ordered) * num_passes // (2 * ends[-1])
     cuts = np.flatnonzero(np.diff(pass_of)) + 1
     return [numbers.tolist() for numbers in np.split(descending, cuts)]
@@ -57,9 +57,9 @@ def _cut_evenly(lengths: Sequence[int], num_passes: int) -> list[list[int]]:
 def side_by_side(
     function: Callable[[Argument], Result], arguments: Sequence[Argument], num_lanes: int
 ) -> Iterator[Result]:
-    """Yield `function` of each of `arguments`, in order, computed in `num_lanes` threads.
+    """Call `function` with each of `arguments` in `num_lanes` threads; yield the results in order.
 
-    What it raises is raised here, once the calls that have begun are over.
+    An error of a call is raised here, after the calls that have begun have ended.
     """
     if num_lanes == 1 or len(arguments) < 2:
         yield from map(function, arguments)
@@ -71,5 +71,5 @@ def side_by_side(
         ) as lanes:
             yield from lanes.map(function, arguments)
     finally:
-        # It is the number that threads begin with, too.
+        # New threads begin with this number, too.
         torch.set_num_threads(num_threads)

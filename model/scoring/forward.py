@@ -1,7 +1,7 @@
-"""Texts through the model, in passes of bounded size; what was read can be continued.
+"""Runs the model over texts in passes of limited size (chunked prefill), and continues them.
 
-A token predicts the byte after it. So a text of n bytes takes n tokens: the one that marks the
-beginning, and all its bytes but the last.
+A token predicts the byte after it. So a text of n bytes takes n tokens: BOS, the token that marks
+the beginning, and all bytes but the last.
 """
 
 from collections.abc import Iterator, Sequence
@@ -17,24 +17,24 @@ from model.evabyte.modeling import EvaByteForCausalLM
 from model.packing import ContextRows, IntArray
 
 ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
-# In products of fewer rows, or of an odd number, a row may have other bits (docs/numerics.md).
+# A product of fewer rows, or of an odd number, may give a row other bits (docs/numerics.md).
 ROW_STEP = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Contexts:
-    """Token sequences that were read, with all that it takes to continue them."""
+    """Token sequences that were read (prefill), with the KV cache to continue them."""
 
     num_tokens: IntArray  # [contexts]
-    carried: list[KeysValues]  # by layer
-    last_hidden: Tensor  # [contexts, channels], what predicts the byte after each
+    carried: list[KeysValues]  # one KV cache per layer
+    last_hidden: Tensor  # [contexts, channels], predicts the byte after each context
 
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """A model, and how many tokens one pass of it may read.
+    """A model and the most tokens that one pass reads.
 
-    Where it `is_reproducible`, texts that are continued share no pass (docs/numerics.md).
+    If it `is_reproducible`, texts that are continued share no pass (docs/numerics.md).
     """
 
     model: EvaByteForCausalLM
@@ -42,16 +42,16 @@ class Reader:
     is_reproducible: bool = False
 
     def cut_to_continue(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yield the numbers of the texts that are read together to be continued."""
+        """Yield for each pass the numbers of the texts that it reads to continue them."""
         if self.is_reproducible:
             return iter([[number] for number in range(len(lengths))])
         return cut_into_passes(lengths, self.pass_bytes)
 
     def read(self, texts: Sequence[bytes]) -> Iterator[Tensor]:
-        """Yield what predicts each byte of `texts`, end to end: [bytes, channels] per pass.
+        """Yield the hidden states that predict each byte of `texts`: [bytes, channels] per pass.
 
-        All are read in one pass. Only a single text that is longer than a pass is read in several:
-        whole windows at a time, of which nothing but summaries is carried on.
+        All texts are read in one pass. Only a single text longer than a pass is read in several
+        (chunked prefill): whole windows at a time, of which only the summaries are kept.
         """
         sequences = [_ids(text)[:-1] for text in texts]
         if len(texts) > 1:
@@ -61,16 +61,16 @@ class Reader:
             yield hidden
 
     def read_contexts(self, texts: Sequence[bytes]) -> Contexts:
-        """Read `texts`, each to its end, so that they can be continued; in passes as `read`."""
-        for _, contexts in self.read_to_ends(texts):  # noqa: B007 - the last one counts
+        """Read `texts` to their ends, so that they can be continued; in the passes of `read`."""
+        for _, contexts in self.read_to_ends(texts):  # noqa: B007 - the last pass counts
             pass
         return contexts
 
     def read_to_ends(self, texts: Sequence[bytes]) -> Iterator[tuple[Tensor, Contexts]]:
-        """Yield per pass the hidden states of all its tokens and, at last, the contexts read.
+        """Yield for each pass the hidden states of its tokens, and the contexts read so far.
 
-        A text has one token more than bytes, of which each predicts the byte after it. The passes
-        are those of `read`.
+        Here a text has one token more than bytes: its last token predicts the byte after the text.
+        The passes are those of `read`.
         """
         sequences = [_ids(text) for text in texts]
         if len(texts) > 1:
@@ -79,7 +79,7 @@ class Reader:
         yield from self._read_alone(sequences[0], is_kept=True)
 
     def read_on(self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]) -> Tensor:
-        """Read each of `texts` after the context of that number, in one pass.
+        """Read each text after its context in one pass: text i continues context `context_of[i]`.
 
         Return the hidden states of their bytes, end to end: [bytes, channels].
         """
@@ -88,7 +88,7 @@ class Reader:
     def predict_on(
         self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]
     ) -> Tensor:
-        """Return what predicts each byte of `texts` there, end to end: [bytes, channels]."""
+        """Return the hidden states that predict each byte of `texts` there: [bytes, channels]."""
         hidden = self.read_on(contexts, context_of, [text[:-1] for text in texts])
         lengths = np.array([len(text) for text in texts])
         owner = np.repeat(np.arange(len(texts)), lengths)
@@ -99,7 +99,7 @@ class Reader:
         return states[torch.from_numpy(rows).to(states.device)]
 
     def _read_alone(self, ids: IntArray, *, is_kept: bool) -> Iterator[tuple[Tensor, Contexts]]:
-        """Read one sequence in as many passes as it takes; `is_kept` is for the last one."""
+        """Read one sequence in as many passes as needed; `is_kept` applies to the last pass."""
         window_size = self.model.config.window_size
         if len(ids) <= max(self.pass_bytes, window_size):
             yield self._run([ids], is_kept=is_kept)
@@ -149,21 +149,21 @@ class Reader:
 
 
 def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[int]]:
-    """Yield the numbers of the texts of each pass; one longer than a pass comes alone.
+    """Yield the numbers of the texts of each pass; a text longer than a pass comes alone.
 
-    Longest first: neighbours of like length share products, and what does not fit into memory
-    fails before anything else was computed.
+    The longest come first: texts of similar length share products, and a text that does not fit
+    into memory fails before anything else was computed.
     """
-    batch: list[int] = []
+    numbers: list[int] = []
     num_bytes = 0
     for number in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if batch and num_bytes + lengths[number] > pass_bytes:
-            yield batch
-            batch, num_bytes = [], 0
-        batch.append(number)
+        if numbers and num_bytes + lengths[number] > pass_bytes:
+            yield numbers
+            numbers, num_bytes = [], 0
+        numbers.append(number)
         num_bytes += lengths[number]
-    if batch:
-        yield batch
+    if numbers:
+        yield numbers
 
 
 def _filled_up(sequences: Sequence[IntArray], num_added: int) -> Sequence[IntArray]:
@@ -174,7 +174,7 @@ def _filled_up(sequences: Sequence[IntArray], num_added: int) -> Sequence[IntArr
 
 
 def _ids(text: bytes) -> IntArray:
-    """The ids of `text` after the one that marks the beginning."""
+    """Return the ids of `text` after BOS."""
     ids = np.empty(len(text) + 1, dtype=np.int64)
     ids[0] = BOS_ID
     ids[1:] = np.frombuffer(text, dtype=np.uint8)

@@ -1,4 +1,4 @@
-"""Hidden states to scores: head 0's distributions, reduced to arrays of the host."""
+"""Scores bytes by hidden states: log-probability (negative surprisal), rank, entropy, top k."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from model.ops.head_log_likelihood import HeadScores, head_log_likelihood
 
 @dataclass(frozen=True, slots=True)
 class ByteScores:
-    """What `HeadScores` holds, for N bytes, as arrays of the host; log-probabilities in nats."""
+    """The values of `HeadScores` for N bytes as NumPy arrays; log-probabilities in nats."""
 
     log_prob: NDArray[np.float32]  # [N]
     rank: NDArray[np.int64]  # [N]
@@ -41,15 +41,15 @@ def score_bytes(
     return ByteScores(*(_on_host(scores, field.name) for field in dataclasses.fields(HeadScores)))
 
 
-def join_scores(parts: Sequence[ByteScores]) -> ByteScores:
-    """Return the scores of `parts`, end to end; all were asked for the same."""
-    if len(parts) == 1:
-        return parts[0]
-    return ByteScores(*(_joined(parts, field.name) for field in dataclasses.fields(ByteScores)))
+def join_scores(pieces: Sequence[ByteScores]) -> ByteScores:
+    """Return the scores of `pieces`, end to end; all have the same outputs."""
+    if len(pieces) == 1:
+        return pieces[0]
+    return ByteScores(*(_joined(pieces, field.name) for field in dataclasses.fields(ByteScores)))
 
 
-def _joined(parts: Sequence[ByteScores], name: str) -> Any:
-    columns = [getattr(part, name) for part in parts]
+def _joined(pieces: Sequence[ByteScores], name: str) -> Any:
+    columns = [getattr(piece, name) for piece in pieces]
     return None if columns[0] is None else np.concatenate(columns)
 
 

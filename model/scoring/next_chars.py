@@ -1,10 +1,10 @@
-"""The likeliest next characters after a text, by search over the tree of UTF-8.
+"""Finds the likeliest next characters after a text by a search over the tree of UTF-8.
 
 A character is a Unicode scalar value in its one UTF-8 form (The Unicode Standard 16.0, table 3-7):
 1 to 4 bytes. Its probability is the product of the model's probabilities of these bytes, each
-given the text and the bytes before it. An id that no such form has in its place is invalid: a
-special id, a byte that cannot begin or continue a character, and so every beginning of an
-overlong form, of a surrogate or of what lies beyond U+10FFFF.
+given the text and the bytes before it. Every other id is invalid: a special id, or a byte that
+cannot begin or continue a character. So are the beginnings of overlong forms, of surrogates and of
+values above U+10FFFF.
 """
 
 import heapq
@@ -21,12 +21,12 @@ from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.errors import ScoringFailed
 from model.scoring.forward import Contexts, Reader, cut_into_passes
 
-# Beginnings of one text that are followed at a time: with more, many would be followed in vain.
+# Beginnings of one text that are followed at a time. With more, many would be useless.
 MAX_BEGINNINGS = 8
 
 ASCII_BYTES, LEAD_BYTES = range(0x80), range(0xC2, 0xF5)
 CONTINUATION_BYTES = range(0x80, 0xC0)
-# What may follow a lead byte where not every continuation byte may.
+# Lead bytes after which only some continuation bytes are valid.
 SECOND_BYTES = {
     0xE0: range(0xA0, 0xC0),
     0xED: range(0x80, 0xA0),
@@ -40,8 +40,8 @@ Probabilities = NDArray[np.float64]
 class CharacterSearch:
     """The search after one text.
 
-    No character is likelier than its first bytes. So the likeliest are found once none of the
-    beginnings that were not followed is likelier than the last of them.
+    No character is likelier than its first bytes. So the search ends when every beginning that was
+    not followed is less likely than the last character found.
     """
 
     def __init__(self, num_characters: int, next_ids: Probabilities) -> None:
@@ -54,14 +54,14 @@ class CharacterSearch:
         self.follow(b"", next_ids)
 
     def next_beginnings(self) -> list[bytes]:
-        """Return the likeliest beginnings that have to be followed; none when all is found."""
+        """Return the likeliest beginnings to follow next; none when the search is over."""
         while len(self._asked) < MAX_BEGINNINGS and self._is_promising():
             negative, beginning = heapq.heappop(self._beginnings)
             self._asked[beginning] = -negative
         return list(self._asked)
 
     def follow(self, beginning: bytes, next_ids: Probabilities) -> None:
-        """Take the distribution [V] of what follows a beginning that was asked for."""
+        """Take the distribution [V] of the id after a beginning from `next_beginnings`."""
         masses = self._asked.pop(beginning) * next_ids
         of_bytes = masses[NUM_SPECIAL_IDS:]
         ending, continuing = _allowed_bytes(beginning)
@@ -78,7 +78,7 @@ class CharacterSearch:
             heapq.heappush(self._beginnings, (-mass, beginning + bytes([byte])))
 
     def as_json(self) -> dict[str, Any]:
-        """Return what was found, as `search_characters` describes it."""
+        """Return the result that `search_characters` describes."""
         characters = [[each.decode(), -negative] for negative, each in self._likeliest]
         listed = -sum(negative for negative, _ in self._likeliest)
         return {
@@ -89,13 +89,13 @@ class CharacterSearch:
         }
 
     def _is_promising(self) -> bool:
-        """Whether the likeliest beginning may hold a character to be listed."""
+        """Tell whether a character of the likeliest beginning may still be listed."""
         if len(self._likeliest) < self._num_characters:
             return bool(self._beginnings)
         return bool(self._beginnings) and self._beginnings[0] < self._likeliest[-1]
 
     def _keep_likeliest(self, characters: list[tuple[float, bytes]]) -> None:
-        """Equal ones are listed by code point, which is the order of their bytes."""
+        """Keep the likeliest; equally likely ones are in the order of their code points."""
         self._likeliest = heapq.nsmallest(self._num_characters, self._likeliest + characters)
 
 
@@ -106,7 +106,7 @@ def next_characters(
     *,
     on_pass: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    """Return of each text, which may be empty, what `search_characters` finds after it.
+    """Return for each text the result of `search_characters` after it; a text may be empty.
 
     Raises:
         ScoringFailed: a probability is not finite.
@@ -131,17 +131,17 @@ def search_characters(
     *,
     on_pass: Callable[[int], None],
 ) -> list[dict[str, Any]]:
-    """Return of each of `contexts` what its next character may be.
+    """Return the likeliest next characters after each of `contexts`.
 
-    * `characters`: the likeliest, as many as `num_characters` says of the text, as
-      `[character, probability]`, likeliest first;
-    * `other`: the probability of characters that the search saw but that are not listed;
-    * `invalid`: the probability of ids that it saw to be invalid in their place;
-    * `undecided`: the probability of beginnings that it had no need to follow. What they hold is
-      valid or not; no character among them is likelier than those listed.
+    * `characters`: as many as `num_characters` says for the text, as `[character, probability]`,
+      likeliest first;
+    * `other`: the probability of characters that the search saw and that are not listed;
+    * `invalid`: the probability of invalid ids that the search saw;
+    * `undecided`: the probability of beginnings that the search did not follow. They may be valid
+      or not; none of their characters is likelier than those listed.
 
-    Together they are 1. All texts are searched at once, level by level; `on_pass` is told after
-    each pass how many bytes it read.
+    The probabilities add up to 1. All texts are searched together, byte by byte. `on_pass` is
+    called after each pass with the number of bytes that it read.
 
     Raises:
         ScoringFailed: a probability is not finite.
@@ -170,7 +170,7 @@ def search_characters(
 
 
 def _distributions(reader: Reader, hidden: Tensor) -> Probabilities:
-    """Return what each of `hidden` [N, channels] predicts: [N, V] float64."""
+    """Return the distribution that each of `hidden` [N, channels] predicts: [N, V] float64."""
     logits = F.linear(hidden, reader.model.next_id_weight)
     probabilities = logits.double().softmax(dim=-1).cpu().numpy()
     if not np.isfinite(probabilities).all():
@@ -179,7 +179,7 @@ def _distributions(reader: Reader, hidden: Tensor) -> Probabilities:
 
 
 def _allowed_bytes(beginning: bytes) -> tuple[range, range]:
-    """Return which bytes end a character that begins so, and which continue it."""
+    """Return the bytes that end a character with this beginning, and those that continue it."""
     if not beginning:
         return ASCII_BYTES, LEAD_BYTES
     lead = beginning[0]

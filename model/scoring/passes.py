@@ -1,9 +1,8 @@
-"""From requests to results: which texts share a pass, and where their scores go."""
+"""Scores slices: chooses which texts share a pass, and puts their scores into results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
 
 import numpy as np
 import torch
@@ -14,19 +13,17 @@ from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.scoring.cpu_threads import count_lanes, cut_for_lanes, side_by_side
 from model.scoring.forward import Contexts, Reader, cut_into_passes
 from model.scoring.log_likelihood import ByteScores, join_scores, score_bytes
+from model.scoring.neighbours import group_neighbours
 from model.scoring.next_chars import search_characters
+from model.scoring.plan import Result, Slice, SliceScores, scored_text
 from model.scoring.request import ScoreRequest
-from model.scoring.results import ScoredText, to_empty_result, to_results
-from model.scoring.sliding_window import TextWindow, group
-
-Result = dict[str, Any]
-# The key of what is no result yet: the `ByteScores` of some of a text's windows.
-PART = "part"
+from model.scoring.results import ScoredText, check_finite, to_empty_result, to_results
+from model.scoring.sliding_window import TextWindow
 
 
 @dataclass(frozen=True, slots=True)
 class _Sequence:
-    """Bytes that are read together: those `given` get no score, those of `scored.text` do."""
+    """Bytes that are read as one sequence: `given` gets no score, `scored.text` does."""
 
     given: bytes
     scored: ScoredText
@@ -43,26 +40,27 @@ class _Sequence:
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Scores requests with a reader; tells `on_pass` after each pass how many bytes it read."""
+    """Scores slices with a reader; tells `on_pass` after each pass how many bytes it read."""
 
     reader: Reader
     on_pass: Callable[[int], None]
 
     @torch.inference_mode()
-    def score(self, requests: Sequence[ScoreRequest]) -> list[Result]:
-        """Return one result per request, in order.
+    def score(self, slices: Sequence[Slice]) -> list[SliceScores]:
+        """Return the scores of each slice, in order.
 
-        Several continuations of a context share it: it is read once, and each of them after it,
-        unless the reader is reproducible.
-        One that is longer than a pass is read alone, with its context.
+        Continuations share their context: it is read once, and they continue it (prefix sharing).
+        A continuation longer than a pass is read alone with its context; with a reproducible
+        reader, all are.
         """
         alone: list[_Sequence] = []
         families: list[tuple[bytes, list[_Sequence]]] = []
         continued: list[tuple[_Sequence, int]] = []
-        results: list[Result] = []
-        for request in requests:
-            if request.window is not None:
-                results.append(self._score_windows(request))
+        scores: list[SliceScores] = []
+        for each_slice in slices:
+            request = each_slice.request
+            if each_slice.windows:
+                scores.append(SliceScores(byte_scores=self._score_windows(each_slice)))
                 continue
             sequences = _sequences_of(request)
             branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
@@ -74,102 +72,108 @@ class Scoring:
             else:
                 alone += sequences
             found = [each.result for each in sequences]
-            results.append({"continuations": found} if request.continuations else found[0])
+            result = {"continuations": found} if request.continuations else found[0]
+            scores.append(SliceScores(result))
         self._score_alone(alone)
         self._score_families(families)
         self._score_and_continue(continued)
-        return results
+        return scores
 
     def _score_and_continue(self, continued: Sequence[tuple[_Sequence, int]]) -> None:
-        """Score texts, and predict so many characters after each: all of a pass together."""
+        """Score texts, and predict the given number of characters after each."""
         lengths = [sequence.num_scored + 1 for sequence, _ in continued]
         for numbers in self.reader.cut_to_continue(lengths):
-            batch = [continued[number][0] for number in numbers]
-            contexts = self._score_to_ends(batch)
+            sequences = [continued[number][0] for number in numbers]
+            contexts = self._score_to_ends(sequences)
             wanted = [continued[number][1] for number in numbers]
             found = search_characters(self.reader, contexts, wanted, on_pass=self.on_pass)
-            for sequence, characters in zip(batch, found, strict=True):
+            for sequence, characters in zip(sequences, found, strict=True):
                 sequence.result["next_chars"] = characters
 
-    def _score_to_ends(self, batch: Sequence[_Sequence]) -> Contexts:
-        """Score `batch` as `_score_together` does, and return what continues its texts."""
-        texts = [each.scored.text for each in batch]
+    def _score_to_ends(self, sequences: Sequence[_Sequence]) -> Contexts:
+        """Score sequences as `_score_together` does; return contexts that continue them."""
+        texts = [each.scored.text for each in sequences]
         ends = np.array([len(text) + 1 for text in texts]).cumsum() - 1
         # The last token of each text predicts what follows it.
         predicts = np.ones(ends[-1] + 1, dtype=np.bool_)
         predicts[ends] = False
         targets = np.zeros(len(predicts), dtype=np.int64)
         targets[predicts] = _targets(texts)
-        parts, start = [], 0
+        pieces, start = [], 0
         for hidden, contexts in self.reader.read_to_ends(texts):  # noqa: B007 - the last counts
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, predicts[start:end], targets[start:end], batch)
+            pieces += self._score_wanted(hidden, predicts[start:end], targets[start:end], sequences)
             self.on_pass(int(predicts[start:end].sum()))
             start = end
-        for each in batch:
+        for each in sequences:
             each.result.update({} if each.num_scored else to_empty_result(each.scored))
-        if parts:
-            _fill([each for each in batch if each.num_scored], join_scores(parts))
+        if pieces:
+            _fill([each for each in sequences if each.num_scored], join_scores(pieces))
         return contexts
 
-    def _score_windows(self, request: ScoreRequest) -> Result:
-        """Score a text window by window, or the part of it that is asked for."""
-        windows = windows_of(request)
-        parts = []
-        for together in group(request.part or windows, self.reader.pass_bytes):
-            batch = [_in_window(request, window) for window in together]
-            parts.append(self._score_together(batch))
-        part = {PART: join_scores(parts)}
-        return part if request.part else join_parts(request, [part])
+    def _score_windows(self, each_slice: Slice) -> ByteScores:
+        """Score the windows of a slice in turn; neighbours that fit one pass share it."""
+        pieces = []
+        for windows in group_neighbours(
+            each_slice.windows, self.reader.pass_bytes, lambda window: window.num_bytes
+        ):
+            sequences = [_in_window(each_slice.request, window) for window in windows]
+            pieces.append(self._score_together(sequences))
+        scores = join_scores(pieces)
+        # The other slices of this text may be in other micro-batches: this one fails alone.
+        check_finite(scores.log_prob)
+        return scores
 
     def _score_alone(self, sequences: Sequence[_Sequence]) -> None:
-        """Score sequences that share nothing: long ones in turn, the others side by side."""
+        """Score sequences that share nothing: long ones in turn, short ones in parallel."""
         pass_bytes = self.reader.pass_bytes
         num_lanes = count_lanes(self.reader.model.device, pass_bytes)
         lane_bytes = pass_bytes // num_lanes
         long = [each for each in sequences if each.num_bytes > lane_bytes]
         short = [each for each in sequences if each.num_bytes <= lane_bytes]
-        for batch in _batches(long, pass_bytes, num_lanes=1):
-            _fill(batch, self._score_together(batch))
-        batches = _batches(short, lane_bytes, num_lanes)
-        # Whoever is told of passes need not be made for several threads.
+        for of_pass in _cut_for_lanes(long, pass_bytes, num_lanes=1):
+            _fill(of_pass, self._score_together(of_pass))
+        passes = _cut_for_lanes(short, lane_bytes, num_lanes)
+        # `on_pass` is called in this thread only: it need not be safe in several.
         in_lane = replace(self, on_pass=tell_nobody)
-        for batch, scores in zip(
-            batches, side_by_side(in_lane._score_together, batches, num_lanes), strict=True
+        for of_pass, scores in zip(
+            passes, side_by_side(in_lane._score_together, passes, num_lanes), strict=True
         ):
-            _fill(batch, scores)
-            self.on_pass(sum(each.num_bytes for each in batch))
+            _fill(of_pass, scores)
+            self.on_pass(sum(each.num_bytes for each in of_pass))
 
     @torch.inference_mode()  # a mode of the thread
-    def _score_together(self, batch: Sequence[_Sequence]) -> ByteScores:
-        """Score `batch`, which is read at once or is a single sequence."""
-        texts = [each.given + each.scored.text for each in batch]
-        targets, is_scored = _targets(texts), _is_scored(batch)
-        parts, start = [], 0
+    def _score_together(self, sequences: Sequence[_Sequence]) -> ByteScores:
+        """Score sequences that fit one pass, or a single one of any length."""
+        texts = [each.given + each.scored.text for each in sequences]
+        targets, is_scored = _targets(texts), _is_scored(sequences)
+        pieces, start = [], 0
         for hidden in self.reader.read(texts):
             end = start + len(hidden)
-            parts += self._score_wanted(hidden, is_scored[start:end], targets[start:end], batch)
+            pieces += self._score_wanted(
+                hidden, is_scored[start:end], targets[start:end], sequences
+            )
             self.on_pass(end - start)
             start = end
-        return join_scores(parts)
+        return join_scores(pieces)
 
     def _score_wanted(
         self,
         hidden: Tensor,
         is_wanted: NDArray[np.bool_],
         targets: NDArray[np.int64],
-        batch: Sequence[_Sequence],
+        sequences: Sequence[_Sequence],
     ) -> list[ByteScores]:
-        """Score those of a pass's `targets` that are wanted; nothing where none is."""
+        """Score the wanted `targets` of a pass; return nothing where none is wanted."""
         wanted = np.flatnonzero(is_wanted)
         if len(wanted) == 0:
             return []
         if len(wanted) < len(hidden):
             hidden = hidden[torch.from_numpy(wanted).to(hidden.device)]
-        return [self._score_bytes(hidden, targets[wanted], batch)]
+        return [self._score_bytes(hidden, targets[wanted], sequences)]
 
     def _score_families(self, families: Sequence[tuple[bytes, list[_Sequence]]]) -> None:
-        """Score branches after their contexts; as many contexts are kept at once as fit a pass."""
+        """Read contexts, as many as fit a pass, and score their branches after them."""
         lengths = [len(context) for context, _ in families]
         for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
             contexts = self.reader.read_contexts([families[number][0] for number in numbers])
@@ -183,15 +187,15 @@ class Scoring:
     ) -> None:
         lengths = [branch.num_scored for branch in branches]
         for numbers in cut_into_passes(lengths, self.reader.pass_bytes):
-            batch = [branches[number] for number in numbers]
-            texts = [branch.scored.text for branch in batch]
+            sequences = [branches[number] for number in numbers]
+            texts = [branch.scored.text for branch in sequences]
             numbers_of_contexts = np.array([context_of[number] for number in numbers])
             hidden = self.reader.predict_on(contexts, numbers_of_contexts, texts)
-            _fill(batch, self._score_bytes(hidden, _targets(texts), batch))
+            _fill(sequences, self._score_bytes(hidden, _targets(texts), sequences))
             self.on_pass(sum(map(len, texts)))
 
     def _score_bytes(
-        self, hidden: Tensor, targets: NDArray[np.int64], batch: Sequence[_Sequence]
+        self, hidden: Tensor, targets: NDArray[np.int64], sequences: Sequence[_Sequence]
     ) -> ByteScores:
         """Score the ids `targets` by the hidden states that predict them."""
         model = self.reader.model
@@ -199,77 +203,53 @@ class Scoring:
             hidden,
             model.next_id_weight,
             torch.from_numpy(targets).to(hidden.device),
-            with_moments=any(each.scored.outputs & {"bytes", "curvature"} for each in batch),
-            top_k=max(each.scored.top_k for each in batch),
+            with_moments=any(each.scored.outputs & {"bytes", "curvature"} for each in sequences),
+            top_k=max(each.scored.top_k for each in sequences),
             backend=model.model.backend,
         )
 
 
-def cut_into_parts(request: ScoreRequest, part_bytes: int) -> list[ScoreRequest]:
-    """Return requests that read about `part_bytes` each, for the windows of one text.
-
-    Each gives a part of its result; `join_parts` makes the whole of them.
-    """
-    groups = group(windows_of(request), part_bytes)
-    return [replace(request, part=windows) for windows in groups]
-
-
-def join_parts(request: ScoreRequest, parts: Sequence[Result]) -> Result:
-    """Return the result of a text in windows from the parts of it, in order."""
-    scores = join_scores([part[PART] for part in parts])
-    [result] = to_results([_scored(request, request.text)], scores)
-    return result | {"windows": [window._asdict() for window in windows_of(request)]}
-
-
-def windows_of(request: ScoreRequest) -> list[TextWindow]:
-    """Return all windows of a text that is scored so."""
-    assert request.window is not None
-    return request.window.cut(len(request.text))
-
-
-def _batches(
+def _cut_for_lanes(
     sequences: Sequence[_Sequence], pass_bytes: int, num_lanes: int
 ) -> list[list[_Sequence]]:
-    """Cut `sequences` into passes, of which so many run at a time."""
+    """Cut `sequences` into passes, of which `num_lanes` run in parallel."""
     lengths = [sequence.num_bytes for sequence in sequences]
     passes = cut_for_lanes(lengths, pass_bytes, num_lanes)
     return [[sequences[number] for number in numbers] for numbers in passes]
 
 
 def tell_nobody(num_bytes: int) -> None:
-    """Stands for the listener to passes where there is none."""
+    """Ignore a pass: the `on_pass` of callers that do not count passes."""
 
 
 def _in_window(request: ScoreRequest, window: TextWindow) -> _Sequence:
     return _Sequence(
         request.text[window.context_from : window.start],
-        _scored(request, request.text[window.start : window.end]),
+        scored_text(request, request.text[window.start : window.end]),
     )
 
 
 def _sequences_of(request: ScoreRequest) -> list[_Sequence]:
     if not request.continuations:
-        return [_Sequence(b"", _scored(request, request.text))]
-    return [_Sequence(request.context, _scored(request, text)) for text in request.continuations]
+        return [_Sequence(b"", scored_text(request, request.text))]
+    return [
+        _Sequence(request.context, scored_text(request, text)) for text in request.continuations
+    ]
 
 
-def _scored(request: ScoreRequest, text: bytes) -> ScoredText:
-    return ScoredText(text, request.outputs, request.top_k, request.spans)
-
-
-def _fill(batch: Sequence[_Sequence], scores: ByteScores) -> None:
-    """Put the scores of all texts of `batch` where their results are awaited."""
-    results = to_results([each.scored for each in batch], scores)
-    for sequence, result in zip(batch, results, strict=True):
+def _fill(sequences: Sequence[_Sequence], scores: ByteScores) -> None:
+    """Fill in the results of sequences from the scores of their texts, end to end."""
+    results = to_results([each.scored for each in sequences], scores)
+    for sequence, result in zip(sequences, results, strict=True):
         sequence.result.update(result)
 
 
 def _targets(texts: Sequence[bytes]) -> NDArray[np.int64]:
-    """The ids of the bytes of `texts`, end to end."""
+    """Return the ids of the bytes of `texts`, end to end."""
     return np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
 
 
-def _is_scored(batch: Sequence[_Sequence]) -> NDArray[np.bool_]:
-    """Which bytes of `batch` get a score: [T] bool."""
-    spans = [length for each in batch for length in (len(each.given), each.num_scored)]
-    return np.repeat(np.tile([False, True], len(batch)), spans)
+def _is_scored(sequences: Sequence[_Sequence]) -> NDArray[np.bool_]:
+    """Tell which bytes of the sequences get a score: [T] bool."""
+    spans = [length for each in sequences for length in (len(each.given), each.num_scored)]
+    return np.repeat(np.tile([False, True], len(sequences)), spans)

@@ -1,4 +1,4 @@
-"""Holds what is asked of one text, and checks it against the limits of the model."""
+"""Holds a request to score one text, and checks it against the limits of the model."""
 
 import base64
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from typing import Any
 
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.errors import RequestInvalid
-from model.scoring.sliding_window import SlidingWindow, TextWindow, read_bytes
+from model.scoring.sliding_window import SlidingWindow, TextWindow
 from model.scoring.spans import Spans
 
 
 @dataclass(frozen=True, slots=True)
 class ScoreRequest:
-    """One text to score, or continuations to score each given the same context."""
+    """One text to score, or several continuations of one context."""
 
     text: bytes = b""
     context: bytes = b""
@@ -21,21 +21,24 @@ class ScoreRequest:
     outputs: frozenset[str] = frozenset()
     top_k: int = 0
     spans: Spans | None = None
-    next_chars: int = 0  # how many likeliest characters after the text
+    next_chars: int = 0  # number of likeliest characters to predict after the text
     window: SlidingWindow | None = None
-    # Those of the text's windows that are scored; all if none is named.
-    part: tuple[TextWindow, ...] = ()
 
     @property
     def num_bytes(self) -> int:
-        """The bytes that the model reads: a context once, a text in windows once per window.
+        """The bytes that the model reads: a context once, and each window of a text.
 
-        At least 1: for the next characters after the empty text it reads the beginning's mark.
+        At least 1: to predict characters after the empty text, the model reads BOS.
         """
         if self.window is None:
             num_bytes = len(self.text) + len(self.context) + sum(map(len, self.continuations))
             return max(num_bytes, 1)
-        return read_bytes(self.part or self.window.cut(len(self.text)))
+        return sum(window.num_bytes for window in self.windows)
+
+    @property
+    def windows(self) -> list[TextWindow]:
+        """The windows that the text is cut into; none unless `window` is set."""
+        return self.window.cut(len(self.text)) if self.window else []
 
     @property
     def scored(self) -> tuple[bytes, ...]:
@@ -81,8 +84,8 @@ class ScoreRequest:
     def check_limits(self, max_text_bytes: int | None, window_size: int | None) -> None:
         """Refuse what the model cannot read at once; None means no limit.
 
-        `max_text_bytes` is the longest text, or window of a text, or continuation with its
-        context; `window_size`, the model's own, divides the stride of a window.
+        `max_text_bytes` is the longest text, window of a text, or context with continuation. The
+        stride of a window must be a multiple of `window_size`, the model's attention window.
 
         Raises:
             RequestInvalid: with code `text_too_large`, or `invalid_field` for the window.

@@ -1,6 +1,6 @@
-"""Scores of the bytes of a pass to one JSON-ready object per text.
+"""Turns the scores of the bytes of a pass into one JSON-ready result per text.
 
-Works on the arrays of a whole pass; per text it only slices lists and builds a dictionary.
+It computes with the arrays of a whole pass; for each text it only slices lists.
 """
 
 import math
@@ -21,7 +21,7 @@ NATS_PER_BIT = math.log(2)
 
 @dataclass(frozen=True, slots=True)
 class ScoredText:
-    """The bytes of one text that got a score, and which outputs are asked for."""
+    """A text whose bytes are scored, and its requested outputs."""
 
     text: bytes
     outputs: frozenset[str]
@@ -30,18 +30,18 @@ class ScoredText:
 
 
 def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str, Any]]:
-    """Return one result per text; `scores` holds those of all `texts`, end to end, none empty.
+    """Return one result per text; `scores` holds all `texts` end to end, and none is empty.
 
     Always: `num_bytes`; `num_chars`, Unicode characters, null where the text is not UTF-8;
-    `log_likelihood_nats`; `bits_per_byte`; `byte_perplexity`, null where it is beyond a float;
-    `is_greedy`, whether no id was ever likelier than the text's. On request:
+    `log_likelihood_nats`; `bits_per_byte`, the mean surprisal; `byte_perplexity`, null where it
+    exceeds a float; `is_greedy`, whether every byte was the likeliest id. On request:
 
     * `bytes`: one number per byte in each of `log_prob_nats`, `rank` (1 = likeliest of all 320
       ids), `entropy_bits`;
     * `top_k`: per byte the likeliest ids as `[byte, log_prob_nats]`, where -64..-1 in place of a
       byte is the special id `byte + 64`;
-    * `spans`: `start` and `end` in bytes, `num_bytes`, `log_likelihood_nats` and `bits_per_byte`,
-      null where it is empty, of each of `spans.bounds_of`;
+    * `spans`: for each of `spans.bounds_of` its `start` and `end` in bytes, `num_bytes`,
+      `log_likelihood_nats` and `bits_per_byte`, null where the span is empty;
     * `curvature`: null where the model was certain of every byte.
 
     Raises:
@@ -52,8 +52,7 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     starts = ends - lengths
     # Sums in float64: those of 32,767 float32 numbers keep every digit.
     log_likelihood = np.add.reduceat(scores.log_prob.astype(np.float64), starts)
-    if not np.isfinite(log_likelihood).all():
-        raise ScoringFailed("the model's log-probabilities are not finite; check its weights")
+    check_finite(log_likelihood)
     nats_per_byte = -log_likelihood / lengths + 0.0  # no negative zero
 
     columns = zip(
@@ -84,8 +83,18 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     return results
 
 
+def check_finite(log_prob: NDArray[np.floating[Any]]) -> None:
+    """Refuse log-probabilities, or sums of them, that are not finite.
+
+    Raises:
+        ScoringFailed: one is infinite or not a number.
+    """
+    if not np.isfinite(log_prob).all():
+        raise ScoringFailed("a log-probability of the model is not finite; check its weights")
+
+
 def to_empty_result(scored: ScoredText) -> dict[str, Any]:
-    """Return the result of the empty text: sums of nothing are 0, means of nothing null."""
+    """Return the result of the empty text: its sums are 0 and its means null."""
     result: dict[str, Any] = {
         "num_bytes": 0,
         "num_chars": 0,
@@ -156,7 +165,7 @@ def _add_spans(
 
 
 def _spans(scored: ScoredText, sums: NDArray[np.float64]) -> Results:
-    """The scores of the spans of a text; `sums`: of its first 0, 1, .. n log-probabilities."""
+    """Return the scores of spans; `sums` are those of the first 0, 1, .. n log-probabilities."""
     assert scored.spans is not None
     spans = bounds_of(scored.spans, scored.text)
     starts, ends = spans.T

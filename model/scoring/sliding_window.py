@@ -1,16 +1,20 @@
-"""Where a text beyond the model's context is cut into overlapping windows."""
+"""Cuts a text longer than the model's context into overlapping windows (sliding window)."""
 
-from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 
 class TextWindow(NamedTuple):
-    """The bytes `start` to `end` of a text get their scores given those from `context_from` on."""
+    """Bytes `start` to `end` of a text are scored; the model reads from `context_from` on."""
 
     start: int
     end: int
     context_from: int
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes that the model reads for this window."""
+        return self.end - self.context_from
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,8 +27,7 @@ class SlidingWindow:
     def cut(self, num_bytes: int) -> list[TextWindow]:
         """Cut a text of `num_bytes`, at least 1.
 
-        A byte gets its score in the first window that holds it: that is where most bytes precede
-        it.
+        A byte is scored in the first window that holds it: there it has the longest context.
         """
         windows = [TextWindow(0, min(num_bytes, self.size_bytes), 0)]
         while (end := windows[-1].end) < num_bytes:
@@ -33,22 +36,3 @@ class SlidingWindow:
                 TextWindow(end, min(num_bytes, context_from + self.size_bytes), context_from)
             )
         return windows
-
-
-def read_bytes(windows: Iterable[TextWindow]) -> int:
-    """Return how many bytes are read to score `windows`."""
-    return sum(window.end - window.context_from for window in windows)
-
-
-def group(windows: Sequence[TextWindow], max_bytes: int) -> Iterator[tuple[TextWindow, ...]]:
-    """Yield neighbours that are at most `max_bytes` together; one that is longer comes alone."""
-    together: list[TextWindow] = []
-    room_bytes = max_bytes
-    for window in windows:
-        num_bytes = window.end - window.context_from
-        if together and num_bytes > room_bytes:
-            yield tuple(together)
-            together, room_bytes = [], max_bytes
-        together.append(window)
-        room_bytes -= num_bytes
-    yield tuple(together)

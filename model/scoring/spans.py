@@ -1,7 +1,7 @@
-"""Stretches of a text that get scores of their own: its words, lines or characters, or ranges.
+"""Finds the spans of a text that get scores of their own: words, lines, characters or ranges.
 
-Words, lines and characters each cut a text of any bytes into stretches that follow one another
-without a gap, so that their scores add up to that of the text.
+Words, lines and characters cut a text of any bytes into spans without gaps. So the scores of the
+spans add up to the score of the text.
 """
 
 import re
@@ -9,8 +9,7 @@ import re
 import numpy as np
 from numpy.typing import NDArray
 
-# Characters are not those of language alone: `surrogateescape` makes one of each byte that is no
-# part of a well-formed character.
+# `surrogateescape` decodes each byte outside of a well-formed character as a character of its own.
 _WORD = re.compile(r"\s*\S+|\s+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
@@ -21,11 +20,11 @@ Spans = str | tuple[tuple[int, int], ...]
 def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
     """Return where each of the `spans` of `text` starts and ends, in bytes: [S, 2].
 
-    * `characters`: the characters of UTF-8; a byte that is part of none stands for itself;
-    * `lines`: each ends with its newline, the last one with the text;
-    * `words`: what is not whitespace, together with the whitespace before it; whitespace at the end
-      of the text stands for itself;
-    * ranges: as Python slices `text`, so that none reaches beyond it, and one may be empty.
+    * `characters`: the characters of UTF-8; a byte outside of them is a span of its own;
+    * `lines`: each ends with its newline, and the last one with the text;
+    * `words`: each with the whitespace before it; whitespace at the end of the text is a span of
+      its own;
+    * ranges: cut to the text like slices in Python; a range may be empty.
     """
     if not isinstance(spans, str):
         within = (slice(*span).indices(len(text)) for span in spans)
@@ -42,7 +41,7 @@ def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
 
 
 def _offsets(characters: str) -> NDArray[np.int64]:
-    """The byte at which each character begins, and that at which the last one ends."""
+    """Return the byte at which each character begins, and the byte at which the last one ends."""
     codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
     is_single_byte = (codes < 0x80) | ((codes >= 0xDC80) & (codes < 0xDD00))
     lengths = 1 + (~is_single_byte) * (1 + (codes >= 0x800).astype(np.int64) + (codes >= 0x10000))

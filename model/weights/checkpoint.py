@@ -1,4 +1,4 @@
-"""Loads EvaByte checkpoints in the published layout, and says in one line why one cannot be."""
+"""Finds, checks and loads EvaByte checkpoints in the published layout."""
 
 import contextlib
 import hashlib
@@ -17,14 +17,21 @@ from transformers.utils import logging as transformers_logging
 from model.errors import CheckpointInvalid
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.weights.hub import NAME, expected_sha256, fetch_checkpoint, sha256_of
+from model.weights.hub import (
+    NAME,
+    WEIGHTS,
+    check_downloads,
+    expected_sha256,
+    fetch_files,
+    sha256_of,
+)
 
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CANARY_FILE = "canary.json"
 FLOAT_TYPES = {"F32", "F16", "BF16"}
-# Keys that decide the result without showing in any shape: a guess would give wrong scores.
+# Keys that change scores and show in no tensor shape: a guess would give wrong scores.
 REQUIRED_KEYS = (
     ("window_size",),
     ("chunk_size",),
@@ -37,7 +44,7 @@ REQUIRED_KEYS = (
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """A checkpoint whose files were found complete and of EvaByte's shape."""
+    """A checkpoint whose files are complete and have the shapes of EvaByte."""
 
     folder: Path
     config: EvaByteConfig
@@ -45,33 +52,47 @@ class Checkpoint:
 
 
 def find_folder(name: str) -> Path:
-    """Return the folder `name`, or that of the checkpoint `name` from the Hub, fetched if need be.
+    """Return the folder `name`, or the folder of the checkpoint `name` downloaded from the Hub.
 
     Raises:
-        CheckpointInvalid: there is no such folder, and none can be fetched.
+        CheckpointInvalid: there is no such folder, and the Hub has no such checkpoint.
     """
     if Path(name).is_dir():
         return Path(name)
     if not NAME.fullmatch(name):
         raise CheckpointInvalid(
-            f"checkpoint {name}: no such folder, nor a Hub name of the form owner/name"
+            f"checkpoint {name}: no such folder; give a folder, or a name on the Hub as owner/name"
         )
-    return fetch_checkpoint(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
+    return fetch_files(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
 
 
 def find_checkpoint(name: str) -> Checkpoint:
-    """Return the checkpoint in the folder `name`, or of that name (`owner/name`) on the Hub.
+    """Return the checkpoint in the folder `name`, or the one named `owner/name` on the Hub.
 
-    Reads the configuration and the headers of the weights, not the weights.
+    Reads the configuration and the headers of the weights, but not the weights.
 
     Raises:
-        CheckpointInvalid: with one line that names the file or tensor at fault and the remedy.
+        CheckpointInvalid: one line names the wrong file or tensor and the remedy.
     """
     folder = find_folder(name)
     config = _read_config(folder / CONFIG_FILE)
     weight_files = _weight_files(folder)
     _check_tensors(weight_files, config)
     return Checkpoint(folder, config, weight_files)
+
+
+def fetch_checkpoint(name: str) -> Checkpoint:
+    """Return the checkpoint `name` after comparing every checksum that the Hub gives.
+
+    Fetches it as `find_checkpoint` does. A worker that loads it later downloads nothing.
+
+    Raises:
+        CheckpointInvalid: as `find_checkpoint`, or a file is damaged.
+    """
+    folder = find_folder(name)
+    # Before anything reads the files: the checksum says most about a damaged one.
+    check_downloads(tuple(sorted(folder.glob(WEIGHTS))))
+    return find_checkpoint(str(folder))
 
 
 def load_model(
@@ -83,7 +104,7 @@ def load_model(
 ) -> EvaByteForCausalLM:
     """Return the model of `checkpoint` on `device`, ready to score.
 
-    `quantization` says how to quantize weights that are not; others say it themselves.
+    `quantization` says how to quantize the weights; quantized checkpoints describe it themselves.
     """
     with without_progress_bars():
         model = EvaByteForCausalLM.from_pretrained(
@@ -100,7 +121,7 @@ def load_model(
 
 @contextlib.contextmanager
 def without_progress_bars() -> Iterator[None]:
-    """Keep transformers from drawing on stderr."""
+    """Keep transformers from drawing progress bars on stderr."""
     had_progress_bar = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:
@@ -111,9 +132,10 @@ def without_progress_bars() -> Iterator[None]:
 
 
 def revision_of(weight_files: tuple[Path, ...]) -> str:
-    """Return 16 hexadecimal digits that stand for the weights: of their files' SHA-256.
+    """Return a digest of the weights: 16 hexadecimal digits of the SHA-256 of their files.
 
-    Of files in the Hub's cache it is known without reading them; `hub.check_downloads` does.
+    Files in the Hub's cache are named by their SHA-256 and are not read here;
+    `hub.check_downloads` reads them.
     """
     digests = [expected_sha256(path) or sha256_of(path) for path in weight_files]
     whole = (
@@ -127,17 +149,17 @@ def _read_config(path: Path) -> EvaByteConfig:
     if fields.get("model_type") != EvaByteConfig.model_type:
         raise CheckpointInvalid(
             f"{path}: model_type is {fields.get('model_type')!r}, not 'evabyte'; "
-            "only EvaByte checkpoints can be scored with"
+            "only EvaByte checkpoints are supported"
         )
     if fields.get("quantization_config") is not None:
         raise CheckpointInvalid(
-            f"{path}: quantization_config is set; name the checkpoint that is not quantized, "
-            "and choose the quantization int8 or nf4"
+            f"{path}: quantization_config is set; name the checkpoint that is not quantized "
+            "and choose quantization int8 or nf4"
         )
     for names in REQUIRED_KEYS:
         if all(fields.get(name) is None for name in names):
             raise CheckpointInvalid(
-                f"{path}: {' or '.join(names)} is missing; copy the checkpoint's own {CONFIG_FILE}"
+                f"{path}: {' or '.join(names)} is missing; copy the published {CONFIG_FILE}"
             )
     try:
         return EvaByteConfig.from_dict(fields)
@@ -154,20 +176,20 @@ def _read_json(path: Path) -> dict[str, Any]:
             f"{path}: not found; name the folder that holds {CONFIG_FILE} and the weights"
         ) from error
     except (OSError, ValueError) as error:
-        raise CheckpointInvalid(f"{path}: not readable as JSON; copy it again") from error
+        raise CheckpointInvalid(f"{path}: is not readable JSON; copy it again") from error
     if not isinstance(fields, dict):
-        raise CheckpointInvalid(f"{path}: holds no JSON object; copy it again")
+        raise CheckpointInvalid(f"{path}: is not a JSON object; copy it again")
     return fields
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
-    """The files that hold the weights: one, or those that the index names."""
+    """Return the files of the weights: a single file, or the files that the index lists."""
     if (folder / WEIGHTS_FILE).is_file():
         return (folder / WEIGHTS_FILE,)
     if not (folder / INDEX_FILE).is_file():
         raise CheckpointInvalid(
-            f"{folder}: neither {WEIGHTS_FILE} nor {INDEX_FILE}; weights in other formats "
-            "are not read, convert them to safetensors"
+            f"{folder}: has neither {WEIGHTS_FILE} nor {INDEX_FILE}; convert weights in other "
+            "formats to safetensors"
         )
     weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
@@ -175,12 +197,12 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     paths = tuple(folder / str(name) for name in sorted(set(weight_map.values())))
     for path in paths:
         if not path.is_file():
-            raise CheckpointInvalid(f"{path}: not found, but {INDEX_FILE} names it; copy it too")
+            raise CheckpointInvalid(f"{path}: not found, but {INDEX_FILE} lists it; copy it too")
     return paths
 
 
 def _check_tensors(weight_files: tuple[Path, ...], config: EvaByteConfig) -> None:
-    """Compare names, shapes and types of all tensors with what the configuration asks for."""
+    """Compare names, shapes and types of all tensors with the configuration."""
     with torch.device("meta"):
         wanted = {
             name: tuple(tensor.shape)
@@ -191,23 +213,25 @@ def _check_tensors(weight_files: tuple[Path, ...], config: EvaByteConfig) -> Non
         for name, (shape, dtype) in _read_header(path).items():
             if name not in wanted:
                 raise CheckpointInvalid(
-                    f"{path}: tensor {name} is not part of EvaByte as {CONFIG_FILE} describes it"
+                    f"{path}: tensor {name} does not belong to the model in {CONFIG_FILE}; "
+                    "both must come from the same checkpoint"
                 )
             if shape != wanted[name]:
                 raise CheckpointInvalid(
-                    f"{path}: tensor {name} has shape {shape}, but {CONFIG_FILE} asks for "
+                    f"{path}: tensor {name} has shape {shape}, but {CONFIG_FILE} implies "
                     f"{wanted[name]}; both must come from the same checkpoint"
                 )
             if dtype not in FLOAT_TYPES:
                 raise CheckpointInvalid(
-                    f"{path}: tensor {name} is stored as {dtype}; known are {sorted(FLOAT_TYPES)}"
+                    f"{path}: tensor {name} has type {dtype}; convert it to one of "
+                    f"{sorted(FLOAT_TYPES)}"
                 )
             found.add(name)
     missing = sorted(wanted.keys() - found)
     if missing:
         raise CheckpointInvalid(
-            f"{weight_files[0].parent}: tensor {missing[0]} is missing ({len(missing)} of "
-            f"{len(wanted)} are); copy all files of the checkpoint"
+            f"{weight_files[0].parent}: {len(missing)} of {len(wanted)} tensors are missing, such "
+            f"as {missing[0]}; copy all files of the checkpoint"
         )
 
 
@@ -219,5 +243,5 @@ def _read_header(path: Path) -> dict[str, tuple[tuple[int, ...], str]]:
             return {name: (tuple(s.get_shape()), s.get_dtype()) for name, s in slices.items()}
     except (SafetensorError, OSError) as error:
         raise CheckpointInvalid(
-            f"{path}: truncated or no safetensors file ({error}); copy it again"
+            f"{path}: truncated, or not a safetensors file ({error}); copy it again"
         ) from error

@@ -1,8 +1,8 @@
-"""Fetches checkpoints from the Hugging Face Hub into its cache, and goes on where it was cut off.
+"""Downloads checkpoints from the Hugging Face Hub, and resumes downloads that were cut off.
 
-When a download ends early, huggingface_hub 2.4 deletes what it has of the file; of weights that is
-gigabytes. It compares sizes, never checksums. So weights are fetched here, into the places where
-its cache keeps them, `blobs/<SHA-256>`; it finds them there and does the rest.
+When a download ends early, huggingface_hub 2.4 deletes the partial file: gigabytes of weights. It
+compares sizes, but never checksums. So this module downloads the weights to the place where the
+cache of huggingface_hub keeps them, `blobs/<SHA-256>`, and huggingface_hub downloads the rest.
 """
 
 import hashlib
@@ -26,18 +26,18 @@ log = logging.getLogger(__name__)
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
 SHA256 = re.compile(r"[0-9a-f]{64}")
 WEIGHTS = "*.safetensors"
-# A repository may hold the same weights in other forms, each in a folder of its own.
+# A repository may hold the same weights in other formats, each in its own folder.
 IN_FOLDERS = "*/*"
 
 
-def fetch_checkpoint(name: str, small_files: tuple[str, ...]) -> Path:
+def fetch_files(name: str, small_files: tuple[str, ...]) -> Path:
     """Return the folder of the checkpoint `name`, `owner/name`, in the Hub's cache.
 
-    Its weights and `small_files` are fetched as far as the cache lacks them. While the Hub is away,
-    a complete checkpoint in the cache will do.
+    Downloads the weights and `small_files` that the cache lacks. If the Hub cannot be reached, a
+    complete checkpoint in the cache is enough.
 
     Raises:
-        CheckpointInvalid: with one line that says what the Hub, the line or the disk did.
+        CheckpointInvalid: one line says how the Hub, the connection or the disk failed.
     """
     try:
         for file in _missing_weights(name):
@@ -49,13 +49,13 @@ def fetch_checkpoint(name: str, small_files: tuple[str, ...]) -> Path:
     except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise CheckpointInvalid(
-            f"checkpoint {name}: no such folder, and the Hub does not give it ({reason}); "
-            "name a local folder, or check the name and the connection; what came is kept"
+            f"checkpoint {name}: no such folder, and the download from the Hub failed ({reason}); "
+            "check the name and the connection, or name a local folder; the downloaded part is kept"
         ) from error
 
 
 def expected_sha256(path: Path) -> str | None:
-    """Return the SHA-256 that the Hub says `path` has, a file in its cache; None of any other."""
+    """Return the SHA-256 of a file in the Hub's cache as the Hub gave it; None of other files."""
     if not path.is_symlink():
         return None
     blob = path.readlink()
@@ -69,13 +69,13 @@ def sha256_of(path: Path) -> str:
 
 
 def check_downloads(paths: tuple[Path, ...]) -> None:
-    """Compare files that lie in the Hub's cache with their checksums. Raises: CheckpointInvalid."""
+    """Compare the files in the Hub's cache with their checksums. Raises: CheckpointInvalid."""
     for path in paths:
         expected = expected_sha256(path)
         if expected is not None and sha256_of(path) != expected:
             raise CheckpointInvalid(
-                f"{path}: damaged on this disk, its SHA-256 is not the Hub's; "
-                f"delete {normpath(path.parent / path.readlink())}, and it is fetched anew"
+                f"{path}: damaged, its SHA-256 is not that of the Hub; delete "
+                f"{normpath(path.parent / path.readlink())} to download it again"
             )
 
 
@@ -86,17 +86,17 @@ def _missing_weights(name: str) -> list[DryRunFileInfo]:
                 name, allow_patterns=[WEIGHTS], ignore_patterns=[IN_FOLDERS], dry_run=True
             )
     except DryRunError:
-        # The Hub is away or refuses; snapshot_download will say so unless it can do without.
+        # The Hub is away or refuses. snapshot_download reports it unless the cache is complete.
         return []
     return [file for file in files if file.will_download]
 
 
 def _fetch(name: str, file: DryRunFileInfo) -> None:
-    """Fetch one file of weights into its place in the cache; a part of it that is there is kept."""
+    """Download one file of weights to its place in the cache; resume a partial download."""
     url = hf_hub_url(name, file.filename, revision=file.commit_hash)
     sha256 = get_hf_file_metadata(url).etag
     if sha256 is None or not SHA256.fullmatch(sha256):
-        # Small enough to be kept in git itself, which has another checksum.
+        # A small file in git itself, which has another kind of checksum.
         return
     repository = Path(file.local_path).parent.parent.parent
     blob = repository / "blobs" / sha256
@@ -114,18 +114,18 @@ def _fetch(name: str, file: DryRunFileInfo) -> None:
         if sha256_of(part) != sha256:
             part.unlink()
             raise CheckpointInvalid(
-                f"checkpoint {name}: {file.filename} came damaged, its SHA-256 is not the Hub's; "
-                "it was deleted, try again, and look at HF_ENDPOINT and the proxy if it stays so"
+                f"checkpoint {name}: {file.filename} arrived damaged, its SHA-256 is not that of "
+                "the Hub; it was deleted, try again, then check HF_ENDPOINT and the proxy"
             )
         part.rename(blob)
 
 
 def _download(url: str, target: IO[bytes], num_bytes: int | None) -> None:
-    """Append to `target` what it lacks of `num_bytes`, again and again as long as bytes come."""
+    """Append the missing bytes to `target`; retry as long as each attempt brings some."""
     if num_bytes is not None and target.tell() > num_bytes:
         target.seek(0)
         target.truncate()
-    # A range of a compressed body would be one of other bytes.
+    # A range of a compressed body would count compressed bytes.
     headers = build_hf_headers(headers={"Accept-Encoding": "identity"})
     while True:
         had_bytes = target.tell()
@@ -141,4 +141,4 @@ def _download(url: str, target: IO[bytes], num_bytes: int | None) -> None:
         except httpx2.TransportError as error:
             if target.tell() == had_bytes:
                 raise
-            log.warning("the download was cut off (%s) and goes on", error)
+            log.warning("the download was cut off and is resumed: %s", error)

@@ -1,4 +1,4 @@
-"""Quantized linear layers: bitsandbytes stores the weights, this module says how they multiply.
+"""Loads models with int8 or nf4 weights: bitsandbytes quantizes, our layers multiply int8.
 
 Embeddings, norms, `adaptive_mu_k`, `adaptive_phi` and `lm_head` keep the model's own type.
 bitsandbytes is imported only when a quantized mode is asked for.
@@ -30,15 +30,16 @@ QUANTIZATIONS = ("none", "int8", "nf4")
 
 UNQUANTIZED_LAYERS = ["lm_head"]
 
-# Raised when this module stores something else for the same checkpoint and mode.
+# Raise it when the same checkpoint and mode are stored differently.
 CACHE_LAYOUT = "2"
 
 
 @dataclass(frozen=True, slots=True)
 class Quantization:
-    """How weights are quantized, `mode` being int8 or nf4, and where the result is kept."""
+    """How weights are quantized, and where the result is kept for the next load."""
 
     mode: str
+    """One of `QUANTIZATIONS`."""
     cache_dir: Path | None  # None keeps nothing
 
 
@@ -52,11 +53,10 @@ def load_quantized_model(
     backend: Backend,
     on_phase: Callable[[str], None],
 ) -> EvaByteForCausalLM:
-    """Return the quantized model of `checkpoint` on `device`, from the cache where it is there.
+    """Return the quantized model of `checkpoint` on `device`, from the cache if it is there.
 
-    `revision` stands for the weights of the checkpoint. `on_phase` is called with the name of each
-    phase that begins: import (of bitsandbytes), checksum, load; quantize before it where no
-    quantized weights were kept.
+    `revision` is the digest of the weights. `on_phase` is called when a phase begins: import (of
+    bitsandbytes), checksum, quantize (unless the cache has the weights), load.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
@@ -103,8 +103,8 @@ def load_quantized_model(
 def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
     """Return how transformers quantizes the linear layers: `quantization` is int8 or nf4.
 
-    int8 has threshold 0: bitsandbytes' default leaves columns with large activations in 16 bits,
-    and which ones those are depends on all texts of a batch. `dtype` is that of the activations.
+    int8 has threshold 0. The default of bitsandbytes leaves columns with large activations in 16
+    bits; which columns depends on all texts of a pass. `dtype` is the type of the activations.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
@@ -127,7 +127,7 @@ def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytes
 
 
 def prepare_products(model: nn.Module, backend: Backend) -> None:
-    """Give the linear layers that bitsandbytes made the products that scoring uses."""
+    """Replace the products of the layers of bitsandbytes by those that scoring uses."""
     import bitsandbytes as bnb
 
     for name, layer in list(model.named_modules()):
@@ -135,14 +135,14 @@ def prepare_products(model: nn.Module, backend: Backend) -> None:
             stored: Any = layer.weight
             model.set_submodule(name, Int8Linear(stored.CB, stored.SCB, backend))
         elif isinstance(layer, bnb.nn.Linear4bit):
-            # The fused CPU product crashes unless both widths divide by 64 and 32, rounds float32
-            # to bfloat16, and exists on CPUs with AVX512-BF16 only. From 512 rows on, dequantizing
-            # the weight for each product is as fast.
+            # The fused CPU product crashes unless the widths are multiples of 64 and 32. It
+            # rounds float32 to bfloat16, and exists only on CPUs with AVX512-BF16. From 512 rows
+            # on, dequantizing the weight for each product is as fast.
             layer.support_avx512bf16_for_cpu = False
 
 
 def _import_bitsandbytes(quantization: str) -> None:
-    """Import it without its advice to install `kernels`, which would download code at import."""
+    """Import it without its advice to install `kernels`, which downloads code at import."""
     logger = logging.getLogger("bitsandbytes")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -150,7 +150,7 @@ def _import_bitsandbytes(quantization: str) -> None:
         import bitsandbytes  # noqa: F401 - transformers finds it loaded
     except ImportError as error:
         raise QuantizationUnavailable(
-            f"quantization {quantization}: needs the package bitsandbytes ({error}); "
+            f"quantization {quantization}: the package bitsandbytes cannot be imported ({error}); "
             "install requirements.txt, or use quantization none"
         ) from error
     finally:

@@ -1,8 +1,8 @@
-"""Keeps quantized weights on disk, so that the next start need not quantize again.
+"""Caches quantized weights on disk, so that the next start does not quantize again.
 
-An entry is a folder in the layout of a checkpoint, with a manifest that lists every file's size
-and SHA-256. It is written under another name and renamed when all of it is on disk: whatever ends
-the writer, a reader finds a whole entry or none.
+An entry is a folder in the layout of a checkpoint. Its manifest lists the size and SHA-256 of every
+file. The entry is written under another name and renamed when all of it is on disk. So a reader
+finds a whole entry or none, whenever the writer ends.
 """
 
 import contextlib
@@ -28,14 +28,14 @@ MANIFEST_FILE = "manifest.json"
 
 @dataclass(frozen=True, slots=True)
 class QuantizedCache:
-    """The entry for one identity: whatever decides the bytes of the quantized weights."""
+    """The entry for one identity: everything that decides the bytes of the quantized weights."""
 
     folder: Path
     identity: dict[str, str]
 
     @property
     def entry(self) -> Path:
-        """The folder of the entry, there or not."""
+        """The folder of the entry, whether it exists or not."""
         whole = json.dumps(self.identity, sort_keys=True).encode()
         return self.folder / hashlib.sha256(whole).hexdigest()[:32]
 
@@ -46,12 +46,12 @@ class QuantizedCache:
         write: Callable[[Path], None],
         make: Callable[[], Model],
     ) -> Model:
-        """Return `load(entry)`, having had `write` fill the entry unless an intact one is there.
+        """Return `load(entry)`, after `write` has filled the entry unless it is intact.
 
-        Of several starters one writes the entry and the others wait for it. Where it cannot be
-        written, return `make()`.
+        If several processes start, one writes the entry and the others wait. Where the entry
+        cannot be written, return `make()`.
         """
-        # Whoever finds an intact entry needs no lock: nobody replaces it, not even in a folder
+        # An intact entry is never replaced, so reading it needs no lock. It may lie in a folder
         # that cannot be written, as in an image.
         if not self.is_intact():
             with self._locked() as is_locked:
@@ -61,7 +61,7 @@ class QuantizedCache:
         return load(self.entry)
 
     def is_intact(self) -> bool:
-        """Whether the entry is there and every byte of it is as it was written."""
+        """Tell whether the entry exists and every byte is as it was written."""
         try:
             manifest = json.loads((self.entry / MANIFEST_FILE).read_bytes())
             if manifest["identity"] != self.identity:
@@ -74,10 +74,10 @@ class QuantizedCache:
             return False
 
     def _replace_entry(self, write: Callable[[Path], None]) -> bool:
-        """Return whether `write` made a new entry.
+        """Let `write` make a new entry; return whether it did.
 
-        Call with the lock held, so that no partial one has a living writer. A failure leaves no
-        entry and is logged, since there is a way without.
+        Call it with the lock held: then no partial entry has a living writer. A failure leaves no
+        entry and is only logged, since the model can be loaded without it.
         """
         partial = self.entry.with_suffix(".partial")
         try:
@@ -94,20 +94,20 @@ class QuantizedCache:
             flush_to_disk(self.folder)
             return True
         except (OSError, SafetensorError) as error:
-            log.warning("quantized weights were not kept in %s: %s", self.folder, error)
+            log.warning("quantized weights were not cached in %s: %s", self.folder, error)
             with contextlib.suppress(OSError):
                 _remove(partial)
             return False
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[bool]:
-        """Hold the entry's lock, which ends with its process; yields whether there is one."""
+        """Hold the lock of the entry, which ends with its process; yield whether it is held."""
         lock = FileLock(self.entry.with_suffix(".lock"))
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             lock.acquire()
         except OSError as error:
-            log.warning("quantized weights cannot be kept in %s: %s", self.folder, error)
+            log.warning("quantized weights cannot be cached in %s: %s", self.folder, error)
         try:
             yield lock.is_locked
         finally:
@@ -121,7 +121,7 @@ def _fingerprint(path: Path) -> dict[str, Any]:
 
 
 def flush_to_disk(path: Path) -> None:
-    """Wait until the file or folder `path` would survive a loss of power."""
+    """Wait until the file or folder `path` is on disk and survives a power failure."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Quantizes a checkpoint from file to file, so that memory holds a small part of it at a time."""
+"""Quantizes a checkpoint from file to file, with a small part of it in memory at a time."""
 
 import copy
 import json
@@ -16,7 +16,7 @@ from model.evabyte.modeling import EvaByteForCausalLM
 from model.weights.checkpoint import INDEX_FILE, Checkpoint
 
 MAX_FILE_BYTES = 64 * 1024**2
-"""Of each file that is written; until it is, it is in memory."""
+"""Largest file that is written; it is in memory until then."""
 
 
 def write_quantized(
@@ -27,22 +27,22 @@ def write_quantized(
     device: torch.device,
     dtype: torch.dtype,
 ) -> None:
-    """Write `checkpoint` to `folder`, its linear layers quantized on `device`, the rest in `dtype`.
+    """Write `checkpoint` to `folder`: linear layers quantized on `device`, the rest in `dtype`.
 
-    The files are those that transformers writes of a model that it has quantized, and loads.
+    The files are in the format that transformers writes and loads for quantized models.
     """
     layers = _Layers(checkpoint, quantization, device, dtype)
     files = _Files(folder)
     for path in checkpoint.weight_files:
         with safe_open(path, framework="pt") as file:
-            for name in file.keys():  # noqa: SIM118 - an open file is no dictionary
+            for name in file.keys():  # noqa: SIM118 - an open file is not a dictionary
                 files.add(layers.stored(name, file.get_tensor(name).to(dtype)))
     files.end()
     layers.model.config.save_pretrained(folder)
 
 
 class _Layers:
-    """The model without weights, whose linear layers are those of bitsandbytes."""
+    """The model without weights and with the linear layers of bitsandbytes."""
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class _Layers:
         self._quantizer.postprocess_model(self.model)
 
     def stored(self, name: str, weight: Tensor) -> dict[str, Tensor]:
-        """What is stored of `weight`, the parameter `name`: by name, on the CPU."""
+        """Return the tensors to store for the parameter `name`: by name, on the CPU."""
         if not self._quantizer.param_needs_quantization(self.model, name):
             return {name: weight}
         layer_name, _, _ = name.rpartition(".")
@@ -75,7 +75,7 @@ class _Layers:
 
 
 class _Files:
-    """Files of weights of a limited size, and their index."""
+    """Weight files of limited size, and their index."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -84,7 +84,7 @@ class _Files:
         self._file_of: dict[str, str] = {}
 
     def add(self, tensors: dict[str, Tensor]) -> None:
-        """Write these, by name, now or with those that follow."""
+        """Take tensors by name; write them now or with later ones."""
         num_bytes = sum(tensor.nbytes for tensor in tensors.values())
         if self._tensors and self._num_bytes + num_bytes > MAX_FILE_BYTES:
             self._write()
@@ -92,7 +92,7 @@ class _Files:
         self._num_bytes += num_bytes
 
     def end(self) -> None:
-        """Write what is left, and the index."""
+        """Write the remaining tensors and the index."""
         self._write()
         index: dict[str, Any] = {"metadata": {}, "weight_map": self._file_of}
         (self._folder / INDEX_FILE).write_text(json.dumps(index))

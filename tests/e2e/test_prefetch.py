@@ -37,6 +37,6 @@ def test_killed_prefetch_goes_on_where_it_was(tmp_path):
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
         told, _ = prefetch(hub, tmp_path).communicate()
-    assert told.startswith(f"evascore prefetch: {hub.name} is fetched: 1 file of weights"), told
+    assert told.startswith(f"evascore prefetch: {hub.name} is downloaded: 1 file of weights"), told
     assert len(told.splitlines()) == 1
     assert hub.ranges == [None, f"bytes={CHUNK_BYTES}-"]

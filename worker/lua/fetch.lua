@@ -1,8 +1,8 @@
--- Take the waiting messages that fit, the most urgent list first, straight into the worker's
--- unacknowledged messages: at no moment is a message in neither place.
+-- Moves the waiting messages that fit, the most urgent list first, to the unacknowledged messages
+-- of the worker. At no moment is a message in neither place.
 -- KEYS: unacked, unacked index, list of each priority
 -- ARGV: Unix time, then for each list: queue name, most messages, most bytes
--- Of a list with any room at least one message is taken, however large.
+-- From a list with any room at least one message is taken, however large.
 -- Returns {queue name, message, queue name, message, ...}.
 local taken = {}
 for i = 3, #KEYS do

@@ -1,4 +1,4 @@
-"""Summaries of chunks of keys and values, by which later windows see them."""
+"""Summarises chunks of keys and values, so that later windows can attend to them."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def chunk_summaries(
     phi: Tensor,
     backend: Backend,
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `reference.chunk_summaries` defines, by the form that `backend` names."""
+    """Compute what `reference.chunk_summaries` defines, with the version for `backend`."""
     if backend == "triton":
         from model.ops.chunk_summaries import kernel
 

@@ -1,9 +1,9 @@
-"""Chunk summaries as one Triton kernel: each key and value is read once.
+"""Computes chunk summaries with one Triton kernel that reads each key and value once.
 
 `reference.py` has the formula and its sources. One program summarises one chunk of one head. A
-chunk of up to 16 to 256 tokens is one tile; a longer one is walked through with a running maximum
-and sum for each of the two softmaxes (Milakov and Gimelshein 2018, arXiv:1805.02867,
-algorithm 3).
+short chunk, of up to 16 to 256 tokens, is one tile. A longer one is read tile by tile, with a
+running maximum and sum for each of the two softmaxes (Milakov and Gimelshein 2018,
+arXiv:1805.02867, algorithm 3).
 """
 
 import math
@@ -39,10 +39,10 @@ def chunk_summaries(
 ) -> tuple[Tensor, Tensor]:
     """Compute what `reference.chunk_summaries` defines; all tensors contiguous.
 
-    Every chunk must lie within `keys`: the kernel cannot say so without reading `chunk_starts`.
+    Every chunk must lie within `keys`: checking it would mean to read `chunk_starts`.
 
     Raises:
-        ValueError: a tensor is not what the kernel asks for.
+        ValueError: a tensor does not fit the kernel.
     """
     sizes = check_arguments(
         "chunk_summaries",
@@ -138,7 +138,7 @@ def chunk_summaries_fwd_kernel(
 
 @triton.jit
 def _add_tile(rows, scores, peak, total, acc):
-    """Take the `rows` [BLOCK_T, BLOCK_D] of one tile into a running softmax over `scores`."""
+    """Add the `rows` [BLOCK_T, BLOCK_D] of one tile to a running softmax over `scores`."""
     new_peak = tl.maximum(peak, tl.max(scores, axis=0))
     weights = tl.exp2(scores - new_peak)
     shrink = tl.exp2(peak - new_peak)

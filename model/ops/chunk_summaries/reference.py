@@ -1,7 +1,7 @@
-"""Summaries of chunks of keys and values (EVA, Zheng et al. 2023, arXiv:2302.04542).
+"""Defines the summaries of chunks of keys and values (EVA, Zheng et al. 2023, arXiv:2302.04542).
 
-One summary per chunk and head, as the authors' code has it (OpenEvaByte/evabyte at 432331ad,
-eva_pt_ref.py): the paper's random features are one learned vector here.
+There is one summary per chunk and head, as in the authors' code (OpenEvaByte/evabyte at 432331ad,
+eva_pt_ref.py). One learned vector replaces the random features of the paper.
 """
 
 import torch
@@ -21,7 +21,7 @@ def chunk_summaries(
 
     keys, values: [T, H, D], keys rotated; chunk_starts: [C] int64; mu, phi: [H, D].
 
-        key   = sum_j softmax_j(mu . k_j) k_j                               without a scale
+        key   = sum_j softmax_j(mu . k_j) k_j                               without 1/sqrt(D)
         value = sum_j softmax_j((phi . k_j - |k_j|^2 / 2) / sqrt(D)) v_j
 
     Computed in float32, returned in the type of `keys`.

@@ -1,4 +1,4 @@
-"""Attention of packed windows over their own tokens and the summaries of earlier windows."""
+"""Attends from packed windows to their own tokens and to the summaries of earlier windows."""
 
 import torch
 from torch import Tensor
@@ -18,7 +18,7 @@ def plan_attention(
     device: torch.device,
     backend: Backend,
 ) -> AttentionPlan:
-    """Prepare the attention of one pass, the same for all layers, for the form `backend` names."""
+    """Prepare the attention of one pass for `backend`; all layers share the plan."""
     if backend == "triton":
         return kernel_plan.plan_attention(layout, dtype=dtype, device=device)
     return blocked.plan_attention(layout, num_heads=num_heads, device=device)
@@ -32,7 +32,7 @@ def eva_attention(
     value_summaries: Tensor,
     plan: AttentionPlan,
 ) -> Tensor:
-    """Compute what `reference.eva_attention` defines, by the form that `plan` was made for."""
+    """Compute what `reference.eva_attention` defines, with the version that `plan` was made for."""
     if isinstance(plan, kernel_plan.KernelPlan):
         from model.ops.eva_attention import kernel
 

@@ -1,7 +1,7 @@
-"""Attention of packed windows by batched matrix products over blocks of queries.
+"""Computes attention of packed windows by batched matrix products over blocks of queries.
 
-Segments of nearly equal length share one product; a block of queries never multiplies the keys
-that lie after it. Segments with the very same past, the branches of a context, share its rows too.
+Segments of similar length share one product. A block of queries never multiplies later keys.
+Segments with the same past, the continuations of one context, also share its rows.
 """
 
 from collections.abc import Iterator
@@ -15,8 +15,8 @@ from model.packing import IntArray, PackedLayout
 
 # The demo model's speed on texts of 100 to 400 bytes is the same, within the noise of an AVX-512
 # CPU, for steps of 8 to 64 and blocks of 64 to 256: little padding and scores that stay in cache.
-# Every segment with a past of its own is padded to the next step, whoever shares its product: the
-# bits of a product's rows depend on its shape, not on how many there are (docs/numerics.md).
+# Every segment with its own past is padded to the next step, alone or not: the bits of a row of a
+# product depend on the product's shape, not on the number of products (docs/numerics.md).
 LENGTH_STEP = 16
 QUERIES_PER_BLOCK = 128
 # Scores of one product over a past of 2,048 rows: 4 MB per head, as for a block of a long window.
@@ -25,10 +25,10 @@ MAX_SHARING_QUERIES = 512
 
 @dataclass(frozen=True, slots=True)
 class _Group:
-    """Segments of one product: all have as many queries and keys, the last ones padded.
+    """Segments of one product: each has as many queries and keys, the last ones are padding.
 
-    Their rows lie in the order segment, head, token. Where they share their past it is not among
-    the `num_keys` of each: its `num_shared` rows per head come first, and the order is head,
+    The rows are in the order segment, head, token. If the segments share their past, its
+    `num_shared` rows per head come first and do not count in `num_keys`; the order is then head,
     segment, token.
     """
 
@@ -40,15 +40,15 @@ class _Group:
 
 @dataclass(frozen=True, slots=True)
 class BlockedPlan:
-    """Where the rows of the products come from and where the results go; shared by all layers.
+    """The source rows of all products and the places of their results; all layers share it.
 
-    Rows are numbered token * H + head; those of the summaries follow those of the tokens.
+    Row numbers are token * H + head; the rows of summaries follow those of tokens.
     """
 
     groups: tuple[_Group, ...]
     query_rows: Tensor  # [sum of segments * H * queries] int64
     key_rows: Tensor  # [sum of segments * H * keys] int64
-    output_rows: Tensor  # [T * H] int64, places in query_rows
+    output_rows: Tensor  # [T * H] int64, indices into query_rows
 
 
 def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device) -> BlockedPlan:
@@ -108,12 +108,12 @@ def eva_attention(
 
     outputs, query_start, key_start = [], 0, 0
     for group in plan.groups:
-        batch = group.num_segments * num_heads
-        query_end = query_start + batch * group.num_queries
+        num_products = group.num_segments * num_heads
+        query_end = query_start + num_products * group.num_queries
         own_start = key_start + num_heads * group.num_shared
-        key_end = own_start + batch * group.num_keys
-        queries = q_rows[query_start:query_end].view(batch, group.num_queries, head_dim)
-        own_shape = (batch, group.num_keys, head_dim)
+        key_end = own_start + num_products * group.num_keys
+        queries = q_rows[query_start:query_end].view(num_products, group.num_queries, head_dim)
+        own_shape = (num_products, group.num_keys, head_dim)
         own_k = k_rows[own_start:key_end].view(own_shape)
         own_v = v_rows[own_start:key_end].view(own_shape)
         if group.num_shared:

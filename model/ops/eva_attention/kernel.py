@@ -1,11 +1,11 @@
-"""Attention of packed windows as one Triton kernel.
+"""Computes attention of packed windows with one Triton kernel.
 
-For query i of a segment with P rows of the past (summaries, or what a context carries), with keys
-and values read where they lie:
+For query i of a segment with P rows of the past (summaries, or the KV cache of a context), without
+copying keys or values:
 
     out_i = softmax([q_i . K_1..P ; q_i . k_0..i] / sqrt(D)) @ [V_1..P ; v_0..i]
 
-One program computes a block of queries of one head: it walks over tiles of summaries and then of
+One program computes a block of queries of one head. It reads tiles of summaries and then of
 tokens, and keeps the running maximum and sum of the softmax (Milakov and Gimelshein 2018,
 arXiv:1805.02867, algorithm 3) as FlashAttention does (Dao et al. 2022, arXiv:2205.14135,
 algorithm 1). `reference.py` is the definition.
@@ -25,19 +25,19 @@ from model.ops.launching import FLOATS, INDICES, check_arguments, dot_type
 LOG2_E = math.log2(math.e)
 
 
-# A tile of keys and one of values of wider heads leave no room for the queries.
+# For wider heads, a tile of keys and one of values leave no room for the queries.
 MAX_HEAD_DIM = 512
 
 
 def launch_config(head_dim: int, dtype: torch.dtype) -> dict[str, Any]:
-    """Return tile, warps and stages: none spills a register, all fit an L4's shared memory.
+    """Return tile, warps and stages that spill no register and fit the shared memory of an L4.
 
     Raises:
-        ValueError: no tile of such heads fits.
+        ValueError: no tile of heads this wide fits.
     """
     if head_dim > MAX_HEAD_DIM:
         raise ValueError(
-            f"eva_attention: heads of {head_dim:,} channels; the limit is {MAX_HEAD_DIM}, "
+            f"eva_attention: heads have {head_dim:,} channels; the limit is {MAX_HEAD_DIM}, "
             "use the torch backend"
         )
     block_d = max(triton.next_power_of_2(head_dim), 16)
@@ -46,8 +46,8 @@ def launch_config(head_dim: int, dtype: torch.dtype) -> dict[str, Any]:
         "BLOCK_Q": min(queries_per_block(dtype), 32 if is_widest else 64),
         "BLOCK_K": 16 if is_widest and is_float32 else 32,
         "BLOCK_D": block_d,
-        # Three products with 10 bits each keep float32's digits on tensor cores, where the
-        # registers allow it; other types are not concerned.
+        # Three products of 10 bits each keep the digits of float32 on tensor cores, if there
+        # are registers for it. Other types ignore this value.
         "FLOAT32_DOTS": "ieee" if is_wide else "tf32x3",
         "num_warps": 8 if is_wide or is_float32 else 4,
         "num_stages": 1 if is_widest else 2,
@@ -68,7 +68,7 @@ def eva_attention(
     Scores and sums are float32; the softmax's weights are rounded to the type of `q`.
 
     Raises:
-        ValueError: a tensor is not what the kernel or the plan asks for, or heads are too wide.
+        ValueError: a tensor does not fit the kernel or the plan, or heads are too wide.
     """
     sizes = check_arguments(
         "eva_attention",
@@ -138,7 +138,7 @@ def eva_attention_fwd_kernel(
     columns = tl.arange(0, BLOCK_K)
     channels = tl.arange(0, BLOCK_D)
     queries = first_query + rows
-    # 64-bit addresses up to the tile's first row; within a tile 32 bits are plenty.
+    # Addresses need 64 bits up to the first row of a tile, and 32 bits within it.
     query_tile = rows[:, None] * (H * D) + channels[None, :]
     key_tile = columns[:, None] * (H * D) + channels[None, :]
     query_offset = (segment_start + first_query) * (H * D) + head_offset
@@ -173,7 +173,7 @@ def eva_attention_fwd_kernel(
         mask = (keys[:, None] < segment_length) & (channels[None, :] < D)
         k = tl.load(k_ptr + offset + key_tile, mask=mask, other=0.0)
         v = tl.load(v_ptr + offset + key_tile, mask=mask, other=0.0)
-        # Rows past the segment see zeros, never foreign keys, and are not stored.
+        # Rows after the segment see zeros, never keys of others, and are not stored.
         is_visible = keys[None, :] <= queries[:, None]
         peak, total, acc = _attend_tile(
             q,
@@ -193,7 +193,7 @@ def eva_attention_fwd_kernel(
 
 @triton.jit
 def _attend_tile(q, k, v, is_visible, scale_log2e, peak, total, acc, FLOAT32_DOTS: tl.constexpr):
-    """Take one tile of keys into the running softmax; every row has seen a key after the first."""
+    """Add one tile of keys to the running softmax; after the first, every row has seen a key."""
     scores = tl.dot(q, tl.trans(k), input_precision=FLOAT32_DOTS) * scale_log2e
     scores = tl.where(is_visible, scores, float("-inf"))
     new_peak = tl.maximum(peak, tl.max(scores, axis=1))

@@ -1,4 +1,4 @@
-"""Which queries each program of the attention kernel computes; needs no Triton."""
+"""Assigns blocks of queries to the programs of the attention kernel; needs no Triton."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from model.packing import PackedLayout
 
 @dataclass(frozen=True, slots=True)
 class KernelPlan:
-    """The blocks of queries of a layout; shared by all layers and heads.
+    """The blocks of queries of a layout; all layers and heads share it.
 
     `blocks`: [blocks, 5] int64: the segment's first token, its length, the block's first query
     counted from there, the segment's first summary and its number of summaries.
@@ -20,13 +20,13 @@ class KernelPlan:
     blocks: Tensor
     dtype: torch.dtype
     num_tokens: int
-    num_summaries: int  # that some segment sees
+    num_summaries: int  # rows of the past that some segment sees
 
 
 def plan_attention(layout: PackedLayout, *, dtype: torch.dtype, device: torch.device) -> KernelPlan:
-    """Cut the segments of `layout` into blocks of queries of `dtype`, those with most keys first.
+    """Cut the segments of `layout` into blocks of queries; blocks with the most keys come first.
 
-    The GPU starts programs in order, so that none of the long ones is left for the end.
+    The GPU starts programs in order, so no long one is left for the end.
     """
     block_q = queries_per_block(dtype)
     num_blocks = -(-layout.segment_lengths // block_q)
@@ -53,5 +53,5 @@ def plan_attention(layout: PackedLayout, *, dtype: torch.dtype, device: torch.de
 
 
 def queries_per_block(dtype: torch.dtype) -> int:
-    """Return how many queries share what is read of the keys; float32 ones fill the registers."""
+    """Return how many queries share one read of the keys; float32 queries fill the registers."""
     return 16 if dtype == torch.float32 else 64

@@ -1,4 +1,4 @@
-"""Attention of packed windows, segment by segment: the definition."""
+"""Defines attention of packed windows, segment by segment, in plain PyTorch."""
 
 import torch
 from torch import Tensor
@@ -14,7 +14,7 @@ def eva_attention(
     value_summaries: Tensor,
     layout: PackedLayout,
 ) -> Tensor:
-    """Attend from every token to its window up to itself and to the summaries before the window.
+    """Attend from every token to its window, up to itself, and to earlier chunk summaries.
 
     q, k, v: [T, H, D]; key_summaries, value_summaries: [C, H, D]. One softmax over both kinds,
     in float32; a summary counts as one key. Returns [T, H, D] in the type of `q`.

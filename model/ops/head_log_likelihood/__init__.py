@@ -1,4 +1,4 @@
-"""The next-byte head and what is kept of its distributions."""
+"""Scores bytes with the next-byte head, without keeping its distributions."""
 
 from torch import Tensor
 
@@ -16,7 +16,7 @@ def head_log_likelihood(
     top_k: int,
     backend: Backend,
 ) -> HeadScores:
-    """Compute what `reference.head_log_likelihood` defines, by the form that `backend` names."""
+    """Compute what `reference.head_log_likelihood` defines, with the version for `backend`."""
     if backend == "triton":
         from model.ops.head_log_likelihood import kernel
 

@@ -1,4 +1,4 @@
-"""The next-byte head by PyTorch, over blocks of rows whose logits stay in a CPU's cache."""
+"""Computes the next-byte head in PyTorch, in blocks whose logits stay in the CPU's cache."""
 
 import dataclasses
 from typing import Any
@@ -11,7 +11,7 @@ from model.ops.head_log_likelihood.reference import HeadScores
 
 # 1,024 rows of 320 float32 logits are 1.3 MB.
 ROWS_PER_BLOCK = 1024
-# In products of fewer rows, or of an odd number, a row may have other bits (docs/numerics.md).
+# A product of fewer rows, or of an odd number, may give a row other bits (docs/numerics.md).
 ROW_STEP = 16
 
 
@@ -31,7 +31,7 @@ def head_log_likelihood(
 def _score_block(
     hidden: Tensor, weight: Tensor, targets: Tensor, *, with_moments: bool, top_k: int
 ) -> HeadScores:
-    """Score the rows of one block, among copies of the last one up to a whole step."""
+    """Score the rows of one block, padded to a whole step with copies of the last row."""
     num_rows, num_copies = len(hidden), -len(hidden) % ROW_STEP
     if num_copies:
         hidden = torch.cat((hidden, hidden[-1:].expand(num_copies, -1)))

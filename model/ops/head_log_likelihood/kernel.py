@@ -1,12 +1,12 @@
-"""The next-byte head and all that is kept of its distributions as one Triton kernel.
+"""Computes the next-byte head and its scores with one Triton kernel.
 
     logits = hidden @ weight^T        log p_v = logits_v - log sum_u exp(logits_u)
     entropy = -sum_v p_v log p_v      variance = sum_v p_v (log p_v + entropy)^2
     rank = 1 + #{v: log p_v > log p_target}
 
-One program computes the logits of a block of rows in registers, all V of them, and reduces them
-there: no logits are ever in memory. As in the reference, they are rounded to the type of `hidden`
-(the authors' "fp32 logits" lie on that grid), so that ties and ranks are the same.
+One program computes all V logits of a block of rows in registers and reduces them there: logits are
+never in memory. As in the reference, they are rounded to the type of `hidden`, like the "fp32
+logits" of the authors. So ties and ranks are the same.
 """
 
 import torch
@@ -22,7 +22,7 @@ MAX_LOGITS = 16_384
 
 
 def launch_config(vocabulary_size: int, dtype: torch.dtype) -> dict[str, int]:
-    """Return the block of rows by ids by channels; stages fit an L4's shared memory."""
+    """Return the block of rows by ids by channels; its stages fit the shared memory of an L4."""
     block_v = max(triton.next_power_of_2(vocabulary_size), 16)
     return {
         "BLOCK_V": block_v,
@@ -38,10 +38,10 @@ def head_log_likelihood(
 ) -> HeadScores:
     """Compute what `reference.head_log_likelihood` defines; all tensors contiguous.
 
-    Every target must be below V: the kernel cannot say so without reading them.
+    Every target must be below V: checking it would mean to read the targets.
 
     Raises:
-        ValueError: a tensor is not what the kernel asks for, there are more than 1,024 ids, or
+        ValueError: a tensor does not fit the kernel, there are more than 1,024 ids, or
             `top_k` exceeds their number.
     """
     sizes = check_arguments(
@@ -53,11 +53,13 @@ def head_log_likelihood(
     num_rows, vocabulary_size = sizes["N"], sizes["V"]
     if vocabulary_size > 1024:
         raise ValueError(
-            f"head_log_likelihood: {vocabulary_size:,} ids do not fit the registers; "
+            f"head_log_likelihood: {vocabulary_size:,} ids do not fit into registers; "
             "the limit is 1,024, use the torch backend"
         )
     if not 0 <= top_k <= vocabulary_size:
-        raise ValueError(f"head_log_likelihood: top_k is {top_k}; the ids are {vocabulary_size}")
+        raise ValueError(
+            f"head_log_likelihood: top_k is {top_k}; the limit is the {vocabulary_size} ids"
+        )
 
     def new(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.empty(shape, dtype=dtype, device=hidden.device)
@@ -153,7 +155,7 @@ def head_log_likelihood_fwd_kernel(
     tl.store(rank_ptr + rows, 1 + tl.sum(is_likelier, axis=1).to(tl.int64), mask=is_row)
 
     if WITH_MOMENTS:
-        # Ids that do not exist have probability 0, and 0 times minus infinity is no number.
+        # Padding ids have probability 0, and 0 times minus infinity is not a number.
         finite = tl.where(is_id, log_probs, 0.0)
         probs = tl.exp(log_probs)
         mean = tl.sum(probs * finite, axis=1)
@@ -164,7 +166,7 @@ def head_log_likelihood_fwd_kernel(
     if WITH_TOP_K:
         remaining = log_probs
         for place in range(top_k):
-            # Of equal ones the lowest id, as the reference's stable sort has it.
+            # Of equal ones the lowest id comes first, as in the stable sort of the reference.
             best, best_ids = tl.max(remaining, axis=1, return_indices=True)
             tl.store(top_ids_ptr + rows * top_k + place, best_ids.to(tl.int64), mask=is_row)
             tl.store(top_log_probs_ptr + rows * top_k + place, best, mask=is_row)

@@ -1,4 +1,4 @@
-"""The next-byte head, reduced at once to what is asked of its distributions."""
+"""Defines the scores of the next-byte head: log-probability, rank, entropy and top k."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class HeadScores:
-    """What is kept of N distributions over V ids; natural logarithms, float32."""
+    """Scores of N targets under distributions over V ids; natural logarithms, float32."""
 
-    log_prob: Tensor  # [N], of the target
+    log_prob: Tensor  # [N], log-probability of the target (its surprisal, negated)
     rank: Tensor  # [N] int64, 1 = no id is likelier than the target
     entropy: Tensor | None  # [N]
-    variance: Tensor | None  # [N], of the log-probability of an id drawn from the distribution
-    top_ids: Tensor | None  # [N, top_k] int64, likeliest first, equal ones by id
+    variance: Tensor | None  # [N], variance of the log-probability of a drawn id
+    top_ids: Tensor | None  # [N, top_k] int64, likeliest first, equally likely ones by id
     top_log_probs: Tensor | None  # [N, top_k]
 
 
@@ -23,7 +23,7 @@ def head_log_likelihood(
 ) -> HeadScores:
     """Project `hidden` [N, channels] by `weight` [V, channels] and score `targets` [N] int64.
 
-    Entropy and variance are computed `with_moments`, the `top_k` likeliest ids where it is not 0.
+    `with_moments` adds entropy and variance; `top_k` above 0 adds that many likeliest ids.
     """
     logits = F.linear(hidden, weight).float()
     log_probs = logits.log_softmax(dim=-1)  # [N, V]
@@ -35,7 +35,7 @@ def head_log_likelihood(
         entropy = -mean
         variance = (probs * (log_probs - mean[:, None]).square()).sum(dim=-1)
     if top_k:
-        # A sort, since topk orders equal values (common in bfloat16) as it pleases.
+        # A stable sort: topk has no fixed order of equal values, which are common in bfloat16.
         top_log_probs, top_ids = log_probs.sort(dim=-1, descending=True, stable=True)
         top_log_probs, top_ids = top_log_probs[:, :top_k], top_ids[:, :top_k]
     return HeadScores(

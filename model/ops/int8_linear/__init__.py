@@ -1,4 +1,4 @@
-"""Linear layers with int8 weights and activations, scaled row by row."""
+"""Computes linear layers with int8 weights and activations, scaled row by row."""
 
 from collections.abc import Sequence
 
@@ -13,7 +13,7 @@ def int8_linears(
 ) -> list[Tensor]:
     """Compute what `reference.int8_linear` defines for each weight and its absmax.
 
-    Backend names the form. What the layers share, the rows of `x`, is quantized once.
+    The rows of `x`, which the layers share, are quantized once.
     """
     if backend == "triton":
         from model.ops.int8_linear import kernel
@@ -23,7 +23,7 @@ def int8_linears(
 
 
 def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor, *, backend: Backend) -> Tensor:
-    """Compute what `reference.int8_linear` defines, by the form that `backend` names."""
+    """Compute what `reference.int8_linear` defines, with the version for `backend`."""
     return int8_linears(x, [(weight, weight_absmax)], backend=backend)[0]
 
 

@@ -1,4 +1,4 @@
-"""Int8 linear layers that share their rows, with few passes over memory besides the product."""
+"""Computes int8 linear layers in PyTorch, with few reads and writes besides the product."""
 
 from collections.abc import Sequence
 
@@ -25,7 +25,7 @@ def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Te
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute what `reference.quantize_rows` defines, the scales as [T, 1].
 
-    A number that is not finite becomes any int8: the scale of its row shows it.
+    A number that is not finite becomes an arbitrary int8; the scale of its row is not finite.
     """
     absmax = x.abs().amax(dim=-1, keepdim=True).float()
     inverse = torch.where(absmax > 0, absmax.reciprocal() * LARGEST, 0.0)

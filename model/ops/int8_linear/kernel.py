@@ -1,17 +1,16 @@
-"""The int8 linear layer as two Triton kernels.
+"""Computes the int8 linear layer with two Triton kernels.
 
 The first reads each row of activations once and writes it as int8 with its scale:
 
     scale = max |x| / 127        q = round(x * (1 / max |x| * 127)), halves to even
 
-the second multiplies on int8 tensor cores and scales the int32 sums before they leave registers:
+The second multiplies on int8 tensor cores and scales the int32 sums before they leave registers:
 
     y = (q @ weight^T) * scale * (weight_absmax / 127)
 
-In between, 1 byte per activation is written and read; with separate operations, as bitsandbytes
-has them, the int32 sums make a round trip through memory, 8 bytes per result. `reference.py` is the
-definition; the results are the same bit for bit, whatever the block sizes, since int32 sums are
-exact.
+Between them 1 byte per activation goes through memory. The separate operations of bitsandbytes also
+write and read the int32 sums, 8 bytes per result. The results have the same bits as `reference.py`
+with any block sizes, since int32 sums are exact.
 """
 
 from collections.abc import Sequence
@@ -31,8 +30,8 @@ GROUP_SIZE = 8
 def launch_config(num_rows: int) -> dict[str, int]:
     """Return the block of rows by outputs by inputs.
 
-    Few rows leave most of a tall block idle; from 64 on a block of 128 by 128 reads each byte for
-    128 products, enough to keep int8 tensor cores busy from the L2 cache.
+    With few rows most of a tall block would be idle. Above 64 rows a block of 128 by 128 uses each
+    byte for 128 products: enough to keep int8 tensor cores busy from the L2 cache.
     """
     if num_rows <= 16:
         return {"BLOCK_T": 16, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
@@ -45,7 +44,7 @@ def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Te
     """Compute what `reference.int8_linear` defines for each weight and its absmax, contiguous.
 
     Raises:
-        ValueError: a tensor is not what the kernels ask for.
+        ValueError: a tensor does not fit the kernels.
     """
     rows = x.reshape(-1, x.shape[-1])
     for weight, weight_absmax in weights:
@@ -57,7 +56,7 @@ def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Te
         )
         if sizes["in"] > MAX_IN_CHANNELS:
             raise ValueError(
-                f"int8_linear: {sizes['in']:,} inputs; "
+                f"int8_linear: rows have {sizes['in']:,} inputs; "
                 f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
             )
     quantized, scales = quantize_rows(rows)
@@ -77,7 +76,7 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
 def _multiply(
     quantized: Tensor, scales: Tensor, weight: Tensor, weight_absmax: Tensor, *, dtype: torch.dtype
 ) -> Tensor:
-    """Multiply quantized rows, one at least, and scale the sums: [T, out] of type `dtype`."""
+    """Multiply one or more quantized rows, and scale the sums: [T, out] of type `dtype`."""
     num_rows, num_in = quantized.shape
     num_out = len(weight)
     y = torch.empty((num_rows, num_out), dtype=dtype, device=quantized.device)
@@ -103,7 +102,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """Compute what `reference.quantize_rows` defines; x: [T, channels], contiguous.
 
     Raises:
-        ValueError: `x` is not what the kernel asks for, or has more than 16,384 channels.
+        ValueError: `x` does not fit the kernel, or has more than 16,384 channels.
     """
     sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
     config = row_config("quantize_rows", sizes["channels"])
@@ -116,8 +115,8 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
             scales,
             NUM_CHANNELS=sizes["channels"],
             LARGEST=LARGEST,
-            # A product and a sum in one instruction are rounded once, where the reference rounds
-            # twice: of normal bfloat16 numbers 1 in 1,500 would become the next int8.
+            # A fused multiply-add rounds once, but the reference rounds twice: of normal bfloat16
+            # numbers 1 in 1,500 would become the next int8.
             enable_fp_fusion=False,
             **config,
         )
@@ -138,7 +137,7 @@ def quantize_rows_fwd_kernel(
     channels = tl.arange(0, BLOCK_C)
     mask = channels < NUM_CHANNELS
     x = tl.load(x_ptr + row * NUM_CHANNELS + channels, mask=mask, other=0.0).to(tl.float32)
-    # A maximum skips NaN: the sum carries it, and infinity, into the scale.
+    # A maximum skips NaN. The sum brings NaN and infinity into the scale.
     absmax = tl.max(tl.abs(x), axis=0) + tl.sum(x * 0.0, axis=0)
     inverse = tl.where(absmax > 0, tl.div_rn(1.0, absmax) * LARGEST, 0.0)
     # Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded, halves to even.
@@ -164,7 +163,7 @@ def int8_linear_fwd_kernel(
     BLOCK_I: tl.constexpr,
 ):
     """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    # Programs that run at once form a square of blocks, which shares rows and weights in the L2.
+    # Programs that run together form a square of blocks and share rows and weights in the L2.
     num_output_blocks = tl.cdiv(NUM_OUT, BLOCK_O)
     group = tl.program_id(0) // (GROUP_SIZE * num_output_blocks)
     first_row_block = group * GROUP_SIZE

@@ -1,7 +1,7 @@
-"""A linear layer with int8 weights and activations, one scale per row of each.
+"""Defines a linear layer with int8 weights and activations, each with one scale per row.
 
-The row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, section 2.1), without the
-columns that it leaves in 16 bits: which ones those are depends on all texts of a batch.
+It is the row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, section 2.1). That
+method leaves some columns in 16 bits; we do not, since all texts of a pass decide which columns.
 """
 
 from functools import cache
@@ -21,7 +21,7 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
 
         scale = max |x_row| / 127        q = round(x * (1 / max |x_row| * 127)), halves to even
 
-    A row of zeros has scale 0. A row that is not finite has a scale that is not, so that it shows.
+    A row of zeros has scale 0. A row that is not finite has a scale that is not finite.
     """
     rows = x.float()
     absmax = rows.abs().amax(dim=-1)
@@ -34,8 +34,8 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
     """Return `x @ W^T` [..., out] in the type of `x`, for W = weight * weight_absmax / 127.
 
     x: [..., in], any float type; weight: [out, in] int8 and weight_absmax: [out] float32 as
-    bitsandbytes stores them (`CB` and `SCB`). The sums of products are exact (int32), so that a
-    row's result does not depend on the other rows, bit for bit.
+    bitsandbytes stores them (`CB` and `SCB`). Sums of products are exact (int32), so no bit of a
+    row's result depends on the other rows.
     """
     quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
     products = int_mm(quantized, weight.t())
@@ -44,7 +44,7 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
 
 
 def int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply int8 matrices into int32; cuBLAS wants 17 rows at least."""
+    """Multiply int8 matrices into int32; cuBLAS needs 17 rows or more."""
     if not a.is_cuda:
         return torch._int_mm(a, b) if is_int_mm_exact() else float32_int_mm(a, b)
     num_missing = max(17 - len(a), 0)
@@ -55,17 +55,17 @@ def int_mm(a: Tensor, b: Tensor) -> Tensor:
 
 @cache
 def is_int_mm_exact() -> bool:
-    """Whether int8 products are exact on this CPU.
+    """Tell whether int8 products are exact on this CPU.
 
-    Without VNNI instructions oneDNN adds two products in int16, which saturates: on random int8
-    matrices nearly every sum is wrong then.
+    Without VNNI instructions oneDNN adds two products in int16, which overflows: nearly every sum
+    of random int8 matrices is wrong then.
     """
     largest = torch.full((32, 64), LARGEST, dtype=torch.int8)
     return bool((torch._int_mm(largest, largest.t()) == 64 * LARGEST**2).all())
 
 
 def float32_int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply int8 matrices into int32 by float32 products that are exact in any order."""
+    """Multiply int8 matrices into int32 through float32 products short enough to be exact."""
     total = torch.zeros(len(a), b.shape[1], dtype=torch.int32)
     pieces = zip(a.split(EXACT_FLOAT32_DEPTH, dim=1), b.split(EXACT_FLOAT32_DEPTH), strict=True)
     for rows, columns in pieces:

@@ -1,4 +1,4 @@
-"""Residual addition and root mean square normalisation."""
+"""Adds the residual branch and normalises rows by their root mean square (RMS norm)."""
 
 from torch import Tensor
 
@@ -15,7 +15,7 @@ def add_rms_norm(
     add_unit_offset: bool,
     backend: Backend,
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `reference.add_rms_norm` defines, by the form that `backend` names."""
+    """Compute what `reference.add_rms_norm` defines, with the version for `backend`."""
     if backend == "triton":
         from model.ops.rms_norm import kernel
 

@@ -1,4 +1,4 @@
-"""Residual addition and root mean square normalisation by PyTorch, in few passes over memory."""
+"""Computes residual addition and RMS norm in PyTorch, with few reads and writes of memory."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ def add_rms_norm(
 ) -> tuple[Tensor, Tensor]:
     """Compute what `reference.add_rms_norm` defines.
 
-    The sum of squares is a reduction that reads the rows once; a square and a mean write them too.
+    The norm reads the rows once; a square and a mean would also write them.
     """
     total = x if branch is None else x + branch
     scale = weight.float() + 1 if add_unit_offset else weight.float()

@@ -1,11 +1,11 @@
-"""Residual addition and RMS normalisation as one Triton kernel.
+"""Computes residual addition and RMS norm with one Triton kernel.
 
     sum = x + branch
     out = sum / sqrt(mean(sum^2) + eps) * scale        scale = weight, or 1 + weight
 
-(Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.) One program holds one row in registers:
-2 reads and 2 writes of the row, where separate operations make 3 reads and 2 writes and their
-float32 copies 5 more.
+(Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.) One program holds one row in registers.
+It takes 2 reads and 2 writes of the row; separate operations take 3 reads and 2 writes, and 5 more
+for float32 copies.
 """
 
 import torch
@@ -22,7 +22,7 @@ def add_rms_norm(
     """Compute what `reference.add_rms_norm` defines; x, branch: [T, channels], contiguous.
 
     Raises:
-        ValueError: a tensor is not what the kernel asks for, or has more than 16,384 channels.
+        ValueError: a tensor does not fit the kernel, or has more than 16,384 channels.
     """
     arguments: list[Argument] = [
         ("x", x, "T channels", FLOATS),
@@ -70,7 +70,7 @@ def add_rms_norm_fwd_kernel(
     row = tl.load(x_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
     if HAS_BRANCH:
         row += tl.load(branch_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        # What is normalised is the sum as it is stored: rounded to its type.
+        # The stored sum is normalised: it is rounded to its type.
         total = row.to(total_ptr.dtype.element_ty)
         tl.store(total_ptr + offsets, total, mask=mask)
         row = total.to(tl.float32)

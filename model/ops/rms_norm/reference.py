@@ -1,4 +1,4 @@
-"""Root mean square normalisation (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4)."""
+"""Defines RMS norm (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4)."""
 
 import torch
 from torch import Tensor
@@ -19,9 +19,9 @@ def rms_norm(x: Tensor, weight: Tensor, *, eps: float, add_unit_offset: bool) ->
 def add_rms_norm(
     x: Tensor, branch: Tensor | None, weight: Tensor, *, eps: float, add_unit_offset: bool
 ) -> tuple[Tensor, Tensor]:
-    """Return `x + branch` and its normalisation; without a branch, `x` itself and its own.
+    """Return `x + branch` and its normalisation; without a branch, `x` and its normalisation.
 
-    x, branch: [..., channels] of one type, in which the sum is rounded before it is normalised.
+    x, branch: [..., channels] of one type; the sum is rounded to it before it is normalised.
     """
     total = x if branch is None else x + branch
     return total, rms_norm(total, weight, eps=eps, add_unit_offset=add_unit_offset)

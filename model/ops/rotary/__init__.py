@@ -1,4 +1,4 @@
-"""Rotary position embedding."""
+"""Applies rotary position embedding (RoPE) to queries and keys."""
 
 from torch import Tensor
 

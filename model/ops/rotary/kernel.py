@@ -1,7 +1,7 @@
-"""Rotary position embedding of queries and keys as one Triton kernel, in place.
+"""Computes rotary position embedding of queries and keys in place with one Triton kernel.
 
-Channels (i, i + D/2) of a head become (a cos - b sin, b cos + a sin), see `reference.py`. Each
-number is read and written once, by the thread that owns its pair.
+Channels (i, i + D/2) of a head become (a cos - b sin, b cos + a sin), see `reference.py`. The
+thread that owns a pair reads and writes each of its numbers once.
 """
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from model.ops.launching import FLOATS, check_arguments
 
-# Pairs of one program: 8 per thread, and their cosines are read once for several heads.
+# Pairs of one program: 8 per thread. Several heads share one read of the cosines.
 MAX_PAIRS = 1024
 
 
@@ -28,7 +28,7 @@ def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
     cos, sin: the tables [T, D / 2] of `reference.rotary_tables`.
 
     Raises:
-        ValueError: a tensor is not what the kernel asks for.
+        ValueError: a tensor does not fit the kernel.
     """
     sizes = check_arguments(
         "rotate",
@@ -38,9 +38,13 @@ def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
         ("sin", sin, "T D/2", (torch.float32,)),
     )
     if sizes["D"] != 2 * sizes["D/2"]:
-        raise ValueError(f"rotate: heads of {sizes['D']} channels, but {sizes['D/2']} angles")
+        raise ValueError(
+            f"rotate: heads have {sizes['D']} channels, but there are {sizes['D/2']} angles"
+        )
     if q is k:
-        raise ValueError("rotate: q and k are one tensor, which would be rotated twice")
+        raise ValueError(
+            "rotate: q and k are one tensor, which would be rotated twice; pass a copy"
+        )
     if sizes["T"] > 0:
         config = launch_config(sizes["H"], sizes["D"])
         grid = (sizes["T"], triton.cdiv(sizes["H"], config["BLOCK_H"]))

@@ -1,6 +1,6 @@
-"""Rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34), in half rotation.
+"""Defines rotary position embedding (Su et al. 2021, arXiv:2104.09864, equation 34).
 
-Channel i of a head forms a pair with channel i + D/2, as in Llama and NeoX.
+Channel i of a head forms a pair with channel i + D/2 (half rotation), as in Llama and NeoX.
 """
 
 import torch
@@ -10,9 +10,9 @@ from torch import Tensor
 def rotary_tables(positions: Tensor, *, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
     """Return cosines and sines, each [T, head_dim / 2] float32, of `positions` [T].
 
-    Every step is float32 and torch's own: a frequency that differs in its last bit moves the
-    logits by 1e-4 at position 3,000. So the powers are the CPU's, as in the authors' code, on any
-    device.
+    Every step is float32 in PyTorch, and powers are computed on the CPU on any device, as in the
+    authors' code. A frequency that differs in its last bit moves the logits by 1e-4 at position
+    3,000.
     """
     pairs = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu")
     frequencies = 1.0 / theta ** (pairs.float() / head_dim)

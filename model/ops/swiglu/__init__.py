@@ -1,4 +1,4 @@
-"""The gate of the feed-forward layer."""
+"""Computes the gate of the feed-forward layer (SwiGLU)."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ from model.ops.swiglu import in_place
 
 
 def swiglu(gate: Tensor, up: Tensor, *, backend: Backend) -> Tensor:
-    """Compute what `reference.swiglu` defines, by the form that `backend` names."""
+    """Compute what `reference.swiglu` defines, with the version for `backend`."""
     if backend == "triton":
         from model.ops.swiglu import kernel
 

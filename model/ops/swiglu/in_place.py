@@ -1,4 +1,4 @@
-"""The gate of the feed-forward layer by PyTorch, with one intermediate result."""
+"""Computes SwiGLU in PyTorch with one intermediate result."""
 
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor

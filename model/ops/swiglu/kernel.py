@@ -1,9 +1,9 @@
-"""The gate of the feed-forward layer as one Triton kernel.
+"""Computes SwiGLU with one Triton kernel.
 
     out = gate / (1 + exp(-gate)) * up                (Shazeer 2020, arXiv:2002.05202, equation 6)
 
-2 reads and 1 write, where two operations make 3 and 2. Float32 inside and rounded once, where the
-reference also rounds silu(gate).
+It takes 2 reads and 1 write; two operations take 3 and 2. It computes in float32 and rounds once;
+the reference also rounds silu(gate).
 """
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from model.ops.launching import FLOATS, check_arguments
 
-# 8 numbers, 16 bytes in bfloat16, per thread: the widest load there is.
+# 8 numbers per thread, 16 bytes in bfloat16: the widest load of a GPU.
 BLOCK_N = 1024
 
 
@@ -21,7 +21,7 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Compute what `reference.swiglu` defines; gate, up: [T, channels], contiguous.
 
     Raises:
-        ValueError: a tensor is not what the kernel asks for.
+        ValueError: a tensor does not fit the kernel.
     """
     check_arguments(
         "swiglu",

@@ -1,4 +1,4 @@
-"""The gate of the feed-forward layer (Shazeer 2020, arXiv:2002.05202, equation 6)."""
+"""Defines SwiGLU, the gate of the feed-forward layer (Shazeer 2020, arXiv:2002.05202, eq. 6)."""
 
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor

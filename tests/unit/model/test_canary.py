@@ -97,18 +97,18 @@ def test_damaged_published_file_is_told_with_its_remedy(own_scorer, cache, conte
 
 def test_score_published_for_another_text_is_no_comparison(own_scorer, cache):
     publish(own_scorer, score_canary(own_scorer), text_sha256="0" * 64)
-    with pytest.raises(CheckpointInvalid, match="another canary text"):
+    with pytest.raises(CheckpointInvalid, match="canary text of another release"):
         check_canary(own_scorer, cache)
 
 
 @pytest.mark.parametrize("content", ["", '{"log_like', "[]", '{"log_likelihood_nats": null}'])
-def test_damaged_record_is_taken_anew(own_scorer, cache, content, caplog):
+def test_damaged_record_is_measured_again(own_scorer, cache, content, caplog):
     check_canary(own_scorer, cache)
     whole = record_of(cache).read_text()
     record_of(cache).write_text(content)
     with caplog.at_level(logging.WARNING):
         check_canary(own_scorer, cache)
-    assert "taken anew" in caplog.text
+    assert "measured again" in caplog.text
     assert record_of(cache).read_text() == whole
 
 

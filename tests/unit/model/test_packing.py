@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from model.packing import lay_out
+from model.packing import ContextRows, lay_out
 
 
 def test_windows_of_one_sequence_see_the_chunks_before_them():
@@ -25,6 +25,35 @@ def test_second_sequence_starts_anew():
     assert layout.summary_starts.tolist() == [0, 0, 4, 4]
     assert layout.num_summaries.tolist() == [0, 4, 0, 4]
     assert layout.chunk_starts.tolist() == [0, 4, 8, 12, 17, 21, 25, 29]
+
+
+def test_first_example_of_the_drawing_is_laid_out_as_drawn():
+    layout = lay_out([10, 3], window_size=4, chunk_size=2)
+
+    assert layout.segment_starts.tolist() == [0, 4, 8, 10]
+    assert layout.chunk_starts.tolist() == [0, 2, 4, 6]
+    seen = zip(layout.summary_starts, layout.num_summaries, strict=True)
+    assert [layout.past_rows[start : start + count].tolist() for start, count in seen] == [
+        [],
+        [0, 1],
+        [0, 1, 2, 3],
+        [],
+    ]
+
+
+def test_continuations_of_the_drawing_are_laid_out_as_drawn():
+    context = ContextRows.of(np.array([7]), window_size=4, chunk_size=2)
+    contexts = context.by_sequence(np.array([0, 0]))
+    layout = lay_out([3, 1], window_size=4, chunk_size=2, contexts=contexts)
+
+    assert layout.positions.tolist() == [7, 8, 9, 7]
+    assert layout.segment_starts.tolist() == [0, 1, 3]
+    assert layout.summary_starts.tolist() == [0, 6, 0]
+    assert layout.num_summaries.tolist() == [5, 4, 5]
+    # s0, s1 and s2 are carried in rows 0, 1 and 5; s3 is the first summary of this pass.
+    assert layout.past_rows[6:].tolist() == [0, 1, 5, 6]
+    # K6 is row 4 of what is carried, D7 the first row behind it.
+    assert layout.split_chunk_rows.tolist() == [4, 6]
 
 
 def test_no_sequences_have_no_segments():

@@ -19,7 +19,6 @@ from model import (
     ScoringFailed,
 )
 from model.scoring.forward import Reader
-from model.scoring.passes import cut_into_parts, join_parts
 from model.scoring.sliding_window import SlidingWindow
 
 # float32 sums in another order, over a hundred bytes of this model.
@@ -289,7 +288,7 @@ def test_passes_keep_their_size_where_none_would_fit(tiny_checkpoint, monkeypatc
 
 
 def test_weights_that_do_not_fit_are_refused_in_one_line(tiny_checkpoint, monkeypatch):
-    monkeypatch.setattr("model.scorer.load_model", lambda *_, **__: torch.empty(1 << 60))
+    monkeypatch.setattr("model.weights.loading.load_model", lambda *_, **__: torch.empty(1 << 60))
 
     with pytest.raises(OutOfMemory, match="do not fit into the memory of cpu; use quantization"):
         Scorer.load(str(tiny_checkpoint))
@@ -420,29 +419,6 @@ def test_text_in_windows_has_each_byte_scored_in_the_first_window_that_holds_it(
     )
     assert result["log_likelihood_nats"] == pytest.approx(total, abs=TOLERANCE_NATS)
     assert len(result["bytes"]["rank"]) == 700
-
-
-@pytest.mark.parametrize("part_bytes", [1, 500, 10_000])
-def test_parts_of_a_text_in_windows_make_the_result_of_the_whole(scorer, part_bytes):
-    request = ScoreRequest(
-        text=bytes(number * 7 % 256 for number in range(700)),
-        window=SlidingWindow(size_bytes=96, stride_bytes=32),
-        outputs=ALL_OUTPUTS,
-        top_k=3,
-        spans=((0, 700), (90, 100)),
-    )
-    [whole] = score(scorer, request)
-
-    parts = cut_into_parts(request, part_bytes)
-
-    assert sum(part.num_bytes for part in parts) == request.num_bytes
-    assert all(part.num_bytes <= max(part_bytes, 96) for part in parts)
-    joined = join_parts(request, score(scorer, *parts))
-    assert joined.keys() == whole.keys()
-    assert joined["bytes"]["rank"] == whole["bytes"]["rank"]
-    assert joined["windows"] == whole["windows"]
-    for name in ("log_likelihood_nats", "curvature"):
-        assert joined[name] == pytest.approx(whole[name], abs=TOLERANCE_NATS)
 
 
 def test_text_that_fits_its_first_window_scores_as_without(scorer):

@@ -1,17 +1,25 @@
-"""The choice of the next batch: budgets, priorities, suspects."""
+"""The choice of the next micro-batch: budgets, priorities, suspects."""
 
 import pytest
 
 from contract import keys
-from model.scoring.request import ScoreRequest
-from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Budget, OpenJob, choose_batch
+from model import ScoreRequest, Slice
+from worker.batching import (
+    BULK_SHARE,
+    SUSPECTS_TOGETHER,
+    Budget,
+    OpenJob,
+    Room,
+    choose_micro_batch,
+    room_for_fetch,
+)
 
-BUDGET = Budget(bytes=100, texts=10, result_bytes=1000)
+BUDGET = Budget(bytes=100, slices=10, result_bytes=1000)
 
 
 def a_job(name: str, *sizes: int, **changes) -> OpenJob:
-    texts = [ScoreRequest(text=b"x" * size) for size in sizes]
-    return OpenJob(name, texts, deadline_at=0.0, **changes)
+    slices = [Slice(ScoreRequest(text=b"x" * size)) for size in sizes]
+    return OpenJob(name, slices, deadline_at=0.0, **changes)
 
 
 def bulk(name: str, *sizes: int) -> OpenJob:
@@ -19,13 +27,13 @@ def bulk(name: str, *sizes: int) -> OpenJob:
 
 
 def chosen(jobs, budget=BUDGET, credit=0.0) -> list[tuple[str, int]]:
-    choice = choose_batch(jobs, budget, credit)
-    return [(part.job.task_id, len(part.texts)) for part in choice.slices]
+    choice = choose_micro_batch(jobs, budget, credit)
+    return [(share.job.task_id, len(share.slices)) for share in choice.shares]
 
 
 def finish(choice) -> None:
-    for part in choice.slices:
-        part.job.outcomes += [{} for _ in part.texts]
+    for share in choice.shares:
+        share.job.outcomes += [{} for _ in share.slices]
 
 
 def test_nothing_waiting_gives_an_empty_batch():
@@ -64,8 +72,8 @@ def test_text_whose_result_is_larger_than_the_budget_goes_alone():
 def test_job_of_many_texts_goes_in_slices_until_done():
     job, sizes = a_job("a", *[30] * 7), []
     while not job.is_done:
-        choice = choose_batch([job], BUDGET, 0)
-        sizes.append(choice.num_texts)
+        choice = choose_micro_batch([job], BUDGET, 0)
+        sizes.append(choice.num_slices)
         finish(choice)
     assert sizes == [3, 3, 1]
 
@@ -81,7 +89,7 @@ def test_interactive_does_not_wait_for_bulk_in_its_own_batch():
 def test_bulk_does_not_starve_under_full_interactive_load():
     job, credit, batches = bulk("b", 100), 0.0, 0
     while not job.is_done:
-        choice = choose_batch([a_job(str(batches), 100), job], BUDGET, credit)
+        choice = choose_micro_batch([a_job(str(batches), 100), job], BUDGET, credit)
         credit = choice.bulk_credit_bytes
         finish(choice)
         batches += 1
@@ -90,14 +98,14 @@ def test_bulk_does_not_starve_under_full_interactive_load():
 
 def test_bulk_takes_no_more_of_an_interactive_batch_than_it_has_earned():
     jobs = [bulk("b", 20, 20, 20), a_job("i", 70)]
-    choice = choose_batch(jobs, BUDGET, 45.0)
-    assert [(part.job.task_id, len(part.texts)) for part in choice.slices] == [("b", 2)]
+    choice = choose_micro_batch(jobs, BUDGET, 45.0)
+    assert [(share.job.task_id, len(share.slices)) for share in choice.shares] == [("b", 2)]
     assert choice.bulk_credit_bytes == 5 + BUDGET.bytes * BULK_SHARE
     assert chosen([bulk("b", 20, 20, 20), a_job("i", 60)], credit=45.0) == [("b", 2), ("i", 1)]
 
 
 def test_bulk_that_had_a_batch_to_itself_has_earned_nothing():
-    assert choose_batch([bulk("b", 10)], BUDGET, 50.0).bulk_credit_bytes == 0
+    assert choose_micro_batch([bulk("b", 10)], BUDGET, 50.0).bulk_credit_bytes == 0
 
 
 @pytest.mark.parametrize(("num_crashes", "together"), [(1, SUSPECTS_TOGETHER), (2, 1)])
@@ -110,3 +118,12 @@ def test_suspects_of_a_crash_share_no_batch_with_others(num_crashes, together):
 def test_innocent_jobs_do_not_wait_for_suspects_behind_them():
     jobs = [a_job("a", 1), a_job("suspect", 1, num_crashes=1), a_job("b", 1)]
     assert chosen(jobs) == [("a", 1), ("b", 1)]
+
+
+def test_next_fetch_fills_one_micro_batch_of_each_priority():
+    held = [a_job("a", 30, 20), bulk("b", 101)]
+    held[0].outcomes.append({})
+    assert room_for_fetch(held, BUDGET) == {
+        keys.INTERACTIVE: Room(jobs=9, bytes=80),
+        keys.BULK: Room(jobs=9, bytes=0),
+    }

@@ -1,4 +1,4 @@
-"""The loop of batches when its connection to the broker is lost between two turns."""
+"""The turns of the scoring loop when their connection to the broker is lost between two turns."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port
 from model import Scorer
 from worker.lease import Lease, OwnStatus
-from worker.micro_batch import BatchLoop
+from worker.micro_batch import Turns
 from worker.runtime import Runtime
 from worker.startup import Startup
 
@@ -48,7 +48,7 @@ def test_turn_that_outlives_its_connection_does_nothing(runtime):
         call_soon=hub.call_soon,
         controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
     )
-    BatchLoop(runtime, consumer).add(Request())
+    Turns(runtime, consumer).add(Request())
     # What Celery does then; a turn in earnest would raise.
     hub.reset()
     assert not hub.on_close

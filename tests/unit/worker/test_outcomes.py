@@ -1,4 +1,4 @@
-"""From payload to texts and from outcomes to the final record."""
+"""From payload to slices and from outcomes to the final record."""
 
 import time
 
@@ -8,9 +8,11 @@ import pytest
 from contract.batches import REFUSED, decode_lines
 from contract.errors import JobCancelled, JobExpired, JobLost, ScoringFailed
 from contract.messages import Job, decode_record
+from model import SliceScores
 from worker.outcomes import failed_ending, lost_ending, open_job, scored_ending
 
 MODEL = {"name": "tiny"}
+ONE, TWO = SliceScores({"num_bytes": 1}), SliceScores({"num_bytes": 2})
 
 
 def a_job(*requests: dict, is_single: bool = False) -> Job:
@@ -18,12 +20,12 @@ def a_job(*requests: dict, is_single: bool = False) -> Job:
     return Job(list(requests), 1, submitted_at=now, deadline_at=now + 60, is_single=is_single)
 
 
-def opened(job: Job, *, part_bytes: int = 100, max_text_bytes: int = 50):
+def opened(job: Job, *, max_slice_bytes: int = 100, max_text_bytes: int = 50):
     return open_job(
         "id",
         job,
         num_crashes=0,
-        part_bytes=part_bytes,
+        max_slice_bytes=max_slice_bytes,
         max_text_bytes=max_text_bytes,
         window_size=16,
     )
@@ -36,9 +38,7 @@ def ended(job, *outcomes):
 
 
 def test_single_text_ends_with_its_score_and_its_circumstances():
-    record = ended(
-        opened(a_job({"text": "ab", "custom_id": "7"}, is_single=True)), {"num_bytes": 2}
-    )
+    record = ended(opened(a_job({"text": "ab", "custom_id": "7"}, is_single=True)), TWO)
     assert record.state == "SUCCESS"
     assert record.result["num_bytes"] == 2
     assert record.result["custom_id"] == "7"
@@ -53,7 +53,7 @@ def test_single_text_that_failed_ends_in_failure():
 
 def test_each_item_has_its_own_outcome_in_the_order_sent():
     job = a_job({"text": "a"}, {"text": "x" * 51}, {"text": "b", "custom_id": "c"})
-    record = ended(opened(job), {"num_bytes": 1}, ScoringFailed("no"))
+    record = ended(opened(job), ONE, ScoringFailed("no"))
     assert record.state == "SUCCESS"
     first, second, third = record.result["items"]
     assert first == {"result": {"num_bytes": 1}}
@@ -61,14 +61,14 @@ def test_each_item_has_its_own_outcome_in_the_order_sent():
     assert (third["custom_id"], third["error"]["code"]) == ("c", "scoring_failed")
 
 
-def test_text_that_the_model_refuses_is_over_without_a_batch():
+def test_text_that_the_model_refuses_is_over_without_a_micro_batch():
     job = opened(a_job({"text": "x" * 51}, is_single=True))
     assert job.is_done
     assert ended(job).error["code"] == "text_too_large"
 
 
 @pytest.mark.parametrize(
-    ("context_bytes", "part_bytes", "sizes"),
+    ("context_bytes", "max_slice_bytes", "sizes"),
     [
         (20, 70, [5]),
         (20, 69, [4, 1]),
@@ -79,32 +79,36 @@ def test_text_that_the_model_refuses_is_over_without_a_batch():
     ],
     ids=str,
 )
-def test_many_continuations_are_cut_into_parts_and_joined_again(context_bytes, part_bytes, sizes):
-    """A part holds as many bytes as asked for, or as its context, which it reads again."""
+def test_many_continuations_are_cut_into_slices_and_joined_again(
+    context_bytes, max_slice_bytes, sizes
+):
+    """A slice holds as many bytes as asked for, or as its context, which it reads again."""
     conts = [f"{i}" * 10 for i in range(5)]
     job = opened(
         a_job({"context": "c" * context_bytes, "continuations": conts}, is_single=True),
-        part_bytes=part_bytes,
+        max_slice_bytes=max_slice_bytes,
     )
-    assert [len(text.continuations) for text in job.texts] == sizes
-    parts = [{"continuations": [c.decode() for c in text.continuations]} for text in job.texts]
-    assert ended(job, *parts).result["continuations"] == conts
+    texts = [each.request.continuations for each in job.slices]
+    assert [len(each) for each in texts] == sizes
+    scores = [SliceScores({"continuations": [c.decode() for c in each]}) for each in texts]
+    assert ended(job, *scores).result["continuations"] == conts
 
 
 WINDOWED = {"text": "x" * 200, "window": {"size": 48, "stride": 32}}
 
 
-def test_windows_beyond_a_part_share_batches_like_other_work():
-    job = opened(a_job(WINDOWED, is_single=True), part_bytes=100)
+def test_windows_beyond_a_slice_share_micro_batches_like_other_work():
+    job = opened(a_job(WINDOWED, is_single=True), max_slice_bytes=100)
 
-    assert [text.num_bytes for text in job.texts] == [96, 96, 88]
-    assert [len(text.part) for text in job.texts] == [2, 2, 2]
-    assert len(opened(a_job(WINDOWED, is_single=True), part_bytes=280).texts) == 1
+    assert [each.num_bytes for each in job.slices] == [96, 96, 88]
+    assert [len(each.windows) for each in job.slices] == [2, 2, 2]
+    assert len(opened(a_job(WINDOWED, is_single=True), max_slice_bytes=280).slices) == 1
 
 
-def test_text_fails_with_one_of_its_windows():
-    job = opened(a_job(WINDOWED, is_single=True), part_bytes=100)
-    assert ended(job, {"part": None}, ScoringFailed("no"), {"part": None}).state == "FAILURE"
+def test_text_fails_with_one_of_its_slices():
+    job = opened(a_job(WINDOWED, is_single=True), max_slice_bytes=100)
+    scores = SliceScores()
+    assert ended(job, scores, ScoringFailed("no"), scores).state == "FAILURE"
 
 
 def test_window_that_the_model_cannot_use_is_refused():
@@ -114,7 +118,7 @@ def test_window_that_the_model_cannot_use_is_refused():
 
 def test_record_is_json_that_begins_with_its_status():
     job = opened(a_job({"text": "ab"}, is_single=True))
-    job.outcomes.append({"num_bytes": 2})
+    job.outcomes.append(TWO)
     record = scored_ending(job, MODEL).record
     assert record.startswith(b'{"status":"SUCCESS"')
     assert orjson.loads(record)["task_id"] == "id"
@@ -131,9 +135,9 @@ def part_lines(ending) -> list[dict]:
 
 def test_scores_of_a_part_become_lines_of_its_batch_and_not_its_record():
     job = open_job(
-        PART, PART_JOB, num_crashes=0, part_bytes=100, max_text_bytes=50, window_size=2048
+        PART, PART_JOB, num_crashes=0, max_slice_bytes=100, max_text_bytes=50, window_size=2048
     )
-    job.outcomes += [{"num_bytes": 1}, ScoringFailed("no")]
+    job.outcomes += [ONE, ScoringFailed("no")]
     ending = scored_ending(job, MODEL)
     assert decode_record(PART, ending.record).result is None
     first, second, third = part_lines(ending)

@@ -34,14 +34,14 @@ def failure(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
 def test_what_was_fetched_is_told(hub, tmp_path, capsys):
     assert prefetch.main() == 0
     line = capsys.readouterr().out
-    assert "owner/name is fetched: 1 file of weights, 0.00 GB" in line
+    assert "owner/name is downloaded: 1 file of weights, 0.00 GB" in line
     assert str(tmp_path / "cache") in line
 
 
 def test_folder_needs_nothing(monkeypatch, capsys):
     monkeypatch.setenv("EVASCORE_MODEL", str(TINY_CHECKPOINT))
     assert prefetch.main() == 0
-    assert "nothing to fetch" in capsys.readouterr().out
+    assert "nothing to download" in capsys.readouterr().out
 
 
 def test_damage_to_the_header_of_the_weights_is_told_by_the_checksum(hub, tmp_path, capsys):

@@ -40,7 +40,8 @@ def test_lines_are_scored_and_failures_counted(score_tiny):
     first, second = map(json.loads, done.stdout.splitlines())
     assert len(first["result"]["bytes"]["rank"]) == 3
     assert second["error"]["code"] == "malformed_body"
-    assert done.stderr == b"model: 1 of 2 lines were not scored\n"  # no progress bar
+    # No progress bar is on stderr.
+    assert done.stderr == b"model: 1 of 2 lines failed; their errors are in the output\n"
     assert done.returncode == 0
 
 
@@ -52,7 +53,7 @@ def test_next_characters_follow_every_line(tiny_checkpoint):
     answers = list(map(json.loads, done.stdout.splitlines()))
     assert [len(each.get("characters", ())) for each in answers] == [2, 2, 2, 0, 2]
     assert answers[3]["error"]["code"] == "text_too_large"
-    assert done.stderr == b"model: 1 of 5 lines were too long\n"
+    assert done.stderr == b"model: 1 of 5 lines failed; their errors are in the output\n"
     assert done.returncode == 0
 
 
@@ -62,8 +63,8 @@ def test_next_characters_follow_every_line(tiny_checkpoint):
         (["score", "--model", "/nowhere/at/all"], 1, "no such folder"),
         (["score", "--device", "abacus"], 1, "device abacus: unknown"),
         (["score", "--pass-bytes", "0"], 2, "--pass-bytes"),
-        (["score", "--pass-bytes", "2k"], 2, "must be a whole number of at least 1"),
-        (["next-chars", "-k", "101"], 2, "at most 100"),
+        (["score", "--pass-bytes", "2k"], 2, "give a whole number of at least 1"),
+        (["next-chars", "-k", "101"], 2, "the limit is 100"),
         ([], 2, "required"),
     ],
     ids=str,

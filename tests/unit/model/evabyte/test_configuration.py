@@ -102,9 +102,9 @@ def test_saved_configuration_loads_as_it_was(tmp_path, tiny_config):
     ("change", "complaint"),
     [
         ({"vocab_size": 65536}, "vocab_size is 65536"),
-        ({"hidden_size": 100, "num_attention_heads": 3}, "hidden_size 100"),
+        ({"hidden_size": 100, "num_attention_heads": 3}, "hidden_size is 100"),
         ({"hidden_size": 96, "num_attention_heads": 32}, "an even number"),
-        ({"chunk_size": 24, "window_size": 2048}, "chunk_size 24 does not divide"),
+        ({"chunk_size": 24, "window_size": 2048}, "chunk_size is 24; it must divide"),
         ({"chunk_size": 0}, "chunk_size is 0"),
         ({"num_key_value_heads": 8}, "num_key_value_heads is 8"),
         ({"hidden_act": "gelu"}, "hidden_act"),

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from model import Scorer, ScoreRequest, scorer
+from model import Scorer, ScoreRequest
 from model.evabyte.linear_layers import WideLinear
+from model.weights import loading
 
 TEXT = ScoreRequest(text=b"windows of 16 bytes, and chunks of four", outputs=frozenset({"bytes"}))
 
@@ -12,7 +13,7 @@ TEXT = ScoreRequest(text=b"windows of 16 bytes, and chunks of four", outputs=fro
 @pytest.fixture(params=[True, False], ids=["slow", "fast"])
 def is_slow(request, monkeypatch) -> bool:
     """What the measurement of bfloat16 products finds."""
-    monkeypatch.setattr(scorer, "is_bfloat16_slow", lambda: request.param)
+    monkeypatch.setattr(loading, "is_bfloat16_slow", lambda: request.param)
     return request.param
 
 
@@ -32,7 +33,7 @@ def test_products_are_wide_only_where_bfloat16_is_slow(is_slow, quantization, ti
 
 
 def test_wide_products_are_those_of_the_rounded_weights(tiny_checkpoint, tiny_model, monkeypatch):
-    monkeypatch.setattr(scorer, "is_bfloat16_slow", lambda: True)
+    monkeypatch.setattr(loading, "is_bfloat16_slow", lambda: True)
     wide = Scorer.load(str(tiny_checkpoint), dtype="bfloat16")
     [result] = wide.score([TEXT])
 

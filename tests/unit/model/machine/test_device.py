@@ -26,13 +26,13 @@ def test_gpu_has_a_number_without_which_it_cannot_become_the_current_one(name, n
 
 
 def test_gpu_that_is_not_there_is_refused(two_gpus):
-    with pytest.raises(DeviceUnavailable, match="device cuda:2: there are 2 GPUs here"):
+    with pytest.raises(DeviceUnavailable, match="device cuda:2: this machine has 2 GPUs"):
         find_device("cuda:2")
 
 
 @pytest.mark.parametrize("name", ["meta", "mps", "abacus"])
 def test_device_of_another_kind_is_refused(name):
-    with pytest.raises(DeviceUnavailable, match=f"device {name}: .* use auto, cpu or cuda"):
+    with pytest.raises(DeviceUnavailable, match=f"device {name}: .* use auto, cpu, cuda"):
         find_device(name)
 
 

@@ -86,7 +86,7 @@ def test_folder_without_configuration_is_named(tmp_path):
 def test_folder_without_weights_is_named(folder):
     (folder / "model.safetensors").unlink()
 
-    assert "neither model.safetensors nor" in complaint_about(folder)
+    assert "has neither model.safetensors nor" in complaint_about(folder)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "\xff"], ids=repr)
@@ -109,7 +109,7 @@ def test_foreign_configuration_is_named(folder, model_type):
         ({"window_size": ...}, "window_size is missing"),
         ({"norm_add_unit_offset": None}, "norm_add_unit_offset is missing"),
         ({"rope_theta": ..., "rope_parameters": ...}, "rope_theta or rope_parameters is missing"),
-        ({"chunk_size": 5}, "chunk_size 5 does not divide window_size 16"),
+        ({"chunk_size": 5}, "chunk_size is 5; it must divide window_size, 16"),
         ({"window_size": "wide"}, "window_size"),
         ({"vocab_size": 256}, "vocab_size is 256"),
         ({"rope_parameters": {"rope_type": "yarn", "rope_theta": 5.0}}, ""),
@@ -128,7 +128,7 @@ def test_truncated_weights_are_named(folder, num_bytes):
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:num_bytes])
 
-    assert f"{path}: truncated or no safetensors file" in complaint_about(folder)
+    assert f"{path}: truncated, or not a safetensors file" in complaint_about(folder)
 
 
 def test_weights_that_lack_their_last_byte_are_named(folder):
@@ -141,7 +141,7 @@ def test_weights_that_lack_their_last_byte_are_named(folder):
 def test_missing_tensor_is_named(folder):
     change_tensors(folder, **{"model.layers.1.self_attn.adaptive_phi": None})
 
-    assert "tensor model.layers.1.self_attn.adaptive_phi is missing (1 of" in complaint_about(
+    assert "tensors are missing, such as model.layers.1.self_attn.adaptive_phi;" in complaint_about(
         folder
     )
 
@@ -149,7 +149,7 @@ def test_missing_tensor_is_named(folder):
 def test_tensor_of_another_shape_is_named(folder):
     change_tensors(folder, **{"model.norm.weight": torch.zeros(33)})
 
-    assert "tensor model.norm.weight has shape (33,), but config.json asks for (32,)" in (
+    assert "tensor model.norm.weight has shape (33,), but config.json implies (32,)" in (
         complaint_about(folder)
     )
 
@@ -157,14 +157,16 @@ def test_tensor_of_another_shape_is_named(folder):
 def test_tensor_of_another_architecture_is_named(folder):
     change_tensors(folder, **{"model.layers.0.self_attn.q_proj.bias": torch.zeros(32)})
 
-    assert "tensor model.layers.0.self_attn.q_proj.bias is not part of" in complaint_about(folder)
+    assert "tensor model.layers.0.self_attn.q_proj.bias does not belong to" in complaint_about(
+        folder
+    )
 
 
 def test_quantized_tensor_is_named(folder):
     weight = torch.zeros(32, dtype=torch.int8)
     change_tensors(folder, **{"model.norm.weight": weight})
 
-    assert "tensor model.norm.weight is stored as I8" in complaint_about(folder)
+    assert "tensor model.norm.weight has type I8" in complaint_about(folder)
 
 
 def test_missing_shard_is_named(sharded):
@@ -180,7 +182,7 @@ def test_missing_tensor_of_a_shard_is_named(sharded):
     name, _ = tensors.popitem()
     save_file(tensors, path, metadata={"format": "pt"})
 
-    assert f"tensor {name} is missing" in complaint_about(sharded)
+    assert f"tensors are missing, such as {name};" in complaint_about(sharded)
 
 
 @pytest.mark.parametrize("content", ["{}", '{"weight_map": {}}', '{"weight_map": 3}', "x"])

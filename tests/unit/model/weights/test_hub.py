@@ -84,7 +84,7 @@ def test_download_goes_on_where_the_connection_broke(hub, tmp_path, cut):
 
 def test_download_that_breaks_for_good_goes_on_at_the_next_try(hub, tmp_path):
     hub.cuts = [(10_000, "reset"), (0, "reset")]
-    assert "what came is kept" in complaint(hub)
+    assert "the downloaded part is kept" in complaint(hub)
     assert [file.stat().st_size for file in partial_files(tmp_path)] == [10_000]
     assert weights_of(hub).read_bytes() == (hub.folder / "model.safetensors").read_bytes()
     assert hub.ranges == [None, "bytes=10000-", "bytes=10000-"]
@@ -108,7 +108,7 @@ def test_part_that_is_longer_than_the_file_is_fetched_anew(hub, tmp_path):
 
 def test_weights_that_come_damaged_are_never_used(hub, tmp_path):
     hub.is_damaging = True
-    assert "model.safetensors came damaged" in complaint(hub)
+    assert "model.safetensors arrived damaged" in complaint(hub)
     assert partial_files(tmp_path) == []
     hub.is_damaging = False
     check_downloads((weights_of(hub),))
@@ -144,7 +144,10 @@ def test_complete_cache_will_do_while_the_hub_is_away(hub):
 
 def test_hub_that_is_away_is_told_in_one_line(hub):
     hub.is_refusing = True
-    assert f"checkpoint {hub.name}: no such folder, and the Hub does not give it" in complaint(hub)
+    assert (
+        f"checkpoint {hub.name}: no such folder, and the download from the Hub failed"
+        in complaint(hub)
+    )
 
 
 def test_unknown_name_is_told_in_one_line(hub):

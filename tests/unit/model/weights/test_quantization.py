@@ -123,7 +123,9 @@ def test_unknown_mode_is_refused_with_those_that_exist(mode):
 
 def test_missing_bitsandbytes_is_told_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
-    with pytest.raises(QuantizationUnavailable, match="needs the package bitsandbytes"):
+    with pytest.raises(
+        QuantizationUnavailable, match="the package bitsandbytes cannot be imported"
+    ):
         bits_and_bytes_config("int8", torch.float32)
 
 

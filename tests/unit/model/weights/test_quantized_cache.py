@@ -131,7 +131,7 @@ def test_folder_that_cannot_be_made_costs_the_cache_alone(tmp_path, counter, cap
     cache = QuantizedCache(tmp_path / "file" / "cache", {})
     with caplog.at_level(logging.WARNING):
         assert [get(cache, counter), get(cache, counter)] == ["model 1", "model 2"]
-    assert "cannot be kept" in caplog.text
+    assert "cannot be cached" in caplog.text
 
 
 def test_full_disk_costs_the_cache_alone(cache, counter, caplog):

@@ -54,7 +54,7 @@ def test_sum_is_rounded_before_it_is_normalised(randn):
 
 def test_row_beyond_the_registers_is_refused(randn):
     x, weight = randn(1, 16385), randn(16385)
-    with pytest.raises(ValueError, match="rows of 16,385 numbers; the limit is 16,384"):
+    with pytest.raises(ValueError, match="rows have 16,385 numbers; the limit is 16,384"):
         rms_norm.add_rms_norm(x, None, weight, eps=1e-5, add_unit_offset=True)
 
 

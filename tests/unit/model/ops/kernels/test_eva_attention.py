@@ -50,7 +50,7 @@ def test_blocks_of_the_largest_heads_are_computed_in_parts(randn, assert_close):
 
 
 def test_head_for_which_no_tile_fits_is_refused(randn):
-    with pytest.raises(ValueError, match="heads of 514 channels; the limit is 512"):
+    with pytest.raises(ValueError, match="heads have 514 channels; the limit is 512"):
         attend_both_ways([3], 64, 16, 1, 514, torch.float16, randn)
 
 
@@ -102,7 +102,7 @@ def test_blocks_with_most_keys_come_first():
     ("change", "message"),
     [
         (lambda q: q[:, :1].contiguous(), "k has shape"),
-        (lambda q: q.double(), "q is torch.float64"),
+        (lambda q: q.double(), "q has type torch.float64"),
         (lambda q: q.transpose(0, 1).contiguous().transpose(0, 1), "q has strides"),
         (lambda q: q[:5], "k has shape"),
         (lambda q: q[0], "q has shape"),

@@ -77,7 +77,7 @@ def test_broken_weights_show(randn):
 
 @pytest.mark.parametrize(
     ("num_ids", "top_k", "message"),
-    [(1025, 0, "1,025 ids do not fit"), (320, 321, "top_k is 321; the ids are 320")],
+    [(1025, 0, "1,025 ids do not fit"), (320, 321, "top_k is 321; the limit is the 320 ids")],
 )
 def test_more_than_the_kernel_holds_is_refused(num_ids, top_k, message, randn):
     hidden, weight = randn(1, 16), randn(num_ids, 16)

@@ -61,7 +61,7 @@ def test_row_that_is_not_finite_gives_no_finite_number(value, randn):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda w: w.float(), "weight is torch.float32"),
+        (lambda w: w.float(), "weight has type torch.float32"),
         (lambda w: w[:, :-1].contiguous(), "weight has shape"),
         (lambda w: w.t().contiguous().t(), "weight has strides"),
     ],

@@ -1,0 +1,33 @@
+"""What `Setup.choose` makes of the device, data type and kernels that were asked for."""
+
+import pytest
+
+from model import DeviceUnavailable
+from model.weights import loading
+from model.weights.loading import Setup
+from model.weights.quantization import Quantization
+
+NONE = Quantization("none", None)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "is_slow", "chosen", "is_widened"),
+    [
+        ("auto", True, "float32", False),
+        ("float32", True, "float32", False),
+        ("bfloat16", True, "bfloat16", True),
+        ("bfloat16", False, "bfloat16", False),
+    ],
+)
+def test_cpu_widens_only_bfloat16_and_only_where_it_is_slow(
+    dtype, is_slow, chosen, is_widened, monkeypatch
+):
+    monkeypatch.setattr(loading, "is_bfloat16_slow", lambda: is_slow)
+    setup = Setup.choose("cpu", dtype, "auto", NONE)
+    assert (setup.dtype, setup.is_widened) == (chosen, is_widened)
+    assert (setup.backend, setup.default_pass_bytes) == ("torch", 2048)
+
+
+def test_kernels_that_the_device_cannot_run_are_refused():
+    with pytest.raises(DeviceUnavailable):
+        Setup.choose("cpu", "auto", "triton", NONE)

@@ -1,0 +1,243 @@
+"""The scoring loop without Celery and Redis: which jobs it scores, drops, retries and ends."""
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from contract import keys
+from contract.messages import Job, decode_record
+from contract.store.job_store import Opened
+from model import ModelInfo, OutOfMemory, Slice, SliceScores
+from tests.conftest import wait_until
+from worker.batching import Budget
+from worker.lease import Lease, OwnStatus
+from worker.scoring import MicroBatchScorer
+from worker.scoring_loop import ScoringLoop
+from worker.startup import Startup
+
+BUDGET = Budget(bytes=100, slices=10, result_bytes=1_000_000)
+INFO = ModelInfo(
+    **dict.fromkeys(("name", "revision", "dtype", "device", "quantization", "backend"), "any"),
+    num_parameters=1,
+    max_text_bytes=1000,
+    window_size=16,
+    chunk_size=16,
+    is_demo=True,
+)
+
+
+class MemoryStore:
+    """Jobs in memory, and how they ended."""
+
+    def __init__(self) -> None:
+        self.jobs: dict[str, Opened] = {}
+        self.unwanted: set[str] = set()
+        self.aboard: list[list[str]] = []
+        self.endings = {}
+
+    def open_jobs(self, task_ids):
+        return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
+
+    def are_wanted(self, task_ids):
+        return [task_id not in self.unwanted for task_id in task_ids]
+
+    def note_aboard(self, task_ids, worker):
+        self.aboard.append(list(task_ids))
+
+    def conclude(self, endings, worker):
+        self.endings |= {ending.task_id: ending for ending in endings}
+        return [self._state(ending) for ending in endings]
+
+    def state(self, task_id: str) -> str:
+        """The state in the record that a job ended with."""
+        return self._state(self.endings[task_id])
+
+    def error(self, task_id: str) -> str:
+        """The code of the error that a job ended with."""
+        return decode_record(task_id, self.endings[task_id].record).error["code"]
+
+    @staticmethod
+    def _state(ending) -> str:
+        return ending.record and decode_record(ending.task_id, ending.record).state
+
+
+class Messages:
+    """Messages that remember how they were acknowledged."""
+
+    def __init__(self) -> None:
+        self.revoked: set[str] = set()
+        self.crashes: dict[str, int] = {}
+        self.acknowledged: dict[str, bool] = {}
+
+    def is_revoked(self, task_id):
+        return task_id in self.revoked
+
+    def num_crashes(self, task_id):
+        return self.crashes.get(task_id, 0)
+
+    def acknowledge(self, task_id, *, is_success):
+        assert task_id not in self.acknowledged
+        self.acknowledged[task_id] = is_success
+
+
+class FakeScorer:
+    """Scores a slice by its length, as long as the slices fit `room_bytes` together."""
+
+    info = INFO
+    pass_bytes = 64
+
+    def __init__(self) -> None:
+        self.room_bytes = 10**9
+        self.num_slices: list[int] = []
+
+    def score_slices(self, slices: Sequence[Slice], on_pass) -> list[SliceScores]:
+        if sum(each.num_bytes for each in slices) > self.room_bytes:
+            raise OutOfMemory("no room")
+        self.num_slices.append(len(slices))
+        return [SliceScores({"num_bytes": each.num_bytes}) for each in slices]
+
+
+class Worker:
+    """A scoring loop with everything around it in memory."""
+
+    def __init__(self) -> None:
+        self.store, self.messages, self.scorer = MemoryStore(), Messages(), FakeScorer()
+        self.status = OwnStatus("w", BUDGET.bytes, Startup("consume", began_at=0.0))
+        lease = Lease(None, self.status, lease_s=5, micro_batch_timeout_s=5)
+        self.loop = ScoringLoop(
+            self.store,
+            self.messages,
+            MicroBatchScorer(self.scorer, lease, self.status),
+            self.status,
+            budget=BUDGET,
+            max_crashes=3,
+        )
+
+    def fetch(self, task_id: str, *sizes: int, deadline_s: float = 60, **fields) -> None:
+        """Have the loop fetch a job with texts of these sizes."""
+        requests = [{"text": "x" * size} for size in sizes]
+        now = time.time()
+        job = Job(
+            requests,
+            sum(sizes),
+            submitted_at=now,
+            deadline_at=now + deadline_s,
+            is_single=len(sizes) == 1,
+            **fields,
+        )
+        self.store.jobs[task_id] = Opened(task_id, job)
+        self.loop.add(task_id)
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+def test_fetched_jobs_share_a_micro_batch_and_end_together(worker):
+    worker.fetch("a", 10)
+    worker.fetch("b", 20, 30)
+    worker.loop.turn()
+    assert worker.scorer.num_slices == [3]
+    assert worker.store.aboard == [["a", "b"]]
+    assert worker.messages.acknowledged == {"a": True, "b": True}
+    result = decode_record("b", worker.store.endings["b"].record).result
+    assert [item["result"]["num_bytes"] for item in result["items"]] == [20, 30]
+    assert result["batch"] == {"texts": 3, "bytes": 60}
+    assert not worker.loop.has_jobs
+
+
+def test_job_beyond_the_budget_takes_several_turns(worker):
+    worker.fetch("a", 60, 60, 60)
+    worker.loop.turn()
+    assert worker.loop.has_jobs
+    assert worker.loop.room()[keys.INTERACTIVE] == (9, 0)
+    assert worker.store.endings == {}
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.state("a") == "SUCCESS"
+    assert len(worker.store.aboard) == 3
+
+
+def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):
+    worker.fetch("a", 60, 60)
+    worker.loop.turn()
+    worker.fetch("b", 30)
+    worker.loop.turn()
+    assert worker.store.aboard == [["a"], ["a", "b"]]
+    assert worker.store.state("a") == worker.store.state("b") == "SUCCESS"
+
+
+def test_job_cancelled_between_two_micro_batches_is_dropped(worker):
+    worker.fetch("a", 60, 60)
+    worker.loop.turn()
+    worker.store.unwanted.add("a")
+    worker.loop.turn()
+    assert worker.store.endings["a"].record is None
+    assert worker.messages.acknowledged == {"a": False}
+    assert len(worker.scorer.num_slices) == 1
+
+
+def test_job_that_expires_before_its_first_micro_batch_is_not_scored(worker):
+    worker.fetch("first", 100)
+    worker.fetch("late", 100, deadline_s=0.05)
+    worker.loop.turn()
+    assert worker.store.state("first") == "SUCCESS"
+    deadline = worker.store.jobs["late"].job.deadline_at
+    wait_until(lambda: time.time() > deadline, timeout_s=5)
+    worker.loop.turn()
+    assert worker.store.error("late") == "job_expired"
+    assert len(worker.scorer.num_slices) == 1
+
+
+def test_jobs_that_are_not_to_be_scored_end_when_they_are_opened(worker):
+    worker.fetch("late", 10, deadline_s=-1)
+    worker.fetch("revoked", 10)
+    worker.fetch("poison", 10)
+    worker.messages.revoked.add("revoked")
+    worker.messages.crashes["poison"] = 3
+    worker.loop.add("erased")
+    worker.store.jobs["lost"] = Opened("lost", lost_facts={"num_texts": 1, "num_bytes": 10})
+    worker.loop.add("lost")
+    worker.loop.turn()
+    codes = {name: worker.store.error(name) for name in ("late", "revoked", "poison", "lost")}
+    assert codes == {
+        "late": "job_expired",
+        "revoked": "job_cancelled",
+        "poison": "poison_job",
+        "lost": "job_lost",
+    }
+    assert worker.store.endings["erased"].record is None
+    assert set(worker.messages.acknowledged.values()) == {False}
+    assert worker.scorer.num_slices == []
+
+
+def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
+    worker.fetch("suspect", 10)
+    worker.fetch("other", 10)
+    worker.messages.crashes["suspect"] = 1
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.aboard == [["suspect"], ["other"]]
+
+
+def test_micro_batches_are_smaller_after_memory_ran_out(worker):
+    worker.scorer.room_bytes = 60
+    worker.fetch("a", 40, 40)
+    worker.loop.turn()
+    assert worker.store.state("a") == "SUCCESS"
+    assert worker.status.batch_bytes == BUDGET.bytes // 2
+    worker.fetch("b", 40, 40)
+    worker.loop.turn()
+    assert worker.scorer.num_slices == [1, 1, 1]
+
+
+def test_status_counts_micro_batches_and_the_latency_of_interactive_jobs(worker):
+    worker.fetch("a", 10)
+    worker.loop.turn()
+    worker.fetch("b", 20, priority=keys.BULK)
+    worker.loop.turn()
+    assert (worker.status.num_batches, worker.status.num_bytes) == (2, 30)
+    assert len(worker.status.recent_latencies_ms) == 1
+    assert worker.status.pass_bytes == 64

@@ -1,0 +1,189 @@
+"""Runs the scoring loop: open fetched jobs, drop unwanted ones, choose, score, conclude.
+
+There is no timer. Whatever waits in Redis when the worker is free is fetched up to a budget. While
+a micro-batch runs the backlog forms in Redis, and the next fetch takes from all of it.
+
+Knows nothing of Celery and Redis: what it needs of them are the protocols `Store` and `Messages`.
+`worker/micro_batch.py` calls `turn` from Celery's event loop.
+"""
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from contract import keys
+from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
+from contract.logs import get_logger
+from contract.store.endings import Ending
+from contract.store.job_store import Opened
+from worker.batching import Budget, Choice, Outcome, Room, choose_micro_batch, room_for_fetch
+from worker.lease import OwnStatus
+from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
+from worker.scoring import MicroBatchScorer
+
+log = get_logger(__name__)
+
+
+class Store(Protocol):
+    """What the loop needs of `JobStore`."""
+
+    def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
+        """Read jobs and mark them as started."""
+
+    def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
+        """Tell which jobs were not cancelled or erased."""
+
+    def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
+        """Note whose jobs are suspects should the worker die."""
+
+    def conclude(self, endings: Sequence[Ending], worker: str) -> list[str]:
+        """Write how jobs ended; return the state of each."""
+
+
+class Messages(Protocol):
+    """What the loop needs of Celery: the messages of the jobs in hand."""
+
+    def is_revoked(self, task_id: str) -> bool:
+        """Tell whether Celery was told to revoke the task."""
+
+    def num_crashes(self, task_id: str) -> int:
+        """Return how many workers died while they scored the job."""
+
+    def acknowledge(self, task_id: str, *, is_success: bool) -> None:
+        """Drop the message of a job that has ended."""
+
+
+class ScoringLoop:
+    """The jobs in this worker's hands, and the turn that scores one micro-batch of them."""
+
+    def __init__(
+        self,
+        store: Store,
+        messages: Messages,
+        scorer: MicroBatchScorer,
+        status: OwnStatus,
+        *,
+        budget: Budget,
+        max_crashes: int,
+    ) -> None:
+        """Start without jobs; `max_crashes` dead workers make a job fail as `poison_job`."""
+        self._store, self._messages = store, messages
+        self._scorer, self._status = scorer, status
+        self._budget, self._max_crashes = budget, max_crashes
+        self._bulk_credit_bytes = 0.0
+        self._fetched: list[str] = []
+        self._jobs: dict[str, ScoreJob] = {}
+
+    @property
+    def has_jobs(self) -> bool:
+        """Whether opened jobs wait for their next micro-batch."""
+        return bool(self._jobs)
+
+    def add(self, task_id: str) -> None:
+        """Take a fetched job, which the next turn opens."""
+        self._fetched.append(task_id)
+
+    def room(self) -> dict[int, Room]:
+        """Return how much the next fetch may bring of each priority."""
+        return room_for_fetch(self._jobs.values(), self._budget)
+
+    def turn(self) -> None:
+        """Bring the jobs in hand on by one micro-batch."""
+        self._conclude([*self._open_fetched(), *self._unwanted()])
+        choice = choose_micro_batch(self._jobs.values(), self._budget, self._bulk_credit_bytes)
+        self._bulk_credit_bytes = choice.bulk_credit_bytes
+        if choice.shares:
+            scored = [share.job.task_id for share in choice.shares]
+            self._store.note_aboard(scored, self._status.name)
+            outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
+            _distribute(choice, outcomes)
+        self._conclude_done()
+
+    def _open_fetched(self) -> Iterator[Ending]:
+        """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
+        fetched, self._fetched = self._fetched, []
+        for opened in self._store.open_jobs(fetched):
+            ending = self._ending_before_scoring(opened)
+            if ending is not None:
+                yield ending
+                continue
+            assert opened.job is not None
+            self._jobs[opened.task_id] = open_job(
+                opened.task_id,
+                opened.job,
+                num_crashes=self._messages.num_crashes(opened.task_id),
+                max_slice_bytes=self._budget.bytes,
+                max_text_bytes=self._scorer.info.max_text_bytes,
+                window_size=self._scorer.info.window_size,
+            )
+
+    def _ending_before_scoring(self, opened: Opened) -> Ending | None:
+        task_id, job = opened.task_id, opened.job
+        if opened.lost_facts is not None:
+            lost = JobLost("The text of the job is no longer stored; send it again.")
+            return lost_ending(task_id, opened.lost_facts, lost)
+        if job is None:
+            return Ending(task_id)
+        if self._messages.is_revoked(task_id):
+            return failed_ending(task_id, job, JobCancelled("The job was revoked."))
+        if job.deadline_at < time.time():
+            return failed_ending(task_id, job, _expired())
+        num_crashes = self._messages.num_crashes(task_id)
+        if num_crashes >= self._max_crashes:
+            return failed_ending(task_id, job, _poisonous(num_crashes))
+        return None
+
+    def _unwanted(self) -> Iterator[Ending]:
+        """Yield the ends of jobs in hand that expired or were cancelled since they were opened."""
+        begun = [job for job in self._jobs.values() if job.micro_batch]
+        wanted = self._store.are_wanted([job.task_id for job in begun])
+        for job, is_wanted in zip(begun, wanted, strict=True):
+            if not is_wanted:
+                yield Ending(job.task_id)
+        now = time.time()
+        for job in self._jobs.values():
+            if not job.micro_batch and job.deadline_at < now:
+                yield failed_ending(job.task_id, job.job, _expired())
+
+    def _conclude_done(self) -> None:
+        done = [job for job in self._jobs.values() if job.is_done]
+        self._conclude([scored_ending(job, self._scorer.model_of_results) for job in done])
+        now = time.time()
+        self._status.count_latencies(
+            now - job.job.submitted_at for job in done if job.priority == keys.INTERACTIVE
+        )
+
+    def _conclude(self, endings: Sequence[Ending]) -> None:
+        """Write how jobs ended in one round trip, then forget them here and acknowledge them."""
+        if not endings:
+            return
+        states = self._store.conclude(endings, self._status.name)
+        for ending, state in zip(endings, states, strict=True):
+            self._jobs.pop(ending.task_id, None)
+            self._messages.acknowledge(ending.task_id, is_success=state == "SUCCESS")
+
+    def _halve_budget(self) -> None:
+        self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))
+        self._status.batch_bytes = self._budget.bytes
+        log.warning("micro_batch_out_of_memory", max_bytes=self._budget.bytes)
+
+
+def _distribute(choice: Choice, outcomes: Sequence[Outcome]) -> None:
+    """Hand the outcomes of a micro-batch to the jobs of its slices."""
+    following = iter(outcomes)
+    for share in choice.shares:
+        share.job.outcomes += [next(following) for _ in share.slices]
+
+
+def _expired() -> ServiceError:
+    return JobExpired(
+        "The job's deadline passed before it was scored; ask for a longer deadline_s."
+    )
+
+
+def _poisonous(num_crashes: int) -> ServiceError:
+    return PoisonJob(
+        f"{num_crashes} workers died while they scored this job; it is not tried again.",
+        num_crashes=num_crashes,
+    )
