@@ -118,7 +118,7 @@ def models() -> dict[str, type[BaseModel]]:
         streamed = [STREAMED[name]] if declared.streams else []
         for model in (*declared.answers.values(), *streamed):
             add_reachable(model, found)
-    app.extensions["evascore"].endings.close()
+    app.extensions["evascore"].changes.close()
     return found
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import evascore
-from app.routes.batches import MAX_PAGE_LINES
+from app.requests.page_query import MAX_PAGE_LINES
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import REPOSITORY, load_settings
