@@ -1,4 +1,4 @@
-"""Gunicorn's threaded worker, made safe for slow and malformed clients, with our logs and errors.
+"""Protects Gunicorn's threaded worker from slow and malformed clients; logs and answers as we do.
 
 It relies on Gunicorn 27's own names (`ThreadWorker.handle`, `enqueue_req`, `murder_pending`,
 `TConn`); the tests of the HTTP edge run against it.

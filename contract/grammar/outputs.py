@@ -32,6 +32,8 @@ class Output:
     """One clause, for the API's description, the command line's help and the documents."""
     json_bytes: Callable[[int, int], int]
     """Most bytes of JSON that it adds to the result of one text of `num_bytes`, with `top_k`."""
+    needs_moments: bool = False
+    """Whether the model must compute entropy and variance of its predictions for it."""
 
 
 # The summary comes with every result.
@@ -46,6 +48,7 @@ OUTPUTS: tuple[Output, ...] = (
         "bytes",
         "log-probability, rank and entropy of each byte",
         lambda num_bytes, top_k: 64 + (2 * _NUMBER + len("320,")) * num_bytes,
+        needs_moments=True,
     ),
     Output(
         "top_k",
@@ -56,9 +59,11 @@ OUTPUTS: tuple[Output, ...] = (
         "curvature",
         "Fast-DetectGPT's statistic for machine-written text",
         lambda num_bytes, top_k: 16 + _NUMBER,
+        needs_moments=True,
     ),
 )
 OUTPUT_NAMES = tuple(output.name for output in OUTPUTS)
+NEEDING_MOMENTS = frozenset(output.name for output in OUTPUTS if output.needs_moments)
 
 UNITS = ("words", "lines", "characters")
 """Stretches into which `spans` cuts a whole text."""

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from contract.grammar.outputs import NEEDING_MOMENTS
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.scoring.cpu_threads import count_lanes, cut_for_lanes, side_by_side
 from model.scoring.forward import Contexts, Reader, cut_into_passes
@@ -203,7 +204,7 @@ class Scoring:
             hidden,
             model.next_id_weight,
             torch.from_numpy(targets).to(hidden.device),
-            with_moments=any(each.scored.outputs & {"bytes", "curvature"} for each in sequences),
+            with_moments=any(each.scored.outputs & NEEDING_MOMENTS for each in sequences),
             top_k=max(each.scored.top_k for each in sequences),
             backend=model.model.backend,
         )

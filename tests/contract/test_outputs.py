@@ -44,6 +44,16 @@ def test_output_is_computed_under_its_name(scorer, output):
     )
 
 
+@pytest.mark.parametrize("output", NAMED, ids=lambda output: output.name)
+def test_output_stands_in_the_result_of_the_empty_text(scorer, output):
+    fields = {"text": "", "next_chars": 1, "outputs": [output.name]}
+    request = check_text(fields, DEFAULT_LIMITS).request
+    [result] = scorer.score([ScoreRequest.from_json(request)])
+    assert output.name in result, (
+        f"to_empty_result in model/scoring/results.py leaves out {output.name}"
+    )
+
+
 @pytest.mark.parametrize("text", TEXTS, ids=["short", "long"])
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: output.name)
 def test_output_keeps_to_the_size_in_its_entry(scorer, output, text):
