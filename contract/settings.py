@@ -2,6 +2,7 @@
 
 import difflib
 import os
+import re
 import typing
 from collections.abc import Mapping
 from pathlib import Path
@@ -30,6 +31,7 @@ MAX_REDIS_VALUE_BYTES = 512 * 1024**2
 # Of a value in an error message.
 MAX_SHOWN_CHARS = 60
 
+_DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
@@ -78,6 +80,11 @@ class Settings(BaseModel):
         "auto",
         description="`auto`, `cpu`, `cuda` or `cuda:N`. "
         "`auto` is the first GPU, or the CPU where there is none.",
+    )
+    devices: str | None = Field(
+        None,
+        description="Devices of `make run`, separated by commas, such as `cuda:0,cuda:1`. "
+        "Each gets a worker of its own; `EVASCORE_DEVICE` does not apply.",
     )
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto",
@@ -226,12 +233,22 @@ class Settings(BaseModel):
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
-        kind, _, index = device.partition(":")
-        if kind not in ("auto", "cpu", "cuda") or (
-            index and (kind != "cuda" or not index.isdigit())
-        ):
+        if not _DEVICE.fullmatch(device):
             raise ValueError(f"must be auto, cpu, cuda or cuda:N, not {device!r}")
         return device
+
+    @field_validator("devices")
+    @classmethod
+    def _devices_are_known(cls, devices: str | None) -> str | None:
+        if devices is None:
+            return None
+        listed = [device.strip() for device in devices.split(",")]
+        for device in listed:
+            if device == "auto" or not _DEVICE.fullmatch(device):
+                raise ValueError(f"must list cpu, cuda or cuda:N with commas, not {device!r}")
+            if device != "cpu" and listed.count(device) > 1:
+                raise ValueError(f"names {device} twice; one worker fills a GPU")
+        return devices
 
     @model_validator(mode="after")
     def _limits_nest(self) -> "Settings":
@@ -243,6 +260,13 @@ class Settings(BaseModel):
                     f"{environment_name(larger)} ({high}); lower the first or raise the second"
                 )
         return self
+
+    @property
+    def worker_devices(self) -> tuple[str, ...]:
+        """The device of each worker that `make run` starts."""
+        if self.devices is None:
+            return (self.device,)
+        return tuple(device.strip() for device in self.devices.split(","))
 
     @property
     def bind(self) -> str:

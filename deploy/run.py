@@ -1,6 +1,7 @@
 """`make run`: runs Redis, web server and worker on this machine until Ctrl-C."""
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -12,6 +13,7 @@ from filelock import FileLock, Timeout
 
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
+from contract.worker_status import WARM_STATES
 from deploy.embedded_redis import free_port, server_command
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
@@ -78,8 +80,10 @@ async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool
         supervisor.start(_redis(settings, port))
         await _until_open(port)
     supervisor.start(_web(settings, environment))
-    supervisor.start(_worker(settings, environment))
-    await _until_ready(settings)
+    workers = _workers(settings, environment)
+    for worker in workers:
+        supervisor.start(worker)
+    await _until_ready(settings, len(workers))
     supervisor.has_been_ready = True
     print(_ready_line(settings), flush=True)
 
@@ -105,10 +109,25 @@ def worker_command(settings: Settings) -> list[str]:
     ]
 
 
-def _worker(settings: Settings, environment: dict[str, str]) -> Program:
+def _workers(settings: Settings, environment: dict[str, str]) -> list[Program]:
+    """One worker for each device; several have numbers behind their names."""
     # OpenMP threads that spin between two operators would take the cores from the web server.
     environment = {**environment, "OMP_WAIT_POLICY": "passive"}
-    return Program("worker", worker_command(settings), settings.drain_s + EXIT_S, environment)
+    devices, stop_s = settings.worker_devices, settings.drain_s + EXIT_S
+    if len(devices) == 1:
+        environment["EVASCORE_DEVICE"] = devices[0]
+        return [Program("worker", worker_command(settings), stop_s, environment)]
+    # Workers on the CPU share its cores instead of each taking all of them.
+    num_threads = max((os.cpu_count() or 1) // max(devices.count("cpu"), 1), 1)
+    programs = []
+    for number, device in enumerate(devices):
+        name = f"{settings.worker_name}-{number}"
+        own = {"EVASCORE_DEVICE": device, "EVASCORE_WORKER_NAME": name}
+        if device == "cpu":
+            own["OMP_NUM_THREADS"] = str(num_threads)
+        command = worker_command(settings.model_copy(update={"worker_name": name}))
+        programs.append(Program(f"worker of {device}", command, stop_s, {**environment, **own}))
+    return programs
 
 
 def _ready_line(settings: Settings) -> str:
@@ -164,18 +183,33 @@ async def _until_open(port: int) -> None:
         await asyncio.sleep(REDIS_POLL_S)
 
 
-async def _until_ready(settings: Settings) -> None:
-    request = b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
-    while b" 200 " not in await _ask(_local_host(settings), settings.port, request):
+async def _until_ready(settings: Settings, num_workers: int) -> None:
+    """Wait until the service is ready, and every worker is."""
+    address = _local_host(settings), settings.port
+    while b" 200 " not in await _ask(*address, _get("/readyz")):
+        await asyncio.sleep(READY_POLL_S)
+    while num_workers > 1 and await _num_ready(*address) < num_workers:
         await asyncio.sleep(READY_POLL_S)
 
 
-async def _ask(host: str, port: int, request: bytes) -> bytes:
-    """The first line of the answer of the server at this address; empty if it does not answer."""
+async def _num_ready(host: str, port: int) -> int:
+    """How many workers are ready, as `/stats` tells it."""
+    _, _, body = (await _ask(host, port, _get("/stats"), whole=True)).partition(b"\r\n\r\n")
+    if not body:
+        return 0
+    return sum(worker["state"] in WARM_STATES for worker in json.loads(body).get("workers", ()))
+
+
+def _get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
+
+
+async def _ask(host: str, port: int, request: bytes, *, whole: bool = False) -> bytes:
+    """The first line of the answer at this address, or all of it; empty without an answer."""
     try:
         reader, writer = await asyncio.open_connection(host, port)
         writer.write(request)
-        answer = await reader.readline()
+        answer = await (reader.read() if whole else reader.readline())
         writer.close()
         return answer
     except OSError:

@@ -28,7 +28,10 @@ class ComposeLoader(yaml.SafeLoader):
     """Reads Compose's own tags as what they stand before."""
 
 
-ComposeLoader.add_constructor("!reset", lambda loader, node: loader.construct_sequence(node))
+for tag in ("!reset", "!override"):
+    ComposeLoader.add_constructor(
+        tag, lambda loader, node: loader.construct_sequence(node, deep=True)
+    )
 
 
 def compose(name: str = "docker-compose.yml") -> dict[str, Any]:
@@ -120,6 +123,19 @@ def test_gpu_is_reserved_unless_taken_away():
     assert gpu == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
     without = compose("compose.cpu.yml")["services"]["worker"]
     assert without["deploy"]["resources"]["reservations"]["devices"] == []
+
+
+def test_each_gpu_has_a_worker_of_its_own():
+    services = compose("compose.gpus.yml")["services"]
+    ids = []
+    for name, service in services.items():
+        (gpu,) = service["deploy"]["resources"]["reservations"]["devices"]
+        ids += gpu["device_ids"]
+        assert name == "worker" or service["extends"]["service"] == "worker"
+    assert ids == [str(number) for number in range(8)]
+    for count in (2, 4, 8):
+        of_count = [s for s in services.values() if f"gpus-{count}" in s.get("profiles", ())]
+        assert len(of_count) == count - 1
 
 
 def test_worker_container_runs_the_worker_as_make_run_does():

@@ -106,6 +106,10 @@ def test_some_threads_stay_free_of_requests_that_hold_one_for_long(threads):
         ("EVASCORE_DEVICE", "gpu"),
         ("EVASCORE_DEVICE", "cpu:0"),
         ("EVASCORE_DEVICE", "cuda:x"),
+        ("EVASCORE_DEVICES", ""),
+        ("EVASCORE_DEVICES", "cuda:0,"),
+        ("EVASCORE_DEVICES", "cuda:0,auto"),
+        ("EVASCORE_DEVICES", "cuda:1,cuda:1"),
         ("EVASCORE_LOG_LEVEL", "LOUD"),
         ("EVASCORE_REDIS_URL", "http://127.0.0.1"),
         ("EVASCORE_REDIS_URL", ""),
@@ -274,3 +278,10 @@ def test_every_former_name_is_documented():
         assert (
             f"- `{environment_name(old)}` follows from `{environment_name(source)}`\n" in document
         )
+
+
+def test_each_worker_gets_one_of_the_devices():
+    assert load_settings({}).worker_devices == ("auto",)
+    assert load_settings({"EVASCORE_DEVICE": "cuda:1"}).worker_devices == ("cuda:1",)
+    listed = load_settings({"EVASCORE_DEVICES": "cuda:1, cuda:10,cpu,cpu"})
+    assert listed.worker_devices == ("cuda:1", "cuda:10", "cpu", "cpu")

@@ -124,6 +124,19 @@ def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
     assert service.process.wait(10) == 130
 
 
+def test_each_device_has_a_worker_of_its_own(service):
+    service.settings["devices"] = "cpu,cpu"
+    service.start()
+    with service.client() as client:
+        workers = client.get("/stats").json()["workers"]
+        names = {worker["name"].partition("@")[0]: worker["state"] for worker in workers}
+        assert names == {"worker-0": "ready", "worker-1": "ready"}
+        items = [{"text": "x" * 400}] * 200
+        answer = client.post("/score?wait=30", json={"items": items, "priority": "bulk"}).json()
+        assert answer["state"] == "SUCCESS"
+    assert service.stop() == 0
+
+
 def test_killed_supervisor_leaves_nothing_running(service):
     service.start()
     processes = service.descendants()
