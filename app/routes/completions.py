@@ -8,7 +8,6 @@ from app.openapi.operation import operation
 from app.requests.body import read_json
 from app.requests.completion import check_model, completion_job, prompts_of
 from app.requests.completion_models import CompletionBody
-from app.requests.intake import validated
 from app.responses.completion_models import Completion
 from app.responses.completion_views import completion, results_of
 from app.responses.json import json_response
@@ -26,6 +25,7 @@ from contract.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
+from contract.grammar.invalid import validated
 
 routes = Blueprint("completions", __name__)
 
