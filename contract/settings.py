@@ -218,7 +218,9 @@ class Settings(BaseModel):
         if url is not None and not url.get_secret_value().startswith(
             ("redis://", "rediss://", "unix://")
         ):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+            raise ValueError(
+                "must start with redis://, rediss:// or unix://, as redis://127.0.0.1:6379/0"
+            )
         if url is not None and not _is_url(url.get_secret_value()):
             raise ValueError("is not a URL; check its host and port")
         return url
@@ -393,7 +395,7 @@ def _with_password(url: str, file: Path) -> str:
             f"{name}: {file} cannot be read ({error.strerror}); check the path and its permissions"
         ) from None
     except UnicodeDecodeError:
-        raise SettingsInvalid(f"{name}: {file} is not UTF-8 text") from None
+        raise SettingsInvalid(f"{name}: {file} is not UTF-8 text; save it as UTF-8") from None
     if not password:
         raise SettingsInvalid(f"{name}: {file} is empty; write the password into it")
     address = parts.netloc.rpartition("@")[2]

@@ -39,7 +39,8 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
         ) from None
     if (options.deadline_s or 0) > settings.max_upload_deadline_s:
         raise invalid(
-            f"must be at most {settings.max_upload_deadline_s:g} seconds", parameter="deadline_s"
+            f"must be at most {settings.max_upload_deadline_s:g} seconds (max_upload_deadline_s)",
+            parameter="deadline_s",
         )
     return options
 

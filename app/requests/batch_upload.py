@@ -157,8 +157,8 @@ class Receiver:
         limit_bytes = self._max_redis_bytes
         if stored_bytes > limit_bytes:
             raise BodyTooLarge(
-                f"The results could take more than {limit_bytes} bytes in Redis; send the lines in "
-                "several batches, or ask for fewer outputs of each byte (top_k, bytes, spans).",
+                f"The results could take more than the {limit_bytes} bytes of Redis; "
+                "send several batches, or ask for fewer outputs (top_k, bytes, spans).",
                 limit_bytes=limit_bytes,
             )
 

@@ -76,7 +76,10 @@ def _check_counts(fields: Mapping[str, Any], settings: Settings) -> None:
     items = fields.get("items")
     items = items if isinstance(items, list) else []
     if len(items) > settings.max_items:
-        raise invalid(f"at most {settings.max_items} items in one request", pointer="/items")
+        raise invalid(
+            f"has {len(items)} items; the limit is {settings.max_items}, send several requests",
+            pointer="/items",
+        )
     check_fields(fields, ScoreBody, "", settings.max_continuations)
     for number, item in enumerate(items):
         if isinstance(item, dict):
@@ -86,7 +89,10 @@ def _check_counts(fields: Mapping[str, Any], settings: Settings) -> None:
 def _deadline_s(body: ScoreBody, settings: Settings) -> float:
     asked_s = settings.deadline_s if body.deadline_s is None else body.deadline_s
     if asked_s > settings.max_deadline_s:
-        raise invalid(f"must be at most {settings.max_deadline_s:g} seconds", pointer="/deadline_s")
+        raise invalid(
+            f"must be at most {settings.max_deadline_s:g} seconds (max_deadline_s)",
+            pointer="/deadline_s",
+        )
     return asked_s
 
 

@@ -46,7 +46,7 @@ def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes
     decode = _DECODERS.get(content_encoding.strip().lower())
     if decode is None:
         raise UnsupportedMediaType(
-            "Send the lines uncompressed, or with Content-Encoding gzip or zstd."
+            "The Content-Encoding is not supported; send gzip, zstd or none."
         )
     return decode
 
@@ -84,10 +84,14 @@ def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 yield member.decompress(piece, PIECE_BYTES)
             except zlib.error:
-                raise MalformedBody("The body is not valid gzip.") from None
+                raise MalformedBody(
+                    "The body is not valid gzip; compress it again, or leave out Content-Encoding."
+                ) from None
             piece = member.unused_data if member.eof else member.unconsumed_tail
     if has_begun and not member.eof:
-        raise MalformedBody("The gzip body is incomplete.")
+        raise MalformedBody(
+            "The gzip body is incomplete; compress the file again, and send all of it."
+        )
 
 
 def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -105,11 +109,14 @@ def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     yield frame.decompress(step)
                 except zstandard.ZstdError:
                     raise MalformedBody(
-                        "The body is not valid zstd, or its window is over 8 MiB."
+                        "The body is not valid zstd, or its window is over 8 MiB; "
+                        "compress it at level 19 or lower, without --long."
                     ) from None
                 step = frame.unused_data if frame.eof else b""
     if has_begun and not frame.eof:
-        raise MalformedBody("The zstd body is incomplete.")
+        raise MalformedBody(
+            "The zstd body is incomplete; compress the file again, and send all of it."
+        )
 
 
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {

@@ -48,7 +48,9 @@ def _load_json(body: bytes, what: str, max_values: int) -> Any:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         # orjson names the reason and the place, never what stands there.
-        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
+        raise MalformedBody(
+            f"The {what} is not valid JSON: {error}. Correct it there and send it again."
+        ) from None
     _refuse_duplicate_keys(text, what)
     return value
 
@@ -80,7 +82,9 @@ def _refuse_bombs(body: bytes, max_values: int) -> None:
         num_values = num_large + outside_strings.count(b",")
     for count, limit in ((num_large, MAX_JSON_VALUES), (num_values, max_values)):
         if count > limit:
-            raise invalid(f"at most {limit} JSON values in one request", pointer="")
+            raise invalid(
+                f"has more than {limit} JSON values; send them in several requests", pointer=""
+            )
 
 
 class _DuplicateKey(Exception):
@@ -95,9 +99,13 @@ def _refuse_duplicate_keys(text: str, what: str) -> None:
     try:
         _STRICT.decode(text)
     except _DuplicateKey:
-        raise MalformedBody(f"The {what} is ambiguous: an object names one field twice.") from None
+        raise MalformedBody(
+            f"The {what} is ambiguous: an object names a field twice; name each field once."
+        ) from None
     except RecursionError:
-        raise MalformedBody(f"The {what} is not valid JSON: it is nested too deeply.") from None
+        raise MalformedBody(
+            f"The {what} is nested too deeply; a request needs at most 5 levels."
+        ) from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -99,7 +99,9 @@ class Vm:
                 command, capture_output=True, text=True, check=False, timeout=ANSWER_S
             )
         except subprocess.TimeoutExpired:
-            raise KeepAliveFailed(f"gcloud did not answer within {ANSWER_S} s") from None
+            raise KeepAliveFailed(
+                f"gcloud did not answer within {ANSWER_S} s; check the network"
+            ) from None
         if ended.returncode:
             said = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise KeepAliveFailed(said)
