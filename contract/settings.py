@@ -1,4 +1,4 @@
-"""Reads every setting from the environment and checks it at start; nothing else reads it."""
+"""Reads and checks all settings; no other module reads environment variables."""
 
 import difflib
 import os
@@ -61,7 +61,7 @@ class Settings(BaseModel):
     )
     redis_password_file: Path | None = Field(
         None,
-        description="File that holds the password of that Redis, such as a container's secret.",
+        description="File that holds the password of Redis, such as a container's secret.",
     )
     data_dir: Path = Field(
         Path("data"),
@@ -276,7 +276,7 @@ class Settings(BaseModel):
     def max_waiters(self) -> int:
         """Requests that wait at once for a result; further ones are answered at once.
 
-        As many threads as for uploads stay free for requests that hold none for long.
+        The other threads serve event streams, uploads and, as many as for uploads, short requests.
         """
         return self.web_threads - self.max_streams - 2 * self.max_uploads
 

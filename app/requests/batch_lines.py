@@ -134,6 +134,6 @@ def _refusal(line: Line, error: ClientError) -> RequestInvalid:
 
 
 def _refused(line: Line, custom_id: str | None, error: ClientError) -> dict[str, Any]:
-    """Return what stands in place of a bad line, so that it becomes a result with its error."""
+    """Return the request that replaces a bad line; its result is the error of the line."""
     request: dict[str, Any] = {REFUSED: {**error_body(error), "line": line.number}}
     return request if custom_id is None else {**request, "custom_id": custom_id}

@@ -42,7 +42,7 @@ def check_model(name: str | None, served: Sequence[str]) -> None:
 
 
 def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
-    """The prompts of a request, each checked.
+    """Return the prompts of a request, each checked.
 
     Raises:
         RequestInvalid, EmptyText, TextTooLarge
@@ -66,7 +66,7 @@ def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
 def completion_job(
     body: CompletionBody, prompts: Sequence[Prompt], settings: Settings, *, request_id: str
 ) -> Job:
-    """The job that scores `prompts`, with one item per prompt.
+    """Return the job that scores `prompts`, with one item per prompt.
 
     Raises:
         BodyTooLarge: the model would have to read too much, or the result could be too large.

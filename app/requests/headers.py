@@ -18,7 +18,7 @@ _PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])',
 
 
 def idempotency_key() -> str | None:
-    """The client's key for this request, if it gave one.
+    """Return the Idempotency-Key of this request, or None.
 
     Raises:
         RequestInvalid
@@ -33,7 +33,7 @@ def idempotency_key() -> str | None:
 
 
 def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
-    """The promise that `key` stands for the request with this SHA-256 digest."""
+    """Tie `key` to the request with this SHA-256 digest."""
     return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
 
 

@@ -129,7 +129,7 @@ def _filled(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _taken(options: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a text can take: a window leaves no room for `next_chars`."""
+    """Return the options that a text can take: a window excludes `next_chars`."""
     is_text = text.get("text") is not None or text.get("text_b64") is not None
     taken = dict(options)
     if not is_text or text.get("next_chars") is not None:

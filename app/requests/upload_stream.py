@@ -20,7 +20,7 @@ _GZIP_WBITS = zlib.MAX_WBITS | 16
 
 
 def read_pieces(request: Request) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of up to 64 KiB.
+    """Yield the body as it arrives, in pieces of up to 64 KiB.
 
     Raises:
         MalformedBody: the client left, or the body has not the announced length.
@@ -38,7 +38,7 @@ def read_pieces(request: Request) -> Iterator[bytes]:
 
 
 def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
-    """The function that decompresses a body with this `Content-Encoding`, in pieces of up to 8 MiB.
+    """Return the function that decompresses this `Content-Encoding`, in pieces of up to 8 MiB.
 
     Raises:
         UnsupportedMediaType
@@ -52,7 +52,7 @@ def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes
 
 
 def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
-    """The pieces, which are refused once they have more than `limit_bytes` together.
+    """Yield the pieces; refuse the body once they have more than `limit_bytes` together.
 
     Raises:
         BodyTooLarge

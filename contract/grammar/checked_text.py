@@ -17,7 +17,7 @@ _REQUEST_FIELDS = set(TextRequest.model_fields)
 
 
 class SharedOptions(Protocol):
-    """What a request says for all of its texts that do not say it themselves."""
+    """Options of a request, which apply to each of its texts that names no outputs."""
 
     @property
     def outputs(self) -> Sequence[str] | None:
@@ -58,7 +58,7 @@ def check_text(
 
 
 def custom_id_of(fields: Mapping[str, Any]) -> str | None:
-    """Return the name of a text whose other fields may be wrong; None where it has no valid one."""
+    """Return the `custom_id` if it is valid, else None; other fields may be wrong."""
     custom_id = fields.get("custom_id")
     is_valid = isinstance(custom_id, str) and 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS
     return custom_id if is_valid else None
@@ -98,7 +98,7 @@ def _unknown_field(name: str, schema: type[TextRequest]) -> str:
 
 
 def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> dict[str, Any]:
-    """Return the text as the worker takes it; what it does not say, `shared` says."""
+    """Return the text as the worker takes it, with the `shared` options if it names no outputs."""
     fields = text.model_dump(include=_REQUEST_FIELDS, exclude_none=True)
     if text.outputs is None and shared is not None:
         defaults = {"outputs": shared.outputs, "top_k": shared.top_k}

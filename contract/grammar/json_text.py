@@ -1,4 +1,4 @@
-"""Parses JSON strictly: UTF-8 alone, no field named twice, no more values than memory can hold."""
+"""Parses JSON strictly: UTF-8 only, no duplicate fields, a bounded number of values."""
 
 import json
 from typing import Any
@@ -66,11 +66,11 @@ def _utf8(content: bytes, what: str, *, skipped_bytes: int) -> str:
 
 
 def _refuse_bombs(body: bytes, max_values: int) -> None:
-    """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
+    """Refuse JSON with so many values that parsing it would take seconds and half a gigabyte.
 
-    Counts what separates values outside of strings; on what is not JSON the count may be wrong only
-    after the place where the parser stops. `max_values` counts all; strings, lists and fields,
-    which take more room than numbers, are never more than `MAX_JSON_VALUES`.
+    The count is of separators outside of strings, so it needs no parser. In malformed JSON it is
+    right up to the first error, where parsing stops. `max_values` limits all values.
+    `MAX_JSON_VALUES` limits strings, lists and fields, which take more memory than numbers.
     """
     if len(body) <= MAX_JSON_VALUES:
         return

@@ -1,4 +1,4 @@
-"""Defines what becomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
+"""Defines the outcomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
 
 from dataclasses import dataclass
 
