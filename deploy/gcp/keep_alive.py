@@ -236,9 +236,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        number = kind(text)
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
         if not 0 < number < 1e6:
-            raise argparse.ArgumentTypeError(f"{text} must be above 0 and below 1,000,000")
+            wanted = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be {wanted} above 0 and below 1,000,000"
+            )
         return number
 
     return parse
