@@ -128,7 +128,7 @@ def decode_record(task_id: str, raw: bytes) -> Record:
 
 def _error_of(result: dict[str, Any]) -> dict[str, Any]:
     if "code" not in result:  # `AsyncResult.revoke` and other writers of Celery's own form
-        return error_body(JobCancelled("The job was revoked before it was scored."))
+        return error_body(JobCancelled("The job was cancelled before it was scored."))
     return {k: v for k, v in result.items() if not k.startswith("exc_")}
 
 

@@ -1,4 +1,4 @@
-"""Reads every setting from the environment and checks it at start; nothing else reads it."""
+"""Reads and checks all settings; no other module reads environment variables."""
 
 import difflib
 import os
@@ -63,7 +63,7 @@ class Settings(BaseModel):
     )
     redis_password_file: Path | None = Field(
         None,
-        description="File that holds the password of that Redis, such as a container's secret.",
+        description="File that holds the password of Redis, such as a container's secret.",
     )
     data_dir: Path = Field(
         Path("data"),
@@ -225,7 +225,9 @@ class Settings(BaseModel):
         if url is not None and not url.get_secret_value().startswith(
             ("redis://", "rediss://", "unix://")
         ):
-            raise ValueError("must start with redis://, rediss:// or unix://")
+            raise ValueError(
+                "must start with redis://, rediss:// or unix://, as redis://127.0.0.1:6379/0"
+            )
         if url is not None and not _is_url(url.get_secret_value()):
             raise ValueError("is not a URL; check its host and port")
         return url
@@ -298,7 +300,7 @@ class Settings(BaseModel):
     def max_waiters(self) -> int:
         """Requests that wait at once for a result; further ones are answered at once.
 
-        As many threads as for uploads stay free for requests that hold none for long.
+        The other threads serve event streams, uploads and, as many as for uploads, short requests.
         """
         return self.web_threads - self.max_streams - 2 * self.max_uploads
 
@@ -417,7 +419,7 @@ def _with_password(url: str, file: Path) -> str:
             f"{name}: {file} cannot be read ({error.strerror}); check the path and its permissions"
         ) from None
     except UnicodeDecodeError:
-        raise SettingsInvalid(f"{name}: {file} is not UTF-8 text") from None
+        raise SettingsInvalid(f"{name}: {file} is not UTF-8 text; save it as UTF-8") from None
     if not password:
         raise SettingsInvalid(f"{name}: {file} is empty; write the password into it")
     address = parts.netloc.rpartition("@")[2]

@@ -1,4 +1,4 @@
-"""Makes task IDs that prove they were issued: random, ordered by time, and signed.
+"""Makes and verifies task IDs, which are random, ordered by time and signed.
 
 A signed ID without a record has expired or was erased (410). Any other string was never issued
 (404). So no tombstone has to be kept.

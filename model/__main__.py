@@ -2,8 +2,10 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -126,8 +128,18 @@ def _progress() -> tqdm:
     return tqdm(unit="B", unit_scale=True, disable=not sys.stderr.isatty())
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that says in plain words what is wrong with an argument."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with exit code 2 and the message in plain words."""
+        message = re.sub(r"^argument (\S+): ", r"\1 ", message)
+        message = re.sub(r"invalid choice: (.*) \(choose from (.*)\)", r"is \1; use \2", message)
+        super().error(message)
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="python -m model",
         description="Score JSON lines, or predict next characters, without the service.",
     )
@@ -210,7 +222,7 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
 def _num_characters(value: str) -> int:
     number = _positive(value)
     if number > MAX_NEXT_CHARS:
-        raise argparse.ArgumentTypeError(f"is {number}; the limit is {MAX_NEXT_CHARS}")
+        raise argparse.ArgumentTypeError(f"is {number}; the limit is {MAX_NEXT_CHARS}, give less")
     return number
 
 

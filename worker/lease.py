@@ -43,7 +43,7 @@ class OwnStatus(WorkerStatus):
         )
         self._startup = startup
 
-    def count_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
+    def count_micro_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
         """Add a scored micro-batch to the figures."""
         self.num_batches += 1
         self.num_texts += num_texts
@@ -180,14 +180,14 @@ class Lease:
             return
         silent_s = time.monotonic() - self._progress_at
         if silent_s > self._micro_batch_timeout_s:
-            log.error("batch_hung", silent_s=round(silent_s), worker=self.status.name)
+            log.error("micro_batch_hung", silent_s=round(silent_s), worker=self.status.name)
             os._exit(os.EX_SOFTWARE)
 
     def _stop_if_drained(self) -> None:
         if self._drain_until is None or time.monotonic() < self._drain_until:
             return
         assert self._give_back is not None
-        log.warning("batch_given_back", worker=self.status.name)
+        log.warning("micro_batch_given_back", worker=self.status.name)
         try:
             self._give_back()
         finally:

@@ -64,7 +64,7 @@ class MicroBatchScorer:
         if self._status.pass_bytes != pass_bytes:
             self._status.pass_bytes = pass_bytes
             log.warning("pass_out_of_memory", pass_bytes=pass_bytes)
-        self._status.count_batch(choice.num_slices, choice.num_bytes, elapsed_s)
+        self._status.count_micro_batch(choice.num_slices, choice.num_bytes, elapsed_s)
         log.info(
             "micro_batch_scored",
             slices=choice.num_slices,

@@ -126,7 +126,9 @@ class ScoringLoop:
         if job is None:
             return Ending(task_id)
         if self._messages.is_revoked(task_id):
-            return failed_ending(task_id, job, JobCancelled("The job was revoked."))
+            return failed_ending(
+                task_id, job, JobCancelled("The job was cancelled before it was scored.")
+            )
         if job.deadline_at < time.time():
             return failed_ending(task_id, job, _expired())
         num_crashes = self._messages.num_crashes(task_id)
@@ -184,6 +186,7 @@ def _expired() -> ServiceError:
 
 def _poisonous(num_crashes: int) -> ServiceError:
     return PoisonJob(
-        f"{num_crashes} workers died while they scored this job; it is not tried again.",
+        f"{num_crashes} workers died while they scored this job, so it is not tried again; "
+        "send its texts one by one to find the one at fault.",
         num_crashes=num_crashes,
     )

@@ -39,7 +39,8 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
         ) from None
     if (options.deadline_s or 0) > settings.max_upload_deadline_s:
         raise invalid(
-            f"must be at most {settings.max_upload_deadline_s:g} seconds", parameter="deadline_s"
+            f"must be at most {settings.max_upload_deadline_s:g} seconds (max_upload_deadline_s)",
+            parameter="deadline_s",
         )
     return options
 
@@ -133,6 +134,6 @@ def _refusal(line: Line, error: ClientError) -> RequestInvalid:
 
 
 def _refused(line: Line, custom_id: str | None, error: ClientError) -> dict[str, Any]:
-    """Return what stands in place of a bad line, so that it becomes a result with its error."""
+    """Return the request that replaces a bad line; its result is the error of the line."""
     request: dict[str, Any] = {REFUSED: {**error_body(error), "line": line.number}}
     return request if custom_id is None else {**request, "custom_id": custom_id}

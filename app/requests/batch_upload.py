@@ -30,7 +30,7 @@ STORED_SHARE = 1 / 3
 
 
 class Receiver:
-    """One upload that becomes a batch; what it stored is deleted unless it is accepted."""
+    """Stores one upload as a batch, and deletes it if the batch is not accepted."""
 
     def __init__(
         self,
@@ -59,7 +59,7 @@ class Receiver:
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
-        """The pieces of the decompressed body; uploads with the same bytes are the same request."""
+        """Yield the pieces of the decompressed body, and add each to the digest of the request."""
         for piece in pieces:
             self._digest.update(piece)
             self._keep()
@@ -157,8 +157,8 @@ class Receiver:
         limit_bytes = self._max_redis_bytes
         if stored_bytes > limit_bytes:
             raise BodyTooLarge(
-                f"The results could take more than {limit_bytes} bytes in Redis; send the lines in "
-                "several batches, or ask for fewer outputs of each byte (top_k, bytes, spans).",
+                f"The results could take more than the {limit_bytes} bytes of Redis; "
+                "send several batches, or ask for fewer outputs (top_k, bytes, spans).",
                 limit_bytes=limit_bytes,
             )
 

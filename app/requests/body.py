@@ -17,7 +17,9 @@ from contract.errors import (
 )
 from contract.grammar.json_text import parse_json
 
-CUT_SHORT = "The body ended before its announced length, or its chunks are malformed."
+CUT_SHORT = (
+    "The body ended before its announced length, or its chunks are malformed; send it again."
+)
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
@@ -56,7 +58,7 @@ def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str,
     refuse_encodings(request)
     media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
     if media_type.lower() != "application/json":
-        raise UnsupportedMediaType("Send application/json as Content-Type.")
+        raise UnsupportedMediaType("The Content-Type is not supported; send application/json.")
     _check_charset(parameters)
     refuse_unknown_parameters(MultiDict(request.args), ())
     return parse_json(body, max_values=max_values)
@@ -69,7 +71,9 @@ def refuse_encodings(request: Request) -> None:
         UnsupportedMediaType
     """
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise UnsupportedMediaType("Send the body uncompressed, without Content-Encoding.")
+        raise UnsupportedMediaType(
+            "This route takes no compressed body; send it without Content-Encoding."
+        )
 
 
 def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
@@ -82,7 +86,8 @@ def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
     parse = _PARSERS.get(media_type.lower())
     if parse is None:
         raise UnsupportedMediaType(
-            "Send application/json, text/plain or application/octet-stream as Content-Type."
+            "The Content-Type is not supported; "
+            "send application/json, text/plain or application/octet-stream."
         )
     _check_charset(parameters)
     return parse(body)
@@ -91,7 +96,7 @@ def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
 def _check_charset(parameters: Mapping[str, str]) -> None:
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType(
-            "The only charset is utf-8; send other bytes as application/octet-stream."
+            "The charset is not supported; send utf-8, or bytes as application/octet-stream."
         )
 
 

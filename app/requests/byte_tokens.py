@@ -16,7 +16,10 @@ _NO_CHARACTER = {0xDC00 + byte: "\ufffd" for byte in range(0x80, 0x100)}
 
 
 def encode(text: str, *, add_bos: bool = False) -> list[int]:
-    """The ids of `text`, or the special id that it names; after a begin-of-text id if asked."""
+    """Return the ids of `text`, or the special id that it names.
+
+    With `add_bos`, the begin-of-text id comes first.
+    """
     before = [BOS_ID] if add_bos else []
     if text in _ID_BY_NAME:
         return [*before, _ID_BY_NAME[text]]
@@ -24,7 +27,7 @@ def encode(text: str, *, add_bos: bool = False) -> list[int]:
 
 
 def to_bytes(ids: Sequence[int]) -> bytes:
-    """The bytes that `ids` stand for.
+    """Return the bytes that `ids` stand for.
 
     Raises:
         ValueError: an id is not that of a byte.
@@ -33,12 +36,12 @@ def to_bytes(ids: Sequence[int]) -> bytes:
 
 
 def decode(text: bytes) -> str:
-    """`text` as Unicode; a byte that is not UTF-8 becomes U+FFFD."""
+    """Return `text` as Unicode; a byte that is not UTF-8 becomes U+FFFD."""
     return text.decode(errors="surrogateescape").translate(_NO_CHARACTER)
 
 
 def decode_ids(ids: Sequence[int]) -> str:
-    """The text of `ids`; special ids become their names."""
+    """Return the text of `ids`; special ids become their names."""
     pieces, start = [], 0
     for place, number in enumerate((*ids, 0)):
         if number < NUM_SPECIAL_IDS:
@@ -48,7 +51,7 @@ def decode_ids(ids: Sequence[int]) -> str:
 
 
 def offsets(text: bytes) -> list[int]:
-    """For each byte of `text`, the index of its character in `decode(text)`."""
+    """Return, for each byte of `text`, the index of its character in `decode(text)`."""
     characters = text.decode(errors="surrogateescape")
     return [
         index
@@ -58,7 +61,7 @@ def offsets(text: bytes) -> list[int]:
 
 
 def name_of(byte: int) -> str:
-    """The unique name of a byte, or of the special id `byte + 64` if `byte` is negative."""
+    """Return the unique name of a byte, or of the special id `byte + 64` if `byte` is negative."""
     if byte < 0:
         number = byte + NUM_SPECIAL_IDS
         return _NAME_BY_ID.get(number, f"<id:{number}>")

@@ -38,11 +38,11 @@ def check_model(name: str | None, served: Sequence[str]) -> None:
         RequestInvalid
     """
     if name is not None and name not in served:
-        raise invalid(f"is not served; served: {', '.join(served)}", pointer="/model")
+        raise invalid(f"is not served; use one of {', '.join(served)}", pointer="/model")
 
 
 def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
-    """The prompts of a request, each checked.
+    """Return the prompts of a request, each checked.
 
     Raises:
         RequestInvalid, EmptyText, TextTooLarge
@@ -51,7 +51,10 @@ def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
     if isinstance(given, str) or (given and isinstance(given[0], int)):
         given = [given]
     if len(given) > settings.max_items:
-        raise invalid(f"at most {settings.max_items} prompts in one request", pointer="/prompt")
+        raise invalid(
+            f"has {len(given)} prompts; the limit is {settings.max_items}, send several requests",
+            pointer="/prompt",
+        )
     is_single = given is not body.prompt
     pointers = ["/prompt"] if is_single else [f"/prompt/{n}" for n in range(len(given))]
     prompts = [_prompt(each, place) for each, place in zip(given, pointers, strict=True)]
@@ -63,7 +66,7 @@ def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
 def completion_job(
     body: CompletionBody, prompts: Sequence[Prompt], settings: Settings, *, request_id: str
 ) -> Job:
-    """The job that scores `prompts`, with one item per prompt.
+    """Return the job that scores `prompts`, with one item per prompt.
 
     Raises:
         BodyTooLarge: the model would have to read too much, or the result could be too large.
@@ -94,7 +97,7 @@ def _prompt(given: str | list[int], place: str) -> Prompt:
         return Prompt(byte_tokens.to_bytes(given[has_bos:]), has_bos)
     except ValueError:
         raise invalid(
-            "holds a special id; only bytes are scored, after one begin-of-text id at the start",
+            "holds a special id, which is not scored; give ids of bytes, after at most one id 1",
             pointer=place,
         ) from None
 
@@ -108,7 +111,7 @@ def _check_length(num_bytes: int, place: str, limit_bytes: int) -> None:
     if num_bytes > limit_bytes:
         raise TextTooLarge(
             f"A prompt and the id after it have {num_bytes} bytes; the limit is {limit_bytes}. "
-            "Set the client's max_length to it.",
+            "Shorten the prompt, or set the client's max_length to this limit.",
             limit_bytes=limit_bytes,
             actual_bytes=num_bytes,
             errors=[{"detail": "is too large", "pointer": place}],

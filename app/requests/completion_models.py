@@ -35,7 +35,8 @@ def _are_prompts(prompt: Any) -> Any:
         return prompt
     raise PydanticCustomError(
         "prompt",
-        f"must be a string, a list of ids from 0 to {VOCABULARY_SIZE - 1}, or a list of such",
+        f"must be a string, a list of ids from 0 to {VOCABULARY_SIZE - 1}, "
+        "or a list of such strings or lists",
     )
 
 
@@ -121,9 +122,9 @@ class CompletionBody(BaseModel):
     @model_validator(mode="after")
     def _asks_for_something(self) -> "CompletionBody":
         if not self.echo and not self.max_tokens:
-            raise _conflict("set echo to true, or max_tokens to 1; else there is nothing to answer")
+            raise _conflict("nothing is asked for; set echo to true, or max_tokens to 1")
         if self.max_tokens and self.temperature is None:
-            raise _conflict("set temperature to 0: ids are not sampled")
+            raise _conflict("max_tokens 1 needs temperature 0, because nothing is sampled; set it")
         return self
 
 

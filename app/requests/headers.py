@@ -18,7 +18,7 @@ _PREFERRED_WAIT = re.compile(r'(?:^|,)\s*wait\s*=\s*"?(\d{1,9})"?\s*(?=$|[,;])',
 
 
 def idempotency_key() -> str | None:
-    """The client's key for this request, if it gave one.
+    """Return the Idempotency-Key of this request, or None.
 
     Raises:
         RequestInvalid
@@ -26,14 +26,14 @@ def idempotency_key() -> str | None:
     key = request.headers.get("Idempotency-Key")
     if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
         raise invalid(
-            f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters",
+            f"must be 1 to {MAX_IDEMPOTENCY_KEY_CHARS} visible ASCII characters without spaces",
             header="Idempotency-Key",
         )
     return key
 
 
 def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
-    """The promise that `key` stands for the request with this SHA-256 digest."""
+    """Tie `key` to the request with this SHA-256 digest."""
     return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
 
 

@@ -51,7 +51,7 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
 
 
 def canonical_json(job: Job) -> bytes:
-    """Return what two requests share if and only if they ask for the same."""
+    """Return canonical JSON, equal for two requests exactly if they ask for the same."""
     asked_s = round(job.deadline_at - job.submitted_at, 3)
     return orjson.dumps(
         [job.requests, job.is_single, job.priority, asked_s], option=orjson.OPT_SORT_KEYS
@@ -63,8 +63,8 @@ def priority_of(num_bytes: int, settings: Settings, *, is_one_text: bool) -> int
 
     One text is interactive however long: it cannot be cut.
     """
-    fills_batch = not is_one_text and num_bytes > settings.micro_batch_bytes
-    return keys.BULK if fills_batch else keys.INTERACTIVE
+    fills_micro_batch = not is_one_text and num_bytes > settings.micro_batch_bytes
+    return keys.BULK if fills_micro_batch else keys.INTERACTIVE
 
 
 def _places(items: list[TextRequest]) -> list[tuple[str, TextRequest]]:
@@ -76,7 +76,10 @@ def _check_counts(fields: Mapping[str, Any], settings: Settings) -> None:
     items = fields.get("items")
     items = items if isinstance(items, list) else []
     if len(items) > settings.max_items:
-        raise invalid(f"at most {settings.max_items} items in one request", pointer="/items")
+        raise invalid(
+            f"has {len(items)} items; the limit is {settings.max_items}, send several requests",
+            pointer="/items",
+        )
     check_fields(fields, ScoreBody, "", settings.max_continuations)
     for number, item in enumerate(items):
         if isinstance(item, dict):
@@ -86,7 +89,10 @@ def _check_counts(fields: Mapping[str, Any], settings: Settings) -> None:
 def _deadline_s(body: ScoreBody, settings: Settings) -> float:
     asked_s = settings.deadline_s if body.deadline_s is None else body.deadline_s
     if asked_s > settings.max_deadline_s:
-        raise invalid(f"must be at most {settings.max_deadline_s:g} seconds", pointer="/deadline_s")
+        raise invalid(
+            f"must be at most {settings.max_deadline_s:g} seconds (max_deadline_s)",
+            pointer="/deadline_s",
+        )
     return asked_s
 
 

@@ -1,4 +1,4 @@
-"""Checks the JSON that `POST /score` and the query of `POST /batches` hold."""
+"""Defines the models that check the body of `POST /score` and the query of `POST /batches`."""
 
 from typing import Literal
 

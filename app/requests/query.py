@@ -69,7 +69,7 @@ def parse_options(query: Query, known: tuple[str, ...]) -> dict[str, Any]:
         try:
             options[name] = value if form is None else form.parse(value)
         except ValueError:
-            wanted = "size,stride in bytes" if name == "window" else "a number"
+            wanted = "size,stride in bytes, as 32767,16384" if name == "window" else "a number"
             raise invalid(f"must be {wanted}", parameter=name) from None
     return options
 
@@ -119,7 +119,7 @@ def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
             listed = f"; known here: {', '.join(known)}" if known else ""
             raise invalid(f"is not a known query parameter{listed}", parameter=plain_name(name))
         if len(values) > 1:
-            raise invalid("is given more than once", parameter=name)
+            raise invalid("is given more than once; give it once", parameter=name)
 
 
 def _filled(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -129,7 +129,7 @@ def _filled(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str,
 
 
 def _taken(options: Mapping[str, Any], text: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the options that a text can take: a window leaves no room for `next_chars`."""
+    """Return the options that a text can take: a window excludes `next_chars`."""
     is_text = text.get("text") is not None or text.get("text_b64") is not None
     taken = dict(options)
     if not is_text or text.get("next_chars") is not None:

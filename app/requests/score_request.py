@@ -29,7 +29,7 @@ def read_job(request: Request, query: Query, settings: Settings) -> Job:
 
 
 def idempotency_of(job: Job) -> Idempotency | None:
-    """The promise that the request's Idempotency-Key stands for `job`; None without a key.
+    """Tie the request's Idempotency-Key to `job`; None if it has no key.
 
     Raises:
         RequestInvalid

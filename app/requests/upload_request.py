@@ -69,9 +69,13 @@ def _media_type(request: Request) -> str:
     media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
     media_type = media_type.lower()
     if media_type not in _MEDIA_TYPES:
-        raise UnsupportedMediaType(f"Send {' or '.join(_MEDIA_TYPES)} as Content-Type.")
+        raise UnsupportedMediaType(
+            f"The Content-Type is not supported; send {' or '.join(_MEDIA_TYPES)}."
+        )
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
-        raise UnsupportedMediaType("The only charset is utf-8; send other bytes as text_b64.")
+        raise UnsupportedMediaType(
+            "The charset is not supported; send utf-8, or bytes as text_b64."
+        )
     return media_type
 
 

@@ -20,7 +20,7 @@ _GZIP_WBITS = zlib.MAX_WBITS | 16
 
 
 def read_pieces(request: Request) -> Iterator[bytes]:
-    """The body as it arrives, in pieces of up to 64 KiB.
+    """Yield the body as it arrives, in pieces of up to 64 KiB.
 
     Raises:
         MalformedBody: the client left, or the body has not the announced length.
@@ -38,7 +38,7 @@ def read_pieces(request: Request) -> Iterator[bytes]:
 
 
 def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes]]:
-    """The function that decompresses a body with this `Content-Encoding`, in pieces of up to 8 MiB.
+    """Return the function that decompresses this `Content-Encoding`, in pieces of up to 8 MiB.
 
     Raises:
         UnsupportedMediaType
@@ -46,13 +46,13 @@ def decoder(content_encoding: str) -> Callable[[Iterable[bytes]], Iterator[bytes
     decode = _DECODERS.get(content_encoding.strip().lower())
     if decode is None:
         raise UnsupportedMediaType(
-            "Send the lines uncompressed, or with Content-Encoding gzip or zstd."
+            "The Content-Encoding is not supported; send gzip, zstd or none."
         )
     return decode
 
 
 def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
-    """The pieces, which are refused once they have more than `limit_bytes` together.
+    """Yield the pieces; refuse the body once they have more than `limit_bytes` together.
 
     Raises:
         BodyTooLarge
@@ -84,10 +84,14 @@ def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
             try:
                 yield member.decompress(piece, PIECE_BYTES)
             except zlib.error:
-                raise MalformedBody("The body is not valid gzip.") from None
+                raise MalformedBody(
+                    "The body is not valid gzip; compress it again, or leave out Content-Encoding."
+                ) from None
             piece = member.unused_data if member.eof else member.unconsumed_tail
     if has_begun and not member.eof:
-        raise MalformedBody("The gzip body is incomplete.")
+        raise MalformedBody(
+            "The gzip body is incomplete; compress the file again, and send all of it."
+        )
 
 
 def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -105,11 +109,14 @@ def _unzstd(pieces: Iterable[bytes]) -> Iterator[bytes]:
                     yield frame.decompress(step)
                 except zstandard.ZstdError:
                     raise MalformedBody(
-                        "The body is not valid zstd, or its window is over 8 MiB."
+                        "The body is not valid zstd, or its window is over 8 MiB; "
+                        "compress it at level 19 or lower, without --long."
                     ) from None
                 step = frame.unused_data if frame.eof else b""
     if has_begun and not frame.eof:
-        raise MalformedBody("The zstd body is incomplete.")
+        raise MalformedBody(
+            "The zstd body is incomplete; compress the file again, and send all of it."
+        )
 
 
 _DECODERS: dict[str, Callable[[Iterable[bytes]], Iterator[bytes]]] = {

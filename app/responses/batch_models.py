@@ -1,4 +1,4 @@
-"""Defines the JSON of batches in answers, like `app.responses.models`."""
+"""Defines the JSON answers of `/batches`; `/openapi.json` is made from these models."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Defines the JSON of answers: /openapi.json is made from these models, and tests check with them.
+"""Defines the models of JSON answers, from which `/openapi.json` is made; tests check answers.
 
 Views build answers as plain dictionaries, because one model per byte of a long text would be slow.
 """
@@ -164,13 +164,13 @@ class Batch(Answer):
 
 
 class Usage(Answer):
-    """What the job used."""
+    """Resources that the job used."""
 
     bytes: int = Field(description="Bytes that the model read.")
 
 
 class Circumstances(Answer):
-    """Model, times and costs of a job."""
+    """Which model scored a job, how long it took, and how much it read."""
 
     model: Model
     timings_ms: Timings
@@ -222,7 +222,7 @@ class JobView(Answer):
 
 
 class Health(Answer):
-    """The check passed."""
+    """Answer of a health check that passed."""
 
     status: Literal["ok"]
 

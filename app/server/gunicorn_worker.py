@@ -1,4 +1,4 @@
-"""Protects Gunicorn's threaded worker from slow and malformed clients; logs and answers as we do.
+"""Subclasses Gunicorn's worker: disconnects slow clients, answers malformed HTTP with problems.
 
 It relies on Gunicorn 27's own names (`ThreadWorker.handle`, `enqueue_req`, `murder_pending`,
 `TConn`); the tests of the HTTP edge run against it.

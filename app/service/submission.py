@@ -87,11 +87,15 @@ def _submitted(service: Service, job: Job) -> Iterator[Record]:
 def _check_time(service: Service, held_until: float, until: float, limit_s: float) -> None:
     now = time.monotonic()
     if now < held_until:
-        raise _overloaded(service, "Too many requests wait for results; try again later.")
+        raise _overloaded(
+            service,
+            f"{service.settings.max_waiters} requests wait for results, which is the limit; "
+            "try again after Retry-After seconds.",
+        )
     if now >= until:
         raise _overloaded(
             service,
-            f"The prompts were not scored within {limit_s:g} s; send fewer at a time, or later.",
+            f"The prompts were not scored within {limit_s:g} s; send fewer, or try later.",
         )
 
 

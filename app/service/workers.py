@@ -37,7 +37,7 @@ def check_ready(jobs: JobStore) -> None:
     if jobs.has_model_drifted():
         raise ModelDrifted(
             "A worker stopped because its model gave the canary text a wrong score; "
-            "the worker's log has the figures and what to do."
+            "the operator finds the figures and the remedy in the worker's log."
         )
     raise no_worker_ready(statuses, time.time())
 

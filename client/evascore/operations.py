@@ -194,8 +194,8 @@ def _until_next_poll(
     """
     if call.left_s <= 0:
         raise TimedOut(
-            f"Timed out after {call.timeout_s:g} s; {progress}. It goes on at the service; wait"
-            " again with its ID.",
+            f"Timed out after {call.timeout_s:g} s; {progress}. The service"
+            " continues; wait again with the ID.",
             task_id,
         )
     if call.clock() - began < HELD_S:

@@ -1,1 +1,1 @@
-"""Says what a request may hold. Free of torch and Redis, so that every tier imports it."""
+"""Defines the grammar of requests; every tier can import it, since it needs no torch or Redis."""

@@ -17,7 +17,7 @@ _REQUEST_FIELDS = set(TextRequest.model_fields)
 
 
 class SharedOptions(Protocol):
-    """What a request says for all of its texts that do not say it themselves."""
+    """Options of a request, which apply to each of its texts that names no outputs."""
 
     @property
     def outputs(self) -> Sequence[str] | None:
@@ -58,7 +58,7 @@ def check_text(
 
 
 def custom_id_of(fields: Mapping[str, Any]) -> str | None:
-    """Return the name of a text whose other fields may be wrong; None where it has no valid one."""
+    """Return the `custom_id` if it is valid, else None; other fields may be wrong."""
     custom_id = fields.get("custom_id")
     is_valid = isinstance(custom_id, str) and 0 < len(custom_id) <= MAX_CUSTOM_ID_CHARS
     return custom_id if is_valid else None
@@ -83,7 +83,9 @@ def check_fields(
         value = fields.get(name)
         if isinstance(value, list) and len(value) > max_continuations:
             raise invalid(
-                f"at most {max_continuations} continuations of one context", pointer=f"{at}/{name}"
+                f"has {len(value)} continuations; the limit is {max_continuations}, "
+                "send several requests",
+                pointer=f"{at}/{name}",
             )
 
 
@@ -96,7 +98,7 @@ def _unknown_field(name: str, schema: type[TextRequest]) -> str:
 
 
 def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> dict[str, Any]:
-    """Return the text as the worker takes it; what it does not say, `shared` says."""
+    """Return the text as the worker takes it, with the `shared` options if it names no outputs."""
     fields = text.model_dump(include=_REQUEST_FIELDS, exclude_none=True)
     if text.outputs is None and shared is not None:
         defaults = {"outputs": shared.outputs, "top_k": shared.top_k}
@@ -119,7 +121,7 @@ def check_job_bytes(num_bytes: int, limits: RequestLimits) -> None:
     if num_bytes > limits.max_job_bytes:
         raise BodyTooLarge(
             f"The model would have to read {num_bytes} bytes; "
-            f"the limit is {limits.max_job_bytes}, send several requests.",
+            f"the limit is {limits.max_job_bytes}. Send the texts in several requests.",
             limit_bytes=limits.max_job_bytes,
             actual_bytes=num_bytes,
         )
@@ -134,8 +136,8 @@ def check_result_bytes(requests: Sequence[Mapping[str, Any]], limits: RequestLim
     num_bytes = sum(map(result_bytes, requests))
     if num_bytes > limits.max_result_bytes:
         raise BodyTooLarge(
-            f"The result could take {num_bytes} bytes; the limit is {limits.max_result_bytes}, "
-            "ask for less of each byte (top_k, bytes, spans) or send several requests.",
+            f"The result could take {num_bytes} bytes; the limit is {limits.max_result_bytes}. "
+            "Ask for fewer outputs (top_k, bytes, spans), or send several requests.",
             limit_bytes=limits.max_result_bytes,
             actual_bytes=num_bytes,
         )
@@ -171,16 +173,16 @@ def read_bytes(request: TextRequest, at: str, limits: RequestLimits) -> int:
 
 
 def _check_length(request: TextRequest, num_bytes: int, place: str, limits: RequestLimits) -> None:
-    limit_bytes, remedy = limits.max_text_bytes, "split it"
+    limit_bytes, remedy = limits.max_text_bytes, "Split it"
     if request.window is not None:
         limit_bytes = limits.max_windowed_bytes
     elif request.next_chars is not None:
-        limit_bytes, remedy = limit_bytes - MAX_BYTES_READ_ON, "send only its end"
+        limit_bytes, remedy = limit_bytes - MAX_BYTES_READ_ON, "Send only its end"
     elif request.text is not None or request.text_b64 is not None:
-        remedy = "split it or give a window"
+        remedy = "Split it, or give a window"
     if num_bytes > limit_bytes:
         raise TextTooLarge(
-            f"The text (with its context) has {num_bytes} bytes; the limit is {limit_bytes}, "
+            f"The text (with its context) has {num_bytes} bytes; the limit is {limit_bytes}. "
             f"{remedy}.",
             limit_bytes=limit_bytes,
             actual_bytes=num_bytes,
@@ -210,11 +212,16 @@ def _utf8_bytes(text: str, place: str) -> int:
     try:
         return len(text) if text.isascii() else len(text.encode())
     except UnicodeEncodeError:
-        raise invalid("holds a lone surrogate; send bytes as base64", pointer=place) from None
+        raise invalid(
+            "holds a lone surrogate, which is no character; send such bytes as base64",
+            pointer=place,
+        ) from None
 
 
 def _base64_bytes(text: str, place: str) -> int:
     try:
         return len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        raise invalid("is not standard base64 with padding", pointer=place) from None
+        raise invalid(
+            "is not base64; use the standard alphabet, with padding", pointer=place
+        ) from None

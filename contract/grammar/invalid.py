@@ -1,4 +1,4 @@
-"""Makes the errors of requests that must change, and never quotes a text in them."""
+"""Makes the errors of wrong requests; no error quotes a text of the sender."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -50,13 +50,13 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
 
 
 def plain_errors(error: ValidationError) -> list[tuple[str, tuple[int | str, ...]]]:
-    """List what pydantic found, in our words and without any value, each with its place."""
+    """List the errors that pydantic found: in plain words, without values, each with its place."""
     found = error.errors(include_url=False, include_input=False)
     return [(_plain_detail(each), each["loc"]) for each in found[:MAX_ERRORS_TOLD]]
 
 
 def plain_name(name: str) -> str:
-    """Return `name` if it can be no text of the sender's, else ''."""
+    """Return `name` if it is a plain identifier, else '': a long name could be a text."""
     return name if _PLAIN_NAME.fullmatch(name) else ""
 
 

@@ -1,4 +1,4 @@
-"""Parses JSON strictly: UTF-8 alone, no field named twice, no more values than memory can hold."""
+"""Parses JSON strictly: UTF-8 only, no duplicate fields, a bounded number of values."""
 
 import json
 from typing import Any
@@ -48,7 +48,9 @@ def _load_json(body: bytes, what: str, max_values: int) -> Any:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         # orjson names the reason and the place, never what stands there.
-        raise MalformedBody(f"The {what} is not valid JSON: {error}.") from None
+        raise MalformedBody(
+            f"The {what} is not valid JSON: {error}. Correct it there and send it again."
+        ) from None
     _refuse_duplicate_keys(text, what)
     return value
 
@@ -64,11 +66,11 @@ def _utf8(content: bytes, what: str, *, skipped_bytes: int) -> str:
 
 
 def _refuse_bombs(body: bytes, max_values: int) -> None:
-    """Refuse JSON of so many values that parsing alone would take seconds and half a gigabyte.
+    """Refuse JSON with so many values that parsing it would take seconds and half a gigabyte.
 
-    Counts what separates values outside of strings; on what is not JSON the count may be wrong only
-    after the place where the parser stops. `max_values` counts all; strings, lists and fields,
-    which take more room than numbers, are never more than `MAX_JSON_VALUES`.
+    The count is of separators outside of strings, so it needs no parser. In malformed JSON it is
+    right up to the first error, where parsing stops. `max_values` limits all values.
+    `MAX_JSON_VALUES` limits strings, lists and fields, which take more memory than numbers.
     """
     if len(body) <= MAX_JSON_VALUES:
         return
@@ -80,7 +82,9 @@ def _refuse_bombs(body: bytes, max_values: int) -> None:
         num_values = num_large + outside_strings.count(b",")
     for count, limit in ((num_large, MAX_JSON_VALUES), (num_values, max_values)):
         if count > limit:
-            raise invalid(f"at most {limit} JSON values in one request", pointer="")
+            raise invalid(
+                f"has more than {limit} JSON values; send them in several requests", pointer=""
+            )
 
 
 class _DuplicateKey(Exception):
@@ -95,9 +99,13 @@ def _refuse_duplicate_keys(text: str, what: str) -> None:
     try:
         _STRICT.decode(text)
     except _DuplicateKey:
-        raise MalformedBody(f"The {what} is ambiguous: an object names one field twice.") from None
+        raise MalformedBody(
+            f"The {what} is ambiguous: an object names a field twice; name each field once."
+        ) from None
     except RecursionError:
-        raise MalformedBody(f"The {what} is not valid JSON: it is nested too deeply.") from None
+        raise MalformedBody(
+            f"The {what} is nested too deeply; a request needs at most 5 levels."
+        ) from None
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

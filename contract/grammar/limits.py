@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class RequestLimits(Protocol):
-    """Limits of one request; `contract.settings.Settings` is one."""
+    """Limits of one request; `contract.settings.Settings` provides them."""
 
     @property
     def max_text_bytes(self) -> int:

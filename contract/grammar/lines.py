@@ -1,4 +1,4 @@
-"""Cuts a stream of bytes into lines that are not blank, in bounded memory."""
+"""Splits a stream of bytes into its lines that are not blank, in bounded memory."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class Line:
 
 
 def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) -> Iterator[Line]:
-    """Yield the lines that are not blank; of a line over the limit nothing is kept but its number.
+    """Yield the lines that are not blank; a line over the limit comes without its content.
 
     Raises:
         BodyTooLarge: there are more than `max_lines`, blank ones counted.

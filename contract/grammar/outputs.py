@@ -66,4 +66,4 @@ OUTPUT_NAMES = tuple(output.name for output in OUTPUTS)
 NEEDING_MOMENTS = frozenset(output.name for output in OUTPUTS if output.needs_moments)
 
 UNITS = ("words", "lines", "characters")
-"""Stretches into which `spans` cuts a whole text."""
+"""Units into which `spans` cuts a whole text."""

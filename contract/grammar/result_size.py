@@ -58,7 +58,7 @@ def _num_bytes(text: str | bytes) -> int:
 
 
 def _num_spans(unit: str, text: str | bytes) -> int:
-    """As many stretches as `model.scoring.spans` makes of a text, or one more."""
+    """Return at least the number of spans that `model.scoring.spans` finds in a text."""
     characters = text.decode(errors="surrogateescape") if isinstance(text, bytes) else text
     if unit == "characters":
         return len(characters)

@@ -1,6 +1,7 @@
 """States in JSON Schema which fields of a request go together; the models check the same.
 
-A form says what is given and, by its type null, what is not: null is as good as absent.
+A form lists the fields that must be given and those that must be absent. Null counts as absent, so
+an absent field has the type null.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Defines what becomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
+"""Defines the outcomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
 
 from dataclasses import dataclass
 
@@ -25,7 +25,7 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class Idempotency:
-    """A client's promise that requests with the same key are the same request."""
+    """Ties an Idempotency-Key to one request by the digests of both."""
 
     key_digest: str
     request_digest: str

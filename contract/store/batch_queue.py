@@ -1,4 +1,4 @@
-"""Queues the parts of accepted batches in groups, each of them exactly once.
+"""Queues the parts of accepted batches in groups, each part exactly once.
 
 The web server does so when it has accepted a batch. If it dies meanwhile, a worker continues where
 it stopped. Redis errors reach the caller.

@@ -280,7 +280,9 @@ class BatchStore:
 
     def _absent(self, batch_id: str) -> JobGone | JobNotFound:
         if is_task_id(self._id_secret(), batch_id):
-            return JobGone("The results of this batch have expired or were erased.")
+            return JobGone(
+                "The results of this batch have expired or were erased; upload it again."
+            )
         return JobNotFound("This batch ID was never issued; check it for typing errors.")
 
 

@@ -35,7 +35,7 @@ class BrokerGuard:
         """
         is_trial = self._silent_since is not None
         if is_trial and not self._may_try():
-            raise BrokerUnavailable("The queue does not answer; try again in a moment.")
+            raise BrokerUnavailable("Redis does not answer; try again in a moment.")
         silent_since = None
         try:
             yield
@@ -43,7 +43,7 @@ class BrokerGuard:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
             raise BrokerUnavailable(
-                f"The queue does not answer ({type(error).__name__}); try again in a moment."
+                f"Redis does not answer ({type(error).__name__}); try again in a moment."
             ) from error
         finally:
             self._silent_since = silent_since

@@ -261,7 +261,9 @@ class JobStore:
 
     def _absent(self, task_id: str) -> JobGone | JobNotFound:
         if is_task_id(self.id_secret(), task_id):
-            return JobGone("The result of this task ID has expired or was erased.")
+            return JobGone(
+                "The result of this task ID has expired or was erased; send the text again."
+            )
         return JobNotFound("This task ID was never issued; check it for typing errors.")
 
 

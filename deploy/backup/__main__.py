@@ -78,7 +78,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=_positive, default=12, help="backups to keep (default 12)")
     parser.add_argument(
-        "--every-min", type=float, default=30, help="minutes between backups of auto (default 30)"
+        "--every-min",
+        type=_minutes,
+        default=30,
+        help="minutes between backups of auto (default 30)",
     )
     parser.add_argument(
         "--keep-existing", action="store_true", help="restore: skip folders that are not empty"
@@ -89,11 +92,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _minutes(text: str) -> float:
+    try:
+        minutes = float(text)
+    except ValueError:
+        minutes = 0
+    if not 0 < minutes < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and below 1,000,000")
+    return minutes
+
+
 def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} must be at least 1")
-    return number
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    return int(text)
 
 
 def _complain(error: Exception) -> None:

@@ -99,7 +99,9 @@ class Vm:
                 command, capture_output=True, text=True, check=False, timeout=ANSWER_S
             )
         except subprocess.TimeoutExpired:
-            raise KeepAliveFailed(f"gcloud did not answer within {ANSWER_S} s") from None
+            raise KeepAliveFailed(
+                f"gcloud did not answer within {ANSWER_S} s; check the network"
+            ) from None
         if ended.returncode:
             said = (ended.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise KeepAliveFailed(said)
@@ -234,9 +236,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _positive(kind: type[int] | type[float]) -> Callable[[str], float]:
     def parse(text: str) -> float:
-        number = kind(text)
+        try:
+            number = kind(text)
+        except ValueError:
+            number = 0
         if not 0 < number < 1e6:
-            raise argparse.ArgumentTypeError(f"{text} must be above 0 and below 1,000,000")
+            wanted = "a whole number" if kind is int else "a number"
+            raise argparse.ArgumentTypeError(
+                f"{text!r} must be {wanted} above 0 and below 1,000,000"
+            )
         return number
 
     return parse

@@ -1,4 +1,4 @@
-"""Holds keys and values of one layer (the KV cache): one row per token or chunk summary."""
+"""Holds the KV cache of one layer: keys and values, one row per token or chunk summary."""
 
 from typing import NamedTuple
 

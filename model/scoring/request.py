@@ -99,11 +99,15 @@ class ScoreRequest:
             max_text_bytes -= MAX_BYTES_READ_ON
         if max_text_bytes is None or num_bytes <= max_text_bytes:
             return
-        what = "context and continuation have" if self.continuations else "the text has"
-        remedy = "split the text" if self.continuations else "split the text or give a window"
+        what = "Context and continuation have" if self.continuations else "The text has"
+        remedy = "Split the text, or give a window."
+        if self.continuations:
+            remedy = "Shorten the context, or split the continuation."
+        if self.next_chars:
+            remedy = "Send only its end."
         raise RequestInvalid(
             "text_too_large",
-            f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}, {remedy}",
+            f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}. {remedy}",
             "/continuations" if self.continuations else "/text",
         )
 
@@ -112,10 +116,13 @@ def _check_window(
     window: SlidingWindow, max_text_bytes: int | None, window_size: int | None
 ) -> None:
     if max_text_bytes is not None and window.size_bytes > max_text_bytes:
-        message = f"size is {window.size_bytes:,}; the limit is {max_text_bytes:,}"
+        message = f"The window's size is {window.size_bytes:,}; the limit is {max_text_bytes:,}."
         raise RequestInvalid("invalid_field", message, "/window/size")
     if window_size is not None and window.stride_bytes % window_size:
-        message = f"stride is {window.stride_bytes:,}, not a multiple of {window_size:,}"
+        message = (
+            f"The window's stride (or its size, if smaller) is {window.stride_bytes:,}; "
+            f"it must be a multiple of {window_size:,}."
+        )
         raise RequestInvalid("invalid_field", message, "/window/stride")
 
 

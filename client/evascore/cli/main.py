@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 import traceback
 
@@ -73,7 +74,22 @@ def _usage(error: typer.TyperException) -> str:
         return "No such option; put -- before a text that begins with a dash."
     if not message:
         return "Give a command; `evascore --help` lists them."
+    for words, plain in _PLAIN:
+        message = re.sub(words, plain, message)
     return f"{' '.join(message.split())} (see --help)"
+
+
+# The words of typer and pydantic, and ours for the same.
+_PLAIN = (
+    (r"Value error, .* is not one of", "must be one of"),
+    (r"Input should be a valid integer.*", "must be an integer"),
+    (r"Input should be a valid number.*", "must be a number"),
+    (r"Input should be greater than or equal to", "must be at least"),
+    (r"Input should be less than or equal to", "must be at most"),
+    (r"Input should be", "must be"),
+    (r"^Option (\S+) requires an argument", r"Give a value to \1"),
+    (r"^Missing argument (\S+?)\.", r"Give the argument \1."),
+)
 
 
 def _refuse(message: str, code: int, error: Exception, *, is_json: bool) -> None:

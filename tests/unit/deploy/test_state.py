@@ -213,6 +213,17 @@ def test_the_newest_backups_are_kept_and_leftovers_go(machine):
     assert len(list(machine.to.glob("redis-*"))) == 4
 
 
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [("--keep", "a whole number of at least 1"), ("--every-min", "a number above 0")],
+)
+@pytest.mark.parametrize("value", ["some", "0"])
+def test_wrong_number_is_refused_with_its_limit(machine, option, wanted, value):
+    refusal = machine.state("auto", option, value)
+    assert refusal.returncode == 2
+    assert f"{option}: '{value}' must be {wanted}" in refusal.stderr
+
+
 def test_dry_run_writes_nothing(machine):
     machine.fill()
     said = machine.state("backup", "--dry-run")

@@ -14,7 +14,7 @@ def status() -> OwnStatus:
 
 def test_last_batches_are_kept_oldest_first(status):
     for num_texts in range(1, RECENT_BATCHES + 3):
-        status.count_batch(num_texts, 10 * num_texts, elapsed_s=0.0125)
+        status.count_micro_batch(num_texts, 10 * num_texts, elapsed_s=0.0125)
     told = orjson.loads(status.encode())["recent_batches"]
     assert len(told) == RECENT_BATCHES
     assert told[0] == [3, 30, 12.5]

@@ -65,6 +65,7 @@ def test_next_characters_follow_every_line(tiny_checkpoint):
         (["score", "--pass-bytes", "0"], 2, "--pass-bytes"),
         (["score", "--pass-bytes", "2k"], 2, "give a whole number of at least 1"),
         (["next-chars", "-k", "101"], 2, "the limit is 100"),
+        (["score", "--dtype", "x"], 2, "error: --dtype is 'x'; use "),
         ([], 2, "required"),
     ],
     ids=str,
