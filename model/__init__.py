@@ -16,7 +16,6 @@ from model.errors import (
     ModelError,
     OutOfMemory,
     QuantizationUnavailable,
-    RequestInvalid,
     ScoringFailed,
 )
 from model.evabyte.configuration import EvaByteConfig
@@ -41,7 +40,6 @@ __all__ = [
     "OutOfMemory",
     "Plan",
     "QuantizationUnavailable",
-    "RequestInvalid",
     "ScoreRequest",
     "Scorer",
     "ScoringFailed",

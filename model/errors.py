@@ -5,9 +5,10 @@ ModelError
 ├── ModelDrifted              the model does not score as before: do not use it
 ├── DeviceUnavailable         there is no such device here: use another one
 ├── QuantizationUnavailable   there is no such mode here: use another one
-├── RequestInvalid            a request is malformed: its sender must change it
 ├── OutOfMemory               weights or a pass did not fit: score fewer bytes at a time
 └── ScoringFailed             a score is not a finite number: leave the text out
+
+A request beyond the limits of the model gets a `ClientError` of `contract/errors.py`.
 """
 
 
@@ -29,17 +30,6 @@ class DeviceUnavailable(ModelError):
 
 class QuantizationUnavailable(ModelError):
     """The requested quantization does not exist, or its package is not installed."""
-
-
-class RequestInvalid(ModelError):
-    """A request for scores is malformed; the message never holds the text."""
-
-    def __init__(self, code: str, message: str, pointer: str = "") -> None:
-        """`code` is stable snake_case; `pointer` is an RFC 6901 pointer to the field at fault."""
-        super().__init__(message)
-        self.code = code
-        self.message = message
-        self.pointer = pointer
 
 
 class OutOfMemory(ModelError):

@@ -222,7 +222,7 @@ class Scorer:
         `next_chars`. `on_pass` is called after each pass with the number of bytes that it read.
 
         Raises:
-            RequestInvalid: a text exceeds the model's limits; nothing was scored.
+            ClientError: a text exceeds the model's limits; nothing was scored.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a score is not finite.
         """
@@ -258,7 +258,7 @@ class Scorer:
         """Return `next_chars.next_characters` of each text, without a score.
 
         Raises:
-            RequestInvalid: a text exceeds the model's limits; nothing was read.
+            ClientError: a text exceeds the model's limits; nothing was read.
             OutOfMemory: a pass did not fit; ask for fewer bytes at a time.
             ScoringFailed: a probability is not finite.
         """

@@ -11,7 +11,7 @@ from contract.batches import (
     part_id,
     part_results,
 )
-from contract.errors import BY_CODE, RequestInvalid, ServiceError
+from contract.errors import ClientError, ServiceError
 from contract.grammar.result_size import result_bytes
 from contract.messages import (
     Job,
@@ -22,7 +22,6 @@ from contract.messages import (
 )
 from contract.store.endings import Ending
 from model import Plan, ScoreRequest, Slice, SliceScores
-from model import RequestInvalid as RefusedByModel
 from worker.batching import Choice, OpenJob, Outcome
 
 # The counters of jobs that end without an answer; any other error counts as a failure.
@@ -74,8 +73,8 @@ def open_job(
             request = ScoreRequest.from_json(
                 fields, max_text_bytes=max_text_bytes, window_size=window_size
             )
-        except RefusedByModel as refusal:
-            plans.append(BY_CODE.get(refusal.code, RequestInvalid)(refusal.message))
+        except ClientError as refusal:
+            plans.append(refusal)
             continue
         plan = Plan.of(request, max_slice_bytes)
         plans.append(plan)

@@ -9,9 +9,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from contract.errors import (
-    BY_CODE,
     ClientError,
-    RequestInvalid,
     ScoringFailed,
     ServiceError,
     error_body,
@@ -119,6 +117,4 @@ def _read(line: Line, info: ModelInfo, limits: RequestLimits) -> _ScoredLine:
         )
     except ClientError as error:
         read.error = error
-    except errors.RequestInvalid as error:
-        read.error = BY_CODE.get(error.code, RequestInvalid)(error.message)
     return read

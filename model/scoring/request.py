@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from contract.errors import TextTooLarge
+from contract.grammar.invalid import invalid
 from contract.grammar.outputs import MAX_BYTES_READ_ON
-from model.errors import RequestInvalid
 from model.scoring.sliding_window import SlidingWindow, TextWindow
 from model.scoring.spans import Spans
 
@@ -60,7 +61,7 @@ class ScoreRequest:
             max_text_bytes, window_size: limits of the model, as in `check_limits`.
 
         Raises:
-            RequestInvalid: the request is beyond the model's limits.
+            ClientError: the request is beyond the model's limits.
         """
         one, spans, window = (
             _text(fields, "continuation"),
@@ -88,7 +89,7 @@ class ScoreRequest:
         stride of a window must be a multiple of `window_size`, the model's attention window.
 
         Raises:
-            RequestInvalid: with code `text_too_large`, or `invalid_field` for the window.
+            TextTooLarge; RequestInvalid for the window.
         """
         if self.window is not None:
             _check_window(self.window, max_text_bytes, window_size)
@@ -105,10 +106,12 @@ class ScoreRequest:
             remedy = "Shorten the context, or split the continuation."
         if self.next_chars:
             remedy = "Send only its end."
-        raise RequestInvalid(
-            "text_too_large",
+        pointer = "/continuations" if self.continuations else "/text"
+        raise TextTooLarge(
             f"{what} {num_bytes:,} bytes; the limit is {max_text_bytes:,}. {remedy}",
-            "/continuations" if self.continuations else "/text",
+            limit_bytes=max_text_bytes,
+            actual_bytes=num_bytes,
+            errors=[{"detail": "is too large", "pointer": pointer}],
         )
 
 
@@ -116,14 +119,10 @@ def _check_window(
     window: SlidingWindow, max_text_bytes: int | None, window_size: int | None
 ) -> None:
     if max_text_bytes is not None and window.size_bytes > max_text_bytes:
-        message = f"The window's size is {window.size_bytes:,}; the limit is {max_text_bytes:,}."
-        raise RequestInvalid("invalid_field", message, "/window/size")
+        raise invalid(f"must be at most {max_text_bytes}", pointer="/window/size")
     if window_size is not None and window.stride_bytes % window_size:
-        message = (
-            f"The window's stride (or its size, if smaller) is {window.stride_bytes:,}; "
-            f"it must be a multiple of {window_size:,}."
-        )
-        raise RequestInvalid("invalid_field", message, "/window/stride")
+        detail = f"must be, like a smaller size, a multiple of the model's window, {window_size}"
+        raise invalid(detail, pointer="/window/stride")
 
 
 def _text(fields: Mapping[str, Any], name: str) -> bytes | None:

@@ -8,12 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from contract.errors import TextTooLarge
 from contract.grammar.vocabulary import encode
 from model import (
     EvaByteConfig,
     EvaByteForCausalLM,
     OutOfMemory,
-    RequestInvalid,
     Scorer,
     ScoreRequest,
     ScoringFailed,
@@ -217,7 +217,7 @@ def test_text_at_the_limit_is_scored_and_one_beyond_refused(scorer):
     assert limit == 511
 
     assert score(scorer, ScoreRequest(text=b"x" * limit))[0]["num_bytes"] == limit
-    with pytest.raises(RequestInvalid, match="limit is 511") as caught:
+    with pytest.raises(TextTooLarge, match="limit is 511") as caught:
         score(scorer, ScoreRequest(text=b"x" * (limit + 1)))
     assert caught.value.code == "text_too_large"
 
@@ -465,5 +465,5 @@ def test_text_is_read_once_for_its_score_and_its_next_character(scorer):
 
 
 def test_text_without_room_for_a_next_character_is_refused(scorer):
-    with pytest.raises(RequestInvalid, match="limit is 508"):
+    with pytest.raises(TextTooLarge, match="limit is 508"):
         scorer.predict_characters([b"x" * 509], 1)

@@ -2,7 +2,8 @@ import base64
 
 import pytest
 
-from model import RequestInvalid, ScoreRequest
+from contract.errors import ClientError
+from model import ScoreRequest
 from model.scoring.sliding_window import SlidingWindow
 
 
@@ -10,10 +11,14 @@ def b64(text: bytes) -> str:
     return base64.b64encode(text).decode()
 
 
-def refusal_of(fields, **options) -> RequestInvalid:
-    with pytest.raises(RequestInvalid) as caught:
+def refusal_of(fields, **options) -> ClientError:
+    with pytest.raises(ClientError) as caught:
         ScoreRequest.from_json(fields, **options)
     return caught.value
+
+
+def pointer_of(refusal: ClientError) -> str:
+    return refusal.details["errors"][0]["pointer"]
 
 
 @pytest.mark.parametrize(
@@ -61,7 +66,7 @@ def test_limit_counts_the_bytes_that_the_model_reads_at_once(fields, num_bytes, 
     ScoreRequest.from_json(fields, max_text_bytes=num_bytes)
     refusal = refusal_of(fields, max_text_bytes=num_bytes - 1)
 
-    assert (refusal.code, refusal.pointer) == ("text_too_large", pointer)
+    assert (refusal.code, pointer_of(refusal)) == ("text_too_large", pointer)
     assert f"limit is {num_bytes - 1}" in refusal.message
 
 
@@ -85,7 +90,7 @@ def test_window_keeps_to_the_limits_of_the_model(window, pointer):
     ScoreRequest.from_json({"text": "a" * 99, "window": {"size": 64, "stride": 32}}, **limits)
     refusal = refusal_of({"text": "a" * 99, "window": window}, **limits)
 
-    assert (refusal.code, refusal.pointer) == ("invalid_field", pointer)
+    assert (refusal.code, pointer_of(refusal)) == ("invalid_request", pointer)
 
 
 def test_text_in_windows_counts_what_each_window_reads():
