@@ -34,6 +34,11 @@ def payload(task_id: str) -> str:
     return f"evascore:payload:{task_id}"
 
 
+def result(task_id: str) -> str:
+    """The result of a job if it is large, compressed; it expires with the record."""
+    return f"evascore:result:{task_id}"
+
+
 def idempotency(digest: str) -> str:
     """The task ID and the request digest that an Idempotency-Key stands for."""
     return f"evascore:idempotency:{digest}"

@@ -1,17 +1,15 @@
 """Makes the HTTP answers that tell the state of a batch, and streams pages of its results."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from flask import Request, Response
 
 from app.requests.page_query import Page
 from app.requests.upload_request import NDJSON
-from app.responses.compression import choose, encoded
+from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import batch_path, batch_view, result_line
 from app.service.components import Service
-from app.service.progress import ConnectionProgress
 from contract.batches import Batch, Part, decode_lines
 from contract.store.batch_store import Accepted
 
@@ -52,13 +50,9 @@ def page_answer(
         end = min(last.first + last.num_lines, page.after + page.limit)
     encoding = choose(request)
     lines = encoded(_lines(parts, page.after, end), encoding)
-    response = Response(
-        _noting_progress(lines, service.progress, request.environ), content_type=NDJSON
-    )
+    response = Response(service.progress.noted(lines, request.environ), content_type=NDJSON)
     response.headers["Next-After"] = str(end)
-    response.headers["Vary"] = "Accept-Encoding"
-    if encoding:
-        response.headers["Content-Encoding"] = encoding
+    note_encoding(response, encoding)
     if end < batch.total:
         path = f"{batch_path(batch.id, request.script_root)}/results"
         response.headers["Link"] = f'<{path}?after={end}&limit={page.limit}>; rel="next"'
@@ -77,12 +71,3 @@ def _lines(parts: Parts, after: int, end: int) -> Iterator[bytes]:
     for part, stored in parts:
         lines = decode_lines(stored)[max(after - part.first, 0) : end - part.first]
         yield b"".join(map(result_line, lines))
-
-
-def _noting_progress(
-    pieces: Iterator[bytes], progress: ConnectionProgress, environ: Mapping[str, Any]
-) -> Iterator[bytes]:
-    """The pieces; Gunicorn asks for the next one when the client has taken the one before."""
-    for piece in pieces:
-        yield piece
-        progress.note(environ)

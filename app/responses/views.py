@@ -1,5 +1,7 @@
 """Makes the JSON of jobs, batches and result lines."""
 
+import re
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,9 +11,14 @@ from app.responses.problems import problem
 from contract.batches import Batch, is_success_line
 from contract.messages import Record
 
+# The beginning of a failed item as orjson writes it, and a size that it cannot exceed: a
+# `custom_id` has at most 128 characters, and each takes at most 6 bytes.
+_ERROR_ITEM = re.compile(rb'\{(?:"custom_id":"(?:[^"\\]|\\.)*",)?"error":')
+_ERROR_SHOWS_BYTES = 1024
+
 
 def job_view(record: Record, root: str = "") -> dict[str, Any]:
-    """The JSON object of a job.
+    """The JSON object of a job, without a result that is stored apart from its record.
 
     Args:
         root: path under which the application is mounted, '' for none.
@@ -29,7 +36,7 @@ def job_view(record: Record, root: str = "") -> dict[str, Any]:
     }
     if record.error is not None:
         view["error"] = problem(record.error)
-    elif record.state == "SUCCESS":
+    elif record.state == "SUCCESS" and record.apart is None:
         view["result"] = (
             record.result if job.get("is_single", True) else _with_problems(record.result)
         )
@@ -81,6 +88,28 @@ def result_line(line: bytes) -> bytes:
     return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)
 
 
+def with_problems(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a stored result, with the error of each failed item as a problem object.
+
+    Each item has a line of its own. Of a line no more is held than shows whether it is an error.
+    """
+    line, is_passed_on = b"", False
+    for piece in pieces:
+        ready = []
+        for text in piece.splitlines(keepends=True):
+            line += text
+            is_ended = text.endswith(b"\n")
+            is_known = is_passed_on or is_ended or len(line) >= _ERROR_SHOWS_BYTES
+            if is_known and not _is_error(line, is_passed_on=is_passed_on):
+                ready.append(line)
+                line, is_passed_on = b"", not is_ended
+            elif is_ended:
+                ready.append(_failed_line(line))
+                line = b""
+        yield b"".join(ready)
+    yield line
+
+
 def job_path(task_id: str, root: str) -> str:
     """Path of a job's resource."""
     return f"{root}/score/{task_id}"
@@ -92,6 +121,17 @@ def rfc3339(unix_time: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(unix_time, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _is_error(line: bytes, *, is_passed_on: bool) -> bool:
+    return not is_passed_on and _ERROR_ITEM.match(line) is not None
+
+
+def _failed_line(line: bytes) -> bytes:
+    text = line.rstrip(b",\n")
+    item = orjson.loads(text)
+    item["error"] = problem(item["error"])
+    return orjson.dumps(item) + line[len(text) :]
 
 
 def _with_problems(result: dict[str, Any]) -> dict[str, Any]:
