@@ -150,6 +150,9 @@ class Settings(BaseModel):
         4 * 1024**3,
         description="Most text bytes of batches that are not scored yet; above it, 503.",
     )
+    max_queued_batches: Count = Field(
+        10_000, description="Most batches that have not ended; above it, 503."
+    )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,
         description="Most memory of Redis; above it, batches get 503. "

@@ -16,7 +16,7 @@ from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, Request
 from contract.grammar.lines import Line
 from contract.messages import Job
 from contract.settings import Settings
-from contract.store.admission import KeyReused, QueueFull
+from contract.store.admission import KeyReused, QueueDepth, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
 
 # Parts are stored in groups: this takes few round trips and little memory.
@@ -120,7 +120,7 @@ class Receiver:
         except KeyReused:
             raise key_reused() from None
         except QueueFull as full:
-            raise self._full(full.depth.bytes) from None
+            raise self._full(full.depth) from None
         if accepted.is_replay:
             self._discard()
         return accepted
@@ -141,8 +141,9 @@ class Receiver:
         load = self._store.load()
         self._looked_at = time.monotonic()
         self._max_redis_bytes = load.max_redis_bytes
-        if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
-            raise self._full(load.num_bytes)
+        is_full = load.num_batches >= self._settings.max_queued_batches
+        if is_full or load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
+            raise self._full(QueueDepth(load.num_batches, load.num_bytes))
         if load.redis_bytes > load.max_redis_bytes:
             raise Overloaded(
                 "Redis has no room for another batch; try again after Retry-After seconds.",
@@ -162,10 +163,12 @@ class Receiver:
                 limit_bytes=limit_bytes,
             )
 
-    def _full(self, queued_bytes: int) -> Overloaded:
+    def _full(self, depth: QueueDepth) -> Overloaded:
         return Overloaded(
             "Other batches fill the queue; try again after Retry-After seconds.",
-            queued_bytes=queued_bytes,
+            queued_bytes=depth.bytes,
             max_queued_bytes=self._settings.max_bulk_bytes,
-            retry_after_s=self._retry_after_s(queued_bytes),
+            queued_batches=depth.jobs,
+            max_queued_batches=self._settings.max_queued_batches,
+            retry_after_s=self._retry_after_s(depth.bytes),
         )

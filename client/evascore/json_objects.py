@@ -87,6 +87,7 @@ class Limits(TypedDict):
     max_queued_bytes: int
     max_queued_jobs: int
     max_bulk_bytes: int
+    max_queued_batches: int
     max_top_k: int
     deadline_s: float
     max_deadline_s: float

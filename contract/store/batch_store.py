@@ -33,7 +33,7 @@ from contract.store.admission import (
 )
 from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
 from contract.store.broker_guard import BrokerGuard
-from contract.store.bulk_load import BulkLoad, read_load
+from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.endings import LUA, Ending
 from contract.store.job_store import JobStore
 from contract.task_ids import is_task_id, new_task_id
@@ -69,9 +69,9 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
-        self._seal, self._cancel = (
+        self._seal, self._cancel, self._forget = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("seal_batch", "cancel_batch")
+            for name in ("seal_batch", "cancel_batch", "forget_batches")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class BatchStore:
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return read_load(self._client, self._settings)
+            return read_load(self._client, self._settings, self._forget)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store further parts of an upload. Raises: BrokerUnavailable."""
@@ -110,7 +110,7 @@ class BatchStore:
         """Make a batch of the parts that were stored under its ID, and queue them.
 
         Raises:
-            QueueFull: there is no room for its bytes.
+            QueueFull: there is no room for its bytes or for one more batch.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
@@ -131,6 +131,8 @@ class BatchStore:
                     keys.LIVE_BATCHES,
                     keys.UNPUBLISHED,
                     keys.idempotency(idempotency.key_digest) if idempotency else "",
+                    keys.LIVE_LINES,
+                    keys.BULK_LOAD,
                 ],
                 args=[
                     batch.id,
@@ -140,13 +142,15 @@ class BatchStore:
                     ttl_s(batch, self._settings),
                     f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
                     IDEMPOTENCY_TTL_S,
+                    batch.total,
+                    self._settings.max_queued_batches,
                     *(word for fact in facts.items() for word in fact),
                 ],
             )
         if verdict == b"replay":
             return self._replayed(details[0], idempotency)
         if verdict == b"full":
-            raise QueueFull(QueueDepth(jobs=0, bytes=int(details[0])))
+            raise QueueFull(QueueDepth(jobs=int(details[1]), bytes=int(details[0])))
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with self._guard.calling():
@@ -227,7 +231,8 @@ class BatchStore:
                 f"The batch is {before.status}; only a batch that has not ended can be cancelled."
             )
         with self._guard.calling():
-            self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
+            names = [keys.batch(batch_id), keys.CANCELLING]
+            self._cancel(keys=names, args=[time.time(), batch_id])
             # A part that is not queued has no record yet, so it could not end.
             self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):
@@ -254,7 +259,7 @@ class BatchStore:
             if not is_task_id(self._id_secret(), batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:
-                pipe.hdel(keys.LIVE_BATCHES, batch_id).srem(keys.UNPUBLISHED, batch_id)
+                self._forget(keys=LIVE_KEYS, args=[batch_id], client=pipe)
                 pipe.unlink(
                     keys.batch(batch_id), keys.batch_texts(batch_id), keys.batch_results(batch_id)
                 )

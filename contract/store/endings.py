@@ -68,6 +68,7 @@ class EndingsWriter:
         self, endings: Sequence[tuple[Ending, PartResults]], acknowledged: list[str]
     ) -> list[bytes]:
         names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
+        names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

@@ -242,3 +242,99 @@ def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store, redis_
     assert job_store.conclude([ending]) == [""]
     redis_client.delete(BULK_LIST)
     assert set(redis_client.keys()) - before <= {keys.ID_SECRET.encode()}
+
+
+def limited_batches(redis_server, client, **limits) -> tuple[JobStore, BatchStore]:
+    variables = {f"EVASCORE_{name.upper()}": str(value) for name, value in limits.items()}
+    settings = load_settings({"EVASCORE_REDIS_URL": redis_server.url, **variables})
+    store = JobStore(client, settings)
+    return store, BatchStore(client, settings, store)
+
+
+def test_batches_are_limited_in_number(redis_server, redis_client):
+    store, batches = limited_batches(redis_server, redis_client, max_queued_batches=2)
+    first, _ = accepted(batches, 1), accepted(batches, 1)
+    with pytest.raises(QueueFull) as raised:
+        accepted(batches, 1)
+    assert raised.value.depth.jobs == 2
+    end_part(store, first, 0)
+    accepted(batches, 1)
+
+
+def load_of(batches: BatchStore) -> tuple[dict, int, int]:
+    load = batches.load()
+    statuses = {status: count for status, count in load.statuses.items() if count}
+    return statuses, load.num_lines, load.num_bytes
+
+
+def test_load_follows_each_change_of_a_batch(batches, job_store, redis_client, monkeypatch):
+    first, second = accepted(batches, 2, 1), accepted(batches, 4)
+    assert load_of(batches) == ({"in_progress": 2}, 7, 7)
+    end_part(job_store, first, 0)
+    assert load_of(batches) == ({"in_progress": 2}, 5, 5)
+    end_part(job_store, first, 2, ScoringFailed("no"))
+    assert load_of(batches) == ({"in_progress": 1}, 4, 4)
+    # A worker has the part in hand, so the batch goes on until that ends.
+    monkeypatch.setattr(batches, "_cancel_parts", lambda *_: None)
+    for _ in range(2):
+        batches._cancel(keys=[keys.batch(second), keys.CANCELLING], args=[1.0, second])
+    assert load_of(batches) == ({"cancelling": 1}, 4, 4)
+    end_part(job_store, second, 0)
+    assert load_of(batches) == ({}, 0, 0)
+    third = accepted(batches, 3)
+    for _ in range(2):
+        batches.erase(third)
+    assert load_of(batches) == ({}, 0, 0)
+    assert not redis_client.exists(keys.LIVE_LINES, keys.LIVE_BATCHES, keys.CANCELLING)
+
+
+def test_batch_that_is_not_queued_whole_is_validating(batches, monkeypatch):
+    monkeypatch.setattr(BatchQueue, "publish", lambda *_: None)
+    accepted(batches, 2)
+    assert load_of(batches) == ({"validating": 1}, 2, 2)
+
+
+def test_many_batches_that_expired_unscored_are_all_forgotten(batches, redis_client):
+    ids = [accepted(batches, 2) for _ in range(80)]
+    redis_client.delete(*map(keys.batch, ids[:70]))
+    for _ in range(30):
+        load = load_of(batches)
+    assert load == ({"in_progress": 10}, 20, 20)
+
+
+def test_batch_of_an_older_web_server_ends_without_lowering_the_sums(
+    batches, job_store, redis_client
+):
+    older, newer = accepted(batches, 2), accepted(batches, 3)
+    redis_client.hdel(keys.LIVE_LINES, older)
+    redis_client.hincrby(keys.BULK_LOAD, "bytes", -2)
+    redis_client.hincrby(keys.BULK_LOAD, "lines", -2)
+    end_part(job_store, older, 0)
+    assert load_of(batches) == ({"in_progress": 1}, 3, 3)
+    end_part(job_store, newer, 0)
+    assert load_of(batches) == ({}, 0, 0)
+
+
+def test_load_asks_redis_for_as_much_with_many_batches_as_with_few(batches, redis_client):
+    def sent_commands() -> int:
+        before = redis_client.info("commandstats")
+        batches.load()
+        after = redis_client.info("commandstats")
+        return sum(
+            stat["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name, stat in after.items()
+            if name not in ("cmdstat_info", "cmdstat_command")
+        )
+
+    accepted(batches, 1)
+    for _ in range(15):
+        accepted(batches, 1)
+    few = sent_commands()
+    facts = redis_client.hgetall(keys.batch(accepted(batches, 1)))
+    with redis_client.pipeline(transaction=False) as pipe:
+        for number in range(10_000):
+            pipe.hset(keys.batch(f"b{number}"), mapping=facts)
+            pipe.hset(keys.LIVE_BATCHES, f"b{number}", 1).hset(keys.LIVE_LINES, f"b{number}", 1)
+        pipe.execute()
+    assert sent_commands() == few
+    assert batches.load().num_batches == 10_017
