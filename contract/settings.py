@@ -136,6 +136,10 @@ class Settings(BaseModel):
         "estimated from the request before it is scored.",
     )
     max_upload_lines: Count = Field(1_000_000, description="Most lines of one batch.")
+    max_upload_errors: Count = Field(
+        10_000,
+        description="Most bad lines of one batch; with more of them it is refused as a whole.",
+    )
     max_upload_bytes: Bytes = Field(
         2 * 1024**3, description="Largest upload of one batch, before and after decompression."
     )

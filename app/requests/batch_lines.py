@@ -13,7 +13,7 @@ from contract import keys
 from contract.batches import REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
 from contract.grammar.checked_text import Checked, check_text, custom_id_of
-from contract.grammar.invalid import invalid, invalid_fields, plain_errors
+from contract.grammar.invalid import MAX_ERRORS_TOLD, invalid, invalid_fields, plain_errors
 from contract.grammar.json_text import parse_json_array
 from contract.grammar.lines import Line, parse_line
 from contract.messages import Job
@@ -71,12 +71,14 @@ class PartCutter:
         self._request_id = request_id
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_result_bytes = 0
+        self._num_bad = 0
+        self._first_errors: list[dict[str, Any]] = []
 
     def parts(self, lines: Iterable[Line]) -> Iterator[tuple[Part, Job]]:
         """Yield the parts of `lines`, each as soon as it is full.
 
         Raises:
-            RequestInvalid: a line is bad and `on_error` is `fail`.
+            RequestInvalid: a line is bad and `on_error` is `fail`, or too many lines are bad.
         """
         settings = self._settings
         for line in lines:
@@ -119,15 +121,34 @@ class PartCutter:
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
+            self._count_bad(line, error)
             return Checked(_refused(line, custom_id_of(fields), error))
+
+    def _count_bad(self, line: Line, error: ClientError) -> None:
+        """Count a skipped line, and refuse the upload once there are too many of them."""
+        self._num_bad += 1
+        if len(self._first_errors) < MAX_ERRORS_TOLD:
+            self._first_errors.append(_errors_of(line, error)[0])
+        limit = self._settings.max_upload_errors
+        if self._num_bad > limit:
+            raise RequestInvalid(
+                f"More than {limit} lines cannot be scored, so no line was accepted; "
+                "mend them, or leave them out. The first of them are in errors.",
+                errors=self._first_errors,
+                limit_errors=limit,
+            )
+
+
+def _errors_of(line: Line, error: ClientError) -> list[dict[str, Any]]:
+    told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
+    return [{**one, "line": line.number} for one in told]
 
 
 def _refusal(line: Line, error: ClientError) -> RequestInvalid:
     """Make the error of an upload that is refused because of one bad line."""
-    told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
     return RequestInvalid(
         f"Line {line.number} cannot be scored, so no line was accepted: {error.message}",
-        **{**error.details, "errors": [{**one, "line": line.number} for one in told]},
+        **{**error.details, "errors": _errors_of(line, error)},
         line=line.number,
     )
 

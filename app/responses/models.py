@@ -252,6 +252,7 @@ class Limits(Answer):
     max_job_bytes: int
     max_result_bytes: int
     max_upload_lines: int
+    max_upload_errors: int
     max_upload_bytes: int
     max_queued_bytes: int
     max_queued_jobs: int

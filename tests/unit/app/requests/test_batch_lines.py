@@ -103,6 +103,32 @@ def test_bad_line_stands_in_its_place_with_its_error_where_it_is_skipped(line, c
     assert [request.get("text") for request in job.requests] == ["a", None, "b"]
 
 
+def test_upload_with_too_many_bad_lines_is_refused_with_the_first_of_them():
+    settings = load_settings({"EVASCORE_MAX_UPLOAD_ERRORS": "12"})
+    lines = [{"text": "a"}, *[b"x"] * 12]
+    assert sum(part.num_lines for part, _ in cut(*lines, settings=settings, on_error="skip")) == 13
+    with pytest.raises(RequestInvalid, match="More than 12 lines") as raised:
+        cut(*lines, b"y", settings=settings, on_error="skip")
+    assert raised.value.details["limit_errors"] == 12
+    assert [error["line"] for error in raised.value.details["errors"]] == [*range(2, 12)]
+
+
+def test_no_more_bad_lines_are_read_than_are_allowed():
+    read = []
+
+    def lines():
+        for number in range(1, 300_001):
+            read.append(number)
+            yield Line(number, b"x")
+
+    cutter = PartCutter(
+        options(on_error="skip"), load_settings({}), deadline_at=60.0, request_id="r"
+    )
+    with pytest.raises(RequestInvalid):
+        list(cutter.parts(lines()))
+    assert len(read) == load_settings({}).max_upload_errors + 1
+
+
 def test_name_of_a_bad_line_is_kept():
     ((_, job),) = cut({"custom_id": "7", "text": ""}, on_error="skip")
     assert job.requests[0]["custom_id"] == "7"
