@@ -25,6 +25,10 @@ BatchStatus = Literal[
     "validating", "in_progress", "cancelling", "completed", "expired", "cancelled"
 ]
 
+LINE_WORK_BYTES = 64
+"""Bytes of work of a line with a shorter text, or without one: what a micro-batch of 16 KiB and 256
+texts, the default limits, has for each text. A waiting line takes 44 bytes of Redis, too."""
+
 REFUSED = "refused"
 """The field of a part's request that holds the error of a line that cannot be scored."""
 
@@ -56,6 +60,7 @@ class Part(NamedTuple):
     first: int
     num_lines: int
     num_bytes: int
+    """Bytes of work: those that the model reads, and at least `LINE_WORK_BYTES` for each line."""
 
     def encode(self) -> bytes:
         """The part as a member of the sorted set of parts."""
@@ -74,6 +79,7 @@ class Batch:
     id: str
     total: int
     num_bytes: int
+    """Bytes that the model reads for it."""
     num_parts: int
     created_at: float
     deadline_at: float
@@ -157,6 +163,7 @@ class PartResults:
     completed: int
     failed: int
     num_bytes: int
+    """Bytes of work of the part, by which the load falls."""
     is_expired: bool = False
     model: bytes = b""
     """The model as JSON; empty if nothing was scored."""

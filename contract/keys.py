@@ -12,7 +12,7 @@ LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in
 LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
-LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of it that have not ended
+LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of work of it that are left
 LIVE_LINES = "evascore:live_lines"  # hash: batch ID -> lines of it that have not ended
 CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have not ended
 # Hash: the sums of the two hashes above, as `bytes` and `lines`. A limit per client would keep one

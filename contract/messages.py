@@ -25,7 +25,8 @@ class Job:
     requests: list[dict[str, Any]]
     """One per text, in the form that the model's `ScoreRequest.from_json` reads."""
     num_bytes: int
-    """Bytes that the model has to read; budgets and admission control count them."""
+    """Bytes that the model has to read; budgets and admission control count them. Those of a part
+    of a batch are its bytes of work (`contract.batches.Part`)."""
     submitted_at: float
     """Unix time, seconds."""
     deadline_at: float

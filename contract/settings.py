@@ -152,7 +152,8 @@ class Settings(BaseModel):
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
-        description="Most text bytes of batches that are not scored yet; above it, 503.",
+        description="Most text bytes of batches that are not scored yet, "
+        "at least 64 for each line; above it, 503.",
     )
     max_queued_batches: Count = Field(
         10_000, description="Most batches that have not ended; above it, 503."

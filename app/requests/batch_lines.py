@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from app.requests.models import BatchOptions
 from app.requests.query import Query, parse_options
 from contract import keys
-from contract.batches import REFUSED, Part
+from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
 from contract.grammar.checked_text import Checked, check_text, custom_id_of
 from contract.grammar.invalid import MAX_ERRORS_TOLD, invalid, invalid_fields, plain_errors
@@ -63,6 +63,8 @@ class PartCutter:
         self.num_lines = 0
         self.num_bytes = 0
         """Lines in all parts so far (no blank ones), and bytes that the model reads for them."""
+        self.work_bytes = 0
+        """Bytes of work of all parts so far, which admission control counts."""
         self.result_bytes = 0
         """Most bytes that the results of all lines so far take."""
         self._options = options
@@ -70,7 +72,7 @@ class PartCutter:
         self._deadline_at = deadline_at
         self._request_id = request_id
         self._requests: list[dict[str, Any]] = []
-        self._part_bytes = self._part_result_bytes = 0
+        self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0
         self._first_errors: list[dict[str, Any]] = []
 
@@ -91,6 +93,7 @@ class PartCutter:
                 yield from self._cut()
             self._requests.append(checked.request)
             self._part_bytes += checked.num_bytes
+            self._part_work_bytes += max(checked.num_bytes, LINE_WORK_BYTES)
             self._part_result_bytes += checked.result_bytes
             self.result_bytes += checked.result_bytes
         yield from self._cut()
@@ -98,10 +101,10 @@ class PartCutter:
     def _cut(self) -> Iterator[tuple[Part, Job]]:
         if not self._requests:
             return
-        part = Part(self.num_lines, len(self._requests), self._part_bytes)
+        part = Part(self.num_lines, len(self._requests), self._part_work_bytes)
         job = Job(
             requests=self._requests,
-            num_bytes=self._part_bytes,
+            num_bytes=part.num_bytes,
             submitted_at=time.time(),
             deadline_at=self._deadline_at,
             is_single=False,
@@ -109,8 +112,10 @@ class PartCutter:
             request_id=self._request_id,
         )
         self.num_lines += part.num_lines
-        self.num_bytes += part.num_bytes
-        self._requests, self._part_bytes, self._part_result_bytes = [], 0, 0
+        self.num_bytes += self._part_bytes
+        self.work_bytes += part.num_bytes
+        self._requests = []
+        self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         yield part, job
 
     def _checked(self, line: Line) -> Checked:

@@ -305,7 +305,9 @@ class Bulk(Answer):
 
     batches: int = Field(description="Accepted batches that have not ended.")
     lines: int = Field(description="Lines that have not ended.")
-    bytes: int = Field(description="Text bytes of those lines.")
+    bytes: int = Field(
+        description="Bytes that the model reads for those lines, at least 64 for each."
+    )
     max_batches: int
     max_bytes: int
     redis_bytes: int = Field(description="Memory that Redis uses in all.")

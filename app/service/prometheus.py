@@ -116,7 +116,7 @@ class QueueCollector(Collector):
         yield from _ended({**totals, **bulk.totals})
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
-            "evascore_bulk_bytes", "Text bytes of batches that have not ended.", bulk.num_bytes
+            "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)

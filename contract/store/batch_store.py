@@ -106,8 +106,13 @@ class BatchStore:
         with self._guard.calling():
             self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
 
-    def accept(self, batch: Batch, idempotency: Idempotency | None = None) -> Accepted:
+    def accept(
+        self, batch: Batch, idempotency: Idempotency | None = None, *, work_bytes: int
+    ) -> Accepted:
         """Make a batch of the parts that were stored under its ID, and queue them.
+
+        Args:
+            work_bytes: bytes of work of all parts, which the limit of batches counts.
 
         Raises:
             QueueFull: there is no room for its bytes or for one more batch.
@@ -137,7 +142,7 @@ class BatchStore:
                 args=[
                     batch.id,
                     batch.num_parts,
-                    batch.num_bytes,
+                    work_bytes,
                     self._settings.max_bulk_bytes,
                     ttl_s(batch, self._settings),
                     f"{batch.id}:{idempotency.request_digest}" if idempotency else "",

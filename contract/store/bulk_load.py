@@ -29,7 +29,7 @@ class BulkLoad:
     """The number and size of batches, and their limits."""
 
     num_bytes: int
-    """Text bytes accepted and not ended."""
+    """Bytes of work accepted and not ended."""
     num_lines: int
     """Lines accepted and not ended."""
     redis_bytes: int

@@ -165,7 +165,8 @@ class JobStore:
             num_read += len(piece)
             yield piece
         if num_read < num_bytes:
-            raise self._absent(task_id)
+            with self._guard.calling():
+                raise self._absent(task_id)
 
     def cancel(self, task_id: str) -> Record:
         """End a job that has not ended: it is not scored, or its score is dropped.

@@ -51,7 +51,11 @@ def received(batches: BatchStore, *lengths: int, deadline_s: float = 60) -> Batc
 
 
 def accepted(batches: BatchStore, *lengths: int, **options: float) -> str:
-    return batches.accept(received(batches, *lengths, **options)).batch_id
+    return accept(batches, received(batches, *lengths, **options))
+
+
+def accept(batches: BatchStore, batch: Batch) -> str:
+    return batches.accept(batch, work_bytes=batch.num_bytes).batch_id
 
 
 def end_part(job_store: JobStore, batch_id: str, first: int, error=None) -> str:
@@ -85,7 +89,7 @@ def test_upload_is_unknown_until_it_is_accepted(batches, redis_client):
         batches.read(batch.id)
     assert redis_client.llen(BULK_LIST) == 0
     assert batches.load().num_bytes == 0
-    batches.accept(batch)
+    accept(batches, batch)
     assert progress(batches, batch.id) == ("in_progress", 0, 0)
     assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
@@ -111,14 +115,14 @@ def test_upload_of_which_a_part_was_lost_is_not_accepted(batches, redis_client):
     batch = received(batches, 2, 1)
     redis_client.hdel(keys.batch_texts(batch.id), "0")
     with pytest.raises(BrokerUnavailable):
-        batches.accept(batch)
+        accept(batches, batch)
     assert redis_client.llen(BULK_LIST) == 0
 
 
 def test_accepting_twice_is_accepting_once(batches, redis_client):
     batch = received(batches, 2, 1)
-    batches.accept(batch)
-    batches.accept(batch)
+    accept(batches, batch)
+    accept(batches, batch)
     assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
 
@@ -167,7 +171,7 @@ def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
     batch = received(batches, 1, 1, 1, 1, 1)
     monkeypatch.setattr(BatchQueue, "_publish_group", dying)
     with pytest.raises(Died):
-        batches.accept(batch)
+        accept(batches, batch)
     assert progress(batches, batch.id)[0] == "validating"
     monkeypatch.setattr(BatchQueue, "_publish_group", original)
     repairer = BatchQueue(redis_client, settings)

@@ -1,7 +1,7 @@
 -- Accept a batch whose parts are all stored, or say why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
 --       bulk load
--- ARGV: batch ID, number of parts, bytes, most live bytes, TTL s, idempotency value,
+-- ARGV: batch ID, number of parts, bytes of work, most live bytes, TTL s, idempotency value,
 --       idempotency TTL s, lines, most live batches, then names and values of the batch's facts
 -- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches} or
 -- {'lost'}.
