@@ -4,7 +4,7 @@ A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of
 so whoever takes it from the queue knows where its texts are and where its results go.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -34,6 +34,7 @@ REFUSED = "refused"
 
 # The fastest level halves the size of text. Higher levels gain little and cost the worker's time.
 _LEVEL = 1
+_PIECE_BYTES = 64 * 1024
 _SEPARATOR = "."
 
 
@@ -215,9 +216,11 @@ def failed_part_results(
     return part_results(part, requests, outcomes, num_bytes)
 
 
-def decode_lines(lines: bytes) -> list[bytes]:
-    """The lines of `PartResults.lines`, each with its newline."""
-    return zstandard.decompress(lines).splitlines(keepends=True)
+def pieces_of_lines(lines: bytes) -> Iterator[bytes]:
+    """The text of `PartResults.lines` in pieces of up to 64 KiB, however large it is."""
+    with zstandard.ZstdDecompressor().stream_reader(lines) as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            yield piece
 
 
 def is_success_line(line: bytes) -> bool:

@@ -8,9 +8,9 @@ from app.requests.page_query import Page
 from app.requests.upload_request import NDJSON
 from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
-from app.responses.views import batch_path, batch_view, result_line
+from app.responses.views import batch_path, batch_view, result_lines
 from app.service.components import Service
-from contract.batches import Batch, Part, decode_lines
+from contract.batches import Batch, Part, pieces_of_lines
 from contract.store.batch_store import Accepted
 
 Parts = Sequence[tuple[Part, bytes]]
@@ -69,5 +69,5 @@ def _retry_after(service: Service, batch: Batch) -> str:
 
 def _lines(parts: Parts, after: int, end: int) -> Iterator[bytes]:
     for part, stored in parts:
-        lines = decode_lines(stored)[max(after - part.first, 0) : end - part.first]
-        yield b"".join(map(result_line, lines))
+        pieces = pieces_of_lines(stored)
+        yield from result_lines(pieces, max(after - part.first, 0), end - part.first)

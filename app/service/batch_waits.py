@@ -5,7 +5,7 @@ from contract import keys
 from contract.batches import Batch, Part
 
 # Compressed, as the results lie in Redis; a page is in memory until it is sent.
-MAX_PAGE_BYTES = 4 * 1024**2
+MAX_PAGE_BYTES = 1024**2
 
 
 def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:

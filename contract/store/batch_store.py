@@ -189,10 +189,10 @@ class BatchStore:
 
         Args:
             num_lines: parts that begin this many lines later are left out.
-            max_bytes: no part is added once the parts have this many compressed bytes.
+            max_bytes: the parts have at most this many compressed bytes, unless one part has more.
 
         Returns:
-            Each part with its lines as `decode_lines` reads them; the first may begin before
+            Each part with its lines as `pieces_of_lines` reads them; the first may begin before
             `after`.
 
         Raises:
@@ -202,14 +202,27 @@ class BatchStore:
         num_bytes = 0
         with self._guard.calling():
             for parts in self._parts_from(batch_id, after, after + num_lines):
-                firsts = [part.first for part in parts]
-                stored = self._client.hmget(keys.batch_results(batch_id), firsts)
-                for part, lines in zip(parts, stored, strict=True):
-                    if lines is None or num_bytes > max_bytes:
-                        return found
-                    found.append((part, lines))
-                    num_bytes += len(lines)
+                fitting: list[Part] = []
+                for part, size in zip(parts, self._result_sizes(batch_id, parts), strict=True):
+                    # The first part is given whatever its size.
+                    if not size or ((found or fitting) and num_bytes + size > max_bytes):
+                        break
+                    fitting.append(part)
+                    num_bytes += size
+                firsts = [part.first for part in fitting]
+                stored = self._client.hmget(keys.batch_results(batch_id), firsts) if firsts else []
+                # A batch that was erased meanwhile has no results.
+                found += [pair for pair in zip(fitting, stored, strict=True) if pair[1]]
+                if len(fitting) < len(parts):
+                    return found
         return found
+
+    def _result_sizes(self, batch_id: str, parts: Sequence[Part]) -> list[int]:
+        """The compressed size of the results of each part; 0 if there are none yet."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for part in parts:
+                pipe.hstrlen(keys.batch_results(batch_id), str(part.first))
+            return list(pipe.execute())
 
     def _parts_from(self, batch_id: str, after: int, before: int) -> Iterator[list[Part]]:
         """The parts with lines from `after` to `before - 1`, in groups."""
