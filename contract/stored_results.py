@@ -38,7 +38,7 @@ def encode_success(
     return record, zstandard.compress(text, _LEVEL)
 
 
-def decoded_pieces(read_range: ReadRange) -> Iterator[bytes]:
+def decoded_pieces(read_range: ReadRange, range_bytes: int = _RANGE_BYTES) -> Iterator[bytes]:
     """The JSON of a result that is stored apart, in pieces of up to 64 KiB.
 
     Memory is bounded whatever the size of the result and however well it compresses. A result
@@ -46,7 +46,7 @@ def decoded_pieces(read_range: ReadRange) -> Iterator[bytes]:
     """
     source = cast("IO[bytes]", _Source(read_range))
     reader = zstandard.ZstdDecompressor().stream_reader(
-        source, read_size=_RANGE_BYTES, closefd=False
+        source, read_size=range_bytes, closefd=False
     )
     while piece := reader.read(PIECE_BYTES):
         yield piece

@@ -13,8 +13,8 @@ from app.service.components import Service
 from contract.batches import Batch, Part, pieces_of_lines
 from contract.store.batch_store import Accepted
 
-Parts = Sequence[tuple[Part, bytes]]
-"""Parts of a batch, each with its compressed result lines."""
+Parts = Sequence[tuple[Part, bytes | None]]
+"""Parts of a batch, each with its compressed result lines, or None if those are too large."""
 
 
 def batch_answer(
@@ -49,7 +49,7 @@ def page_answer(
         last = parts[-1][0]
         end = min(last.first + last.num_lines, page.after + page.limit)
     encoding = choose(request)
-    lines = encoded(_lines(parts, page.after, end), encoding)
+    lines = encoded(_lines(service, batch, parts, page.after, end), encoding)
     response = Response(service.progress.noted(lines, request.environ), content_type=NDJSON)
     response.headers["Next-After"] = str(end)
     note_encoding(response, encoding)
@@ -67,7 +67,11 @@ def _retry_after(service: Service, batch: Batch) -> str:
     return str(service.retry.retry_after_s(part_bytes))
 
 
-def _lines(parts: Parts, after: int, end: int) -> Iterator[bytes]:
+def _lines(service: Service, batch: Batch, parts: Parts, after: int, end: int) -> Iterator[bytes]:
     for part, stored in parts:
-        pieces = pieces_of_lines(stored)
+        pieces = (
+            service.batches.result_pieces(batch.id, part)
+            if stored is None
+            else pieces_of_lines(stored)
+        )
         yield from result_lines(pieces, max(after - part.first, 0), end - part.first)

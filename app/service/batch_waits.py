@@ -26,7 +26,7 @@ def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:
 
 def read_results(
     service: Service, batch: Batch, after: int, limit: int, wait_s: float
-) -> list[tuple[Part, bytes]]:
+) -> list[tuple[Part, bytes | None]]:
     """The parts with the lines from `after` on, once there is one, or none after `wait_s` seconds.
 
     Raises:
@@ -34,10 +34,10 @@ def read_results(
         BrokerUnavailable
     """
 
-    def read() -> list[tuple[Part, bytes]]:
+    def read() -> list[tuple[Part, bytes | None]]:
         return service.batches.results(batch.id, after, limit, MAX_PAGE_BYTES)
 
-    def read_of_living() -> list[tuple[Part, bytes]]:
+    def read_of_living() -> list[tuple[Part, bytes | None]]:
         service.batches.read(batch.id)
         return read()
 

@@ -36,6 +36,7 @@ from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.endings import LUA, Ending
 from contract.store.job_store import JobStore
+from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.
@@ -69,9 +70,9 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
-        self._seal, self._cancel, self._forget = (
+        self._seal, self._cancel, self._forget, self._read_range = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("seal_batch", "cancel_batch", "forget_batches")
+            for name in ("seal_batch", "cancel_batch", "forget_batches", "read_range")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -184,28 +185,30 @@ class BatchStore:
 
     def results(
         self, batch_id: str, after: int, num_lines: int, max_bytes: int
-    ) -> list[tuple[Part, bytes]]:
+    ) -> list[tuple[Part, bytes | None]]:
         """The parts that hold the consecutive results from line `after` on.
 
         Args:
             num_lines: parts that begin this many lines later are left out.
-            max_bytes: the parts have at most this many compressed bytes, unless one part has more.
+            max_bytes: the parts have at most this many compressed bytes.
 
         Returns:
             Each part with its lines as `pieces_of_lines` reads them; the first may begin before
-            `after`.
+            `after`. A part that alone has more than `max_bytes` comes without them, for
+            `result_pieces`.
 
         Raises:
             BrokerUnavailable
         """
-        found: list[tuple[Part, bytes]] = []
+        found: list[tuple[Part, bytes | None]] = []
         num_bytes = 0
         with self._guard.calling():
             for parts in self._parts_from(batch_id, after, after + num_lines):
                 fitting: list[Part] = []
                 for part, size in zip(parts, self._result_sizes(batch_id, parts), strict=True):
-                    # The first part is given whatever its size.
-                    if not size or ((found or fitting) and num_bytes + size > max_bytes):
+                    if size > max_bytes and not (found or fitting):
+                        return [(part, None)]
+                    if not size or num_bytes + size > max_bytes:
                         break
                     fitting.append(part)
                     num_bytes += size
@@ -216,6 +219,28 @@ class BatchStore:
                 if len(fitting) < len(parts):
                     return found
         return found
+
+    def result_pieces(self, batch_id: str, part: Part) -> Iterator[bytes]:
+        """The result lines of one part as text, in pieces; memory does not grow with them.
+
+        Raises:
+            JobGone: they have expired or were erased; also between two pieces.
+            BrokerUnavailable: also between two pieces.
+        """
+        name = keys.batch_results(batch_id)
+        with self._guard.calling():
+            size = int(self._client.hstrlen(name, str(part.first)))
+
+        def read_range(offset: int, length: int) -> bytes:
+            with self._guard.calling():
+                args = [part.first, offset, offset + length - 1]
+                found = bytes(self._read_range(keys=[name], args=args))
+                if not found and (offset < size or not size):
+                    raise self._absent(batch_id)
+            return found
+
+        # Redis copies the whole value for each range.
+        return decoded_pieces(read_range, range_bytes=1024**2)
 
     def _result_sizes(self, batch_id: str, parts: Sequence[Part]) -> list[int]:
         """The compressed size of the results of each part; 0 if there are none yet."""

@@ -227,7 +227,14 @@ def test_results_are_given_up_to_the_first_part_that_is_missing(batches, job_sto
     end_part(job_store, batch_id, 2)
     assert [part.first for part, _ in batches.results(batch_id, 1, 100, 10_000)] == [0, 2, 3]
     assert [part.first for part, _ in batches.results(batch_id, 2, 1, 10_000)] == [2]
-    assert [part.first for part, _ in batches.results(batch_id, 0, 100, 0)] == [0]
+    assert batches.results(batch_id, 0, 100, 10) == [(Part(0, 2, 2), None)]
+    (_, stored), *_ = batches.results(batch_id, 0, 100, 10_000)
+    assert list(batches.result_pieces(batch_id, Part(0, 2, 2))) == list(pieces_of_lines(stored))
+    two = 2 * len(stored)
+    assert [part.first for part, _ in batches.results(batch_id, 0, 100, two)] == [0, 2]
+    batches.erase(batch_id)
+    with pytest.raises(JobGone):
+        list(batches.result_pieces(batch_id, Part(0, 2, 2)))
 
 
 def test_results_reach_over_many_parts(batches, job_store):

@@ -71,6 +71,7 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "accept": lambda: store.accept(batch, work_bytes=batch.num_bytes),
         "read": lambda: store.read(batch.id),
         "results": lambda: store.results(batch.id, 0, 1, 1),
+        "result_pieces": lambda: list(store.result_pieces(batch.id, Part(0, 1, 1))),
         "cancel": lambda: store.cancel(batch.id),
         "erase": lambda: store.erase(batch.id),
         "discard_upload": lambda: store.discard_upload(batch.id),
@@ -107,9 +108,11 @@ def test_call_that_tries_a_silent_redis_again_does_not_refuse_itself(redis_clien
     batches = BatchStore(redis_client, settings, jobs, guard)
     task_id = jobs.submit(a_job()).task_id
     redis_client.set(keys.result(task_id), zstandard.compress(b"{}"))
+    batch_id = batches.new_id()
+    redis_client.hset(keys.batch_results(batch_id), "0", zstandard.compress(b"{}\n"))
     calls = (
         *calls_of_jobs(jobs, task_id).values(),
-        *calls_of_batches(batches, a_batch(batches.new_id())).values(),
+        *calls_of_batches(batches, a_batch(batch_id)).values(),
     )
     for call in calls:
         with pytest.raises(BrokerUnavailable), guard.calling():

@@ -5,11 +5,16 @@ import socket
 import time
 
 import httpx
+import orjson
 import psutil
 import pytest
 import zstandard
 
 from contract import keys
+from contract.batches import part_id, part_results
+from contract.errors import ScoringFailed
+from contract.messages import success_record
+from contract.store.endings import Ending
 from tests.conftest import wait_until
 
 NUM_CLIENTS = 12
@@ -113,10 +118,38 @@ def test_record_whose_result_is_missing_is_gone(http, outcomes):
     assert http.get(f"/score/{task_id}").status_code == 410
 
 
-def test_clients_that_do_not_read_cost_little_memory(web, http, large):
+@pytest.fixture(scope="module")
+def large_batch(http, outcomes) -> str:
+    """The path of the results of a batch of three lines; that of the second has 50 MB."""
+    lines = b'{"text": "a"}\n{"text": "b", "custom_id": "b"}\n{"text": "c"}\n'
+    headers = {"Content-Type": "application/x-ndjson"}
+    path = http.post("/batches", content=lines, headers=headers).headers["Location"]
+    task_id = f"{path.rpartition('/')[2]}.0"
+    (opened,) = outcomes.store.open_jobs([task_id])
+    requests, num_bytes = opened.job.requests, opened.job.num_bytes
+    scores = [{"num_bytes": 1}, a_large_result(50_000_000), ScoringFailed("no")]
+    results = part_results(part_id(task_id), requests, scores, num_bytes)
+    record = success_record(task_id, None, opened.job.facts(), time.time())
+    outcomes.store.conclude([Ending(task_id, record, results=results)])
+    return f"{path}/results"
+
+
+def test_page_with_a_large_result_is_whole(http, large_batch, large):
+    response = http.get(large_batch)
+    first, second, third = map(orjson.loads, response.content.splitlines())
+    assert (first["index"], first["result"]) == (0, {"num_bytes": 1})
+    assert (second["custom_id"], second["result"]) == ("b", large[1])
+    assert third["error"]["type"] == "scoring_failed"
+    assert response.headers["Next-After"] == "3"
+    only = http.get(large_batch, params={"after": "2"})
+    assert orjson.loads(only.content) == third
+
+
+@pytest.mark.parametrize("what", ["job", "batch"])
+def test_clients_that_do_not_read_cost_little_memory(web, http, large, large_batch, what):
     assert web.process is not None
     (process,) = psutil.Process(web.process.pid).children()
-    url = f"/score/{large[0]}"
+    url = {"job": f"/score/{large[0]}", "batch": large_batch}[what]
     with http.stream("GET", url, headers={"Accept-Encoding": "zstd"}) as response:
         list(response.iter_raw())
     before = process.memory_info().rss
