@@ -4,7 +4,7 @@ A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of
 so whoever takes it from the queue knows where its texts are and where its results go.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -25,11 +25,16 @@ BatchStatus = Literal[
     "validating", "in_progress", "cancelling", "completed", "expired", "cancelled"
 ]
 
+LINE_WORK_BYTES = 64
+"""Bytes of work of a line with a shorter text, or without one: what a micro-batch of 16 KiB and 256
+texts, the default limits, has for each text. A waiting line takes 44 bytes of Redis, too."""
+
 REFUSED = "refused"
 """The field of a part's request that holds the error of a line that cannot be scored."""
 
 # The fastest level halves the size of text. Higher levels gain little and cost the worker's time.
 _LEVEL = 1
+_PIECE_BYTES = 64 * 1024
 _SEPARATOR = "."
 
 
@@ -56,6 +61,7 @@ class Part(NamedTuple):
     first: int
     num_lines: int
     num_bytes: int
+    """Bytes of work: those that the model reads, and at least `LINE_WORK_BYTES` for each line."""
 
     def encode(self) -> bytes:
         """The part as a member of the sorted set of parts."""
@@ -74,6 +80,7 @@ class Batch:
     id: str
     total: int
     num_bytes: int
+    """Bytes that the model reads for it."""
     num_parts: int
     created_at: float
     deadline_at: float
@@ -157,6 +164,7 @@ class PartResults:
     completed: int
     failed: int
     num_bytes: int
+    """Bytes of work of the part, by which the load falls."""
     is_expired: bool = False
     model: bytes = b""
     """The model as JSON; empty if nothing was scored."""
@@ -208,9 +216,11 @@ def failed_part_results(
     return part_results(part, requests, outcomes, num_bytes)
 
 
-def decode_lines(lines: bytes) -> list[bytes]:
-    """The lines of `PartResults.lines`, each with its newline."""
-    return zstandard.decompress(lines).splitlines(keepends=True)
+def pieces_of_lines(lines: bytes) -> Iterator[bytes]:
+    """The text of `PartResults.lines` in pieces of up to 64 KiB, however large it is."""
+    with zstandard.ZstdDecompressor().stream_reader(lines) as reader:
+        while piece := reader.read(_PIECE_BYTES):
+            yield piece
 
 
 def is_success_line(line: bytes) -> bool:

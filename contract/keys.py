@@ -12,7 +12,12 @@ LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in
 LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
-LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of it that have not ended
+LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of work of it that are left
+LIVE_LINES = "evascore:live_lines"  # hash: batch ID -> lines of it that have not ended
+CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have not ended
+# Hash: the sums of the two hashes above, as `bytes` and `lines`. A limit per client would keep one
+# more hash of this form for each client.
+BULK_LOAD = "evascore:bulk_load"
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
@@ -32,6 +37,11 @@ def record(task_id: str) -> str:
 def payload(task_id: str) -> str:
     """The texts and options of a job; deleted when the job ends."""
     return f"evascore:payload:{task_id}"
+
+
+def result(task_id: str) -> str:
+    """The result of a job if it is large, compressed; it expires with the record."""
+    return f"evascore:result:{task_id}"
 
 
 def idempotency(digest: str) -> str:

@@ -7,7 +7,7 @@ look for it there.
 
 import base64
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import orjson
 
@@ -25,7 +25,8 @@ class Job:
     requests: list[dict[str, Any]]
     """One per text, in the form that the model's `ScoreRequest.from_json` reads."""
     num_bytes: int
-    """Bytes that the model has to read; budgets and admission control count them."""
+    """Bytes that the model has to read; budgets and admission control count them. Those of a part
+    of a batch are its bytes of work (`contract.batches.Part`)."""
     submitted_at: float
     """Unix time, seconds."""
     deadline_at: float
@@ -48,6 +49,15 @@ class Job:
         }
 
 
+class Apart(NamedTuple):
+    """A result that is stored compressed under a key of its own."""
+
+    num_bytes: int
+    """Of its JSON, uncompressed."""
+    num_errors: int
+    """Items that failed."""
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """The state of a job, and its outcome when final."""
@@ -60,6 +70,8 @@ class Record:
     job: dict[str, Any] = field(default_factory=dict)
     finished_at: float | None = None
     """Unix time, seconds."""
+    apart: Apart | None = None
+    """Where the result is large: then `result` is None, and the store reads it."""
 
     @property
     def is_final(self) -> bool:
@@ -82,9 +94,15 @@ def queued_record(task_id: str, facts: dict[str, Any]) -> bytes:
     return _record("QUEUED", None, task_id, facts, None)
 
 
-def success_record(task_id: str, result: Any, facts: dict[str, Any], finished_at: float) -> bytes:
-    """The final record of a scored job."""
-    return _record("SUCCESS", result, task_id, facts, finished_at)
+def success_record(
+    task_id: str,
+    result: Any,
+    facts: dict[str, Any],
+    finished_at: float,
+    apart: Apart | None = None,
+) -> bytes:
+    """The final record of a scored job; with `apart`, `result` only says where the result is."""
+    return _record("SUCCESS", result, task_id, facts, finished_at, apart)
 
 
 def failure_record(
@@ -116,13 +134,15 @@ def decode_record(task_id: str, raw: bytes) -> Record:
     meta = orjson.loads(raw)
     state, result = meta["status"], meta["result"]
     failed = state in ("FAILURE", "REVOKED")
+    apart = meta.get("apart")
     return Record(
         task_id=task_id,
         state=state,
-        result=None if failed else result,
+        result=None if failed or apart else result,
         error=_error_of(result) if failed else None,
         job=meta.get("job", {}),
         finished_at=meta.get("finished_at"),
+        apart=Apart(apart["num_bytes"], apart["num_errors"]) if apart else None,
     )
 
 
@@ -133,7 +153,12 @@ def _error_of(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(
-    state: str, result: Any, task_id: str, facts: dict[str, Any], finished_at: float | None
+    state: str,
+    result: Any,
+    task_id: str,
+    facts: dict[str, Any],
+    finished_at: float | None,
+    apart: Apart | None = None,
 ) -> bytes:
     return orjson.dumps(
         {
@@ -145,6 +170,7 @@ def _record(
             "task_id": task_id,
             "job": facts,
             "finished_at": finished_at,
+            **({"apart": apart._asdict()} if apart else {}),
         }
     )
 

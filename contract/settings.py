@@ -143,6 +143,10 @@ class Settings(BaseModel):
         "estimated from the request before it is scored.",
     )
     max_upload_lines: Count = Field(1_000_000, description="Most lines of one batch.")
+    max_upload_errors: Count = Field(
+        10_000,
+        description="Most bad lines of one batch; with more of them it is refused as a whole.",
+    )
     max_upload_bytes: Bytes = Field(
         2 * 1024**3, description="Largest upload of one batch, before and after decompression."
     )
@@ -155,7 +159,11 @@ class Settings(BaseModel):
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
-        description="Most text bytes of batches that are not scored yet; above it, 503.",
+        description="Most text bytes of batches that are not scored yet, "
+        "at least 64 for each line; above it, 503.",
+    )
+    max_queued_batches: Count = Field(
+        10_000, description="Most batches that have not ended; above it, 503."
     )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,

@@ -17,6 +17,7 @@ from contract.settings import PREFIX, REPOSITORY, load_settings
 from contract.store.broker import connect
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
+from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
 from tests.conftest import free_port, wait_until
 
@@ -92,8 +93,8 @@ class Outcomes:
         """End a job with `result`."""
         (opened,) = self.store.open_jobs([task_id])
         assert opened.job is not None
-        record = success_record(task_id, result, opened.job.facts(), time.time())
-        self.store.conclude([Ending(task_id, record)])
+        record, stored = encode_success(task_id, result, opened.job.facts(), time.time())
+        self.store.conclude([Ending(task_id, record, stored_result=stored)])
 
     def fail(self, task_id: str, error: ServiceError) -> None:
         """End a job with `error`."""

@@ -21,6 +21,7 @@ from contract.messages import (
     success_record,
 )
 from contract.store.endings import Ending
+from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
 from worker.batching import Choice, OpenJob, Outcome
 
@@ -129,7 +130,8 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
         return failed_ending(job.task_id, job.job, outcomes[0])
     else:
         result = {**_named(job.job.requests[0]), **outcomes[0], **_circumstances(job, model, now)}
-    return Ending(job.task_id, success_record(job.task_id, result, job.job.facts(), now))
+    record, stored_result = encode_success(job.task_id, result, job.job.facts(), now)
+    return Ending(job.task_id, record, stored_result=stored_result)
 
 
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:

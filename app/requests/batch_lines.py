@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from app.requests.models import BatchOptions
 from app.requests.query import Query, parse_options
 from contract import keys
-from contract.batches import REFUSED, Part
+from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
 from contract.grammar.checked_text import Checked, check_text, custom_id_of
-from contract.grammar.invalid import invalid, invalid_fields, plain_errors
+from contract.grammar.invalid import MAX_ERRORS_TOLD, invalid, invalid_fields, plain_errors
 from contract.grammar.json_text import parse_json_array
 from contract.grammar.lines import Line, parse_line
 from contract.messages import Job
@@ -64,6 +64,8 @@ class PartCutter:
         self.num_lines = 0
         self.num_bytes = 0
         """Lines in all parts so far (no blank ones), and bytes that the model reads for them."""
+        self.work_bytes = 0
+        """Bytes of work of all parts so far, which admission control counts."""
         self.result_bytes = 0
         """Most bytes that the results of all lines so far take."""
         self._options = options
@@ -71,13 +73,15 @@ class PartCutter:
         self._deadline_at = deadline_at
         self._request_id = request_id
         self._requests: list[dict[str, Any]] = []
-        self._part_bytes = self._part_result_bytes = 0
+        self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
+        self._num_bad = 0
+        self._first_errors: list[dict[str, Any]] = []
 
     def parts(self, lines: Iterable[Line]) -> Iterator[tuple[Part, Job]]:
         """Yield the parts of `lines`, each as soon as it is full.
 
         Raises:
-            RequestInvalid: a line is bad and `on_error` is `fail`.
+            RequestInvalid: a line is bad and `on_error` is `fail`, or too many lines are bad.
         """
         settings = self._settings
         for line in lines:
@@ -90,6 +94,7 @@ class PartCutter:
                 yield from self._cut()
             self._requests.append(checked.request)
             self._part_bytes += checked.num_bytes
+            self._part_work_bytes += max(checked.num_bytes, LINE_WORK_BYTES)
             self._part_result_bytes += checked.result_bytes
             self.result_bytes += checked.result_bytes
         yield from self._cut()
@@ -97,10 +102,10 @@ class PartCutter:
     def _cut(self) -> Iterator[tuple[Part, Job]]:
         if not self._requests:
             return
-        part = Part(self.num_lines, len(self._requests), self._part_bytes)
+        part = Part(self.num_lines, len(self._requests), self._part_work_bytes)
         job = Job(
             requests=self._requests,
-            num_bytes=self._part_bytes,
+            num_bytes=part.num_bytes,
             submitted_at=time.time(),
             deadline_at=self._deadline_at,
             is_single=False,
@@ -108,8 +113,10 @@ class PartCutter:
             request_id=self._request_id,
         )
         self.num_lines += part.num_lines
-        self.num_bytes += part.num_bytes
-        self._requests, self._part_bytes, self._part_result_bytes = [], 0, 0
+        self.num_bytes += self._part_bytes
+        self.work_bytes += part.num_bytes
+        self._requests = []
+        self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         yield part, job
 
     def _checked(self, line: Line) -> Checked:
@@ -120,15 +127,34 @@ class PartCutter:
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
+            self._count_bad(line, error)
             return Checked(_refused(line, custom_id_of(fields), error))
+
+    def _count_bad(self, line: Line, error: ClientError) -> None:
+        """Count a skipped line, and refuse the upload once there are too many of them."""
+        self._num_bad += 1
+        if len(self._first_errors) < MAX_ERRORS_TOLD:
+            self._first_errors.append(_errors_of(line, error)[0])
+        limit = self._settings.max_upload_errors
+        if self._num_bad > limit:
+            raise RequestInvalid(
+                f"More than {limit} lines cannot be scored, so no line was accepted; "
+                "mend them, or leave them out. The first of them are in errors.",
+                errors=self._first_errors,
+                limit_errors=limit,
+            )
+
+
+def _errors_of(line: Line, error: ClientError) -> list[dict[str, Any]]:
+    told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
+    return [{**one, "line": line.number} for one in told]
 
 
 def _refusal(line: Line, error: ClientError) -> RequestInvalid:
     """Make the error of an upload that is refused because of one bad line."""
-    told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
     return RequestInvalid(
         f"Line {line.number} cannot be scored, so no line was accepted: {error.message}",
-        **{**error.details, "errors": [{**one, "line": line.number} for one in told]},
+        **{**error.details, "errors": _errors_of(line, error)},
         line=line.number,
     )
 

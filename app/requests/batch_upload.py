@@ -11,12 +11,12 @@ from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
 from app.service.submission import key_reused
-from contract.batches import Batch, Part
+from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
 from contract.messages import Job
 from contract.settings import Settings
-from contract.store.admission import KeyReused, QueueFull
+from contract.store.admission import KeyReused, QueueDepth, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
 
 # Parts are stored in groups: this takes few round trips and little memory.
@@ -95,7 +95,7 @@ class Receiver:
     def _store_group(self, group: list[tuple[Part, Job]]) -> None:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
-        self._check_results()
+        self._check_size()
         self._store.store_parts(self._batch_id, group)
         self._num_parts += len(group)
         self._renewed_at = time.monotonic()
@@ -116,11 +116,11 @@ class Receiver:
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:
-            accepted = self._store.accept(batch, promise)
+            accepted = self._store.accept(batch, promise, work_bytes=self._cutter.work_bytes)
         except KeyReused:
             raise key_reused() from None
         except QueueFull as full:
-            raise self._full(full.depth.bytes) from None
+            raise self._full(full.depth) from None
         if accepted.is_replay:
             self._discard()
         return accepted
@@ -141,8 +141,9 @@ class Receiver:
         load = self._store.load()
         self._looked_at = time.monotonic()
         self._max_redis_bytes = load.max_redis_bytes
-        if load.num_bytes + self._cutter.num_bytes > self._settings.max_bulk_bytes:
-            raise self._full(load.num_bytes)
+        is_full = load.num_batches >= self._settings.max_queued_batches
+        if is_full or load.num_bytes + self._cutter.work_bytes > self._settings.max_bulk_bytes:
+            raise self._full(QueueDepth(load.num_batches, load.num_bytes))
         if load.redis_bytes > load.max_redis_bytes:
             raise Overloaded(
                 "Redis has no room for another batch; try again after Retry-After seconds.",
@@ -151,8 +152,15 @@ class Receiver:
                 retry_after_s=self._retry_after_s(load.num_bytes),
             )
 
-    def _check_results(self) -> None:
-        """Refuse a batch whose results could not all be in Redis at once."""
+    def _check_size(self) -> None:
+        """Refuse a batch that could never be accepted, or whose results could not all be stored."""
+        limit_bytes = self._settings.max_bulk_bytes
+        if self._cutter.work_bytes > limit_bytes:
+            raise BodyTooLarge(
+                f"The lines count more than {limit_bytes} bytes, each at least {LINE_WORK_BYTES}; "
+                "send them in several batches.",
+                limit_bytes=limit_bytes,
+            )
         stored_bytes = round(self._cutter.result_bytes * STORED_SHARE)
         limit_bytes = self._max_redis_bytes
         if stored_bytes > limit_bytes:
@@ -162,10 +170,12 @@ class Receiver:
                 limit_bytes=limit_bytes,
             )
 
-    def _full(self, queued_bytes: int) -> Overloaded:
+    def _full(self, depth: QueueDepth) -> Overloaded:
         return Overloaded(
             "Other batches fill the queue; try again after Retry-After seconds.",
-            queued_bytes=queued_bytes,
+            queued_bytes=depth.bytes,
             max_queued_bytes=self._settings.max_bulk_bytes,
-            retry_after_s=self._retry_after_s(queued_bytes),
+            queued_batches=depth.jobs,
+            max_queued_batches=self._settings.max_queued_batches,
+            retry_after_s=self._retry_after_s(depth.bytes),
         )

@@ -1,22 +1,20 @@
 """Makes the HTTP answers that tell the state of a batch, and streams pages of its results."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
 from flask import Request, Response
 
 from app.requests.page_query import Page
 from app.requests.upload_request import NDJSON
-from app.responses.compression import choose, encoded
+from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
-from app.responses.views import batch_path, batch_view, result_line
+from app.responses.views import batch_path, batch_view, result_lines
 from app.service.components import Service
-from app.service.progress import ConnectionProgress
-from contract.batches import Batch, Part, decode_lines
+from contract.batches import Batch, Part, pieces_of_lines
 from contract.store.batch_store import Accepted
 
-Parts = Sequence[tuple[Part, bytes]]
-"""Parts of a batch, each with its compressed result lines."""
+Parts = Sequence[tuple[Part, bytes | None]]
+"""Parts of a batch, each with its compressed result lines, or None if those are too large."""
 
 
 def batch_answer(
@@ -51,14 +49,10 @@ def page_answer(
         last = parts[-1][0]
         end = min(last.first + last.num_lines, page.after + page.limit)
     encoding = choose(request)
-    lines = encoded(_lines(parts, page.after, end), encoding)
-    response = Response(
-        _noting_progress(lines, service.progress, request.environ), content_type=NDJSON
-    )
+    lines = encoded(_lines(service, batch, parts, page.after, end), encoding)
+    response = Response(service.progress.noted(lines, request.environ), content_type=NDJSON)
     response.headers["Next-After"] = str(end)
-    response.headers["Vary"] = "Accept-Encoding"
-    if encoding:
-        response.headers["Content-Encoding"] = encoding
+    note_encoding(response, encoding)
     if end < batch.total:
         path = f"{batch_path(batch.id, request.script_root)}/results"
         response.headers["Link"] = f'<{path}?after={end}&limit={page.limit}>; rel="next"'
@@ -73,16 +67,11 @@ def _retry_after(service: Service, batch: Batch) -> str:
     return str(service.retry.retry_after_s(part_bytes))
 
 
-def _lines(parts: Parts, after: int, end: int) -> Iterator[bytes]:
+def _lines(service: Service, batch: Batch, parts: Parts, after: int, end: int) -> Iterator[bytes]:
     for part, stored in parts:
-        lines = decode_lines(stored)[max(after - part.first, 0) : end - part.first]
-        yield b"".join(map(result_line, lines))
-
-
-def _noting_progress(
-    pieces: Iterator[bytes], progress: ConnectionProgress, environ: Mapping[str, Any]
-) -> Iterator[bytes]:
-    """The pieces; Gunicorn asks for the next one when the client has taken the one before."""
-    for piece in pieces:
-        yield piece
-        progress.note(environ)
+        pieces = (
+            service.batches.result_pieces(batch.id, part)
+            if stored is None
+            else pieces_of_lines(stored)
+        )
+        yield from result_lines(pieces, max(after - part.first, 0), end - part.first)

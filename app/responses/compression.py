@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterable, Iterator
 
 import zstandard
-from flask import Request
+from flask import Request, Response
 
 # The fastest levels, because each answer is made once and read once.
 _GZIP_LEVEL, _ZSTD_LEVEL = 1, 1
@@ -17,6 +17,13 @@ def choose(request: Request) -> str:
     return str(accepted.best_match(("zstd", "gzip", "identity"), default="")).replace(
         "identity", ""
     )
+
+
+def note_encoding(response: Response, encoding: str) -> None:
+    """Name the encoding of an answer in its header."""
+    response.headers["Vary"] = "Accept-Encoding"
+    if encoding:
+        response.headers["Content-Encoding"] = encoding
 
 
 def encoded(pieces: Iterable[bytes], encoding: str) -> Iterator[bytes]:

@@ -1,11 +1,15 @@
 """Makes the HTTP answers that tell the state of a job: its JSON and its headers."""
 
+import itertools
+
+import orjson
 from flask import Request, Response
 
+from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
-from app.responses.views import job_path, job_view
+from app.responses.views import job_path, job_view, with_problems
 from app.service.components import Service
-from contract.messages import Record
+from contract.messages import Apart, Record
 from contract.store.admission import Receipt
 
 
@@ -29,7 +33,13 @@ def job_answer(
         headers["Retry-After"] = str(service.retry.retry_after_s(queued_bytes))
     elif preference:
         headers["Preference-Applied"] = preference
-    return json_response(job_view(record, request.script_root), status, headers=headers)
+    view = job_view(record, request.script_root)
+    if record.apart is None:
+        return json_response(view, status, headers=headers)
+    response = _streamed(service, request, record, record.apart, orjson.dumps(view))
+    response.status_code = status
+    response.headers.update(headers)
+    return response
 
 
 def accepted_job_answer(
@@ -47,4 +57,23 @@ def accepted_job_answer(
     response.headers["Location"] = job_path(record.task_id, request.script_root)
     if receipt.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
+    return response
+
+
+def _streamed(
+    service: Service, request: Request, record: Record, apart: Apart, view: bytes
+) -> Response:
+    """The JSON `view` of a job with its stored result, which is never held whole."""
+    result = service.jobs.result_pieces(record)
+    if apart.num_errors:
+        result = with_problems(result)
+    head = view.removesuffix(b"}") + b',"result":'
+    encoding = choose(request)
+    body = encoded(itertools.chain([head], result, [b"}"]), encoding)
+    response = Response(
+        service.progress.noted(body, request.environ), content_type="application/json"
+    )
+    note_encoding(response, encoding)
+    if not encoding and not apart.num_errors:
+        response.content_length = len(head) + apart.num_bytes + 1
     return response

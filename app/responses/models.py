@@ -252,10 +252,12 @@ class Limits(Answer):
     max_job_bytes: int
     max_result_bytes: int
     max_upload_lines: int
+    max_upload_errors: int
     max_upload_bytes: int
     max_queued_bytes: int
     max_queued_jobs: int
     max_bulk_bytes: int
+    max_queued_batches: int
     max_top_k: int
     deadline_s: float
     max_deadline_s: float
@@ -303,7 +305,10 @@ class Bulk(Answer):
 
     batches: int = Field(description="Accepted batches that have not ended.")
     lines: int = Field(description="Lines that have not ended.")
-    bytes: int = Field(description="Text bytes of those lines.")
+    bytes: int = Field(
+        description="Bytes that the model reads for those lines, at least 64 for each."
+    )
+    max_batches: int
     max_bytes: int
     redis_bytes: int = Field(description="Memory that Redis uses in all.")
     max_redis_bytes: int = Field(description="Above it new batches are refused.")

@@ -54,9 +54,10 @@ def stats_view(service: Service) -> dict[str, Any]:
             "max_bytes": service.settings.max_queued_bytes,
         },
         "batches": {
-            "batches": len(bulk.batches),
+            "batches": bulk.num_batches,
             "lines": bulk.num_lines,
             "bytes": bulk.num_bytes,
+            "max_batches": service.settings.max_queued_batches,
             "max_bytes": service.settings.max_bulk_bytes,
             "redis_bytes": bulk.redis_bytes,
             "max_redis_bytes": bulk.max_redis_bytes,

@@ -1,5 +1,8 @@
 """Makes the JSON of jobs, batches and result lines."""
 
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -9,9 +12,14 @@ from app.responses.problems import problem
 from contract.batches import Batch, is_success_line
 from contract.messages import Record
 
+# The beginning of a failed item as orjson writes it, and a size that it cannot exceed: a
+# `custom_id` has at most 128 characters, and each takes at most 6 bytes.
+_ERROR_ITEM = re.compile(rb'\{(?:"custom_id":"(?:[^"\\]|\\.)*",)?"error":')
+_KIND_SHOWS_BYTES = 1024
+
 
 def job_view(record: Record, root: str = "") -> dict[str, Any]:
-    """The JSON object of a job.
+    """The JSON object of a job, without a result that is stored apart from its record.
 
     Args:
         root: path under which the application is mounted, '' for none.
@@ -29,7 +37,7 @@ def job_view(record: Record, root: str = "") -> dict[str, Any]:
     }
     if record.error is not None:
         view["error"] = problem(record.error)
-    elif record.state == "SUCCESS":
+    elif record.state == "SUCCESS" and record.apart is None:
         view["result"] = (
             record.result if job.get("is_single", True) else _with_problems(record.result)
         )
@@ -72,13 +80,49 @@ def batch_path(batch_id: str, root: str) -> str:
     return f"{root}/batches/{batch_id}"
 
 
-def result_line(line: bytes) -> bytes:
-    """A result line as the API shows it, with its error as a problem object."""
-    if is_success_line(line):
-        return line
-    result = orjson.loads(line)
-    result["error"] = problem(result["error"])
-    return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)
+def with_problems(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The pieces of a stored result, with the error of each failed item as a problem object.
+
+    Each item has a line of its own.
+    """
+    return _converted(pieces, lambda line: _ERROR_ITEM.match(line) is None, _failed_item)
+
+
+def result_lines(pieces: Iterable[bytes], start: int, stop: int) -> Iterator[bytes]:
+    """The result lines of a part from `start` to `stop - 1`, with errors as problem objects."""
+    return _converted(pieces, is_success_line, _failed_line, start, stop)
+
+
+def _converted(
+    pieces: Iterable[bytes],
+    is_kept: Callable[[bytes], bool],
+    convert: Callable[[bytes], bytes],
+    start: int = 0,
+    stop: int = sys.maxsize,
+) -> Iterator[bytes]:
+    """Lines of a stream, those that are not kept converted.
+
+    Of a line that is kept no more is held than shows that it is: results may be large.
+    """
+    number, line, is_passed_on = 0, b"", False
+    for piece in pieces:
+        ready = []
+        for text in piece.splitlines(keepends=True):
+            is_ended = text.endswith(b"\n")
+            if start <= number < stop:
+                line += text
+                is_known = is_ended or len(line) >= _KIND_SHOWS_BYTES
+                if is_passed_on or (is_known and is_kept(line)):
+                    ready.append(line)
+                    line, is_passed_on = b"", not is_ended
+                elif is_ended:
+                    ready.append(convert(line))
+                    line = b""
+            number += is_ended
+        yield b"".join(ready)
+        if number >= stop:
+            return
+    yield line
 
 
 def job_path(task_id: str, root: str) -> str:
@@ -92,6 +136,19 @@ def rfc3339(unix_time: float | None) -> str | None:
         return None
     moment = datetime.fromtimestamp(unix_time, UTC)
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _failed_item(line: bytes) -> bytes:
+    text = line.rstrip(b",\n")
+    item = orjson.loads(text)
+    item["error"] = problem(item["error"])
+    return orjson.dumps(item) + line[len(text) :]
+
+
+def _failed_line(line: bytes) -> bytes:
+    result = orjson.loads(line)
+    result["error"] = problem(result["error"])
+    return orjson.dumps(result, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _with_problems(result: dict[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from contract import keys
 from contract.batches import Batch, Part
 
 # Compressed, as the results lie in Redis; a page is in memory until it is sent.
-MAX_PAGE_BYTES = 4 * 1024**2
+MAX_PAGE_BYTES = 1024**2
 
 
 def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:
@@ -26,7 +26,7 @@ def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:
 
 def read_results(
     service: Service, batch: Batch, after: int, limit: int, wait_s: float
-) -> list[tuple[Part, bytes]]:
+) -> list[tuple[Part, bytes | None]]:
     """The parts with the lines from `after` on, once there is one, or none after `wait_s` seconds.
 
     Raises:
@@ -34,10 +34,10 @@ def read_results(
         BrokerUnavailable
     """
 
-    def read() -> list[tuple[Part, bytes]]:
+    def read() -> list[tuple[Part, bytes | None]]:
         return service.batches.results(batch.id, after, limit, MAX_PAGE_BYTES)
 
-    def read_of_living() -> list[tuple[Part, bytes]]:
+    def read_of_living() -> list[tuple[Part, bytes | None]]:
         service.batches.read(batch.id)
         return read()
 

@@ -1,7 +1,7 @@
 """Tracks the last progress of each connection, so that only stalled clients are disconnected."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from socket import MSG_DONTWAIT, MSG_PEEK, socket
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,6 +19,12 @@ class ConnectionProgress:
         connection = environ.get("gunicorn.socket")
         if connection is not None:
             self._progress_at[connection] = time.monotonic()
+
+    def noted(self, pieces: Iterable[bytes], environ: Mapping[str, Any]) -> Iterator[bytes]:
+        """The pieces of an answer; Gunicorn asks for each when the client took the one before."""
+        for piece in pieces:
+            yield piece
+            self.note(environ)
 
     def last(self, connection: socket) -> float:
         """Monotonic time of the last progress on a connection, in seconds; 0 for none."""

@@ -26,7 +26,6 @@ from contract.worker_status import WorkerState, WorkerStatus
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
 REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 METHODS = frozenset({"GET", "HEAD", "POST", "DELETE", "OPTIONS"})
-LIVE_BATCH_STATUSES = ("validating", "in_progress", "cancelling")
 WORKER_STATES: tuple[WorkerState, ...] = get_args(WorkerState)
 # Counters in Redis, by the first word of their names. Every outcome shows from the start, as 0:
 # Prometheus does not see the first step of a counter that did not exist before.
@@ -117,7 +116,7 @@ class QueueCollector(Collector):
         yield from _ended({**totals, **bulk.totals})
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
-            "evascore_bulk_bytes", "Text bytes of batches that have not ended.", bulk.num_bytes
+            "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
@@ -143,9 +142,8 @@ def _batches_by_status(bulk: BulkLoad) -> Metric:
     live = GaugeMetricFamily(
         "evascore_bulk_batches", "Batches that have not ended.", labels=("status",)
     )
-    statuses: list[str] = [batch.status for batch in bulk.batches]
-    for status in LIVE_BATCH_STATUSES:
-        live.add_metric((status,), statuses.count(status))
+    for status, count in bulk.statuses.items():
+        live.add_metric((status,), count)
     return live
 
 

@@ -71,7 +71,7 @@ def score_now(
             note_progress()
             if not record.is_final:
                 _check_time(service, began_at + pause_s * _HELD_SHARE, until, limit_s)
-        return record
+        return service.jobs.with_result(record)
 
 
 @contextmanager

@@ -83,10 +83,12 @@ class Limits(TypedDict):
     max_job_bytes: int
     max_result_bytes: int
     max_upload_lines: int
+    max_upload_errors: int
     max_upload_bytes: int
     max_queued_bytes: int
     max_queued_jobs: int
     max_bulk_bytes: int
+    max_queued_batches: int
     max_top_k: int
     deadline_s: float
     max_deadline_s: float

@@ -7,7 +7,7 @@ IDEMPOTENCY_TTL_S = 86_400
 
 @dataclass(frozen=True, slots=True)
 class QueueDepth:
-    """Accepted jobs that have not ended, including those being scored."""
+    """Accepted jobs, or accepted batches, that have not ended."""
 
     jobs: int
     bytes: int

@@ -33,9 +33,10 @@ from contract.store.admission import (
 )
 from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
 from contract.store.broker_guard import BrokerGuard
-from contract.store.bulk_load import BulkLoad, read_load
+from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.endings import LUA, Ending
 from contract.store.job_store import JobStore
+from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.
@@ -69,9 +70,9 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
-        self._seal, self._cancel = (
+        self._seal, self._cancel, self._forget, self._read_range = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("seal_batch", "cancel_batch")
+            for name in ("seal_batch", "cancel_batch", "forget_batches", "read_range")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -84,7 +85,7 @@ class BatchStore:
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return read_load(self._client, self._settings)
+            return read_load(self._client, self._settings, self._forget)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store further parts of an upload. Raises: BrokerUnavailable."""
@@ -106,11 +107,16 @@ class BatchStore:
         with self._guard.calling():
             self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
 
-    def accept(self, batch: Batch, idempotency: Idempotency | None = None) -> Accepted:
+    def accept(
+        self, batch: Batch, idempotency: Idempotency | None = None, *, work_bytes: int
+    ) -> Accepted:
         """Make a batch of the parts that were stored under its ID, and queue them.
 
+        Args:
+            work_bytes: bytes of work of all parts, which the limit of batches counts.
+
         Raises:
-            QueueFull: there is no room for its bytes.
+            QueueFull: there is no room for its bytes or for one more batch.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
@@ -131,22 +137,26 @@ class BatchStore:
                     keys.LIVE_BATCHES,
                     keys.UNPUBLISHED,
                     keys.idempotency(idempotency.key_digest) if idempotency else "",
+                    keys.LIVE_LINES,
+                    keys.BULK_LOAD,
                 ],
                 args=[
                     batch.id,
                     batch.num_parts,
-                    batch.num_bytes,
+                    work_bytes,
                     self._settings.max_bulk_bytes,
                     ttl_s(batch, self._settings),
                     f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
                     IDEMPOTENCY_TTL_S,
+                    batch.total,
+                    self._settings.max_queued_batches,
                     *(word for fact in facts.items() for word in fact),
                 ],
             )
         if verdict == b"replay":
             return self._replayed(details[0], idempotency)
         if verdict == b"full":
-            raise QueueFull(QueueDepth(jobs=0, bytes=int(details[0])))
+            raise QueueFull(QueueDepth(jobs=int(details[1]), bytes=int(details[0])))
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with self._guard.calling():
@@ -175,32 +185,69 @@ class BatchStore:
 
     def results(
         self, batch_id: str, after: int, num_lines: int, max_bytes: int
-    ) -> list[tuple[Part, bytes]]:
+    ) -> list[tuple[Part, bytes | None]]:
         """The parts that hold the consecutive results from line `after` on.
 
         Args:
             num_lines: parts that begin this many lines later are left out.
-            max_bytes: no part is added once the parts have this many compressed bytes.
+            max_bytes: the parts have at most this many compressed bytes.
 
         Returns:
-            Each part with its lines as `decode_lines` reads them; the first may begin before
-            `after`.
+            Each part with its lines as `pieces_of_lines` reads them; the first may begin before
+            `after`. A part that alone has more than `max_bytes` comes without them, for
+            `result_pieces`.
 
         Raises:
             BrokerUnavailable
         """
-        found: list[tuple[Part, bytes]] = []
+        found: list[tuple[Part, bytes | None]] = []
         num_bytes = 0
         with self._guard.calling():
             for parts in self._parts_from(batch_id, after, after + num_lines):
-                firsts = [part.first for part in parts]
-                stored = self._client.hmget(keys.batch_results(batch_id), firsts)
-                for part, lines in zip(parts, stored, strict=True):
-                    if lines is None or num_bytes > max_bytes:
-                        return found
-                    found.append((part, lines))
-                    num_bytes += len(lines)
+                fitting: list[Part] = []
+                for part, size in zip(parts, self._result_sizes(batch_id, parts), strict=True):
+                    if size > max_bytes and not (found or fitting):
+                        return [(part, None)]
+                    if not size or num_bytes + size > max_bytes:
+                        break
+                    fitting.append(part)
+                    num_bytes += size
+                firsts = [part.first for part in fitting]
+                stored = self._client.hmget(keys.batch_results(batch_id), firsts) if firsts else []
+                # A batch that was erased meanwhile has no results.
+                found += [pair for pair in zip(fitting, stored, strict=True) if pair[1]]
+                if len(fitting) < len(parts):
+                    return found
         return found
+
+    def result_pieces(self, batch_id: str, part: Part) -> Iterator[bytes]:
+        """The result lines of one part as text, in pieces; memory does not grow with them.
+
+        Raises:
+            JobGone: they have expired or were erased; also between two pieces.
+            BrokerUnavailable: also between two pieces.
+        """
+        name = keys.batch_results(batch_id)
+        with self._guard.calling():
+            size = int(self._client.hstrlen(name, str(part.first)))
+
+        def read_range(offset: int, length: int) -> bytes:
+            with self._guard.calling():
+                args = [part.first, offset, offset + length - 1]
+                found = bytes(self._read_range(keys=[name], args=args))
+                if not found and (offset < size or not size):
+                    raise self._absent(batch_id)
+            return found
+
+        # Redis copies the whole value for each range.
+        return decoded_pieces(read_range, range_bytes=1024**2)
+
+    def _result_sizes(self, batch_id: str, parts: Sequence[Part]) -> list[int]:
+        """The compressed size of the results of each part; 0 if there are none yet."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for part in parts:
+                pipe.hstrlen(keys.batch_results(batch_id), str(part.first))
+            return list(pipe.execute())
 
     def _parts_from(self, batch_id: str, after: int, before: int) -> Iterator[list[Part]]:
         """The parts with lines from `after` to `before - 1`, in groups."""
@@ -227,7 +274,8 @@ class BatchStore:
                 f"The batch is {before.status}; only a batch that has not ended can be cancelled."
             )
         with self._guard.calling():
-            self._cancel(keys=[keys.batch(batch_id)], args=[time.time()])
+            names = [keys.batch(batch_id), keys.CANCELLING]
+            self._cancel(keys=names, args=[time.time(), batch_id])
             # A part that is not queued has no record yet, so it could not end.
             self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):
@@ -254,7 +302,7 @@ class BatchStore:
             if not is_task_id(self._id_secret(), batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:
-                pipe.hdel(keys.LIVE_BATCHES, batch_id).srem(keys.UNPUBLISHED, batch_id)
+                self._forget(keys=LIVE_KEYS, args=[batch_id], client=pipe)
                 pipe.unlink(
                     keys.batch(batch_id), keys.batch_texts(batch_id), keys.batch_results(batch_id)
                 )

@@ -1,12 +1,27 @@
-"""Measures how many batches there are, and how much of Redis they use."""
+"""Measures how many batches there are, and how much of Redis they use.
 
+The scripts that accept and end batches keep the sums, so that the cost does not grow with the
+number of batches.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from contract import keys
-from contract.batches import Batch, decode_batch
 from contract.settings import Settings
+
+LIVE_KEYS = (
+    keys.LIVE_BATCHES,
+    keys.LIVE_LINES,
+    keys.BULK_LOAD,
+    keys.UNPUBLISHED,
+    keys.CANCELLING,
+)
+# Live batches looked at in one round, for those that expired before a worker reached them.
+_SAMPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,41 +29,66 @@ class BulkLoad:
     """The number and size of batches, and their limits."""
 
     num_bytes: int
-    """Text bytes accepted and not ended."""
+    """Bytes of work accepted and not ended."""
+    num_lines: int
+    """Lines accepted and not ended."""
     redis_bytes: int
     """Memory that Redis uses, for everything."""
     max_redis_bytes: int
     """Above it no batch is accepted; at most nine tenths of Redis' own limit."""
-    batches: list[Batch]
-    """The batches that have not ended."""
+    statuses: dict[str, int]
+    """Batches that have not ended, by status."""
     totals: dict[str, int]
     """Ended batches by status (`batches_completed`) and their lines by outcome, since the start."""
 
     @property
-    def num_lines(self) -> int:
-        """Lines accepted and not ended."""
-        return sum(batch.total - batch.completed - batch.failed for batch in self.batches)
+    def num_batches(self) -> int:
+        """Batches that have not ended."""
+        return sum(self.statuses.values())
 
 
-def read_load(client: redis.Redis, settings: Settings) -> BulkLoad:
-    """Read the load from Redis, whose errors reach the caller."""
+def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any]) -> BulkLoad:
+    """Read the load from Redis, whose errors reach the caller.
+
+    Args:
+        forget: the script `forget_batches`.
+    """
+    _forget_expired(client, forget)
     with client.pipeline(transaction=False) as pipe:
-        pipe.hgetall(keys.LIVE_BATCHES).hgetall(keys.BATCH_TOTALS).info("memory")
-        live, totals, memory = pipe.execute()
-        for batch_id in live:
-            pipe.hgetall(keys.batch(batch_id.decode()))
-        found = dict(zip(live, pipe.execute(), strict=True))
-    # A batch that expired before a worker reached it is removed here: nobody else does it.
-    gone = [batch_id for batch_id, facts in found.items() if not facts]
-    if gone:
-        client.hdel(keys.LIVE_BATCHES, *gone)
+        pipe.hlen(keys.LIVE_BATCHES).scard(keys.UNPUBLISHED).scard(keys.CANCELLING)
+        pipe.hgetall(keys.BULK_LOAD).hgetall(keys.BATCH_TOTALS).info("memory")
+        num_live, num_unpublished, num_cancelling, load, totals, memory = pipe.execute()
     limit = settings.max_redis_bytes
     if memory.get("maxmemory"):
         limit = min(limit, memory["maxmemory"] * 9 // 10)
+    num_validating = min(num_unpublished, num_live - num_cancelling)
     return BulkLoad(
-        num_bytes=sum(int(live[batch_id]) for batch_id, facts in found.items() if facts),
+        num_bytes=max(int(load.get(b"bytes", 0)), 0),
+        num_lines=max(int(load.get(b"lines", 0)), 0),
         redis_bytes=memory["used_memory"],
         max_redis_bytes=limit,
-        batches=[decode_batch(name.decode(), facts) for name, facts in found.items() if facts],
+        statuses={
+            "validating": num_validating,
+            "in_progress": num_live - num_cancelling - num_validating,
+            "cancelling": num_cancelling,
+        },
         totals={name.decode(): int(count) for name, count in totals.items()},
     )
+
+
+def _forget_expired(client: redis.Redis, forget: Callable[..., Any]) -> None:
+    """Take expired batches off the live ones, by samples as Redis does with its own keys."""
+    while sample := client.hrandfield(keys.LIVE_BATCHES, _SAMPLE):
+        expired = _gone(client, sample)
+        if expired:
+            forget(keys=LIVE_KEYS, args=expired)
+        if len(expired) * 4 < _SAMPLE:
+            return
+
+
+def _gone(client: redis.Redis, batch_ids: Sequence[bytes]) -> list[bytes]:
+    with client.pipeline(transaction=False) as pipe:
+        for batch_id in batch_ids:
+            pipe.exists(keys.batch(batch_id.decode()))
+        found = pipe.execute()
+    return [batch_id for batch_id, exists in zip(batch_ids, found, strict=True) if not exists]

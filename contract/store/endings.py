@@ -23,6 +23,8 @@ class Ending:
     counter: str = "jobs_succeeded"
     results: PartResults | None = None
     """The results of a part of a batch that has a final record."""
+    stored_result: bytes = b""
+    """The result of a job if it is stored apart from the record, compressed."""
 
 
 class EndingsWriter:
@@ -57,14 +59,16 @@ class EndingsWriter:
         names = [keys.LIVE_JOBS, keys.LIVE_BYTES, keys.TOTALS, *acknowledged]
         args: list[bytes | str | int] = [self._result_ttl_s]
         for ending in endings:
-            names += [keys.record(ending.task_id), keys.payload(ending.task_id)]
-            args += [ending.task_id, ending.record or b"", ending.counter]
+            of_job = (keys.record, keys.payload, keys.result)
+            names += [name(ending.task_id) for name in of_job]
+            args += [ending.task_id, ending.record or b"", ending.counter, ending.stored_result]
         return list(self._conclude(keys=names, args=args))
 
     def _write_parts(
         self, endings: Sequence[tuple[Ending, PartResults]], acknowledged: list[str]
     ) -> list[bytes]:
         names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
+        names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

@@ -1,11 +1,13 @@
 """Stores jobs in Redis: submits, reads, opens, ends, cancels and erases them, each atomically."""
 
+import itertools
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from secrets import token_bytes
 from typing import Any
 
+import orjson
 import redis
 
 from contract import keys
@@ -33,6 +35,7 @@ from contract.store.admission import (
 )
 from contract.store.broker_guard import BrokerGuard
 from contract.store.endings import LUA, Ending, EndingsWriter
+from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
@@ -132,6 +135,39 @@ class JobStore:
                 raise self._absent(task_id)
         return decode_record(task_id, raw)
 
+    def result_pieces(self, record: Record) -> Iterator[bytes]:
+        """The JSON of a result that is stored apart, in pieces; memory does not grow with it.
+
+        Raises:
+            JobGone: it has expired or was erased; also between two pieces.
+            BrokerUnavailable: also between two pieces.
+        """
+        assert record.apart is not None
+        pieces = self._pieces(record.task_id, record.apart.num_bytes)
+        # The first piece is read at once, so that a missing result is an answer of its own.
+        return itertools.chain([next(pieces)], pieces)
+
+    def with_result(self, record: Record) -> Record:
+        """The record with its result, wherever that is stored. Raises: as `result_pieces`."""
+        if record.apart is None:
+            return record
+        result = orjson.loads(b"".join(self.result_pieces(record)))
+        return replace(record, result=result, apart=None)
+
+    def _pieces(self, task_id: str, num_bytes: int) -> Iterator[bytes]:
+        def read_range(offset: int, length: int) -> bytes:
+            with self._guard.calling():
+                name, end = keys.result(task_id), offset + length - 1
+                return bytes(self._client.getrange(name, offset, end))
+
+        num_read = 0
+        for piece in decoded_pieces(read_range):
+            num_read += len(piece)
+            yield piece
+        if num_read < num_bytes:
+            with self._guard.calling():
+                raise self._absent(task_id)
+
     def cancel(self, task_id: str) -> Record:
         """End a job that has not ended: it is not scored, or its score is dropped.
 
@@ -167,6 +203,7 @@ class JobStore:
                     keys.payload(task_id),
                     keys.LIVE_JOBS,
                     keys.LIVE_BYTES,
+                    keys.result(task_id),
                 ],
                 args=[task_id],
             )

@@ -9,11 +9,11 @@ from contract.batches import (
     Batch,
     Part,
     PartId,
-    decode_lines,
     failed_part_results,
     is_success_line,
     part_id,
     part_results,
+    pieces_of_lines,
 )
 from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
 from contract.messages import Job, failure_record, success_record
@@ -51,7 +51,11 @@ def received(batches: BatchStore, *lengths: int, deadline_s: float = 60) -> Batc
 
 
 def accepted(batches: BatchStore, *lengths: int, **options: float) -> str:
-    return batches.accept(received(batches, *lengths, **options)).batch_id
+    return accept(batches, received(batches, *lengths, **options))
+
+
+def accept(batches: BatchStore, batch: Batch) -> str:
+    return batches.accept(batch, work_bytes=batch.num_bytes).batch_id
 
 
 def end_part(job_store: JobStore, batch_id: str, first: int, error=None) -> str:
@@ -85,7 +89,7 @@ def test_upload_is_unknown_until_it_is_accepted(batches, redis_client):
         batches.read(batch.id)
     assert redis_client.llen(BULK_LIST) == 0
     assert batches.load().num_bytes == 0
-    batches.accept(batch)
+    accept(batches, batch)
     assert progress(batches, batch.id) == ("in_progress", 0, 0)
     assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
@@ -111,14 +115,14 @@ def test_upload_of_which_a_part_was_lost_is_not_accepted(batches, redis_client):
     batch = received(batches, 2, 1)
     redis_client.hdel(keys.batch_texts(batch.id), "0")
     with pytest.raises(BrokerUnavailable):
-        batches.accept(batch)
+        accept(batches, batch)
     assert redis_client.llen(BULK_LIST) == 0
 
 
 def test_accepting_twice_is_accepting_once(batches, redis_client):
     batch = received(batches, 2, 1)
-    batches.accept(batch)
-    batches.accept(batch)
+    accept(batches, batch)
+    accept(batches, batch)
     assert redis_client.llen(BULK_LIST) == 2
     assert batches.load().num_bytes == 3
 
@@ -167,7 +171,7 @@ def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
     batch = received(batches, 1, 1, 1, 1, 1)
     monkeypatch.setattr(BatchQueue, "_publish_group", dying)
     with pytest.raises(Died):
-        batches.accept(batch)
+        accept(batches, batch)
     assert progress(batches, batch.id)[0] == "validating"
     monkeypatch.setattr(BatchQueue, "_publish_group", original)
     repairer = BatchQueue(redis_client, settings)
@@ -209,7 +213,8 @@ def test_batch_with_lines_past_its_deadline_is_expired(batches, job_store):
     end_part(job_store, batch_id, 0)
     end_part(job_store, batch_id, 2, JobExpired("late"))
     assert progress(batches, batch_id) == ("expired", 2, 1)
-    lines = [line for _, part in batches.results(batch_id, 0, 9, 1) for line in decode_lines(part)]
+    parts = [part for _, part in batches.results(batch_id, 0, 9, 10_000)]
+    lines = b"".join(b"".join(pieces_of_lines(part)) for part in parts).splitlines(keepends=True)
     assert [is_success_line(line) for line in lines[:2]] == [True, True]
 
 
@@ -222,7 +227,14 @@ def test_results_are_given_up_to_the_first_part_that_is_missing(batches, job_sto
     end_part(job_store, batch_id, 2)
     assert [part.first for part, _ in batches.results(batch_id, 1, 100, 10_000)] == [0, 2, 3]
     assert [part.first for part, _ in batches.results(batch_id, 2, 1, 10_000)] == [2]
-    assert [part.first for part, _ in batches.results(batch_id, 0, 100, 0)] == [0]
+    assert batches.results(batch_id, 0, 100, 10) == [(Part(0, 2, 2), None)]
+    (_, stored), *_ = batches.results(batch_id, 0, 100, 10_000)
+    assert list(batches.result_pieces(batch_id, Part(0, 2, 2))) == list(pieces_of_lines(stored))
+    two = 2 * len(stored)
+    assert [part.first for part, _ in batches.results(batch_id, 0, 100, two)] == [0, 2]
+    batches.erase(batch_id)
+    with pytest.raises(JobGone):
+        list(batches.result_pieces(batch_id, Part(0, 2, 2)))
 
 
 def test_results_reach_over_many_parts(batches, job_store):
@@ -242,3 +254,99 @@ def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store, redis_
     assert job_store.conclude([ending]) == [""]
     redis_client.delete(BULK_LIST)
     assert set(redis_client.keys()) - before <= {keys.ID_SECRET.encode()}
+
+
+def limited_batches(redis_server, client, **limits) -> tuple[JobStore, BatchStore]:
+    variables = {f"EVASCORE_{name.upper()}": str(value) for name, value in limits.items()}
+    settings = load_settings({"EVASCORE_REDIS_URL": redis_server.url, **variables})
+    store = JobStore(client, settings)
+    return store, BatchStore(client, settings, store)
+
+
+def test_batches_are_limited_in_number(redis_server, redis_client):
+    store, batches = limited_batches(redis_server, redis_client, max_queued_batches=2)
+    first, _ = accepted(batches, 1), accepted(batches, 1)
+    with pytest.raises(QueueFull) as raised:
+        accepted(batches, 1)
+    assert raised.value.depth.jobs == 2
+    end_part(store, first, 0)
+    accepted(batches, 1)
+
+
+def load_of(batches: BatchStore) -> tuple[dict, int, int]:
+    load = batches.load()
+    statuses = {status: count for status, count in load.statuses.items() if count}
+    return statuses, load.num_lines, load.num_bytes
+
+
+def test_load_follows_each_change_of_a_batch(batches, job_store, redis_client, monkeypatch):
+    first, second = accepted(batches, 2, 1), accepted(batches, 4)
+    assert load_of(batches) == ({"in_progress": 2}, 7, 7)
+    end_part(job_store, first, 0)
+    assert load_of(batches) == ({"in_progress": 2}, 5, 5)
+    end_part(job_store, first, 2, ScoringFailed("no"))
+    assert load_of(batches) == ({"in_progress": 1}, 4, 4)
+    # A worker has the part in hand, so the batch goes on until that ends.
+    monkeypatch.setattr(batches, "_cancel_parts", lambda *_: None)
+    for _ in range(2):
+        batches._cancel(keys=[keys.batch(second), keys.CANCELLING], args=[1.0, second])
+    assert load_of(batches) == ({"cancelling": 1}, 4, 4)
+    end_part(job_store, second, 0)
+    assert load_of(batches) == ({}, 0, 0)
+    third = accepted(batches, 3)
+    for _ in range(2):
+        batches.erase(third)
+    assert load_of(batches) == ({}, 0, 0)
+    assert not redis_client.exists(keys.LIVE_LINES, keys.LIVE_BATCHES, keys.CANCELLING)
+
+
+def test_batch_that_is_not_queued_whole_is_validating(batches, monkeypatch):
+    monkeypatch.setattr(BatchQueue, "publish", lambda *_: None)
+    accepted(batches, 2)
+    assert load_of(batches) == ({"validating": 1}, 2, 2)
+
+
+def test_many_batches_that_expired_unscored_are_all_forgotten(batches, redis_client):
+    ids = [accepted(batches, 2) for _ in range(80)]
+    redis_client.delete(*map(keys.batch, ids[:70]))
+    for _ in range(30):
+        load = load_of(batches)
+    assert load == ({"in_progress": 10}, 20, 20)
+
+
+def test_batch_of_an_older_web_server_ends_without_lowering_the_sums(
+    batches, job_store, redis_client
+):
+    older, newer = accepted(batches, 2), accepted(batches, 3)
+    redis_client.hdel(keys.LIVE_LINES, older)
+    redis_client.hincrby(keys.BULK_LOAD, "bytes", -2)
+    redis_client.hincrby(keys.BULK_LOAD, "lines", -2)
+    end_part(job_store, older, 0)
+    assert load_of(batches) == ({"in_progress": 1}, 3, 3)
+    end_part(job_store, newer, 0)
+    assert load_of(batches) == ({}, 0, 0)
+
+
+def test_load_asks_redis_for_as_much_with_many_batches_as_with_few(batches, redis_client):
+    def sent_commands() -> int:
+        before = redis_client.info("commandstats")
+        batches.load()
+        after = redis_client.info("commandstats")
+        return sum(
+            stat["calls"] - before.get(name, {"calls": 0})["calls"]
+            for name, stat in after.items()
+            if name not in ("cmdstat_info", "cmdstat_command")
+        )
+
+    accepted(batches, 1)
+    for _ in range(15):
+        accepted(batches, 1)
+    few = sent_commands()
+    facts = redis_client.hgetall(keys.batch(accepted(batches, 1)))
+    with redis_client.pipeline(transaction=False) as pipe:
+        for number in range(10_000):
+            pipe.hset(keys.batch(f"b{number}"), mapping=facts)
+            pipe.hset(keys.LIVE_BATCHES, f"b{number}", 1).hset(keys.LIVE_LINES, f"b{number}", 1)
+        pipe.execute()
+    assert sent_commands() == few
+    assert batches.load().num_batches == 10_017

@@ -2,7 +2,9 @@
 
 import time
 
+import orjson
 import pytest
+import zstandard
 from celery.result import AsyncResult
 
 from contract import keys
@@ -21,6 +23,7 @@ from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
+from contract.stored_results import APART_BYTES, encode_success
 
 
 def a_job(num_bytes: int = 5, **changes) -> Job:
@@ -160,6 +163,49 @@ def test_celery_reads_our_records(job_store, settings):
     assert AsyncResult(scored_id, app=app).get(timeout=5) == {"v": 1}
     with pytest.raises(ScoringFailed, match="too odd"):
         AsyncResult(failed_id, app=app).get(timeout=5)
+    app.close()
+
+
+def test_large_result_expires_with_its_record_and_is_erased_with_it(job_store, redis_client):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    result = {"v": "x" * APART_BYTES}
+    record, stored = encode_success(task_id, result, job.facts(), time.time())
+    for _ in range(2):
+        job_store.conclude([Ending(task_id, record, stored_result=stored)])
+    found = job_store.read(task_id)
+    assert job_store.with_result(found).result == result
+    names = (keys.record(task_id), keys.result(task_id))
+    assert len({redis_client.expiretime(name) for name in names}) == 1
+    job_store.erase(task_id)
+    assert redis_client.exists(*names) == 0
+    with pytest.raises(JobGone):
+        job_store.result_pieces(found)
+
+
+def test_result_of_a_job_that_was_erased_meanwhile_is_not_stored(job_store, redis_client):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    job_store.erase(task_id)
+    record, stored = encode_success(task_id, {"v": "x" * APART_BYTES}, job.facts(), time.time())
+    assert job_store.conclude([Ending(task_id, record, stored_result=stored)]) == [""]
+    assert not redis_client.exists(keys.result(task_id))
+
+
+def test_celery_reads_the_record_of_a_large_result_and_where_the_result_is(
+    job_store, settings, redis_client
+):
+    app = create_celery(settings)
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    result = {"v": "x" * APART_BYTES}
+    record, stored = encode_success(task_id, result, job.facts(), time.time())
+    job_store.conclude([Ending(task_id, record, stored_result=stored)])
+    found = AsyncResult(task_id, app=app)
+    place = found.get(timeout=5)
+    assert (found.state, place["encoding"]) == ("SUCCESS", "zstd")
+    text = zstandard.decompress(redis_client.get(place["stored_in"]))
+    assert orjson.loads(text) == result
     app.close()
 
 

@@ -4,10 +4,12 @@ import time
 
 import pytest
 import redis
+import zstandard
 
+from contract import keys
 from contract.batches import Batch, Part
 from contract.errors import BrokerUnavailable
-from contract.messages import Job
+from contract.messages import Apart, Job, Record
 from contract.settings import load_settings
 from contract.store.admission import Idempotency
 from contract.store.batch_store import BatchStore
@@ -37,12 +39,19 @@ def a_job() -> Job:
     return Job([{"text": "x"}], 1, now, now + 60, is_single=False)
 
 
+def a_record(task_id: str) -> Record:
+    """The record of a job whose result `{}` is stored apart."""
+    return Record(task_id, "SUCCESS", apart=Apart(num_bytes=2, num_errors=0))
+
+
 def calls_of_jobs(store: JobStore, task_id: str):
     """A call of each method of the job store that the web tier uses."""
     promise = Idempotency("key", "request")
     return {
         "submit": lambda: (store.submit(a_job(), promise), store.submit(a_job(), promise)),
         "read": lambda: store.read(task_id),
+        "result_pieces": lambda: list(store.result_pieces(a_record(task_id))),
+        "with_result": lambda: store.with_result(a_record(task_id)),
         "cancel": lambda: store.cancel(task_id),
         "erase": lambda: store.erase(task_id),
         "depth": store.depth,
@@ -59,9 +68,10 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "load": store.load,
         "store_parts": lambda: store.store_parts(batch.id, [(Part(0, 1, 1), a_job())]),
         "keep_upload": lambda: store.keep_upload(batch.id),
-        "accept": lambda: store.accept(batch),
+        "accept": lambda: store.accept(batch, work_bytes=batch.num_bytes),
         "read": lambda: store.read(batch.id),
         "results": lambda: store.results(batch.id, 0, 1, 1),
+        "result_pieces": lambda: list(store.result_pieces(batch.id, Part(0, 1, 1))),
         "cancel": lambda: store.cancel(batch.id),
         "erase": lambda: store.erase(batch.id),
         "discard_upload": lambda: store.discard_upload(batch.id),
@@ -96,9 +106,13 @@ def test_call_that_tries_a_silent_redis_again_does_not_refuse_itself(redis_clien
     guard = BrokerGuard(clock)
     jobs = JobStore(redis_client, settings, guard)
     batches = BatchStore(redis_client, settings, jobs, guard)
+    task_id = jobs.submit(a_job()).task_id
+    redis_client.set(keys.result(task_id), zstandard.compress(b"{}"))
+    batch_id = batches.new_id()
+    redis_client.hset(keys.batch_results(batch_id), "0", zstandard.compress(b"{}\n"))
     calls = (
-        *calls_of_jobs(jobs, jobs.submit(a_job()).task_id).values(),
-        *calls_of_batches(batches, a_batch(batches.new_id())).values(),
+        *calls_of_jobs(jobs, task_id).values(),
+        *calls_of_batches(batches, a_batch(batch_id)).values(),
     )
     for call in calls:
         with pytest.raises(BrokerUnavailable), guard.calling():

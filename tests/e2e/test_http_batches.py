@@ -28,7 +28,8 @@ def _id_secret(outcomes):
 def web(web_redis, tmp_path_factory):
     """A server that cuts parts of three lines."""
     folder = tmp_path_factory.mktemp("web")
-    server = WebServer(folder, web_redis.url, micro_batch_texts=3, max_upload_lines=5000).start()
+    limits = {"micro_batch_texts": 3, "max_upload_lines": 5000, "max_upload_errors": 100}
+    server = WebServer(folder, web_redis.url, **limits, max_queued_batches=50).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
@@ -198,6 +199,40 @@ def test_skipped_lines_are_results_with_their_errors_in_place(http, outcomes):
     assert (found[2]["custom_id"], found[2]["error"]["type"]) == ("e", "empty_text")
     assert (found[2]["error"]["line"], found[2]["error"]["status"]) == (4, 422)
     assert counts(http, path) == (3, 1, 2)
+
+
+def test_upload_of_bad_lines_alone_is_refused_and_leaves_nothing_behind(http, outcomes):
+    before = sorted(outcomes.client.keys())
+    body = zstandard.compress(b"x\n" * 4_000)
+    assert len(body) < 100
+    response = posted(http, body, headers={"Content-Encoding": "zstd"}, on_error="skip")
+    problem = response.json()
+    assert (response.status_code, problem["limit_errors"]) == (422, 100)
+    assert [error["line"] for error in problem["errors"]] == [*range(1, 11)]
+    assert sorted(outcomes.client.keys()) == before
+
+
+def test_bomb_of_zstd_is_refused_and_leaves_nothing_behind(http, outcomes):
+    before = sorted(outcomes.client.keys())
+    body = zstandard.compress(ndjson({"text": "x" * 10_000}) * 2_000)
+    assert len(body) < 20_000
+    response = posted(http, body, headers={"Content-Encoding": "zstd"})
+    assert (response.status_code, response.json()["limit_ratio"]) == (413, 400)
+    assert sorted(outcomes.client.keys()) == before
+
+
+def test_one_batch_more_than_may_live_is_refused_until_one_ends(http, outcomes):
+    num_live = http.get("/stats").json()["batches"]["batches"]
+    paths = [accepted(http, numbered(1)) for _ in range(50 - num_live)]
+    response = posted(http, numbered(1))
+    problem = response.json()
+    assert (response.status_code, problem["type"]) == (503, "overloaded")
+    assert (problem["queued_batches"], problem["max_queued_batches"]) == (50, 50)
+    assert "Retry-After" in response.headers
+    assert http.get("/stats").json()["batches"]["max_batches"] == 50
+    http.delete(paths[0])
+    http.delete(accepted(http, numbered(1)))
+    score_all(outcomes)
 
 
 REFUSALS = {

@@ -1,19 +1,21 @@
--- End jobs: store each final record unless the job has one or was erased, tell its waiters, delete
--- its payload, take it off the counts, and acknowledge its message, all in one step. Safe to repeat.
+-- End jobs: store each final record and result unless the job has one or was erased, tell its
+-- waiters, delete its payload, take it off the counts, and acknowledge its message, all in one step.
+-- Safe to repeat.
 -- KEYS: live jobs, live bytes, totals, unacked, unacked index, aboard (the last three '' if nothing
---       is to be acknowledged), then record and payload of each job
+--       is to be acknowledged), then record, payload and result of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
---       name of the counter in totals
+--       name of the counter in totals, result ('' if the record holds it)
 -- Returns for each job the state that it is in now ('' if it is gone).
 local states = {}
-for i = 7, #KEYS, 2 do
-  local at = 2 + (i - 7) / 2 * 3
+for i = 7, #KEYS, 3 do
+  local at = 2 + (i - 7) / 3 * 4
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   local state = record and string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or ''
   local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
   if final ~= '' and state ~= '' and not ended then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
+    if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end
     redis.call('PUBLISH', KEYS[i], final)
     redis.call('HINCRBY', KEYS[3], ARGV[at + 2], 1)
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')

@@ -5,7 +5,7 @@ import time
 import orjson
 import pytest
 
-from contract.batches import REFUSED, decode_lines
+from contract.batches import REFUSED, pieces_of_lines
 from contract.errors import JobCancelled, JobExpired, JobLost, ScoringFailed
 from contract.messages import Job, decode_record
 from model import SliceScores
@@ -130,7 +130,8 @@ PART_JOB = a_job({"text": "a", "custom_id": "c"}, {REFUSED: BAD}, {"text": "b"})
 
 
 def part_lines(ending) -> list[dict]:
-    return [orjson.loads(line) for line in decode_lines(ending.results.lines)]
+    text = b"".join(pieces_of_lines(ending.results.lines))
+    return [orjson.loads(line) for line in text.splitlines()]
 
 
 def test_scores_of_a_part_become_lines_of_its_batch_and_not_its_record():

@@ -33,15 +33,25 @@ def texts(*lengths):
 @pytest.mark.parametrize(
     ("lengths", "parts"),
     [
-        ([4, 4, 4], [(0, 2, 8), (2, 1, 4)]),
-        ([10, 10], [(0, 1, 10), (1, 1, 10)]),
-        ([1, 1, 1, 1], [(0, 3, 3), (3, 1, 1)]),
-        ([40, 1], [(0, 1, 40), (1, 1, 1)]),
-        ([1, 40, 1], [(0, 1, 1), (1, 1, 40), (2, 1, 1)]),
+        ([4, 4, 4], [(0, 2), (2, 1)]),
+        ([10, 10], [(0, 1), (1, 1)]),
+        ([1, 1, 1, 1], [(0, 3), (3, 1)]),
+        ([40, 1], [(0, 1), (1, 1)]),
+        ([1, 40, 1], [(0, 1), (1, 1), (2, 1)]),
     ],
 )
 def test_part_holds_at_most_one_budget_and_a_larger_line_is_alone(lengths, parts):
-    assert [tuple(part) for part, _ in cut(*texts(*lengths))] == parts
+    assert [(part.first, part.num_lines) for part, _ in cut(*texts(*lengths))] == parts
+
+
+def test_each_line_costs_a_minimum_of_work_and_a_bad_one_too():
+    settings = load_settings({})
+    cutter = PartCutter(options(on_error="skip"), settings, deadline_at=60.0, request_id="r")
+    contents = [*map(orjson.dumps, texts(1, 64, 65)), b"bad"]
+    lines = [Line(number, content) for number, content in enumerate(contents, 1)]
+    ((part, job),) = cutter.parts(lines)
+    assert cutter.num_bytes == 1 + 64 + 65
+    assert cutter.work_bytes == part.num_bytes == job.num_bytes == 64 + 64 + 65 + 64
 
 
 def test_part_holds_no_more_results_than_one_job_may():
@@ -57,7 +67,7 @@ def test_job_of_a_part_holds_its_lines_in_order_as_bulk():
     (_, job), (_, last) = cut(*texts(5, 5, 1))
     assert [request["text"] for request in job.requests] == ["xxxxx", "xxxxx"]
     assert [request["text"] for request in last.requests] == ["x"]
-    assert (job.priority, job.is_single, job.deadline_at, job.num_bytes) == (9, False, 60.0, 10)
+    assert (job.priority, job.is_single, job.deadline_at, job.num_bytes) == (9, False, 60.0, 128)
 
 
 def test_options_of_the_query_hold_where_a_line_says_nothing():
@@ -101,6 +111,32 @@ def test_bad_line_stands_in_its_place_with_its_error_where_it_is_skipped(line, c
     refused = job.requests[1][REFUSED]
     assert (refused["code"], refused["line"]) == (code, 2)
     assert [request.get("text") for request in job.requests] == ["a", None, "b"]
+
+
+def test_upload_with_too_many_bad_lines_is_refused_with_the_first_of_them():
+    settings = load_settings({"EVASCORE_MAX_UPLOAD_ERRORS": "12"})
+    lines = [{"text": "a"}, *[b"x"] * 12]
+    assert sum(part.num_lines for part, _ in cut(*lines, settings=settings, on_error="skip")) == 13
+    with pytest.raises(RequestInvalid, match="More than 12 lines") as raised:
+        cut(*lines, b"y", settings=settings, on_error="skip")
+    assert raised.value.details["limit_errors"] == 12
+    assert [error["line"] for error in raised.value.details["errors"]] == [*range(2, 12)]
+
+
+def test_no_more_bad_lines_are_read_than_are_allowed():
+    read = []
+
+    def lines():
+        for number in range(1, 300_001):
+            read.append(number)
+            yield Line(number, b"x")
+
+    cutter = PartCutter(
+        options(on_error="skip"), load_settings({}), deadline_at=60.0, request_id="r"
+    )
+    with pytest.raises(RequestInvalid):
+        list(cutter.parts(lines()))
+    assert len(read) == load_settings({}).max_upload_errors + 1
 
 
 def test_name_of_a_bad_line_is_kept():

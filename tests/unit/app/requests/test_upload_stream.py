@@ -10,7 +10,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.requests.upload_stream import PIECE_BYTES, decoder, limited
+from app.requests.upload_stream import FREE_BYTES, MAX_RATIO, PIECE_BYTES, decoder, limited
 from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from contract.grammar.json_text import BYTE_ORDER_MARK
 from contract.grammar.lines import read_lines
@@ -174,17 +174,49 @@ def zstd_bomb() -> bytes:
     )
 
 
-@pytest.mark.parametrize(("encoding", "bomb"), [("gzip", gzip_bomb), ("zstd", zstd_bomb)])
-def test_bomb_is_defused_at_the_limit_in_bounded_memory(encoding, bomb):
+BOMBS = [("gzip", gzip_bomb), ("zstd", zstd_bomb)]
+
+
+@pytest.mark.parametrize(("encoding", "bomb"), BOMBS)
+def test_bomb_is_refused_early_in_bounded_memory(encoding, bomb):
     body = bomb()
     assert len(body) < BOMB_BYTES / 500
+    given: list[int] = []
     tracemalloc.start()
     try:
-        with pytest.raises(BodyTooLarge):
-            lines_of(
-                limited(decoder(encoding)(in_pieces(body, PIECE_BYTES)), BOMB_BYTES // 10),
-                max_line_bytes=1_000_000,
-            )
+        with pytest.raises(BodyTooLarge, match="400 times its size; send it with less"):
+            given.extend(map(len, decoder(encoding)(in_pieces(body, PIECE_BYTES))))
         assert tracemalloc.get_traced_memory()[1] < 40_000_000
     finally:
         tracemalloc.stop()
+    # What has arrived so far counts, not the whole body.
+    assert sum(given) <= 400 * min(len(body), PIECE_BYTES)
+
+
+@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+def test_small_upload_may_be_compressed_to_anything(compress):
+    encoding = "gzip" if compress is gzip.compress else "zstd"
+    body = b"x" * FREE_BYTES
+    assert decoded(encoding, compress(body)) == body
+    with pytest.raises(BodyTooLarge):
+        decoded(encoding, compress(body * 2))
+
+
+def test_what_repeats_itself_within_reason_is_read_whole():
+    prompt = " ".join(str(number) for number in range(700))
+    body = b"".join(b'{"text": "%s %d"}\n' % (prompt.encode(), n % 9) for n in range(3_000))
+    compressed = zstandard.compress(body, 19)
+    # Many copies of one prompt are honest, and so is the level 1 of our client.
+    assert 100 < len(body) / len(gzip.compress(body, 1)) < MAX_RATIO < len(body) / len(compressed)
+    assert decoded("gzip", gzip.compress(body, 1)) == body
+
+
+def test_zeros_at_the_level_of_our_client_are_read_whole():
+    body = b"0" * 20_000_000
+    assert decoded("gzip", gzip.compress(body, 1)) == body
+
+
+def test_bytes_over_the_limit_are_refused_while_they_are_decompressed():
+    body = zstandard.compress(b"".join(b"%d\n" % number for number in range(1_000_000)))
+    with pytest.raises(BodyTooLarge, match="over 1000000 bytes"):
+        list(limited(decoder("zstd")(in_pieces(body, PIECE_BYTES)), 1_000_000))

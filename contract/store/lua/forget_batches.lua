@@ -1,0 +1,16 @@
+-- Take batches off the live ones: those that were erased, or that expired before they ended.
+-- KEYS: live batches, live lines, bulk load, unpublished, cancelling    ARGV: batch IDs
+for _, id in ipairs(ARGV) do
+  local bytes, lines = redis.call('HGET', KEYS[1], id), redis.call('HGET', KEYS[2], id)
+  -- A batch without lines here was accepted by an older web server, which counted nothing.
+  if bytes and lines then
+    redis.call('HINCRBY', KEYS[3], 'bytes', -bytes)
+    redis.call('HINCRBY', KEYS[3], 'lines', -lines)
+  end
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[2], id)
+  redis.call('SREM', KEYS[4], id)
+  redis.call('SREM', KEYS[5], id)
+end
+-- What processes of another release miscounted ends here.
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], KEYS[5]) end
