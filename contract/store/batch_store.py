@@ -240,7 +240,7 @@ class BatchStore:
             return found
 
         # Redis copies the whole value for each range.
-        return decoded_pieces(read_range, range_bytes=1024**2)
+        return decoded_pieces(read_range, range_bytes=512 * 1024)
 
     def _result_sizes(self, batch_id: str, parts: Sequence[Part]) -> list[int]:
         """The compressed size of the results of each part; 0 if there are none yet."""

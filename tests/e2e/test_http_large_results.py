@@ -18,8 +18,8 @@ from contract.store.endings import Ending
 from tests.conftest import wait_until
 
 NUM_CLIENTS = 12
-# Measured: 3.3 MB, for the state of zstd in both directions and buffers.
-MAX_GROWTH_PER_CLIENT = 6 * 1024**2
+# Measured: 3 to 5 MB, for the state of zstd in both directions and buffers.
+MAX_GROWTH_PER_CLIENT = 8 * 1024**2
 
 
 def a_large_result(num_bytes: int) -> dict:
