@@ -3,7 +3,7 @@
 A slice is a piece of a job in a micro-batch. Most texts are one slice, long ones are several.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
@@ -140,6 +140,20 @@ def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]
         held_bytes = sum(job.waiting_bytes for job in held)
         room[priority] = Room(max(budget.slices - len(held), 0), max(budget.bytes - held_bytes, 0))
     return room
+
+
+def groups_to_open(num_crashes: Mapping[str, int]) -> list[list[str]]:
+    """Return the fetched jobs that are opened together, in order: suspects apart from all others.
+
+    Args:
+        num_crashes: of each fetched job, workers that died with it.
+    """
+    groups: dict[tuple[int, int], list[str]] = {}
+    for index, (task_id, crashes) in enumerate(num_crashes.items()):
+        # Those of one crash in small groups, those of more alone.
+        group = 0 if crashes == 0 else index // SUSPECTS_TOGETHER if crashes == 1 else index
+        groups.setdefault((min(crashes, 2), group), []).append(task_id)
+    return list(groups.values())
 
 
 def _choose_suspects(waiting: list[OpenJob], budget: Budget) -> list[Share]:

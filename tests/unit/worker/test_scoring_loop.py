@@ -33,14 +33,27 @@ class MemoryStore:
     def __init__(self) -> None:
         self.jobs: dict[str, Opened] = {}
         self.unwanted: set[str] = set()
+        self.opened: list[list[str]] = []
         self.aboard: list[list[str]] = []
+        self.letters: list[tuple[str, str]] = []
+        self.parked: dict[str, int] = {}
         self.endings = {}
 
-    def open_jobs(self, task_ids):
+    def open_jobs(self, task_ids, worker):
+        self.opened.append(list(task_ids))
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
     def are_wanted(self, task_ids):
         return [task_id not in self.unwanted for task_id in task_ids]
+
+    def facts(self, task_id):
+        return {"num_texts": 1, "num_bytes": 10}
+
+    def set_aside(self, kind, reason, *, task_id, num_bytes, raw):
+        self.letters.append((kind, task_id))
+
+    def park(self, task_id, major, worker):
+        self.parked[task_id] = major
 
     def note_aboard(self, task_ids, worker):
         self.aboard.append(list(task_ids))
