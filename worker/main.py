@@ -33,6 +33,7 @@ from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
+from worker.upkeep import set_aside_broken_leases
 
 log = get_logger(__name__)
 
@@ -100,6 +101,7 @@ class Process:
         self._app.runtime = Runtime(settings, client, store, batches, status, lease)
         while True:
             try:
+                set_aside_broken_leases(client, store, sender)
                 lease.acquire()
                 requeue_left_behind(client, sender, is_crash=True)
                 return

@@ -14,6 +14,7 @@ from contract.messages import decode_message, task_message
 from contract.store.batch_store import BatchStore
 from contract.store.parked_jobs import ParkedJobs
 from tests.conftest import wait_until
+from tests.contract.test_releases import MESSAGE, PAYLOAD, RECORD
 from tests.e2e.test_worker import Worker, a_job, final, new_worker, submit
 
 __all__ = ["new_worker"]
@@ -90,18 +91,6 @@ def test_broken_message_ends_its_job_with_a_clear_error(job_store, redis_client,
     assert_quiet(worker)
 
 
-def test_message_with_a_body_of_a_later_release_is_scored(job_store, redis_client, worker):
-    worker.send(signal.SIGSTOP)
-    task_id = submit(job_store, 10)
-    message = redis_client.rpop(keys.QUEUE)
-    later = with_field(message, body="???", later=[1], **{"content-type": "later/type"})
-    later = with_field(later, "headers", version="1.99", expires="soon", temperature=7)
-    redis_client.rpush(keys.QUEUE, later)
-    worker.send(signal.SIGCONT)
-    assert final(job_store, task_id).state == "SUCCESS"
-    assert_quiet(worker)
-
-
 BROKEN = [
     ("payload", MARKER),
     ("payload", b"[]"),
@@ -138,12 +127,39 @@ def test_unreadable_jobs_end_and_their_neighbours_are_scored(
     assert_quiet(worker)
 
 
-def test_payload_with_an_unknown_field_is_scored(job_store, redis_client, new_worker):
-    task_id = submit(job_store, 10)
-    later = with_field(redis_client.get(keys.payload(task_id)), version="1.99", temperature=7)
-    redis_client.set(keys.payload(task_id), later, keepttl=True)
+def replace_message(redis_client, change) -> None:
+    """Change the message that would be fetched next, and put it behind all others."""
+    redis_client.lpush(keys.QUEUE, change(redis_client.rpop(keys.QUEUE)))
+
+
+def of_release_n(raw: bytes, task_id: str) -> bytes:
+    """A frozen payload, record or message of release 0.1.0, for this job and this time."""
+    for name in (b"id", b"task_id", b"delivery_tag"):
+        raw = raw.replace(b'"%s":"id"' % name, b'"%s":"%s"' % (name, task_id.encode()))
+    return raw.replace(b'"deadline_at":1769861400.25', b'"deadline_at":%d' % (time.time() + 600))
+
+
+def test_jobs_of_the_releases_before_and_after_are_scored_together(
+    job_store,
+    redis_client,
+    new_worker,
+):
+    before, after = submit(job_store, 5), submit(job_store, 10)
+    redis_client.set(keys.payload(before), of_release_n(PAYLOAD, before), keepttl=True)
+    redis_client.set(keys.record(before), of_release_n(RECORD, before), keepttl=True)
+    replace_message(redis_client, lambda _: of_release_n(MESSAGE, before))
+    for key in (keys.payload(after), keys.record(after)):
+        later = with_field(redis_client.get(key), version="1.99", temperature={"deep": [7]})
+        redis_client.set(key, later, keepttl=True)
+    later = {"body": "???", "content-type": "later/type", "later": [1]}
+    replace_message(
+        redis_client,
+        lambda raw: with_field(with_field(raw, **later), "headers", version="1.99", expires="soon"),
+    )
     worker = new_worker().start().wait_ready()
-    assert final(job_store, task_id).state == "SUCCESS"
+    records = [final(job_store, task_id) for task_id in (before, after)]
+    assert [record.result["num_bytes"] for record in records] == [5, 10]
+    assert [record.result["batch"]["texts"] for record in records] == [2, 2]
     assert job_store.dead_letters() == []
     assert_quiet(worker)
 
@@ -218,7 +234,7 @@ def test_garbage_of_a_dead_worker_is_set_aside_by_its_successor(
     worker = new_worker().start().wait_ready()
     (letter,) = wait_until(job_store.dead_letters)
     assert letter.num_bytes == len(MARKER)
-    assert redis_client.hlen(keys.unacked("w@test")) == 0
+    wait_until(lambda: is_all_acknowledged(redis_client))
     assert_quiet(worker)
 
 

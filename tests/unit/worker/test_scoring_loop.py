@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from contract import keys
+from contract.batches import decode_lines
 from contract.messages import Job, decode_record
-from contract.store.job_store import Opened
+from contract.store.opening import Broken, Opened
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
 from worker.batching import Budget
@@ -233,6 +234,64 @@ def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
     worker.loop.turn()
     worker.loop.turn()
     assert worker.store.aboard == [["suspect"], ["other"]]
+
+
+def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
+    for task_id, crashes in {"a": 0, "b": 2, "c": 1, "d": 3, "e": 0, "f": 2, "g": 1}.items():
+        worker.fetch(task_id, 10)
+        worker.messages.crashes[task_id] = crashes
+    worker.loop.turn()
+    assert worker.store.opened == [["a", "e"], ["b"], ["c", "g"], ["f"]]
+    assert worker.store.error("d") == "poison_job"
+
+
+def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
+    for task_id, crashes in {"batch.0": 3, "batch.5": 4}.items():
+        worker.fetch(task_id, 10)
+        worker.store.jobs[task_id].job.requests[0]["custom_id"] = "mine"
+        worker.messages.crashes[task_id] = crashes
+    worker.loop.turn()
+    assert worker.store.opened == [["batch.0"]]
+    assert {worker.store.error(each) for each in ("batch.0", "batch.5")} == {"poison_job"}
+    lines = decode_lines(worker.store.endings["batch.0"].results.lines)
+    assert b'"custom_id":"mine"' in lines[0]
+
+
+def test_two_copies_of_a_message_are_one_job(worker):
+    worker.fetch("a", 10)
+    worker.fetch("a", 10)
+    worker.loop.turn()
+    assert worker.store.state("a") == "SUCCESS"
+    assert worker.messages.acknowledged == {"a": True}
+
+
+def test_job_that_cannot_be_read_is_set_aside_and_its_neighbour_scored(worker):
+    for kind in ("payload", "record"):
+        worker.store.jobs[kind] = Opened(kind, broken=Broken(kind, "not_json", 3, b"raw"))
+        worker.loop.add(kind)
+    worker.fetch("malformed", 10)
+    worker.store.jobs["malformed"].job.requests[0]["text"] = 5
+    worker.fetch("good", 10)
+    worker.loop.turn()
+    assert worker.store.letters == [
+        ("payload", "payload"),
+        ("record", "record"),
+        ("payload", "malformed"),
+    ]
+    errors = {worker.store.error(each) for each in ("payload", "record", "malformed")}
+    assert errors == {"job_unreadable"}
+    assert worker.store.state("good") == "SUCCESS"
+    assert worker.messages.acknowledged["payload"] is False
+
+
+def test_job_of_a_newer_release_is_parked_and_not_ended(worker):
+    worker.store.jobs["newer"] = Opened("newer", newer_major=2)
+    worker.loop.add("newer")
+    worker.fetch("good", 10)
+    worker.loop.turn()
+    assert worker.store.parked == {"newer": 2}
+    assert worker.messages.acknowledged == {"newer": False, "good": True}
+    assert "newer" not in worker.store.endings
 
 
 def test_micro_batches_are_smaller_after_memory_ran_out(worker):
