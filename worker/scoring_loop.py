@@ -26,7 +26,7 @@ from worker.batching import (
     Outcome,
     Room,
     choose_micro_batch,
-    groups_to_open,
+    choose_to_open,
     room_for_fetch,
 )
 from worker.intake import unreadable_ending
@@ -100,15 +100,17 @@ class ScoringLoop:
 
     @property
     def has_jobs(self) -> bool:
-        """Whether opened jobs wait for their next micro-batch."""
-        return bool(self._jobs)
+        """Whether jobs wait for their next micro-batch, or to be opened."""
+        return bool(self._jobs or self._fetched)
 
     def add(self, task_id: str) -> None:
-        """Take a fetched job, which the next turn opens."""
+        """Take a fetched job, which a later turn opens."""
         self._fetched.append(task_id)
 
     def room(self) -> dict[int, Room]:
-        """Return how much the next fetch may bring of each priority."""
+        """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
+        if self._fetched:
+            return dict.fromkeys(keys.PRIORITY_STEPS, Room(0, 0))
         return room_for_fetch(self._jobs.values(), self._budget)
 
     def turn(self) -> None:
@@ -125,19 +127,18 @@ class ScoringLoop:
 
     def _open_fetched(self) -> Iterator[Ending]:
         """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
-        fetched, self._fetched = self._fetched, []
-        crashes = {task_id: self._messages.num_crashes(task_id) for task_id in fetched}
-        hopeless = {task_id: num for task_id, num in crashes.items() if self._is_hopeless(task_id)}
-        for task_id, num_crashes in hopeless.items():
+        # A second copy of a message that is in the same fetch is dropped here.
+        crashes = {task_id: self._messages.num_crashes(task_id) for task_id in self._fetched}
+        for task_id in [task_id for task_id in crashes if self._is_hopeless(task_id)]:
             # Not opened: opening it may be what kills workers.
-            facts = self._store.facts(task_id)
-            yield lost_ending(task_id, facts, _poisonous(num_crashes))
-        openable = {task_id: num for task_id, num in crashes.items() if task_id not in hopeless}
-        for group in groups_to_open(openable):
-            for opened in self._store.open_jobs(group, self._status.name):
-                ending = self._opened(opened, crashes[opened.task_id])
-                if ending is not None:
-                    yield ending
+            error = _poisonous(crashes.pop(task_id))
+            yield lost_ending(task_id, self._store.facts(task_id), error)
+        chosen = choose_to_open(crashes, self._jobs.values())
+        self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
+        for opened in self._store.open_jobs(chosen, self._status.name):
+            ending = self._opened(opened, crashes[opened.task_id])
+            if ending is not None:
+                yield ending
 
     def _is_hopeless(self, task_id: str) -> bool:
         """Whether to end a job unopened. A part is opened once more, for its custom_ids."""

@@ -258,3 +258,22 @@ def test_job_that_kills_workers_while_it_is_opened_fails_and_its_neighbours_succ
     new_worker().start().wait_ready()
     assert final(job_store, killer).error["code"] == "poison_job"
     assert {final(job_store, each).state for each in neighbours} == {"SUCCESS"}
+
+
+def test_worker_that_loses_every_connection_reconnects_more_and_more_rarely(
+    job_store, redis_client, worker
+):
+    # The script that fetches fails on a key of another type, and Redis refuses each fetch.
+    redis_client.set(keys.QUEUE, b"no list")
+    began = time.monotonic()
+    wait_until(lambda: len(delays_s(worker)) >= 4)
+    assert time.monotonic() - began > 0.25 + 0.5 + 1
+    assert delays_s(worker) == [0.25, 0.5, 1, 2]
+    redis_client.delete(keys.QUEUE)
+    assert final(job_store, submit(job_store, 10), timeout_s=20).state == "SUCCESS"
+
+
+def delays_s(worker: Worker) -> list[float]:
+    """The waits before the worker used a new connection."""
+    lines = worker.log.read_text().splitlines()
+    return [orjson.loads(line)["delay_s"] for line in lines if "reconnecting_slowly" in line]

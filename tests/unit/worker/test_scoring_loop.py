@@ -41,7 +41,7 @@ class MemoryStore:
         self.endings = {}
 
     def open_jobs(self, task_ids, worker):
-        self.opened.append(list(task_ids))
+        self.opened += [list(task_ids)] if task_ids else []
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
     def are_wanted(self, task_ids):
@@ -241,8 +241,38 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
         worker.fetch(task_id, 10)
         worker.messages.crashes[task_id] = crashes
     worker.loop.turn()
-    assert worker.store.opened == [["a", "e"], ["b"], ["c", "g"], ["f"]]
     assert worker.store.error("d") == "poison_job"
+    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    while worker.loop.has_jobs:
+        worker.loop.turn()
+    # Each is scored before the next is opened.
+    assert worker.store.opened == [["a"], ["b"], ["c", "g"], ["e"], ["f"]]
+    assert worker.store.aboard == worker.store.opened
+    assert set(worker.messages.acknowledged) == set("abcdefg")
+
+
+def test_no_job_is_opened_while_a_suspect_is_in_hand(worker):
+    worker.fetch("suspect", 60, 60)
+    worker.fetch("other", 10)
+    worker.messages.crashes["suspect"] = 1
+    worker.loop.turn()
+    assert worker.store.opened == [["suspect"]]
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.opened == [["suspect"], ["other"]]
+
+
+def test_suspect_is_not_opened_while_other_jobs_are_in_hand(worker):
+    worker.fetch("other", 60, 60)
+    worker.fetch("suspect", 10)
+    worker.messages.crashes["suspect"] = 1
+    worker.loop.turn()
+    worker.fetch("late", 10)
+    worker.loop.turn()
+    assert worker.store.opened == [["other"]]
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.opened == [["other"], ["suspect"], ["late"]]
 
 
 def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
