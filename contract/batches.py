@@ -20,6 +20,7 @@ from contract.messages import (
     error_body,
     error_from_body,
 )
+from contract.versions import Unreadable
 
 BatchStatus = Literal[
     "validating", "in_progress", "cancelling", "completed", "expired", "cancelled"
@@ -69,8 +70,8 @@ class Part(NamedTuple):
 
 
 def decode_part(member: bytes) -> Part:
-    """The reverse of `Part.encode`."""
-    return Part(*map(int, member.split(b":")))
+    """The reverse of `Part.encode`; what a later release appends is dropped."""
+    return Part(*map(int, member.split(b":")[:3]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +151,12 @@ def encode_part_payload(job: Job) -> bytes:
 
 
 def decode_part_payload(payload: bytes) -> Job:
-    """The reverse of `encode_part_payload`."""
-    return decode_payload(zstandard.decompress(payload))
+    """The reverse of `encode_part_payload`. Raises: Unreadable, NewerFormat."""
+    try:
+        job = zstandard.decompress(payload)
+    except zstandard.ZstdError:
+        raise Unreadable("not_compressed", "It is not compressed with zstd.") from None
+    return decode_payload(job)
 
 
 @dataclass(frozen=True, slots=True)

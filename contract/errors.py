@@ -11,7 +11,7 @@ ServiceError
 │   └── JobExpired, JobCancelled
 ├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-│   └── JobLost
+│   └── JobLost, JobUnreadable
 └── ModelError              the model could not score the text
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
@@ -161,6 +161,12 @@ class JobLost(DependencyError):
     """The job's text is no longer stored."""
 
     code = "job_lost"
+
+
+class JobUnreadable(DependencyError):
+    """What is stored of the job could not be read."""
+
+    code = "job_unreadable"
 
 
 class ModelError(ServiceError):

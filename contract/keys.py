@@ -22,6 +22,9 @@ BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and 
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
+DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read
+DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes for a requeue
+PARKED = "evascore:parked"  # set: newer major versions of which messages are parked
 
 
 def queue_list(priority: int) -> str:
@@ -82,6 +85,11 @@ def unacked(worker: str) -> str:
 def unacked_index(worker: str) -> str:
     """Sorted set of the delivery tags in `unacked`, by time of fetching."""
     return f"evascore:unacked_index:{worker}"
+
+
+def parked(major: int) -> str:
+    """Sorted set of the messages that only workers of `major` can read, by time of parking."""
+    return f"evascore:parked:{major}"
 
 
 def aboard(worker: str) -> str:

@@ -3,16 +3,25 @@
 The record is Celery's result-backend entry with two more fields (`job`, `finished_at`), so
 `AsyncResult`, Flower and result expiry work on it. The status comes first, because the Lua scripts
 look for it there.
+
+All three carry the version of this format. Readers drop fields that they do not know. What does not
+have the form raises `Unreadable`, and a newer major version raises `NewerFormat`.
 """
 
 import base64
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from contract import keys
 from contract.errors import BY_CODE, JobCancelled, ServiceError, error_body
+from contract.versions import Unreadable, Version, check_version, read_object
+
+# Raise the minor number for a new field, and the major number when older workers must not read a
+# job. 1.0 is release 0.1.0, which wrote no version.
+VERSION = Version(1, 1)
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -36,6 +45,8 @@ class Job:
     priority: int = keys.INTERACTIVE
     request_id: str = ""
     """Names the HTTP request in the logs of both tiers."""
+    may_store_apart: bool = True
+    """Whether the web server that accepted the job reads results that are stored apart."""
 
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""
@@ -81,12 +92,17 @@ class Record:
 
 def encode_payload(job: Job) -> bytes:
     """The job as its payload key stores it."""
-    return orjson.dumps(job)
+    return orjson.dumps(
+        {"version": str(VERSION), **{each.name: getattr(job, each.name) for each in fields(Job)}}
+    )
 
 
 def decode_payload(payload: bytes) -> Job:
-    """The reverse of `encode_payload`."""
-    return Job(**orjson.loads(payload))
+    """The reverse of `encode_payload`. Raises: Unreadable, NewerFormat."""
+    found = read_object(payload)
+    check_version(found, VERSION)
+    # Release 0.1 reads a result from its record only.
+    return _validated(_JOB, {"may_store_apart": False, **found})
 
 
 def queued_record(task_id: str, facts: dict[str, Any]) -> bytes:
@@ -130,24 +146,38 @@ def error_from_body(body: dict[str, Any]) -> ServiceError:
 
 
 def decode_record(task_id: str, raw: bytes) -> Record:
-    """Read a record that this module, or Celery itself, wrote."""
-    meta = orjson.loads(raw)
-    state, result = meta["status"], meta["result"]
-    failed = state in ("FAILURE", "REVOKED")
-    apart = meta.get("apart")
+    """Read a record that this module, or Celery itself, wrote. Raises: Unreadable, NewerFormat."""
+    found = read_object(raw)
+    check_version(found, VERSION)
+    meta = _validated(_STORED_RECORD, found)
+    failed = meta.status in ("FAILURE", "REVOKED")
     return Record(
         task_id=task_id,
-        state=state,
-        result=None if failed or apart else result,
-        error=_error_of(result) if failed else None,
-        job=meta.get("job", {}),
-        finished_at=meta.get("finished_at"),
-        apart=Apart(apart["num_bytes"], apart["num_errors"]) if apart else None,
+        state=meta.status,
+        result=None if failed or meta.apart else meta.result,
+        error=_error_of(meta.result) if failed else None,
+        job=meta.job,
+        finished_at=meta.finished_at,
+        apart=meta.apart,
     )
 
 
-def _error_of(result: dict[str, Any]) -> dict[str, Any]:
-    if "code" not in result:  # `AsyncResult.revoke` and other writers of Celery's own form
+@dataclass(slots=True)
+class _StoredRecord:
+    """The fields of a stored record that readers use."""
+
+    status: State
+    result: Any
+    job: dict[str, Any] = field(default_factory=dict)
+    finished_at: float | None = None
+    apart: Apart | None = None
+
+
+def _error_of(result: Any) -> dict[str, Any]:
+    if not isinstance(result, dict):
+        raise Unreadable("wrong_fields", "Wrong or missing: result.")
+    # `AsyncResult.revoke` and other writers of Celery's own form.
+    if not {"code", "message", "retryable"} <= result.keys():
         return error_body(JobCancelled("The job was cancelled before it was scored."))
     return {k: v for k, v in result.items() if not k.startswith("exc_")}
 
@@ -171,6 +201,7 @@ def _record(
             "job": facts,
             "finished_at": finished_at,
             **({"apart": apart._asdict()} if apart else {}),
+            "version": str(VERSION),
         }
     )
 
@@ -214,6 +245,7 @@ def task_message(task_id: str, num_bytes: int, priority: int) -> bytes:
                 "stamped_headers": None,
                 "stamps": {},
                 "cost": num_bytes,
+                "version": str(VERSION),
             },
             "properties": {
                 "correlation_id": task_id,
@@ -225,3 +257,71 @@ def task_message(task_id: str, num_bytes: int, priority: int) -> bytes:
             },
         }
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a message on the queue says of its job."""
+
+    task_id: str
+    num_bytes: int
+    priority: int
+    num_crashes: int = 0
+    """Workers that died while they scored the job."""
+
+
+@dataclass(slots=True)
+class _Headers:
+    task: str
+    id: str
+    cost: int
+    crashes: int = 0
+
+
+@dataclass(slots=True)
+class _Properties:
+    delivery_tag: str
+    priority: int
+
+
+@dataclass(slots=True)
+class _Message:
+    headers: _Headers
+    properties: _Properties
+
+
+def decode_message(raw: bytes) -> Claim:
+    """The reverse of `task_message`, for a message that may have been tried before.
+
+    Raises:
+        Unreadable: also if it is a message of Celery that names no job of ours.
+        NewerFormat
+    """
+    found = read_object(raw)
+    if isinstance(headers := found.get("headers"), dict):
+        check_version(headers, VERSION)
+    message = _validated(_MESSAGE, found)
+    headers, properties = message.headers, message.properties
+    is_ours = headers.task == keys.TASK and headers.id == properties.delivery_tag
+    if not is_ours or properties.priority not in keys.PRIORITY_STEPS:
+        raise Unreadable("not_a_job", "It is a message of Celery but names no job of evascore.")
+    return Claim(headers.id, headers.cost, properties.priority, headers.crashes)
+
+
+_JOB = TypeAdapter(Job)
+_STORED_RECORD = TypeAdapter(_StoredRecord)
+_MESSAGE = TypeAdapter(_Message)
+
+
+_Form = TypeVar("_Form")
+
+
+def _validated(form: TypeAdapter[_Form], found: dict[str, Any]) -> _Form:
+    """Take the fields that `form` has, and name those that are wrong."""
+    try:
+        return form.validate_python(found)
+    except ValidationError as error:
+        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
+        raise Unreadable(
+            "wrong_fields", f"Wrong or missing: {', '.join(sorted(places))}."
+        ) from None

@@ -3,8 +3,9 @@
 A slice is a piece of a job in a micro-batch. Most texts are one slice, long ones are several.
 """
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import takewhile
 from typing import NamedTuple
 
 from contract import keys
@@ -140,6 +141,25 @@ def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]
         held_bytes = sum(job.waiting_bytes for job in held)
         room[priority] = Room(max(budget.slices - len(held), 0), max(budget.bytes - held_bytes, 0))
     return room
+
+
+def choose_to_open(num_crashes: Mapping[str, int], in_hand: Collection[OpenJob]) -> list[str]:
+    """Return the fetched jobs to open now, in order of arrival.
+
+    A job that kills workers may do so when it is opened. So suspects are opened apart from all
+    other jobs, just before they are scored.
+
+    Args:
+        num_crashes: of each fetched job, in order, the workers that died with it.
+        in_hand: open jobs that are not done.
+    """
+    first = next(iter(num_crashes.values()), 0)
+    if any(job.num_crashes for job in in_hand) or (first and in_hand):
+        return []
+    if first:
+        alike = [task_id for task_id, crashes in num_crashes.items() if crashes == first]
+        return alike[: SUSPECTS_TOGETHER if first == 1 else 1]
+    return list(takewhile(lambda task_id: not num_crashes[task_id], num_crashes))
 
 
 def _choose_suspects(waiting: list[OpenJob], budget: Budget) -> list[Share]:

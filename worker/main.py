@@ -26,12 +26,14 @@ from model import (
     check_canary,
 )
 from worker import transport
+from worker.intake import Intake
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, requeue_left_behind
 from worker.runtime import Runtime
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
+from worker.upkeep import set_aside_broken_leases
 
 log = get_logger(__name__)
 
@@ -76,6 +78,8 @@ class Process:
         """Take the lease of the node name, and requeue the jobs of a dead predecessor at once."""
         settings = self._settings
         self._startup.enter("redis")
+        client = connect(settings)
+        store = JobStore(client, settings)
         conf.broker_transport_options = {
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
@@ -83,8 +87,8 @@ class Process:
             "unacked_mutex_key": f"{keys.unacked(sender)}:mutex",
             "fetch_jobs": settings.micro_batch_texts,
             "fetch_bytes": settings.micro_batch_bytes,
+            "read_message": Intake(client, store, sender).read_message,
         }
-        client = connect(settings)
         status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
         lease = Lease(
             client,
@@ -93,11 +97,11 @@ class Process:
             micro_batch_timeout_s=settings.micro_batch_timeout_s,
             health_file=settings.health_file,
         )
-        store = JobStore(client, settings)
         batches = BatchQueue(client, settings)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease)
         while True:
             try:
+                set_aside_broken_leases(client, store, sender)
                 lease.acquire()
                 requeue_left_behind(client, sender, is_crash=True)
                 return

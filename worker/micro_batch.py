@@ -15,15 +15,12 @@ from celery.worker import state as celery_state
 from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
-from contract.logs import get_logger
 from worker.batching import Budget
-from worker.recovery import CRASHES_HEADER
+from worker.intake import CRASHES_HEADER
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
 from worker.transport import refusal_as_lost_connection
-
-log = get_logger(__name__)
 
 
 class MicroBatch(Task):
@@ -42,11 +39,6 @@ class MicroBatch(Task):
         def on_message(
             message: Any, body: Any, ack: Any, reject: Any, callbacks: Any, **_: Any
         ) -> None:
-            if message.delivery_tag != message.headers["id"]:
-                # Not from our web tier: it names no job of ours and would never be acknowledged.
-                log.warning("foreign_message_dropped", task_id=message.headers["id"])
-                message.ack()
-                return
             request = request_class(
                 message,
                 on_ack=ack,

@@ -130,6 +130,8 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
         return failed_ending(job.task_id, job.job, outcomes[0])
     else:
         result = {**_named(job.job.requests[0]), **outcomes[0], **_circumstances(job, model, now)}
+    if not job.job.may_store_apart:
+        return Ending(job.task_id, success_record(job.task_id, result, job.job.facts(), now))
     record, stored_result = encode_success(job.task_id, result, job.job.facts(), now)
     return Ending(job.task_id, record, stored_result=stored_result)
 

@@ -12,11 +12,14 @@ from celery import bootsteps
 
 from contract import keys
 from contract.logs import get_logger
+from worker.backoff import Backoff, wait
+from worker.intake import CRASHES_HEADER
+from worker.micro_batch import is_stopping
 from worker.transport import refusal_as_lost_connection
+from worker.upkeep import Upkeep
 
 log = get_logger(__name__)
 
-CRASHES_HEADER = "crashes"
 _REQUEUE = (Path(__file__).parent / "lua" / "requeue.lua").read_text()
 # Workers check each other this often. If one dies while it requeues, another may do so after
 # `_REAPING_S`.
@@ -43,20 +46,30 @@ def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> 
         stored = client.hget(unacked, tag)
         if stored is None:
             continue
-        message = orjson.loads(stored)[0]
-        message["properties"]["delivery_info"]["redelivered"] = True
-        if tag in suspects:
-            headers = message["headers"]
-            headers[CRASHES_HEADER] = headers.get(CRASHES_HEADER, 0) + 1
-        priority = message["properties"]["priority"]
+        priority, message = _redelivered(stored, is_suspect=tag in suspects)
         num_requeued += requeue(
             keys=[unacked, keys.unacked_index(worker), keys.queue_list(priority)],
-            args=[tag, orjson.dumps(message)],
+            args=[tag, message],
         )
     client.delete(keys.aboard(worker))
     if num_requeued:
         log.warning("jobs_requeued", worker=worker, jobs=num_requeued, suspects=len(suspects))
     return num_requeued
+
+
+def _redelivered(stored: bytes, *, is_suspect: bool) -> tuple[int, bytes]:
+    """Return the priority and the bytes of a fetched message for its next delivery."""
+    try:
+        message = orjson.loads(stored)[0]
+        message["properties"]["delivery_info"]["redelivered"] = True
+        if is_suspect:
+            headers = message["headers"]
+            headers[CRASHES_HEADER] = headers.get(CRASHES_HEADER, 0) + 1
+        priority = message["properties"]["priority"]
+        return (keys.BULK if priority == keys.BULK else keys.INTERACTIVE), orjson.dumps(message)
+    except (ValueError, LookupError, TypeError, AttributeError):
+        # It died before it could set this one aside; whoever fetches it next does so.
+        return keys.INTERACTIVE, stored[1:].rpartition(b', "", "')[0]
 
 
 def requeue_of_dead_peers(client: redis.Redis, own_name: str) -> None:
@@ -80,11 +93,16 @@ class Recovery(bootsteps.StartStopStep):
     def __init__(self, consumer: Any, **kwargs: Any) -> None:
         super().__init__(consumer, **kwargs)
         self._timer: Any = None
+        self._backoff = Backoff()
 
     def start(self, consumer: Any) -> None:
         """Run at the first connection, and again after each lost one."""
         runtime = consumer.app.runtime
         client, batches, name = runtime.client, runtime.batches, runtime.status.name
+        upkeep = Upkeep(client, runtime.store, runtime.settings)
+        if delay_s := self._backoff.delay_s():
+            log.warning("reconnecting_slowly", delay_s=delay_s)
+            wait(delay_s, is_stopping)
         with refusal_as_lost_connection():
             # These are our own jobs from before the connection was lost: nobody died. Those of a
             # dead predecessor were requeued when this worker took the name.
@@ -94,6 +112,7 @@ class Recovery(bootsteps.StartStopStep):
             try:
                 requeue_of_dead_peers(client, name)
                 batches.publish_left_behind()
+                upkeep.run()
             except redis.RedisError as error:
                 log.warning("peers_not_checked", error=type(error).__name__)
 

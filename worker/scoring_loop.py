@@ -10,14 +10,26 @@ Knows nothing of Celery and Redis: what it needs of them are the protocols `Stor
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from contract import keys
+from contract.batches import part_id
 from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
 from contract.logs import get_logger
+from contract.messages import encode_payload
+from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
-from contract.store.job_store import Opened
-from worker.batching import Budget, Choice, Outcome, Room, choose_micro_batch, room_for_fetch
+from contract.store.opening import Broken, Opened
+from worker.batching import (
+    Budget,
+    Choice,
+    Outcome,
+    Room,
+    choose_micro_batch,
+    choose_to_open,
+    room_for_fetch,
+)
+from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.scoring import MicroBatchScorer
@@ -28,8 +40,19 @@ log = get_logger(__name__)
 class Store(Protocol):
     """What the loop needs of `JobStore`."""
 
-    def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
-        """Read jobs and mark them as started."""
+    def open_jobs(self, task_ids: Sequence[str], worker: str) -> list[Opened]:
+        """Read jobs and mark them as started; they are the suspects should the worker die."""
+
+    def facts(self, task_id: str) -> dict[str, Any]:
+        """Return what is known of a job without its payload."""
+
+    def set_aside(
+        self, kind: Kind, reason: str, *, task_id: str, num_bytes: int, raw: bytes
+    ) -> None:
+        """Keep what cannot be read as a dead letter."""
+
+    def park(self, task_id: str, major: int, worker: str) -> None:
+        """Have a job wait for a worker of a newer release."""
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Tell which jobs were not cancelled or erased."""
@@ -77,15 +100,17 @@ class ScoringLoop:
 
     @property
     def has_jobs(self) -> bool:
-        """Whether opened jobs wait for their next micro-batch."""
-        return bool(self._jobs)
+        """Whether jobs wait for their next micro-batch, or to be opened."""
+        return bool(self._jobs or self._fetched)
 
     def add(self, task_id: str) -> None:
-        """Take a fetched job, which the next turn opens."""
+        """Take a fetched job, which a later turn opens."""
         self._fetched.append(task_id)
 
     def room(self) -> dict[int, Room]:
-        """Return how much the next fetch may bring of each priority."""
+        """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
+        if self._fetched:
+            return dict.fromkeys(keys.PRIORITY_STEPS, Room(0, 0))
         return room_for_fetch(self._jobs.values(), self._budget)
 
     def turn(self) -> None:
@@ -102,23 +127,64 @@ class ScoringLoop:
 
     def _open_fetched(self) -> Iterator[Ending]:
         """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
-        fetched, self._fetched = self._fetched, []
-        for opened in self._store.open_jobs(fetched):
-            ending = self._ending_before_scoring(opened)
+        # A second copy of a message that is in the same fetch is dropped here.
+        crashes = {task_id: self._messages.num_crashes(task_id) for task_id in self._fetched}
+        for task_id in [task_id for task_id in crashes if self._is_hopeless(task_id)]:
+            # Not opened: opening it may be what kills workers.
+            error = _poisonous(crashes.pop(task_id))
+            yield lost_ending(task_id, self._store.facts(task_id), error)
+        chosen = choose_to_open(crashes, self._jobs.values())
+        self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
+        for opened in self._store.open_jobs(chosen, self._status.name):
+            ending = self._opened(opened, crashes[opened.task_id])
             if ending is not None:
                 yield ending
-                continue
-            assert opened.job is not None
-            self._jobs[opened.task_id] = open_job(
-                opened.task_id,
-                opened.job,
-                num_crashes=self._messages.num_crashes(opened.task_id),
+
+    def _is_hopeless(self, task_id: str) -> bool:
+        """Whether to end a job unopened. A part is opened once more, for its custom_ids."""
+        max_crashes = self._max_crashes + (part_id(task_id) is not None)
+        return self._messages.num_crashes(task_id) >= max_crashes
+
+    def _opened(self, opened: Opened, num_crashes: int) -> Ending | None:
+        """Take an opened job into hand, or return its end."""
+        task_id, job = opened.task_id, opened.job
+        if opened.newer_major is not None:
+            self._store.park(task_id, opened.newer_major, self._status.name)
+            self._messages.acknowledge(task_id, is_success=False)
+            return None
+        if opened.broken is not None:
+            return self._set_aside(task_id, opened.broken)
+        ending = self._ending_before_scoring(opened, num_crashes)
+        if ending is not None or job is None:
+            return ending
+        try:
+            self._jobs[task_id] = open_job(
+                task_id,
+                job,
+                num_crashes=num_crashes,
                 max_slice_bytes=self._budget.bytes,
                 max_text_bytes=self._scorer.info.max_text_bytes,
                 window_size=self._scorer.info.window_size,
             )
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # A request of a form that no release writes. Other errors are bugs and end the worker.
+            log.error("request_malformed", task_id=task_id, error=type(error).__name__)
+            payload = encode_payload(job)
+            malformed = Broken("payload", "malformed_request", len(payload), payload)
+            return self._set_aside(task_id, malformed)
+        return None
 
-    def _ending_before_scoring(self, opened: Opened) -> Ending | None:
+    def _set_aside(self, task_id: str, broken: Broken) -> Ending:
+        self._store.set_aside(
+            broken.kind,
+            broken.reason,
+            task_id=task_id,
+            num_bytes=broken.num_bytes,
+            raw=broken.payload,
+        )
+        return unreadable_ending(task_id, self._store.facts(task_id))
+
+    def _ending_before_scoring(self, opened: Opened, num_crashes: int) -> Ending | None:
         task_id, job = opened.task_id, opened.job
         if opened.lost_facts is not None:
             lost = JobLost("The text of the job is no longer stored; send it again.")
@@ -131,7 +197,6 @@ class ScoringLoop:
             )
         if job.deadline_at < time.time():
             return failed_ending(task_id, job, _expired())
-        num_crashes = self._messages.num_crashes(task_id)
         if num_crashes >= self._max_crashes:
             return failed_ending(task_id, job, _poisonous(num_crashes))
         return None

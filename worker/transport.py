@@ -9,14 +9,13 @@ element of the list onto itself).
 Written against kombu 5.7: it overrides `_brpop_start` and `_brpop_read`, which are private.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from queue import Empty
 from time import monotonic, time
 from typing import Any
 
-import orjson
 import redis
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
@@ -59,10 +58,13 @@ class Channel(kombu_redis.Channel):
     QoS = QoS
     fetch_jobs = 256
     fetch_bytes = 16_384
+    read_message: Callable[[str, bytes], dict[str, Any] | None]
+    """Takes the delivery tag and the bytes of a message; None for one that it has set aside."""
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
         "fetch_jobs",
         "fetch_bytes",
+        "read_message",
     )
 
     is_delivering_fetched = False
@@ -150,8 +152,11 @@ class Channel(kombu_redis.Channel):
     def _deliver_fetched(self, fetched: list[bytes]) -> None:
         self.is_delivering_fetched = True
         try:
-            for queue, message in zip(fetched[::2], fetched[1::2], strict=True):
-                self.connection._deliver(orjson.loads(message), queue.decode())
+            for queue, tag, raw in zip(fetched[::3], fetched[1::3], fetched[2::3], strict=True):
+                with refusal_as_lost_connection():
+                    message = self.read_message(tag.decode(), raw)
+                if message is not None:
+                    self.connection._deliver(message, queue.decode())
         finally:
             self.is_delivering_fetched = False
 

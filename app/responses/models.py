@@ -285,6 +285,9 @@ class Queue(Answer):
     bytes: int
     max_jobs: int
     max_bytes: int
+    parked: int = Field(
+        description="Jobs that only a worker of a newer release can read; they wait for one."
+    )
 
 
 class RecentWork(Answer):
@@ -314,6 +317,21 @@ class Bulk(Answer):
     max_redis_bytes: int = Field(description="Above it new batches are refused.")
 
 
+class DeadLetterView(Answer):
+    """What could not be read and was set aside, without its content."""
+
+    kind: str = Field(description="`message`, `payload`, `record` or `lease`.")
+    reason: str
+    at: str = Field(description="When it was set aside, RFC 3339.")
+
+
+class DeadLettersView(Answer):
+    """What could not be read and was set aside."""
+
+    count: int
+    latest: list[DeadLetterView] = Field(description="The last ten, newest first.")
+
+
 class Stats(Answer):
     """The queue, the batches, the workers and the totals."""
 
@@ -321,6 +339,7 @@ class Stats(Answer):
     recent: RecentWork
     batches: Bulk
     workers: list[dict[str, Any]] = Field(description="The status of each running worker.")
+    dead_letters: DeadLettersView
     totals: dict[str, int] = Field(
         description="Ended jobs by outcome, since the data folder was made."
     )

@@ -39,6 +39,7 @@ STATUS_BY_CODE = {
     "worker_unavailable": 503,
     "model_drifted": 503,
     "job_lost": 503,
+    "job_unreadable": 503,
     "out_of_memory": 503,
     # These are HTTP's own; no error class of ours stands behind them.
     "route_not_found": 404,

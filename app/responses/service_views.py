@@ -10,8 +10,10 @@ from app.responses.views import rfc3339
 from app.service.components import Service
 from contract import __version__
 from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
+from contract.store.dead_letters import DeadLetter
 from contract.worker_status import WorkerStatus
 
+LATEST_LETTERS = 10
 _SERVICE = {"name": "evascore", "version": __version__}
 
 
@@ -52,6 +54,7 @@ def stats_view(service: Service) -> dict[str, Any]:
             "bytes": depth.bytes,
             "max_jobs": service.settings.max_queued_jobs,
             "max_bytes": service.settings.max_queued_bytes,
+            "parked": service.jobs.num_parked(),
         },
         "batches": {
             "batches": bulk.num_batches,
@@ -66,8 +69,18 @@ def stats_view(service: Service) -> dict[str, Any]:
         "workers": [
             {**worker.as_json(), "started_at": rfc3339(worker.started_at)} for worker in workers
         ],
+        "dead_letters": _dead_letters(service.jobs.dead_letters()),
         "totals": totals,
     }
+
+
+def _dead_letters(letters: Sequence[DeadLetter]) -> dict[str, Any]:
+    """The number of dead letters and the latest; a task ID opens a result, so none is shown."""
+    latest = [
+        {"kind": letter.kind, "reason": letter.reason, "at": rfc3339(letter.at)}
+        for letter in reversed(letters[-LATEST_LETTERS:])
+    ]
+    return {"count": len(letters), "latest": latest}
 
 
 def _recent_work(workers: Sequence[WorkerStatus]) -> dict[str, Any]:

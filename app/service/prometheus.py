@@ -20,6 +20,7 @@ from prometheus_client.registry import Collector
 from contract.errors import BrokerUnavailable
 from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
+from contract.store.dead_letters import KINDS, DeadLetter
 from contract.store.job_store import JobStore
 from contract.worker_status import WorkerState, WorkerStatus
 
@@ -105,6 +106,7 @@ class QueueCollector(Collector):
             depth, totals = self._store.depth(), self._store.totals()
             bulk = self._batches.load()
             workers = self._store.worker_statuses()
+            num_parked, letters = self._store.num_parked(), self._store.dead_letters()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
@@ -113,6 +115,10 @@ class QueueCollector(Collector):
         yield _gauge(
             "evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes
         )
+        yield _gauge(
+            "evascore_parked_jobs", "Jobs that wait for a worker of a newer release.", num_parked
+        )
+        yield _dead_letters(letters)
         yield from _ended({**totals, **bulk.totals})
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
@@ -128,6 +134,16 @@ class QueueCollector(Collector):
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _dead_letters(letters: list[DeadLetter]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_dead_letters", "What could not be read and was set aside.", labels=("kind",)
+    )
+    kinds = [letter.kind for letter in letters]
+    for kind in KINDS:
+        family.add_metric((kind,), kinds.count(kind))
+    return family
 
 
 def _ended(totals: dict[str, int]) -> Iterator[Metric]:

@@ -15,7 +15,7 @@ EvascoreError
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-    │   └── JobLost
+    │   └── JobLost, JobUnreadable
     └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
         └── PoisonJob
@@ -210,6 +210,12 @@ class JobLost(DependencyError):
     """The text of the job is no longer stored."""
 
     code = "job_lost"
+
+
+class JobUnreadable(DependencyError):
+    """What the service stored of the job could not be read."""
+
+    code = "job_unreadable"
 
 
 class ModelError(ServiceError):

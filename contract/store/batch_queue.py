@@ -59,7 +59,7 @@ class BatchQueue:
         for part in map(decode_part, members):
             task_id = str(PartId(batch.id, part.first))
             names.append(keys.record(task_id))
-            args.append(queued_record(task_id, _facts(batch, part)))
+            args.append(queued_record(task_id, part_facts(batch, part)))
             args.append(task_message(task_id, part.num_bytes, keys.BULK))
         return int(self._publish(keys=names, args=args))
 
@@ -75,7 +75,7 @@ def ttl_s(batch: Batch, settings: Settings) -> int:
     return int(max(batch.deadline_at - time.time(), 0)) + settings.result_ttl_s
 
 
-def _facts(batch: Batch, part: Part) -> dict[str, Any]:
+def part_facts(batch: Batch, part: Part) -> dict[str, Any]:
     """The facts of a part for its record, in the form of `Job.facts`."""
     return {
         "num_texts": part.num_lines,

@@ -31,13 +31,15 @@ from contract.store.admission import (
     QueueDepth,
     QueueFull,
 )
-from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, ttl_s
+from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts, ttl_s
 from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
+from contract.store.dead_letters import DeadLetters
 from contract.store.endings import LUA, Ending
 from contract.store.job_store import JobStore
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
+from contract.versions import NewerFormat, Unreadable
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.
 _RESULT_PARTS = 16
@@ -70,6 +72,7 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
+        self._letters = DeadLetters(client, settings)
         self._seal, self._cancel, self._forget, self._read_range = (
             self._client.register_script((LUA / f"{name}.lua").read_text())
             for name in ("seal_batch", "cancel_batch", "forget_batches", "read_range")
@@ -288,7 +291,7 @@ class BatchStore:
         # A part without text has ended.
         for part, payload in zip(parts, stored, strict=True):
             if payload is not None:
-                endings.append(_cancelled_ending(batch, part, decode_part_payload(payload)))
+                endings.append(_cancelled_ending(batch, part, payload))
         if endings:
             self._jobs.conclude(endings)
 
@@ -312,6 +315,7 @@ class BatchStore:
                 firsts = (decode_part(member).first for member in members)
                 self._client.unlink(*(keys.record(str(PartId(batch_id, n))) for n in firsts))
             self._client.unlink(keys.batch_parts(batch_id))
+            self._letters.drop_of(batch_id)
 
     def _all_parts(self, batch_id: str) -> Iterator[list[bytes]]:
         first = 0
@@ -334,12 +338,17 @@ class BatchStore:
         return JobNotFound("This batch ID was never issued; check it for typing errors.")
 
 
-def _cancelled_ending(batch: Batch, part: Part, job: Job) -> Ending:
+def _cancelled_ending(batch: Batch, part: Part, payload: bytes) -> Ending:
     error = JobCancelled("The batch was cancelled before this line was scored.")
     part_id = PartId(batch.id, part.first)
+    try:
+        requests = decode_part_payload(payload).requests
+    except (Unreadable, NewerFormat):
+        # Nothing is known of its lines, not even their custom_id.
+        requests = [{}] * part.num_lines
     return Ending(
         str(part_id),
-        failure_record(str(part_id), error, job.facts(), time.time()),
+        failure_record(str(part_id), error, part_facts(batch, part), time.time()),
         "jobs_cancelled",
-        failed_part_results(part_id, job.requests, error, job.num_bytes),
+        failed_part_results(part_id, requests, error, part.num_bytes),
     )

@@ -3,7 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
 
@@ -11,13 +11,12 @@ import orjson
 import redis
 
 from contract import keys
-from contract.batches import decode_part_payload, part_id
-from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.batches import part_id
+from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
 from contract.messages import (
     Job,
     Record,
-    decode_payload,
     decode_record,
     encode_payload,
     failure_record,
@@ -34,28 +33,19 @@ from contract.store.admission import (
     Receipt,
 )
 from contract.store.broker_guard import BrokerGuard
+from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import LUA, Ending, EndingsWriter
+from contract.store.opening import JobOpener, Opened
+from contract.store.parked_jobs import ParkedJobs
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
+from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
 log = get_logger(__name__)
 
 # `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
 _DRIFT_TOLD_S = 3600
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """The answer of `open_jobs` for one job.
-
-    It has neither a payload nor lost facts if the job has ended or was erased.
-    """
-
-    task_id: str
-    job: Job | None = None
-    lost_facts: dict[str, Any] | None = None
-    """The facts in the record of a job that has not ended but whose payload is gone."""
 
 
 class JobStore:
@@ -70,9 +60,12 @@ class JobStore:
         self._guard = guard or BrokerGuard()
         self._secret: bytes | None = None
         self._endings = EndingsWriter(client, settings.result_ttl_s)
-        self._submit, self._open, self._erase = (
+        self._opener = JobOpener(client)
+        self._letters = DeadLetters(client, settings)
+        self._parked = ParkedJobs(client)
+        self._submit, self._erase = (
             client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("submit", "open", "erase")
+            for name in ("submit", "erase")
         )
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -126,6 +119,7 @@ class JobStore:
         """The record of a job.
 
         Raises:
+            JobUnreadable: its record is broken, or a newer release wrote it.
             JobNotFound, JobGone, BrokerUnavailable.
         """
         with self._guard.calling():
@@ -133,7 +127,15 @@ class JobStore:
             raw = None if part_id(task_id) else self._client.get(keys.record(task_id))
             if raw is None:
                 raise self._absent(task_id)
-        return decode_record(task_id, raw)
+        try:
+            return decode_record(task_id, raw)
+        except Unreadable as error:
+            log.error("record_unreadable", task_id=task_id, reason=error.reason)
+            raise JobUnreadable("What is stored of the job cannot be read.") from None
+        except NewerFormat as newer:
+            raise JobUnreadable(
+                f"A newer release stored this job (format {newer.major}); ask its web server."
+            ) from None
 
     def result_pieces(self, record: Record) -> Iterator[bytes]:
         """The JSON of a result that is stored apart, in pieces; memory does not grow with it.
@@ -207,6 +209,7 @@ class JobStore:
                 ],
                 args=[task_id],
             )
+            self._letters.drop_of(task_id)
             if not existed and not is_task_id(self.id_secret(), task_id):
                 raise self._absent(task_id)
 
@@ -238,22 +241,44 @@ class JobStore:
             found = self._client.hgetall(keys.TOTALS)
         return {name.decode(): int(count) for name, count in found.items()}
 
+    def dead_letters(self) -> list[DeadLetter]:
+        """What could not be read and was set aside, oldest first. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self._letters.letters()
+
+    def num_parked(self) -> int:
+        """Jobs that wait for a worker of a newer release. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self._parked.count()
+
     # --- the worker's side: Redis errors reach Celery's consumer, which then reconnects ------
 
-    def open_jobs(self, task_ids: Sequence[str]) -> list[Opened]:
-        """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none."""
-        if not task_ids:
-            return []
-        names, fields = [], []
-        for task_id in task_ids:
-            part = part_id(task_id)
-            place = keys.batch_texts(part.batch_id) if part else keys.payload(task_id)
-            names += [keys.record(task_id), place]
-            fields.append(part.first if part else "")
-        answers = self._open(keys=names, args=fields)
-        return [
-            _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
-        ]
+    def open_jobs(self, task_ids: Sequence[str], worker: str | None = None) -> list[Opened]:
+        """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none.
+
+        The jobs are the suspects if `worker` dies now.
+        """
+        return self._opener.open_jobs(task_ids, worker)
+
+    def facts(self, task_id: str) -> dict[str, Any]:
+        """What is known of a job without its payload, in the form of `Job.facts`."""
+        return self._opener.facts(task_id)
+
+    def set_aside(
+        self, kind: Kind, reason: str, *, task_id: str = "", num_bytes: int, raw: bytes = b""
+    ) -> None:
+        """Keep a dead letter, see `DeadLetters.add`, and log it; a full Redis keeps none."""
+        try:
+            self._letters.add(kind, reason, task_id=task_id, num_bytes=num_bytes, raw=raw)
+        except redis.ResponseError:
+            # The one that cannot be read must not hold up its neighbours.
+            log.error("dead_letter_not_kept", kind=kind, task_id=task_id)
+        log.error("set_aside", kind=kind, reason=reason, task_id=task_id, bytes=num_bytes)
+
+    def park(self, task_id: str, major: int, worker: str) -> None:
+        """Have the message of a job wait for a worker that can read format `major`."""
+        self._parked.park(task_id, major, worker)
+        log.warning("job_parked", task_id=task_id, format=major)
 
     def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.
@@ -280,11 +305,7 @@ class JobStore:
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Whether each job has neither ended nor been erased."""
-        raws = self._client.mget([keys.record(task_id) for task_id in task_ids]) if task_ids else []
-        return [
-            raw is not None and not decode_record(task_id, raw).is_final
-            for task_id, raw in zip(task_ids, raws, strict=True)
-        ]
+        return self._opener.are_wanted(task_ids)
 
     # --- task IDs ---------------------------------------------------------------------------
 
@@ -311,12 +332,3 @@ def _status(worker: str, raw: bytes) -> WorkerStatus | None:
     except NotAWorkerStatus as error:
         log.warning("worker_status_unreadable", worker=worker, reason=str(error))
         return None
-
-
-def _opened(task_id: str, verdict: bytes, found: bytes = b"") -> Opened:
-    if verdict == b"open":
-        decode = decode_part_payload if part_id(task_id) else decode_payload
-        return Opened(task_id, job=decode(found))
-    if verdict == b"lost":
-        return Opened(task_id, lost_facts=decode_record(task_id, found).job)
-    return Opened(task_id)

@@ -21,6 +21,7 @@ from deploy.embedded_redis import free_port
 # Those that the worker calls, and Celery reconnects on their Redis errors.
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
+    *("facts", "set_aside", "park"),
     *("note_model_drifted", "forget_model_drifted"),
 }
 
@@ -58,6 +59,8 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "worker_statuses": store.worker_statuses,
         "has_model_drifted": store.has_model_drifted,
         "totals": store.totals,
+        "dead_letters": store.dead_letters,
+        "num_parked": store.num_parked,
     }
 
 
@@ -141,6 +144,9 @@ def test_worker_meets_the_errors_of_redis_themselves():
             lambda: jobs.are_wanted(["a"]),
             lambda: jobs.note_aboard(["a"], "w"),
             lambda: jobs.note_model_drifted("w"),
+            lambda: jobs.facts("a"),
+            lambda: jobs.set_aside("message", "not_json", num_bytes=1),
+            lambda: jobs.park("a", 2, "w"),
         ):
             with pytest.raises(redis.ConnectionError):
                 call()

@@ -5,7 +5,7 @@ from celery import Celery
 from kombu.transport import memory
 
 from contract import keys
-from contract.messages import task_message
+from contract.messages import VERSION, task_message
 
 # What Celery fills in by chance or by machine, and kombu's copy of the two reprs.
 BY_CHANCE = {"origin"}, {"reply_to", "argsrepr", "kwargsrepr"}
@@ -20,7 +20,7 @@ def published_by_celery(monkeypatch, task_id: str, num_bytes: int, priority: int
     app.send_task(
         keys.TASK,
         task_id=task_id,
-        headers={"cost": num_bytes},
+        headers={"cost": num_bytes, "version": str(VERSION)},
         priority=priority,
         argsrepr="-",
         kwargsrepr="-",

@@ -5,7 +5,7 @@ import subprocess
 import orjson
 import pytest
 
-from contract import __version__
+from contract import __version__, keys
 from contract.settings import REPOSITORY
 from contract.worker_status import WorkerStatus
 from tests.web import WebServer
@@ -70,6 +70,30 @@ def test_stats_tell_what_waits_and_who_works(http, outcomes):
     told = orjson.loads(orjson.dumps(WorkerStatus(**STATUS).as_json()))
     assert body["workers"] == [{**told, "started_at": "2026-01-31T12:00:00.250Z"}]
     assert body["totals"] == {"jobs_succeeded": 1}
+
+
+def test_stats_tell_why_and_when_something_was_set_aside(http, outcomes):
+    outcomes.client.flushdb()
+    assert http.get("/stats").json()["dead_letters"] == {"count": 0, "latest": []}
+    for n in range(12):
+        outcomes.store.set_aside("payload", f"reason_{n}", task_id="secret", num_bytes=n, raw=b"x")
+    told = http.get("/stats")
+    assert "secret" not in told.text
+    letters = told.json()["dead_letters"]
+    assert letters["count"] == 12
+    assert [letter["reason"] for letter in letters["latest"]] == [
+        f"reason_{n}" for n in range(11, 1, -1)
+    ]
+    latest = letters["latest"][0]
+    assert (latest["kind"], latest["at"][-1]) == ("payload", "Z")
+    assert told.json()["queue"]["parked"] == 0
+
+
+def test_job_whose_record_cannot_be_read_is_a_503(http, outcomes):
+    task_id = http.post("/score", json={"text": "a"}).json()["id"]
+    outcomes.client.set(keys.record(task_id), b"garbage")
+    answer = http.get(f"/score/{task_id}")
+    assert (answer.status_code, answer.json()["type"]) == (503, "job_unreadable")
 
 
 def test_wrong_setting_ends_the_server_with_one_clear_line(tmp_path):

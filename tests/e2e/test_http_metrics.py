@@ -52,6 +52,17 @@ def test_queue_and_ended_jobs_are_told(http, outcomes):
     assert samples["evascore_redis_up",] == 1
 
 
+def test_dead_letters_are_told_by_kind(http, outcomes):
+    outcomes.client.flushdb()
+    assert scrape(http)["evascore_dead_letters", "payload"] == 0
+    for kind in ("message", "message", "payload"):
+        outcomes.store.set_aside(kind, "not_json", num_bytes=1)
+    samples = scrape(http)
+    assert samples["evascore_dead_letters", "message"] == 2
+    assert samples["evascore_dead_letters", "payload"] == 1
+    assert samples["evascore_parked_jobs",] == 0
+
+
 def test_batches_are_told_by_status_and_lines_by_outcome(http, outcomes):
     outcomes.client.flushdb()
     headers = {"Content-Type": "application/x-ndjson"}

@@ -11,7 +11,9 @@ for i = 7, #KEYS, 3 do
   local at = 2 + (i - 7) / 3 * 4
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
-  local state = record and string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or ''
+  -- A record without a state cannot be read; the final record takes its place.
+  local state = record and (string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or '?')
+    or ''
   local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
   if final ~= '' and state ~= '' and not ended then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])

@@ -14,7 +14,9 @@ for i = 10, #KEYS, 5 do
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
-  local state = stored and string.match(string.sub(stored, 1, 40), '"status":%s*"(%u+)"') or ''
+  -- A record without a state cannot be read; the final record takes its place.
+  local state = stored and (string.match(string.sub(stored, 1, 40), '"status":%s*"(%u+)"') or '?')
+    or ''
   local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
   if state ~= '' and not ended and redis.call('EXISTS', batch) == 1 then
     redis.call('SET', record, final, 'EX', ttl)

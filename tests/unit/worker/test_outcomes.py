@@ -1,6 +1,7 @@
 """From payload to slices and from outcomes to the final record."""
 
 import time
+from dataclasses import replace
 
 import orjson
 import pytest
@@ -44,6 +45,17 @@ def test_single_text_ends_with_its_score_and_its_circumstances():
     assert record.result["custom_id"] == "7"
     assert record.result["model"] == MODEL
     assert set(record.result["timings_ms"]) == {"queue", "batch_wait", "compute", "total"}
+
+
+@pytest.mark.parametrize("may_store_apart", [True, False])
+def test_large_result_stays_in_the_record_for_a_web_server_of_the_previous_release(may_store_apart):
+    accepted = replace(a_job({"text": "ab"}, is_single=True), may_store_apart=may_store_apart)
+    job = opened(accepted)
+    job.outcomes.append(SliceScores({"num_bytes": 2, "bytes": [0.25] * 5000}))
+    ending = scored_ending(job, MODEL)
+    record = decode_record("id", ending.record)
+    assert (record.apart is not None, bool(ending.stored_result)) == (may_store_apart,) * 2
+    assert may_store_apart or len(record.result["bytes"]) == 5000
 
 
 def test_single_text_that_failed_ends_in_failure():

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import pytest
 
 from contract import keys
+from contract.batches import decode_lines
 from contract.messages import Job, decode_record
-from contract.store.job_store import Opened
+from contract.store.opening import Broken, Opened
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
 from worker.batching import Budget
@@ -33,14 +34,27 @@ class MemoryStore:
     def __init__(self) -> None:
         self.jobs: dict[str, Opened] = {}
         self.unwanted: set[str] = set()
+        self.opened: list[list[str]] = []
         self.aboard: list[list[str]] = []
+        self.letters: list[tuple[str, str]] = []
+        self.parked: dict[str, int] = {}
         self.endings = {}
 
-    def open_jobs(self, task_ids):
+    def open_jobs(self, task_ids, worker):
+        self.opened += [list(task_ids)] if task_ids else []
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
     def are_wanted(self, task_ids):
         return [task_id not in self.unwanted for task_id in task_ids]
+
+    def facts(self, task_id):
+        return {"num_texts": 1, "num_bytes": 10}
+
+    def set_aside(self, kind, reason, *, task_id, num_bytes, raw):
+        self.letters.append((kind, task_id))
+
+    def park(self, task_id, major, worker):
+        self.parked[task_id] = major
 
     def note_aboard(self, task_ids, worker):
         self.aboard.append(list(task_ids))
@@ -220,6 +234,94 @@ def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
     worker.loop.turn()
     worker.loop.turn()
     assert worker.store.aboard == [["suspect"], ["other"]]
+
+
+def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
+    for task_id, crashes in {"a": 0, "b": 2, "c": 1, "d": 3, "e": 0, "f": 2, "g": 1}.items():
+        worker.fetch(task_id, 10)
+        worker.messages.crashes[task_id] = crashes
+    worker.loop.turn()
+    assert worker.store.error("d") == "poison_job"
+    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    while worker.loop.has_jobs:
+        worker.loop.turn()
+    # Each is scored before the next is opened.
+    assert worker.store.opened == [["a"], ["b"], ["c", "g"], ["e"], ["f"]]
+    assert worker.store.aboard == worker.store.opened
+    assert set(worker.messages.acknowledged) == set("abcdefg")
+
+
+def test_no_job_is_opened_while_a_suspect_is_in_hand(worker):
+    worker.fetch("suspect", 60, 60)
+    worker.fetch("other", 10)
+    worker.messages.crashes["suspect"] = 1
+    worker.loop.turn()
+    assert worker.store.opened == [["suspect"]]
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.opened == [["suspect"], ["other"]]
+
+
+def test_suspect_is_not_opened_while_other_jobs_are_in_hand(worker):
+    worker.fetch("other", 60, 60)
+    worker.fetch("suspect", 10)
+    worker.messages.crashes["suspect"] = 1
+    worker.loop.turn()
+    worker.fetch("late", 10)
+    worker.loop.turn()
+    assert worker.store.opened == [["other"]]
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.store.opened == [["other"], ["suspect"], ["late"]]
+
+
+def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
+    for task_id, crashes in {"batch.0": 3, "batch.5": 4}.items():
+        worker.fetch(task_id, 10)
+        worker.store.jobs[task_id].job.requests[0]["custom_id"] = "mine"
+        worker.messages.crashes[task_id] = crashes
+    worker.loop.turn()
+    assert worker.store.opened == [["batch.0"]]
+    assert {worker.store.error(each) for each in ("batch.0", "batch.5")} == {"poison_job"}
+    lines = decode_lines(worker.store.endings["batch.0"].results.lines)
+    assert b'"custom_id":"mine"' in lines[0]
+
+
+def test_two_copies_of_a_message_are_one_job(worker):
+    worker.fetch("a", 10)
+    worker.fetch("a", 10)
+    worker.loop.turn()
+    assert worker.store.state("a") == "SUCCESS"
+    assert worker.messages.acknowledged == {"a": True}
+
+
+def test_job_that_cannot_be_read_is_set_aside_and_its_neighbour_scored(worker):
+    for kind in ("payload", "record"):
+        worker.store.jobs[kind] = Opened(kind, broken=Broken(kind, "not_json", 3, b"raw"))
+        worker.loop.add(kind)
+    worker.fetch("malformed", 10)
+    worker.store.jobs["malformed"].job.requests[0]["text"] = 5
+    worker.fetch("good", 10)
+    worker.loop.turn()
+    assert worker.store.letters == [
+        ("payload", "payload"),
+        ("record", "record"),
+        ("payload", "malformed"),
+    ]
+    errors = {worker.store.error(each) for each in ("payload", "record", "malformed")}
+    assert errors == {"job_unreadable"}
+    assert worker.store.state("good") == "SUCCESS"
+    assert worker.messages.acknowledged["payload"] is False
+
+
+def test_job_of_a_newer_release_is_parked_and_not_ended(worker):
+    worker.store.jobs["newer"] = Opened("newer", newer_major=2)
+    worker.loop.add("newer")
+    worker.fetch("good", 10)
+    worker.loop.turn()
+    assert worker.store.parked == {"newer": 2}
+    assert worker.messages.acknowledged == {"newer": False, "good": True}
+    assert "newer" not in worker.store.endings
 
 
 def test_micro_batches_are_smaller_after_memory_ran_out(worker):
