@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import pytest
 
 from contract import keys
-from contract.batches import decode_lines
+from contract.batches import pieces_of_lines
 from contract.messages import Job, decode_record
 from contract.store.opening import Broken, Opened
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
@@ -283,7 +283,7 @@ def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
     worker.loop.turn()
     assert worker.store.opened == [["batch.0"]]
     assert {worker.store.error(each) for each in ("batch.0", "batch.5")} == {"poison_job"}
-    lines = decode_lines(worker.store.endings["batch.0"].results.lines)
+    lines = b"".join(pieces_of_lines(worker.store.endings["batch.0"].results.lines)).splitlines()
     assert b'"custom_id":"mine"' in lines[0]
 
 
