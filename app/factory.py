@@ -19,6 +19,7 @@ from app.server import request_log
 from app.service.components import EXTENSION, Service
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
+from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.slots import ConnectionSlots
 from app.service.waiting import ChangeListener
@@ -59,12 +60,14 @@ def create_service(settings: Settings) -> Service:
     client, guard = connect(settings), BrokerGuard()
     jobs = JobStore(client, settings, guard)
     batches = BatchStore(client, settings, jobs, guard)
+    workers = RecentWorkers(jobs, settings)
     return Service(
         settings=settings,
         jobs=jobs,
         batches=batches,
         changes=ChangeListener(settings, jobs),
-        retry=RetryEstimate(jobs),
+        workers=workers,
+        retry=RetryEstimate(workers),
         metrics=Metrics(jobs, batches),
         progress=ConnectionProgress(),
         uploads=ConnectionSlots(settings.max_uploads, "uploads"),
