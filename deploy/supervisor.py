@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -40,6 +40,8 @@ class Program:
     """Variables besides those of this process."""
     is_killed_when_hurried: bool = True
     """Whether a second Ctrl-C ends it by SIGKILL at once."""
+    before_start: Callable[[], None] | None = None
+    """Called before each start, also after a death."""
 
 
 class ProgramFailed(Exception):
@@ -161,6 +163,8 @@ class _Keeper:
             await process.wait()
 
     async def _run_once(self) -> int:
+        if self._program.before_start is not None:
+            self._program.before_start()
         self._process = await asyncio.create_subprocess_exec(
             *self._program.command,
             env={**os.environ, **self._program.environment},
