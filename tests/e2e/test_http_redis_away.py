@@ -10,7 +10,9 @@ import time
 import httpx
 import pytest
 
+from contract import keys
 from tests.conftest import wait_until
+from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
 
 NEEDS_REDIS = [
@@ -25,6 +27,8 @@ NEEDS_REDIS = [
     ("GET", "/readyz"),
 ]
 PROMPT_S = 3
+# 1 s of silence, `redis_timeout_s` (2 s) for the answer to a PING, and a busy machine.
+DEAD_CONNECTION_S = 6
 
 
 @pytest.fixture
@@ -152,3 +156,28 @@ def test_server_starts_without_redis_and_serves_when_it_comes(redis_server, tmp_
             assert timed(client, "POST", "/score?wait=0.1")[0].status_code == 202
     finally:
         server.stop()
+
+
+def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
+    proxy = Proxy(redis_server.port)
+    server = WebServer(tmp_path, proxy.url).start()
+    outcomes = Outcomes(server)
+    with server.client() as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client.post, "/score?wait=20", json={"text": "a"}) for _ in range(3)]
+        wait_until(lambda: outcomes.store.depth().jobs == 3)
+        assert proxy.swallow(b"SUBSCRIBE") == 1
+        began_at = time.monotonic()
+        for task_id in outcomes.client.hkeys(keys.LIVE_JOBS):
+            outcomes.succeed(task_id.decode(), {})
+        assert {each.result().status_code for each in waiting} == {200}
+        assert time.monotonic() - began_at < DEAD_CONNECTION_S
+        # A wait that begins on the new connection is told at once.
+        wait = pool.submit(timed, client, "POST", "/score?wait=20")
+        (task_id,) = wait_until(lambda: outcomes.client.hkeys(keys.LIVE_JOBS))
+        outcomes.succeed(task_id.decode(), {})
+        response, elapsed_s = wait.result()
+        assert response.status_code == 200
+        assert elapsed_s < DEAD_CONNECTION_S
+    outcomes.client.close()
+    assert server.stop() == 0
+    proxy.close()
