@@ -17,6 +17,8 @@ BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and 
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
+# Sorted set: workers whose lease expired while they scored, by the Unix time at which it was seen.
+MISSING = "evascore:missing"
 
 
 def queue_list(priority: int) -> str:
@@ -77,6 +79,16 @@ def unacked_index(worker: str) -> str:
 def aboard(worker: str) -> str:
     """Set of the delivery tags in the micro-batch of `worker`: the suspects if it dies."""
     return f"evascore:aboard:{worker}"
+
+
+def missing_aboard(worker: str) -> str:
+    """The set `aboard` of a worker whose lease expired; it may have died or be cut off."""
+    return f"evascore:missing_aboard:{worker}"
+
+
+def crashes(task_id: str) -> str:
+    """Hash of how many workers died while they scored the job, and whether it was alone then."""
+    return f"evascore:crashes:{task_id}"
 
 
 def lease(worker: str) -> str:

@@ -98,6 +98,8 @@ class Lease:
         self._progress_at: float | None = None
         self._drain_until: float | None = None
         self._give_back: Callable[[], None] | None = None
+        self.has_name = False
+        """Whether a predecessor's jobs were requeued, so that suspects of this name are ours."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -171,6 +173,10 @@ class Lease:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.sadd(keys.WORKERS, self.status.name)
             pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
+            if self.has_name:
+                # A peer that saw the lease lapse may have set our suspects aside; we live.
+                pipe.delete(keys.missing_aboard(self.status.name))
+                pipe.zrem(keys.MISSING, self.status.name)
             pipe.execute()
         if self._health_file is not None and self.status.is_warm:
             self._health_file.touch()

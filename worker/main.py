@@ -28,7 +28,7 @@ from model import (
 from worker import transport
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
-from worker.recovery import Recovery, requeue_left_behind
+from worker.recovery import Recovery, give_back, take_over
 from worker.runtime import Runtime
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
@@ -80,7 +80,6 @@ class Process:
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
             "unacked_index_key": keys.unacked_index(sender),
-            "unacked_mutex_key": f"{keys.unacked(sender)}:mutex",
             "fetch_jobs": settings.micro_batch_texts,
             "fetch_bytes": settings.micro_batch_bytes,
         }
@@ -99,7 +98,8 @@ class Process:
         while True:
             try:
                 lease.acquire()
-                requeue_left_behind(client, sender, is_crash=True)
+                take_over(client, sender)
+                lease.has_name = True
                 return
             except NameTaken as error:
                 _refuse(error)
@@ -175,16 +175,21 @@ class Process:
         """Stop when the running micro-batch ends, or after `drain_s` without it."""
         runtime = self._app.runtime
 
-        def give_back() -> None:
-            requeue_left_behind(runtime.client, runtime.status.name, is_crash=False)
-            runtime.lease.release()
-
-        runtime.lease.drain(self._settings.drain_s, give_back)
+        runtime.lease.drain(self._settings.drain_s, self._give_back)
 
     def leave(self, **_: Any) -> None:
-        """Delete the lease: consuming has ended, and jobs that were not scored are queued again."""
-        self._app.runtime.lease.release()
+        """Give back what was not scored, however consuming ended; nobody died while scoring."""
+        self._give_back()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
+
+    def _give_back(self) -> None:
+        """Requeue the jobs in hand, then delete the lease."""
+        runtime = self._app.runtime
+        try:
+            give_back(runtime.client, runtime.status.name)
+        except redis.RedisError as error:
+            log.warning("jobs_not_given_back", error=type(error).__name__)
+        runtime.lease.release()
 
 
 def _folders_read_at_start(settings: Settings) -> list[Path]:

@@ -21,6 +21,7 @@ from worker.batching import Budget, Choice, Outcome, Room, choose_micro_batch, r
 from worker.lease import OwnStatus
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.scoring import MicroBatchScorer
+from worker.suspects import Crashes
 
 log = get_logger(__name__)
 
@@ -47,7 +48,7 @@ class Messages(Protocol):
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether Celery was told to revoke the task."""
 
-    def num_crashes(self, task_id: str) -> int:
+    def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""
 
     def acknowledge(self, task_id: str, *, is_success: bool) -> None:
@@ -112,7 +113,7 @@ class ScoringLoop:
             self._jobs[opened.task_id] = open_job(
                 opened.task_id,
                 opened.job,
-                num_crashes=self._messages.num_crashes(opened.task_id),
+                num_crashes=self._messages.crashes(opened.task_id).deaths,
                 max_slice_bytes=self._budget.bytes,
                 max_text_bytes=self._scorer.info.max_text_bytes,
                 window_size=self._scorer.info.window_size,
@@ -129,9 +130,9 @@ class ScoringLoop:
             return failed_ending(task_id, job, JobCancelled("The job was revoked."))
         if job.deadline_at < time.time():
             return failed_ending(task_id, job, _expired())
-        num_crashes = self._messages.num_crashes(task_id)
-        if num_crashes >= self._max_crashes:
-            return failed_ending(task_id, job, _poisonous(num_crashes))
+        crashes = self._messages.crashes(task_id)
+        if crashes.are_too_many(self._max_crashes):
+            return failed_ending(task_id, job, _poisonous(crashes.deaths))
         return None
 
     def _unwanted(self) -> Iterator[Ending]:

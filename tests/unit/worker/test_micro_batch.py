@@ -21,7 +21,7 @@ class Request:
     """A fetched job, as Celery would hold it."""
 
     id = "a"
-    message = SimpleNamespace(channel=SimpleNamespace())
+    message = SimpleNamespace(channel=SimpleNamespace(), delivery_info={})
 
 
 @pytest.fixture
