@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from contract import keys
+from contract.store.broker_guard import PAUSE_S
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
@@ -179,5 +180,20 @@ def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
         assert response.status_code == 200
         assert elapsed_s < DEAD_CONNECTION_S
     outcomes.client.close()
+    assert server.stop() == 0
+    proxy.close()
+
+
+def test_silently_dead_connections_cost_one_request(redis_server, tmp_path):
+    proxy = Proxy(redis_server.port)
+    server = WebServer(tmp_path, proxy.url).start()
+    with server.client() as client, concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(client.post, "/score", json={"text": "a"}) for _ in range(60)]
+        assert {each.result().status_code for each in asked} == {202}
+        assert proxy.swallow(b"EVAL") > 1
+        assert_unavailable(client, "POST", "/score")
+        time.sleep(PAUSE_S)
+        statuses = [client.post("/score", json={"text": "a"}).status_code for _ in range(20)]
+        assert statuses == [202] * 20
     assert server.stop() == 0
     proxy.close()
