@@ -13,6 +13,7 @@ from contract import keys
 from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
 from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
+from worker.scoring_mark import ScoringMark
 from worker.startup import Startup
 
 log = get_logger(__name__)
@@ -88,12 +89,14 @@ class Lease:
         lease_s: float,
         micro_batch_timeout_s: float,
         health_file: Path | None = None,
+        mark: ScoringMark | None = None,
     ) -> None:
         self.status = status
         self._client = client
         self._lease_s = lease_s
         self._micro_batch_timeout_s = micro_batch_timeout_s
         self._health_file = health_file
+        self._mark = mark
         self._key = keys.lease(status.name)
         self._progress_at: float | None = None
         self._drain_until: float | None = None
@@ -137,6 +140,8 @@ class Lease:
     def begin_batch(self) -> None:
         """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()
+        if self._mark is not None:
+            self._mark.begin()
         if self.status.state == "ready":
             self.status.state = "busy"
 
@@ -147,6 +152,8 @@ class Lease:
     def end_batch(self) -> None:
         """Note that the micro-batch ended, with or without an error."""
         self._progress_at = None
+        if self._mark is not None:
+            self._mark.end()
         if self.status.state == "busy":
             self.status.state = "ready"
 

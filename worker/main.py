@@ -30,6 +30,7 @@ from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, give_back, take_over
 from worker.runtime import Runtime
+from worker.scoring_mark import ScoringMark
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
 
@@ -85,12 +86,14 @@ class Process:
         }
         client = connect(settings)
         status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
+        mark = ScoringMark(settings.model_cache / "scoring", sender)
         lease = Lease(
             client,
             status,
             lease_s=settings.lease_s,
             micro_batch_timeout_s=settings.micro_batch_timeout_s,
             health_file=settings.health_file,
+            mark=mark,
         )
         store = JobStore(client, settings)
         batches = BatchQueue(client, settings)
@@ -98,7 +101,8 @@ class Process:
         while True:
             try:
                 lease.acquire()
-                take_over(client, sender)
+                take_over(client, sender, is_crash=not mark.was_left_idle)
+                mark.end()
                 lease.has_name = True
                 return
             except NameTaken as error:

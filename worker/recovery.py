@@ -53,9 +53,16 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
     return num_requeued
 
 
-def take_over(client: redis.Redis, worker: str) -> None:
-    """Requeue the jobs of a dead predecessor, whose name the caller now holds."""
-    _blame(client, worker)
+def take_over(client: redis.Redis, worker: str, *, is_crash: bool = True) -> None:
+    """Requeue the jobs of a dead predecessor, whose name the caller now holds.
+
+    Args:
+        is_crash: whether the predecessor may have died while it scored.
+    """
+    if is_crash:
+        _blame(client, worker)
+    else:
+        suspects.take_back(client, worker)
     requeue_left_behind(client, worker)
 
 

@@ -94,6 +94,22 @@ def test_death_while_scoring_counts_once(job_store, new_worker, redis_client):
     assert deaths(redis_client, task_id) == 1
 
 
+def test_worker_killed_while_it_waits_for_redis_blames_nobody(
+    job_store, new_worker, redis_client, redis_server
+):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    redis_server.kill()
+    wait_until(lambda: "micro_batch_scored" in worker.log.read_text())
+    worker.stop()
+    redis_server.start()
+    assert is_aboard(redis_client, "w", task_id)
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 0
+
+
 def test_two_partitions_blame_no_job(job_store, new_worker, redis_client, proxy):
     times = {"lease_s": "2", "redis_timeout_s": "1"}
     cut_off = new_worker("cut", redis_url=proxy.url, **times).start().wait_ready()
