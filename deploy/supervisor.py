@@ -33,15 +33,14 @@ class Program:
     """A command to run, and how long it may take to end."""
 
     name: str
-    command: Sequence[str]
+    command: Sequence[str] | Callable[[], Sequence[str]]
+    """A function is called before each start, also after a death."""
     stop_s: float
     """Seconds from SIGTERM to SIGKILL."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Variables besides those of this process."""
     is_killed_when_hurried: bool = True
     """Whether a second Ctrl-C ends it by SIGKILL at once."""
-    before_start: Callable[[], None] | None = None
-    """Called before each start, also after a death."""
 
 
 class ProgramFailed(Exception):
@@ -163,10 +162,9 @@ class _Keeper:
             await process.wait()
 
     async def _run_once(self) -> int:
-        if self._program.before_start is not None:
-            self._program.before_start()
+        command = self._program.command
         self._process = await asyncio.create_subprocess_exec(
-            *self._program.command,
+            *(command() if callable(command) else command),
             env={**os.environ, **self._program.environment},
             start_new_session=True,
             preexec_fn=_die_with_parent,

@@ -199,3 +199,22 @@ def test_silently_dead_connections_cost_one_request(redis_server, tmp_path):
         assert {each.result().status_code for each in asked} == {202}
     assert server.stop() == 0
     proxy.close()
+
+
+def test_new_server_reads_results_while_redis_takes_no_writes(
+    server, client, task_id, redis_server, redis_client, tmp_path
+):
+    outcomes = Outcomes(server)
+    outcomes.succeed(task_id, {})
+    outcomes.client.close()
+    redis_client.config_set("min-replicas-to-write", 1)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    new = WebServer(folder, redis_server.url).start()
+    with new.client() as reader:
+        assert reader.get(f"/score/{task_id}").json()["state"] == "SUCCESS"
+        assert reader.get("/score/unknown").status_code == 404
+        assert_unavailable(reader, "POST", "/score")
+    assert new.stop() == 0
+    redis_client.config_set("min-replicas-to-write", 0)
+    assert client.post("/score", json={"text": "a"}).status_code == 202
