@@ -137,6 +137,12 @@ class Lease:
         except redis.RedisError:
             log.warning("lease_not_released", worker=self.status.name)
 
+    def abandon(self) -> None:
+        """Stop renewing, and mark this process as one that ends while it scores."""
+        self._stopped.set()
+        if self._mark is not None:
+            self._mark.begin()
+
     def begin_batch(self) -> None:
         """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()

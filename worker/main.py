@@ -182,8 +182,12 @@ class Process:
         runtime.lease.drain(self._settings.drain_s, self._give_back)
 
     def leave(self, **_: Any) -> None:
-        """Give back what was not scored, however consuming ended; nobody died while scoring."""
-        self._give_back()
+        """Give back what was not scored; only an error in the scoring loop counts as a crash."""
+        if self._app.runtime.is_broken:
+            # The lease and the suspects stay, as after a SIGKILL: the successor counts the death.
+            self._app.runtime.lease.abandon()
+        else:
+            self._give_back()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
 
     def _give_back(self) -> None:

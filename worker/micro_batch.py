@@ -7,6 +7,7 @@ is sent.
 Written against Celery 5.7: it uses `consumer.call_soon`, `consumer.hub` and the state of requests.
 """
 
+import traceback
 from contextlib import suppress
 from typing import Any
 
@@ -131,6 +132,7 @@ class Turns:
     def __init__(self, runtime: Runtime, consumer: Any) -> None:
         """Serve one connection of `consumer`; the model of `runtime` is loaded."""
         assert runtime.scorer is not None
+        self._runtime = runtime
         self._client, self._worker = runtime.client, runtime.status.name
         settings, status = runtime.settings, runtime.status
         self._messages = CeleryMessages(consumer.controller.state.revoked)
@@ -173,12 +175,16 @@ class Turns:
             with refusal_as_lost_connection():
                 self._messages.read_crashes(self._client)
                 self._loop.turn()
-        except BaseException:
+        except redis.RedisError:
             self._abandon()
             # The scoring is over; if the process ends before it reconnects, that is no crash.
             with suppress(redis.RedisError):
                 take_back(self._client, self._worker)
             raise
+        except Exception as error:  # noqa: BLE001 - the edge at which a fault of ours ends the worker
+            self._abandon()
+            self._runtime.is_broken = True
+            raise _turn_failed(error) from None
         channel.room = self._loop.room()
         if self._loop.has_jobs:
             channel.look_again()
@@ -197,6 +203,18 @@ class Turns:
         """Run no more turns: Redis is away, and delivers the jobs again when it is back."""
         self._is_abandoned = True
         self._messages.forget()
+
+
+class TurnFailed(Exception):
+    """The scoring loop met an error that it does not know: the worker ends."""
+
+
+def _turn_failed(error: Exception) -> TurnFailed:
+    """Log where the error came from; its message may quote a text, and kombu retries a KeyError."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    log.error("turn_failed", error=kind, file=frame.filename, line=frame.lineno)
+    return TurnFailed(kind)
 
 
 def is_stopping() -> bool:

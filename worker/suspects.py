@@ -3,7 +3,8 @@
 Before a worker scores a micro-batch it notes the jobs in it as aboard, and takes the note back
 afterwards. What happens to the note tells how the worker ended:
 
-- The worker takes the note back itself: it stops, loses Redis, or ends by an error elsewhere.
+- The worker takes the note back itself: it stops, loses Redis, or ends by an error elsewhere. An
+  error in the scoring loop is no such error; it counts like a crash.
 - A successor holds the name of the worker: the process is dead, so the death counts. It does not if
   the file of `worker/scoring_mark.py` says that the process was not scoring.
 - The lease expired and the worker is missing. That may be a partition, in which nobody died. So the
