@@ -16,6 +16,7 @@ The counts are not in the messages: a death can be proven after the message was 
 
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 import redis
@@ -52,9 +53,10 @@ def set_aside(client: redis.Redis, worker: str) -> None:
     """Keep the suspects of a worker whose lease expired, until it is known whether it died."""
     if not client.exists(keys.aboard(worker)):
         return
-    with client.pipeline() as pipe:
-        pipe.zadd(keys.MISSING, {worker: time.time()})
+    # The worker may have come back and ended its micro-batch meanwhile: then there is no note.
+    with client.pipeline() as pipe, suppress(redis.ResponseError):
         pipe.rename(keys.aboard(worker), keys.missing_aboard(worker))
+        pipe.zadd(keys.MISSING, {worker: time.time()})
         pipe.execute()
 
 
