@@ -1,5 +1,7 @@
 """Builds the Flask application."""
 
+from functools import partial
+
 from flask import Flask
 
 from app.responses.problems import register_error_handlers
@@ -19,12 +21,13 @@ from app.server import request_log
 from app.service.components import EXTENSION, Service
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
+from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.slots import ConnectionSlots
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
-from contract.store.broker import connect
+from contract.store.broker import connect, drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.job_store import JobStore
 
@@ -56,15 +59,18 @@ def create_app(settings: Settings) -> Flask:
 
 def create_service(settings: Settings) -> Service:
     """The components that the routes share, on the Redis of `settings`."""
-    client, guard = connect(settings), BrokerGuard()
+    client = connect(settings)
+    guard = BrokerGuard(on_silent=partial(drop_idle_connections, client))
     jobs = JobStore(client, settings, guard)
     batches = BatchStore(client, settings, jobs, guard)
+    workers = RecentWorkers(jobs, settings)
     return Service(
         settings=settings,
         jobs=jobs,
         batches=batches,
         changes=ChangeListener(settings, jobs),
-        retry=RetryEstimate(jobs),
+        workers=workers,
+        retry=RetryEstimate(workers),
         metrics=Metrics(jobs, batches),
         progress=ConnectionProgress(),
         uploads=ConnectionSlots(settings.max_uploads, "uploads"),

@@ -25,6 +25,8 @@ WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read
 DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes for a requeue
 PARKED = "evascore:parked"  # set: newer major versions of which messages are parked
+# Sorted set: workers whose lease expired while they scored, by the Unix time at which it was seen.
+MISSING = "evascore:missing"
 
 
 def queue_list(priority: int) -> str:
@@ -95,6 +97,16 @@ def parked(major: int) -> str:
 def aboard(worker: str) -> str:
     """Set of the delivery tags in the micro-batch of `worker`: the suspects if it dies."""
     return f"evascore:aboard:{worker}"
+
+
+def missing_aboard(worker: str) -> str:
+    """The set `aboard` of a worker whose lease expired; it may have died or be cut off."""
+    return f"evascore:missing_aboard:{worker}"
+
+
+def crashes(task_id: str) -> str:
+    """Hash of how many workers died while they scored the job, and whether it was alone then."""
+    return f"evascore:crashes:{task_id}"
 
 
 def lease(worker: str) -> str:

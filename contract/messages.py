@@ -266,8 +266,8 @@ class Claim:
     task_id: str
     num_bytes: int
     priority: int
-    num_crashes: int = 0
-    """Workers that died while they scored the job."""
+    is_redelivered: bool = False
+    """Whether a worker fetched it before and did not end it."""
 
 
 @dataclass(slots=True)
@@ -275,13 +275,13 @@ class _Headers:
     task: str
     id: str
     cost: int
-    crashes: int = 0
 
 
 @dataclass(slots=True)
 class _Properties:
     delivery_tag: str
     priority: int
+    delivery_info: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -305,7 +305,8 @@ def decode_message(raw: bytes) -> Claim:
     is_ours = headers.task == keys.TASK and headers.id == properties.delivery_tag
     if not is_ours or properties.priority not in keys.PRIORITY_STEPS:
         raise Unreadable("not_a_job", "It is a message of Celery but names no job of evascore.")
-    return Claim(headers.id, headers.cost, properties.priority, headers.crashes)
+    is_redelivered = properties.delivery_info.get("redelivered") is True
+    return Claim(headers.id, headers.cost, properties.priority, is_redelivered)
 
 
 _JOB = TypeAdapter(Job)

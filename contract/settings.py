@@ -216,8 +216,8 @@ class Settings(BaseModel):
     )
     max_crashes: Count = Field(
         3,
-        description="A job that was being scored when this many workers died "
-        "fails as `poison_job`.",
+        description="A job that was being scored when this many workers died, at least once "
+        "alone, fails as `poison_job`.",
     )
     health_file: Path | None = Field(
         None,

@@ -73,6 +73,11 @@ class WorkerStatus:
         """The name of the loaded model."""
         return (self.model or {}).get("name")
 
+    @property
+    def max_text_bytes(self) -> int | None:
+        """The longest text that the loaded model takes."""
+        return (self.model or {}).get("max_text_bytes")
+
     def as_json(self) -> dict[str, Any]:
         """The status as `/stats` lists it, with the mean number of texts of a micro-batch."""
         mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None

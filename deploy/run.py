@@ -14,7 +14,8 @@ from filelock import FileLock, Timeout
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.worker_status import WARM_STATES
-from deploy.embedded_redis import free_port, server_command
+from deploy.disk_guard import guard, options_for
+from deploy.embedded_redis import free_port, remove_unfinished_rewrites, server_command
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # Time that a process needs to end, besides draining.
@@ -74,11 +75,13 @@ async def _run(settings: Settings, has_own_redis: bool) -> int:
 async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool) -> None:
     """Start all programs in the order of their needs, and say when they are ready."""
     environment = {}
+    guarding = None
     if has_own_redis:
         port = free_port()
         environment["EVASCORE_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
         supervisor.start(_redis(settings, port))
         await _until_open(port)
+        guarding = asyncio.create_task(guard(settings.data_dir, port))
     supervisor.start(_web(settings, environment))
     workers = _workers(settings, environment)
     for worker in workers:
@@ -86,10 +89,17 @@ async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool
     await _until_ready(settings, len(workers))
     supervisor.has_been_ready = True
     print(_ready_line(settings), flush=True)
+    if guarding is not None:
+        await guarding
 
 
 def _redis(settings: Settings, port: int) -> Program:
-    command = server_command(port=port, data_dir=settings.data_dir)
+    def command() -> list[str]:
+        remove_unfinished_rewrites(settings.data_dir)
+        return server_command(
+            port=port, data_dir=settings.data_dir, options=options_for(settings.data_dir)
+        )
+
     return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)
 
 

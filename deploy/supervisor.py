@@ -10,7 +10,7 @@ import ctypes
 import os
 import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -33,7 +33,8 @@ class Program:
     """A command to run, and how long it may take to end."""
 
     name: str
-    command: Sequence[str]
+    command: Sequence[str] | Callable[[], Sequence[str]]
+    """A function is called before each start, also after a death."""
     stop_s: float
     """Seconds from SIGTERM to SIGKILL."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -161,8 +162,9 @@ class _Keeper:
             await process.wait()
 
     async def _run_once(self) -> int:
+        command = self._program.command
         self._process = await asyncio.create_subprocess_exec(
-            *self._program.command,
+            *(command() if callable(command) else command),
             env={**os.environ, **self._program.environment},
             start_new_session=True,
             preexec_fn=_die_with_parent,

@@ -16,8 +16,6 @@ from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 from worker.outcomes import lost_ending
 
-CRASHES_HEADER = "crashes"
-
 
 class Intake:
     """The first look at what a worker has fetched; Redis errors reach Celery, which reconnects."""
@@ -64,5 +62,5 @@ def _message(claim: Claim) -> dict[str, Any]:
     message: dict[str, Any] = orjson.loads(
         task_message(claim.task_id, claim.num_bytes, claim.priority)
     )
-    message["headers"][CRASHES_HEADER] = claim.num_crashes
+    message["properties"]["delivery_info"]["redelivered"] = claim.is_redelivered
     return message

@@ -13,6 +13,7 @@ from contract import keys
 from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
 from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
+from worker.scoring_mark import ScoringMark
 from worker.startup import Startup
 
 log = get_logger(__name__)
@@ -88,16 +89,20 @@ class Lease:
         lease_s: float,
         micro_batch_timeout_s: float,
         health_file: Path | None = None,
+        mark: ScoringMark | None = None,
     ) -> None:
         self.status = status
         self._client = client
         self._lease_s = lease_s
         self._micro_batch_timeout_s = micro_batch_timeout_s
         self._health_file = health_file
+        self._mark = mark
         self._key = keys.lease(status.name)
         self._progress_at: float | None = None
         self._drain_until: float | None = None
         self._give_back: Callable[[], None] | None = None
+        self.has_name = False
+        """Whether a predecessor's jobs were requeued, so that suspects of this name are ours."""
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
 
@@ -132,9 +137,27 @@ class Lease:
         except redis.RedisError:
             log.warning("lease_not_released", worker=self.status.name)
 
+    def abandon(self) -> None:
+        """Stop renewing, and mark this process as one that ends while it scores."""
+        self._stopped.set()
+        if self._mark is not None:
+            self._mark.begin()
+
+    def begin_turn(self) -> None:
+        """Mark on disk that a job may end this process: jobs are opened, then scored."""
+        if self._mark is not None:
+            self._mark.begin()
+
+    def end_turn(self) -> None:
+        """Mark on disk that no job can end this process."""
+        if self._mark is not None:
+            self._mark.end()
+
     def begin_batch(self) -> None:
         """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()
+        if self._mark is not None:
+            self._mark.begin()
         if self.status.state == "ready":
             self.status.state = "busy"
 
@@ -145,6 +168,8 @@ class Lease:
     def end_batch(self) -> None:
         """Note that the micro-batch ended, with or without an error."""
         self._progress_at = None
+        if self._mark is not None:
+            self._mark.end()
         if self.status.state == "busy":
             self.status.state = "ready"
 
@@ -171,6 +196,10 @@ class Lease:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.sadd(keys.WORKERS, self.status.name)
             pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
+            if self.has_name:
+                # A peer that saw the lease lapse may have set our suspects aside; we live.
+                pipe.delete(keys.missing_aboard(self.status.name))
+                pipe.zrem(keys.MISSING, self.status.name)
             pipe.execute()
         if self._health_file is not None and self.status.is_warm:
             self._health_file.touch()

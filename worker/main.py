@@ -29,8 +29,9 @@ from worker import transport
 from worker.intake import Intake
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
-from worker.recovery import Recovery, requeue_left_behind
+from worker.recovery import Recovery, give_back, take_over
 from worker.runtime import Runtime
+from worker.scoring_mark import ScoringMark
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
 from worker.upkeep import set_aside_broken_leases
@@ -84,18 +85,19 @@ class Process:
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
             "unacked_index_key": keys.unacked_index(sender),
-            "unacked_mutex_key": f"{keys.unacked(sender)}:mutex",
             "fetch_jobs": settings.micro_batch_texts,
             "fetch_bytes": settings.micro_batch_bytes,
             "read_message": Intake(client, store, sender).read_message,
         }
         status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
+        mark = ScoringMark(settings.model_cache / "scoring", sender)
         lease = Lease(
             client,
             status,
             lease_s=settings.lease_s,
             micro_batch_timeout_s=settings.micro_batch_timeout_s,
             health_file=settings.health_file,
+            mark=mark,
         )
         batches = BatchQueue(client, settings)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease)
@@ -103,7 +105,9 @@ class Process:
             try:
                 set_aside_broken_leases(client, store, sender)
                 lease.acquire()
-                requeue_left_behind(client, sender, is_crash=True)
+                take_over(client, sender, is_crash=not mark.was_left_idle)
+                mark.end()
+                lease.has_name = True
                 return
             except NameTaken as error:
                 _refuse(error)
@@ -179,16 +183,25 @@ class Process:
         """Stop when the running micro-batch ends, or after `drain_s` without it."""
         runtime = self._app.runtime
 
-        def give_back() -> None:
-            requeue_left_behind(runtime.client, runtime.status.name, is_crash=False)
-            runtime.lease.release()
-
-        runtime.lease.drain(self._settings.drain_s, give_back)
+        runtime.lease.drain(self._settings.drain_s, self._give_back)
 
     def leave(self, **_: Any) -> None:
-        """Delete the lease: consuming has ended, and jobs that were not scored are queued again."""
-        self._app.runtime.lease.release()
+        """Give back what was not scored; only an error in the scoring loop counts as a crash."""
+        if self._app.runtime.is_broken:
+            # The lease and the suspects stay, as after a SIGKILL: the successor counts the death.
+            self._app.runtime.lease.abandon()
+        else:
+            self._give_back()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
+
+    def _give_back(self) -> None:
+        """Requeue the jobs in hand, then delete the lease."""
+        runtime = self._app.runtime
+        try:
+            give_back(runtime.client, runtime.status.name)
+        except redis.RedisError as error:
+            log.warning("jobs_not_given_back", error=type(error).__name__)
+        runtime.lease.release()
 
 
 def _folders_read_at_start(settings: Settings) -> list[Path]:

@@ -7,20 +7,26 @@ is sent.
 Written against Celery 5.7: it uses `consumer.call_soon`, `consumer.hub` and the state of requests.
 """
 
+import traceback
+from contextlib import suppress
 from typing import Any
 
+import redis
 from celery import Task
 from celery.utils.imports import symbol_by_name
 from celery.worker import state as celery_state
 from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
+from contract.logs import get_logger
 from worker.batching import Budget
-from worker.intake import CRASHES_HEADER
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
+from worker.suspects import Crashes, crashes_of, take_back
 from worker.transport import refusal_as_lost_connection
+
+log = get_logger(__name__)
 
 
 class MicroBatch(Task):
@@ -63,6 +69,8 @@ class CeleryMessages:
         """Take the task IDs that Celery was told to revoke."""
         self._revoked = revoked
         self._requests: dict[str, Any] = {}
+        self._fetched_again: list[str] = []
+        self._crashes: dict[str, Crashes] = {}
 
     @property
     def channel(self) -> Any:
@@ -70,22 +78,34 @@ class CeleryMessages:
         request = next(iter(self._requests.values()), None)
         return request and request.message.channel
 
+    def __contains__(self, task_id: str) -> bool:
+        """Whether the message of the job is in hand."""
+        return task_id in self._requests
+
     def add(self, request: Any) -> None:
         """Take a request that was fetched."""
         celery_state.task_reserved(request)
         self._requests[request.id] = request
+        if request.message.delivery_info.get("redelivered"):
+            self._fetched_again.append(request.id)
 
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether Celery was told to revoke the task."""
         return task_id in self._revoked
 
-    def num_crashes(self, task_id: str) -> int:
+    def read_crashes(self, client: redis.Redis) -> None:
+        """Read the crashes of the jobs that were fetched again since the last call."""
+        again, self._fetched_again = self._fetched_again, []
+        self._crashes |= crashes_of(client, again)
+
+    def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""
-        return int(self._requests[task_id].message.headers.get(CRASHES_HEADER, 0))
+        return self._crashes.get(task_id, Crashes())
 
     def acknowledge(self, task_id: str, *, is_success: bool) -> None:
         """Drop a message from Celery's and kombu's books; the store dropped it from Redis."""
         request = self._requests.pop(task_id)
+        self._crashes.pop(task_id, None)
         request.acknowledged = True
         request.message._state = "ACK"
         virtual.QoS.ack(request.message.channel.qos, request.message.delivery_tag)
@@ -107,6 +127,8 @@ class Turns:
     def __init__(self, runtime: Runtime, consumer: Any) -> None:
         """Serve one connection of `consumer`; the model of `runtime` is loaded."""
         assert runtime.scorer is not None
+        self._runtime = runtime
+        self._client, self._worker = runtime.client, runtime.status.name
         settings, status = runtime.settings, runtime.status
         self._messages = CeleryMessages(consumer.controller.state.revoked)
         self._loop = ScoringLoop(
@@ -126,7 +148,14 @@ class Turns:
         consumer.hub.on_close.add(self._leave_hub)
 
     def add(self, request: Any) -> None:
-        """Take a fetched job; the turn runs after all jobs of its fetch were added."""
+        """Take a fetched job; the turn runs after all jobs of its fetch were added.
+
+        A second copy of a message in hand is dropped. Both have the same delivery tag, so they are
+        one unacknowledged message in Redis, which the first copy acknowledges.
+        """
+        if request.id in self._messages:
+            log.warning("second_copy_dropped", task_id=request.id)
+            return
         self._messages.add(request)
         self._loop.add(request.id)
         self._schedule()
@@ -139,10 +168,22 @@ class Turns:
             return  # what is unacknowledged goes back when the channel closes
         try:
             with refusal_as_lost_connection():
-                self._loop.turn()
-        except BaseException:
+                self._messages.read_crashes(self._client)
+                self._runtime.lease.begin_turn()
+                try:
+                    self._loop.turn()
+                finally:
+                    self._runtime.lease.end_turn()
+        except redis.RedisError:
             self._abandon()
+            # The scoring is over; if the process ends before it reconnects, that is no crash.
+            with suppress(redis.RedisError):
+                take_back(self._client, self._worker)
             raise
+        except Exception as error:  # noqa: BLE001 - the edge at which a fault of ours ends the worker
+            self._abandon()
+            self._runtime.is_broken = True
+            raise _turn_failed(error) from None
         channel.room = self._loop.room()
         if self._loop.has_jobs:
             channel.look_again()
@@ -161,6 +202,18 @@ class Turns:
         """Run no more turns: Redis is away, and delivers the jobs again when it is back."""
         self._is_abandoned = True
         self._messages.forget()
+
+
+class TurnFailed(Exception):
+    """The scoring loop met an error that it does not know: the worker ends."""
+
+
+def _turn_failed(error: Exception) -> TurnFailed:
+    """Log where the error came from; its message may quote a text, and kombu retries a KeyError."""
+    *_, frame = traceback.extract_tb(error.__traceback__)
+    kind = type(error).__name__
+    log.error("turn_failed", error=kind, file=frame.filename, line=frame.lineno)
+    return TurnFailed(kind)
 
 
 def is_stopping() -> bool:

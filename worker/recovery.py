@@ -12,8 +12,8 @@ from celery import bootsteps
 
 from contract import keys
 from contract.logs import get_logger
+from worker import suspects
 from worker.backoff import Backoff, wait
-from worker.intake import CRASHES_HEADER
 from worker.micro_batch import is_stopping
 from worker.transport import refusal_as_lost_connection
 from worker.upkeep import Upkeep
@@ -27,18 +27,16 @@ _LOOK_EVERY_S = 1.0
 _REAPING_S = 30
 
 
-def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> int:
+def requeue_left_behind(client: redis.Redis, worker: str) -> int:
     """Requeue the jobs that `worker` fetched and did not acknowledge.
 
     Args:
-        worker: a worker that has stopped, or the caller itself before it consumes.
-        is_crash: whether it died; then the jobs of its last micro-batch are suspects.
+        worker: a worker that has stopped, or the caller itself while it does not consume.
 
     Returns:
         The number of requeued jobs.
     """
     unacked = keys.unacked(worker)
-    suspects = client.smembers(keys.aboard(worker)) if is_crash else set()
     requeue = client.register_script(_REQUEUE)
     num_requeued = 0
     # From the last fetched to the first, because each goes to the front of its list.
@@ -46,25 +44,21 @@ def requeue_left_behind(client: redis.Redis, worker: str, *, is_crash: bool) -> 
         stored = client.hget(unacked, tag)
         if stored is None:
             continue
-        priority, message = _redelivered(stored, is_suspect=tag in suspects)
+        priority, message = _redelivered(stored)
         num_requeued += requeue(
             keys=[unacked, keys.unacked_index(worker), keys.queue_list(priority)],
             args=[tag, message],
         )
-    client.delete(keys.aboard(worker))
     if num_requeued:
-        log.warning("jobs_requeued", worker=worker, jobs=num_requeued, suspects=len(suspects))
+        log.warning("jobs_requeued", worker=worker, jobs=num_requeued)
     return num_requeued
 
 
-def _redelivered(stored: bytes, *, is_suspect: bool) -> tuple[int, bytes]:
+def _redelivered(stored: bytes) -> tuple[int, bytes]:
     """Return the priority and the bytes of a fetched message for its next delivery."""
     try:
         message = orjson.loads(stored)[0]
         message["properties"]["delivery_info"]["redelivered"] = True
-        if is_suspect:
-            headers = message["headers"]
-            headers[CRASHES_HEADER] = headers.get(CRASHES_HEADER, 0) + 1
         priority = message["properties"]["priority"]
         return (keys.BULK if priority == keys.BULK else keys.INTERACTIVE), orjson.dumps(message)
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -72,17 +66,46 @@ def _redelivered(stored: bytes, *, is_suspect: bool) -> tuple[int, bytes]:
         return keys.INTERACTIVE, stored[1:].rpartition(b', "", "')[0]
 
 
-def requeue_of_dead_peers(client: redis.Redis, own_name: str) -> None:
-    """Requeue the jobs of workers whose lease has expired."""
+def take_over(client: redis.Redis, worker: str, *, is_crash: bool = True) -> None:
+    """Requeue the jobs of a dead predecessor, whose name the caller now holds.
+
+    Args:
+        is_crash: whether the predecessor may have died while it scored.
+    """
+    if is_crash:
+        _blame(client, worker)
+    else:
+        suspects.take_back(client, worker)
+    requeue_left_behind(client, worker)
+
+
+def give_back(client: redis.Redis, worker: str) -> None:
+    """Requeue the caller's own jobs, which it does not score now: nobody died."""
+    # First, because a full Redis allows this and refuses the rest.
+    suspects.take_back(client, worker)
+    requeue_left_behind(client, worker)
+
+
+def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
+    """Requeue the jobs of workers whose lease expired; count the deaths of long missing ones."""
     names = [name.decode() for name in client.smembers(keys.WORKERS)]
     peers = [name for name in names if name != own_name]
     leases = client.mget([keys.lease(name) for name in peers]) if peers else []
     for name, lease in zip(peers, leases, strict=True):
         if lease is None and client.set(keys.reaping(name), own_name, nx=True, ex=_REAPING_S):
-            requeue_left_behind(client, name, is_crash=True)
+            suspects.set_aside(client, name)
+            requeue_left_behind(client, name)
             # If it runs after all, its next renewal adds its name again.
             client.srem(keys.WORKERS, name)
             client.delete(keys.reaping(name))
+    for name in suspects.long_missing(client):
+        _blame(client, name)
+
+
+def _blame(client: redis.Redis, worker: str) -> None:
+    blamed = suspects.blame(client, worker)
+    if blamed:
+        log.warning("worker_died_while_scoring", worker=worker, jobs=len(blamed))
 
 
 class Recovery(bootsteps.StartStopStep):
@@ -104,13 +127,13 @@ class Recovery(bootsteps.StartStopStep):
             log.warning("reconnecting_slowly", delay_s=delay_s)
             wait(delay_s, is_stopping)
         with refusal_as_lost_connection():
-            # These are our own jobs from before the connection was lost: nobody died. Those of a
-            # dead predecessor were requeued when this worker took the name.
-            requeue_left_behind(client, name, is_crash=False)
+            # These are our own jobs from before the connection was lost. Those of a dead
+            # predecessor were requeued when this worker took the name.
+            give_back(client, name)
 
         def look_after_peers() -> None:
             try:
-                requeue_of_dead_peers(client, name)
+                requeue_of_missing_peers(client, name)
                 batches.publish_left_behind()
                 upkeep.run()
             except redis.RedisError as error:

@@ -22,3 +22,5 @@ class Runtime:
     status: OwnStatus
     lease: Lease
     scorer: Scorer | None = field(default=None)
+    is_broken: bool = False
+    """Whether the jobs in hand ended this process, as if it had crashed while scoring them."""

@@ -33,6 +33,7 @@ from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.scoring import MicroBatchScorer
+from worker.suspects import Crashes
 
 log = get_logger(__name__)
 
@@ -70,7 +71,7 @@ class Messages(Protocol):
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether Celery was told to revoke the task."""
 
-    def num_crashes(self, task_id: str) -> int:
+    def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""
 
     def acknowledge(self, task_id: str, *, is_success: bool) -> None:
@@ -128,12 +129,13 @@ class ScoringLoop:
     def _open_fetched(self) -> Iterator[Ending]:
         """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
         # A second copy of a message that is in the same fetch is dropped here.
-        crashes = {task_id: self._messages.num_crashes(task_id) for task_id in self._fetched}
+        crashes = {task_id: self._messages.crashes(task_id) for task_id in self._fetched}
         for task_id in [task_id for task_id in crashes if self._is_hopeless(task_id)]:
             # Not opened: opening it may be what kills workers.
-            error = _poisonous(crashes.pop(task_id))
+            error = _poisonous(crashes.pop(task_id).deaths)
             yield lost_ending(task_id, self._store.facts(task_id), error)
-        chosen = choose_to_open(crashes, self._jobs.values())
+        deaths = {task_id: found.deaths for task_id, found in crashes.items()}
+        chosen = choose_to_open(deaths, self._jobs.values())
         self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
         for opened in self._store.open_jobs(chosen, self._status.name):
             ending = self._opened(opened, crashes[opened.task_id])
@@ -143,9 +145,9 @@ class ScoringLoop:
     def _is_hopeless(self, task_id: str) -> bool:
         """Whether to end a job unopened. A part is opened once more, for its custom_ids."""
         max_crashes = self._max_crashes + (part_id(task_id) is not None)
-        return self._messages.num_crashes(task_id) >= max_crashes
+        return self._messages.crashes(task_id).are_too_many(max_crashes)
 
-    def _opened(self, opened: Opened, num_crashes: int) -> Ending | None:
+    def _opened(self, opened: Opened, crashes: Crashes) -> Ending | None:
         """Take an opened job into hand, or return its end."""
         task_id, job = opened.task_id, opened.job
         if opened.newer_major is not None:
@@ -154,14 +156,14 @@ class ScoringLoop:
             return None
         if opened.broken is not None:
             return self._set_aside(task_id, opened.broken)
-        ending = self._ending_before_scoring(opened, num_crashes)
+        ending = self._ending_before_scoring(opened, crashes)
         if ending is not None or job is None:
             return ending
         try:
             self._jobs[task_id] = open_job(
                 task_id,
                 job,
-                num_crashes=num_crashes,
+                num_crashes=crashes.deaths,
                 max_slice_bytes=self._budget.bytes,
                 max_text_bytes=self._scorer.info.max_text_bytes,
                 window_size=self._scorer.info.window_size,
@@ -184,7 +186,7 @@ class ScoringLoop:
         )
         return unreadable_ending(task_id, self._store.facts(task_id))
 
-    def _ending_before_scoring(self, opened: Opened, num_crashes: int) -> Ending | None:
+    def _ending_before_scoring(self, opened: Opened, crashes: Crashes) -> Ending | None:
         task_id, job = opened.task_id, opened.job
         if opened.lost_facts is not None:
             lost = JobLost("The text of the job is no longer stored; send it again.")
@@ -197,8 +199,8 @@ class ScoringLoop:
             )
         if job.deadline_at < time.time():
             return failed_ending(task_id, job, _expired())
-        if num_crashes >= self._max_crashes:
-            return failed_ending(task_id, job, _poisonous(num_crashes))
+        if crashes.are_too_many(self._max_crashes):
+            return failed_ending(task_id, job, _poisonous(crashes.deaths))
         return None
 
     def _unwanted(self) -> Iterator[Ending]:

@@ -2,15 +2,20 @@
 
 kombu pops one message with BRPOP and stores it as unacknowledged in a second step; a worker that
 dies in between loses it. Here one script moves messages from the priority lists into kombu's own
-`unacked` hash. So restoring at shutdown and Celery's tools work as before. After a fetch that found
-nothing, the worker waits: it blocks on the most urgent list and removes nothing (BLMOVE of the last
-element of the list onto itself).
+`unacked` hash, so Celery's tools work as before. After a fetch that found nothing, the worker
+waits: it blocks on the most urgent list and removes nothing (BLMOVE of the last element of the list
+onto itself).
+
+Kombu's own redelivery is switched off. `worker/recovery.py` requeues what a worker left behind: by
+leases, at each new connection, and at the end of the process.
 
 Written against kombu 5.7: it overrides `_brpop_start` and `_brpop_read`, which are private.
 """
 
+import socket
+import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from queue import Empty
 from time import monotonic, time
@@ -19,13 +24,21 @@ from typing import Any
 import redis
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
+from kombu.transport.redis import _socket_readable
 
+from contract.logs import get_logger
 from worker.batching import Room
+
+log = get_logger(__name__)
 
 _FETCH = (Path(__file__).parent / "lua" / "fetch.lua").read_text()
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
+# How often the age of the outstanding fetch is checked.
+_CHECK_REPLY_EVERY_S = 0.5
+# On close: send nothing more that is buffered, and reset the connection (socket(7), SO_LINGER).
+_RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
 
 @contextmanager
@@ -44,12 +57,18 @@ def refusal_as_lost_connection() -> Iterator[None]:
 class QoS(kombu_redis.QoS):
     """Keeps kombu's record of delivered messages; the fetch script already wrote that of Redis."""
 
+    # Kombu would need Redis for it while it closes a connection that was lost.
+    restore_at_shutdown = False
+
     def append(self, message: Any, delivery_tag: str) -> None:
         """Record a delivered message; also in Redis if kombu itself fetched it."""
         if self.channel.is_delivering_fetched:
             virtual.QoS.append(self, message, delivery_tag)
         else:
             super().append(message, delivery_tag)
+
+    def restore_visible(self, *args: Any, **kwargs: Any) -> None:
+        """Requeue nothing by age: leases do that, and a full Redis refuses kombu's lock."""
 
 
 class Channel(kombu_redis.Channel):
@@ -68,6 +87,8 @@ class Channel(kombu_redis.Channel):
     )
 
     is_delivering_fetched = False
+    _in_poll: Any
+    _brpop_sent_at: Any
     _command = ""
     _fetches_next = True
 
@@ -88,6 +109,52 @@ class Channel(kombu_redis.Channel):
         if no_ack:
             self._no_ack_queues.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def close(self) -> None:
+        """Close the channel, also where Redis does not answer.
+
+        Kombu raises then, and Celery takes the connection from under the half-closed channel. The
+        messages of an outstanding fetch are not delivered: they are unacknowledged in Redis.
+        """
+        self._closing = True
+        if self._in_poll and self._command != "BRPOP":
+            # Read, so that the fetch does not happen after the messages were requeued.
+            with suppress(Exception):
+                self._read_reply()
+            self._in_poll = None
+        try:
+            super().close()
+        except Exception as error:  # noqa: BLE001 - a channel that stays open ends the worker later
+            log.warning("channel_closed_without_redis", error=type(error).__name__)
+            self._disconnect_pools()
+            self._close_clients()
+            virtual.Channel.close(self)
+
+    def check_reply(self) -> None:
+        """Notice a connection that is silently dead, by a reply that is overdue.
+
+        Both commands of an idle worker are answered within `IDLE_WAIT_S`.
+
+        Raises:
+            redis.TimeoutError: no reply came within the time limit of Redis.
+        """
+        connection = self._in_poll
+        if not connection or self._command == "BRPOP":
+            return
+        silent_s = monotonic() - self._brpop_sent_at
+        if silent_s < (self.socket_timeout or 0) + IDLE_WAIT_S:
+            return
+        if connection._sock is not None and _socket_readable(connection._sock):
+            return  # the reply came while a micro-batch ran
+        self._drop(connection)
+        raise redis.TimeoutError(f"no reply to a fetch for {silent_s:.1f} s")
+
+    def _drop(self, connection: Any) -> None:
+        """Disconnect for good: a fetch that waits in a dead connection must never arrive."""
+        if connection._sock is not None:
+            with suppress(OSError):
+                connection._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+        connection.disconnect()
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         # `active_queues` leaves out broadcast queues: BRPOP does not read them. The other queues
@@ -145,7 +212,7 @@ class Channel(kombu_redis.Channel):
                     self._send_fetch(self._queue_cycle.consume(len(self.active_queues)))
                     reply = self.client.parse_response(connection, self._command, **options)
         except self.connection_errors:
-            connection.disconnect()
+            self._drop(connection)
             raise
         return reply or []
 
@@ -165,6 +232,16 @@ class Transport(kombu_redis.Transport):
     """kombu's Redis transport with the channel above."""
 
     Channel = Channel
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """Also check that fetches are answered."""
+        super().register_with_event_loop(connection, loop)
+
+        def check_replies() -> None:
+            for channel in list(self.cycle._channels):
+                channel.check_reply()
+
+        loop.call_repeatedly(_CHECK_REPLY_EVERY_S, check_replies)
 
 
 def install() -> None:

@@ -28,7 +28,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     Raises:
         ClientError, Overloaded, BrokerUnavailable
     """
-    settings = service.settings
+    settings = service.workers.limits()
     options = read_options(MultiDict(request.args), settings)
     is_array = _media_type(request) == JSON
     if is_array:

@@ -30,7 +30,7 @@ def info_view(service: Service) -> dict[str, Any]:
     """
     models = [worker.model for worker in service.jobs.worker_statuses() if worker.model]
     settings = (name for name in Limits.model_fields if name != "max_top_k")
-    limits = {name: getattr(service.settings, name) for name in settings}
+    limits = {name: getattr(service.workers.limits(), name) for name in settings}
     return {
         "service": _SERVICE,
         "model": models[0] if models else None,

@@ -46,7 +46,7 @@ routes = Blueprint("completions", __name__)
 )
 def complete() -> Response:
     """Score prompts, and give the likeliest id after each, in the form of OpenAI's completions."""
-    settings = service().settings
+    settings = service().workers.limits()
     fields = read_json(request, settings.max_body_bytes, max_values=settings.max_body_bytes)
     body = validated(fields, CompletionBody)
     prompts = prompts_of(body, settings)

@@ -19,4 +19,6 @@ def description() -> Response:
     models: list[str] = []
     with suppress(BrokerUnavailable, WorkerUnavailable):
         models = served_models(service().jobs)
-    return json_response(describe(current_app, service().settings, models, request.script_root))
+    return json_response(
+        describe(current_app, service().workers.limits(), models, request.script_root)
+    )

@@ -6,6 +6,7 @@ from flask import current_app
 
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
+from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.slots import ConnectionSlots
 from app.service.waiting import ChangeListener
@@ -24,6 +25,7 @@ class Service:
     jobs: JobStore
     batches: BatchStore
     changes: ChangeListener
+    workers: RecentWorkers
     retry: RetryEstimate
     metrics: Metrics
     progress: ConnectionProgress

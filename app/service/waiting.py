@@ -7,15 +7,13 @@ reaches nobody. So each confirmed subscription, first or renewed, makes its wait
 
 import asyncio
 import math
-import socket
-import sys
 import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from queue import Empty, SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import redis
 import redis.asyncio
@@ -32,12 +30,9 @@ from contract.store.job_store import JobStore
 log = get_logger(__name__)
 
 RECONNECT_S = 0.2
-if sys.platform == "darwin":
-    _IDLE_TIME = socket.TCP_KEEPALIVE
-else:
-    _IDLE_TIME = socket.TCP_KEEPIDLE
-# Keepalive finds a dead connection in about 10 s, also to a machine that vanished without a reset.
-_KEEPALIVE = {_IDLE_TIME: 4, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
+# A connection that was silent for this long must answer a PING within `redis_timeout_s`. A network
+# can drop a connection without a word, and may even answer the keepalive of TCP itself.
+PING_AFTER_S = 1.0
 
 _OWN_CHANNEL = "evascore:web"
 
@@ -195,27 +190,42 @@ class ChangeListener:
                 async with redis.asyncio.Redis.from_url(
                     settings.redis,
                     socket_connect_timeout=settings.redis_timeout_s,
-                    socket_keepalive=True,
-                    socket_keepalive_options=_KEEPALIVE,
                     # Reconnecting is done here, so that every waiter reads again.
                     retry=Retry(NoBackoff(), 0, supported_errors=()),
                 ) as client:
-                    await self._listen_once(client)
+                    await self._listen_once(client, settings.redis_timeout_s)
             except (redis.RedisError, OSError) as error:
                 log.warning("change_listener_disconnected", error=type(error).__name__)
             await asyncio.sleep(RECONNECT_S)
 
-    async def _listen_once(self, client: "redis.asyncio.Redis") -> None:
+    async def _listen_once(self, client: "redis.asyncio.Redis", answer_limit_s: float) -> None:
         async with client.pubsub() as pubsub:
             async with self._sending:
                 # There is always one channel, so that there is a connection to read from.
                 await pubsub.subscribe(_OWN_CHANNEL, *self._inboxes)
                 self._pubsub = pubsub
             try:
-                async for message in pubsub.listen():
-                    self._tell(message)
+                while True:
+                    self._tell(await self._next_message(pubsub, answer_limit_s))
             finally:
                 self._pubsub = None
+
+    async def _next_message(
+        self, pubsub: "redis.asyncio.client.PubSub", answer_limit_s: float
+    ) -> Mapping[str, Any]:
+        """The next message, which may be the answer to a PING.
+
+        Raises:
+            redis.TimeoutError: the connection is dead.
+        """
+        message = await pubsub.get_message(timeout=PING_AFTER_S)
+        if message is None:
+            async with self._sending:
+                await pubsub.ping()
+            message = await pubsub.get_message(timeout=answer_limit_s)
+        if message is None:
+            raise redis.TimeoutError(f"no answer to a PING within {answer_limit_s:g} s")
+        return cast(Mapping[str, Any], message)
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if message["type"] in ("message", "subscribe"):

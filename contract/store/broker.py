@@ -7,6 +7,14 @@ from redis.retry import Retry
 from contract.settings import Settings
 
 
+def drop_idle_connections(client: redis.Redis) -> None:
+    """Disconnect the connections that no call uses: after a time-out they may be dead too.
+
+    A network that drops connections without a word drops all idle ones. Each would cost a call.
+    """
+    client.connection_pool.disconnect(inuse_connections=False)
+
+
 def connect(settings: Settings) -> redis.Redis:
     """A thread-safe client whose every call ends within `redis_timeout_s` or raises.
 

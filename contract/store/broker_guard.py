@@ -21,8 +21,14 @@ class BrokerGuard:
     stores share one guard and enter it once per round trip: `calling` must not be nested.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        on_silent: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Guard calls; `on_silent` is called after each time-out."""
         self._clock = clock
+        self._on_silent = on_silent
         self._silent_since: float | None = None
         self._trial = threading.Lock()
 
@@ -42,6 +48,7 @@ class BrokerGuard:
         except redis.RedisError as error:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
+                self._on_silent()
             raise BrokerUnavailable(
                 f"Redis does not answer ({type(error).__name__}); try again in a moment."
             ) from error

@@ -27,6 +27,8 @@ def create_celery(settings: Settings, **overrides: Any) -> Celery:
         broker_connection_retry_on_startup=True,
         # A worker without Redis waits for it, however long that takes.
         broker_connection_max_retries=None,
+        # Nor does a refusal end it: a Redis that is full or read-only will work again.
+        broker_channel_error_retry=True,
         broker_transport_options=transport_options(settings),
         redis_socket_timeout=settings.redis_timeout_s,
         redis_socket_connect_timeout=settings.redis_timeout_s,

@@ -312,6 +312,9 @@ class JobStore:
     def id_secret(self) -> bytes:
         """The key that signs task IDs; all processes share it through Redis."""
         if self._secret is None:
+            self._secret = self._client.get(keys.ID_SECRET)
+        if self._secret is None:
+            # Only once: a Redis that is full refuses it, although the key exists.
             self._client.set(keys.ID_SECRET, token_bytes(32), nx=True)
             self._secret = self._client.get(keys.ID_SECRET)
         assert self._secret is not None

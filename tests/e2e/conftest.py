@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -10,6 +11,7 @@ import pytest
 from tests.conftest import RedisServer
 from tests.service import Service
 from tests.web import Outcomes, WebServer
+from tests.worker_process import Worker
 
 
 def assert_described(response: httpx.Response, described: dict[str, Any]) -> None:
@@ -64,3 +66,17 @@ def scoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(tmp_path_factory.mktemp("scoring")).start()
     yield service
     assert service.stop() == 0
+
+
+@pytest.fixture
+def new_worker(tmp_path: Path, redis_server: RedisServer) -> Iterator:
+    """Makes workers on the test's Redis; all are killed at the end."""
+    workers: list[Worker] = []
+
+    def make(name: str = "w", redis_url: str = redis_server.url, **settings: str) -> Worker:
+        workers.append(Worker(tmp_path, redis_url, name, **settings))
+        return workers[-1]
+
+    yield make
+    for worker in workers:
+        worker.stop()

@@ -1,14 +1,16 @@
 """What the service tells of itself: live, ready, its model and limits, its load."""
 
 import subprocess
+import time
 
 import orjson
 import pytest
 
+from app.service.recent_workers import STATUS_MAX_AGE_S
 from contract import __version__, keys
 from contract.settings import REPOSITORY
 from contract.worker_status import WorkerStatus
-from tests.web import WebServer
+from tests.web import Outcomes, WebServer
 
 STATUS = {
     "name": "w",
@@ -58,6 +60,40 @@ def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):
     assert body["service"] == {"name": "evascore", "version": __version__}
     outcomes.pose_as_worker(STATUS)
     assert http.get("/info").json()["model"] == {"name": "demo"}
+
+
+def test_smallest_loaded_model_limits_texts(web_redis, tmp_path):
+    server = WebServer(tmp_path, f"{web_redis.url[:-1]}1").start()
+    outcomes = Outcomes(server)
+    for name, limit in (("small", 50), ("large", 90)):
+        outcomes.pose_as_worker({"name": name, "model": {"name": name, "max_text_bytes": limit}})
+
+    def limit_of(client):
+        return client.get("/info").json()["limits"]["max_text_bytes"]
+
+    with server.client() as client:
+        assert limit_of(client) == 50
+        assert client.post("/score", json={"text": "x" * 50}).status_code == 202
+        refusal = client.post("/score", json={"text": "x" * 51})
+        assert (refusal.status_code, refusal.json()["limit_bytes"]) == (413, 50)
+        window = {"text": "x" * 99, "window": {"size": 51, "stride": 16}}
+        assert client.post("/score", json=window).status_code == 422
+        prompt = {"model": "small", "prompt": "x" * 51, "max_tokens": 0, "echo": True}
+        assert client.post("/v1/completions", json=prompt).status_code == 413
+        lines = {"content": orjson.dumps({"text": "x" * 51})}
+        ndjson = {"Content-Type": "application/x-ndjson"}
+        upload = client.post("/batches?on_error=fail", headers=ndjson, **lines)
+        (error,) = upload.json()["errors"]
+        assert error == {"detail": "is too large", "pointer": "/text", "line": 1}
+        # A worker that restarts says nothing for a while: its limit stays.
+        outcomes.client.delete(keys.lease("small"), keys.lease("large"))
+        time.sleep(STATUS_MAX_AGE_S)
+        assert limit_of(client) == 50
+        outcomes.pose_as_worker({"name": "large", "model": {"name": "m", "max_text_bytes": 90}})
+        time.sleep(STATUS_MAX_AGE_S)
+        assert limit_of(client) == 90
+    outcomes.client.close()
+    assert server.stop() == 0
 
 
 def test_stats_tell_what_waits_and_who_works(http, outcomes):

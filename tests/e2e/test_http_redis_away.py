@@ -10,7 +10,10 @@ import time
 import httpx
 import pytest
 
+from contract import keys
+from contract.store.broker_guard import PAUSE_S
 from tests.conftest import wait_until
+from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
 
 NEEDS_REDIS = [
@@ -25,6 +28,8 @@ NEEDS_REDIS = [
     ("GET", "/readyz"),
 ]
 PROMPT_S = 3
+# 1 s of silence, `redis_timeout_s` (2 s) for the answer to a PING, and a busy machine.
+DEAD_CONNECTION_S = 6
 
 
 @pytest.fixture
@@ -152,3 +157,64 @@ def test_server_starts_without_redis_and_serves_when_it_comes(redis_server, tmp_
             assert timed(client, "POST", "/score?wait=0.1")[0].status_code == 202
     finally:
         server.stop()
+
+
+def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
+    proxy = Proxy(redis_server.port)
+    server = WebServer(tmp_path, proxy.url).start()
+    outcomes = Outcomes(server)
+    with server.client() as client, concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(client.post, "/score?wait=20", json={"text": "a"}) for _ in range(3)]
+        wait_until(lambda: outcomes.store.depth().jobs == 3)
+        assert proxy.swallow(b"SUBSCRIBE") == 1
+        began_at = time.monotonic()
+        for task_id in outcomes.client.hkeys(keys.LIVE_JOBS):
+            outcomes.succeed(task_id.decode(), {})
+        assert {each.result().status_code for each in waiting} == {200}
+        assert time.monotonic() - began_at < DEAD_CONNECTION_S
+        # A wait that begins on the new connection is told at once.
+        wait = pool.submit(timed, client, "POST", "/score?wait=20")
+        (task_id,) = wait_until(lambda: outcomes.client.hkeys(keys.LIVE_JOBS))
+        outcomes.succeed(task_id.decode(), {})
+        response, elapsed_s = wait.result()
+        assert response.status_code == 200
+        assert elapsed_s < DEAD_CONNECTION_S
+    outcomes.client.close()
+    assert server.stop() == 0
+    proxy.close()
+
+
+def test_silently_dead_connections_cost_one_request(redis_server, tmp_path):
+    proxy = Proxy(redis_server.port)
+    server = WebServer(tmp_path, proxy.url).start()
+    with server.client() as client, concurrent.futures.ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(client.post, "/score", json={"text": "a"}) for _ in range(60)]
+        assert {each.result().status_code for each in asked} == {202}
+        assert proxy.swallow(b"EVAL") > 1
+        assert_unavailable(client, "POST", "/score")
+        time.sleep(PAUSE_S)
+        assert client.post("/score", json={"text": "a"}).status_code == 202
+        # Together they need as many connections as before.
+        asked = [pool.submit(client.post, "/score", json={"text": "a"}) for _ in range(60)]
+        assert {each.result().status_code for each in asked} == {202}
+    assert server.stop() == 0
+    proxy.close()
+
+
+def test_new_server_reads_results_while_redis_takes_no_writes(
+    server, client, task_id, redis_server, redis_client, tmp_path
+):
+    outcomes = Outcomes(server)
+    outcomes.succeed(task_id, {})
+    outcomes.client.close()
+    redis_client.config_set("min-replicas-to-write", 1)
+    folder = tmp_path / "new"
+    folder.mkdir()
+    new = WebServer(folder, redis_server.url).start()
+    with new.client() as reader:
+        assert reader.get(f"/score/{task_id}").json()["state"] == "SUCCESS"
+        assert reader.get("/score/unknown").status_code == 404
+        assert_unavailable(reader, "POST", "/score")
+    assert new.stop() == 0
+    redis_client.config_set("min-replicas-to-write", 0)
+    assert client.post("/score", json={"text": "a"}).status_code == 202

@@ -83,12 +83,18 @@ def test_items_come_back_in_order_each_with_its_own_result(http):
     assert len(result["items"][4]["result"]["continuations"]) == 1
 
 
-def test_text_beyond_the_model_fails_alone_and_says_so(http):
-    """The tiny model's context is shorter than what the web tier admits."""
-    limit = http.get("/info").json()["model"]["max_text_bytes"]
-    result = scored(http, {"items": [{"text": "x"}, {"text": "x" * (limit + 1)}]})
-    assert "result" in result["items"][0]
-    assert result["items"][1]["error"]["type"] == "text_too_large"
+def test_text_beyond_the_loaded_model_is_refused_with_its_limit(http):
+    """The tiny model's context is shorter than what the settings admit."""
+    info = http.get("/info").json()
+    limit = info["model"]["max_text_bytes"]
+    assert info["limits"]["max_text_bytes"] == limit
+    items = [{"text": "x"}, {"text": "x" * (limit + 1)}]
+    response = http.post("/score", json={"items": items})
+    problem = response.json()
+    assert (response.status_code, problem["type"]) == (413, "text_too_large")
+    assert (problem["limit_bytes"], problem["actual_bytes"]) == (limit, limit + 1)
+    assert problem["errors"][0]["pointer"] == "/items/1/text"
+    assert scored(http, {"text": "x" * limit})["num_bytes"] == limit
 
 
 def test_spans_add_up_to_the_text(http):

@@ -36,3 +36,14 @@ def test_frozen_redis_is_503_within_3_s_and_scored_after(service, client):
     redis.resume()
     assert client.ended(accepted)["state"] == "SUCCESS"
     assert client.ended(client.submit(TEXT))["state"] == "SUCCESS"
+
+
+def test_unfinished_rewrites_of_a_dead_redis_are_removed(service, client):
+    """On a full disk each restart would leave one more, until nothing but an operator helps."""
+    left = service.data_dir / "temp-rewriteaof-4711.aof"
+    left.write_bytes(b"half a rewrite")
+    accepted = client.submit(TEXT)
+    service.part("redis").kill()
+    assert client.ended(accepted)["state"] == "SUCCESS"
+    assert not left.exists()
+    assert (service.data_dir / "appendonlydir").is_dir()

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from kombu.asynchronous import Hub
+from structlog.testing import capture_logs
 
 from contract.settings import REPOSITORY, load_settings
 from contract.store.batch_queue import BatchQueue
@@ -12,16 +13,17 @@ from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port
 from model import Scorer
 from worker.lease import Lease, OwnStatus
-from worker.micro_batch import Turns
+from worker.micro_batch import TurnFailed, Turns
 from worker.runtime import Runtime
 from worker.startup import Startup
+from worker.transport import Transport
 
 
 class Request:
     """A fetched job, as Celery would hold it."""
 
     id = "a"
-    message = SimpleNamespace(channel=SimpleNamespace())
+    message = SimpleNamespace(channel=SimpleNamespace(), delivery_info={})
 
 
 @pytest.fixture
@@ -52,3 +54,27 @@ def test_turn_that_outlives_its_connection_does_nothing(runtime):
     # What Celery does then; a turn in earnest would raise.
     hub.reset()
     assert not hub.on_close
+
+
+@pytest.mark.parametrize("error", [KeyError("secret"), ValueError("secret")])
+def test_unknown_error_in_a_turn_breaks_the_worker_and_is_no_lost_connection(runtime, error):
+    def fail():
+        raise error
+
+    hub = Hub()
+    consumer = SimpleNamespace(
+        hub=hub,
+        call_soon=hub.call_soon,
+        controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
+    )
+    turns = Turns(runtime, consumer)
+    turns.add(Request())
+    turns._loop.turn = fail
+    with capture_logs() as logs, pytest.raises(TurnFailed) as raised:
+        turns.turn()
+    assert runtime.is_broken
+    assert not isinstance(raised.value, Transport.connection_errors)
+    assert [each["error"] for each in logs if each["event"] == "turn_failed"] == [
+        type(error).__name__
+    ]
+    assert "secret" not in f"{logs} {raised.value}"

@@ -16,6 +16,7 @@ from worker.lease import Lease, OwnStatus
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
 from worker.startup import Startup
+from worker.suspects import Crashes
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1_000_000)
 INFO = ModelInfo(
@@ -81,14 +82,15 @@ class Messages:
 
     def __init__(self) -> None:
         self.revoked: set[str] = set()
-        self.crashes: dict[str, int] = {}
+        self.deaths: dict[str, int] = {}
+        self.was_alone: set[str] = set()
         self.acknowledged: dict[str, bool] = {}
 
     def is_revoked(self, task_id):
         return task_id in self.revoked
 
-    def num_crashes(self, task_id):
-        return self.crashes.get(task_id, 0)
+    def crashes(self, task_id):
+        return Crashes(self.deaths.get(task_id, 0), was_alone=task_id in self.was_alone)
 
     def acknowledge(self, task_id, *, is_success):
         assert task_id not in self.acknowledged
@@ -210,7 +212,8 @@ def test_jobs_that_are_not_to_be_scored_end_when_they_are_opened(worker):
     worker.fetch("revoked", 10)
     worker.fetch("poison", 10)
     worker.messages.revoked.add("revoked")
-    worker.messages.crashes["poison"] = 3
+    worker.messages.deaths["poison"] = 3
+    worker.messages.was_alone.add("poison")
     worker.loop.add("erased")
     worker.store.jobs["lost"] = Opened("lost", lost_facts={"num_texts": 1, "num_bytes": 10})
     worker.loop.add("lost")
@@ -230,7 +233,7 @@ def test_jobs_that_are_not_to_be_scored_end_when_they_are_opened(worker):
 def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
     worker.fetch("suspect", 10)
     worker.fetch("other", 10)
-    worker.messages.crashes["suspect"] = 1
+    worker.messages.deaths["suspect"] = 1
     worker.loop.turn()
     worker.loop.turn()
     assert worker.store.aboard == [["suspect"], ["other"]]

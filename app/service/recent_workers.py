@@ -1,0 +1,52 @@
+"""Reads what the workers say of themselves at most once a second, and derives the text limit."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from contract.errors import BrokerUnavailable
+from contract.settings import Settings
+from contract.store.job_store import JobStore
+from contract.worker_status import WorkerStatus
+
+STATUS_MAX_AGE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    statuses: Sequence[WorkerStatus] = ()
+    until: float = 0.0
+    """Monotonic time, seconds, after which the workers are asked again."""
+
+
+class RecentWorkers:
+    """The statuses of the workers, up to a second old; an answer never fails because of them."""
+
+    def __init__(self, jobs: JobStore, settings: Settings) -> None:
+        self._jobs = jobs
+        self._settings = self._effective = settings
+        self._read = _Read()
+
+    def statuses(self) -> Sequence[WorkerStatus]:
+        """The status of every worker; none while Redis does not answer."""
+        now = time.monotonic()
+        if now > self._read.until:
+            try:
+                found = self._jobs.worker_statuses()
+            except BrokerUnavailable:
+                found = []
+            self._read = _Read(found, now + STATUS_MAX_AGE_S)
+        return self._read.statuses
+
+    def limits(self) -> Settings:
+        """The settings, with the longest text that every loaded model takes.
+
+        While no model is loaded, the last one counts: a worker that restarts loads it again.
+        """
+        loaded = [status.max_text_bytes for status in self.statuses()]
+        known = [max_text_bytes for max_text_bytes in loaded if max_text_bytes is not None]
+        if known:
+            smallest = min(self._settings.max_text_bytes, *known)
+            if smallest != self._effective.max_text_bytes:
+                self._effective = self._settings.model_copy(update={"max_text_bytes": smallest})
+        return self._effective

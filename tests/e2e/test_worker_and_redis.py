@@ -1,0 +1,173 @@
+"""A real worker whose Redis is full, cut off or silently dead: it lives, and blames no job."""
+
+import signal
+import time
+from functools import partial
+
+import pytest
+
+from contract import keys
+from contract.messages import task_message
+from tests.conftest import wait_until
+from tests.proxy import Proxy
+from tests.worker_process import LONG_TEXT_BYTES, final, is_started, submit
+
+# The fetch has a time limit of `redis_timeout_s` (2 s). The check of it, the new connection and
+# a busy machine take the rest.
+RECOVERY_S = 6
+
+
+@pytest.fixture
+def proxy(redis_server):
+    """A proxy in front of the test's Redis."""
+    proxy = Proxy(redis_server.port)
+    yield proxy
+    proxy.close()
+
+
+def kill_connections(redis_client):
+    """Cut every connection to Redis but this one."""
+    redis_client.client_kill_filter(skipme=True, _type="normal")
+    redis_client.client_kill_filter(skipme=True, _type="pubsub")
+
+
+def is_aboard(redis_client, name, task_id):
+    return redis_client.sismember(keys.aboard(f"{name}@test"), task_id)
+
+
+def deaths(redis_client, task_id):
+    return int(redis_client.hget(keys.crashes(task_id), "deaths") or 0)
+
+
+def test_full_redis_ends_no_worker_that_reconnects(job_store, new_worker, redis_client):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, 10)
+    final(job_store, task_id)
+    redis_client.config_set("maxmemory", 1)
+    for _ in range(3):
+        kill_connections(redis_client)
+        time.sleep(1)
+    assert worker.process.poll() is None
+    redis_client.config_set("maxmemory", 0)
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
+    assert worker.process.poll() is None
+
+
+def test_worker_that_loses_a_full_redis_while_it_scores_blames_nobody(
+    job_store, new_worker, redis_client
+):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, LONG_TEXT_BYTES, LONG_TEXT_BYTES)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    redis_client.config_set("maxmemory", 1)
+    wait_until(lambda: not is_aboard(redis_client, "w", task_id))
+    worker.send(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+    redis_client.config_set("maxmemory", 0)
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 0
+
+
+def test_exit_by_an_error_elsewhere_does_not_count_against_a_job(
+    job_store, new_worker, redis_client
+):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    worker.send(signal.SIGQUIT)  # Celery's cold shutdown: an exit without regard to its jobs
+    worker.wait_exit()
+    assert not redis_client.exists(keys.aboard("w@test"))
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 0
+
+
+def test_death_while_scoring_counts_once(job_store, new_worker, redis_client):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    worker.send(signal.SIGKILL)
+    worker.wait_exit()
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 1
+
+
+def test_worker_killed_while_it_waits_for_redis_blames_nobody(
+    job_store, new_worker, redis_client, redis_server
+):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    redis_server.kill()
+    wait_until(lambda: "micro_batch_scored" in worker.log.read_text())
+    worker.stop()
+    redis_server.start()
+    assert is_aboard(redis_client, "w", task_id)
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 0
+
+
+def test_two_partitions_blame_no_job(job_store, new_worker, redis_client, proxy):
+    times = {"lease_s": "2", "redis_timeout_s": "1"}
+    cut_off = new_worker("cut", redis_url=proxy.url, **times).start().wait_ready()
+    peer = new_worker("peer", **times).start().wait_ready()
+    for _ in range(2):
+        peer.send(signal.SIGSTOP)
+        task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
+        wait_until(partial(is_aboard, redis_client, "cut", task_id))
+        proxy.cut()
+        peer.send(signal.SIGCONT)
+        assert final(job_store, task_id).state == "SUCCESS"
+        assert redis_client.zscore(keys.MISSING, "cut@test")
+        time.sleep(2)
+        proxy.mend()
+        wait_until(lambda: not redis_client.zscore(keys.MISSING, "cut@test"))
+        wait_until(lambda: redis_client.exists(keys.lease("cut@test")))
+        assert not redis_client.exists(keys.missing_aboard("cut@test"))
+        assert deaths(redis_client, task_id) == 0
+    assert cut_off.process.poll() is None
+    assert "worker_died_while_scoring" not in peer.log.read_text()
+    peer.stop()
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
+
+
+def test_silently_dead_fetch_connection_is_replaced_in_seconds(job_store, new_worker, proxy):
+    new_worker(redis_url=proxy.url).start().wait_ready()
+    final(job_store, submit(job_store, 10))
+    wait_until(lambda: proxy.swallow(b"BLMOVE"))
+    began = time.monotonic()
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
+    assert time.monotonic() - began < RECOVERY_S
+
+
+def test_connection_lost_with_jobs_in_hand_ends_no_worker(
+    job_store, new_worker, redis_client, redis_server
+):
+    # One text a turn, so that the next fetch is sent and a turn follows at once.
+    worker = new_worker(micro_batch_bytes=str(LONG_TEXT_BYTES)).start().wait_ready()
+    ids = [submit(job_store, *[LONG_TEXT_BYTES] * 3) for _ in range(4)]
+    for _ in range(3):
+        wait_until(lambda: is_started(job_store, ids[0]))
+        redis_server.kill()
+        time.sleep(1.5)
+        redis_server.start()
+    assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 4
+    assert worker.process.poll() is None
+    assert [deaths(redis_client, task_id) for task_id in ids] == [0] * 4
+
+
+def test_second_copy_of_a_message_in_one_fetch_is_dropped(job_store, new_worker, redis_client):
+    worker = new_worker().start().wait_ready()
+    worker.send(signal.SIGSTOP)
+    task_id = submit(job_store, 10)
+    other = submit(job_store, 10)
+    redis_client.rpush(keys.QUEUE, task_message(task_id, 10, keys.INTERACTIVE))
+    worker.send(signal.SIGCONT)
+    assert [final(job_store, each).state for each in (task_id, other)] == ["SUCCESS"] * 2
+    log = worker.log.read_text().partition("worker_ready")[2]
+    assert "second_copy_dropped" in log
+    assert "Connection" not in log
+    assert not redis_client.hlen(keys.unacked("w@test"))

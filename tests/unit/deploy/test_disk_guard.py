@@ -1,0 +1,76 @@
+"""A Redis on a nearly full disk reads and refuses writes; it takes them when there is room."""
+
+import asyncio
+import subprocess
+from collections import namedtuple
+
+import pytest
+import redis
+
+from deploy import disk_guard
+from deploy.disk_guard import MIN_FREE_BYTES, guard, options_for
+from deploy.embedded_redis import server_command
+from tests.conftest import wait_until
+
+Usage = namedtuple("Usage", "free")
+
+
+@pytest.fixture
+def disk(monkeypatch):
+    """A disk whose free bytes the test sets."""
+    free = [MIN_FREE_BYTES]
+    monkeypatch.setattr(disk_guard.shutil, "disk_usage", lambda _: Usage(free[0]))
+    monkeypatch.setattr(disk_guard, "CHECK_EVERY_S", 0.02)
+    return free
+
+
+def is_refused(client: redis.Redis) -> bool:
+    try:
+        return not client.set("new", "1")
+    except redis.ResponseError as error:
+        return "NOREPLICAS" in str(error)
+
+
+def durability(client: redis.Redis) -> str:
+    return client.config_get("appendfsync")["appendfsync"]
+
+
+def test_nearly_full_disk_keeps_redis_reading(redis_server, redis_client, disk, tmp_path):
+    redis_client.set("result", "kept")
+
+    async def play() -> None:
+        guarding = asyncio.create_task(guard(tmp_path, redis_server.port))
+        await asyncio.sleep(0.1)
+        assert not is_refused(redis_client)
+        assert durability(redis_client) == "always"
+        disk[0] = MIN_FREE_BYTES - 1
+        await asyncio.to_thread(wait_until, lambda: is_refused(redis_client), 10)
+        assert redis_client.get("result") == b"kept"
+        assert durability(redis_client) == "everysec"
+        disk[0] = MIN_FREE_BYTES
+        await asyncio.to_thread(wait_until, lambda: not is_refused(redis_client), 10)
+        assert durability(redis_client) == "always"
+        guarding.cancel()
+
+    asyncio.run(play())
+
+
+def test_redis_that_starts_on_a_nearly_full_disk_takes_no_write(redis_server, disk, tmp_path):
+    with redis.Redis.from_url(redis_server.url) as client:
+        client.set("result", "kept")
+    redis_server.kill()
+    disk[0] = 0
+    command = server_command(
+        port=redis_server.port, data_dir=redis_server.data_dir, options=options_for(tmp_path)
+    )
+    redis_server.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    with redis.Redis.from_url(redis_server.url) as client:
+
+        def kept() -> bool:
+            try:
+                return client.get("result") == b"kept"
+            except redis.ConnectionError:
+                return False
+
+        wait_until(kept, timeout_s=20)
+        assert is_refused(client)

@@ -1,0 +1,94 @@
+"""One real worker process, and jobs for it without a web server."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from contract import keys
+from contract.messages import Job, Record
+from contract.settings import REPOSITORY
+from contract.store.job_store import JobStore
+from tests.conftest import wait_until
+
+TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
+# One text of this size keeps the tiny model busy for about a second on one core.
+LONG_TEXT_BYTES = 4000
+
+
+class Worker:
+    """One `celery worker` of the test, killed by handle."""
+
+    def __init__(self, folder: Path, redis_url: str, name: str = "w", **settings: str) -> None:
+        self.log = folder / f"{name}.log"
+        environment = {
+            "EVASCORE_REDIS_URL": redis_url,
+            "EVASCORE_MODEL": str(TINY_CHECKPOINT),
+            "EVASCORE_DATA_DIR": str(folder / "data"),
+            **{f"EVASCORE_{key.upper()}": value for key, value in settings.items()},
+        }
+        self.command = [
+            *(sys.executable, "-m", "celery", "-A", "worker.main", "worker"),
+            *("-P", "solo", "-c", "1", "-n", f"{name}@test"),
+        ]
+        self.environment = {**os.environ, **environment, "OMP_WAIT_POLICY": "passive"}
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self, *options: str) -> "Worker":
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self.command, *options],
+                cwd=REPOSITORY,
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+            )
+        return self
+
+    def wait_ready(self) -> "Worker":
+        wait_until(lambda: "worker_ready" in self.log.read_text(), timeout_s=60)
+        return self
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def wait_exit(self, timeout_s: float = 30) -> int:
+        assert self.process is not None
+        return self.process.wait(timeout_s)
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.kill()
+            self.process.wait()
+
+
+def a_job(*sizes: int, priority: int = keys.INTERACTIVE, deadline_s: float = 600) -> Job:
+    now = time.time()
+    return Job(
+        [{"text": "x" * size} for size in sizes],
+        sum(sizes),
+        submitted_at=now,
+        deadline_at=now + deadline_s,
+        is_single=len(sizes) == 1,
+        priority=priority,
+    )
+
+
+def submit(store: JobStore, *sizes: int, **options) -> str:
+    return store.submit(a_job(*sizes, **options)).task_id
+
+
+def final(store: JobStore, task_id: str, timeout_s: float = 60) -> Record:
+    def ended() -> Record | None:
+        record = store.read(task_id)
+        return record if record.is_final else None
+
+    return wait_until(ended, timeout_s=timeout_s)
+
+
+def is_started(store: JobStore, task_id: str) -> bool:
+    return store.read(task_id).state == "STARTED"
