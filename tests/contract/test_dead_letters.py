@@ -253,7 +253,7 @@ def test_intake_takes_a_message_and_leaves_it_unacknowledged(job_store, redis_cl
     message = task_message("a", 7, keys.BULK)
     fetched(redis_client, "a", message)
     read = Intake(redis_client, job_store, "w").read_message("a", message)
-    assert read["headers"].pop("crashes") == 0
+    assert read["properties"]["delivery_info"]["redelivered"] is False
     assert read["properties"]["priority"] == keys.BULK
     assert (read["headers"]["id"], read["headers"]["cost"]) == ("a", 7)
     assert redis_client.hlen(keys.unacked("w")) == 1

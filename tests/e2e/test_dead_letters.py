@@ -246,9 +246,11 @@ def test_job_that_kills_workers_while_it_is_opened_fails_and_its_neighbours_succ
     """The worker dies with the job aboard: here it is stopped and killed while it opens."""
     neighbours = [submit(job_store, 10) for _ in range(3)]
     killer = submit(job_store, 10)
-    for _ in range(4):
-        message = with_field(redis_client.rpop(keys.QUEUE), "headers", crashes=2)
-        redis_client.lpush(keys.QUEUE, message)
+    for task_id in (killer, *neighbours):
+        redis_client.hset(keys.crashes(task_id), "deaths", 2)
+        message = orjson.loads(redis_client.rpop(keys.QUEUE))
+        message["properties"]["delivery_info"]["redelivered"] = True
+        redis_client.lpush(keys.QUEUE, orjson.dumps(message))
     # What a worker leaves that died while it opened the killer, alone because of two crashes.
     message = redis_client.lpop(keys.QUEUE)
     assert decode_message(message).task_id == killer

@@ -242,7 +242,8 @@ def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
 def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
     for task_id, crashes in {"a": 0, "b": 2, "c": 1, "d": 3, "e": 0, "f": 2, "g": 1}.items():
         worker.fetch(task_id, 10)
-        worker.messages.crashes[task_id] = crashes
+        worker.messages.deaths[task_id] = crashes
+    worker.messages.was_alone.add("d")
     worker.loop.turn()
     assert worker.store.error("d") == "poison_job"
     assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
@@ -257,7 +258,7 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
 def test_no_job_is_opened_while_a_suspect_is_in_hand(worker):
     worker.fetch("suspect", 60, 60)
     worker.fetch("other", 10)
-    worker.messages.crashes["suspect"] = 1
+    worker.messages.deaths["suspect"] = 1
     worker.loop.turn()
     assert worker.store.opened == [["suspect"]]
     worker.loop.turn()
@@ -268,7 +269,7 @@ def test_no_job_is_opened_while_a_suspect_is_in_hand(worker):
 def test_suspect_is_not_opened_while_other_jobs_are_in_hand(worker):
     worker.fetch("other", 60, 60)
     worker.fetch("suspect", 10)
-    worker.messages.crashes["suspect"] = 1
+    worker.messages.deaths["suspect"] = 1
     worker.loop.turn()
     worker.fetch("late", 10)
     worker.loop.turn()
@@ -282,7 +283,8 @@ def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
     for task_id, crashes in {"batch.0": 3, "batch.5": 4}.items():
         worker.fetch(task_id, 10)
         worker.store.jobs[task_id].job.requests[0]["custom_id"] = "mine"
-        worker.messages.crashes[task_id] = crashes
+        worker.messages.deaths[task_id] = crashes
+        worker.messages.was_alone.add(task_id)
     worker.loop.turn()
     assert worker.store.opened == [["batch.0"]]
     assert {worker.store.error(each) for each in ("batch.0", "batch.5")} == {"poison_job"}

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 
+import orjson
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Queue
@@ -47,7 +48,11 @@ class Consuming:
 
 @pytest.fixture
 def options(settings) -> dict:
-    return {**transport_options(settings), "unacked_key": keys.unacked("w")}
+    return {
+        **transport_options(settings),
+        "unacked_key": keys.unacked("w"),
+        "read_message": lambda tag, raw: orjson.loads(raw),
+    }
 
 
 @pytest.fixture
