@@ -171,6 +171,7 @@ class Turns:
         channel = self._messages.channel
         if self._is_abandoned or is_stopping() or channel is None:
             return  # what is unacknowledged goes back when the channel closes
+        self._runtime.lease.mark_scoring()
         try:
             with refusal_as_lost_connection():
                 self._messages.read_crashes(self._client)
@@ -185,6 +186,8 @@ class Turns:
             self._abandon()
             self._runtime.is_broken = True
             raise _turn_failed(error) from None
+        finally:
+            self._runtime.lease.mark_idle()
         channel.room = self._loop.room()
         if self._loop.has_jobs:
             channel.look_again()
