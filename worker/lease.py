@@ -140,24 +140,21 @@ class Lease:
     def abandon(self) -> None:
         """Stop renewing, and mark this process as one that ends while it scores."""
         self._stopped.set()
+        self.mark_scoring()
+
+    def mark_scoring(self) -> None:
+        """Mark on disk that scoring begins: before its jobs are noted as suspects."""
         if self._mark is not None:
             self._mark.begin()
 
-    def begin_turn(self) -> None:
-        """Mark on disk that a job may end this process: jobs are opened, then scored."""
-        if self._mark is not None:
-            self._mark.begin()
-
-    def end_turn(self) -> None:
-        """Mark on disk that no job can end this process."""
+    def mark_idle(self) -> None:
+        """Mark on disk that this process is not scoring."""
         if self._mark is not None:
             self._mark.end()
 
     def begin_batch(self) -> None:
         """Note that a micro-batch starts: from now on progress is expected."""
         self._progress_at = time.monotonic()
-        if self._mark is not None:
-            self._mark.begin()
         if self.status.state == "ready":
             self.status.state = "busy"
 
@@ -168,8 +165,7 @@ class Lease:
     def end_batch(self) -> None:
         """Note that the micro-batch ended, with or without an error."""
         self._progress_at = None
-        if self._mark is not None:
-            self._mark.end()
+        self.mark_idle()
         if self.status.state == "busy":
             self.status.state = "ready"
 

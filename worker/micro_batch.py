@@ -166,14 +166,11 @@ class Turns:
         channel = self._messages.channel
         if self._is_abandoned or is_stopping() or channel is None:
             return  # what is unacknowledged goes back when the channel closes
+        self._runtime.lease.mark_scoring()
         try:
             with refusal_as_lost_connection():
                 self._messages.read_crashes(self._client)
-                self._runtime.lease.begin_turn()
-                try:
-                    self._loop.turn()
-                finally:
-                    self._runtime.lease.end_turn()
+                self._loop.turn()
         except redis.RedisError:
             self._abandon()
             # The scoring is over; if the process ends before it reconnects, that is no crash.
@@ -184,6 +181,8 @@ class Turns:
             self._abandon()
             self._runtime.is_broken = True
             raise _turn_failed(error) from None
+        finally:
+            self._runtime.lease.mark_idle()
         channel.room = self._loop.room()
         if self._loop.has_jobs:
             channel.look_again()
