@@ -213,50 +213,53 @@ _BODY = base64.b64encode(
 
 
 def task_message(task_id: str, num_bytes: int, priority: int) -> bytes:
-    """The message on the queue: what `apply_async` would publish, with the ID as delivery tag.
+    """The message on the queue, as `message_fields` describes it."""
+    return orjson.dumps(message_fields(task_id, num_bytes, priority))
+
+
+def message_fields(task_id: str, num_bytes: int, priority: int) -> dict[str, Any]:
+    """The fields of a message: what `apply_async` would publish, with the ID as delivery tag.
 
     It names the job and its size, nothing of its content. Celery copies arguments into headers,
     events and logs; there are none. (Task protocol 2 of Celery 5.7, wire format of kombu 5.7's
     Redis transport; a contract test compares it with what Celery itself publishes.)
     """
-    return orjson.dumps(
-        {
-            "body": _BODY,
-            "content-encoding": "utf-8",
-            "content-type": "application/json",
-            "headers": {
-                "lang": "py",
-                "task": keys.TASK,
-                "id": task_id,
-                "shadow": None,
-                "eta": None,
-                "expires": None,
-                "group": None,
-                "group_index": None,
-                "retries": 0,
-                "timelimit": [None, None],
-                "root_id": task_id,
-                "parent_id": None,
-                "argsrepr": "-",
-                "kwargsrepr": "-",
-                "origin": "evascore",
-                "ignore_result": False,
-                "replaced_task_nesting": 0,
-                "stamped_headers": None,
-                "stamps": {},
-                "cost": num_bytes,
-                "version": str(VERSION),
-            },
-            "properties": {
-                "correlation_id": task_id,
-                "delivery_mode": 2,
-                "delivery_info": {"exchange": "", "routing_key": keys.QUEUE},
-                "priority": priority,
-                "body_encoding": "base64",
-                "delivery_tag": task_id,
-            },
-        }
-    )
+    return {
+        "body": _BODY,
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": keys.TASK,
+            "id": task_id,
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": task_id,
+            "parent_id": None,
+            "argsrepr": "-",
+            "kwargsrepr": "-",
+            "origin": "evascore",
+            "ignore_result": False,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+            "cost": num_bytes,
+            "version": str(VERSION),
+        },
+        "properties": {
+            "correlation_id": task_id,
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": keys.QUEUE},
+            "priority": priority,
+            "body_encoding": "base64",
+            "delivery_tag": task_id,
+        },
+    }
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,11 @@ A message that only a newer release can read is parked for a worker of that rele
 
 from typing import Any
 
-import orjson
 import redis
 
 from contract import keys
 from contract.errors import JobUnreadable
-from contract.messages import Claim, decode_message, task_message
+from contract.messages import Claim, decode_message, message_fields
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
@@ -59,8 +58,6 @@ def unreadable_ending(task_id: str, facts: dict[str, Any]) -> Ending:
 
 
 def _message(claim: Claim) -> dict[str, Any]:
-    message: dict[str, Any] = orjson.loads(
-        task_message(claim.task_id, claim.num_bytes, claim.priority)
-    )
+    message = message_fields(claim.task_id, claim.num_bytes, claim.priority)
     message["properties"]["delivery_info"]["redelivered"] = claim.is_redelivered
     return message

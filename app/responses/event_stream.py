@@ -20,7 +20,7 @@ from app.service.progress import has_left
 from app.service.waiting import Inbox
 from contract import keys
 from contract.batches import Batch
-from contract.errors import BrokerUnavailable, JobGone
+from contract.errors import BrokerUnavailable, JobGone, JobUnreadable
 from contract.messages import Record
 
 RECONNECT_MS = 2000
@@ -131,8 +131,9 @@ def follow(
         while not is_over():
             try:
                 found = watched.read()
-            except BrokerUnavailable:
-                found = None  # heartbeats go on until Redis comes back
+            except (BrokerUnavailable, JobUnreadable):
+                # Heartbeats go on until Redis comes back, or a worker ends the broken job.
+                found = None
             except JobGone:
                 return
             if found is not None and watched.event_id(found) != seen:

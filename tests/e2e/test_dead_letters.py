@@ -15,9 +15,7 @@ from contract.store.batch_store import BatchStore
 from contract.store.parked_jobs import ParkedJobs
 from tests.conftest import wait_until
 from tests.contract.test_releases import MESSAGE, PAYLOAD, RECORD
-from tests.e2e.test_worker import Worker, a_job, final, new_worker, submit
-
-__all__ = ["new_worker"]
+from tests.worker_process import Worker, a_job, final, submit
 
 MARKER = b"Xylographenkraehe"
 

@@ -8,7 +8,7 @@ import pytest
 
 from app.responses.event_stream import Watched, follow
 from app.service.waiting import Inbox
-from contract.errors import BrokerUnavailable, JobGone
+from contract.errors import BrokerUnavailable, JobGone, JobUnreadable
 from contract.messages import Record
 from tests.conftest import wait_until
 from tests.web import WebServer
@@ -190,6 +190,11 @@ def test_comments_keep_a_silent_stream_open():
 def test_stream_outlives_a_redis_that_is_away():
     told = Story("QUEUED", BrokerUnavailable("away"), "SUCCESS").told()
     assert [event.split()[3] for event in told[1:]] == [b"QUEUED", b"SUCCESS"]
+
+
+def test_stream_outlives_a_record_that_cannot_be_read():
+    told = Story("QUEUED", JobUnreadable("broken"), "FAILURE").told()
+    assert [event.split()[3] for event in told[1:]] == [b"QUEUED", b"FAILURE"]
 
 
 def test_stream_ends_with_what_it_tells_of():
