@@ -21,7 +21,8 @@ import redis
 from bench.results import write_results
 from contract import keys
 from contract.messages import Job
-from contract.settings import REPOSITORY, Settings, environment_name, load_settings
+from contract.setting_refusals import environment_name
+from contract.settings import REPOSITORY, Settings, load_settings
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port, server_command

@@ -1,12 +1,10 @@
 """Reads and checks all settings; no other module reads environment variables."""
 
-import difflib
 import os
 import re
-import typing
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import (
@@ -20,16 +18,14 @@ from pydantic import (
 )
 
 from contract.grammar.limits import DEFAULT_LIMITS
+from contract.setting_refusals import PREFIX, bad_value, environment_name, unknown_setting
 
-PREFIX = "EVASCORE_"
 # The command line reads it, often from the same shell; no process of the service does.
 OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 # Redis stores no larger value (`proto-max-bulk-len`).
 MAX_REDIS_VALUE_BYTES = 512 * 1024**2
-# Of a value in an error message.
-MAX_SHOWN_CHARS = 60
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -351,25 +347,6 @@ NESTED = (
     ("max_deadline_s", "max_upload_deadline_s"),
 )
 
-# Former names of settings, and what took their place.
-RENAMED = {
-    "batch_bytes": "micro_batch_bytes",
-    "batch_texts": "micro_batch_texts",
-    "batch_timeout_s": "micro_batch_timeout_s",
-    "batch_deadline_s": "max_upload_deadline_s",
-    "max_batch_bytes": "max_upload_bytes",
-    "max_batch_lines": "max_upload_lines",
-    "scratch_dir": "cache_dir",
-}
-# Former settings that now follow from another one.
-DERIVED = {
-    "max_continuations": "max_items",
-    "max_streams": "web_threads",
-    "max_uploads": "web_threads",
-    "max_waiters": "web_threads",
-    "upload_ttl_s": "web_timeout_s",
-}
-
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     """Read and check the settings of this process.
@@ -387,22 +364,18 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         for name, value in found.items()
         if name.upper().startswith(PREFIX) and name.upper() not in OF_THE_CLIENT
     }
-    unknown = [name for name in given if name not in Settings.model_fields]
+    known = Settings.model_fields
+    unknown = [name for name in given if name not in known]
     if unknown:
-        raise SettingsInvalid("; ".join(_unknown(name) for name in unknown))
+        raise SettingsInvalid("; ".join(unknown_setting(name, known) for name in unknown))
     try:
         settings = Settings.model_validate(given)
     except ValidationError as error:
-        raise SettingsInvalid("; ".join(_refusal(e) for e in error.errors())) from None
+        raise SettingsInvalid("; ".join(bad_value(e, known) for e in error.errors())) from None
     if settings.redis_password_file is None:
         return settings
     url = SecretStr(_with_password(settings.redis, settings.redis_password_file))
     return settings.model_copy(update={"redis_url": url})
-
-
-def environment_name(field: str) -> str:
-    """The environment variable that sets `field`."""
-    return PREFIX + field.upper()
 
 
 def _is_url(text: str) -> bool:
@@ -433,52 +406,3 @@ def _with_password(url: str, file: Path) -> str:
     address = parts.netloc.rpartition("@")[2]
     netloc = f"{parts.username or ''}:{quote(password, safe='')}@{address}"
     return parts._replace(netloc=netloc).geturl()
-
-
-def accepted_values(name: str) -> str:
-    """What the setting `name` can be, in words: type, range and unit."""
-    field = Settings.model_fields[name]
-    kind: object = field.annotation
-    if typing.get_origin(kind) is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(kind)))
-    if kind is bool:
-        return "yes or no"
-    if kind not in (int, float):
-        return _TEXTS.get(name, "text")
-    bounds = [
-        f" {word} {getattr(bound, sign)}"
-        for sign, word in (("ge", "from"), ("gt", "above"), ("le", "to"))
-        for bound in field.metadata
-        if hasattr(bound, sign)
-    ]
-    unit = next((words for end, words in _UNITS.items() if name.endswith(end)), "")
-    return ("an integer" if kind is int else "a number") + "".join(bounds) + unit
-
-
-_UNITS = {"_bytes": " (bytes)", "_s": " (seconds)"}
-_TEXTS = {"worker_name": "1 to 64 letters, digits, dots, hyphens or underscores"}
-
-
-def _unknown(name: str) -> str:
-    if name in DERIVED:
-        source = environment_name(DERIVED[name])
-        return (
-            f"{environment_name(name)} is not a setting any more, it follows from {source}; "
-            f"did you mean {source}?"
-        )
-    near = difflib.get_close_matches(name, Settings.model_fields, n=1)
-    close = [RENAMED[name]] if name in RENAMED else near
-    hint = f"did you mean {environment_name(close[0])}?" if close else "see docs/settings.md"
-    return f"{environment_name(name)} is not a setting; {hint}"
-
-
-def _refusal(error: Mapping[str, Any]) -> str:
-    if error["type"] == "value_error":
-        reason = str(error["ctx"]["error"])
-    else:
-        # Only checks of our own see secrets, and their messages hold none.
-        accepted, given = accepted_values(str(error["loc"][0])), repr(error["input"])
-        reason = f"must be {accepted}, not {given[:MAX_SHOWN_CHARS]}"
-        if not error["input"]:
-            reason = f"must not be empty; give {accepted}, or unset it for the default"
-    return ": ".join([*(environment_name(str(name)) for name in error["loc"]), reason])

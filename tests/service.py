@@ -13,7 +13,8 @@ import httpx
 import psutil
 import redis
 
-from contract.settings import PREFIX, REPOSITORY, environment_name
+from contract.setting_refusals import PREFIX, environment_name
+from contract.settings import REPOSITORY
 from deploy.embedded_redis import free_port
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"

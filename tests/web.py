@@ -13,7 +13,8 @@ from contract import keys
 from contract.batches import REFUSED, part_id, part_results
 from contract.errors import ServiceError
 from contract.messages import error_from_body, failure_record, success_record
-from contract.settings import PREFIX, REPOSITORY, load_settings
+from contract.setting_refusals import PREFIX
+from contract.settings import REPOSITORY, load_settings
 from contract.store.broker import connect
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore

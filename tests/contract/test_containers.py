@@ -15,7 +15,8 @@ import yaml
 from app.responses.problems import STATUS_BY_CODE
 from app.server.gunicorn_worker import BODY_S, HEADER_S
 from contract import __version__
-from contract.settings import REPOSITORY, Settings, environment_name, load_settings
+from contract.setting_refusals import environment_name
+from contract.settings import REPOSITORY, Settings, load_settings
 from deploy.embedded_redis import server_command
 from deploy.run import EXIT_S, worker_command
 

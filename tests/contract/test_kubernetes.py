@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from contract import keys
-from contract.settings import PREFIX, REPOSITORY, load_settings
+from contract.setting_refusals import PREFIX
+from contract.settings import REPOSITORY, load_settings
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 VERSIONS = ("1.30", "1.37")

@@ -9,17 +9,8 @@ import pytest
 from pydantic import SecretStr
 from pydantic.fields import FieldInfo
 
-from contract.settings import (
-    DERIVED,
-    NESTED,
-    RENAMED,
-    REPOSITORY,
-    Settings,
-    SettingsInvalid,
-    accepted_values,
-    environment_name,
-    load_settings,
-)
+from contract.setting_refusals import DERIVED, RENAMED, accepted_values, environment_name
+from contract.settings import NESTED, REPOSITORY, Settings, SettingsInvalid, load_settings
 
 DOCUMENT = REPOSITORY / "docs" / "settings.md"
 
@@ -255,7 +246,8 @@ def kind(name: str, annotation: object) -> str:
         return ", ".join(f"`{choice}`" for choice in typing.get_args(annotation))
     if isinstance(annotation, types.UnionType):
         (annotation,) = (part for part in typing.get_args(annotation) if part is not type(None))
-    return KINDS.get(annotation) or accepted_values(name).removeprefix("an ").removeprefix("a ")
+    accepted = accepted_values(name, Settings.model_fields[name])
+    return KINDS.get(annotation) or accepted.removeprefix("an ").removeprefix("a ")
 
 
 def default(value: object) -> str:

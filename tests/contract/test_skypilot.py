@@ -5,7 +5,8 @@ import subprocess
 import pytest
 import yaml
 
-from contract.settings import PREFIX, REPOSITORY, load_settings
+from contract.setting_refusals import PREFIX
+from contract.settings import REPOSITORY, load_settings
 
 TASK = yaml.safe_load((REPOSITORY / "deploy" / "skypilot" / "evascore.yaml").read_text())
 
