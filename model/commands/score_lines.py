@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -16,7 +16,7 @@ from contract.errors import (
 )
 from contract.errors import OutOfMemory as TooLargeForMemory
 from contract.grammar.checked_text import check_text, custom_id_of
-from contract.grammar.limits import DEFAULT_LIMITS, RequestLimits
+from contract.grammar.limits import DEFAULT_LIMITS, FixedLimits, RequestLimits
 from contract.grammar.lines import Line, parse_line, read_lines
 from model import errors
 from model.scorer import ModelInfo, Scorer
@@ -51,7 +51,7 @@ def score_lines(
     target: BinaryIO,
     scorer: Scorer,
     *,
-    limits: RequestLimits = DEFAULT_LIMITS,
+    limits: FixedLimits = DEFAULT_LIMITS,
     on_pass: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Score each line that is not blank; return the numbers of lines and of failed lines.
@@ -59,8 +59,10 @@ def score_lines(
     A line is taken or refused, and gets the result, as in an upload to `/batches`: the same code
     reads both. Its `custom_id` comes back with the `result` or the `error`.
     """
+    # As the service, which takes no text that the loaded model cannot read.
+    longest = min(limits.max_text_bytes, scorer.info.max_text_bytes)
     num_lines = num_failed = 0
-    for lines in _gather(source, scorer.info, limits):
+    for lines in _gather(source, scorer.info, replace(limits, max_text_bytes=longest)):
         _score(scorer, [line for line in lines if line.request is not None], on_pass)
         target.writelines(line.as_json() for line in lines)
         target.flush()

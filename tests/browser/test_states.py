@@ -34,10 +34,10 @@ def submit(page, text: str) -> str:
 
 def test_text_over_the_limit_is_counted_and_refused_by_the_service(page):
     submit(page, "é" * 16_384)
-    expect(page.locator("#size-a")).to_have_text("32,768 of 32,767 bytes")
+    expect(page.locator("#size-a")).to_have_text("32,768 of 4,095 bytes")
     expect(page.locator("#size-a")).to_have_class(re.compile("bad"))
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("has 32768 bytes; the limit is 32767")
+    expect(problem).to_contain_text("has 32768 bytes; the limit is 4095")
     expect(problem).to_contain_text("Code text_too_large, request ")
     expect(page.get_by_role("textbox", name="Text")).to_be_focused()
     page.get_by_role("textbox", name="Text").fill("short")

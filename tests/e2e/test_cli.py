@@ -115,7 +115,7 @@ def test_score_is_written_for_people_unless_for_programs(cli):
     ("arguments", "exit_code", "said"),
     [
         pytest.param(["score", ""], 1, "nothing to score", id="empty"),
-        pytest.param(["score", SECRET * 4000], 1, "the limit is 32767", id="too large"),
+        pytest.param(["score", SECRET * 4000], 1, "the limit is 4095", id="too large"),
         pytest.param(["score", SECRET, "and", SECRET], 2, "in quotes", id="without quotes"),
         pytest.param(["score", f"--{SECRET} a b c d"], 2, "put --", id="begins with a dash"),
         pytest.param(["score", SECRET, "-o", "nothing"], 1, "/outputs/0", id="unknown output"),

@@ -177,7 +177,8 @@ def test_part_of_a_batch_that_cannot_be_read_ends_its_lines_alone(
     ]
     batches.store_parts(batch_id, parts)
     now = time.time()
-    batches.accept(Batch(batch_id, 4, 35, 3, created_at=now, deadline_at=now + 60))
+    batch = Batch(batch_id, 4, 35, 3, created_at=now, deadline_at=now + 60)
+    batches.accept(batch, work_bytes=35)
     redis_client.hset(keys.batch_texts(batch_id), 0, MARKER)
     broken = encode_part_payload(a_job(10))[:-3]
     redis_client.hset(keys.batch_texts(batch_id), 2, broken)
