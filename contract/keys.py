@@ -24,7 +24,7 @@ MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read
 DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes for a requeue
-PARKED = "evascore:parked"  # set: newer major versions of which messages are parked
+PARKED = "evascore:parked"  # set: newer major versions that have parked messages
 # Sorted set: workers whose lease expired while they scored, by the Unix time at which it was seen.
 MISSING = "evascore:missing"
 

@@ -220,7 +220,7 @@ class Settings(BaseModel):
         description="File that a ready worker touches every few seconds, for health checks.",
     )
     drain_s: Seconds = Field(
-        20, description="Time that a process has to finish its work once it is told to stop."
+        20, description="Time that a process has to finish its work once it gets SIGTERM."
     )
 
     @field_validator("redis_url")

@@ -176,7 +176,7 @@ class _Keeper:
 
 
 def _kill_group(leader: int) -> None:
-    # macOS answers "not permitted" for a group of which only zombies are left.
+    # macOS answers "not permitted" for a group that has only zombies left.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(leader, signal.SIGKILL)
 

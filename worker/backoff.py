@@ -32,7 +32,7 @@ class Backoff:
 
 
 def wait(delay_s: float, is_stopping: Callable[[], bool]) -> None:
-    """Sleep, but not when the process is told to stop meanwhile."""
+    """Sleep, but not when the process has to stop meanwhile."""
     ends_at = time.monotonic() + delay_s
     while not is_stopping() and (rest_s := ends_at - time.monotonic()) > 0:
         time.sleep(min(rest_s, _STEP_S))

@@ -26,7 +26,7 @@ class Intake:
         """Read a message that was fetched under the delivery tag `tag`.
 
         Returns:
-            The message for kombu and Celery, made anew so that both can read all of it; None if it
+            The message for kombu and Celery, made new so that both can read all of it; None if it
             was set aside or parked.
         """
         try:
@@ -52,7 +52,7 @@ class Intake:
 
 
 def unreadable_ending(task_id: str, facts: dict[str, Any]) -> Ending:
-    """Return the end of a job of which something stored cannot be read."""
+    """Return the end of a job whose stored data cannot be read."""
     error = JobUnreadable("What is stored of the job cannot be read; send it again.")
     return lost_ending(task_id, facts, error)
 

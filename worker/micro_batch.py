@@ -66,7 +66,7 @@ class CeleryMessages:
     """The messages of the jobs in hand, as Celery's requests; `ScoringLoop` ends them."""
 
     def __init__(self, revoked: Any) -> None:
-        """Take the task IDs that Celery was told to revoke."""
+        """Take the task IDs that Celery has to revoke."""
         self._revoked = revoked
         self._requests: dict[str, Any] = {}
         self._fetched_again: list[str] = []
@@ -90,7 +90,7 @@ class CeleryMessages:
             self._fetched_again.append(request.id)
 
     def is_revoked(self, task_id: str) -> bool:
-        """Tell whether Celery was told to revoke the task."""
+        """Tell whether Celery has to revoke the task."""
         return task_id in self._revoked
 
     def read_crashes(self, client: redis.Redis) -> None:

@@ -61,7 +61,7 @@ def open_job(
         num_crashes: workers that died while they scored the job.
         max_slice_bytes: a longer request is cut between its continuations or windows.
         max_text_bytes: the longest text that the model takes.
-        window_size: the model's attention window, of which the stride of a window is a multiple.
+        window_size: the model's attention window; the stride of a window is a multiple of it.
     """
     plans: list[Plan | ServiceError] = []
     slices: list[Slice] = []

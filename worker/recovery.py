@@ -62,7 +62,7 @@ def _redelivered(stored: bytes) -> tuple[int, bytes]:
         priority = message["properties"]["priority"]
         return (keys.BULK if priority == keys.BULK else keys.INTERACTIVE), orjson.dumps(message)
     except (ValueError, LookupError, TypeError, AttributeError):
-        # It died before it could set this one aside; whoever fetches it next does so.
+        # It died before it could set this one aside; the next worker that fetches it does so.
         return keys.INTERACTIVE, stored[1:].rpartition(b', "", "')[0]
 
 

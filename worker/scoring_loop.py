@@ -69,7 +69,7 @@ class Messages(Protocol):
     """What the loop needs of Celery: the messages of the jobs in hand."""
 
     def is_revoked(self, task_id: str) -> bool:
-        """Tell whether Celery was told to revoke the task."""
+        """Tell whether Celery has to revoke the task."""
 
     def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""

@@ -38,7 +38,7 @@ def of_one_text() -> Schema:
 
 
 def of_texts(text_options: tuple[str, ...]) -> Schema:
-    """Describe one text, or `items`, each of which has its own `text_options`."""
+    """Describe one text, or `items`, each with its own `text_options`."""
     of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *CONTEXT_FIELDS, *text_options))
     return {"allOf": [{"anyOf": [*_of_one_text(("items",)), of_items]}, _one_context()]}
 

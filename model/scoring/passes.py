@@ -213,7 +213,7 @@ class Scoring:
 def _cut_for_lanes(
     sequences: Sequence[_Sequence], pass_bytes: int, num_lanes: int
 ) -> list[list[_Sequence]]:
-    """Cut `sequences` into passes, of which `num_lanes` run in parallel."""
+    """Cut `sequences` into passes; `num_lanes` of them run in parallel."""
     lengths = [sequence.num_bytes for sequence in sequences]
     passes = cut_for_lanes(lengths, pass_bytes, num_lanes)
     return [[sequences[number] for number in numbers] for numbers in passes]
