@@ -11,7 +11,7 @@ ServiceError
 │   └── JobExpired, JobCancelled
 ├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-│   └── JobLost, JobUnreadable
+│   └── JobLost, JobUnreadable, ResultNotStored
 └── ModelError              the model could not score the text
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
@@ -167,6 +167,12 @@ class JobUnreadable(DependencyError):
     """What is stored of the job could not be read."""
 
     code = "job_unreadable"
+
+
+class ResultNotStored(DependencyError):
+    """The text was scored, but Redis did not take the result."""
+
+    code = "result_not_stored"
 
 
 class ModelError(ServiceError):

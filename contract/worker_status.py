@@ -58,6 +58,13 @@ class WorkerStatus:
     """Time from the POST to the stored result of the last interactive jobs, oldest first."""
     histograms: dict[str, Histogram] = field(default_factory=dict)
     """`batch_texts` and `inference_s` of all micro-batches since the start."""
+    silent_s: float | None = None
+    """Time without a step when this was written: without a pass, a stored ending or the answer to
+    a fetch."""
+    unstored_s: float = 0.0
+    """How long the oldest ending that Redis refuses had waited when this was written."""
+    refused_endings: dict[str, int] = field(default_factory=dict)
+    """How often Redis refused an ending since the start, by reason."""
     host: str = ""
     pid: int = 0
     started_at: float | None = None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,15 +32,45 @@ class RedisServer:
 
     def start(self) -> None:
         command = server_command(port=self.port, data_dir=self.data_dir)
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+        # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
             wait_until(lambda: _answers(client), timeout_s=20)
+
+    def fill_disk(self) -> None:
+        """Have every further write to its files fail, as on a full disk, until `clear_disk`.
+
+        With `appendfsync always` it would end; with `everysec` it refuses writes.
+        """
+        with redis.Redis.from_url(self.url) as client:
+            client.config_set("appendfsync", "everysec")
+            self._limit_files(1)
+            # It takes one write before it notices.
+            wait_until(lambda: _refuses_writes(client), timeout_s=20)
+
+    def clear_disk(self) -> None:
+        """End what `fill_disk` began."""
+        self._limit_files(resource.RLIM_INFINITY)
+
+    def _limit_files(self, num_bytes: int) -> None:
+        assert self.process is not None
+        if sys.platform != "linux":
+            pytest.skip("only Linux limits the files of another process")
+        limits = num_bytes, resource.RLIM_INFINITY
+        resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, limits)
 
     def kill(self) -> None:
         if self.process is not None:
             self.process.kill()
             self.process.wait()
             self.process = None
+
+
+def _refuses_writes(client: redis.Redis) -> bool:
+    try:
+        return not client.set("of-a-test", "")
+    except redis.ResponseError:
+        return True
 
 
 def _answers(client: redis.Redis) -> bool:

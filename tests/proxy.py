@@ -2,6 +2,7 @@
 
 import socket
 import threading
+import time
 from contextlib import suppress
 
 _CHUNK = 65536
@@ -27,6 +28,7 @@ class Proxy:
         self.port = self._listener.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self._pairs: list[_Pair] = []
+        self._bytes_per_s: float | None = None
         self._is_open = threading.Event()
         self._is_open.set()
         threading.Thread(target=self._accept, daemon=True).start()
@@ -37,6 +39,10 @@ class Proxy:
         for pair in chosen:
             pair.is_swallowed = True
         return len(chosen)
+
+    def slow_down(self, bytes_per_s: float | None) -> None:
+        """Send no faster to the server; None for as fast as it goes."""
+        self._bytes_per_s = bytes_per_s
 
     def cut(self) -> None:
         """Hold back everything, also of new connections, as a partition does."""
@@ -68,6 +74,8 @@ class Proxy:
                 self._is_open.wait()
                 if source is pair.client:
                     pair.sent = (pair.sent + data)[-_CHUNK:]
+                if self._bytes_per_s and source is pair.client:
+                    time.sleep(len(data) / self._bytes_per_s)
                 if not pair.is_swallowed:
                     target.sendall(data)
         if not pair.is_swallowed:

@@ -43,9 +43,7 @@ class Intake:
         self._store.set_aside("message", error.reason, task_id=task_id, num_bytes=len(raw), raw=raw)
         if is_job:
             self._store.conclude([self._unreadable(tag)], self._worker)
-        with self._client.pipeline() as pipe:
-            pipe.hdel(keys.unacked(self._worker), tag)
-            pipe.zrem(keys.unacked_index(self._worker), tag).execute()
+        self._store.drop_message(tag, self._worker)
 
     def _unreadable(self, task_id: str) -> Ending:
         return unreadable_ending(task_id, self._store.facts(task_id))

@@ -12,12 +12,14 @@ import redis
 from contract import keys
 from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
+from contract.store.scripts import script_text
 from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
 from worker.scoring_mark import ScoringMark
 from worker.startup import Startup
 
 log = get_logger(__name__)
 
+_RENEW = script_text("renew_lease", Path(__file__).parent / "lua")
 # Renewals that may be missed before a lease lapses.
 _RENEWALS_PER_LEASE = 4
 _RATE_SMOOTHING = 0.2
@@ -43,6 +45,18 @@ class OwnStatus(WorkerStatus):
             started_at=time.time(),
         )
         self._startup = startup
+        self.refused_since: float | None = None
+        """Since when the oldest refused ending waits, by the monotonic clock."""
+        self._step_at = time.monotonic()
+
+    def note_step(self) -> None:
+        """Note that the worker gets on: a pass or an ending is done, or a fetch was answered."""
+        self._step_at = time.monotonic()
+
+    def count_refusals(self, reason: str, count: int) -> None:
+        """Add endings that Redis refused to the figures."""
+        before = self.refused_endings.get(reason, 0)
+        self.refused_endings = {**self.refused_endings, reason: before + count}
 
     def count_micro_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
         """Add a scored micro-batch to the figures."""
@@ -67,6 +81,9 @@ class OwnStatus(WorkerStatus):
     def encode(self) -> bytes:
         """The status as it is now, with the phases of the start."""
         self.startup = StartupStatus(**self._startup.as_json())
+        now, refused_since = time.monotonic(), self.refused_since
+        self.silent_s = round(now - self._step_at, 1)
+        self.unstored_s = round(now - refused_since, 1) if refused_since is not None else 0.0
         return super().encode()
 
 
@@ -154,13 +171,14 @@ class Lease:
 
     def begin_batch(self) -> None:
         """Note that a micro-batch starts: from now on progress is expected."""
-        self._progress_at = time.monotonic()
+        self.progress()
         if self.status.state == "ready":
             self.status.state = "busy"
 
     def progress(self, _num_bytes: int = 0) -> None:
         """Note that a forward pass ended."""
         self._progress_at = time.monotonic()
+        self.status.note_step()
 
     def end_batch(self) -> None:
         """Note that the micro-batch ended, with or without an error."""
@@ -189,14 +207,12 @@ class Lease:
 
     def renew(self) -> None:
         """Write the lease and the status to Redis now."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.sadd(keys.WORKERS, self.status.name)
-            pipe.set(self._key, self.status.encode(), px=int(self._lease_s * 1000))
-            if self.has_name:
-                # A peer that saw the lease lapse may have set our suspects aside; we live.
-                pipe.delete(keys.missing_aboard(self.status.name))
-                pipe.zrem(keys.MISSING, self.status.name)
-            pipe.execute()
+        # A peer that saw the lease lapse may have set our suspects aside; we live.
+        suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
+        self._client.register_script(_RENEW)(
+            keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
+            args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
+        )
         if self._health_file is not None and self.status.is_warm:
             self._health_file.touch()
 

@@ -81,6 +81,7 @@ class Process:
         self._startup.enter("redis")
         client = connect(settings)
         store = JobStore(client, settings)
+        status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
         conf.broker_transport_options = {
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
@@ -88,8 +89,8 @@ class Process:
             "fetch_jobs": settings.micro_batch_texts,
             "fetch_bytes": settings.micro_batch_bytes,
             "read_message": Intake(client, store, sender).read_message,
+            "on_answer": status.note_step,
         }
-        status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
         mark = ScoringMark(settings.model_cache / "scoring", sender)
         lease = Lease(
             client,

@@ -9,6 +9,7 @@ Written against Celery 5.7: it uses `consumer.call_soon`, `consumer.hub` and the
 
 import traceback
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import redis
@@ -20,6 +21,7 @@ from kombu.transport import virtual
 
 from contract.logs import get_logger
 from worker.batching import Budget
+from worker.outbox import Outbox
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -131,9 +133,13 @@ class Turns:
         self._client, self._worker = runtime.client, runtime.status.name
         settings, status = runtime.settings, runtime.status
         self._messages = CeleryMessages(consumer.controller.state.revoked)
+        outbox = Outbox(
+            partial(runtime.store.conclude, worker=self._worker), on_refusal=status.count_refusals
+        )
         self._loop = ScoringLoop(
             runtime.store,
             self._messages,
+            outbox,
             MicroBatchScorer(runtime.scorer, runtime.lease, status),
             status,
             budget=Budget(
@@ -141,7 +147,7 @@ class Turns:
             ),
             max_crashes=settings.max_crashes,
         )
-        self._call_soon = consumer.call_soon
+        self._call_soon, self._call_after = consumer.call_soon, consumer.timer.call_after
         self._is_scheduled = False
         self._is_abandoned = False
         # On a lost connection Celery resets its hub, which still calls what is scheduled.
@@ -161,7 +167,7 @@ class Turns:
         self._schedule()
 
     def turn(self) -> None:
-        """Run one turn of the scoring loop, and have the next one follow while jobs are open."""
+        """Run one turn of the scoring loop, and have the next one follow while jobs are in hand."""
         self._is_scheduled = False
         channel = self._messages.channel
         if self._is_abandoned or is_stopping() or channel is None:
@@ -184,8 +190,13 @@ class Turns:
         finally:
             self._runtime.lease.mark_idle()
         channel.room = self._loop.room()
-        if self._loop.has_jobs:
-            channel.look_again()
+        delay_s = self._loop.delay_s
+        if delay_s is None:
+            return
+        channel.look_again()
+        if delay_s:
+            self._call_after(delay_s, self._schedule)
+        else:
             self._schedule()
 
     def _schedule(self) -> None:

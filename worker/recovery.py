@@ -12,6 +12,7 @@ from celery import bootsteps
 
 from contract import keys
 from contract.logs import get_logger
+from contract.store.scripts import script_text
 from worker import suspects
 from worker.backoff import Backoff, wait
 from worker.micro_batch import is_stopping
@@ -20,7 +21,8 @@ from worker.upkeep import Upkeep
 
 log = get_logger(__name__)
 
-_REQUEUE = (Path(__file__).parent / "lua" / "requeue.lua").read_text()
+_LUA = Path(__file__).parent / "lua"
+_REQUEUE, _TAKE_LOCK = script_text("requeue", _LUA), script_text("take_lock", _LUA)
 # Workers check each other this often. If one dies while it requeues, another may do so after
 # `_REAPING_S`.
 _LOOK_EVERY_S = 1.0
@@ -86,13 +88,18 @@ def give_back(client: redis.Redis, worker: str) -> None:
     requeue_left_behind(client, worker)
 
 
+def take_lock(client: redis.Redis, lock: str, holder: str, ttl_s: int) -> bool:
+    """Take a lock that expires by itself, also where Redis is full; return whether it was free."""
+    return bool(client.register_script(_TAKE_LOCK)(keys=[lock], args=[holder, ttl_s]))
+
+
 def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
     """Requeue the jobs of workers whose lease expired; count the deaths of long missing ones."""
     names = [name.decode() for name in client.smembers(keys.WORKERS)]
     peers = [name for name in names if name != own_name]
     leases = client.mget([keys.lease(name) for name in peers]) if peers else []
     for name, lease in zip(peers, leases, strict=True):
-        if lease is None and client.set(keys.reaping(name), own_name, nx=True, ex=_REAPING_S):
+        if lease is None and take_lock(client, keys.reaping(name), own_name, _REAPING_S):
             suspects.set_aside(client, name)
             requeue_left_behind(client, name)
             # If it runs after all, its next renewal adds its name again.

@@ -8,8 +8,9 @@ Knows nothing of Celery and Redis: what it needs of them are the protocols `Stor
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 from contract import keys
@@ -20,6 +21,7 @@ from contract.messages import encode_payload
 from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
 from contract.store.opening import Broken, Opened
+from contract.store.refusals import NotStored
 from worker.batching import (
     Budget,
     Choice,
@@ -31,18 +33,26 @@ from worker.batching import (
 )
 from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
+from worker.outbox import Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.scoring import MicroBatchScorer
 from worker.suspects import Crashes
 
 log = get_logger(__name__)
 
+# Jobs that Redis did not open are opened again after this time.
+OPEN_AGAIN_S = 1.0
+
 
 class Store(Protocol):
     """What the loop needs of `JobStore`."""
 
     def open_jobs(self, task_ids: Sequence[str], worker: str) -> list[Opened]:
-        """Read jobs and mark them as started; they are the suspects should the worker die."""
+        """Read jobs and mark them as started; they are the suspects should the worker die.
+
+        Raises:
+            NotStored: Redis does not take the marks.
+        """
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """Return what is known of a job without its payload."""
@@ -61,8 +71,8 @@ class Store(Protocol):
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Note whose jobs are suspects should the worker die."""
 
-    def conclude(self, endings: Sequence[Ending], worker: str) -> list[str]:
-        """Write how jobs ended; return the state of each."""
+    def drop_message(self, tag: str, worker: str) -> None:
+        """Drop the message of a job whose end cannot be written."""
 
 
 class Messages(Protocol):
@@ -85,6 +95,7 @@ class ScoringLoop:
         self,
         store: Store,
         messages: Messages,
+        outbox: Outbox,
         scorer: MicroBatchScorer,
         status: OwnStatus,
         *,
@@ -92,17 +103,32 @@ class ScoringLoop:
         max_crashes: int,
     ) -> None:
         """Start without jobs; `max_crashes` dead workers make a job fail as `poison_job`."""
-        self._store, self._messages = store, messages
+        self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
         self._budget, self._max_crashes = budget, max_crashes
         self._bulk_credit_bytes = 0.0
         self._fetched: list[str] = []
+        self._may_open_at = 0.0
         self._jobs: dict[str, ScoreJob] = {}
 
     @property
-    def has_jobs(self) -> bool:
-        """Whether jobs wait for their next micro-batch, or to be opened."""
-        return bool(self._jobs or self._fetched)
+    def delay_s(self) -> float | None:
+        """Time until the next turn has something to do; None without a job in hand.
+
+        It is 0 while jobs wait for their next micro-batch, or to be opened. An ending that Redis
+        refused, and jobs that it did not open, wait for some time.
+        """
+        if self._jobs and not self._is_held_up:
+            return 0.0
+        delays_s = [self._outbox.delay_s] if self._outbox else []
+        if self._fetched and not self._is_held_up:
+            delays_s.append(max(self._may_open_at - time.monotonic(), 0.0))
+        return min((each for each in delays_s if each is not None), default=None)
+
+    @property
+    def _is_held_up(self) -> bool:
+        """Whether so many results wait to be stored that there is no memory for more."""
+        return self._outbox.num_bytes > self._budget.result_bytes
 
     def add(self, task_id: str) -> None:
         """Take a fetched job, which a later turn opens."""
@@ -110,13 +136,17 @@ class ScoringLoop:
 
     def room(self) -> dict[int, Room]:
         """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
-        if self._fetched:
+        if self._fetched or self._is_held_up:
             return dict.fromkeys(keys.PRIORITY_STEPS, Room(0, 0))
         return room_for_fetch(self._jobs.values(), self._budget)
 
     def turn(self) -> None:
         """Bring the jobs in hand on by one micro-batch."""
-        self._conclude([*self._open_fetched(), *self._unwanted()])
+        for ending in [*self._open_fetched(), *self._unwanted()]:
+            self._end(ending)
+        self._write_endings()
+        if self._is_held_up:
+            return
         choice = choose_micro_batch(self._jobs.values(), self._budget, self._bulk_credit_bytes)
         self._bulk_credit_bytes = choice.bulk_credit_bytes
         if choice.shares:
@@ -124,10 +154,12 @@ class ScoringLoop:
             self._store.note_aboard(scored, self._status.name)
             outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes)
-        self._conclude_done()
+        self._end_done()
 
     def _open_fetched(self) -> Iterator[Ending]:
         """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
+        if time.monotonic() < self._may_open_at or self._is_held_up:
+            return
         # A second copy of a message that is in the same fetch is dropped here.
         crashes = {task_id: self._messages.crashes(task_id) for task_id in self._fetched}
         for task_id in [task_id for task_id in crashes if self._is_hopeless(task_id)]:
@@ -136,8 +168,15 @@ class ScoringLoop:
             yield lost_ending(task_id, self._store.facts(task_id), error)
         deaths = {task_id: found.deaths for task_id, found in crashes.items()}
         chosen = choose_to_open(deaths, self._jobs.values())
+        self._fetched = list(crashes)
+        try:
+            found = self._store.open_jobs(chosen, self._status.name)
+        except NotStored as refusal:
+            log.warning("jobs_not_opened", reason=refusal.reason, jobs=len(chosen))
+            self._may_open_at = time.monotonic() + OPEN_AGAIN_S
+            return
         self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
-        for opened in self._store.open_jobs(chosen, self._status.name):
+        for opened in found:
             ending = self._opened(opened, crashes[opened.task_id])
             if ending is not None:
                 yield ending
@@ -215,22 +254,38 @@ class ScoringLoop:
             if not job.micro_batch and job.deadline_at < now:
                 yield failed_ending(job.task_id, job.job, _expired())
 
-    def _conclude_done(self) -> None:
+    def _end_done(self) -> None:
         done = [job for job in self._jobs.values() if job.is_done]
-        self._conclude([scored_ending(job, self._scorer.model_of_results) for job in done])
+        for job in done:
+            ending = scored_ending(job, self._scorer.model_of_results)
+            self._end(ending, partial(failed_ending, job.task_id, job.job))
+        stored = self._write_endings()
         now = time.time()
         self._status.count_latencies(
-            now - job.job.submitted_at for job in done if job.priority == keys.INTERACTIVE
+            now - job.job.submitted_at
+            for job in done
+            if job.priority == keys.INTERACTIVE and job.task_id in stored
         )
 
-    def _conclude(self, endings: Sequence[Ending]) -> None:
-        """Write how jobs ended in one round trip, then forget them here and acknowledge them."""
-        if not endings:
-            return
-        states = self._store.conclude(endings, self._status.name)
-        for ending, state in zip(endings, states, strict=True):
-            self._jobs.pop(ending.task_id, None)
-            self._messages.acknowledge(ending.task_id, is_success=state == "SUCCESS")
+    def _end(self, ending: Ending, instead: Callable[[ServiceError], Ending] | None = None) -> None:
+        """Have an ending written; the job needs no further micro-batch."""
+        self._jobs.pop(ending.task_id, None)
+        self._outbox.add(ending, instead)
+
+    def _write_endings(self) -> set[str]:
+        """Write how jobs ended, and acknowledge them; return those that are stored now."""
+        ended = self._outbox.flush()
+        self._status.refused_since = self._outbox.refused_since
+        if ended:
+            self._status.note_step()
+        for each in ended:
+            if each.is_given_up:
+                self._store.set_aside(
+                    "record", "write_refused", task_id=each.task_id, num_bytes=0, raw=b""
+                )
+                self._store.drop_message(each.task_id, self._status.name)
+            self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
+        return {each.task_id for each in ended}
 
     def _halve_budget(self) -> None:
         self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))

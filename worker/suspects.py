@@ -16,13 +16,16 @@ The counts are not in the messages: a death can be proven after the message was 
 
 import time
 from collections.abc import Iterable
-from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import redis
 
 from contract import keys
+from contract.store.scripts import script_text
 
+_LUA = Path(__file__).parent / "lua"
+_SET_ASIDE, _BLAME = script_text("set_aside_suspects", _LUA), script_text("blame", _LUA)
 # A worker whose lease expired this long ago counts as dead.
 MISSING_S = 60.0
 # Longer than a job is retried; a count is of no use after that.
@@ -51,36 +54,15 @@ def take_back(client: redis.Redis, worker: str) -> None:
 
 def set_aside(client: redis.Redis, worker: str) -> None:
     """Keep the suspects of a worker whose lease expired, until it is known whether it died."""
-    if not client.exists(keys.aboard(worker)):
-        return
-    # The worker may have come back and ended its micro-batch meanwhile: then there is no note.
-    with client.pipeline() as pipe, suppress(redis.ResponseError):
-        pipe.rename(keys.aboard(worker), keys.missing_aboard(worker))
-        pipe.zadd(keys.MISSING, {worker: time.time()})
-        pipe.execute()
+    names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
+    client.register_script(_SET_ASIDE)(keys=names, args=[worker, time.time()])
 
 
 def blame(client: redis.Redis, worker: str) -> list[str]:
     """Count the death of `worker` against each job that it was scoring; return their task IDs."""
-    suspects: list[str] = []
-    notes = (keys.aboard(worker), keys.missing_aboard(worker))
-
-    def count(pipe: "redis.client.Pipeline") -> None:
-        found = [[tag.decode() for tag in pipe.smembers(note)] for note in notes]
-        suspects[:] = [tag for tags in found for tag in tags]
-        pipe.multi()
-        for tags in found:
-            for tag in tags:
-                pipe.hincrby(keys.crashes(tag), "deaths", 1)
-                if len(tags) == 1:
-                    pipe.hset(keys.crashes(tag), "was_alone", 1)
-                pipe.expire(keys.crashes(tag), _COUNT_TTL_S)
-        pipe.delete(*notes)
-        pipe.zrem(keys.MISSING, worker)
-
-    # Another worker may do the same at the same time: the death counts once.
-    client.transaction(count, *notes)
-    return suspects
+    names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
+    args = [worker, keys.crashes(""), _COUNT_TTL_S]
+    return [tag.decode() for tag in client.register_script(_BLAME)(keys=names, args=args)]
 
 
 def long_missing(client: redis.Redis) -> list[str]:

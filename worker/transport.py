@@ -35,6 +35,8 @@ _FETCH = (Path(__file__).parent / "lua" / "fetch.lua").read_text()
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
+# After Redis refused a fetch or a wait, it is asked again after this time.
+REFUSED_PAUSE_S = 0.5
 # How often the age of the outstanding fetch is checked.
 _CHECK_REPLY_EVERY_S = 0.5
 # On close: send nothing more that is buffered, and reset the connection (socket(7), SO_LINGER).
@@ -79,11 +81,14 @@ class Channel(kombu_redis.Channel):
     fetch_bytes = 16_384
     read_message: Callable[[str, bytes], dict[str, Any] | None]
     """Takes the delivery tag and the bytes of a message; None for one that it has set aside."""
+    on_answer: Callable[[], None]
+    """Is called when Redis has answered a fetch or a wait."""
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
         "fetch_jobs",
         "fetch_bytes",
         "read_message",
+        "on_answer",
     )
 
     is_delivering_fetched = False
@@ -91,6 +96,8 @@ class Channel(kombu_redis.Channel):
     _brpop_sent_at: Any
     _command = ""
     _fetches_next = True
+    _may_fetch_at = 0.0
+    _is_refused = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._no_ack_queues: set[str] = set()
@@ -109,6 +116,14 @@ class Channel(kombu_redis.Channel):
         if no_ack:
             self._no_ack_queues.add(queue)
         return super().basic_consume(queue, no_ack, *args, **kwargs)
+
+    def _queue_bind(self, *args: Any) -> None:
+        """Note a binding in Redis; a worker that reconnects to a full Redis does without it.
+
+        Binding the queue of jobs again changes nothing, and control commands need none.
+        """
+        with suppress(redis.OutOfMemoryError):
+            super()._queue_bind(*args)
 
     def close(self) -> None:
         """Close the channel, also where Redis does not answer.
@@ -163,6 +178,8 @@ class Channel(kombu_redis.Channel):
             self._command = "BRPOP"
             super()._brpop_start(timeout)
             return
+        if monotonic() < self._may_fetch_at:
+            return
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
@@ -193,7 +210,8 @@ class Channel(kombu_redis.Channel):
             return bool(super()._brpop_read(**options))
         try:
             fetched = self._read_reply(**options)
-            self._fetches_next = bool(fetched)
+            # Redis may refuse the wait, which counts as a write, and take a fetch.
+            self._fetches_next = fetched is None or bool(fetched)
             if not fetched:
                 raise Empty
             self._deliver_fetched(fetched)
@@ -202,18 +220,30 @@ class Channel(kombu_redis.Channel):
             self._in_poll = None
             self._flush_brpop_reauth()
 
-    def _read_reply(self, **options: Any) -> list[bytes]:
+    def _read_reply(self, **options: Any) -> list[bytes] | None:
+        """Return what was fetched; None if Redis takes no writes at the moment."""
         connection = self.client.connection
         try:
-            with refusal_as_lost_connection():
+            reply = self.client.parse_response(connection, self._command, **options)
+            if self._command == "BLMOVE" and not self._closing:
+                # A message came, or it is time to look at the less urgent lists.
+                self._send_fetch(self._queue_cycle.consume(len(self.active_queues)))
                 reply = self.client.parse_response(connection, self._command, **options)
-                if self._command == "BLMOVE" and not self._closing:
-                    # A message came, or it is time to look at the less urgent lists.
-                    self._send_fetch(self._queue_cycle.consume(len(self.active_queues)))
-                    reply = self.client.parse_response(connection, self._command, **options)
+        except redis.ReadOnlyError as error:
+            # It has become a replica: a new connection finds the server that takes writes.
+            self._drop(connection)
+            raise redis.ConnectionError(f"Redis refused: {error}") from error
+        except redis.ResponseError as error:
+            if self._command == "EVAL" and not self._is_refused:
+                log.warning("fetch_refused", error=str(error).partition(" ")[0])
+                self._is_refused = True
+            self._may_fetch_at = monotonic() + REFUSED_PAUSE_S
+            return None
         except self.connection_errors:
             self._drop(connection)
             raise
+        self._is_refused = False
+        self.on_answer()
         return reply or []
 
     def _deliver_fetched(self, fetched: list[bytes]) -> None:

@@ -15,7 +15,7 @@ EvascoreError
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-    │   └── JobLost, JobUnreadable
+    │   └── JobLost, JobUnreadable, ResultNotStored
     └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
         └── PoisonJob
@@ -216,6 +216,12 @@ class JobUnreadable(DependencyError):
     """What the service stored of the job could not be read."""
 
     code = "job_unreadable"
+
+
+class ResultNotStored(DependencyError):
+    """The text was scored, but the service could not store the result."""
+
+    code = "result_not_stored"
 
 
 class ModelError(ServiceError):

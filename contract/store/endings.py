@@ -26,6 +26,12 @@ class Ending:
     stored_result: bytes = b""
     """The result of a job if it is stored apart from the record, compressed."""
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the record and the result."""
+        lines = self.results.lines if self.results else b""
+        return len(self.record or b"") + len(self.stored_result) + len(lines)
+
 
 class EndingsWriter:
     """Writes the ends of jobs; Redis errors reach the caller."""

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
@@ -32,11 +33,13 @@ from contract.store.admission import (
     QueueFull,
     Receipt,
 )
+from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import LUA, Ending, EndingsWriter
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
+from contract.store.refusals import NotStored, refusal_reason
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
@@ -63,9 +66,9 @@ class JobStore:
         self._opener = JobOpener(client)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
-        self._submit, self._erase = (
+        self._submit, self._erase, self._note_aboard = (
             client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("submit", "erase")
+            for name in ("submit", "erase", "note_aboard")
         )
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -253,12 +256,35 @@ class JobStore:
 
     # --- the worker's side: Redis errors reach Celery's consumer, which then reconnects ------
 
+    @contextmanager
+    def _refusable(self) -> Iterator[None]:
+        """Raise `NotStored` where Redis answers but does not take a write."""
+        try:
+            yield
+        except redis.RedisError as error:
+            reason = refusal_reason(error, self._answers)
+            if reason is None:
+                raise
+            raise NotStored(reason) from error
+
+    def _answers(self) -> bool:
+        """Whether Redis answers a PING on a new connection."""
+        drop_idle_connections(self._client)
+        try:
+            return bool(self._client.ping())
+        except redis.RedisError:
+            return False
+
     def open_jobs(self, task_ids: Sequence[str], worker: str | None = None) -> list[Opened]:
         """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none.
 
         The jobs are the suspects if `worker` dies now.
+
+        Raises:
+            NotStored: Redis does not take the marks; the jobs can be opened later.
         """
-        return self._opener.open_jobs(task_ids, worker)
+        with self._refusable():
+            return self._opener.open_jobs(task_ids, worker)
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """What is known of a job without its payload, in the form of `Job.facts`."""
@@ -287,13 +313,27 @@ class JobStore:
 
         Returns:
             The state of each job now, '' if it was erased or has expired.
+
+        Raises:
+            NotStored: Redis does not take those of `worker`; it may have taken some, and
+                repeating is harmless.
         """
-        return self._endings.write(endings, worker)
+        with self._refusable() if worker else nullcontext():
+            return self._endings.write(endings, worker)
+
+    def drop_message(self, tag: str, worker: str) -> None:
+        """Drop a message that `worker` fetched, whatever became of its job."""
+        with self._client.pipeline() as pipe:
+            pipe.hdel(keys.unacked(worker), tag)
+            pipe.zrem(keys.unacked_index(worker), tag).execute()
 
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Note the jobs of the micro-batch that `worker` begins: the suspects if it dies."""
-        with self._client.pipeline() as pipe:
-            pipe.delete(keys.aboard(worker)).sadd(keys.aboard(worker), *task_ids).execute()
+        try:
+            self._note_aboard(keys=[keys.aboard(worker)], args=list(task_ids))
+        except redis.ResponseError as error:
+            # They are scored all the same: a death meanwhile is counted against none of them.
+            log.warning("suspects_not_noted", worker=worker, error=type(error).__name__)
 
     def note_model_drifted(self, worker: str) -> None:
         """Tell that `worker` stopped because its model did not give the score that it must."""

@@ -4,13 +4,14 @@ import signal
 import time
 from functools import partial
 
+import orjson
 import pytest
 
 from contract import keys
 from contract.messages import task_message
 from tests.conftest import wait_until
 from tests.proxy import Proxy
-from tests.worker_process import LONG_TEXT_BYTES, final, is_started, submit
+from tests.worker_process import LONG_TEXT_BYTES, a_job, final, is_started, submit
 
 # The fetch has a time limit of `redis_timeout_s` (2 s). The check of it, the new connection and
 # a busy machine take the rest.
@@ -53,20 +54,84 @@ def test_full_redis_ends_no_worker_that_reconnects(job_store, new_worker, redis_
     assert worker.process.poll() is None
 
 
-def test_worker_that_loses_a_full_redis_while_it_scores_blames_nobody(
+def test_full_redis_gets_the_scores_of_all_jobs_that_wait(job_store, new_worker, redis_client):
+    worker = new_worker().start().wait_ready()
+    worker.send(signal.SIGSTOP)
+    ids = [submit(job_store, 10, priority=priority) for priority in keys.PRIORITY_STEPS]
+    redis_client.config_set("maxmemory", 1)
+    kill_connections(redis_client)
+    worker.send(signal.SIGCONT)
+    assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 2
+    worker.stop()
+    # A worker that starts anew takes its lease there, too.
+    wait_until(lambda: not redis_client.exists(keys.lease("w@test")))
+    worker.start()
+    wait_until(lambda: redis_client.exists(keys.lease("w@test")))
+
+
+@pytest.mark.parametrize("refusal", ["disk", "replicas"])
+def test_result_that_redis_refuses_is_kept_and_not_scored_again(
+    job_store, new_worker, redis_client, redis_server, refusal
+):
+    worker = new_worker().start().wait_ready()
+    task_id = submit(job_store, LONG_TEXT_BYTES, LONG_TEXT_BYTES)
+    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    if refusal == "disk":
+        redis_server.fill_disk()
+    else:
+        redis_client.config_set("min-replicas-to-write", 1)
+    wait_until(lambda: worker.log.read_text().count("endings_refused") > 2)
+    redis_server.clear_disk()
+    redis_client.config_set("min-replicas-to-write", 0)
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert worker.log.read_text().count("micro_batch_scored") == 1
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
+    assert "worker_stopped" not in worker.log.read_text()
+
+
+def test_worker_that_ends_while_redis_refuses_writes_blames_nobody(
     job_store, new_worker, redis_client
 ):
     worker = new_worker().start().wait_ready()
     task_id = submit(job_store, LONG_TEXT_BYTES, LONG_TEXT_BYTES)
     wait_until(lambda: is_aboard(redis_client, "w", task_id))
-    redis_client.config_set("maxmemory", 1)
-    wait_until(lambda: not is_aboard(redis_client, "w", task_id))
+    redis_client.config_set("min-replicas-to-write", 1)
+    wait_until(lambda: "endings_refused" in worker.log.read_text())
     worker.send(signal.SIGTERM)
     assert worker.wait_exit() == 0
-    redis_client.config_set("maxmemory", 0)
+    redis_client.config_set("min-replicas-to-write", 0)
     worker.start()
     assert final(job_store, task_id).state == "SUCCESS"
     assert deaths(redis_client, task_id) == 0
+
+
+def test_result_that_is_too_large_for_a_slow_redis_fails_alone(job_store, new_worker, proxy):
+    worker = new_worker(redis_url=proxy.url, redis_timeout_s="1").start().wait_ready()
+    worker.send(signal.SIGSTOP)
+    # The tiny model's result of this text takes about 4 MB of Redis.
+    large = a_job(2000)
+    large.requests[0] |= {"outputs": ["bytes", "top_k"], "top_k": 320}
+    large_id = job_store.submit(large).task_id
+    ids = [submit(job_store, 10) for _ in range(3)]
+    proxy.slow_down(bytes_per_s=1_000_000)
+    worker.send(signal.SIGCONT)
+    assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 3
+    assert job_store.read(large_id).state == "STARTED"
+    record = final(job_store, large_id)
+    assert (record.state, record.error["code"]) == ("FAILURE", "result_not_stored")
+    assert record.error["reason"] == "slow"
+    log = worker.log.read_text()
+    assert log.count("result_not_stored") == 1
+    assert (
+        sum(
+            orjson.loads(line).get("bytes") == 2000
+            for line in log.splitlines()
+            if "micro_batch_scored" in line
+        )
+        <= 1
+    )
+    proxy.slow_down(None)
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
 
 
 def test_exit_by_an_error_elsewhere_does_not_count_against_a_job(

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Moves the waiting messages that fit, the most urgent list first, to the unacknowledged messages
 -- of the worker. At no moment is a message in neither place.
 -- KEYS: unacked, unacked index, list of each priority

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts one unacknowledged message back at the consuming end of its list, once.
 -- The caller decodes and changes the message: the JSON decoder of Redis refuses strings that the
 -- encoder of Python accepts.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- End jobs: store each final record and result unless the job has one or was erased, tell its
 -- waiters, delete its payload, take it off the counts, and acknowledge its message, all in one step.
 -- Safe to repeat.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- End parts of batches: store the final record of each unless it has one or was erased, its lines
 -- of results, and what it adds to its batch's counts; delete its text, acknowledge its message.
 -- Safe to repeat: whatever comes after the first final record changes nothing.

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Forget a job whatever its state: record, payload, result and counts; its waiters are told.
 -- KEYS: record, payload, live jobs, live bytes, result    ARGV: task ID
 -- Returns 1 if there was a record, else 0.

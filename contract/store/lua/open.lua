@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Begin jobs: note them as suspects of the worker, should it die while it opens them; mark those that
 -- are still wanted STARTED and hand out their payloads.
 -- KEYS: aboard ('' if there is no worker), then record and payload of each job

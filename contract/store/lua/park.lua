@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Parks an unacknowledged message until a worker of a newer release takes it.
 -- KEYS: unacked, unacked index, parked messages of its version, versions with parked messages
 -- ARGV: delivery tag, major version, Unix time

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Puts a parked message back at the consuming end of its list, once.
 -- KEYS: parked messages of its version, list, versions with parked messages
 -- ARGV: message, major version

@@ -48,6 +48,7 @@ def test_turn_that_outlives_its_connection_does_nothing(runtime):
     consumer = SimpleNamespace(
         hub=hub,
         call_soon=hub.call_soon,
+        timer=hub.timer,
         controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
     )
     Turns(runtime, consumer).add(Request())
@@ -65,6 +66,7 @@ def test_unknown_error_in_a_turn_breaks_the_worker_and_is_no_lost_connection(run
     consumer = SimpleNamespace(
         hub=hub,
         call_soon=hub.call_soon,
+        timer=hub.timer,
         controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
     )
     turns = Turns(runtime, consumer)

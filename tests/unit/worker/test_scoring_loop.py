@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -9,10 +10,12 @@ from contract import keys
 from contract.batches import pieces_of_lines
 from contract.messages import Job, decode_record
 from contract.store.opening import Broken, Opened
+from contract.store.refusals import NotStored, Reason
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
 from worker.batching import Budget
 from worker.lease import Lease, OwnStatus
+from worker.outbox import Outbox
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
 from worker.startup import Startup
@@ -40,8 +43,14 @@ class MemoryStore:
         self.letters: list[tuple[str, str]] = []
         self.parked: dict[str, int] = {}
         self.endings = {}
+        self.refused: set[str] = set()
+        self.reason: Reason = "slow"
+        self.dropped: list[str] = []
+        self.refuses_to_open = False
 
     def open_jobs(self, task_ids, worker):
+        if self.refuses_to_open:
+            raise NotStored("read_only")
         self.opened += [list(task_ids)] if task_ids else []
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
@@ -60,7 +69,12 @@ class MemoryStore:
     def note_aboard(self, task_ids, worker):
         self.aboard.append(list(task_ids))
 
-    def conclude(self, endings, worker):
+    def drop_message(self, tag, worker):
+        self.dropped.append(tag)
+
+    def conclude(self, endings):
+        if any(ending.task_id in self.refused for ending in endings):
+            raise NotStored(self.reason)
         self.endings |= {ending.task_id: ending for ending in endings}
         return [self._state(ending) for ending in endings]
 
@@ -120,10 +134,12 @@ class Worker:
     def __init__(self) -> None:
         self.store, self.messages, self.scorer = MemoryStore(), Messages(), FakeScorer()
         self.status = OwnStatus("w", BUDGET.bytes, Startup("consume", began_at=0.0))
+        self.outbox = Outbox(self.store.conclude, on_refusal=self.status.count_refusals)
         lease = Lease(None, self.status, lease_s=5, micro_batch_timeout_s=5)
         self.loop = ScoringLoop(
             self.store,
             self.messages,
+            self.outbox,
             MicroBatchScorer(self.scorer, lease, self.status),
             self.status,
             budget=BUDGET,
@@ -161,13 +177,13 @@ def test_fetched_jobs_share_a_micro_batch_and_end_together(worker):
     result = decode_record("b", worker.store.endings["b"].record).result
     assert [item["result"]["num_bytes"] for item in result["items"]] == [20, 30]
     assert result["batch"] == {"texts": 3, "bytes": 60}
-    assert not worker.loop.has_jobs
+    assert worker.loop.delay_s is None
 
 
 def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.fetch("a", 60, 60, 60)
     worker.loop.turn()
-    assert worker.loop.has_jobs
+    assert worker.loop.delay_s == 0
     assert worker.loop.room()[keys.INTERACTIVE] == (9, 0)
     assert worker.store.endings == {}
     worker.loop.turn()
@@ -247,7 +263,7 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
     worker.loop.turn()
     assert worker.store.error("d") == "poison_job"
     assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
-    while worker.loop.has_jobs:
+    while worker.loop.delay_s is not None:
         worker.loop.turn()
     # Each is scored before the next is opened.
     assert worker.store.opened == [["a"], ["b"], ["c", "g"], ["e"], ["f"]]
@@ -348,3 +364,78 @@ def test_status_counts_micro_batches_and_the_latency_of_interactive_jobs(worker)
     assert (worker.status.num_batches, worker.status.num_bytes) == (2, 30)
     assert len(worker.status.recent_latencies_ms) == 1
     assert worker.status.pass_bytes == 64
+
+
+def test_result_that_is_not_stored_is_not_scored_again_and_holds_up_nobody(worker):
+    worker.store.refused = {"a"}
+    worker.fetch("a", 10)
+    worker.fetch("b", 20)
+    worker.loop.turn()
+    assert worker.messages.acknowledged == {"b": True}
+    assert 0 < worker.loop.delay_s <= 0.5
+    assert worker.status.refused_since is not None
+    assert worker.status.refused_endings == {"slow": 1}
+    worker.fetch("c", 30)
+    assert worker.loop.delay_s == 0
+    worker.loop.turn()
+    assert worker.messages.acknowledged == {"b": True, "c": True}
+    worker.store.refused = set()
+    wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
+    worker.loop.turn()
+    assert worker.store.state("a") == "SUCCESS"
+    assert worker.messages.acknowledged["a"] is True
+    assert worker.status.refused_since is None
+    assert worker.loop.delay_s is None
+    assert worker.scorer.num_slices == [2, 1]
+
+
+def test_worker_scores_nothing_more_while_too_many_results_wait_to_be_stored(worker):
+    worker.store.refused = {"a", "b"}
+    worker.store.reason = "disk"
+    worker.loop._budget = replace(BUDGET, result_bytes=1)
+    worker.fetch("a", 10)
+    worker.loop.turn()
+    worker.fetch("b", 10)
+    assert worker.loop.delay_s > 0
+    worker.loop.turn()
+    assert worker.store.opened == [["a"]]
+    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    worker.store.refused = set()
+    wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
+    worker.loop.turn()
+    worker.loop.turn()
+    assert worker.messages.acknowledged == {"a": True, "b": True}
+
+
+def test_jobs_that_redis_does_not_open_stay_in_hand(worker):
+    worker.store.refuses_to_open = True
+    worker.fetch("a", 10)
+    worker.loop.turn()
+    assert 0.5 < worker.loop.delay_s <= 1
+    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    worker.store.refuses_to_open = False
+    wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
+    worker.loop.turn()
+    assert worker.messages.acknowledged == {"a": True}
+
+
+def test_job_that_redis_refuses_to_end_is_set_aside(worker):
+    worker.store.refused, worker.store.reason = {"a"}, "refused"
+    worker.fetch("a", 10)
+    clock = Clock()
+    worker.outbox._clock = clock
+    while worker.loop.delay_s is not None:
+        worker.loop.turn()
+        clock.now += 10
+    assert worker.store.letters == [("record", "a")]
+    assert worker.store.dropped == ["a"]
+    assert worker.messages.acknowledged == {"a": False}
+
+
+class Clock:
+    """A clock that a test sets."""
+
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now

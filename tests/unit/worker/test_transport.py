@@ -52,6 +52,7 @@ def options(settings) -> dict:
         **transport_options(settings),
         "unacked_key": keys.unacked("w"),
         "read_message": lambda tag, raw: orjson.loads(raw),
+        "on_answer": lambda: None,
     }
 
 

@@ -1,0 +1,47 @@
+"""Tells why Redis did not take a write: it is full, its disk is full, it is read-only or slow."""
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+import redis
+
+Reason = Literal["full", "disk", "read_only", "slow", "refused"]
+"""`full`: over `maxmemory`. `disk`: it cannot write its append-only file. `read_only`: it is a
+replica, or has too few replicas, which is also how `make run` says that its disk is nearly full.
+`slow`: the write took too long, but a PING is answered. `refused`: any other error."""
+REASONS: tuple[Reason, ...] = get_args(Reason)
+# Redis takes no write at all, so smaller writes need not be tried.
+OF_ALL_WRITES: frozenset[Reason] = frozenset({"disk", "read_only"})
+
+_BY_PREFIX: dict[str, Reason] = {
+    "MISCONF": "disk",
+    "NOREPLICAS": "read_only",
+    "BUSY": "slow",
+}
+
+
+class NotStored(redis.ResponseError):
+    """Redis answers but did not take a write; the jobs of the write can stay in hand."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(f"Redis did not take the write: {reason}")
+        self.reason = reason
+
+
+def refusal_reason(error: redis.RedisError, answers: Callable[[], bool]) -> Reason | None:
+    """Return why Redis did not take a write; None if it is away.
+
+    Args:
+        answers: asks Redis on a new connection whether it answers. It is called after a time-out.
+    """
+    if isinstance(error, NotStored):
+        return error.reason
+    if isinstance(error, redis.TimeoutError):
+        return "slow" if answers() else None
+    if isinstance(error, redis.OutOfMemoryError):
+        return "full"
+    if isinstance(error, redis.ReadOnlyError):
+        return "read_only"
+    if isinstance(error, redis.ResponseError):
+        return _BY_PREFIX.get(str(error).partition(" ")[0], "refused")
+    return None

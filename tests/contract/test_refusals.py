@@ -1,0 +1,71 @@
+"""Why Redis did not take a write: what each of its errors means."""
+
+import pytest
+import redis
+
+from contract.messages import success_record
+from contract.store.endings import Ending
+from contract.store.refusals import NotStored, refusal_reason
+from tests.contract.test_job_store import a_job
+
+ERRORS = {
+    "disk": redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
+    "read_only": redis.ReadOnlyError("You can't write against a read only replica."),
+    "slow": redis.TimeoutError("Timeout reading from socket"),
+    "refused": redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"),
+}
+
+
+@pytest.mark.parametrize("reason", ERRORS)
+def test_reason_of_an_error(reason):
+    assert refusal_reason(ERRORS[reason], lambda: True) == reason
+
+
+@pytest.mark.parametrize(
+    "error", [redis.TimeoutError(), redis.ConnectionError(), redis.BusyLoadingError()]
+)
+def test_redis_that_answers_no_ping_is_away(error):
+    assert refusal_reason(error, lambda: False) is None
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "reason"),
+    [("maxmemory", 1, "full"), ("min-replicas-to-write", 1, "read_only")],
+)
+def test_reason_that_a_real_redis_gives(redis_client, option, value, reason):
+    redis_client.config_set(option, value)
+    with pytest.raises(redis.ResponseError) as refusal:
+        redis_client.set("a", "b")
+    assert refusal_reason(refusal.value, lambda: True) == reason
+
+
+def test_real_redis_whose_disk_is_full_says_so(redis_server, redis_client):
+    redis_server.fill_disk()
+    with pytest.raises(redis.ResponseError) as refusal:
+        redis_client.set("a", "b")
+    assert refusal_reason(refusal.value, lambda: True) == "disk"
+
+
+def test_full_redis_takes_endings(job_store, redis_client):
+    job = a_job()
+    task_id = job_store.submit(job).task_id
+    redis_client.config_set("maxmemory", 1)
+    (opened,) = job_store.open_jobs([task_id], "w")
+    assert opened.job == job
+    job_store.note_aboard([task_id], "w")
+    record = success_record(task_id, {"v": 1}, job.facts(), 0.0)
+    assert job_store.conclude([Ending(task_id, record)], "w") == ["SUCCESS"]
+    assert job_store.read(task_id).result == {"v": 1}
+    job_store.erase(task_id)
+    assert job_store.depth().jobs == 0
+
+
+def test_redis_without_its_replicas_keeps_the_jobs_of_a_worker_in_its_hand(job_store, redis_client):
+    task_id = job_store.submit(a_job()).task_id
+    redis_client.config_set("min-replicas-to-write", 1)
+    with pytest.raises(NotStored) as refusal:
+        job_store.open_jobs([task_id], "w")
+    assert refusal.value.reason == "read_only"
+    job_store.note_aboard([task_id], "w")
+    with pytest.raises(NotStored):
+        job_store.conclude([Ending(task_id)], "w")

@@ -1,0 +1,7 @@
+#!lua flags=allow-oom
+-- Sets the suspects of a worker aside whose lease expired, until it is known whether it died.
+-- KEYS: aboard, missing suspects, missing workers    ARGV: worker, Unix time
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  redis.call('RENAME', KEYS[1], KEYS[2])
+  redis.call('ZADD', KEYS[3], ARGV[2], ARGV[1])
+end
