@@ -19,7 +19,7 @@ from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
 from contract.logs import get_logger
-from worker.batching import Budget
+from worker.filling import Budget
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -93,6 +93,10 @@ class CeleryMessages:
         """Tell whether Celery has to revoke the task."""
         return task_id in self._revoked
 
+    def is_express(self, task_id: str) -> bool:
+        """Tell whether the job was fetched before those whose clients take turns."""
+        return bool(self._requests[task_id].message.delivery_info.get("express"))
+
     def read_crashes(self, client: redis.Redis) -> None:
         """Read the crashes of the jobs that were fetched again since the last call."""
         again, self._fetched_again = self._fetched_again, []
@@ -136,9 +140,7 @@ class Turns:
             self._messages,
             MicroBatchScorer(runtime.scorer, runtime.lease, status),
             status,
-            budget=Budget(
-                settings.micro_batch_bytes, settings.micro_batch_texts, settings.max_result_bytes
-            ),
+            budget=Budget.of(settings),
             max_crashes=settings.max_crashes,
         )
         self._call_soon = consumer.call_soon

@@ -11,8 +11,9 @@ from contract.messages import Job, decode_record
 from contract.store.opening import Broken, Opened
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
-from worker.batching import Budget
+from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
+from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
 from worker.startup import Startup
@@ -83,11 +84,15 @@ class Messages:
     def __init__(self) -> None:
         self.revoked: set[str] = set()
         self.deaths: dict[str, int] = {}
+        self.express: set[str] = set()
         self.was_alone: set[str] = set()
         self.acknowledged: dict[str, bool] = {}
 
     def is_revoked(self, task_id):
         return task_id in self.revoked
+
+    def is_express(self, task_id):
+        return task_id in self.express
 
     def crashes(self, task_id):
         return Crashes(self.deaths.get(task_id, 0), was_alone=task_id in self.was_alone)
@@ -168,7 +173,9 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.fetch("a", 60, 60, 60)
     worker.loop.turn()
     assert worker.loop.has_jobs
-    assert worker.loop.room()[keys.INTERACTIVE] == (9, 0)
+    # Only the next slice of it counts.
+    assert worker.loop.room()[keys.INTERACTIVE].bytes == BUDGET.bytes
+    assert worker.loop.room()[keys.INTERACTIVE].busy_clients == ("",)
     assert worker.store.endings == {}
     worker.loop.turn()
     worker.loop.turn()
@@ -246,7 +253,7 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
     worker.messages.was_alone.add("d")
     worker.loop.turn()
     assert worker.store.error("d") == "poison_job"
-    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    assert worker.loop.room() == no_room(BUDGET)
     while worker.loop.has_jobs:
         worker.loop.turn()
     # Each is scored before the next is opened.
