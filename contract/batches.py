@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 import orjson
 import zstandard
 
+from contract import keys
 from contract.errors import JobExpired, ServiceError
 from contract.messages import (
     REVOKING_CODES,
@@ -96,6 +97,10 @@ class Batch:
     expires_at: float | None = None
     has_expired_lines: bool = False
     model: dict[str, Any] | None = None
+    client: str = ""
+    """Who uploaded it."""
+    fingerprint: str = keys.UNBOUND
+    """Of the model that scores it."""
 
     @property
     def status(self) -> BatchStatus:
@@ -142,6 +147,8 @@ def decode_batch(batch_id: str, found: Mapping[bytes, bytes]) -> Batch:
         expires_at=moment("expires_at"),
         has_expired_lines="has_expired_lines" in facts,
         model=orjson.loads(facts["model"]) if "model" in facts else None,
+        client=facts.get("client", b"").decode(),
+        fingerprint=facts.get("fingerprint", keys.UNBOUND.encode()).decode(),
     )
 
 

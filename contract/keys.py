@@ -8,16 +8,25 @@ INTERACTIVE, BULK = 0, 9
 PRIORITY_STEPS = (INTERACTIVE, BULK)
 PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and its priority
 
-LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in a final state
-LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
+UNBOUND = "?"  # stands for the model of jobs that were accepted before any model was known
+EXPRESS = "+"  # stands for the clients whose messages go first (`queue.lua`)
+# Hash: task ID -> "bytes promised channel client", for every job not in a final state (`live.lua`).
+LIVE_JOBS = "evascore:live_jobs"
+LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
+LIVE_PROMISED = "evascore:live_promised"  # the sum of the result bytes promised in that hash
+LIVE_CLIENTS = "evascore:live_clients"  # hash: `jobs:` or `bytes:` and a client -> its live jobs
+LIVE = (LIVE_JOBS, LIVE_BYTES, LIVE_PROMISED, LIVE_CLIENTS)
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
 LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of work of it that are left
 LIVE_LINES = "evascore:live_lines"  # hash: batch ID -> lines of it that have not ended
 CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have not ended
-# Hash: the sums of the two hashes above, as `bytes` and `lines`. A limit per client would keep one
-# more hash of this form for each client.
+# Hash: the sums of the two hashes above, as `bytes` and `lines`.
 BULK_LOAD = "evascore:bulk_load"
+BATCH_CLIENTS = "evascore:batch_clients"  # hash: batch ID -> client, of live batches
+BULK_CLIENTS = (
+    "evascore:bulk_clients"  # hash: `batches:` or `bytes:` and a client -> its live batches
+)
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
@@ -30,8 +39,26 @@ MISSING = "evascore:missing"
 
 
 def queue_list(priority: int) -> str:
-    """The Redis list that holds the waiting messages of `priority`."""
+    """The list of messages that are in no queue of a model, such as those of release 0.1.0.
+
+    The next fetch of any worker puts them before all others.
+    """
     return f"{QUEUE}{PRIORITY_SEPARATOR}{priority}" if priority else QUEUE
+
+
+def turns(fingerprint: str, priority: int) -> str:
+    """List of the clients with messages for the model of this fingerprint, the next one last."""
+    return f"evascore:turns:{fingerprint}:{priority}"
+
+
+def waiting(fingerprint: str, priority: int, client: str = "") -> str:
+    """List of the waiting messages of a client, the next one last; without client its prefix."""
+    return f"evascore:waiting:{fingerprint}:{priority}:{client}"
+
+
+def deficits(fingerprint: str, priority: int) -> str:
+    """Hash: client -> bytes of work that the client may still take in its turn."""
+    return f"evascore:deficits:{fingerprint}:{priority}"
 
 
 def record(task_id: str) -> str:

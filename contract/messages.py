@@ -21,7 +21,7 @@ from contract.versions import Unreadable, Version, check_version, read_object
 
 # Raise the minor number for a new field, and the major number when older workers must not read a
 # job. 1.0 is release 0.1.0, which wrote no version.
-VERSION = Version(1, 1)
+VERSION = Version(1, 2)
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -47,6 +47,10 @@ class Job:
     """Names the HTTP request in the logs of both tiers."""
     may_store_apart: bool = True
     """Whether the web server that accepted the job reads results that are stored apart."""
+    client: str = ""
+    """Who sent it: an address; clients share the queue and each micro-batch."""
+    fingerprint: str = keys.UNBOUND
+    """Of the model that scores it; it names the queue."""
 
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""
@@ -212,12 +216,16 @@ _BODY = base64.b64encode(
 ).decode("ascii")
 
 
-def task_message(task_id: str, num_bytes: int, priority: int) -> bytes:
+def task_message(
+    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
+) -> bytes:
     """The message on the queue, as `message_fields` describes it."""
-    return orjson.dumps(message_fields(task_id, num_bytes, priority))
+    return orjson.dumps(message_fields(task_id, num_bytes, priority, fingerprint))
 
 
-def message_fields(task_id: str, num_bytes: int, priority: int) -> dict[str, Any]:
+def message_fields(
+    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
+) -> dict[str, Any]:
     """The fields of a message: what `apply_async` would publish, with the ID as delivery tag.
 
     It names the job and its size, nothing of its content. Celery copies arguments into headers,
@@ -249,6 +257,7 @@ def message_fields(task_id: str, num_bytes: int, priority: int) -> dict[str, Any
             "stamped_headers": None,
             "stamps": {},
             "cost": num_bytes,
+            "fingerprint": fingerprint,
             "version": str(VERSION),
         },
         "properties": {
@@ -271,6 +280,8 @@ class Claim:
     priority: int
     is_redelivered: bool = False
     """Whether a worker fetched it before and did not end it."""
+    fingerprint: str = keys.UNBOUND
+    """Of the model whose queue it belongs to."""
 
 
 @dataclass(slots=True)
@@ -278,6 +289,7 @@ class _Headers:
     task: str
     id: str
     cost: int
+    fingerprint: str = keys.UNBOUND
 
 
 @dataclass(slots=True)
@@ -309,7 +321,28 @@ def decode_message(raw: bytes) -> Claim:
     if not is_ours or properties.priority not in keys.PRIORITY_STEPS:
         raise Unreadable("not_a_job", "It is a message of Celery but names no job of evascore.")
     is_redelivered = properties.delivery_info.get("redelivered") is True
-    return Claim(headers.id, headers.cost, properties.priority, is_redelivered)
+    return Claim(headers.id, headers.cost, properties.priority, is_redelivered, headers.fingerprint)
+
+
+def queue_of(message: bytes) -> tuple[str, int]:
+    """The fingerprint and the priority that name the queue of a message, of any release.
+
+    Without them it is interactive, or unbound. Raises: ValueError, if it is no JSON object.
+    """
+    found = orjson.loads(message)
+    fingerprint = _field(found, "headers", "fingerprint")
+    priority = _field(found, "properties", "priority")
+    return (
+        fingerprint if isinstance(fingerprint, str) else keys.UNBOUND,
+        keys.BULK if priority == keys.BULK else keys.INTERACTIVE,
+    )
+
+
+def _field(found: Any, *names: str) -> Any:
+    """A field of nested objects; None where it is missing."""
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
 
 
 _JOB = TypeAdapter(Job)

@@ -22,15 +22,18 @@ class Intake:
     def __init__(self, client: redis.Redis, store: JobStore, worker: str) -> None:
         self._client, self._store, self._worker = client, store, worker
 
-    def read_message(self, tag: str, raw: bytes) -> dict[str, Any] | None:
+    def read_message(self, tag: str, raw: bytes, is_express: bool) -> dict[str, Any] | None:
         """Read a message that was fetched under the delivery tag `tag`.
+
+        Args:
+            is_express: whether it goes first; its delivery info says so.
 
         Returns:
             The message for kombu and Celery, made new so that both can read all of it; None if it
             was set aside or parked.
         """
         try:
-            return _message(decode_message(raw))
+            return _message(decode_message(raw), is_express=is_express)
         except NewerFormat as newer:
             self._store.park(tag, newer.major, self._worker)
         except Unreadable as error:
@@ -55,7 +58,8 @@ def unreadable_ending(task_id: str, facts: dict[str, Any]) -> Ending:
     return lost_ending(task_id, facts, error)
 
 
-def _message(claim: Claim) -> dict[str, Any]:
-    message = message_fields(claim.task_id, claim.num_bytes, claim.priority)
-    message["properties"]["delivery_info"]["redelivered"] = claim.is_redelivered
+def _message(claim: Claim, *, is_express: bool) -> dict[str, Any]:
+    message = message_fields(claim.task_id, claim.num_bytes, claim.priority, claim.fingerprint)
+    info = message["properties"]["delivery_info"]
+    info["redelivered"], info["express"] = claim.is_redelivered, is_express
     return message

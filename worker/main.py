@@ -26,10 +26,12 @@ from model import (
     check_canary,
 )
 from worker import transport
+from worker.filling import Budget
 from worker.intake import Intake
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, give_back, take_over
+from worker.room import room_for_fetch
 from worker.runtime import Runtime
 from worker.scoring_mark import ScoringMark
 from worker.startup import Startup, process_age_s
@@ -86,8 +88,7 @@ class Process:
             **conf.broker_transport_options,
             "unacked_key": keys.unacked(sender),
             "unacked_index_key": keys.unacked_index(sender),
-            "fetch_jobs": settings.micro_batch_texts,
-            "fetch_bytes": settings.micro_batch_bytes,
+            "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
             "read_message": Intake(client, store, sender).read_message,
             "on_answer": status.note_step,
         }

@@ -20,7 +20,7 @@ from celery.worker.request import create_request_cls
 from kombu.transport import virtual
 
 from contract.logs import get_logger
-from worker.batching import Budget
+from worker.filling import Budget
 from worker.outbox import Outbox
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
@@ -95,6 +95,10 @@ class CeleryMessages:
         """Tell whether Celery has to revoke the task."""
         return task_id in self._revoked
 
+    def is_express(self, task_id: str) -> bool:
+        """Tell whether the job was fetched before those whose clients take turns."""
+        return bool(self._requests[task_id].message.delivery_info.get("express"))
+
     def read_crashes(self, client: redis.Redis) -> None:
         """Read the crashes of the jobs that were fetched again since the last call."""
         again, self._fetched_again = self._fetched_again, []
@@ -142,9 +146,7 @@ class Turns:
             outbox,
             MicroBatchScorer(runtime.scorer, runtime.lease, status),
             status,
-            budget=Budget(
-                settings.micro_batch_bytes, settings.micro_batch_texts, settings.max_result_bytes
-            ),
+            budget=Budget.of(settings),
             max_crashes=settings.max_crashes,
         )
         self._call_soon, self._call_after = consumer.call_soon, consumer.timer.call_after

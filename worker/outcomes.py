@@ -23,7 +23,8 @@ from contract.messages import (
 from contract.store.endings import Ending
 from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
-from worker.batching import Choice, OpenJob, Outcome
+from worker.batching import Choice
+from worker.filling import OpenJob, Outcome
 
 # The counters of jobs that end without an answer; any other error counts as a failure.
 _COUNTERS = {"job_cancelled": "jobs_cancelled", "job_expired": "jobs_expired"}
@@ -87,6 +88,7 @@ def open_job(
         slices=slices,
         deadline_at=job.deadline_at,
         priority=job.priority,
+        client=job.client,
         num_crashes=num_crashes,
         result_bytes=sizes,
         job=job,

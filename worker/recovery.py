@@ -12,6 +12,7 @@ from celery import bootsteps
 
 from contract import keys
 from contract.logs import get_logger
+from contract.messages import queue_of
 from contract.store.scripts import script_text
 from worker import suspects
 from worker.backoff import Backoff, wait
@@ -46,9 +47,12 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
         stored = client.hget(unacked, tag)
         if stored is None:
             continue
-        priority, message = _redelivered(stored)
+        queue, message = _redelivered(stored)
         num_requeued += requeue(
-            keys=[unacked, keys.unacked_index(worker), keys.queue_list(priority)],
+            keys=[
+                *(unacked, keys.unacked_index(worker)),
+                *(keys.turns(*queue), keys.waiting(*queue)),
+            ],
             args=[tag, message],
         )
     if num_requeued:
@@ -56,16 +60,16 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
     return num_requeued
 
 
-def _redelivered(stored: bytes) -> tuple[int, bytes]:
-    """Return the priority and the bytes of a fetched message for its next delivery."""
+def _redelivered(stored: bytes) -> tuple[tuple[str, int], bytes]:
+    """Return the queue and the bytes of a fetched message for its next delivery."""
     try:
         message = orjson.loads(stored)[0]
         message["properties"]["delivery_info"]["redelivered"] = True
-        priority = message["properties"]["priority"]
-        return (keys.BULK if priority == keys.BULK else keys.INTERACTIVE), orjson.dumps(message)
+        raw = orjson.dumps(message)
+        return queue_of(raw), raw
     except (ValueError, LookupError, TypeError, AttributeError):
         # It died before it could set this one aside; the next worker that fetches it does so.
-        return keys.INTERACTIVE, stored[1:].rpartition(b', "", "')[0]
+        return (keys.UNBOUND, keys.INTERACTIVE), stored[1:].rpartition(b', "", "')[0]
 
 
 def take_over(client: redis.Redis, worker: str, *, is_crash: bool = True) -> None:

@@ -9,7 +9,8 @@ from contract.errors import OutOfMemory, ScoringFailed, ServiceError
 from contract.logs import get_logger
 from model import OutOfMemory as ModelOutOfMemory
 from model import Scorer, Slice, score_canary
-from worker.batching import Choice, Outcome
+from worker.batching import Choice
+from worker.filling import Outcome
 from worker.lease import Lease, OwnStatus
 from worker.outcomes import note_micro_batch
 

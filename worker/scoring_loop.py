@@ -22,19 +22,13 @@ from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
 from contract.store.opening import Broken, Opened
 from contract.store.refusals import NotStored
-from worker.batching import (
-    Budget,
-    Choice,
-    Outcome,
-    Room,
-    choose_micro_batch,
-    choose_to_open,
-    room_for_fetch,
-)
+from worker.batching import Choice, Credit, choose_micro_batch, choose_to_open
+from worker.filling import Budget, Outcome
 from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
 from worker.outbox import Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
+from worker.room import Room, no_room, room_for_fetch
 from worker.scoring import MicroBatchScorer
 from worker.suspects import Crashes
 
@@ -81,6 +75,9 @@ class Messages(Protocol):
     def is_revoked(self, task_id: str) -> bool:
         """Tell whether Celery has to revoke the task."""
 
+    def is_express(self, task_id: str) -> bool:
+        """Tell whether the client of the job had nothing else waiting."""
+
     def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""
 
@@ -106,7 +103,8 @@ class ScoringLoop:
         self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
         self._budget, self._max_crashes = budget, max_crashes
-        self._bulk_credit_bytes = 0.0
+        self._credit = Credit()
+        self._num_turns = 0
         self._fetched: list[str] = []
         self._may_open_at = 0.0
         self._jobs: dict[str, ScoreJob] = {}
@@ -137,7 +135,7 @@ class ScoringLoop:
     def room(self) -> dict[int, Room]:
         """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
         if self._fetched or self._is_held_up:
-            return dict.fromkeys(keys.PRIORITY_STEPS, Room(0, 0))
+            return no_room(self._budget)
         return room_for_fetch(self._jobs.values(), self._budget)
 
     def turn(self) -> None:
@@ -147,13 +145,14 @@ class ScoringLoop:
         self._write_endings()
         if self._is_held_up:
             return
-        choice = choose_micro_batch(self._jobs.values(), self._budget, self._bulk_credit_bytes)
-        self._bulk_credit_bytes = choice.bulk_credit_bytes
+        choice = choose_micro_batch(self._jobs.values(), self._budget, self._credit)
+        self._credit = choice.credit
         if choice.shares:
+            self._num_turns += 1
             scored = [share.job.task_id for share in choice.shares]
             self._store.note_aboard(scored, self._status.name)
             outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
-            _distribute(choice, outcomes)
+            _distribute(choice, outcomes, self._num_turns)
         self._end_done()
 
     def _open_fetched(self) -> Iterator[Ending]:
@@ -199,7 +198,7 @@ class ScoringLoop:
         if ending is not None or job is None:
             return ending
         try:
-            self._jobs[task_id] = open_job(
+            opened_job = open_job(
                 task_id,
                 job,
                 num_crashes=crashes.deaths,
@@ -213,6 +212,9 @@ class ScoringLoop:
             payload = encode_payload(job)
             malformed = Broken("payload", "malformed_request", len(payload), payload)
             return self._set_aside(task_id, malformed)
+        opened_job.is_express = self._messages.is_express(task_id)
+        opened_job.last_turn = self._num_turns
+        self._jobs[task_id] = opened_job
         return None
 
     def _set_aside(self, task_id: str, broken: Broken) -> Ending:
@@ -293,10 +295,11 @@ class ScoringLoop:
         log.warning("micro_batch_out_of_memory", max_bytes=self._budget.bytes)
 
 
-def _distribute(choice: Choice, outcomes: Sequence[Outcome]) -> None:
+def _distribute(choice: Choice, outcomes: Sequence[Outcome], turn: int) -> None:
     """Hand the outcomes of a micro-batch to the jobs of its slices."""
     following = iter(outcomes)
     for share in choice.shares:
+        share.job.last_turn = turn
         share.job.outcomes += [next(following) for _ in share.slices]
 
 

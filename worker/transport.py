@@ -1,10 +1,10 @@
 """Fetches all waiting messages up to a budget in one round trip: a Redis transport for kombu.
 
 kombu pops one message with BRPOP and stores it as unacknowledged in a second step; a worker that
-dies in between loses it. Here one script moves messages from the priority lists into kombu's own
+dies in between loses it. Here one script moves messages from the waiting lists into kombu's own
 `unacked` hash, so Celery's tools work as before. After a fetch that found nothing, the worker
-waits: it blocks on the most urgent list and removes nothing (BLMOVE of the last element of the list
-onto itself).
+waits: it blocks on the list of clients with urgent messages and removes nothing (BLMOVE of the last
+element of the list onto itself).
 
 Kombu's own redelivery is switched off. `worker/recovery.py` requeues what a worker left behind: by
 leases, at each new connection, and at the end of the process.
@@ -26,12 +26,15 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as kombu_redis
 from kombu.transport.redis import _socket_readable
 
+from contract import keys
 from contract.logs import get_logger
-from worker.batching import Room
+from contract.store.scripts import script_text
+from worker.room import Room
+from worker.turns import quantum_bytes
 
 log = get_logger(__name__)
 
-_FETCH = (Path(__file__).parent / "lua" / "fetch.lua").read_text()
+_FETCH = script_text("fetch", Path(__file__).parent / "lua")
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
@@ -77,16 +80,19 @@ class Channel(kombu_redis.Channel):
     """A channel that fetches many messages at once from queues with acknowledgement."""
 
     QoS = QoS
-    fetch_jobs = 256
-    fetch_bytes = 16_384
-    read_message: Callable[[str, bytes], dict[str, Any] | None]
-    """Takes the delivery tag and the bytes of a message; None for one that it has set aside."""
+    fingerprint = keys.UNBOUND
+    """Of the model whose queue it fetches from."""
+    first_room = Room()
+    """What the first fetch may bring, of each priority."""
+    read_message: Callable[[str, bytes, bool], dict[str, Any] | None]
+    """Takes the delivery tag and the bytes of a message and whether it is an express message; None
+    for one that it has set aside."""
     on_answer: Callable[[], None]
     """Is called when Redis has answered a fetch or a wait."""
     from_transport_options = (
         *kombu_redis.Channel.from_transport_options,
-        "fetch_jobs",
-        "fetch_bytes",
+        "fingerprint",
+        "first_room",
         "read_message",
         "on_answer",
     )
@@ -102,7 +108,7 @@ class Channel(kombu_redis.Channel):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._no_ack_queues: set[str] = set()
         super().__init__(*args, **kwargs)
-        self.room = dict.fromkeys(self.priority_steps, Room(self.fetch_jobs, self.fetch_bytes))
+        self.room = dict.fromkeys(self.priority_steps, self.first_room)
 
     def look_again(self) -> None:
         """Fetch at the next turn of the event loop even if the last fetch found nothing.
@@ -186,24 +192,25 @@ class Channel(kombu_redis.Channel):
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
         if self._fetches_next:
-            self._send_fetch(queues)
+            self._send_fetch()
         else:
             self._command = "BLMOVE"
-            urgent = self._q_for_pri(queues[0], self.priority_steps[0])
+            urgent = keys.turns(self.fingerprint, self.priority_steps[0])
             self.client.connection.send_command(
                 "BLMOVE", urgent, urgent, "RIGHT", "RIGHT", IDLE_WAIT_S
             )
 
-    def _send_fetch(self, queues: list[str]) -> None:
+    def _send_fetch(self) -> None:
         self._command = "EVAL"
         names, rooms = [self.unacked_key, self.unacked_index_key], []
         for priority in self.priority_steps:
-            for queue in queues:
-                names.append(self._q_for_pri(queue, priority))
-                rooms += [queue, *self.room[priority]]
-        self.client.connection.send_command(
-            "EVAL", _FETCH, len(names), *names, repr(time()), *rooms
-        )
+            queue = self.fingerprint, priority
+            names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
+            names.append(keys.queue_list(priority))
+            rooms += self.room[priority].as_args()
+        long_bytes = self.room[keys.INTERACTIVE].long_bytes
+        args = [repr(time()), keys.QUEUE, quantum_bytes(long_bytes), long_bytes, *rooms]
+        self.client.connection.send_command("EVAL", _FETCH, len(names), *names, *args)
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._command == "BRPOP":
@@ -227,7 +234,7 @@ class Channel(kombu_redis.Channel):
             reply = self.client.parse_response(connection, self._command, **options)
             if self._command == "BLMOVE" and not self._closing:
                 # A message came, or it is time to look at the less urgent lists.
-                self._send_fetch(self._queue_cycle.consume(len(self.active_queues)))
+                self._send_fetch()
                 reply = self.client.parse_response(connection, self._command, **options)
         except redis.ReadOnlyError as error:
             # It has become a replica: a new connection finds the server that takes writes.
@@ -249,11 +256,11 @@ class Channel(kombu_redis.Channel):
     def _deliver_fetched(self, fetched: list[bytes]) -> None:
         self.is_delivering_fetched = True
         try:
-            for queue, tag, raw in zip(fetched[::3], fetched[1::3], fetched[2::3], strict=True):
+            for express, tag, raw in zip(fetched[::3], fetched[1::3], fetched[2::3], strict=True):
                 with refusal_as_lost_connection():
-                    message = self.read_message(tag.decode(), raw)
+                    message = self.read_message(tag.decode(), raw, express == b"1")
                 if message is not None:
-                    self.connection._deliver(message, queue.decode())
+                    self.connection._deliver(message, keys.QUEUE)
         finally:
             self.is_delivering_fetched = False
 

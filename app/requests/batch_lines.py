@@ -59,7 +59,13 @@ class PartCutter:
     """Checks lines and gathers them into parts that fill one micro-batch, results included."""
 
     def __init__(
-        self, options: BatchOptions, settings: Settings, *, deadline_at: float, request_id: str
+        self,
+        options: BatchOptions,
+        settings: Settings,
+        *,
+        deadline_at: float,
+        request_id: str,
+        client: str = "",
     ) -> None:
         self.num_lines = 0
         self.num_bytes = 0
@@ -72,6 +78,7 @@ class PartCutter:
         self._settings = settings
         self._deadline_at = deadline_at
         self._request_id = request_id
+        self._client = client
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0
@@ -111,6 +118,7 @@ class PartCutter:
             is_single=False,
             priority=keys.BULK,
             request_id=self._request_id,
+            client=self._client,
         )
         self.num_lines += part.num_lines
         self.num_bytes += self._part_bytes

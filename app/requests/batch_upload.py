@@ -40,15 +40,21 @@ class Receiver:
         options: BatchOptions,
         retry_after_s: Callable[[int], int],
         request_id: str,
+        client: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
         self._retry_after_s = retry_after_s
+        self._client = client
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
         self._deadline_at = self._created_at + deadline_s
         self._cutter = PartCutter(
-            options, settings, deadline_at=self._deadline_at, request_id=request_id
+            options,
+            settings,
+            deadline_at=self._deadline_at,
+            request_id=request_id,
+            client=client,
         )
         self._digest = hashlib.sha256(
             orjson.dumps([options.model_dump(), deadline_s], option=orjson.OPT_SORT_KEYS)
@@ -113,6 +119,7 @@ class Receiver:
             num_parts=self._num_parts,
             created_at=self._created_at,
             deadline_at=self._deadline_at,
+            client=self._client,
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:
@@ -120,7 +127,7 @@ class Receiver:
         except KeyReused:
             raise key_reused() from None
         except QueueFull as full:
-            raise self._full(full.depth) from None
+            raise self._full(full) from None
         if accepted.is_replay:
             self._discard()
         return accepted
@@ -143,7 +150,7 @@ class Receiver:
         self._max_redis_bytes = load.max_redis_bytes
         is_full = load.num_batches >= self._settings.max_queued_batches
         if is_full or load.num_bytes + self._cutter.work_bytes > self._settings.max_bulk_bytes:
-            raise self._full(QueueDepth(load.num_batches, load.num_bytes))
+            raise self._full(QueueFull(QueueDepth(load.num_batches, load.num_bytes)))
         if load.redis_bytes > load.max_redis_bytes:
             raise Overloaded(
                 "Redis has no room for another batch; try again after Retry-After seconds.",
@@ -170,9 +177,12 @@ class Receiver:
                 limit_bytes=limit_bytes,
             )
 
-    def _full(self, depth: QueueDepth) -> Overloaded:
+    def _full(self, full: QueueFull) -> Overloaded:
+        depth = full.depth
         return Overloaded(
-            "Other batches fill the queue; try again after Retry-After seconds.",
+            "Your batches fill your share of the queue; upload this one when some have ended."
+            if full.is_share
+            else "Other batches fill the queue; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
             max_queued_bytes=self._settings.max_bulk_bytes,
             queued_batches=depth.jobs,

@@ -64,9 +64,14 @@ def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
 
 
 def completion_job(
-    body: CompletionBody, prompts: Sequence[Prompt], settings: Settings, *, request_id: str
+    body: CompletionBody,
+    prompts: Sequence[Prompt],
+    settings: Settings,
+    *,
+    request_id: str,
+    client: str = "",
 ) -> Job:
-    """Return the job that scores `prompts`, with one item per prompt.
+    """Return the job that scores `prompts` for `client`, with one item per prompt.
 
     Raises:
         BodyTooLarge: the model would have to read too much, or the result could be too large.
@@ -86,6 +91,7 @@ def completion_job(
         is_single=False,
         priority=priority_of(num_bytes, settings, is_one_text=len(texts) == 1),
         request_id=request_id,
+        client=client,
     )
 
 

@@ -22,12 +22,20 @@ from contract.settings import Settings
 PRIORITIES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
 
 
-def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request_id: str) -> Job:
+def to_job(
+    fields: Mapping[str, Any],
+    settings: Settings,
+    *,
+    now: float,
+    request_id: str,
+    client: str = "",
+) -> Job:
     """Make the job that `fields` ask for.
 
     Args:
         now: Unix time, seconds.
         request_id: names the request in logs.
+        client: who sent it, by whom the queue is shared.
 
     Raises:
         ClientError: the request must change.
@@ -47,6 +55,7 @@ def to_job(fields: Mapping[str, Any], settings: Settings, *, now: float, request
         is_single=body.items is None,
         priority=_priority(body, num_bytes, settings),
         request_id=request_id,
+        client=client,
     )
 
 

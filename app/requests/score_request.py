@@ -6,6 +6,7 @@ import time
 from flask import Request, g
 
 from app.requests.body import parse_body, read_body, refuse_encodings
+from app.requests.clients import client_of
 from app.requests.headers import idempotency, idempotency_key
 from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
@@ -25,7 +26,13 @@ def read_job(request: Request, query: Query, settings: Settings) -> Job:
     refuse_encodings(request)
     fields = parse_body(body, request.headers.get("Content-Type", ""))
     fields = with_defaults(fields, options_of_texts(query))
-    return to_job(fields, settings, now=time.time(), request_id=g.request_id)
+    return to_job(
+        fields,
+        settings,
+        now=time.time(),
+        request_id=g.request_id,
+        client=client_of(request),
+    )
 
 
 def idempotency_of(job: Job) -> Idempotency | None:

@@ -9,6 +9,7 @@ from werkzeug.http import parse_options_header
 
 from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
+from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
 from app.requests.upload_stream import decoder, limited, read_pieces
 from app.service.components import Service
@@ -42,6 +43,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         options=options,
         retry_after_s=service.retry.retry_after_s,
         request_id=g.request_id,
+        client=client_of(request),
     )
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.

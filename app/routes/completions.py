@@ -6,6 +6,7 @@ from flask import Blueprint, Response, g, request
 
 from app.openapi.operation import operation
 from app.requests.body import read_json
+from app.requests.clients import client_of
 from app.requests.completion import check_model, completion_job, prompts_of
 from app.requests.completion_models import CompletionBody
 from app.responses.completion_models import Completion
@@ -50,7 +51,9 @@ def complete() -> Response:
     fields = read_json(request, settings.max_body_bytes, max_values=settings.max_body_bytes)
     body = validated(fields, CompletionBody)
     prompts = prompts_of(body, settings)
-    job = completion_job(body, prompts, settings, request_id=g.request_id)
+    job = completion_job(
+        body, prompts, settings, request_id=g.request_id, client=client_of(request)
+    )
     check_model(body.model, served_models(service().jobs))
     record = score_now(
         service(),

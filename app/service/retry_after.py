@@ -3,7 +3,7 @@
 from app.service.recent_workers import RecentWorkers
 from contract.errors import Overloaded
 from contract.settings import Settings
-from contract.store.admission import QueueDepth
+from contract.store.admission import QueueFull
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
 # The speed is unknown before the first micro-batch.
@@ -23,10 +23,14 @@ class RetryEstimate:
             return UNMEASURED_RETRY_S
         return round(min(max(queued_bytes / bytes_per_s, MIN_RETRY_S), MAX_RETRY_S))
 
-    def queue_full(self, depth: QueueDepth, settings: Settings) -> Overloaded:
-        """The error for a job that the queue has no room for."""
+    def queue_full(self, full: QueueFull, settings: Settings) -> Overloaded:
+        """The error for a job that the queue, or its client's share of it, has no room for."""
+        depth = full.depth
         return Overloaded(
-            "The queue is full; try again after Retry-After seconds.",
+            "Your jobs fill your share of the queue, which is as much as is free; "
+            "send more when some have ended."
+            if full.is_share
+            else "The queue is full; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
             max_queued_bytes=settings.max_queued_bytes,
             queued_jobs=depth.jobs,

@@ -24,7 +24,7 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
     except KeyReused:
         raise key_reused() from None
     except QueueFull as full:
-        raise service.retry.queue_full(full.depth, service.settings) from None
+        raise service.retry.queue_full(full, service.settings) from None
 
 
 def submit_and_read(

@@ -34,9 +34,11 @@ class Idempotency:
 class QueueFull(Exception):
     """The queue has no room for a job or a batch."""
 
-    def __init__(self, depth: QueueDepth) -> None:
-        super().__init__("the queue is full")
+    def __init__(self, depth: QueueDepth, *, is_share: bool = False) -> None:
+        """Say what waits: of all clients, or with `is_share` of the one that holds its share."""
+        super().__init__("the client's share of the queue is full" if is_share else "queue full")
         self.depth = depth
+        self.is_share = is_share
 
 
 class KeyReused(Exception):

@@ -13,7 +13,7 @@ from contract import keys
 from contract.batches import Batch, Part, PartId, decode_batch, decode_part
 from contract.messages import queued_record, task_message
 from contract.settings import Settings
-from contract.store.endings import LUA
+from contract.store.scripts import register
 
 # Parts in one call: Redis needs a few milliseconds for them.
 GROUP_PARTS = 128
@@ -27,7 +27,7 @@ class BatchQueue:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._publish = client.register_script((LUA / "publish_parts.lua").read_text())
+        self._publish = register(client, "publish_parts")
 
     def publish(self, batch_id: str) -> None:
         """Queue the parts of an accepted batch that are not queued yet; harmless to repeat."""
@@ -54,13 +54,17 @@ class BatchQueue:
                 self.publish(batch_id)
 
     def _publish_group(self, batch: Batch, num_published: int, members: list[bytes]) -> int:
-        names = [keys.batch(batch.id), keys.UNPUBLISHED, keys.queue_list(keys.BULK)]
-        args: list[Any] = [batch.id, num_published, time.time(), ttl_s(batch, self._settings)]
+        names = [
+            *(keys.batch(batch.id), keys.UNPUBLISHED),
+            *(keys.turns(batch.fingerprint, keys.BULK), keys.waiting(batch.fingerprint, keys.BULK)),
+        ]
+        ttl = ttl_s(batch, self._settings)
+        args: list[Any] = [batch.id, num_published, time.time(), ttl, batch.client]
         for part in map(decode_part, members):
             task_id = str(PartId(batch.id, part.first))
             names.append(keys.record(task_id))
             args.append(queued_record(task_id, part_facts(batch, part)))
-            args.append(task_message(task_id, part.num_bytes, keys.BULK))
+            args.append(task_message(task_id, part.num_bytes, keys.BULK, batch.fingerprint))
         return int(self._publish(keys=names, args=args))
 
 

@@ -35,8 +35,9 @@ from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part
 from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.dead_letters import DeadLetters
-from contract.store.endings import LUA, Ending
+from contract.store.endings import Ending
 from contract.store.job_store import JobStore
+from contract.store.scripts import register
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
@@ -74,7 +75,7 @@ class BatchStore:
         self._queue = BatchQueue(client, settings)
         self._letters = DeadLetters(client, settings)
         self._seal, self._cancel, self._forget, self._read_range = (
-            self._client.register_script((LUA / f"{name}.lua").read_text())
+            register(client, name)
             for name in ("seal_batch", "cancel_batch", "forget_batches", "read_range")
         )
 
@@ -130,6 +131,8 @@ class BatchStore:
             "num_published": 0,
             "created_at": batch.created_at,
             "deadline_at": batch.deadline_at,
+            "client": batch.client,
+            "fingerprint": batch.fingerprint,
         }
         with self._guard.calling():
             verdict, *details = self._seal(
@@ -142,6 +145,8 @@ class BatchStore:
                     keys.idempotency(idempotency.key_digest) if idempotency else "",
                     keys.LIVE_LINES,
                     keys.BULK_LOAD,
+                    keys.BATCH_CLIENTS,
+                    keys.BULK_CLIENTS,
                 ],
                 args=[
                     batch.id,
@@ -153,13 +158,15 @@ class BatchStore:
                     IDEMPOTENCY_TTL_S,
                     batch.total,
                     self._settings.max_queued_batches,
+                    batch.client,
                     *(word for fact in facts.items() for word in fact),
                 ],
             )
         if verdict == b"replay":
             return self._replayed(details[0], idempotency)
-        if verdict == b"full":
-            raise QueueFull(QueueDepth(jobs=int(details[1]), bytes=int(details[0])))
+        if verdict in (b"full", b"share"):
+            depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
+            raise QueueFull(depth, is_share=verdict == b"share")
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with self._guard.calling():

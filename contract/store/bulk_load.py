@@ -19,6 +19,8 @@ LIVE_KEYS = (
     keys.BULK_LOAD,
     keys.UNPUBLISHED,
     keys.CANCELLING,
+    keys.BATCH_CLIENTS,
+    keys.BULK_CLIENTS,
 )
 # Live batches looked at in one round, for those that expired before a worker reached them.
 _SAMPLE = 16

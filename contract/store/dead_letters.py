@@ -16,7 +16,7 @@ from contract.batches import part_id
 from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, queued_record, task_message
 from contract.settings import Settings
-from contract.store.endings import LUA
+from contract.store.scripts import register
 from contract.versions import NewerFormat, Unreadable
 
 Kind = Literal["message", "payload", "record", "lease"]
@@ -55,8 +55,7 @@ class DeadLetters:
         self._client = client
         self._ttl_s = settings.result_ttl_s
         self._add, self._requeue_job = (
-            client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("add_dead_letter", "requeue_job")
+            register(client, name) for name in ("add_dead_letter", "requeue_job")
         )
 
     def add(
@@ -131,12 +130,15 @@ class DeadLetters:
         if record is None or not _ended_as_unreadable(task_id, record):
             raise NotRequeued("its job was erased, has expired or has another result")
         names = [
-            *(keys.record(task_id), keys.payload(task_id), keys.queue_list(job.priority)),
-            *(keys.LIVE_JOBS, keys.LIVE_BYTES, keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS),
+            *(keys.record(task_id), keys.payload(task_id)),
+            keys.turns(job.fingerprint, job.priority),
+            keys.waiting(job.fingerprint, job.priority),
+            *(keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS, *keys.LIVE),
         ]
         args: list[Any] = [
             *(record, queued_record(task_id, job.facts()), payload),
-            *(task_message(task_id, job.num_bytes, job.priority), task_id, job.num_bytes),
+            task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
+            *(task_id, job.num_bytes, job.client),
             *(int(max(job.deadline_at - time.time(), 0)) + self._ttl_s, letter.id),
         ]
         if not self._requeue_job(keys=names, args=args):

@@ -3,15 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import redis
 
 from contract import keys
 from contract.batches import PartResults
-
-LUA = Path(__file__).parent / "lua"
+from contract.store.scripts import register
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +37,7 @@ class EndingsWriter:
     def __init__(self, client: redis.Redis, result_ttl_s: int) -> None:
         self._result_ttl_s = result_ttl_s
         self._conclude, self._conclude_parts = (
-            client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("conclude", "conclude_parts")
+            register(client, name) for name in ("conclude", "conclude_parts")
         )
 
     def write(self, endings: Sequence[Ending], worker: str | None) -> list[str]:
@@ -62,7 +59,7 @@ class EndingsWriter:
         return [states[ending.task_id].decode() for ending in endings]
 
     def _write_plain(self, endings: Sequence[Ending], acknowledged: list[str]) -> list[bytes]:
-        names = [keys.LIVE_JOBS, keys.LIVE_BYTES, keys.TOTALS, *acknowledged]
+        names = [keys.TOTALS, *acknowledged, *keys.LIVE]
         args: list[bytes | str | int] = [self._result_ttl_s]
         for ending in endings:
             of_job = (keys.record, keys.payload, keys.result)
@@ -75,6 +72,7 @@ class EndingsWriter:
     ) -> list[bytes]:
         names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
         names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
+        names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

@@ -36,10 +36,11 @@ from contract.store.admission import (
 from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
-from contract.store.endings import LUA, Ending, EndingsWriter
+from contract.store.endings import Ending, EndingsWriter
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.refusals import NotStored, refusal_reason
+from contract.store.scripts import register
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
@@ -67,8 +68,7 @@ class JobStore:
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
         self._submit, self._erase, self._note_aboard = (
-            client.register_script((LUA / f"{name}.lua").read_text())
-            for name in ("submit", "erase", "note_aboard")
+            register(client, name) for name in ("submit", "erase", "note_aboard")
         )
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -77,7 +77,7 @@ class JobStore:
         """Accept `job` and queue it.
 
         Raises:
-            QueueFull: there is no room for its bytes or for one more job.
+            QueueFull: there is no room for it, or its client holds its share of the queue.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
@@ -89,17 +89,20 @@ class JobStore:
                 keys=[
                     keys.record(task_id),
                     keys.payload(task_id),
-                    keys.queue_list(job.priority),
-                    keys.LIVE_JOBS,
-                    keys.LIVE_BYTES,
                     keys.idempotency(idempotency.key_digest) if idempotency else "",
+                    keys.turns(job.fingerprint, job.priority),
+                    keys.waiting(job.fingerprint, job.priority),
+                    *keys.LIVE,
                 ],
                 args=[
                     queued_record(task_id, job.facts()),
                     encode_payload(job),
-                    task_message(task_id, job.num_bytes, job.priority),
+                    task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
                     task_id,
                     job.num_bytes,
+                    0,
+                    "-",
+                    job.client,
                     ttl_s,
                     limits.max_queued_jobs,
                     limits.max_queued_bytes,
@@ -114,8 +117,8 @@ class JobStore:
                 raise KeyReused
             return Receipt(earlier, self.depth(), is_replay=True)
         depth = QueueDepth(int(answer[1]), int(answer[2]))
-        if verdict == b"full":
-            raise QueueFull(depth)
+        if verdict in (b"full", b"share"):
+            raise QueueFull(depth, is_share=verdict == b"share")
         return Receipt(task_id, depth)
 
     def read(self, task_id: str) -> Record:
@@ -206,9 +209,8 @@ class JobStore:
                 keys=[
                     keys.record(task_id),
                     keys.payload(task_id),
-                    keys.LIVE_JOBS,
-                    keys.LIVE_BYTES,
                     keys.result(task_id),
+                    *keys.LIVE,
                 ],
                 args=[task_id],
             )

@@ -10,7 +10,7 @@ from contract import keys
 from contract.batches import decode_part, decode_part_payload, part_id
 from contract.messages import Job, decode_payload, decode_record
 from contract.store.dead_letters import Kind
-from contract.store.endings import LUA
+from contract.store.scripts import register
 from contract.versions import NewerFormat, Unreadable
 
 
@@ -44,7 +44,7 @@ class JobOpener:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._open = client.register_script((LUA / "open.lua").read_text())
+        self._open = register(client, "open")
 
     def open_jobs(self, task_ids: Sequence[str], worker: str | None) -> list[Opened]:
         """See `JobStore.open_jobs`."""

@@ -10,8 +10,8 @@ import orjson
 import redis
 
 from contract import keys
-from contract.messages import VERSION
-from contract.store.endings import LUA
+from contract.messages import VERSION, queue_of
+from contract.store.scripts import register
 
 # Messages in one round trip.
 _GROUP = 100
@@ -24,9 +24,7 @@ class ParkedJobs:
         """Park what is newer than `major`, and take back the rest."""
         self._client = client
         self._major = major
-        self._park, self._unpark = (
-            client.register_script((LUA / f"{name}.lua").read_text()) for name in ("park", "unpark")
-        )
+        self._park, self._unpark = (register(client, name) for name in ("park", "unpark"))
 
     def park(self, tag: str, major: int, worker: str) -> None:
         """Park a message that `worker` has fetched."""
@@ -50,8 +48,9 @@ class ParkedJobs:
             name = keys.parked(major)
             while messages := self._client.zrange(name, 0, _GROUP - 1, desc=True):
                 for message in messages:
+                    queue = queue_of(message)
                     self._unpark(
-                        keys=[name, keys.queue_list(_priority(message)), keys.PARKED],
+                        keys=[name, keys.PARKED, keys.turns(*queue), keys.waiting(*queue)],
                         args=[message, major],
                     )
 
@@ -70,13 +69,6 @@ class ParkedJobs:
 
     def _majors(self) -> list[int]:
         return [int(major) for major in self._client.smembers(keys.PARKED)]
-
-
-def _priority(message: bytes) -> int:
-    """The priority of a message; interactive if it says none that we know."""
-    properties = orjson.loads(message).get("properties")
-    priority = properties.get("priority") if isinstance(properties, dict) else None
-    return keys.BULK if priority == keys.BULK else keys.INTERACTIVE
 
 
 def _tag(message: bytes) -> str:

@@ -1,6 +1,7 @@
 """Batches on a real Redis: accepted whole or not at all, ended once, forgotten in time."""
 
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -25,7 +26,7 @@ from contract.store.broker import connect
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 
-BULK_LIST = keys.queue_list(keys.BULK)
+BULK_LIST = keys.waiting(keys.UNBOUND, keys.BULK)
 
 
 @pytest.fixture
@@ -50,8 +51,8 @@ def received(batches: BatchStore, *lengths: int, deadline_s: float = 60) -> Batc
     return Batch(batch_id, first, first, len(lengths), now, now + deadline_s)
 
 
-def accepted(batches: BatchStore, *lengths: int, **options: float) -> str:
-    return accept(batches, received(batches, *lengths, **options))
+def accepted(batches: BatchStore, *lengths: int, client: str = "", **options: float) -> str:
+    return accept(batches, replace(received(batches, *lengths, **options), client=client))
 
 
 def accept(batches: BatchStore, batch: Batch) -> str:
@@ -252,7 +253,7 @@ def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store, redis_
     results = part_results(PartId(batch_id, 0), opened.job.requests, [{}], 1)
     ending = Ending(f"{batch_id}.0", success_record("", None, {}, time.time()), results=results)
     assert job_store.conclude([ending]) == [""]
-    redis_client.delete(BULK_LIST)
+    redis_client.delete(BULK_LIST, keys.turns(keys.UNBOUND, keys.BULK))
     assert set(redis_client.keys()) - before <= {keys.ID_SECRET.encode()}
 
 
@@ -264,13 +265,20 @@ def limited_batches(redis_server, client, **limits) -> tuple[JobStore, BatchStor
 
 
 def test_batches_are_limited_in_number(redis_server, redis_client):
-    store, batches = limited_batches(redis_server, redis_client, max_queued_batches=2)
+    store, batches = limited_batches(redis_server, redis_client, max_queued_batches=3)
     first, _ = accepted(batches, 1), accepted(batches, 1)
     with pytest.raises(QueueFull) as raised:
         accepted(batches, 1)
+    assert raised.value.is_share
     assert raised.value.depth.jobs == 2
+    accepted(batches, 1, client="other")
+    with pytest.raises(QueueFull) as raised:
+        accepted(batches, 1, client="third")
+    assert not raised.value.is_share
+    assert raised.value.depth.jobs == 3
     end_part(store, first, 0)
-    accepted(batches, 1)
+    accepted(batches, 1, client="third")
+    assert batches._client.hget(keys.BULK_CLIENTS, "batches:") == b"1"
 
 
 def load_of(batches: BatchStore) -> tuple[dict, int, int]:

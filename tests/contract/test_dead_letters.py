@@ -14,6 +14,7 @@ from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.store.parked_jobs import ParkedJobs
 from contract.worker_status import WorkerStatus
+from tests.waiting_messages import clear, take, waiting
 from worker.dead_letters import main
 from worker.intake import Intake
 from worker.upkeep import Upkeep, set_aside_broken_leases
@@ -51,7 +52,7 @@ def set_aside_payload(store: JobStore, raw: bytes | None = None) -> str:
     """End a job as unreadable, as a worker does; return its ID."""
     task_id = store.submit(a_job()).task_id
     payload = store._client.get(keys.payload(task_id))
-    store._client.delete(keys.QUEUE)
+    clear(store._client)
     kept = payload if raw is None else raw
     store.set_aside("payload", "not_json", task_id=task_id, num_bytes=9, raw=kept)
     record = failure_record(task_id, JobUnreadable("broken"), a_job().facts(), time.time())
@@ -166,7 +167,7 @@ def test_requeued_job_waits_again(command, job_store, redis_client):
     assert (job_store.depth().jobs, job_store.depth().bytes) == (1, 2)
     (opened,) = job_store.open_jobs([task_id])
     assert opened.job.requests == [{"text": "ab"}]
-    assert task_id.encode() in redis_client.rpop(keys.QUEUE)
+    assert task_id.encode() in take(redis_client)
     assert job_store.dead_letters() == []
 
 
@@ -183,7 +184,7 @@ def test_job_that_is_gone_is_not_requeued(command, job_store, redis_client):
     task_id = set_aside_payload(job_store)
     redis_client.delete(keys.record(task_id))
     assert command("requeue", "--all")[0] == 1
-    assert redis_client.llen(keys.QUEUE) == 0
+    assert waiting(redis_client) == []
 
 
 @pytest.mark.parametrize(
@@ -218,13 +219,13 @@ def test_parked_jobs_come_back_in_their_order_and_priority(redis_client):
     ParkedJobs(redis_client, major=2).take_back()
     assert parked.count() == 0
     assert redis_client.smembers(keys.PARKED) == set()
-    assert [redis_client.rpop(keys.QUEUE) for _ in range(2)] == messages[:2]
-    assert redis_client.rpop(keys.queue_list(keys.BULK)) == messages[2]
+    assert waiting(redis_client) == messages[:2]
+    assert waiting(redis_client, keys.BULK) == messages[2:]
 
 
 def test_job_that_stays_parked_ends_when_no_deadline_can_be_met(job_store, redis_client, settings):
     task_id = job_store.submit(a_job()).task_id
-    fetched(redis_client, task_id, redis_client.rpop(keys.QUEUE))
+    fetched(redis_client, task_id, take(redis_client))
     job_store.park(task_id, 2, "w")
     upkeep = Upkeep(redis_client, job_store, settings)
     upkeep.run()
@@ -252,7 +253,8 @@ def test_lease_that_is_no_status_is_set_aside_if_it_never_expires(job_store, red
 def test_intake_takes_a_message_and_leaves_it_unacknowledged(job_store, redis_client):
     message = task_message("a", 7, keys.BULK)
     fetched(redis_client, "a", message)
-    read = Intake(redis_client, job_store, "w").read_message("a", message)
+    read = Intake(redis_client, job_store, "w").read_message("a", message, True)
+    assert read["properties"]["delivery_info"]["express"] is True
     assert read["properties"]["delivery_info"]["redelivered"] is False
     assert read["properties"]["priority"] == keys.BULK
     assert (read["headers"]["id"], read["headers"]["cost"]) == ("a", 7)

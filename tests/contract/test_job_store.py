@@ -18,7 +18,7 @@ from contract.errors import (
 )
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
-from contract.store.admission import Idempotency, KeyReused, QueueFull
+from contract.store.admission import Idempotency, KeyReused, QueueDepth, QueueFull
 from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.endings import Ending
@@ -133,13 +133,62 @@ def test_queue_refuses_what_exceeds_its_bytes_or_its_jobs(redis_server):
     )
     with connect(settings) as client:
         store = JobStore(client, settings)
-        store.submit(a_job(4))
+        store.submit(a_job(4, client="a"))
         with pytest.raises(QueueFull):
-            store.submit(a_job(7))
-        store.submit(a_job(6))
+            store.submit(a_job(7, client="b"))
+        store.submit(a_job(6, client="b"))
+        with pytest.raises(QueueFull) as refused:
+            store.submit(a_job(0, client="c"))
+        assert not refused.value.is_share
+        assert refused.value.depth == QueueDepth(2, 10)
+
+
+def test_client_holds_no_more_of_the_queue_than_is_free(redis_server):
+    limits = {"MAX_QUEUED_JOBS": "9", "MAX_TEXT_BYTES": "100", "MAX_JOB_BYTES": "100"}
+    limits |= {"MAX_QUEUED_BYTES": "100", "REDIS_URL": redis_server.url}
+    settings = load_settings({f"EVASCORE_{name}": value for name, value in limits.items()})
+
+    def num_accepted(store: JobStore, client: str, num_bytes: int) -> int:
+        for count in range(10):
+            try:
+                store.submit(a_job(num_bytes, client=client))
+            except QueueFull:
+                return count
+        raise AssertionError("never refused")
+
+    with connect(settings) as client:
+        store = JobStore(client, settings)
+        # Half of the jobs, then a third of them; half of the bytes that are left.
+        assert num_accepted(store, "flood", 1) == 5
+        assert num_accepted(store, "other", 1) == 2
+        store.submit(a_job(46, client="large"))
         with pytest.raises(QueueFull):
-            store.submit(a_job(0))
-        assert client.llen(keys.QUEUE) == 2
+            store.submit(a_job(1, client="large"))
+
+
+def test_share_of_a_client_comes_back_however_its_jobs_end(job_store, redis_client):
+    job = a_job(client="192.0.2.7")
+    ids = [job_store.submit(job).task_id for _ in range(3)]
+    assert redis_client.hgetall(keys.LIVE_CLIENTS) == {
+        b"jobs:192.0.2.7": b"3",
+        b"bytes:192.0.2.7": b"15",
+    }
+    job_store.conclude([scored(ids[0], job)])
+    job_store.cancel(ids[1])
+    job_store.erase(ids[2])
+    job_store.erase(ids[2])
+    job_store.conclude([scored(ids[0], job)])
+    assert redis_client.hgetall(keys.LIVE_CLIENTS) == {}
+    assert [redis_client.get(name) for name in (keys.LIVE_BYTES, keys.LIVE_PROMISED)] == [b"0"] * 2
+
+
+def test_live_job_of_release_0_1_is_taken_off_the_counts(job_store, redis_client):
+    job = a_job(7)
+    task_id = job_store.submit(job).task_id
+    redis_client.hset(keys.LIVE_JOBS, task_id, 7)
+    job_store.conclude([scored(task_id, job)])
+    depth = job_store.depth()
+    assert (depth.jobs, depth.bytes) == (0, 0)
 
 
 def test_same_idempotency_key_and_request_give_the_same_task(job_store):

@@ -115,6 +115,10 @@ def test_release_n_finds_every_field_in_what_this_release_writes():
         version = (new["headers"] if theirs == MESSAGE else new).pop("version")
         assert version == str(VERSION)
         assert new.pop("may_store_apart", False) is False
+        if theirs == MESSAGE:
+            assert new["headers"].pop("fingerprint") == keys.UNBOUND
+        if theirs == PAYLOAD:
+            assert (new.pop("client"), new.pop("fingerprint")) == ("", keys.UNBOUND)
         assert new == orjson.loads(theirs)
 
 

@@ -20,7 +20,7 @@ def published_by_celery(monkeypatch, task_id: str, num_bytes: int, priority: int
     app.send_task(
         keys.TASK,
         task_id=task_id,
-        headers={"cost": num_bytes, "version": str(VERSION)},
+        headers={"cost": num_bytes, "fingerprint": keys.UNBOUND, "version": str(VERSION)},
         priority=priority,
         argsrepr="-",
         kwargsrepr="-",

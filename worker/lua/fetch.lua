@@ -1,32 +1,97 @@
 #!lua flags=allow-oom
--- Moves the waiting messages that fit, the most urgent list first, to the unacknowledged messages
--- of the worker. At no moment is a message in neither place.
--- KEYS: unacked, unacked index, list of each priority
--- ARGV: Unix time, then for each list: queue name, most messages, most bytes
--- From a list with any room at least one message is taken, however large.
--- Returns {queue name, delivery tag, message, queue name, delivery tag, message, ...}. A message without
--- a tag is none of ours: its digest stands for the tag until the worker sets it aside.
-local taken = {}
-for i = 3, #KEYS do
-  local at = 2 + (i - 3) * 3
-  local queue, count, room = ARGV[at], tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2])
+-- Moves waiting messages to the unacknowledged messages of the worker, the most urgent priority first.
+-- Within a priority: first the express messages, then deficit round robin over the clients (Shreedhar
+-- and Varghese, 1995), in bytes of work. At no moment is a message in neither place.
+-- KEYS: unacked, unacked index, then of each priority: turns, waiting (prefix), deficits (hash: client
+--       -> bytes that it may still take in its turn), list of messages without a queue of their own
+-- ARGV: Unix time, queue name, quantum bytes, long bytes, then of each priority: most messages, bytes
+--       and long messages of express, most messages, bytes and long messages of the clients, number of
+--       busy clients, and these clients. A message is long if it costs more than `long bytes`; the
+--       worker scores it slice by slice, so it counts as `long bytes`. A busy client has a long message
+--       in the worker already.
+-- If there is any room, at least one message is taken, however large.
+-- Returns {is express ('1' or '0'), delivery tag, message, ...}. A message without a tag is none of
+-- ours: its digest stands for the tag until the worker sets it aside.
+-- include: queue
+local quantum, long_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
+local fetched = {}
+
+-- Returns the next message of a list, what it costs at most at once, and whether it is long.
+local function look(list)
+  local message = redis.call('LINDEX', list, -1)
+  if not message then return nil, 0, false end
+  local _, cost_at = string.find(message, '"cost":', 1, true)
+  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
+  return message, math.min(cost, long_bytes), cost > long_bytes
+end
+
+local function take(list, message, is_express)
+  local _, tag_at = string.find(message, '"delivery_tag":', 1, true)
+  local tag = tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
+    or 'garbage:' .. redis.sha1hex(message)
+  redis.call('RPOP', list)
+  redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", "' .. ARGV[2] .. '"]')
+  redis.call('ZADD', KEYS[2], ARGV[1], tag)
+  for _, word in ipairs({is_express, tag, message}) do fetched[#fetched + 1] = word end
+end
+
+local function fetch_express(list, count, room, num_long)
   local is_first = true
-  while count > 0 and room > 0 do
-    local message = redis.call('LINDEX', KEYS[i], -1)
-    if not message then break end
-    local _, cost_at = string.find(message, '"cost":', 1, true)
-    local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
-    if cost > room and not is_first then break end
-    local _, tag_at = string.find(message, '"delivery_tag":', 1, true)
-    local tag = tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
-      or 'garbage:' .. redis.sha1hex(message)
-    redis.call('RPOP', KEYS[i])
-    redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", "' .. queue .. '"]')
-    redis.call('ZADD', KEYS[2], ARGV[1], tag)
-    taken[#taken + 1] = queue
-    taken[#taken + 1] = tag
-    taken[#taken + 1] = message
-    count, room, is_first = count - 1, room - cost, false
+  for _ = 1, count do
+    local message, cost, is_long = look(list)
+    if not message or room <= 0 or cost > room and not is_first then return end
+    if is_long and num_long < 1 then
+      redis.call('LMOVE', list, list, 'RIGHT', 'LEFT')
+    else
+      take(list, message, '1')
+      room, is_first, num_long = room - cost, false, num_long - (is_long and 1 or 0)
+    end
   end
 end
-return taken
+
+local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, busy)
+  local is_first, num_skipped, num_clients = true, 0, redis.call('LLEN', turns)
+  while count > 0 and room > 0 and num_skipped < num_clients do
+    local client = redis.call('LINDEX', turns, -1)
+    local list, has_room = waiting .. client, true
+    local message, cost, is_long = look(list)
+    local deficit = tonumber(redis.call('HGET', deficits, client) or '0')
+    if deficit < cost then deficit = deficit + quantum end
+    while message and deficit >= cost and not (is_long and (num_long < 1 or busy[client])) do
+      has_room = count > 0 and (cost <= room or is_first)
+      if not has_room then break end
+      take(list, message, '0')
+      if is_long then num_long, busy[client] = num_long - 1, true end
+      count, room, deficit, is_first = count - 1, room - cost, deficit - cost, false
+      message, cost, is_long = look(list)
+    end
+    if not message then
+      redis.call('RPOP', turns)
+      redis.call('HDEL', deficits, client)
+      num_clients, num_skipped = num_clients - 1, 0
+    else
+      redis.call('HSET', deficits, client, deficit)
+      -- The message whose turn it is goes first in the next fetch.
+      if not has_room then return end
+      redis.call('LMOVE', turns, turns, 'RIGHT', 'LEFT')
+      num_skipped = deficit >= cost and num_skipped + 1 or 0
+    end
+  end
+end
+
+local at = 5
+for i = 3, #KEYS, 4 do
+  local turns, waiting, deficits, homeless = unpack(KEYS, i, i + 3)
+  local express, rooms, busy = waiting .. EXPRESS, {}, {}
+  for j = 1, 7 do rooms[j] = tonumber(ARGV[at + j - 1]) end
+  for j = at + 7, at + 6 + rooms[7] do busy[ARGV[j]] = true end
+  at = at + 7 + rooms[7]
+  for _ = 1, rooms[1] do
+    if not redis.call('LMOVE', homeless, express, 'RIGHT', 'LEFT') then break end
+  end
+  fetch_express(express, rooms[1], rooms[2], rooms[3])
+  if redis.call('LINDEX', turns, -1) == EXPRESS then redis.call('RPOP', turns) end
+  fetch_by_turns(turns, waiting, deficits, rooms[4], rooms[5], rooms[6], busy)
+  if redis.call('EXISTS', express) == 1 then redis.call('RPUSH', turns, EXPRESS) end
+end
+return fetched

@@ -1,17 +1,18 @@
 #!lua flags=allow-oom
--- End parts of batches: store the final record of each unless it has one or was erased, its lines
--- of results, and what it adds to its batch's counts; delete its text, acknowledge its message.
+-- Ends parts of batches: stores the final record of each unless it has one or was erased, its lines
+-- of results, and what it adds to its batch's counts; deletes its text, acknowledges its message.
 -- Safe to repeat: whatever comes after the first final record changes nothing.
 -- KEYS: live batches, totals, totals of batches, unacked, unacked index, aboard (the last three '' if
---       nothing is to be acknowledged), live lines, bulk load, cancelling, then of each part: record,
---       batch, texts, results, parts
+--       nothing is to be acknowledged), live lines, bulk load, cancelling, clients of batches, counts
+--       per client, then of each part: record, batch, texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
 --       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model
 -- Returns for each part the state that it is in now ('' if it is gone).
+-- include: counts
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
-for i = 10, #KEYS, 5 do
-  local at = 3 + (i - 10) / 5 * 11
+for i = 12, #KEYS, 5 do
+  local at = 3 + (i - 12) / 5 * 11
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
@@ -29,6 +30,8 @@ for i = 10, #KEYS, 5 do
     redis.call('HINCRBY', KEYS[3], 'lines_completed', ARGV[at + 6])
     redis.call('HINCRBY', KEYS[3], 'lines_failed', ARGV[at + 7])
     redis.call('HINCRBY', KEYS[1], batch_id, -ARGV[at + 8])
+    local client = redis.call('HGET', KEYS[10], batch_id)
+    if client then lower(KEYS[11], 'bytes:' .. client, ARGV[at + 8]) end
     -- A batch without lines here was accepted by an older web server, which counted nothing.
     if redis.call('HEXISTS', KEYS[7], batch_id) == 1 then
       local lines = ARGV[at + 6] + ARGV[at + 7]
@@ -43,9 +46,11 @@ for i = 10, #KEYS, 5 do
       redis.call('HSET', batch, 'ended_at', now, 'expires_at', now + ttl)
       redis.call('HDEL', KEYS[1], batch_id)
       redis.call('HDEL', KEYS[7], batch_id)
+      if client then lower(KEYS[11], 'batches:' .. client, 1) end
+      redis.call('HDEL', KEYS[10], batch_id)
       redis.call('SREM', KEYS[9], batch_id)
       -- What processes of another release miscounted ends here.
-      if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[7], KEYS[8], KEYS[9]) end
+      if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', unpack(KEYS, 7, 11)) end
       local facts = redis.call('HMGET', batch, 'cancelling_at', 'has_expired_lines')
       local status = facts[1] and 'cancelled' or facts[2] and 'expired' or 'completed'
       redis.call('HINCRBY', KEYS[3], 'batches_' .. status, 1)

@@ -1,5 +1,8 @@
 -- Take batches off the live ones: those that were erased, or that expired before they ended.
--- KEYS: live batches, live lines, bulk load, unpublished, cancelling    ARGV: batch IDs
+-- KEYS: live batches, live lines, bulk load, unpublished, cancelling, clients of batches, counts per
+--       client
+-- ARGV: batch IDs
+-- include: counts
 for _, id in ipairs(ARGV) do
   local bytes, lines = redis.call('HGET', KEYS[1], id), redis.call('HGET', KEYS[2], id)
   -- A batch without lines here was accepted by an older web server, which counted nothing.
@@ -7,10 +10,16 @@ for _, id in ipairs(ARGV) do
     redis.call('HINCRBY', KEYS[3], 'bytes', -bytes)
     redis.call('HINCRBY', KEYS[3], 'lines', -lines)
   end
+  local client = redis.call('HGET', KEYS[6], id)
+  if bytes and client then
+    lower(KEYS[7], 'bytes:' .. client, tonumber(bytes))
+    lower(KEYS[7], 'batches:' .. client, 1)
+  end
+  redis.call('HDEL', KEYS[6], id)
   redis.call('HDEL', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)
   redis.call('SREM', KEYS[4], id)
   redis.call('SREM', KEYS[5], id)
 end
 -- What processes of another release miscounted ends here.
-if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], KEYS[5]) end
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], unpack(KEYS, 5)) end

@@ -1,10 +1,10 @@
--- Accept a batch whose parts are all stored, or say why not, in one step.
+-- Accepts a batch whose parts are all stored, or says why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
---       bulk load
+--       bulk load, clients of batches, counts per client
 -- ARGV: batch ID, number of parts, bytes of work, most live bytes, TTL s, idempotency value,
---       idempotency TTL s, lines, most live batches, then names and values of the batch's facts
--- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches} or
--- {'lost'}.
+--       idempotency TTL s, lines, most live batches, client, then names and values of the batch's facts
+-- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches},
+-- {'share', live bytes, live batches of the client} or {'lost'}.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted'}
@@ -15,17 +15,26 @@ if KEYS[6] ~= '' then
 end
 local stored = redis.call('ZCARD', KEYS[2])
 if stored ~= tonumber(ARGV[2]) or redis.call('HLEN', KEYS[3]) ~= stored then return {'lost'} end
+local work, client = tonumber(ARGV[3]), ARGV[10]
 local bytes = tonumber(redis.call('HGET', KEYS[8], 'bytes') or '0')
 local batches = redis.call('HLEN', KEYS[4])
-if bytes + tonumber(ARGV[3]) > tonumber(ARGV[4]) or batches >= tonumber(ARGV[9]) then
-  return {'full', bytes, batches}
+local free_bytes, free_batches = tonumber(ARGV[4]) - bytes, tonumber(ARGV[9]) - batches
+if work > free_bytes or free_batches < 1 then return {'full', bytes, batches} end
+-- A client may hold as much as is free, as in submit.lua.
+local own = redis.call('HMGET', KEYS[10], 'bytes:' .. client, 'batches:' .. client)
+local own_bytes, own_batches = tonumber(own[1] or '0'), tonumber(own[2] or '0')
+if own_bytes + work > free_bytes or own_batches + 1 > free_batches then
+  return {'share', own_bytes, own_batches}
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 10))
+redis.call('HSET', KEYS[1], unpack(ARGV, 11))
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[8])
 redis.call('HINCRBY', KEYS[8], 'bytes', ARGV[3])
 redis.call('HINCRBY', KEYS[8], 'lines', ARGV[8])
+redis.call('HSET', KEYS[9], ARGV[1], client)
+redis.call('HINCRBY', KEYS[10], 'bytes:' .. client, ARGV[3])
+redis.call('HINCRBY', KEYS[10], 'batches:' .. client, 1)
 redis.call('SADD', KEYS[5], ARGV[1])
 if KEYS[6] ~= '' then redis.call('SET', KEYS[6], ARGV[6], 'EX', ARGV[7]) end
 return {'accepted'}

@@ -1,26 +1,36 @@
--- Accept a job, or say why not, in one step: record, payload, queue message and counts are
+-- Accepts a job, or says why not, in one step: record, payload, queue message and counts are
 -- written together or not at all.
--- KEYS: record, payload, queue list, live jobs, live bytes, idempotency ('' if none)
--- ARGV: record, payload, message, task ID, bytes, record TTL s, max jobs, max bytes,
---       idempotency value, idempotency TTL s
+-- KEYS: record, payload, idempotency ('' if none), turns, waiting (prefix), then the four keys of
+--       live.lua
+-- ARGV: record, payload, message, task ID, bytes, promised bytes, channel, client, record TTL s,
+--       max jobs, max bytes, idempotency value, idempotency TTL s
 -- Returns {verdict, live jobs, live bytes} or {'replay', idempotency value}.
-if KEYS[6] ~= '' then
-  local earlier = redis.call('GET', KEYS[6])
+-- include: live
+-- include: queue
+local live = {unpack(KEYS, 6, 9)}
+local id, cost, client = ARGV[4], tonumber(ARGV[5]), ARGV[8]
+if KEYS[3] ~= '' then
+  local earlier = redis.call('GET', KEYS[3])
   if earlier then return {'replay', earlier} end
 end
-local jobs = redis.call('HLEN', KEYS[4])
-local bytes = tonumber(redis.call('GET', KEYS[5]) or '0')
+local jobs = redis.call('HLEN', live[1])
+local bytes = tonumber(redis.call('GET', live[2]) or '0')
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted', jobs, bytes}
 end
-if jobs >= tonumber(ARGV[7]) or bytes + tonumber(ARGV[5]) > tonumber(ARGV[8]) then
-  return {'full', jobs, bytes}
+local free_jobs, free_bytes = tonumber(ARGV[10]) - jobs, tonumber(ARGV[11]) - bytes
+if free_jobs < 1 or cost > free_bytes then return {'full', jobs, bytes} end
+-- A client may hold as much as is free. So one client alone fills half of the queue.
+local own = redis.call('HMGET', live[4], 'jobs:' .. client, 'bytes:' .. client)
+local own_jobs, own_bytes = tonumber(own[1] or '0'), tonumber(own[2] or '0')
+if own_jobs + 1 > free_jobs or own_bytes + cost > free_bytes then
+  return {'share', own_jobs, own_bytes}
 end
-redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[6])
-redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[6])
-redis.call('HSET', KEYS[4], ARGV[4], ARGV[5])
-redis.call('INCRBY', KEYS[5], ARGV[5])
-redis.call('LPUSH', KEYS[3], ARGV[3])
-if KEYS[6] ~= '' then redis.call('SET', KEYS[6], ARGV[9], 'EX', ARGV[10]) end
-return {'accepted', jobs + 1, bytes + tonumber(ARGV[5])}
+redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[9])
+redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[9])
+add_live(live, id, ARGV[5], ARGV[6], ARGV[7], client)
+-- A client that has nothing else waiting goes first, whatever others have queued.
+enqueue(KEYS[4], KEYS[5], own_jobs == 0 and EXPRESS or client, ARGV[3])
+if KEYS[3] ~= '' then redis.call('SET', KEYS[3], ARGV[12], 'EX', ARGV[13]) end
+return {'accepted', jobs + 1, bytes + cost}

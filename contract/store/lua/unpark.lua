@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
--- Puts a parked message back at the consuming end of its list, once.
--- KEYS: parked messages of its version, list, versions with parked messages
+-- Puts a parked message before all waiting ones, once.
+-- KEYS: parked messages of its version, versions with parked messages, turns, waiting (prefix)
 -- ARGV: message, major version
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('RPUSH', KEYS[2], ARGV[1]) end
-if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SREM', KEYS[3], ARGV[2]) end
+-- include: queue
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then enqueue_first(KEYS[3], KEYS[4], ARGV[1]) end
+if redis.call('EXISTS', KEYS[1]) == 0 then redis.call('SREM', KEYS[2], ARGV[2]) end

@@ -4,15 +4,9 @@ import pytest
 
 from contract import keys
 from model import ScoreRequest, Slice
-from worker.batching import (
-    BULK_SHARE,
-    SUSPECTS_TOGETHER,
-    Budget,
-    OpenJob,
-    Room,
-    choose_micro_batch,
-    room_for_fetch,
-)
+from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Credit, choose_micro_batch
+from worker.filling import Budget, OpenJob
+from worker.room import MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS, Room, room_for_fetch
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1000)
 
@@ -22,12 +16,12 @@ def a_job(name: str, *sizes: int, **changes) -> OpenJob:
     return OpenJob(name, slices, deadline_at=0.0, **changes)
 
 
-def bulk(name: str, *sizes: int) -> OpenJob:
-    return a_job(name, *sizes, priority=keys.BULK)
+def bulk(name: str, *sizes: int, **changes) -> OpenJob:
+    return a_job(name, *sizes, priority=keys.BULK, **changes)
 
 
-def chosen(jobs, budget=BUDGET, credit=0.0) -> list[tuple[str, int]]:
-    choice = choose_micro_batch(jobs, budget, credit)
+def chosen(jobs, budget=BUDGET, bulk_bytes=0.0) -> list[tuple[str, int]]:
+    choice = choose_micro_batch(jobs, budget, Credit(bulk_bytes))
     return [(share.job.task_id, len(share.slices)) for share in choice.shares]
 
 
@@ -72,7 +66,7 @@ def test_text_whose_result_is_larger_than_the_budget_goes_alone():
 def test_job_of_many_texts_goes_in_slices_until_done():
     job, sizes = a_job("a", *[30] * 7), []
     while not job.is_done:
-        choice = choose_micro_batch([job], BUDGET, 0)
+        choice = choose_micro_batch([job], BUDGET, Credit())
         sizes.append(choice.num_slices)
         finish(choice)
     assert sizes == [3, 3, 1]
@@ -87,10 +81,10 @@ def test_interactive_does_not_wait_for_bulk_in_its_own_batch():
 
 
 def test_bulk_does_not_starve_under_full_interactive_load():
-    job, credit, batches = bulk("b", 100), 0.0, 0
+    job, credit, batches = bulk("b", 100), Credit(), 0
     while not job.is_done:
         choice = choose_micro_batch([a_job(str(batches), 100), job], BUDGET, credit)
-        credit = choice.bulk_credit_bytes
+        credit = choice.credit
         finish(choice)
         batches += 1
     assert batches == 1 / BULK_SHARE + 1
@@ -98,14 +92,14 @@ def test_bulk_does_not_starve_under_full_interactive_load():
 
 def test_bulk_takes_no_more_of_an_interactive_batch_than_it_has_earned():
     jobs = [bulk("b", 20, 20, 20), a_job("i", 70)]
-    choice = choose_micro_batch(jobs, BUDGET, 45.0)
+    choice = choose_micro_batch(jobs, BUDGET, Credit(45.0))
     assert [(share.job.task_id, len(share.slices)) for share in choice.shares] == [("b", 2)]
-    assert choice.bulk_credit_bytes == 5 + BUDGET.bytes * BULK_SHARE
-    assert chosen([bulk("b", 20, 20, 20), a_job("i", 60)], credit=45.0) == [("b", 2), ("i", 1)]
+    assert choice.credit.bulk_bytes == 5 + BUDGET.bytes * BULK_SHARE
+    assert chosen([bulk("b", 20, 20, 20), a_job("i", 60)], bulk_bytes=45.0) == [("b", 2), ("i", 1)]
 
 
 def test_bulk_that_had_a_batch_to_itself_has_earned_nothing():
-    assert choose_micro_batch([bulk("b", 10)], BUDGET, 50.0).bulk_credit_bytes == 0
+    assert choose_micro_batch([bulk("b", 10)], BUDGET, Credit(50.0)).credit.bulk_bytes == 0
 
 
 @pytest.mark.parametrize(("num_crashes", "together"), [(1, SUSPECTS_TOGETHER), (2, 1)])
@@ -121,9 +115,10 @@ def test_innocent_jobs_do_not_wait_for_suspects_behind_them():
 
 
 def test_next_fetch_fills_one_micro_batch_of_each_priority():
-    held = [a_job("a", 30, 20), bulk("b", 101)]
+    held = [a_job("a", 30, 20), bulk("b", 60), bulk("c", 50, 51, client="c")]
     held[0].outcomes.append({})
-    assert room_for_fetch(held, BUDGET) == {
-        keys.INTERACTIVE: Room(jobs=9, bytes=80),
-        keys.BULK: Room(jobs=9, bytes=0),
-    }
+    held.append(a_job("e", 70, is_express=True))
+    rooms = room_for_fetch(held, BUDGET)
+    long = (MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS)
+    assert rooms[keys.INTERACTIVE] == Room(9, 30, long[0], 9, 80, long[1], (), 100)
+    assert rooms[keys.BULK] == Room(10, 100, long[0] - 1, 9, 40, long[1] - 1, ("c",), 100)

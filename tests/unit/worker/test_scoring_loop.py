@@ -13,9 +13,10 @@ from contract.store.opening import Broken, Opened
 from contract.store.refusals import NotStored, Reason
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
-from worker.batching import Budget
+from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
 from worker.outbox import Outbox
+from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
 from worker.startup import Startup
@@ -97,11 +98,15 @@ class Messages:
     def __init__(self) -> None:
         self.revoked: set[str] = set()
         self.deaths: dict[str, int] = {}
+        self.express: set[str] = set()
         self.was_alone: set[str] = set()
         self.acknowledged: dict[str, bool] = {}
 
     def is_revoked(self, task_id):
         return task_id in self.revoked
+
+    def is_express(self, task_id):
+        return task_id in self.express
 
     def crashes(self, task_id):
         return Crashes(self.deaths.get(task_id, 0), was_alone=task_id in self.was_alone)
@@ -184,7 +189,9 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.fetch("a", 60, 60, 60)
     worker.loop.turn()
     assert worker.loop.delay_s == 0
-    assert worker.loop.room()[keys.INTERACTIVE] == (9, 0)
+    # Only the next slice of it counts.
+    assert worker.loop.room()[keys.INTERACTIVE].bytes == BUDGET.bytes
+    assert worker.loop.room()[keys.INTERACTIVE].busy_clients == ("",)
     assert worker.store.endings == {}
     worker.loop.turn()
     worker.loop.turn()
@@ -262,7 +269,7 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
     worker.messages.was_alone.add("d")
     worker.loop.turn()
     assert worker.store.error("d") == "poison_job"
-    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    assert worker.loop.room() == no_room(BUDGET)
     while worker.loop.delay_s is not None:
         worker.loop.turn()
     # Each is scored before the next is opened.
@@ -399,7 +406,7 @@ def test_worker_scores_nothing_more_while_too_many_results_wait_to_be_stored(wor
     assert worker.loop.delay_s > 0
     worker.loop.turn()
     assert worker.store.opened == [["a"]]
-    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    assert worker.loop.room() == no_room(worker.loop._budget)
     worker.store.refused = set()
     wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
     worker.loop.turn()
@@ -412,7 +419,7 @@ def test_jobs_that_redis_does_not_open_stay_in_hand(worker):
     worker.fetch("a", 10)
     worker.loop.turn()
     assert 0.5 < worker.loop.delay_s <= 1
-    assert worker.loop.room() == dict.fromkeys(keys.PRIORITY_STEPS, (0, 0))
+    assert worker.loop.room() == no_room(BUDGET)
     worker.store.refuses_to_open = False
     wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
     worker.loop.turn()

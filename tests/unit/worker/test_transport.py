@@ -15,6 +15,8 @@ from contract.store.celery_app import transport_options
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from worker import transport
+from worker.filling import Budget
+from worker.room import room_for_fetch
 
 
 class Consuming:
@@ -51,7 +53,8 @@ def options(settings) -> dict:
     return {
         **transport_options(settings),
         "unacked_key": keys.unacked("w"),
-        "read_message": lambda tag, raw: orjson.loads(raw),
+        "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
+        "read_message": lambda tag, raw, is_express: orjson.loads(raw),
         "on_answer": lambda: None,
     }
 
@@ -93,8 +96,9 @@ def test_closing_leaves_what_was_fetched_unacknowledged(consuming, job_store, re
     unacked = redis_client.hkeys(keys.unacked("w"))
     assert first.encode() in unacked
     assert consuming.messages == [first]
-    assert len(unacked) + redis_client.llen(keys.QUEUE) == 2
-    assert second.encode() in unacked or redis_client.llen(keys.QUEUE) == 1
+    num_waiting = redis_client.llen(keys.waiting(keys.UNBOUND, keys.INTERACTIVE))
+    assert len(unacked) + num_waiting == 2
+    assert second.encode() in unacked or num_waiting == 1
 
 
 def test_overdue_reply_is_a_lost_connection(redis_server, options):

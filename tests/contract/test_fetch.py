@@ -1,0 +1,169 @@
+"""The fetch script on a real Redis: express messages first, then clients in turns, none lost."""
+
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from contract import keys
+from contract.messages import Job, decode_message, queue_of, task_message
+from contract.store.scripts import script_text
+from worker import recovery
+from worker.room import Room
+from worker.turns import quantum_bytes
+
+LUA = Path(recovery.__file__).parent / "lua"
+BUDGET_BYTES = 800
+NO_ROOM = Room(long_bytes=BUDGET_BYTES)
+FREE = Room(100, BUDGET_BYTES, 4, 100, BUDGET_BYTES, 2, (), BUDGET_BYTES)
+MODEL = "0123456789ab"
+
+
+class Queue:
+    """The queue of one model, as a worker fetches from it and a web server adds to it."""
+
+    def __init__(self, client, store) -> None:
+        self.client, self.store = client, store
+        self._fetch = client.register_script(script_text("fetch", LUA))
+        self.client_of: dict[str, str] = {}
+
+    def add(self, client: str, *sizes: int, priority: int = keys.INTERACTIVE) -> list[str]:
+        """Submit a job of each size."""
+        now, ids = time.time(), []
+        for size in sizes:
+            job = Job([{"text": "x"}], size, now, now + 60, priority=priority, client=client)
+            job = Job(
+                **{**{each: getattr(job, each) for each in job.__slots__}, "fingerprint": MODEL}
+            )
+            ids.append(self.store.submit(job).task_id)
+            self.client_of[ids[-1]] = client
+        return ids
+
+    def fetch(self, room: Room = FREE, bulk: Room = NO_ROOM) -> list[tuple[bool, str]]:
+        """Fetch as a worker with this room; whether express, and the task ID of each message."""
+        names, args = [keys.unacked("w"), keys.unacked_index("w")], [time.time(), keys.QUEUE]
+        args += [quantum_bytes(BUDGET_BYTES), BUDGET_BYTES]
+        for priority, each in zip(keys.PRIORITY_STEPS, (room, bulk), strict=True):
+            queue = MODEL, priority
+            names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
+            names.append(keys.queue_list(priority))
+            args += each.as_args()
+        found = self._fetch(keys=names, args=args)
+        express, tags, messages = found[::3], found[1::3], found[2::3]
+        assert [decode_message(raw).task_id.encode() for raw in messages] == tags
+        assert all(self.client.hexists(keys.unacked("w"), tag) for tag in tags)
+        return [(flag == b"1", tag.decode()) for flag, tag in zip(express, tags, strict=True)]
+
+    def clients(self, *args, **kwargs) -> Counter[str]:
+        """How many messages of each client a fetch brings."""
+        return Counter(self.client_of[tag] for _, tag in self.fetch(*args, **kwargs))
+
+
+@pytest.fixture
+def queue(redis_client, job_store) -> Queue:
+    return Queue(redis_client, job_store)
+
+
+def test_only_the_first_job_of_a_client_is_express(queue):
+    first, second, third = queue.add("a", 1, 1, 1)
+    (other,) = queue.add("b", 1)
+    assert queue.fetch() == [(True, first), (True, other), (False, second), (False, third)]
+
+
+def test_express_comes_though_a_flood_leaves_no_room(queue):
+    queue.add("flood", *[100] * 30)
+    queue.clients()
+    (newcomer,) = queue.add("new", 50)
+    full = FREE._replace(jobs=0, bytes=0, long_jobs=0, busy_clients=("flood",))
+    assert queue.fetch(full) == [(True, newcomer)]
+
+
+def test_clients_take_turns_in_bytes(queue):
+    queue.add("large", *[400] * 20)
+    queue.add("small", *[10] * 400)
+    queue.add("medium", *[90] * 60)
+    num_bytes: Counter[str] = Counter()
+    sizes = {"large": 400, "small": 10, "medium": 90}
+    for _ in range(9):
+        num_bytes += {name: sizes[name] * n for name, n in queue.clients().items()}
+    assert max(num_bytes.values()) - min(num_bytes.values()) <= 2 * 400 + 100
+
+
+def test_every_message_is_fetched_once_and_nothing_is_left(queue, redis_client):
+    ids = [task for i in range(60) for task in queue.add(f"c{i % 7}", 1 + i * 37 % 900)]
+    ids += queue.add("bulk", *[30] * 10, priority=keys.BULK)
+    fetched: list[str] = []
+    for _ in range(200):
+        fetched += [tag for _, tag in queue.fetch(FREE, FREE)]
+    assert sorted(fetched) == sorted(ids)
+    assert not redis_client.keys("evascore:turns:*")
+    assert not redis_client.keys("evascore:waiting:*")
+    assert not redis_client.keys("evascore:deficits:*")
+
+
+def test_order_of_one_client_is_kept(queue):
+    ids = queue.add("a", *[130] * 20)
+    fetched: list[str] = []
+    while len(fetched) < 20:
+        fetched += [tag for _, tag in queue.fetch()]
+    assert fetched == ids
+
+
+def test_client_has_one_long_job_in_hand_at_most(queue):
+    express, second, *_ = queue.add("a", 5000, 6000, 10)
+    assert queue.fetch(FREE._replace(jobs=0)) == [(True, express)]
+    busy = FREE._replace(long_jobs=5, busy_clients=("a", "b"))
+    assert queue.fetch(busy) == []
+    assert [tag for _, tag in queue.fetch(busy._replace(busy_clients=("b",)))] == [second]
+
+
+def test_worker_without_room_for_long_jobs_takes_short_ones(queue):
+    queue.add("long", 5000, 5000)
+    queue.add("short", *[100] * 4)
+    full = FREE._replace(express_long_jobs=0, long_jobs=0)
+    assert queue.clients(full) == {"short": 4}
+    assert queue.clients(FREE._replace(jobs=0)) == {"long": 1}
+    assert queue.clients() == {"long": 1}
+
+
+def test_message_larger_than_the_room_comes_alone(queue):
+    queue.add("a", 10, 700, 700)
+    queue.clients(FREE._replace(jobs=0))
+    assert queue.clients(FREE._replace(bytes=1)) == {"a": 1}
+    assert queue.clients(FREE._replace(bytes=0)) == {}
+
+
+def test_messages_of_release_0_1_come_first_and_garbage_with_them(queue, redis_client):
+    queue.add("a", 1, 1)
+    redis_client.lpush(keys.QUEUE, task_message("old", 1, keys.INTERACTIVE))
+    redis_client.lpush(keys.QUEUE, b"garbage")
+    room = FREE._replace(express_jobs=3, jobs=0)
+    names = [keys.unacked("w"), keys.unacked_index("w")]
+    args = [time.time(), keys.QUEUE, 100, BUDGET_BYTES]
+    queue_keys = MODEL, keys.INTERACTIVE
+    names += [keys.turns(*queue_keys), keys.waiting(*queue_keys), keys.deficits(*queue_keys)]
+    names.append(keys.QUEUE)
+    fetched = queue._fetch(keys=names, args=[*args, *room.as_args()])
+    assert len(fetched) == 9
+    assert b"old" in fetched
+    assert b"garbage" in fetched
+
+
+def test_requeued_message_goes_before_all_others_of_its_queue(queue, redis_client):
+    ids = queue.add("a", 10, 10)
+    assert [tag for _, tag in queue.fetch(FREE._replace(jobs=0))] == ids[:1]
+    queue.add("b", 10)
+    assert recovery.requeue_left_behind(redis_client, "w") == 1
+    assert queue.fetch()[0] == (True, ids[0])
+    stored = redis_client.hget(keys.unacked("w"), ids[0])
+    assert b'"redelivered":true' in stored
+    assert queue_of(stored[1 : stored.rindex(b', "", "')]) == (MODEL, keys.INTERACTIVE)
+
+
+def test_queue_of_another_model_is_not_touched(queue, redis_client):
+    queue.add("a", 10)
+    other = keys.turns("ffffffffffff", keys.INTERACTIVE)
+    redis_client.lpush(other, "a")
+    queue.fetch()
+    assert redis_client.lrange(other, 0, -1) == [b"a"]
