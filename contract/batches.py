@@ -64,15 +64,17 @@ class Part(NamedTuple):
     num_lines: int
     num_bytes: int
     """Bytes of work: those that the model reads, and at least `LINE_WORK_BYTES` for each line."""
+    promised_bytes: int = 0
+    """Room in Redis that is promised to its results; `conclude_parts.lua` reads it, too."""
 
     def encode(self) -> bytes:
         """The part as a member of the sorted set of parts."""
-        return b"%d:%d:%d" % self
+        return b"%d:%d:%d:%d" % self
 
 
 def decode_part(member: bytes) -> Part:
     """The reverse of `Part.encode`; what a later release appends is dropped."""
-    return Part(*map(int, member.split(b":")[:3]))
+    return Part(*map(int, member.split(b":")[:4]))
 
 
 @dataclass(frozen=True, slots=True)

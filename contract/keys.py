@@ -13,7 +13,8 @@ EXPRESS = "+"  # stands for the clients whose messages go first (`queue.lua`)
 # Hash: task ID -> "bytes promised channel client", for every job not in a final state (`live.lua`).
 LIVE_JOBS = "evascore:live_jobs"
 LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
-LIVE_PROMISED = "evascore:live_promised"  # the sum of the result bytes promised in that hash
+# The sum of the result bytes promised in that hash, and in that of batches below.
+LIVE_PROMISED = "evascore:live_promised"
 LIVE_CLIENTS = "evascore:live_clients"  # hash: `jobs:` or `bytes:` and a client -> its live jobs
 LIVE = (LIVE_JOBS, LIVE_BYTES, LIVE_PROMISED, LIVE_CLIENTS)
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
@@ -27,6 +28,8 @@ BATCH_CLIENTS = "evascore:batch_clients"  # hash: batch ID -> client, of live ba
 BULK_CLIENTS = (
     "evascore:bulk_clients"  # hash: `batches:` or `bytes:` and a client -> its live batches
 )
+BATCH_PROMISED = "evascore:batch_promised"  # hash: batch ID -> result bytes promised and left
+PROMISES = (LIVE_PROMISED, BATCH_PROMISED)
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it

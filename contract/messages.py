@@ -45,6 +45,8 @@ class Job:
     priority: int = keys.INTERACTIVE
     request_id: str = ""
     """Names the HTTP request in the logs of both tiers."""
+    result_bytes: int = 0
+    """Most bytes of JSON that its result takes; admission promises room for it."""
     may_store_apart: bool = True
     """Whether the web server that accepted the job reads results that are stored apart."""
     client: str = ""

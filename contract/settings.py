@@ -172,8 +172,8 @@ class Settings(BaseModel):
     )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,
-        description="Most memory of Redis; above it, batches get 503. "
-        "Keep it below the `maxmemory` of Redis.",
+        description="Most memory of Redis, with the room that is promised to results; above it, "
+        "503. Nine tenths of the `maxmemory` of Redis count if that is less.",
     )
 
     deadline_s: Seconds = Field(

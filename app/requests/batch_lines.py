@@ -18,6 +18,12 @@ from contract.grammar.json_text import parse_json_array
 from contract.grammar.lines import Line, parse_line
 from contract.messages import Job
 from contract.settings import Settings
+from contract.stored_results import promised_bytes
+
+# The message and the record of a part in Redis while it waits in the queue.
+_QUEUED_BYTES = 2048
+# What surrounds the error of a line in its result.
+_REFUSED_BYTES = 256
 
 BATCH_OPTIONS = tuple(BatchOptions.model_fields)
 
@@ -72,8 +78,8 @@ class PartCutter:
         """Lines in all parts so far (no blank ones), and bytes that the model reads for them."""
         self.work_bytes = 0
         """Bytes of work of all parts so far, which admission control counts."""
-        self.result_bytes = 0
-        """Most bytes that the results of all lines so far take."""
+        self.promised_bytes = 0
+        """Most bytes of Redis that the results of all parts so far take."""
         self._options = options
         self._settings = settings
         self._deadline_at = deadline_at
@@ -103,13 +109,13 @@ class PartCutter:
             self._part_bytes += checked.num_bytes
             self._part_work_bytes += max(checked.num_bytes, LINE_WORK_BYTES)
             self._part_result_bytes += checked.result_bytes
-            self.result_bytes += checked.result_bytes
         yield from self._cut()
 
     def _cut(self) -> Iterator[tuple[Part, Job]]:
         if not self._requests:
             return
-        part = Part(self.num_lines, len(self._requests), self._part_work_bytes)
+        promised = _QUEUED_BYTES + promised_bytes(self._part_result_bytes)
+        part = Part(self.num_lines, len(self._requests), self._part_work_bytes, promised)
         job = Job(
             requests=self._requests,
             num_bytes=part.num_bytes,
@@ -123,6 +129,7 @@ class PartCutter:
         self.num_lines += part.num_lines
         self.num_bytes += self._part_bytes
         self.work_bytes += part.num_bytes
+        self.promised_bytes += part.promised_bytes
         self._requests = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         yield part, job
@@ -136,7 +143,8 @@ class PartCutter:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
             self._count_bad(line, error)
-            return Checked(_refused(line, custom_id_of(fields), error))
+            request = _refused(line, custom_id_of(fields), error)
+            return Checked(request, result_bytes=_REFUSED_BYTES + len(orjson.dumps(request)))
 
     def _count_bad(self, line: Line, error: ClientError) -> None:
         """Count a skipped line, and refuse the upload once there are too many of them."""

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 import orjson
@@ -10,13 +10,14 @@ import orjson
 from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
+from app.service.retry_after import RetryEstimate
 from app.service.submission import key_reused
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
 from contract.messages import Job
 from contract.settings import Settings
-from contract.store.admission import KeyReused, QueueDepth, QueueFull
+from contract.store.admission import KeyReused, NoRoom, QueueDepth, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
 
 # Parts are stored in groups: this takes few round trips and little memory.
@@ -24,9 +25,6 @@ GROUP_BYTES = 1024**2
 GROUP_PARTS = 64
 # While an upload goes on, Redis is asked this often how much room it has.
 LOAD_MAX_AGE_S = 1.0
-# Results in Redis take less than this share of their largest possible size, because zstd compresses
-# them and few numbers have the longest form (3.5 to 9 times less, measured on each output).
-STORED_SHARE = 1 / 3
 
 
 class Receiver:
@@ -38,13 +36,13 @@ class Receiver:
         settings: Settings,
         *,
         options: BatchOptions,
-        retry_after_s: Callable[[int], int],
+        retry: RetryEstimate,
         request_id: str,
         client: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
-        self._retry_after_s = retry_after_s
+        self._retry = retry
         self._client = client
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
@@ -123,11 +121,18 @@ class Receiver:
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:
-            accepted = self._store.accept(batch, promise, work_bytes=self._cutter.work_bytes)
+            accepted = self._store.accept(
+                batch,
+                promise,
+                work_bytes=self._cutter.work_bytes,
+                promised_bytes=self._cutter.promised_bytes,
+            )
         except KeyReused:
             raise key_reused() from None
         except QueueFull as full:
             raise self._full(full) from None
+        except NoRoom as full:
+            raise self._retry.no_room(full) from None
         if accepted.is_replay:
             self._discard()
         return accepted
@@ -147,33 +152,20 @@ class Receiver:
     def _check_room(self) -> None:
         load = self._store.load()
         self._looked_at = time.monotonic()
-        self._max_redis_bytes = load.max_redis_bytes
         is_full = load.num_batches >= self._settings.max_queued_batches
         if is_full or load.num_bytes + self._cutter.work_bytes > self._settings.max_bulk_bytes:
             raise self._full(QueueFull(QueueDepth(load.num_batches, load.num_bytes)))
-        if load.redis_bytes > load.max_redis_bytes:
-            raise Overloaded(
-                "Redis has no room for another batch; try again after Retry-After seconds.",
-                redis_bytes=load.redis_bytes,
-                max_redis_bytes=load.max_redis_bytes,
-                retry_after_s=self._retry_after_s(load.num_bytes),
-            )
+        needed = self._cutter.promised_bytes
+        if needed + load.promised_bytes > load.memory.room_bytes:
+            raise self._retry.no_room(NoRoom(needed, load.promised_bytes, load.memory))
 
     def _check_size(self) -> None:
-        """Refuse a batch that could never be accepted, or whose results could not all be stored."""
+        """Refuse a batch that could never be accepted."""
         limit_bytes = self._settings.max_bulk_bytes
         if self._cutter.work_bytes > limit_bytes:
             raise BodyTooLarge(
                 f"The lines count more than {limit_bytes} bytes, each at least {LINE_WORK_BYTES}; "
                 "send them in several batches.",
-                limit_bytes=limit_bytes,
-            )
-        stored_bytes = round(self._cutter.result_bytes * STORED_SHARE)
-        limit_bytes = self._max_redis_bytes
-        if stored_bytes > limit_bytes:
-            raise BodyTooLarge(
-                f"The results could take more than the {limit_bytes} bytes of Redis; "
-                "send several batches, or ask for fewer outputs (top_k, bytes, spans).",
                 limit_bytes=limit_bytes,
             )
 
@@ -187,5 +179,5 @@ class Receiver:
             max_queued_bytes=self._settings.max_bulk_bytes,
             queued_batches=depth.jobs,
             max_queued_batches=self._settings.max_queued_batches,
-            retry_after_s=self._retry_after_s(depth.bytes),
+            retry_after_s=self._retry.retry_after_s(depth.bytes),
         )

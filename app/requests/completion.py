@@ -81,7 +81,7 @@ def completion_job(
     num_bytes = sum(map(len, texts))
     check_job_bytes(num_bytes, settings)
     requests = [{"text_b64": base64.b64encode(text).decode("ascii"), **outputs} for text in texts]
-    check_result_bytes(requests, settings)
+    result_bytes = check_result_bytes(requests, settings)
     now = time.time()
     return Job(
         requests=requests,
@@ -92,6 +92,7 @@ def completion_job(
         priority=priority_of(num_bytes, settings, is_one_text=len(texts) == 1),
         request_id=request_id,
         client=client,
+        result_bytes=result_bytes,
     )
 
 

@@ -46,7 +46,7 @@ def to_job(
     num_bytes = sum(read_bytes(text, at, settings) for at, text in places)
     check_job_bytes(num_bytes, settings)
     requests = [checked_request(text, body) for _, text in places]
-    check_result_bytes(requests, settings)
+    result_bytes = check_result_bytes(requests, settings)
     return Job(
         requests=requests,
         num_bytes=num_bytes,
@@ -56,6 +56,7 @@ def to_job(
         priority=_priority(body, num_bytes, settings),
         request_id=request_id,
         client=client,
+        result_bytes=result_bytes,
     )
 
 

@@ -41,7 +41,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         service.batches,
         settings,
         options=options,
-        retry_after_s=service.retry.retry_after_s,
+        retry=service.retry,
         request_id=g.request_id,
         client=client_of(request),
     )

@@ -314,7 +314,12 @@ class Bulk(Answer):
     max_batches: int
     max_bytes: int
     redis_bytes: int = Field(description="Memory that Redis uses in all.")
-    max_redis_bytes: int = Field(description="Above it new batches are refused.")
+    max_redis_bytes: int = Field(
+        description="Above it, promised_bytes included, new jobs and batches are refused."
+    )
+    promised_bytes: int = Field(
+        description="Room in Redis for the results of jobs and batches that have not ended."
+    )
 
 
 class DeadLetterView(Answer):

@@ -62,8 +62,9 @@ def stats_view(service: Service) -> dict[str, Any]:
             "bytes": bulk.num_bytes,
             "max_batches": service.settings.max_queued_batches,
             "max_bytes": service.settings.max_bulk_bytes,
-            "redis_bytes": bulk.redis_bytes,
-            "max_redis_bytes": bulk.max_redis_bytes,
+            "redis_bytes": bulk.memory.used_bytes,
+            "max_redis_bytes": bulk.memory.limit_bytes,
+            "promised_bytes": bulk.promised_bytes,
         },
         "recent": _recent_work(workers),
         "workers": [

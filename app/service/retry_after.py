@@ -1,9 +1,9 @@
 """Estimates when a client should try again, from the queued bytes and the workers' speed."""
 
 from app.service.recent_workers import RecentWorkers
-from contract.errors import Overloaded
+from contract.errors import BodyTooLarge, Overloaded
 from contract.settings import Settings
-from contract.store.admission import QueueFull
+from contract.store.admission import NoRoom, QueueFull
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
 # The speed is unknown before the first micro-batch.
@@ -36,6 +36,28 @@ class RetryEstimate:
             queued_jobs=depth.jobs,
             max_queued_jobs=settings.max_queued_jobs,
             retry_after_s=self.retry_after_s(depth.bytes),
+        )
+
+    def no_room(self, full: NoRoom) -> Overloaded | BodyTooLarge:
+        """The error for results that Redis has no room for: now, or ever."""
+        memory, needed = full.memory, full.needed_bytes
+        limit_bytes = memory.limit_bytes - memory.startup_bytes
+        if 0 < limit_bytes < needed:
+            return BodyTooLarge(
+                f"The results could take {needed} bytes of Redis; the limit is {limit_bytes}. "
+                "Ask for fewer outputs (top_k, bytes, spans), or send several requests.",
+                limit_bytes=limit_bytes,
+                actual_bytes=needed,
+            )
+        return Overloaded(
+            f"Redis has no room for the results, which could take {needed} bytes; try again after "
+            "Retry-After seconds, ask for fewer outputs (top_k, bytes, spans), or delete results.",
+            needed_bytes=needed,
+            promised_bytes=full.promised_bytes,
+            redis_bytes=memory.used_bytes,
+            max_redis_bytes=memory.limit_bytes,
+            # Without promises only results that expire or are deleted make room.
+            retry_after_s=UNMEASURED_RETRY_S if full.promised_bytes else MAX_RETRY_S,
         )
 
     def _bytes_per_s(self) -> float | None:

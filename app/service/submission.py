@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from app.service.components import Service
 from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
 from contract.messages import Job, Record
-from contract.store.admission import Idempotency, KeyReused, QueueFull, Receipt
+from contract.store.admission import Idempotency, KeyReused, NoRoom, QueueFull, Receipt
 
 # A wait that returns before this share of its time was turned away: too many requests wait.
 _HELD_SHARE = 0.9
@@ -17,7 +17,7 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
     """Accept `job` and queue it.
 
     Raises:
-        Overloaded, IdempotencyKeyReused, BrokerUnavailable
+        Overloaded, BodyTooLarge, IdempotencyKeyReused, BrokerUnavailable
     """
     try:
         return service.jobs.submit(job, idempotency)
@@ -25,6 +25,8 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
         raise key_reused() from None
     except QueueFull as full:
         raise service.retry.queue_full(full, service.settings) from None
+    except NoRoom as full:
+        raise service.retry.no_room(full) from None
 
 
 def submit_and_read(

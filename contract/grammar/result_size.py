@@ -12,8 +12,11 @@ from contract.grammar.outputs import OUTPUTS, SUMMARY
 
 _SPAN = 160
 _NEXT_CHARACTER = 64
-# A custom_id of 128 characters that JSON has to escape, and what surrounds the result.
-_ENVELOPE = 1024
+# What surrounds the result: the model, times, or the error in its place.
+_ENVELOPE = 448
+# JSON escapes a character in at most 6 bytes. Twice that, because a custom_id may be random:
+# promises of room count on results that compress to half.
+_CUSTOM_ID_CHARACTER = 12
 _SCORED = ("text", "continuation", "continuations")
 
 
@@ -29,6 +32,7 @@ def result_bytes(fields: Mapping[str, Any]) -> int:
     num_bytes = _ENVELOPE + sum(
         output.json_bytes(length, top_k) for length in map(_num_bytes, texts) for output in outputs
     )
+    num_bytes += _CUSTOM_ID_CHARACTER * len(fields.get("custom_id", ""))
     num_bytes += _NEXT_CHARACTER * fields.get("next_chars", 0)
     spans = fields.get("spans")
     if isinstance(spans, list):

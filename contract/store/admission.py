@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from contract.store.memory import Memory
+
 IDEMPOTENCY_TTL_S = 86_400
 
 
@@ -39,6 +41,17 @@ class QueueFull(Exception):
         super().__init__("the client's share of the queue is full" if is_share else "queue full")
         self.depth = depth
         self.is_share = is_share
+
+
+class NoRoom(Exception):
+    """Redis has no room for the results of a job or a batch."""
+
+    def __init__(self, needed_bytes: int, promised_bytes: int, memory: Memory) -> None:
+        """Say what it needs, what is promised to others, and the memory of Redis."""
+        super().__init__("no room for results")
+        self.needed_bytes = needed_bytes
+        self.promised_bytes = promised_bytes
+        self.memory = memory
 
 
 class KeyReused(Exception):

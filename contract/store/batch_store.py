@@ -28,6 +28,7 @@ from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
     KeyReused,
+    NoRoom,
     QueueDepth,
     QueueFull,
 )
@@ -37,6 +38,7 @@ from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.dead_letters import DeadLetters
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
+from contract.store.memory import MemorySampler
 from contract.store.scripts import register
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
@@ -73,6 +75,7 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
+        self._memory = MemorySampler(client, settings)
         self._letters = DeadLetters(client, settings)
         self._seal, self._cancel, self._forget, self._read_range = (
             register(client, name)
@@ -112,15 +115,22 @@ class BatchStore:
             self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
 
     def accept(
-        self, batch: Batch, idempotency: Idempotency | None = None, *, work_bytes: int
+        self,
+        batch: Batch,
+        idempotency: Idempotency | None = None,
+        *,
+        work_bytes: int,
+        promised_bytes: int = 0,
     ) -> Accepted:
         """Make a batch of the parts that were stored under its ID, and queue them.
 
         Args:
             work_bytes: bytes of work of all parts, which the limit of batches counts.
+            promised_bytes: room in Redis for the results of all parts.
 
         Raises:
             QueueFull: there is no room for its bytes or for one more batch.
+            NoRoom: Redis has no room for its results.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
@@ -135,6 +145,7 @@ class BatchStore:
             "fingerprint": batch.fingerprint,
         }
         with self._guard.calling():
+            memory = self._memory.read()
             verdict, *details = self._seal(
                 keys=[
                     keys.batch(batch.id),
@@ -147,6 +158,7 @@ class BatchStore:
                     keys.BULK_LOAD,
                     keys.BATCH_CLIENTS,
                     keys.BULK_CLIENTS,
+                    *keys.PROMISES,
                 ],
                 args=[
                     batch.id,
@@ -159,6 +171,8 @@ class BatchStore:
                     batch.total,
                     self._settings.max_queued_batches,
                     batch.client,
+                    promised_bytes,
+                    memory.room_bytes,
                     *(word for fact in facts.items() for word in fact),
                 ],
             )
@@ -167,6 +181,8 @@ class BatchStore:
         if verdict in (b"full", b"share"):
             depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
             raise QueueFull(depth, is_share=verdict == b"share")
+        if verdict == b"no_room":
+            raise NoRoom(promised_bytes, int(details[0]), memory)
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with self._guard.calling():

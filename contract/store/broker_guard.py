@@ -8,10 +8,17 @@ from contextlib import contextmanager
 import redis
 
 from contract.errors import BrokerUnavailable
+from contract.store.refusals import Reason, refusal_reason
 
 # In this time, requests that queued for a thread during the time-out are all refused. Otherwise one
 # of them would be the next to wait for Redis.
 PAUSE_S = 0.5
+
+_REFUSALS: dict[Reason, str] = {
+    "full": "its memory is full",
+    "disk": "its disk is full",
+    "read_only": "it is read-only, or its disk is nearly full",
+}
 
 
 class BrokerGuard:
@@ -49,9 +56,7 @@ class BrokerGuard:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
                 self._on_silent()
-            raise BrokerUnavailable(
-                f"Redis does not answer ({type(error).__name__}); try again in a moment."
-            ) from error
+            raise BrokerUnavailable(_told(error)) from error
         finally:
             self._silent_since = silent_since
             if is_trial:
@@ -60,3 +65,10 @@ class BrokerGuard:
     def _may_try(self) -> bool:
         is_over = self._clock() > (self._silent_since or 0) + PAUSE_S
         return is_over and self._trial.acquire(blocking=False)
+
+
+def _told(error: redis.RedisError) -> str:
+    reason = refusal_reason(error, lambda: False)
+    if reason is None:
+        return f"Redis does not answer ({type(error).__name__}); try again in a moment."
+    return f"Redis refuses writes ({_REFUSALS.get(reason, reason)}); try again in a moment."

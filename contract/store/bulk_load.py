@@ -12,6 +12,7 @@ import redis
 
 from contract import keys
 from contract.settings import Settings
+from contract.store.memory import Memory, memory_of
 
 LIVE_KEYS = (
     keys.LIVE_BATCHES,
@@ -21,6 +22,7 @@ LIVE_KEYS = (
     keys.CANCELLING,
     keys.BATCH_CLIENTS,
     keys.BULK_CLIENTS,
+    *keys.PROMISES,
 )
 # Live batches looked at in one round, for those that expired before a worker reached them.
 _SAMPLE = 16
@@ -34,10 +36,9 @@ class BulkLoad:
     """Bytes of work accepted and not ended."""
     num_lines: int
     """Lines accepted and not ended."""
-    redis_bytes: int
-    """Memory that Redis uses, for everything."""
-    max_redis_bytes: int
-    """Above it no batch is accepted; at most nine tenths of Redis' own limit."""
+    promised_bytes: int
+    """Room in Redis that is promised to the results of jobs and batches that have not ended."""
+    memory: Memory
     statuses: dict[str, int]
     """Batches that have not ended, by status."""
     totals: dict[str, int]
@@ -58,17 +59,15 @@ def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any
     _forget_expired(client, forget)
     with client.pipeline(transaction=False) as pipe:
         pipe.hlen(keys.LIVE_BATCHES).scard(keys.UNPUBLISHED).scard(keys.CANCELLING)
-        pipe.hgetall(keys.BULK_LOAD).hgetall(keys.BATCH_TOTALS).info("memory")
-        num_live, num_unpublished, num_cancelling, load, totals, memory = pipe.execute()
-    limit = settings.max_redis_bytes
-    if memory.get("maxmemory"):
-        limit = min(limit, memory["maxmemory"] * 9 // 10)
+        pipe.hgetall(keys.BULK_LOAD).hgetall(keys.BATCH_TOTALS)
+        pipe.get(keys.LIVE_PROMISED).info("memory")
+        num_live, num_unpublished, num_cancelling, load, totals, promised, info = pipe.execute()
     num_validating = min(num_unpublished, num_live - num_cancelling)
     return BulkLoad(
         num_bytes=max(int(load.get(b"bytes", 0)), 0),
         num_lines=max(int(load.get(b"lines", 0)), 0),
-        redis_bytes=memory["used_memory"],
-        max_redis_bytes=limit,
+        promised_bytes=max(int(promised or 0), 0),
+        memory=memory_of(info, settings),
         statuses={
             "validating": num_validating,
             "in_progress": num_live - num_cancelling - num_validating,

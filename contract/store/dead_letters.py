@@ -17,6 +17,7 @@ from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, queued_record, task_message
 from contract.settings import Settings
 from contract.store.scripts import register
+from contract.stored_results import promised_bytes
 from contract.versions import NewerFormat, Unreadable
 
 Kind = Literal["message", "payload", "record", "lease"]
@@ -140,6 +141,7 @@ class DeadLetters:
             task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
             *(task_id, job.num_bytes, job.client),
             *(int(max(job.deadline_at - time.time(), 0)) + self._ttl_s, letter.id),
+            promised_bytes(job.result_bytes),
         ]
         if not self._requeue_job(keys=names, args=args):
             raise NotRequeued("its job changed meanwhile; try again")

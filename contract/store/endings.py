@@ -72,7 +72,7 @@ class EndingsWriter:
     ) -> list[bytes]:
         names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
         names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
-        names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS]
+        names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS, *keys.PROMISES]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

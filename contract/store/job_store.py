@@ -29,6 +29,7 @@ from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
     KeyReused,
+    NoRoom,
     QueueDepth,
     QueueFull,
     Receipt,
@@ -37,11 +38,12 @@ from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
+from contract.store.memory import MemorySampler
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.refusals import NotStored, refusal_reason
 from contract.store.scripts import register
-from contract.stored_results import decoded_pieces
+from contract.stored_results import decoded_pieces, promised_bytes
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
@@ -67,6 +69,7 @@ class JobStore:
         self._opener = JobOpener(client)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
+        self._memory = MemorySampler(client, settings)
         self._submit, self._erase, self._note_aboard = (
             register(client, name) for name in ("submit", "erase", "note_aboard")
         )
@@ -78,6 +81,7 @@ class JobStore:
 
         Raises:
             QueueFull: there is no room for it, or its client holds its share of the queue.
+            NoRoom: Redis has no room for its result.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
@@ -85,6 +89,8 @@ class JobStore:
             task_id = new_task_id(self.id_secret())
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
+            memory, promised = self._memory.read(), promised_bytes(job.result_bytes)
+            payload = encode_payload(job)
             answer = self._submit(
                 keys=[
                     keys.record(task_id),
@@ -96,11 +102,11 @@ class JobStore:
                 ],
                 args=[
                     queued_record(task_id, job.facts()),
-                    encode_payload(job),
+                    payload,
                     task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
                     task_id,
                     job.num_bytes,
-                    0,
+                    promised,
                     "-",
                     job.client,
                     ttl_s,
@@ -108,9 +114,12 @@ class JobStore:
                     limits.max_queued_bytes,
                     f"{task_id}:{idempotency.request_digest}" if idempotency else "",
                     IDEMPOTENCY_TTL_S,
+                    memory.room_bytes,
                 ],
             )
         verdict = answer[0]
+        if verdict == b"no_room":
+            raise NoRoom(promised + len(payload), int(answer[1]), memory)
         if verdict == b"replay":
             earlier, _, digest = answer[1].decode().partition(":")
             if idempotency is None or digest != idempotency.request_digest:

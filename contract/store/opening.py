@@ -63,15 +63,15 @@ class JobOpener:
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """See `JobStore.facts`; of a part they come from its batch, which its ending needs."""
-        part = part_id(task_id)
-        if part is not None:
+        place = part_id(task_id)
+        if place is not None:
             found = self._client.zrange(
-                keys.batch_parts(part.batch_id), part.first, part.first, byscore=True
+                keys.batch_parts(place.batch_id), place.first, place.first, byscore=True
             )
             if not found:
                 return {}
-            _, num_lines, num_bytes = decode_part(found[0])
-            return {"num_texts": num_lines, "num_bytes": num_bytes, "is_single": False}
+            part = decode_part(found[0])
+            return {"num_texts": part.num_lines, "num_bytes": part.num_bytes, "is_single": False}
         raw = self._client.get(keys.record(task_id))
         try:
             return decode_record(task_id, raw).job if raw else {}

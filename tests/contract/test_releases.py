@@ -119,6 +119,7 @@ def test_release_n_finds_every_field_in_what_this_release_writes():
             assert new["headers"].pop("fingerprint") == keys.UNBOUND
         if theirs == PAYLOAD:
             assert (new.pop("client"), new.pop("fingerprint")) == ("", keys.UNBOUND)
+            assert new.pop("result_bytes") == 0
         assert new == orjson.loads(theirs)
 
 
@@ -133,7 +134,11 @@ def test_failed_record_of_release_n_is_read():
 
 
 def test_part_of_a_later_release_is_read():
-    assert decode_part(b"3:2:17:9") == Part(3, 2, 17)
+    assert decode_part(b"3:2:17:9:1") == Part(3, 2, 17, 9)
+
+
+def test_part_of_an_earlier_release_is_read():
+    assert decode_part(b"3:2:17") == Part(3, 2, 17)
 
 
 SECRET = "Xylographenkraehe"

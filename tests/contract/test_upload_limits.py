@@ -5,6 +5,8 @@ import pytest
 
 from app.requests.batch_upload import Receiver
 from app.requests.models import BatchOptions
+from app.service.recent_workers import RecentWorkers
+from app.service.retry_after import RetryEstimate
 from contract.errors import BodyTooLarge, Overloaded
 from contract.grammar.lines import Line
 from contract.settings import load_settings
@@ -23,15 +25,17 @@ def upload(redis_server, redis_client):
             **{f"EVASCORE_MAX_{name.upper()}_BYTES": str(size) for name, size in LIMITS.items()},
         }
     )
-    batches = BatchStore(redis_client, settings, JobStore(redis_client, settings))
+    jobs = JobStore(redis_client, settings)
+    batches = BatchStore(redis_client, settings, jobs)
 
-    def receive(num_lines: int) -> str:
+    def receive(num_lines: int, client: str = "") -> str:
         receiver = Receiver(
             batches,
             settings,
             options=BatchOptions(),
-            retry_after_s=lambda _: 1,
+            retry=RetryEstimate(RecentWorkers(jobs, settings)),
             request_id="r",
+            client=client,
         )
         content = orjson.dumps({"text": "x"})
         lines = (Line(number, content) for number in range(1, num_lines + 1))
@@ -48,7 +52,7 @@ def test_tiny_lines_fill_the_queue_by_their_work(upload):
     with pytest.raises(Overloaded) as raised:
         upload(5)
     assert raised.value.details["queued_bytes"] == 6 * 64
-    upload(4)
+    upload(4, client="other")
     upload.batches.erase(batch_id)
     upload(6)
 

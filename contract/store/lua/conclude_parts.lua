@@ -4,15 +4,16 @@
 -- Safe to repeat: whatever comes after the first final record changes nothing.
 -- KEYS: live batches, totals, totals of batches, unacked, unacked index, aboard (the last three '' if
 --       nothing is to be acknowledged), live lines, bulk load, cancelling, clients of batches, counts
---       per client, then of each part: record, batch, texts, results, parts
+--       per client, the two keys of promises.lua, then of each part: record, batch, texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
 --       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model
 -- Returns for each part the state that it is in now ('' if it is gone).
--- include: counts
+-- include: promises
+local promises = {KEYS[12], KEYS[13]}
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
-for i = 12, #KEYS, 5 do
-  local at = 3 + (i - 12) / 5 * 11
+for i = 14, #KEYS, 5 do
+  local at = 3 + (i - 14) / 5 * 11
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
@@ -25,6 +26,8 @@ for i = 12, #KEYS, 5 do
     redis.call('HINCRBY', KEYS[2], ARGV[at + 4], 1)
     redis.call('HSET', results, first, ARGV[at + 5])
     redis.call('EXPIRE', results, redis.call('TTL', batch))
+    local part = redis.call('ZRANGEBYSCORE', parts, first, first)[1] or ''
+    give_back(promises, batch_id, tonumber(string.match(part, '^%d+:%d+:%d+:(%d+)') or '0'))
     redis.call('HINCRBY', batch, 'completed', ARGV[at + 6])
     redis.call('HINCRBY', batch, 'failed', ARGV[at + 7])
     redis.call('HINCRBY', KEYS[3], 'lines_completed', ARGV[at + 6])
@@ -48,6 +51,7 @@ for i = 12, #KEYS, 5 do
       redis.call('HDEL', KEYS[7], batch_id)
       if client then lower(KEYS[11], 'batches:' .. client, 1) end
       redis.call('HDEL', KEYS[10], batch_id)
+      give_back(promises, batch_id, math.huge)
       redis.call('SREM', KEYS[9], batch_id)
       -- What processes of another release miscounted ends here.
       if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', unpack(KEYS, 7, 11)) end

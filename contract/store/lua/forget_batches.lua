@@ -1,8 +1,8 @@
 -- Take batches off the live ones: those that were erased, or that expired before they ended.
 -- KEYS: live batches, live lines, bulk load, unpublished, cancelling, clients of batches, counts per
---       client
+--       client, the two keys of promises.lua
 -- ARGV: batch IDs
--- include: counts
+-- include: promises
 for _, id in ipairs(ARGV) do
   local bytes, lines = redis.call('HGET', KEYS[1], id), redis.call('HGET', KEYS[2], id)
   -- A batch without lines here was accepted by an older web server, which counted nothing.
@@ -15,6 +15,7 @@ for _, id in ipairs(ARGV) do
     lower(KEYS[7], 'bytes:' .. client, tonumber(bytes))
     lower(KEYS[7], 'batches:' .. client, 1)
   end
+  give_back({KEYS[8], KEYS[9]}, id, math.huge)
   redis.call('HDEL', KEYS[6], id)
   redis.call('HDEL', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)
@@ -22,4 +23,4 @@ for _, id in ipairs(ARGV) do
   redis.call('SREM', KEYS[5], id)
 end
 -- What processes of another release miscounted ends here.
-if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], unpack(KEYS, 5)) end
+if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', KEYS[2], KEYS[3], unpack(KEYS, 5, 7)) end

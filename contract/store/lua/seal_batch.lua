@@ -1,10 +1,11 @@
 -- Accepts a batch whose parts are all stored, or says why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
---       bulk load, clients of batches, counts per client
+--       bulk load, clients of batches, counts per client, the two keys of promises.lua
 -- ARGV: batch ID, number of parts, bytes of work, most live bytes, TTL s, idempotency value,
---       idempotency TTL s, lines, most live batches, client, then names and values of the batch's facts
+--       idempotency TTL s, lines, most live batches, client, promised bytes, room for promises, then
+--       names and values of the batch's facts
 -- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches},
--- {'share', live bytes, live batches of the client} or {'lost'}.
+-- {'share', live bytes, live batches of the client}, {'no_room', promised bytes} or {'lost'}.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted'}
@@ -26,7 +27,13 @@ local own_bytes, own_batches = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_bytes + work > free_bytes or own_batches + 1 > free_batches then
   return {'share', own_bytes, own_batches}
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 11))
+local promised = tonumber(redis.call('GET', KEYS[11]) or '0')
+if promised + ARGV[11] > tonumber(ARGV[12]) then return {'no_room', promised} end
+if ARGV[11] ~= '0' then
+  redis.call('INCRBY', KEYS[11], ARGV[11])
+  redis.call('HSET', KEYS[12], ARGV[1], ARGV[11])
+end
+redis.call('HSET', KEYS[1], unpack(ARGV, 13))
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[8])

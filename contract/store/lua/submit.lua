@@ -3,8 +3,8 @@
 -- KEYS: record, payload, idempotency ('' if none), turns, waiting (prefix), then the four keys of
 --       live.lua
 -- ARGV: record, payload, message, task ID, bytes, promised bytes, channel, client, record TTL s,
---       max jobs, max bytes, idempotency value, idempotency TTL s
--- Returns {verdict, live jobs, live bytes} or {'replay', idempotency value}.
+--       max jobs, max bytes, idempotency value, idempotency TTL s, room for promises
+-- Returns {verdict, live jobs, live bytes}, {'no_room', promised bytes} or {'replay', idempotency value}.
 -- include: live
 -- include: queue
 local live = {unpack(KEYS, 6, 9)}
@@ -27,6 +27,9 @@ local own_jobs, own_bytes = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_jobs + 1 > free_jobs or own_bytes + cost > free_bytes then
   return {'share', own_jobs, own_bytes}
 end
+-- What it stores now comes on top: the room is that of the last sample.
+local promised = tonumber(redis.call('GET', live[3]) or '0')
+if promised + ARGV[6] + #ARGV[2] > tonumber(ARGV[14]) then return {'no_room', promised} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[9])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[9])
 add_live(live, id, ARGV[5], ARGV[6], ARGV[7], client)

@@ -55,12 +55,12 @@ def test_each_line_costs_a_minimum_of_work_and_a_bad_one_too():
 
 
 def test_part_holds_no_more_results_than_one_job_may():
-    settings = load_settings({"EVASCORE_MAX_RESULT_BYTES": "4000"})
+    settings = load_settings({"EVASCORE_MAX_RESULT_BYTES": "3000"})
     lines = [{"text": "x", "outputs": ["top_k"], "top_k": 10}] * 5
     assert [part.num_lines for part, _ in cut(*lines, settings=settings)] == [2, 2, 1]
     with pytest.raises(RequestInvalid) as raised:
         cut({"text": "x" * 8, "outputs": ["top_k"], "top_k": 10}, settings=settings)
-    assert raised.value.details["limit_bytes"] == 4000
+    assert raised.value.details["limit_bytes"] == 3000
 
 
 def test_job_of_a_part_holds_its_lines_in_order_as_bulk():

@@ -1,0 +1,62 @@
+"""Samples the memory of Redis, of which admission promises room to results."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from contract.settings import Settings
+
+# A sample is used for this long.
+SAMPLE_S = 1.0
+# Admission leaves this share of Redis' own limit free: for what is stored between two samples, and
+# for what Redis needs besides, such as buffers of clients.
+_FREE_SHARE = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The memory of Redis in bytes."""
+
+    used_bytes: int
+    startup_bytes: int
+    """What it used when it had just started, without any key."""
+    limit_bytes: int
+    """Above it nothing is accepted; at most nine tenths of Redis' own limit."""
+
+    @property
+    def room_bytes(self) -> int:
+        """What is left for promises; below 0 if more is used already."""
+        return self.limit_bytes - self.used_bytes
+
+
+def memory_of(info: Mapping[str, Any], settings: Settings) -> Memory:
+    """The memory of Redis, from its answer to `INFO memory`."""
+    limit_bytes = settings.max_redis_bytes
+    if info.get("maxmemory"):
+        limit_bytes = min(limit_bytes, int(info["maxmemory"] * (1 - _FREE_SHARE)))
+    return Memory(info["used_memory"], info.get("used_memory_startup", 0), limit_bytes)
+
+
+class MemorySampler:
+    """The memory of Redis, up to `SAMPLE_S` old; Redis errors reach the caller."""
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client, self._settings, self._clock = client, settings, clock
+        self._sample: Memory | None = None
+        self._until = 0.0
+
+    def read(self) -> Memory:
+        """The last sample, or a new one."""
+        now = self._clock()
+        if self._sample is None or now > self._until:
+            self._sample = memory_of(self._client.info("memory"), self._settings)
+            self._until = now + SAMPLE_S
+        return self._sample
