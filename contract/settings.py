@@ -157,18 +157,24 @@ class Settings(BaseModel):
     )
 
     max_queued_bytes: Bytes = Field(
-        256 * 1024**2, description="Most text bytes of jobs that are not scored yet; above it, 503."
+        256 * 1024**2,
+        description="Most text bytes of jobs that are not scored yet; above it, 503. "
+        "One client may have as many as are free, so a single one gets half of them.",
     )
     max_queued_jobs: Count = Field(
-        100_000, description="Most jobs that are not scored yet; above it, 503."
+        100_000,
+        description="Most jobs that are not scored yet; above it, 503. "
+        "One client may have as many as are free.",
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
         description="Most text bytes of batches that are not scored yet, "
-        "at least 64 for each line; above it, 503.",
+        "at least 64 for each line; above it, 503. One client may have as many as are free.",
     )
     max_queued_batches: Count = Field(
-        10_000, description="Most batches that have not ended; above it, 503."
+        10_000,
+        description="Most batches that have not ended; above it, 503. "
+        "One client may have as many as are free.",
     )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,

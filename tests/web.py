@@ -21,6 +21,7 @@ from contract.store.job_store import JobStore
 from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
 from tests.conftest import free_port, wait_until
+from tests.waiting_messages import take
 
 
 class WebServer:
@@ -109,7 +110,7 @@ class Outcomes:
 
         Every text gets its length as score.
         """
-        message = self.client.rpop(keys.queue_list(keys.BULK))
+        message = take(self.client, keys.BULK)
         if message is None:
             return None
         task_id = str(orjson.loads(message)["headers"]["id"])

@@ -34,7 +34,8 @@ from worker.turns import quantum_bytes
 
 log = get_logger(__name__)
 
-_FETCH = script_text("fetch", Path(__file__).parent / "lua")
+SCRIPTS = Path(__file__).parent / "lua"
+_FETCH = script_text("fetch", SCRIPTS)
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05

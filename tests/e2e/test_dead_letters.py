@@ -15,6 +15,7 @@ from contract.store.batch_store import BatchStore
 from contract.store.parked_jobs import ParkedJobs
 from tests.conftest import wait_until
 from tests.contract.test_releases import MESSAGE, PAYLOAD, RECORD
+from tests.waiting_messages import put_unbound, take, waiting
 from tests.worker_process import Worker, a_job, final, submit
 
 MARKER = b"Xylographenkraehe"
@@ -27,7 +28,7 @@ def worker(new_worker) -> Worker:
 
 
 def is_all_acknowledged(redis_client) -> bool:
-    return not redis_client.hlen(keys.unacked("w@test")) and not redis_client.llen(keys.QUEUE)
+    return not redis_client.hlen(keys.unacked("w@test")) and not waiting(redis_client)
 
 
 def with_field(raw: bytes, place: str | None = None, **fields) -> bytes:
@@ -62,8 +63,8 @@ GARBAGE = {
 
 
 def test_garbage_in_the_queue_is_set_aside_at_once(job_store, redis_client, worker):
-    redis_client.rpush(keys.QUEUE, *GARBAGE)
-    redis_client.rpush(keys.queue_list(keys.BULK), b"bulk" + MARKER)
+    put_unbound(redis_client, *GARBAGE)
+    put_unbound(redis_client, b"bulk" + MARKER, priority=keys.BULK)
     sent = time.monotonic()
     assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
     assert time.monotonic() - sent < 5
@@ -79,8 +80,7 @@ def test_garbage_in_the_queue_is_set_aside_at_once(job_store, redis_client, work
 
 def test_broken_message_ends_its_job_with_a_clear_error(job_store, redis_client, new_worker):
     task_id = submit(job_store, 10)
-    message = redis_client.rpop(keys.QUEUE)
-    redis_client.rpush(keys.QUEUE, message[:-1])
+    put_unbound(redis_client, take(redis_client)[:-1])
     worker = new_worker().start().wait_ready()
     assert final(job_store, task_id).error["code"] == JobUnreadable.code
     assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
@@ -126,8 +126,8 @@ def test_unreadable_jobs_end_and_their_neighbours_are_scored(
 
 
 def replace_message(redis_client, change) -> None:
-    """Change the message that would be fetched next, and put it behind all others."""
-    redis_client.lpush(keys.QUEUE, change(redis_client.rpop(keys.QUEUE)))
+    """Change the message that would be fetched next."""
+    put_unbound(redis_client, change(take(redis_client)))
 
 
 def of_release_n(raw: bytes, task_id: str) -> bytes:
@@ -203,8 +203,7 @@ def test_jobs_of_a_newer_release_wait_and_others_go_on(
     new_worker,
 ):
     ids = [submit(job_store, 10) for _ in range(3)]
-    message = redis_client.rpop(keys.QUEUE)
-    redis_client.rpush(keys.QUEUE, with_field(message, "headers", version="2.0"))
+    put_unbound(redis_client, with_field(take(redis_client), "headers", version="2.0"))
     redis_client.set(keys.payload(ids[1]), b'{"version": "2.0", "texts": []}', keepttl=True)
     redis_client.set(keys.record(ids[2]), b'{"version": "2.0", "is": {"status": 7}}')
     worker = new_worker().start().wait_ready()
@@ -218,8 +217,8 @@ def test_jobs_of_a_newer_release_wait_and_others_go_on(
     # A worker of the newer release finds them in the queue.
     ParkedJobs(redis_client, major=2).take_back()
     assert job_store.num_parked() == 0
-    waiting = [orjson.loads(each) for each in redis_client.lrange(keys.QUEUE, 0, -1)]
-    assert {each["properties"]["delivery_tag"] for each in waiting} == set(ids)
+    found = [orjson.loads(each) for each in waiting(redis_client)]
+    assert {each["properties"]["delivery_tag"] for each in found} == set(ids)
 
 
 def test_garbage_of_a_dead_worker_is_set_aside_by_its_successor(
@@ -245,14 +244,16 @@ def test_job_that_kills_workers_while_it_is_opened_fails_and_its_neighbours_succ
     """The worker dies with the job aboard: here it is stopped and killed while it opens."""
     neighbours = [submit(job_store, 10) for _ in range(3)]
     killer = submit(job_store, 10)
+    messages = {}
+    while (raw := take(redis_client)) is not None:
+        message = orjson.loads(raw)
+        message["properties"]["delivery_info"]["redelivered"] = True
+        messages[decode_message(raw).task_id] = orjson.dumps(message)
     for task_id in (killer, *neighbours):
         redis_client.hset(keys.crashes(task_id), "deaths", 2)
-        message = orjson.loads(redis_client.rpop(keys.QUEUE))
-        message["properties"]["delivery_info"]["redelivered"] = True
-        redis_client.lpush(keys.QUEUE, orjson.dumps(message))
+    put_unbound(redis_client, *(messages[task_id] for task_id in neighbours))
     # What a worker leaves that died while it opened the killer, alone because of two crashes.
-    message = redis_client.lpop(keys.QUEUE)
-    assert decode_message(message).task_id == killer
+    message = messages[killer]
     redis_client.hset(keys.unacked("w@test"), killer, b"[" + message + b', "", "evascore"]')
     redis_client.zadd(keys.unacked_index("w@test"), {killer: time.time()})
     redis_client.sadd(keys.aboard("w@test"), killer)

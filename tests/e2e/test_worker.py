@@ -13,6 +13,7 @@ from contract.settings import DEMO_CHECKPOINT
 from contract.store.job_store import JobStore
 from model.weights.checkpoint import revision_of
 from tests.conftest import wait_until
+from tests.waiting_messages import waiting
 from tests.worker_process import LONG_TEXT_BYTES, Worker, final, is_started, submit
 
 
@@ -93,8 +94,7 @@ def test_sigterm_finishes_the_batch_in_hand_and_gives_the_rest_back(
     states = [job_store.read(task_id).state for task_id in ids]
     assert states[0] == "SUCCESS"
     assert states[-1] != "SUCCESS"
-    waiting = redis_client.llen(keys.QUEUE)
-    assert waiting == len(ids) - states.count("SUCCESS")
+    assert len(waiting(redis_client)) == len(ids) - states.count("SUCCESS")
     assert job_store.worker_statuses() == []
 
 
@@ -108,7 +108,7 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(
     worker.send(signal.SIGTERM)
     assert worker.wait_exit() == 0
     assert job_store.read(task_id).state == "STARTED"
-    message = redis_client.lindex(keys.QUEUE, 0)
+    (message,) = waiting(redis_client)
     assert b'"redelivered":true' in message
     assert not redis_client.exists(keys.crashes(task_id))
 

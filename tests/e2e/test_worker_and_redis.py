@@ -11,6 +11,7 @@ from contract import keys
 from contract.messages import task_message
 from tests.conftest import wait_until
 from tests.proxy import Proxy
+from tests.waiting_messages import put_unbound
 from tests.worker_process import LONG_TEXT_BYTES, a_job, final, is_started, submit
 
 # The fetch has a time limit of `redis_timeout_s` (2 s). The check of it, the new connection and
@@ -229,7 +230,7 @@ def test_second_copy_of_a_message_in_one_fetch_is_dropped(job_store, new_worker,
     worker.send(signal.SIGSTOP)
     task_id = submit(job_store, 10)
     other = submit(job_store, 10)
-    redis_client.rpush(keys.QUEUE, task_message(task_id, 10, keys.INTERACTIVE))
+    put_unbound(redis_client, task_message(task_id, 10, keys.INTERACTIVE))
     worker.send(signal.SIGCONT)
     assert [final(job_store, each).state for each in (task_id, other)] == ["SUCCESS"] * 2
     log = worker.log.read_text().partition("worker_ready")[2]

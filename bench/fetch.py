@@ -1,0 +1,116 @@
+"""Measures what a worker's fetch costs Redis with one client and with many that wait.
+
+The same number of jobs of the same sizes waits in both runs, which alternate. The time is the CPU
+time of Redis' main thread, so a busy machine changes it little.
+"""
+
+import argparse
+import random
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import redis
+
+from bench.results import write_results
+from contract import keys
+from contract.messages import Job
+from contract.settings import Settings, load_settings
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
+from contract.store.scripts import script_text
+from deploy.embedded_redis import free_port, server_command
+from worker import transport
+from worker.filling import Budget
+from worker.room import room_for_fetch
+from worker.turns import quantum_bytes
+
+WORKER = "bench"
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--jobs", type=int, default=20_000)
+    parser.add_argument("--clients", type=int, default=1000)
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        command = server_command(port=port, data_dir=Path(folder))
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                given = {"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
+                settings = load_settings(given)
+                with connect(settings) as client:
+                    _wait_for(client)
+                    pairs = [
+                        [
+                            _fetch_all(client, settings, options.jobs, n)
+                            for n in (1, options.clients)
+                        ]
+                        for _ in range(options.rounds)
+                    ]
+            finally:
+                server.kill()
+    one, many = (median(pair[i] for pair in pairs) for i in (0, 1))
+    figures = {
+        "us_per_job_one_client": round(one, 2),
+        "us_per_job_many_clients": round(many, 2),
+        "ratio": round(median(pair[1] / pair[0] for pair in pairs), 3),
+        "ratio_of_each_round": [round(pair[1] / pair[0], 3) for pair in pairs],
+    }
+    setup = {"jobs": options.jobs, "clients": options.clients, "rounds": options.rounds}
+    write_results("fetch", figures, setup)
+
+
+def _fetch_all(client: redis.Redis, settings: Settings, num_jobs: int, num_clients: int) -> float:
+    """Queue jobs and fetch them as an idle worker does; Redis' CPU time per job, us."""
+    client.flushall()
+    _submit(client, settings, num_jobs, num_clients)
+    room = room_for_fetch((), Budget.of(settings))
+    names, rooms = [keys.unacked(WORKER), keys.unacked_index(WORKER)], []
+    for priority, each in room.items():
+        queue = keys.UNBOUND, priority
+        names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
+        names.append(keys.queue_list(priority))
+        rooms += each.as_args()
+    long_bytes = settings.micro_batch_bytes
+    args = [time.time(), keys.QUEUE, quantum_bytes(long_bytes), long_bytes, *rooms]
+    fetch = client.register_script(script_text("fetch", transport.SCRIPTS))
+    fetch(keys=names, args=args)
+    num_fetched, before_s = 0, _cpu_s(client)
+    while fetched := fetch(keys=names, args=args):
+        num_fetched += len(fetched) // 3
+        client.delete(*names[:2])
+    return (_cpu_s(client) - before_s) / num_fetched * 1e6
+
+
+def _cpu_s(client: redis.Redis) -> float:
+    used = client.info("cpu")
+    return float(used["used_cpu_user_main_thread"] + used["used_cpu_sys_main_thread"])
+
+
+def _submit(client: redis.Redis, settings: Settings, num_jobs: int, num_clients: int) -> None:
+    # Two submissions in three are short; the sizes are the same in every run.
+    sizes = random.Random(7)
+    store, now = JobStore(client, settings), time.time()
+    for index in range(num_jobs):
+        size = sizes.choice((40, 120, 2000))
+        sender = f"192.0.{index % num_clients // 250}.{index % num_clients % 250}"
+        store.submit(Job([{"text": "x"}], size, now, now + 3600, client=sender))
+
+
+def _wait_for(client: redis.Redis) -> None:
+    while True:
+        try:
+            client.ping()
+            return
+        except redis.ConnectionError:
+            time.sleep(0.05)
+
+
+if __name__ == "__main__":
+    main()
