@@ -15,7 +15,8 @@ LIVE_JOBS = "evascore:live_jobs"
 LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
 # The sum of the result bytes promised in that hash, and in that of batches below.
 LIVE_PROMISED = "evascore:live_promised"
-LIVE_CLIENTS = "evascore:live_clients"  # hash: `jobs:` or `bytes:` and a client -> its live jobs
+# Hash: `jobs:`, `bytes:` or `promised:` and a client -> its live jobs.
+LIVE_CLIENTS = "evascore:live_clients"
 LIVE = (LIVE_JOBS, LIVE_BYTES, LIVE_PROMISED, LIVE_CLIENTS)
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
 ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
@@ -25,9 +26,8 @@ CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have 
 # Hash: the sums of the two hashes above, as `bytes` and `lines`.
 BULK_LOAD = "evascore:bulk_load"
 BATCH_CLIENTS = "evascore:batch_clients"  # hash: batch ID -> client, of live batches
-BULK_CLIENTS = (
-    "evascore:bulk_clients"  # hash: `batches:` or `bytes:` and a client -> its live batches
-)
+# Hash: `batches:`, `bytes:` or `promised:` and a client -> its live batches.
+BULK_CLIENTS = "evascore:bulk_clients"
 BATCH_PROMISED = "evascore:batch_promised"  # hash: batch ID -> result bytes promised and left
 PROMISES = (LIVE_PROMISED, BATCH_PROMISED)
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines

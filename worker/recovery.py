@@ -13,6 +13,7 @@ from celery import bootsteps
 from contract import keys
 from contract.logs import get_logger
 from contract.messages import queue_of
+from contract.store.locks import take_lock
 from contract.store.scripts import script_text
 from worker import suspects
 from worker.backoff import Backoff, wait
@@ -22,8 +23,7 @@ from worker.upkeep import Upkeep
 
 log = get_logger(__name__)
 
-_LUA = Path(__file__).parent / "lua"
-_REQUEUE, _TAKE_LOCK = script_text("requeue", _LUA), script_text("take_lock", _LUA)
+_REQUEUE = script_text("requeue", Path(__file__).parent / "lua")
 # Workers check each other this often. If one dies while it requeues, another may do so after
 # `_REAPING_S`.
 _LOOK_EVERY_S = 1.0
@@ -87,14 +87,8 @@ def take_over(client: redis.Redis, worker: str, *, is_crash: bool = True) -> Non
 
 def give_back(client: redis.Redis, worker: str) -> None:
     """Requeue the caller's own jobs, which it does not score now: nobody died."""
-    # First, because a full Redis allows this and refuses the rest.
     suspects.take_back(client, worker)
     requeue_left_behind(client, worker)
-
-
-def take_lock(client: redis.Redis, lock: str, holder: str, ttl_s: int) -> bool:
-    """Take a lock that expires by itself, also where Redis is full; return whether it was free."""
-    return bool(client.register_script(_TAKE_LOCK)(keys=[lock], args=[holder, ttl_s]))
 
 
 def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:

@@ -50,8 +50,14 @@ class RetryEstimate:
                 actual_bytes=needed,
             )
         return Overloaded(
-            f"Redis has no room for the results, which could take {needed} bytes; try again after "
-            "Retry-After seconds, ask for fewer outputs (top_k, bytes, spans), or delete results.",
+            f"The results could take {needed} bytes, for which "
+            + (
+                "your jobs that wait leave no room: you may hold as much as is free. "
+                if full.is_share
+                else "Redis has no room. "
+            )
+            + "Try again after Retry-After seconds, ask for fewer outputs (top_k, bytes, spans), "
+            "or delete results.",
             needed_bytes=needed,
             promised_bytes=full.promised_bytes,
             redis_bytes=memory.used_bytes,

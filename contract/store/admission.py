@@ -46,12 +46,20 @@ class QueueFull(Exception):
 class NoRoom(Exception):
     """Redis has no room for the results of a job or a batch."""
 
-    def __init__(self, needed_bytes: int, promised_bytes: int, memory: Memory) -> None:
-        """Say what it needs, what is promised to others, and the memory of Redis."""
+    def __init__(
+        self, needed_bytes: int, promised_bytes: int, memory: Memory, *, is_share: bool = False
+    ) -> None:
+        """Say what it needs, and the memory of Redis.
+
+        Args:
+            promised_bytes: what is promised to all, or with `is_share` to its client.
+            is_share: whether the client holds its share of the room.
+        """
         super().__init__("no room for results")
         self.needed_bytes = needed_bytes
         self.promised_bytes = promised_bytes
         self.memory = memory
+        self.is_share = is_share
 
 
 class KeyReused(Exception):

@@ -13,6 +13,7 @@ from contract import keys
 from contract.batches import Batch, Part, PartId, decode_batch, decode_part
 from contract.messages import queued_record, task_message
 from contract.settings import Settings
+from contract.store.locks import take_lock
 from contract.store.scripts import register
 
 # Parts in one call: Redis needs a few milliseconds for them.
@@ -38,7 +39,7 @@ class BatchQueue:
             return
         num_published = batch.num_published
         while 0 <= num_published < batch.num_parts:
-            self._client.set(keys.publishing(batch_id), "", ex=_PUBLISHING_S)
+            take_lock(self._client, keys.publishing(batch_id), "", _PUBLISHING_S, is_forced=True)
             last = num_published + GROUP_PARTS - 1
             members = self._client.zrange(keys.batch_parts(batch_id), num_published, last)
             if not members:
@@ -50,7 +51,7 @@ class BatchQueue:
         """Queue the parts of batches whose web server died after it had accepted them."""
         for name in self._client.smembers(keys.UNPUBLISHED):
             batch_id = name.decode()
-            if self._client.set(keys.publishing(batch_id), "", nx=True, ex=_PUBLISHING_S):
+            if take_lock(self._client, keys.publishing(batch_id), "", _PUBLISHING_S):
                 self.publish(batch_id)
 
     def _publish_group(self, batch: Batch, num_published: int, members: list[bytes]) -> int:

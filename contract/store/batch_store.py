@@ -181,8 +181,9 @@ class BatchStore:
         if verdict in (b"full", b"share"):
             depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
             raise QueueFull(depth, is_share=verdict == b"share")
-        if verdict == b"no_room":
-            raise NoRoom(promised_bytes, int(details[0]), memory)
+        if verdict in (b"no_room", b"room_share"):
+            is_share = verdict == b"room_share"
+            raise NoRoom(promised_bytes, int(details[0]), memory, is_share=is_share)
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         with self._guard.calling():

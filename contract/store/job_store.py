@@ -118,8 +118,9 @@ class JobStore:
                 ],
             )
         verdict = answer[0]
-        if verdict == b"no_room":
-            raise NoRoom(promised + len(payload), int(answer[1]), memory)
+        if verdict in (b"no_room", b"room_share"):
+            needed, is_share = promised + len(payload), verdict == b"room_share"
+            raise NoRoom(needed, int(answer[1]), memory, is_share=is_share)
         if verdict == b"replay":
             earlier, _, digest = answer[1].decode().partition(":")
             if idempotency is None or digest != idempotency.request_digest:

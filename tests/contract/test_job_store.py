@@ -23,7 +23,7 @@ from contract.store.broker import connect
 from contract.store.celery_app import create_celery
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
-from contract.stored_results import APART_BYTES, encode_success
+from contract.stored_results import APART_BYTES, encode_success, promised_bytes
 
 
 def a_job(num_bytes: int = 5, **changes) -> Job:
@@ -172,6 +172,7 @@ def test_share_of_a_client_comes_back_however_its_jobs_end(job_store, redis_clie
     assert redis_client.hgetall(keys.LIVE_CLIENTS) == {
         b"jobs:192.0.2.7": b"3",
         b"bytes:192.0.2.7": b"15",
+        b"promised:192.0.2.7": b"%d" % (3 * promised_bytes(0)),
     }
     job_store.conclude([scored(ids[0], job)])
     job_store.cancel(ids[1])

@@ -49,6 +49,7 @@ def test_accepted_job_is_promised_room_until_it_ends(job_store, redis_client):
     for _ in range(2):
         job_store.conclude([scored(task_id, job)])
         assert promised(redis_client) == 0
+        assert not redis_client.exists(keys.LIVE_CLIENTS)
 
 
 @pytest.mark.parametrize("end", ["cancel", "erase", "fail"])
@@ -65,18 +66,33 @@ def test_promise_is_given_back_however_a_job_ends(job_store, redis_client, end):
 
 def test_job_whose_result_has_no_room_is_refused_and_nothing_of_it_stored(redis_client):
     store = store_with_room(redis_client, 2.5)
-    first, second = a_large_job(), a_large_job()
+    first, second = (a_large_job(client=name) for name in "ab")
     first_id = store.submit(first).task_id
     store.submit(second)
     before = set(redis_client.keys())
     with pytest.raises(NoRoom) as refusal:
         store.submit(a_large_job())
     assert refusal.value.promised_bytes == 2 * promised_bytes(RESULT_BYTES)
+    assert not refusal.value.is_share
     assert set(redis_client.keys()) == before
     # A small result still fits.
     store.submit(a_job(result_bytes=1000))
     store.conclude([scored(first_id, first)])
     store.submit(a_large_job())
+
+
+def test_one_client_is_promised_no_more_than_is_left_for_others(redis_client, settings):
+    store = store_with_room(redis_client, 4.5)
+    for _ in range(2):
+        store.submit(a_large_job(client="a"))
+    with pytest.raises(NoRoom) as refusal:
+        store.submit(a_large_job(client="a"))
+    assert refusal.value.is_share
+    assert refusal.value.promised_bytes == 2 * promised_bytes(RESULT_BYTES)
+    told = RetryEstimate(RecentWorkers(store, settings)).no_room(refusal.value)
+    assert isinstance(told, Overloaded)
+    assert "you may hold as much as is free" in told.message
+    store.submit(a_large_job(client="b"))
 
 
 def test_sixteen_who_ask_at_once_are_promised_no_more_than_there_is(redis_client):
@@ -193,7 +209,7 @@ def test_batch_gives_its_promise_back_as_its_parts_end(batches, redis_client):
     assert promised(redis_client) == of_job + of_batch // 2
     batches.end_part(batch_id, 5)
     assert promised(redis_client) == of_job
-    assert not redis_client.exists(keys.BATCH_PROMISED)
+    assert not redis_client.exists(keys.BATCH_PROMISED, keys.BULK_CLIENTS)
     batches.jobs.conclude([scored(task_id, job)])
     assert promised(redis_client) == 0
 
@@ -214,6 +230,19 @@ def test_expired_batch_gives_its_promise_back(batches, redis_client):
     assert promised(redis_client) == of_batch
     assert batches.store.load().promised_bytes in (0, of_batch)
     assert batches.store.load().promised_bytes == 0
+
+
+def test_full_redis_queues_ends_and_cancels_accepted_batches(batches, redis_client):
+    batch_id, _ = batches.accept()
+    other_id, _ = batches.accept()
+    redis_client.hset(keys.batch(other_id), "num_published", 0)
+    redis_client.sadd(keys.UNPUBLISHED, other_id)
+    redis_client.config_set("maxmemory", 1)
+    for first in (0, 5):
+        batches.end_part(batch_id, first)
+    assert batches.store.read(batch_id).status == "completed"
+    assert batches.store.cancel(other_id).status == "cancelled"
+    assert promised(redis_client) == 0
 
 
 def test_batch_without_promise_and_part_of_an_earlier_release_end(batches, redis_client):

@@ -9,7 +9,7 @@
 --       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model
 -- Returns for each part the state that it is in now ('' if it is gone).
 -- include: promises
-local promises = {KEYS[12], KEYS[13]}
+local promises = {KEYS[12], KEYS[13], KEYS[11]}
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
 for i = 14, #KEYS, 5 do
@@ -26,8 +26,6 @@ for i = 14, #KEYS, 5 do
     redis.call('HINCRBY', KEYS[2], ARGV[at + 4], 1)
     redis.call('HSET', results, first, ARGV[at + 5])
     redis.call('EXPIRE', results, redis.call('TTL', batch))
-    local part = redis.call('ZRANGEBYSCORE', parts, first, first)[1] or ''
-    give_back(promises, batch_id, tonumber(string.match(part, '^%d+:%d+:%d+:(%d+)') or '0'))
     redis.call('HINCRBY', batch, 'completed', ARGV[at + 6])
     redis.call('HINCRBY', batch, 'failed', ARGV[at + 7])
     redis.call('HINCRBY', KEYS[3], 'lines_completed', ARGV[at + 6])
@@ -35,6 +33,8 @@ for i = 14, #KEYS, 5 do
     redis.call('HINCRBY', KEYS[1], batch_id, -ARGV[at + 8])
     local client = redis.call('HGET', KEYS[10], batch_id)
     if client then lower(KEYS[11], 'bytes:' .. client, ARGV[at + 8]) end
+    local part = redis.call('ZRANGEBYSCORE', parts, first, first)[1] or ''
+    give_back(promises, batch_id, client, tonumber(string.match(part, '^%d+:%d+:%d+:(%d+)') or '0'))
     -- A batch without lines here was accepted by an older web server, which counted nothing.
     if redis.call('HEXISTS', KEYS[7], batch_id) == 1 then
       local lines = ARGV[at + 6] + ARGV[at + 7]
@@ -50,8 +50,8 @@ for i = 14, #KEYS, 5 do
       redis.call('HDEL', KEYS[1], batch_id)
       redis.call('HDEL', KEYS[7], batch_id)
       if client then lower(KEYS[11], 'batches:' .. client, 1) end
+      give_back(promises, batch_id, client, math.huge)
       redis.call('HDEL', KEYS[10], batch_id)
-      give_back(promises, batch_id, math.huge)
       redis.call('SREM', KEYS[9], batch_id)
       -- What processes of another release miscounted ends here.
       if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', unpack(KEYS, 7, 11)) end

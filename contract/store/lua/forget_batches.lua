@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Take batches off the live ones: those that were erased, or that expired before they ended.
 -- KEYS: live batches, live lines, bulk load, unpublished, cancelling, clients of batches, counts per
 --       client, the two keys of promises.lua
@@ -15,7 +16,7 @@ for _, id in ipairs(ARGV) do
     lower(KEYS[7], 'bytes:' .. client, tonumber(bytes))
     lower(KEYS[7], 'batches:' .. client, 1)
   end
-  give_back({KEYS[8], KEYS[9]}, id, math.huge)
+  give_back({KEYS[8], KEYS[9], KEYS[7]}, id, client, math.huge)
   redis.call('HDEL', KEYS[6], id)
   redis.call('HDEL', KEYS[1], id)
   redis.call('HDEL', KEYS[2], id)

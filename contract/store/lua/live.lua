@@ -8,6 +8,7 @@ local function add_live(live, id, bytes, promised, channel, client)
   redis.call('INCRBY', live[3], promised)
   redis.call('HINCRBY', live[4], 'jobs:' .. client, 1)
   redis.call('HINCRBY', live[4], 'bytes:' .. client, bytes)
+  redis.call('HINCRBY', live[4], 'promised:' .. client, promised)
 end
 
 -- include: counts
@@ -22,5 +23,6 @@ local function drop_live(live, id)
   redis.call('DECRBY', live[3], promised)
   lower(live[4], 'jobs:' .. client, 1)
   lower(live[4], 'bytes:' .. client, tonumber(bytes))
+  lower(live[4], 'promised:' .. client, tonumber(promised))
   return channel ~= '-' and channel or nil
 end

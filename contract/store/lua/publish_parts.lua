@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Queues the next parts of a batch, unless somebody else has done so or the batch is gone.
 -- KEYS: batch, unpublished, turns, waiting (prefix), then the record of each part
 -- ARGV: batch ID, number of parts queued before, Unix time, TTL s, client, then of each part: record,

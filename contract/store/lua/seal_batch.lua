@@ -5,7 +5,8 @@
 --       idempotency TTL s, lines, most live batches, client, promised bytes, room for promises, then
 --       names and values of the batch's facts
 -- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches},
--- {'share', live bytes, live batches of the client}, {'no_room', promised bytes} or {'lost'}.
+-- {'share', live bytes, live batches of the client}, {'no_room', promised bytes}, {'room_share',
+-- promised bytes of the client} or {'lost'}.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted'}
@@ -22,16 +23,20 @@ local batches = redis.call('HLEN', KEYS[4])
 local free_bytes, free_batches = tonumber(ARGV[4]) - bytes, tonumber(ARGV[9]) - batches
 if work > free_bytes or free_batches < 1 then return {'full', bytes, batches} end
 -- A client may hold as much as is free, as in submit.lua.
-local own = redis.call('HMGET', KEYS[10], 'bytes:' .. client, 'batches:' .. client)
+local own =
+  redis.call('HMGET', KEYS[10], 'bytes:' .. client, 'batches:' .. client, 'promised:' .. client)
 local own_bytes, own_batches = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_bytes + work > free_bytes or own_batches + 1 > free_batches then
   return {'share', own_bytes, own_batches}
 end
-local promised = tonumber(redis.call('GET', KEYS[11]) or '0')
-if promised + ARGV[11] > tonumber(ARGV[12]) then return {'no_room', promised} end
+local promised, own_promised = tonumber(redis.call('GET', KEYS[11]) or '0'), tonumber(own[3] or '0')
+local free_room = tonumber(ARGV[12]) - promised
+if tonumber(ARGV[11]) > free_room then return {'no_room', promised} end
+if own_promised + ARGV[11] > free_room then return {'room_share', own_promised} end
 if ARGV[11] ~= '0' then
   redis.call('INCRBY', KEYS[11], ARGV[11])
   redis.call('HSET', KEYS[12], ARGV[1], ARGV[11])
+  redis.call('HINCRBY', KEYS[10], 'promised:' .. client, ARGV[11])
 end
 redis.call('HSET', KEYS[1], unpack(ARGV, 13))
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end

@@ -4,7 +4,8 @@
 --       live.lua
 -- ARGV: record, payload, message, task ID, bytes, promised bytes, channel, client, record TTL s,
 --       max jobs, max bytes, idempotency value, idempotency TTL s, room for promises
--- Returns {verdict, live jobs, live bytes}, {'no_room', promised bytes} or {'replay', idempotency value}.
+-- Returns {verdict, live jobs, live bytes}, {'no_room', promised bytes}, {'room_share', promised bytes
+-- of the client} or {'replay', idempotency value}.
 -- include: live
 -- include: queue
 local live = {unpack(KEYS, 6, 9)}
@@ -22,14 +23,16 @@ end
 local free_jobs, free_bytes = tonumber(ARGV[10]) - jobs, tonumber(ARGV[11]) - bytes
 if free_jobs < 1 or cost > free_bytes then return {'full', jobs, bytes} end
 -- A client may hold as much as is free. So one client alone fills half of the queue.
-local own = redis.call('HMGET', live[4], 'jobs:' .. client, 'bytes:' .. client)
+local own = redis.call('HMGET', live[4], 'jobs:' .. client, 'bytes:' .. client, 'promised:' .. client)
 local own_jobs, own_bytes = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_jobs + 1 > free_jobs or own_bytes + cost > free_bytes then
   return {'share', own_jobs, own_bytes}
 end
 -- What it stores now comes on top: the room is that of the last sample.
-local promised = tonumber(redis.call('GET', live[3]) or '0')
-if promised + ARGV[6] + #ARGV[2] > tonumber(ARGV[14]) then return {'no_room', promised} end
+local promised, own_promised = tonumber(redis.call('GET', live[3]) or '0'), tonumber(own[3] or '0')
+local free_room, needed = tonumber(ARGV[14]) - promised, ARGV[6] + #ARGV[2]
+if needed > free_room then return {'no_room', promised} end
+if own_promised + needed > free_room then return {'room_share', own_promised} end
 redis.call('SET', KEYS[1], ARGV[1], 'EX', ARGV[9])
 redis.call('SET', KEYS[2], ARGV[2], 'EX', ARGV[9])
 add_live(live, id, ARGV[5], ARGV[6], ARGV[7], client)

@@ -1,0 +1,19 @@
+"""Takes locks in Redis that expire by themselves, also where Redis is full."""
+
+import redis
+
+from contract.store.scripts import script_text
+
+_TAKE = script_text("take_lock")
+
+
+def take_lock(
+    client: redis.Redis, name: str, holder: str, ttl_s: int, *, is_forced: bool = False
+) -> bool:
+    """Take a lock for `ttl_s` seconds; return whether it was free.
+
+    Args:
+        is_forced: whether to take or renew it whoever holds it.
+    """
+    args = [holder, ttl_s, int(is_forced)]
+    return bool(client.register_script(_TAKE)(keys=[name], args=args))
