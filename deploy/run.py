@@ -15,7 +15,12 @@ from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.worker_status import WARM_STATES
 from deploy.disk_guard import guard, options_for
-from deploy.embedded_redis import free_port, remove_unfinished_rewrites, server_command
+from deploy.embedded_redis import (
+    free_port,
+    memory_limit,
+    remove_unfinished_rewrites,
+    server_command,
+)
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # Time that a process needs to end, besides draining.
@@ -97,7 +102,10 @@ def _redis(settings: Settings, port: int) -> Program:
     def command() -> list[str]:
         remove_unfinished_rewrites(settings.data_dir)
         return server_command(
-            port=port, data_dir=settings.data_dir, options=options_for(settings.data_dir)
+            port=port,
+            data_dir=settings.data_dir,
+            options=options_for(settings.data_dir),
+            maxmemory_bytes=memory_limit(settings),
         )
 
     return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)

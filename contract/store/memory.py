@@ -11,9 +11,9 @@ from contract.settings import Settings
 
 # A sample is used for this long.
 SAMPLE_S = 1.0
-# Admission leaves this share of Redis' own limit free: for what is stored between two samples, and
-# for what Redis needs besides, such as buffers of clients.
-_FREE_SHARE = 0.1
+# Admission counts on this share of Redis' own limit. The rest is for what is stored between two
+# samples, and for what Redis needs besides, such as buffers of clients.
+_SHARE = (9, 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +36,13 @@ def memory_of(info: Mapping[str, Any], settings: Settings) -> Memory:
     """The memory of Redis, from its answer to `INFO memory`."""
     limit_bytes = settings.max_redis_bytes
     if info.get("maxmemory"):
-        limit_bytes = min(limit_bytes, int(info["maxmemory"] * (1 - _FREE_SHARE)))
+        limit_bytes = min(limit_bytes, info["maxmemory"] * _SHARE[0] // _SHARE[1])
     return Memory(info["used_memory"], info.get("used_memory_startup", 0), limit_bytes)
+
+
+def maxmemory_for(limit_bytes: int) -> int:
+    """The `maxmemory` of a Redis of which admission counts on `limit_bytes`."""
+    return -(-limit_bytes * _SHARE[1] // _SHARE[0])
 
 
 class MemorySampler:

@@ -17,7 +17,8 @@ from app.server.gunicorn_worker import BODY_S, HEADER_S
 from contract import __version__
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings
-from deploy.embedded_redis import server_command
+from contract.store.memory import memory_of
+from deploy.embedded_redis import memory_limit, server_command
 from deploy.run import EXIT_S, worker_command
 
 UNITS = {"s": 1, "kb": 1024, "mb": 1024**2, "gb": 1024**3}
@@ -207,6 +208,33 @@ def test_redis_keeps_every_job_as_the_embedded_one_does():
 
 def test_redis_has_room_for_the_queue_and_its_results():
     assert amount(redis_conf()["maxmemory"]) >= 8 * load_settings({}).max_queued_bytes
+
+
+def test_redis_of_make_run_has_the_memory_that_admission_counts_on(monkeypatch):
+    pages = {"SC_PAGE_SIZE": 4096, "SC_PHYS_PAGES": 64 * 1024**3 // 4096}
+    monkeypatch.setattr("os.sysconf", pages.get)
+    settings = load_settings({})
+    maxmemory = memory_limit(settings)
+    info = {"used_memory": 0, "maxmemory": maxmemory}
+    assert memory_of(info, settings).limit_bytes == settings.max_redis_bytes
+    assert maxmemory < 1.2 * settings.max_redis_bytes
+    words = server_command(port=1, data_dir=REPOSITORY, maxmemory_bytes=maxmemory)
+    assert words[words.index("--maxmemory") + 1] == str(maxmemory)
+    pages["SC_PHYS_PAGES"] = 2 * 1024**3 // 4096
+    assert memory_limit(settings) == 1024**3
+
+
+def test_redis_may_grow_by_half_over_its_maxmemory_on_kubernetes():
+    """A rewrite of the append-only file copies what changes meanwhile, and endings go over it."""
+    path = REPOSITORY / "deploy/kubernetes/base/redis.yaml"
+    (redis,) = (
+        document
+        for document in yaml.safe_load_all(path.read_text())
+        if document["kind"] == "StatefulSet"
+    )
+    memory = redis["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
+    limit_bytes = int(memory.removesuffix("Gi")) * 1024**3
+    assert limit_bytes >= 1.5 * amount(redis_conf()["maxmemory"])
 
 
 def test_redis_listens_where_the_services_call():
