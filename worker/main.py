@@ -125,6 +125,7 @@ class Process:
         try:
             scorer = Scorer.load(
                 settings.model,
+                name=settings.served_name,
                 device=settings.device,
                 dtype=settings.dtype,
                 kernels=settings.kernels,
@@ -154,7 +155,12 @@ class Process:
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
         self._app.runtime.status.pass_bytes = scorer.pass_bytes
-        log.info("model_loaded", model=scorer.info.name, pass_bytes=scorer.pass_bytes)
+        log.info(
+            "model_loaded",
+            model=scorer.info.name,
+            fingerprint=scorer.info.fingerprint,
+            pass_bytes=scorer.pass_bytes,
+        )
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Stop without scoring, and let `/readyz` say why."""

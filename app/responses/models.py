@@ -138,6 +138,13 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
+    fingerprint: str = Field(
+        "",
+        description=(
+            "Identifies weights, configuration, quantization and dtype: scores of models with one "
+            "fingerprint differ by rounding alone. Absent in results of release 0.1."
+        ),
+    )
     revision: str = Field(
         description="Identifies the weights: different weights have a different revision."
     )

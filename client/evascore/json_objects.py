@@ -10,6 +10,8 @@ class Model(TypedDict, total=False):
     """The model that gave a score; empty where the service names it elsewhere."""
 
     name: str
+    fingerprint: str
+    """Scores of models with one fingerprint differ by rounding alone."""
     revision: str
     """Identifies the weights: other weights have another revision."""
     quantization: str

@@ -21,7 +21,8 @@ from worker.suspects import Crashes
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1_000_000)
 INFO = ModelInfo(
-    **dict.fromkeys(("name", "revision", "dtype", "device", "quantization", "backend"), "any"),
+    **dict.fromkeys(("name", "fingerprint", "revision", "dtype"), "any"),
+    **dict.fromkeys(("device", "quantization", "backend"), "any"),
     num_parameters=1,
     max_text_bytes=1000,
     window_size=16,
