@@ -4,7 +4,7 @@ ServiceError
 ├── ClientError             the request must be changed
 │   ├── RequestInvalid, MalformedBody
 │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
-│   ├── JobNotFound, JobGone, JobEnded
+│   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
 │   └── IdempotencyKeyReused
 ├── CapacityError           the same request may succeed later
 │   ├── Overloaded
@@ -87,6 +87,12 @@ class JobNotFound(ClientError):
     """The task ID was never issued."""
 
     code = "job_not_found"
+
+
+class ModelNotFound(ClientError):
+    """No worker serves the model that the request names; `served` lists the models that are."""
+
+    code = "model_not_found"
 
 
 class JobGone(ClientError):

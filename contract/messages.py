@@ -49,8 +49,12 @@ class Job:
     """Whether the web server that accepted the job reads results that are stored apart."""
     client: str = ""
     """Who sent it: an address; clients share the queue and each micro-batch."""
+    model: str = ""
+    """The model that was asked for, '' for none; once the job is bound, the name of its model."""
     fingerprint: str = keys.UNBOUND
     """Of the model that scores it; it names the queue."""
+    is_pinned: bool = False
+    """Whether the request named the fingerprint, so that no other model may score it."""
 
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""
@@ -61,6 +65,9 @@ class Job:
             "deadline_at": self.deadline_at,
             "is_single": self.is_single,
             "priority": self.priority,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "is_pinned": self.is_pinned,
         }
 
 

@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from worker.intake import Intake
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, give_back, take_over
+from worker.registration import Registration
 from worker.room import room_for_fetch
 from worker.runtime import Runtime
 from worker.scoring_mark import ScoringMark
@@ -101,7 +103,8 @@ class Process:
             mark=mark,
         )
         batches = BatchQueue(client, settings)
-        self._app.runtime = Runtime(settings, client, store, batches, status, lease)
+        registration = Registration(store.models, status)
+        self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
         while True:
             try:
                 set_aside_broken_leases(client, store, sender)
@@ -174,9 +177,13 @@ class Process:
 
     def say_ready(self, **_: Any) -> None:
         """Mark the worker ready: it takes jobs."""
+        runtime = self._app.runtime
         self._startup.enter(None)
-        self._app.runtime.status.state = "ready"
-        self._app.runtime.lease.renew()
+        runtime.status.state = "ready"
+        runtime.lease.renew()
+        # The upkeep does it again if Redis refuses.
+        with suppress(redis.RedisError):
+            runtime.registration.renew()
         self._app.runtime.store.forget_model_drifted()
         seconds = self._startup.as_json()["seconds"]
         log.info(

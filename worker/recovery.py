@@ -138,6 +138,7 @@ class Recovery(bootsteps.StartStopStep):
 
         def look_after_peers() -> None:
             try:
+                runtime.registration.renew()
                 requeue_of_missing_peers(client, name)
                 batches.publish_left_behind()
                 upkeep.run()

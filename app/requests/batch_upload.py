@@ -56,8 +56,10 @@ class Receiver:
             request_id=request_id,
             client=client,
         )
+        # Uploads without a model keep the digests that they had before models could be asked for.
+        asked = options.model_dump(exclude=None if options.model else {"model"})
         self._digest = hashlib.sha256(
-            orjson.dumps([options.model_dump(), deadline_s], option=orjson.OPT_SORT_KEYS)
+            orjson.dumps([asked, deadline_s], option=orjson.OPT_SORT_KEYS)
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()

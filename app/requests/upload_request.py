@@ -27,10 +27,12 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     """Store the lines of a request, and accept them as one batch.
 
     Raises:
-        ClientError, Overloaded, BrokerUnavailable
+        ClientError, Overloaded, BrokerUnavailable: ModelNotFound is one of the first.
     """
     settings = service.workers.limits()
     options = read_options(MultiDict(request.args), settings)
+    # Before the body is read; the batch is bound when all of it is here.
+    service.models.target(options.model or "")
     is_array = _media_type(request) == JSON
     if is_array:
         # An array is one body, so it is accepted or refused as a whole.

@@ -273,13 +273,47 @@ class Limits(Answer):
     result_ttl_s: int
 
 
+class ListedModel(Answer):
+    """A model that workers serve now."""
+
+    id: str = Field(
+        description=(
+            "What `model` of a request calls it: its name, or `name@fingerprint` once the name "
+            "means another model."
+        )
+    )
+    object: Literal["model"]
+    created: int = Field(description="When its oldest worker started: Unix time, seconds.")
+    owned_by: Literal["evascore"]
+    name: str
+    fingerprint: str = Field(
+        description="Scores of models with one fingerprint differ by rounding alone."
+    )
+    is_default: bool = Field(description="Whether a request without `model` gets it.")
+    workers: int = Field(description="Workers that serve it.")
+    revision: str
+    quantization: str
+    dtype: str
+    max_text_bytes: int | None
+    window_size: int | None = Field(description="The attention window of the model, in bytes.")
+    is_demo: bool
+
+
+class ModelList(Answer):
+    """The models that workers serve now."""
+
+    object: Literal["list"]
+    data: list[ListedModel]
+
+
 class Info(Answer):
-    """The loaded model, the outputs and the limits of requests."""
+    """The served models, the outputs and the limits of requests."""
 
     service: ServiceName
     model: dict[str, Any] | None = Field(
-        description="The model of a running worker; null without one."
+        description="The default model, or that of a running worker; null without one."
     )
+    models: list[ListedModel] = Field(description="As in /v1/models.")
     outputs: list[str]
     priorities: list[str]
     limits: Limits

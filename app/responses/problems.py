@@ -19,6 +19,7 @@ STATUS_BY_CODE = {
     "bad_request": 400,
     "malformed_body": 400,
     "job_not_found": 404,
+    "model_not_found": 404,
     "job_ended": 409,
     "job_cancelled": 409,
     "job_gone": 410,

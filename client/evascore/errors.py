@@ -8,7 +8,7 @@ EvascoreError
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
     │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
-    │   ├── JobNotFound, JobGone, JobEnded
+    │   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
     │   └── IdempotencyKeyReused
     ├── CapacityError           no room or no time; the same request may succeed later
     │   ├── Overloaded
@@ -138,6 +138,12 @@ class JobNotFound(ClientError):
     """There was never a job or batch with this ID."""
 
     code = "job_not_found"
+
+
+class ModelNotFound(ClientError):
+    """No worker serves the model of the request; `problem["served"]` lists the models that are."""
+
+    code = "model_not_found"
 
 
 class JobGone(ClientError):

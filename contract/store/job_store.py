@@ -35,6 +35,7 @@ from contract.store.admission import (
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
+from contract.store.model_registry import ModelRegistry
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.scripts import register
@@ -64,6 +65,7 @@ class JobStore:
         self._opener = JobOpener(client)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
+        self.models = ModelRegistry(client)
         self._submit, self._erase = (register(client, name) for name in ("submit", "erase"))
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -226,6 +228,11 @@ class JobStore:
             found = self._client.mget([keys.lease(name) for name in names]) if names else []
         statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
         return [status for status in statuses if status is not None]
+
+    def current_models(self) -> dict[str, str]:
+        """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self.models.current()
 
     def has_model_drifted(self) -> bool:
         """Whether a worker stopped because of its model and no worker became ready since.
