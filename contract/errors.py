@@ -11,7 +11,7 @@ ServiceError
 │   └── JobExpired, JobCancelled
 ├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-│   └── JobLost, JobUnreadable
+│   └── JobLost, JobUnreadable, ModelGone
 └── ModelError              the model could not score the text
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
@@ -173,6 +173,12 @@ class JobUnreadable(DependencyError):
     """What is stored of the job could not be read."""
 
     code = "job_unreadable"
+
+
+class ModelGone(DependencyError):
+    """No worker serves the model any more that the job had to be scored with."""
+
+    code = "model_gone"
 
 
 class ModelError(ServiceError):

@@ -132,6 +132,13 @@ def success_record(
     return _record("SUCCESS", result, task_id, facts, finished_at, apart)
 
 
+def rebound_record(record: bytes, model: str, fingerprint: str) -> bytes:
+    """The record of a job that is bound to another model now."""
+    found = orjson.loads(record)
+    found["job"] = {**found.get("job", {}), "model": model, "fingerprint": fingerprint}
+    return orjson.dumps(found)
+
+
 def failure_record(
     task_id: str, error: ServiceError, facts: dict[str, Any], finished_at: float
 ) -> bytes:
@@ -343,6 +350,16 @@ def queue_of(message: bytes) -> tuple[str, int]:
         fingerprint if isinstance(fingerprint, str) else keys.UNBOUND,
         keys.BULK if priority == keys.BULK else keys.INTERACTIVE,
     )
+
+
+def rebound_message(message: bytes, fingerprint: str) -> bytes:
+    """A message for the queue of another model; one that is none of ours stays as it is."""
+    try:
+        found = orjson.loads(message)
+        found["headers"]["fingerprint"] = fingerprint
+        return orjson.dumps(found)
+    except (ValueError, LookupError, TypeError):
+        return message
 
 
 def _field(found: Any, *names: str) -> Any:

@@ -155,6 +155,10 @@ class Process:
         self._startup.enter("warm_up")
         scorer.warm_up()
         self._startup.enter("consume")
+        self._app.conf.broker_transport_options = {
+            **self._app.conf.broker_transport_options,
+            "fingerprint": scorer.info.fingerprint,
+        }
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
         self._app.runtime.status.pass_bytes = scorer.pass_bytes

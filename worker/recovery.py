@@ -3,7 +3,6 @@
 It also queues the parts of a batch whose web server died before all of them were queued.
 """
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -13,7 +12,7 @@ from celery import bootsteps
 from contract import keys
 from contract.logs import get_logger
 from contract.messages import queue_of
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 from worker import suspects
 from worker.backoff import Backoff, wait
 from worker.micro_batch import is_stopping
@@ -22,7 +21,6 @@ from worker.upkeep import Upkeep
 
 log = get_logger(__name__)
 
-_REQUEUE = script_text("requeue", Path(__file__).parent / "lua")
 # Workers check each other this often. If one dies while it requeues, another may do so after
 # `_REAPING_S`.
 _LOOK_EVERY_S = 1.0
@@ -39,7 +37,7 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
         The number of requeued jobs.
     """
     unacked = keys.unacked(worker)
-    requeue = client.register_script(_REQUEUE)
+    requeue = register(client, "requeue")
     num_requeued = 0
     # From the last fetched to the first, because each goes to the front of its list.
     for tag in reversed(client.zrange(keys.unacked_index(worker), 0, -1)):
@@ -127,7 +125,7 @@ class Recovery(bootsteps.StartStopStep):
         """Run at the first connection, and again after each lost one."""
         runtime = consumer.app.runtime
         client, batches, name = runtime.client, runtime.batches, runtime.status.name
-        upkeep = Upkeep(client, runtime.store, runtime.settings)
+        upkeep = Upkeep(client, runtime.store, runtime.settings, runtime.registration)
         if delay_s := self._backoff.delay_s():
             log.warning("reconnecting_slowly", delay_s=delay_s)
             wait(delay_s, is_stopping)
@@ -138,7 +136,6 @@ class Recovery(bootsteps.StartStopStep):
 
         def look_after_peers() -> None:
             try:
-                runtime.registration.renew()
                 requeue_of_missing_peers(client, name)
                 batches.publish_left_behind()
                 upkeep.run()

@@ -16,11 +16,16 @@ class Registration:
 
         A worker that only reconnects does not take the name back from a newer model.
         """
+        if self._was_current:
+            self._registry.keep(*self.model)
+        else:
+            self._registry.make_current(*self.model)
+            self._was_current = True
+
+    @property
+    def model(self) -> tuple[str, str]:
+        """The name and the fingerprint of the model, which is loaded."""
         name, fingerprint = self._status.model_name, self._status.fingerprint
         assert name is not None
         assert fingerprint is not None
-        if self._was_current:
-            self._registry.keep(name, fingerprint)
-        else:
-            self._registry.make_current(name, fingerprint)
-            self._was_current = True
+        return name, fingerprint

@@ -35,7 +35,7 @@ log = get_logger(__name__)
 class Store(Protocol):
     """What the loop needs of `JobStore`."""
 
-    def open_jobs(self, task_ids: Sequence[str], worker: str) -> list[Opened]:
+    def open_jobs(self, task_ids: Sequence[str], worker: str, fingerprint: str) -> list[Opened]:
         """Read jobs and mark them as started; they are the suspects should the worker die."""
 
     def facts(self, task_id: str) -> dict[str, Any]:
@@ -48,6 +48,9 @@ class Store(Protocol):
 
     def park(self, task_id: str, major: int, worker: str) -> None:
         """Have a job wait for a worker of a newer release."""
+
+    def pass_on(self, task_id: str, fingerprint: str, worker: str) -> None:
+        """Put the message of a job into the queue of the model that it is bound to."""
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Tell which jobs were not cancelled or erased."""
@@ -136,7 +139,8 @@ class ScoringLoop:
         deaths = {task_id: found.deaths for task_id, found in crashes.items()}
         chosen = choose_to_open(deaths, self._jobs.values())
         self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
-        for opened in self._store.open_jobs(chosen, self._status.name):
+        fingerprint = self._scorer.info.fingerprint
+        for opened in self._store.open_jobs(chosen, self._status.name, fingerprint):
             ending = self._opened(opened, crashes[opened.task_id])
             if ending is not None:
                 yield ending
@@ -153,11 +157,18 @@ class ScoringLoop:
             self._store.park(task_id, opened.newer_major, self._status.name)
             self._messages.acknowledge(task_id, is_success=False)
             return None
+        if opened.elsewhere is not None:
+            self._store.pass_on(task_id, opened.elsewhere, self._status.name)
+            self._messages.acknowledge(task_id, is_success=False)
+            return None
         if opened.broken is not None:
             return self._set_aside(task_id, opened.broken)
         ending = self._ending_before_scoring(opened, crashes)
         if ending is not None or job is None:
             return ending
+        # The payload has the model of the acceptance; what moved since then is of the same name.
+        info = self._scorer.info
+        job = replace(job, model=job.model or info.name, fingerprint=info.fingerprint)
         try:
             opened_job = open_job(
                 task_id,

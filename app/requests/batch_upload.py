@@ -10,6 +10,7 @@ import orjson
 from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
+from app.service.served_models import Target
 from app.service.submission import key_reused
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
@@ -39,12 +40,16 @@ class Receiver:
         *,
         options: BatchOptions,
         retry_after_s: Callable[[int], int],
+        target: Callable[[str], Target],
         request_id: str,
         client: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
         self._retry_after_s = retry_after_s
+        # Known before the body is read: a model that is not served is refused at once.
+        name = target(options.model or "").name
+        self._target, self._asked_model = target, options.model or name
         self._client = client
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
@@ -55,6 +60,7 @@ class Receiver:
             deadline_at=self._deadline_at,
             request_id=request_id,
             client=client,
+            model=name,
         )
         # Uploads without a model keep the digests that they had before models could be asked for.
         asked = options.model_dump(exclude=None if options.model else {"model"})
@@ -114,6 +120,8 @@ class Receiver:
                 "There are no lines to score; send one JSON object per line.",
                 errors=[{"detail": "has no lines", "pointer": ""}],
             )
+        # Bound when all of it is here: the model may have changed during the upload.
+        name, fingerprint, is_pinned = self._target(self._asked_model)
         batch = Batch(
             id=self._batch_id,
             total=self._cutter.num_lines,
@@ -122,6 +130,9 @@ class Receiver:
             created_at=self._created_at,
             deadline_at=self._deadline_at,
             client=self._client,
+            fingerprint=fingerprint,
+            model_name=name,
+            is_pinned=is_pinned,
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:

@@ -31,8 +31,6 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     """
     settings = service.workers.limits()
     options = read_options(MultiDict(request.args), settings)
-    # Before the body is read; the batch is bound when all of it is here.
-    service.models.target(options.model or "")
     is_array = _media_type(request) == JSON
     if is_array:
         # An array is one body, so it is accepted or refused as a whole.
@@ -44,6 +42,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         settings,
         options=options,
         retry_after_s=service.retry.retry_after_s,
+        target=service.models.target,
         request_id=g.request_id,
         client=client_of(request),
     )

@@ -41,6 +41,7 @@ STATUS_BY_CODE = {
     "model_drifted": 503,
     "job_lost": 503,
     "job_unreadable": 503,
+    "model_gone": 503,
     "out_of_memory": 503,
     # These are HTTP's own; no error class of ours stands behind them.
     "route_not_found": 404,

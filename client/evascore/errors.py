@@ -15,7 +15,7 @@ EvascoreError
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-    │   └── JobLost, JobUnreadable
+    │   └── JobLost, JobUnreadable, ModelGone
     └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
         └── PoisonJob
@@ -222,6 +222,12 @@ class JobUnreadable(DependencyError):
     """What the service stored of the job could not be read."""
 
     code = "job_unreadable"
+
+
+class ModelGone(DependencyError):
+    """No worker serves the model any more that the job had to be scored with; send it again."""
+
+    code = "model_gone"
 
 
 class ModelError(ServiceError):

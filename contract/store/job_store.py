@@ -20,7 +20,9 @@ from contract.messages import (
     decode_record,
     encode_payload,
     failure_record,
+    queue_of,
     queued_record,
+    rebound_message,
     task_message,
 )
 from contract.settings import Settings
@@ -66,7 +68,9 @@ class JobStore:
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
         self.models = ModelRegistry(client)
-        self._submit, self._erase = (register(client, name) for name in ("submit", "erase"))
+        self._submit, self._erase, self._requeue = (
+            register(client, name) for name in ("submit", "erase", "requeue")
+        )
 
     # --- the web tier's side ----------------------------------------------------------------
 
@@ -80,33 +84,12 @@ class JobStore:
         """
         with self._guard.calling():
             task_id = new_task_id(self.id_secret())
-            limits = self._settings
-            ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
-            answer = self._submit(
-                keys=[
-                    keys.record(task_id),
-                    keys.payload(task_id),
-                    keys.idempotency(idempotency.key_digest) if idempotency else "",
-                    keys.turns(job.fingerprint, job.priority),
-                    keys.waiting(job.fingerprint, job.priority),
-                    *keys.LIVE,
-                ],
-                args=[
-                    queued_record(task_id, job.facts()),
-                    encode_payload(job),
-                    task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
-                    task_id,
-                    job.num_bytes,
-                    0,
-                    "-",
-                    job.client,
-                    ttl_s,
-                    limits.max_queued_jobs,
-                    limits.max_queued_bytes,
-                    f"{task_id}:{idempotency.request_digest}" if idempotency else "",
-                    IDEMPOTENCY_TTL_S,
-                ],
-            )
+            answer = self._try_to_submit(task_id, job, idempotency)
+            while answer[0] == b"rebind":
+                # Another model became current since the web server looked.
+                name = job.model or self._settings.served_name
+                job = replace(job, model=name, fingerprint=answer[1].decode())
+                answer = self._try_to_submit(task_id, job, idempotency)
         verdict = answer[0]
         if verdict == b"replay":
             earlier, _, digest = answer[1].decode().partition(":")
@@ -117,6 +100,38 @@ class JobStore:
         if verdict in (b"full", b"share"):
             raise QueueFull(depth, is_share=verdict == b"share")
         return Receipt(task_id, depth)
+
+    def _try_to_submit(self, task_id: str, job: Job, idempotency: Idempotency | None) -> list[Any]:
+        limits = self._settings
+        ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
+        answer = self._submit(
+            keys=[
+                keys.record(task_id),
+                keys.payload(task_id),
+                keys.idempotency(idempotency.key_digest) if idempotency else "",
+                keys.turns(job.fingerprint, job.priority),
+                keys.waiting(job.fingerprint, job.priority),
+                *keys.LIVE,
+                *(keys.MODELS, keys.FINGERPRINTS),
+            ],
+            args=[
+                queued_record(task_id, job.facts()),
+                encode_payload(job),
+                task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
+                task_id,
+                job.num_bytes,
+                0,
+                "-",
+                job.client,
+                ttl_s,
+                limits.max_queued_jobs,
+                limits.max_queued_bytes,
+                f"{task_id}:{idempotency.request_digest}" if idempotency else "",
+                IDEMPOTENCY_TTL_S,
+                *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
+            ],
+        )
+        return list(answer)
 
     def read(self, task_id: str) -> Record:
         """The record of a job.
@@ -260,12 +275,15 @@ class JobStore:
 
     # --- the worker's side: Redis errors reach Celery's consumer, which then reconnects ------
 
-    def open_jobs(self, task_ids: Sequence[str], worker: str | None = None) -> list[Opened]:
+    def open_jobs(
+        self, task_ids: Sequence[str], worker: str | None = None, fingerprint: str = ""
+    ) -> list[Opened]:
         """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none.
 
-        The jobs are the suspects if `worker` dies now.
+        The jobs are the suspects if `worker` dies now. A job that is bound to no model is bound to
+        that of `fingerprint`; one that is bound to another model is not opened.
         """
-        return self._opener.open_jobs(task_ids, worker)
+        return self._opener.open_jobs(task_ids, worker, fingerprint)
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """What is known of a job without its payload, in the form of `Job.facts`."""
@@ -286,6 +304,20 @@ class JobStore:
         """Have the message of a job wait for a worker that can read format `major`."""
         self._parked.park(task_id, major, worker)
         log.warning("job_parked", task_id=task_id, format=major)
+
+    def pass_on(self, task_id: str, fingerprint: str, worker: str) -> None:
+        """Put a message that `worker` fetched into the queue of the model that its job has."""
+        unacked = keys.unacked(worker)
+        stored = self._client.hget(unacked, task_id)
+        if stored is None:
+            return
+        message = rebound_message(orjson.dumps(orjson.loads(stored)[0]), fingerprint)
+        queue = fingerprint, queue_of(message)[1]
+        self._requeue(
+            keys=[unacked, keys.unacked_index(worker), keys.turns(*queue), keys.waiting(*queue)],
+            args=[task_id, message],
+        )
+        log.warning("job_passed_on", task_id=task_id, fingerprint=fingerprint)
 
     def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.

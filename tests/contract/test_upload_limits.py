@@ -5,6 +5,8 @@ import pytest
 
 from app.requests.batch_upload import Receiver
 from app.requests.models import BatchOptions
+from app.service.served_models import Target
+from contract import keys
 from contract.errors import BodyTooLarge, Overloaded
 from contract.grammar.lines import Line
 from contract.settings import load_settings
@@ -31,6 +33,7 @@ def upload(redis_server, redis_client):
             settings,
             options=BatchOptions(),
             retry_after_s=lambda _: 1,
+            target=lambda _: Target("", keys.UNBOUND),
             request_id="r",
         )
         content = orjson.dumps({"text": "x"})

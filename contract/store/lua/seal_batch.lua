@@ -1,10 +1,12 @@
 -- Accepts a batch whose parts are all stored, or says why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
---       bulk load, clients of batches, counts per client
+--       bulk load, clients of batches, counts per client, models, fingerprints
 -- ARGV: batch ID, number of parts, bytes of work, most live bytes, TTL s, idempotency value,
---       idempotency TTL s, lines, most live batches, client, then names and values of the batch's facts
+--       idempotency TTL s, lines, most live batches, client, the three of models.lua, then names and
+--       values of the batch's facts
 -- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches},
--- {'share', live bytes, live batches of the client} or {'lost'}.
+-- {'share', live bytes, live batches of the client}, {'rebind', fingerprint} or {'lost'}.
+-- include: models
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted'}
@@ -15,6 +17,8 @@ if KEYS[6] ~= '' then
 end
 local stored = redis.call('ZCARD', KEYS[2])
 if stored ~= tonumber(ARGV[2]) or redis.call('HLEN', KEYS[3]) ~= stored then return {'lost'} end
+local other = superseded_by(KEYS[11], KEYS[12], ARGV[11], ARGV[12], ARGV[13])
+if other then return {'rebind', other} end
 local work, client = tonumber(ARGV[3]), ARGV[10]
 local bytes = tonumber(redis.call('HGET', KEYS[8], 'bytes') or '0')
 local batches = redis.call('HLEN', KEYS[4])
@@ -26,7 +30,7 @@ local own_bytes, own_batches = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_bytes + work > free_bytes or own_batches + 1 > free_batches then
   return {'share', own_bytes, own_batches}
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 11))
+redis.call('HSET', KEYS[1], unpack(ARGV, 14))
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[8])
