@@ -319,6 +319,17 @@ class Info(Answer):
     limits: Limits
 
 
+class ModelQueueView(Answer):
+    """What no worker has fetched yet of the jobs, and of the parts of batches, of one model."""
+
+    name: str | None = Field(description="Null for a model that another one has replaced.")
+    fingerprint: str | None = Field(
+        description="Null for what was accepted before any model was known."
+    )
+    interactive: int
+    bulk: int
+
+
 class Queue(Answer):
     """Accepted jobs that have not ended, including those being scored."""
 
@@ -328,6 +339,9 @@ class Queue(Answer):
     max_bytes: int
     parked: int = Field(
         description="Jobs that only a worker of a newer release can read; they wait for one."
+    )
+    models: list[ModelQueueView] = Field(
+        description="What waits for each current model, and for others if anything does."
     )
 
 

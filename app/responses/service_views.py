@@ -9,9 +9,10 @@ from app.responses.models import Limits
 from app.responses.views import rfc3339
 from app.service.components import Service
 from app.service.served_models import ServedModel
-from contract import __version__
+from contract import __version__, keys
 from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
 from contract.store.dead_letters import DeadLetter
+from contract.store.model_registry import ModelQueue
 from contract.worker_status import WorkerStatus
 
 LATEST_LETTERS = 10
@@ -84,6 +85,7 @@ def stats_view(service: Service) -> dict[str, Any]:
             "max_jobs": service.settings.max_queued_jobs,
             "max_bytes": service.settings.max_queued_bytes,
             "parked": service.jobs.num_parked(),
+            "models": [_model_queue(each) for each in service.jobs.model_queues()],
         },
         "batches": {
             "batches": bulk.num_batches,
@@ -100,6 +102,15 @@ def stats_view(service: Service) -> dict[str, Any]:
         ],
         "dead_letters": _dead_letters(service.jobs.dead_letters()),
         "totals": totals,
+    }
+
+
+def _model_queue(queue: ModelQueue) -> dict[str, Any]:
+    return {
+        "name": queue.name or None,
+        "fingerprint": None if queue.fingerprint == keys.UNBOUND else queue.fingerprint,
+        "interactive": queue.interactive,
+        "bulk": queue.bulk,
     }
 
 

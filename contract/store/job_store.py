@@ -37,7 +37,7 @@ from contract.store.admission import (
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
-from contract.store.model_registry import ModelRegistry
+from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.scripts import register
@@ -248,6 +248,11 @@ class JobStore:
         """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
         with self._guard.calling():
             return self.models.current()
+
+    def model_queues(self) -> list[ModelQueue]:
+        """What waits for each model. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self.models.queues()
 
     def has_model_drifted(self) -> bool:
         """Whether a worker stopped because of its model and no worker became ready since.

@@ -2,8 +2,10 @@
 
 import pytest
 
-from contract.store.model_registry import ModelRegistry
+from contract import keys
+from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.worker_status import WorkerStatus
+from tests.contract.test_job_store import a_job
 from worker.registration import Registration
 
 OLD, NEW = "0" * 12, "1" * 12
@@ -45,6 +47,21 @@ def test_a_registry_that_redis_has_lost_is_made_again(registry, redis_client):
 
     assert registry.current() == {"mine": OLD}
     assert registry.fingerprints() == {OLD}
+
+
+def test_what_waits_is_counted_for_each_model(registry, job_store):
+    ready_worker(registry, OLD)
+    for asked, fingerprint, number in (("", "?", 1), ("mine", OLD, 2), ("mine", OLD, 3)):
+        job_store.submit(a_job(1, model=asked, fingerprint=fingerprint, client=str(number)))
+    ready_worker(registry, NEW)
+    job_store.submit(a_job(1, model="mine", fingerprint=NEW, priority=keys.BULK))
+
+    found = {queue.fingerprint: queue for queue in registry.queues()}
+    assert found == {
+        keys.UNBOUND: ModelQueue(keys.UNBOUND, "", 1, 0),
+        OLD: ModelQueue(OLD, "", 2, 0),
+        NEW: ModelQueue(NEW, "mine", 0, 1),
+    }
 
 
 def test_a_worker_becomes_current_though_redis_is_full(registry, redis_client):
