@@ -12,6 +12,7 @@ from app.routes import (
     health,
     jobs,
     metrics,
+    models,
     openapi,
     pages,
     tokenizer,
@@ -23,6 +24,7 @@ from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
+from app.service.served_models import ServedModels
 from app.service.slots import ConnectionSlots
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
@@ -45,6 +47,7 @@ def create_app(settings: Settings) -> Flask:
         batches.routes,
         events.routes,
         completions.routes,
+        models.routes,
         tokenizer.routes,
         health.routes,
         metrics.routes,
@@ -70,6 +73,7 @@ def create_service(settings: Settings) -> Service:
         batches=batches,
         changes=ChangeListener(settings, jobs),
         workers=workers,
+        models=ServedModels(workers, settings.served_name),
         retry=RetryEstimate(workers),
         metrics=Metrics(jobs, batches),
         progress=ConnectionProgress(),

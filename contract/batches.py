@@ -103,6 +103,10 @@ class Batch:
     """Who uploaded it."""
     fingerprint: str = keys.UNBOUND
     """Of the model that scores it."""
+    model_name: str = ""
+    """Of the model that scores it; '' for whichever is ready first."""
+    is_pinned: bool = False
+    """Whether the upload named the fingerprint, so that no other model may score it."""
 
     @property
     def status(self) -> BatchStatus:
@@ -151,6 +155,8 @@ def decode_batch(batch_id: str, found: Mapping[bytes, bytes]) -> Batch:
         model=orjson.loads(facts["model"]) if "model" in facts else None,
         client=facts.get("client", b"").decode(),
         fingerprint=facts.get("fingerprint", keys.UNBOUND.encode()).decode(),
+        model_name=facts.get("model_name", b"").decode(),
+        is_pinned=facts.get("is_pinned") == b"1",
     )
 
 

@@ -4,14 +4,14 @@ ServiceError
 ├── ClientError             the request must be changed
 │   ├── RequestInvalid, MalformedBody
 │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
-│   ├── JobNotFound, JobGone, JobEnded
+│   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
 │   └── IdempotencyKeyReused
 ├── CapacityError           the same request may succeed later
 │   ├── Overloaded
 │   └── JobExpired, JobCancelled
 ├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-│   └── JobLost, JobUnreadable, ResultNotStored
+│   └── JobLost, JobUnreadable, ResultNotStored, ModelGone
 └── ModelError              the model could not score the text
     ├── ScoringFailed, OutOfMemory
     └── PoisonJob
@@ -87,6 +87,12 @@ class JobNotFound(ClientError):
     """The task ID was never issued."""
 
     code = "job_not_found"
+
+
+class ModelNotFound(ClientError):
+    """No worker serves the model that the request names; `served` lists the models that are."""
+
+    code = "model_not_found"
 
 
 class JobGone(ClientError):
@@ -173,6 +179,12 @@ class ResultNotStored(DependencyError):
     """The text was scored, but Redis did not take the result."""
 
     code = "result_not_stored"
+
+
+class ModelGone(DependencyError):
+    """No worker serves the model any more that the job had to be scored with."""
+
+    code = "model_gone"
 
 
 class ModelError(ServiceError):

@@ -51,8 +51,12 @@ class Job:
     """Whether the web server that accepted the job reads results that are stored apart."""
     client: str = ""
     """Who sent it: an address; clients share the queue and each micro-batch."""
+    model: str = ""
+    """The model that was asked for, '' for none; once the job is bound, the name of its model."""
     fingerprint: str = keys.UNBOUND
     """Of the model that scores it; it names the queue."""
+    is_pinned: bool = False
+    """Whether the request named the fingerprint, so that no other model may score it."""
 
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""
@@ -63,6 +67,9 @@ class Job:
             "deadline_at": self.deadline_at,
             "is_single": self.is_single,
             "priority": self.priority,
+            "model": self.model,
+            "fingerprint": self.fingerprint,
+            "is_pinned": self.is_pinned,
         }
 
 
@@ -125,6 +132,13 @@ def success_record(
 ) -> bytes:
     """The final record of a scored job; with `apart`, `result` only says where the result is."""
     return _record("SUCCESS", result, task_id, facts, finished_at, apart)
+
+
+def rebound_record(record: bytes, model: str, fingerprint: str) -> bytes:
+    """The record of a job that is bound to another model now."""
+    found = orjson.loads(record)
+    found["job"] = {**found.get("job", {}), "model": model, "fingerprint": fingerprint}
+    return orjson.dumps(found)
 
 
 def failure_record(
@@ -338,6 +352,16 @@ def queue_of(message: bytes) -> tuple[str, int]:
         fingerprint if isinstance(fingerprint, str) else keys.UNBOUND,
         keys.BULK if priority == keys.BULK else keys.INTERACTIVE,
     )
+
+
+def rebound_message(message: bytes, fingerprint: str) -> bytes:
+    """A message for the queue of another model; one that is none of ours stays as it is."""
+    try:
+        found = orjson.loads(message)
+        found["headers"]["fingerprint"] = fingerprint
+        return orjson.dumps(found)
+    except (ValueError, LookupError, TypeError):
+        return message
 
 
 def _field(found: Any, *names: str) -> Any:

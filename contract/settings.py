@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from contract.grammar.limits import DEFAULT_LIMITS
+from contract.grammar.model_names import NAME_RULE, is_model_name
 from contract.setting_refusals import PREFIX, bad_value, environment_name, unknown_setting
 
 # The command line reads it, often from the same shell; no process of the service does.
@@ -80,6 +81,11 @@ class Settings(BaseModel):
 
     model: Name = Field(
         DEMO_CHECKPOINT, description="Checkpoint folder, or a name on the Hugging Face Hub."
+    )
+    model_name: Name | None = Field(
+        None,
+        description="Name by which requests ask for the model; by default the name of its folder "
+        "or on the Hub. Workers of one name serve one model.",
     )
     device: str = Field(
         "auto",
@@ -293,6 +299,26 @@ class Settings(BaseModel):
                     f"{environment_name(larger)} ({high}); lower the first or raise the second"
                 )
         return self
+
+    @model_validator(mode="after")
+    def _model_has_a_name(self) -> "Settings":
+        if not is_model_name(self.served_name):
+            given = "model" if self.model_name is None else "model_name"
+            raise ValueError(
+                f"{environment_name(given)} gives the model the name {self.served_name[:60]!r}; "
+                f"set {environment_name('model_name')} to {NAME_RULE}"
+            )
+        return self
+
+    @property
+    def served_name(self) -> str:
+        """The name of the model that this worker serves, and that requests get by default."""
+        if self.model_name is not None:
+            return self.model_name
+        folder = Path(self.model)
+        # A web server need not have the folder of its workers.
+        is_on_hub = is_model_name(self.model) and "/" in self.model and not folder.is_dir()
+        return self.model if is_on_hub else folder.resolve().name
 
     @property
     def worker_devices(self) -> tuple[str, ...]:

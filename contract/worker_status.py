@@ -81,6 +81,11 @@ class WorkerStatus:
         return (self.model or {}).get("name")
 
     @property
+    def fingerprint(self) -> str | None:
+        """The fingerprint of the loaded model; None also in the status of release 0.1."""
+        return (self.model or {}).get("fingerprint")
+
+    @property
     def max_text_bytes(self) -> int | None:
         """The longest text that the loaded model takes."""
         return (self.model or {}).get("max_text_bytes")

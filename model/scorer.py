@@ -25,6 +25,7 @@ from model.scoring.passes import Scoring, tell_nobody
 from model.scoring.plan import Plan, Result, Slice, SliceScores
 from model.scoring.request import ScoreRequest
 from model.weights.checkpoint import find_checkpoint, revision_of
+from model.weights.fingerprint import fingerprint_of
 from model.weights.loading import DTYPES, Setup, load_weights, named_memory_errors
 from model.weights.quantization import Quantization
 
@@ -36,6 +37,7 @@ class ModelInfo:
     """Facts about a model that readers of its scores need."""
 
     name: str
+    fingerprint: str  # equal for two models whose scores differ by rounding alone
     revision: str  # a digest of the weights
     num_parameters: int
     dtype: str
@@ -54,6 +56,9 @@ class ModelInfo:
         """Describe a model that was loaded as `setup` says."""
         return cls(
             name=name,
+            fingerprint=fingerprint_of(
+                revision, config, dtype=setup.dtype, quantization=setup.quantization.mode
+            ),
             revision=revision,
             num_parameters=num_parameters,
             dtype=setup.dtype,
@@ -95,6 +100,7 @@ class Scorer:
         cls,
         checkpoint: str,
         *,
+        name: str | None = None,
         device: str = "cpu",
         dtype: str = "auto",
         kernels: str = "auto",
@@ -107,6 +113,7 @@ class Scorer:
         """Load the checkpoint in a folder, or the one named `owner/name` on the Hub.
 
         Args:
+            name: what results call the model; by default the name of the folder or on the Hub.
             dtype: float32, bfloat16 or auto (float32 on a CPU, else bfloat16). A CPU that is slow
                 with bfloat16 keeps such weights and computes in float32.
             kernels: one of `ops.backend.KERNELS`; auto takes triton where it is fast, else torch.
@@ -131,8 +138,8 @@ class Scorer:
         revision = revision_of(found.weight_files)
         with named_memory_errors(checkpoint, setup.device):
             model = load_weights(found, setup, revision=revision, on_phase=on_phase)
-        name = found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint
-        info = ModelInfo.of(name, revision, found.config, setup, model.num_parameters())
+        own_name = found.folder.resolve().name if Path(checkpoint).is_dir() else checkpoint
+        info = ModelInfo.of(name or own_name, revision, found.config, setup, model.num_parameters())
         return cls(
             model,
             info,

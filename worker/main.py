@@ -2,6 +2,7 @@
 
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -31,6 +32,7 @@ from worker.intake import Intake
 from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, give_back, take_over
+from worker.registration import Registration
 from worker.room import room_for_fetch
 from worker.runtime import Runtime
 from worker.scoring_mark import ScoringMark
@@ -102,7 +104,8 @@ class Process:
             mark=mark,
         )
         batches = BatchQueue(client, settings)
-        self._app.runtime = Runtime(settings, client, store, batches, status, lease)
+        registration = Registration(store.models, status)
+        self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
         while True:
             try:
                 set_aside_broken_leases(client, store, sender)
@@ -126,6 +129,7 @@ class Process:
         try:
             scorer = Scorer.load(
                 settings.model,
+                name=settings.served_name,
                 device=settings.device,
                 dtype=settings.dtype,
                 kernels=settings.kernels,
@@ -152,10 +156,19 @@ class Process:
         self._startup.enter("warm_up")
         scorer.warm_up()
         self._startup.enter("consume")
+        self._app.conf.broker_transport_options = {
+            **self._app.conf.broker_transport_options,
+            "fingerprint": scorer.info.fingerprint,
+        }
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
         self._app.runtime.status.pass_bytes = scorer.pass_bytes
-        log.info("model_loaded", model=scorer.info.name, pass_bytes=scorer.pass_bytes)
+        log.info(
+            "model_loaded",
+            model=scorer.info.name,
+            fingerprint=scorer.info.fingerprint,
+            pass_bytes=scorer.pass_bytes,
+        )
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Stop without scoring, and let `/readyz` say why."""
@@ -169,9 +182,13 @@ class Process:
 
     def say_ready(self, **_: Any) -> None:
         """Mark the worker ready: it takes jobs."""
+        runtime = self._app.runtime
         self._startup.enter(None)
-        self._app.runtime.status.state = "ready"
-        self._app.runtime.lease.renew()
+        runtime.status.state = "ready"
+        runtime.lease.renew()
+        # The upkeep does it again if Redis refuses.
+        with suppress(redis.RedisError):
+            runtime.registration.renew()
         self._app.runtime.store.forget_model_drifted()
         seconds = self._startup.as_json()["seconds"]
         log.info(

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from contract.batches import (
@@ -117,11 +117,14 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
     """
     outcomes = list(_outcomes_of_requests(job))
     now = time.time()
+    # Two names may share a fingerprint: the result has the name that the job is bound to.
+    model = {**model, "name": job.job.model or model["name"]}
+    fingerprint = model["fingerprint"]
     part = part_id(job.task_id)
     if part is not None:
         results = part_results(part, job.job.requests, outcomes, job.job.num_bytes, model)
         record = success_record(job.task_id, None, job.job.facts(), now)
-        return Ending(job.task_id, record, results=results)
+        return Ending(job.task_id, record, results=results, fingerprint=fingerprint)
     if not job.job.is_single:
         items = [
             _item(fields, outcome)
@@ -129,13 +132,15 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
         ]
         result = {"items": items, **_circumstances(job, model, now)}
     elif isinstance(outcomes[0], ServiceError):
-        return failed_ending(job.task_id, job.job, outcomes[0])
+        ending = failed_ending(job.task_id, job.job, outcomes[0])
+        return replace(ending, fingerprint=fingerprint)
     else:
         result = {**_named(job.job.requests[0]), **outcomes[0], **_circumstances(job, model, now)}
     if not job.job.may_store_apart:
-        return Ending(job.task_id, success_record(job.task_id, result, job.job.facts(), now))
-    record, stored_result = encode_success(job.task_id, result, job.job.facts(), now)
-    return Ending(job.task_id, record, stored_result=stored_result)
+        record = success_record(job.task_id, result, job.job.facts(), now)
+        return Ending(job.task_id, record, fingerprint=fingerprint)
+    record, stored = encode_success(job.task_id, result, job.job.facts(), now)
+    return Ending(job.task_id, record, stored_result=stored, fingerprint=fingerprint)
 
 
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:

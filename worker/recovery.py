@@ -3,7 +3,6 @@
 It also queues the parts of a batch whose web server died before all of them were queued.
 """
 
-from pathlib import Path
 from typing import Any
 
 import orjson
@@ -14,7 +13,7 @@ from contract import keys
 from contract.logs import get_logger
 from contract.messages import queue_of
 from contract.store.locks import take_lock
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 from worker import suspects
 from worker.backoff import Backoff, wait
 from worker.micro_batch import is_stopping
@@ -23,7 +22,6 @@ from worker.upkeep import Upkeep
 
 log = get_logger(__name__)
 
-_REQUEUE = script_text("requeue", Path(__file__).parent / "lua")
 # Workers check each other this often. If one dies while it requeues, another may do so after
 # `_REAPING_S`.
 _LOOK_EVERY_S = 1.0
@@ -40,7 +38,7 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
         The number of requeued jobs.
     """
     unacked = keys.unacked(worker)
-    requeue = client.register_script(_REQUEUE)
+    requeue = register(client, "requeue")
     num_requeued = 0
     # From the last fetched to the first, because each goes to the front of its list.
     for tag in reversed(client.zrange(keys.unacked_index(worker), 0, -1)):
@@ -127,7 +125,7 @@ class Recovery(bootsteps.StartStopStep):
         """Run at the first connection, and again after each lost one."""
         runtime = consumer.app.runtime
         client, batches, name = runtime.client, runtime.batches, runtime.status.name
-        upkeep = Upkeep(client, runtime.store, runtime.settings)
+        upkeep = Upkeep(client, runtime.store, runtime.settings, runtime.registration)
         if delay_s := self._backoff.delay_s():
             log.warning("reconnecting_slowly", delay_s=delay_s)
             wait(delay_s, is_stopping)

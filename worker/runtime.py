@@ -9,6 +9,7 @@ from contract.store.batch_queue import BatchQueue
 from contract.store.job_store import JobStore
 from model import Scorer
 from worker.lease import Lease, OwnStatus
+from worker.registration import Registration
 
 
 @dataclass(slots=True)
@@ -21,6 +22,7 @@ class Runtime:
     batches: BatchQueue
     status: OwnStatus
     lease: Lease
+    registration: Registration
     scorer: Scorer | None = field(default=None)
     is_broken: bool = False
     """Whether the jobs in hand ended this process, as if it had crashed while scoring them."""

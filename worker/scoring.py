@@ -17,7 +17,9 @@ from worker.outcomes import note_micro_batch
 log = get_logger(__name__)
 
 # The fields of the model that each result shows.
-MODEL_FIELDS = ("name", "revision", "quantization", "dtype", "backend", "is_demo")
+MODEL_FIELDS = (
+    *("name", "fingerprint", "revision", "quantization", "dtype", "backend", "is_demo"),
+)
 
 
 class ModelBroken(Exception):

@@ -41,7 +41,7 @@ OPEN_AGAIN_S = 1.0
 class Store(Protocol):
     """What the loop needs of `JobStore`."""
 
-    def open_jobs(self, task_ids: Sequence[str], worker: str) -> list[Opened]:
+    def open_jobs(self, task_ids: Sequence[str], worker: str, fingerprint: str) -> list[Opened]:
         """Read jobs and mark them as started; they are the suspects should the worker die.
 
         Raises:
@@ -58,6 +58,9 @@ class Store(Protocol):
 
     def park(self, task_id: str, major: int, worker: str) -> None:
         """Have a job wait for a worker of a newer release."""
+
+    def pass_on(self, task_id: str, fingerprint: str, worker: str) -> None:
+        """Put the message of a job into the queue of the model that it is bound to."""
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Tell which jobs were not cancelled or erased."""
@@ -169,7 +172,7 @@ class ScoringLoop:
         chosen = choose_to_open(deaths, self._jobs.values())
         self._fetched = list(crashes)
         try:
-            found = self._store.open_jobs(chosen, self._status.name)
+            found = self._store.open_jobs(chosen, self._status.name, self._scorer.info.fingerprint)
         except NotStored as refusal:
             log.warning("jobs_not_opened", reason=refusal.reason, jobs=len(chosen))
             self._may_open_at = time.monotonic() + OPEN_AGAIN_S
@@ -192,11 +195,18 @@ class ScoringLoop:
             self._store.park(task_id, opened.newer_major, self._status.name)
             self._messages.acknowledge(task_id, is_success=False)
             return None
+        if opened.elsewhere is not None:
+            self._store.pass_on(task_id, opened.elsewhere, self._status.name)
+            self._messages.acknowledge(task_id, is_success=False)
+            return None
         if opened.broken is not None:
             return self._set_aside(task_id, opened.broken)
         ending = self._ending_before_scoring(opened, crashes)
         if ending is not None or job is None:
             return ending
+        # The payload has the model of the acceptance; what moved since then is of the same name.
+        info = self._scorer.info
+        job = replace(job, model=job.model or info.name, fingerprint=info.fingerprint)
         try:
             opened_job = open_job(
                 task_id,

@@ -1,4 +1,4 @@
-"""Looks after parked jobs, dead letters and broken leases, once a second."""
+"""Looks after parked jobs, orphans, dead letters and broken leases, once a second."""
 
 import time
 
@@ -11,20 +11,32 @@ from contract.store.dead_letters import DeadLetters
 from contract.store.job_store import JobStore
 from contract.store.parked_jobs import ParkedJobs
 from contract.worker_status import NotAWorkerStatus, decode_status
+from worker.orphans import Orphans
 from worker.outcomes import lost_ending
+from worker.registration import Registration
 
 
 class Upkeep:
-    """Takes back the parked jobs that this release can read, and ends what waited for too long."""
+    """Takes back parked jobs and takes over orphans, and ends what waited for too long."""
 
-    def __init__(self, client: redis.Redis, store: JobStore, settings: Settings) -> None:
+    def __init__(
+        self,
+        client: redis.Redis,
+        store: JobStore,
+        settings: Settings,
+        registration: Registration,
+    ) -> None:
         self._client, self._store = client, store
+        self._registration = registration
+        self._orphans = Orphans(client, store, lease_s=settings.lease_s)
         self._parked = ParkedJobs(client)
         self._letters = DeadLetters(client, settings)
         self._max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
 
     def run(self) -> None:
         """Do all of it. Redis errors reach the caller."""
+        self._registration.renew()
+        self._orphans.take_over(*self._registration.model)
         self._parked.take_back()
         self._letters.drop_expired()
         set_aside_broken_leases(self._client, self._store)

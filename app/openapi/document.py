@@ -17,7 +17,7 @@ from app.requests.completion_models import CompletionBody, DetokenizeBody, Token
 from app.requests.models import ScoreBody, TextRequest
 from app.responses.batch_models import BatchResult, BatchView
 from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
-from app.responses.models import Health, Index, Info, JobView, Problem, Stats
+from app.responses.models import Health, Index, Info, JobView, ModelList, Problem, Stats
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
 from contract.errors import ServiceError
@@ -25,7 +25,16 @@ from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (
     *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
-    *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
+    *(
+        ModelList,
+        CompletionBody,
+        Completion,
+        TokenizeBody,
+        Tokens,
+        DetokenizeBody,
+        Prompt,
+        TokenizerInfo,
+    ),
 )
 _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
 
@@ -36,7 +45,7 @@ def describe(
     """The OpenAPI document of every route of `app` that has an `@operation`.
 
     Args:
-        models: names that a completion can ask for; empty if they are not known.
+        models: what requests can ask for as their model; empty if it is not known.
         root: path under which the application is mounted, '' for none.
     """
     _, schemas = models_json_schema(

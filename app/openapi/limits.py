@@ -5,6 +5,7 @@ from typing import Any
 
 from contract.settings import Settings
 
+_BODIES_WITH_MODEL = ("ScoreBody", "CompletionBody", "TokenizeBody", "DetokenizeBody")
 _CONTINUATIONS = ("continuations", "continuations_b64")
 # Path of a limit in the schemas, with its keyword last, and its setting.
 _OF_SCHEMAS: dict[tuple[str, ...], str] = {
@@ -29,18 +30,21 @@ def add_limits(document: dict[str, Any], settings: Settings, models: Sequence[st
     """Write the limits into an OpenAPI document.
 
     Args:
-        models: names that a completion can ask for; empty if they are not known.
+        models: what requests can ask for; empty if it is not known.
     """
     schemas = document["components"]["schemas"]
     for path, setting in _OF_SCHEMAS.items():
         _put(schemas, path, getattr(settings, setting))
-    completion = schemas["CompletionBody"]["properties"]
     # The last form is a list of prompts.
-    completion["prompt"]["anyOf"][-1]["maxItems"] = settings.max_items
+    prompts = schemas["CompletionBody"]["properties"]["prompt"]["anyOf"][-1]
+    prompts["maxItems"] = settings.max_items
     if models:
-        completion["model"]["enum"] = [*models, None]
+        for body in _BODIES_WITH_MODEL:
+            schemas[body]["properties"]["model"]["enum"] = [*models, None]
     for operation in (each for item in document["paths"].values() for each in item.values()):
         for parameter in operation["parameters"]:
+            if parameter["name"] == "model" and models:
+                parameter["schema"]["enum"] = list(models)
             key = operation["operationId"], parameter["name"]
             if key in _OF_PARAMETERS:
                 path, setting = _OF_PARAMETERS[key]

@@ -142,7 +142,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     **{name: _option(name, form) for name, form in QUERY_FORMS.items()},
 }
-BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s")
+BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s", "model")
 RESULT_PARAMETERS = ("after", "limit", "wait")
 SUBMIT_PARAMETERS = ("wait", *QUERY_FORMS, "Prefer")
 READ_PARAMETERS = ("wait", "Prefer")

@@ -72,6 +72,7 @@ class PartCutter:
         deadline_at: float,
         request_id: str,
         client: str = "",
+        model: str = "",
     ) -> None:
         self.num_lines = 0
         self.num_bytes = 0
@@ -84,7 +85,7 @@ class PartCutter:
         self._settings = settings
         self._deadline_at = deadline_at
         self._request_id = request_id
-        self._client = client
+        self._client, self._model = client, model
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0
@@ -125,6 +126,7 @@ class PartCutter:
             priority=keys.BULK,
             request_id=self._request_id,
             client=self._client,
+            model=self._model,
         )
         self.num_lines += part.num_lines
         self.num_bytes += self._part_bytes

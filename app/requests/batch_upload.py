@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 import orjson
@@ -11,6 +11,7 @@ from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
 from app.service.retry_after import RetryEstimate
+from app.service.served_models import Target
 from app.service.submission import key_reused
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
@@ -37,12 +38,16 @@ class Receiver:
         *,
         options: BatchOptions,
         retry: RetryEstimate,
+        target: Callable[[str], Target],
         request_id: str,
         client: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
         self._retry = retry
+        # Known before the body is read: a model that is not served is refused at once.
+        name = target(options.model or "").name
+        self._target, self._asked_model = target, options.model or name
         self._client = client
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
@@ -53,9 +58,12 @@ class Receiver:
             deadline_at=self._deadline_at,
             request_id=request_id,
             client=client,
+            model=name,
         )
+        # Uploads without a model keep the digests that they had before models could be asked for.
+        asked = options.model_dump(exclude=None if options.model else {"model"})
         self._digest = hashlib.sha256(
-            orjson.dumps([options.model_dump(), deadline_s], option=orjson.OPT_SORT_KEYS)
+            orjson.dumps([asked, deadline_s], option=orjson.OPT_SORT_KEYS)
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
@@ -110,6 +118,8 @@ class Receiver:
                 "There are no lines to score; send one JSON object per line.",
                 errors=[{"detail": "has no lines", "pointer": ""}],
             )
+        # Bound when all of it is here: the model may have changed during the upload.
+        name, fingerprint, is_pinned = self._target(self._asked_model)
         batch = Batch(
             id=self._batch_id,
             total=self._cutter.num_lines,
@@ -118,6 +128,9 @@ class Receiver:
             created_at=self._created_at,
             deadline_at=self._deadline_at,
             client=self._client,
+            fingerprint=fingerprint,
+            model_name=name,
+            is_pinned=is_pinned,
         )
         promise = idempotency(key, self._digest) if key is not None else None
         try:

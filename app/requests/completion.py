@@ -31,16 +31,6 @@ class Prompt:
     """Whether its ids begin with the begin-of-text id; then the answer shows that id."""
 
 
-def check_model(name: str | None, served: Sequence[str]) -> None:
-    """Check the model's name at once, so that no client waits for a model that is not served.
-
-    Raises:
-        RequestInvalid
-    """
-    if name is not None and name not in served:
-        raise invalid(f"is not served; use one of {', '.join(served)}", pointer="/model")
-
-
 def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:
     """Return the prompts of a request, each checked.
 
@@ -93,6 +83,7 @@ def completion_job(
         request_id=request_id,
         client=client,
         result_bytes=result_bytes,
+        model=body.model or "",
     )
 
 

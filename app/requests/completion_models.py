@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from app.requests.models import ModelName
 from contract.grammar import schema_rules
 from contract.grammar.numbers import AsWhole, Whole, wholes
 from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
@@ -93,7 +94,7 @@ class CompletionBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True, json_schema_extra=_FORMS)
 
-    model: str | None = Field(None, description="A name of a served model; null for any.")
+    model: ModelName = None
     prompt: Prompts = Field(
         description="A text, a list of texts, a list of ids, or a list of lists of ids."
     )
@@ -135,7 +136,7 @@ class TokenizeBody(BaseModel):
 
     prompt: str
     add_special_tokens: StrictBool = Field(True, description="Begin with the begin-of-text id.")
-    model: str | None = Field(None, description="Has no effect: all models have the same ids.")
+    model: ModelName = None
 
 
 class DetokenizeBody(BaseModel):
@@ -144,7 +145,7 @@ class DetokenizeBody(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     tokens: Ids
-    model: str | None = Field(None, description="Has no effect: all models have the same ids.")
+    model: ModelName = None
 
 
 def _conflict(message: str) -> PydanticCustomError:

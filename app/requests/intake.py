@@ -57,15 +57,16 @@ def to_job(
         request_id=request_id,
         client=client,
         result_bytes=result_bytes,
+        model=body.model or "",
     )
 
 
 def canonical_json(job: Job) -> bytes:
     """Return canonical JSON, equal for two requests exactly if they ask for the same."""
     asked_s = round(job.deadline_at - job.submitted_at, 3)
-    return orjson.dumps(
-        [job.requests, job.is_single, job.priority, asked_s], option=orjson.OPT_SORT_KEYS
-    )
+    asked = [job.requests, job.is_single, job.priority, asked_s]
+    # Requests without a model keep the digests that they had before models could be asked for.
+    return orjson.dumps(asked + [job.model] * bool(job.model), option=orjson.OPT_SORT_KEYS)
 
 
 def priority_of(num_bytes: int, settings: Settings, *, is_one_text: bool) -> int:

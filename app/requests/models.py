@@ -1,13 +1,26 @@
 """Defines the models that check the body of `POST /score` and the query of `POST /batches`."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.grammar import schema_rules
 from contract.grammar.invalid import conflict
+from contract.grammar.model_names import MAX_REFERENCE_CHARS
 from contract.grammar.schema_rules import SCORED_FIELDS
 from contract.grammar.text_request import TEXT_OPTIONS, OutputNames, TextRequest, TopK
+
+ModelName = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCE_CHARS,
+        description=(
+            "Model that scores: its name, or `name@fingerprint` for one exact model; "
+            "/v1/models lists them. By default that of the service."
+        ),
+    ),
+]
 
 
 class ScoreBody(TextRequest):
@@ -30,6 +43,7 @@ class ScoreBody(TextRequest):
         None,
         description="Bulk jobs run after interactive ones, but always get a share of the capacity.",
     )
+    model: ModelName = None
 
     def _check_scored(self, given: list[str]) -> None:
         if len(given) + (self.items is not None) != 1:
@@ -54,3 +68,4 @@ class BatchOptions(BaseModel):
     outputs: OutputNames | None = None
     top_k: TopK | None = None
     deadline_s: float | None = Field(None, gt=0, allow_inf_nan=False)
+    model: ModelName = None

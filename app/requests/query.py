@@ -47,6 +47,7 @@ QUERY_FORMS: dict[str, QueryForm] = {
     "top_k": QueryForm(parse_whole),
     "deadline_s": QueryForm(parse_number),
     "priority": QueryForm(str),
+    "model": QueryForm(str),
     "custom_id": QueryForm(str),
     "spans": QueryForm(str, "A unit; ranges need a JSON body."),
     "window": QueryForm(

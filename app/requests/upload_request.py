@@ -27,7 +27,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     """Store the lines of a request, and accept them as one batch.
 
     Raises:
-        ClientError, Overloaded, BrokerUnavailable
+        ClientError, Overloaded, BrokerUnavailable: ModelNotFound is one of the first.
     """
     settings = service.workers.limits()
     options = read_options(MultiDict(request.args), settings)
@@ -42,6 +42,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         settings,
         options=options,
         retry=service.retry,
+        target=service.models.target,
         request_id=g.request_id,
         client=client_of(request),
     )

@@ -138,6 +138,13 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     name: str
+    fingerprint: str = Field(
+        "",
+        description=(
+            "Identifies weights, configuration, quantization and dtype: scores of models with one "
+            "fingerprint differ by rounding alone. Absent in results of release 0.1."
+        ),
+    )
     revision: str = Field(
         description="Identifies the weights: different weights have a different revision."
     )
@@ -266,16 +273,61 @@ class Limits(Answer):
     result_ttl_s: int
 
 
+class ListedModel(Answer):
+    """A model that workers serve now."""
+
+    id: str = Field(
+        description=(
+            "What `model` of a request calls it: its name, or `name@fingerprint` once the name "
+            "means another model."
+        )
+    )
+    object: Literal["model"]
+    created: int = Field(description="When its oldest worker started: Unix time, seconds.")
+    owned_by: Literal["evascore"]
+    name: str
+    fingerprint: str = Field(
+        description="Scores of models with one fingerprint differ by rounding alone."
+    )
+    is_default: bool = Field(description="Whether a request without `model` gets it.")
+    workers: int = Field(description="Workers that serve it.")
+    revision: str
+    quantization: str
+    dtype: str
+    max_text_bytes: int | None
+    window_size: int | None = Field(description="The attention window of the model, in bytes.")
+    is_demo: bool
+
+
+class ModelList(Answer):
+    """The models that workers serve now."""
+
+    object: Literal["list"]
+    data: list[ListedModel]
+
+
 class Info(Answer):
-    """The loaded model, the outputs and the limits of requests."""
+    """The served models, the outputs and the limits of requests."""
 
     service: ServiceName
     model: dict[str, Any] | None = Field(
-        description="The model of a running worker; null without one."
+        description="The default model, or that of a running worker; null without one."
     )
+    models: list[ListedModel] = Field(description="As in /v1/models.")
     outputs: list[str]
     priorities: list[str]
     limits: Limits
+
+
+class ModelQueueView(Answer):
+    """What no worker has fetched yet of the jobs, and of the parts of batches, of one model."""
+
+    name: str | None = Field(description="Null for a model that another one has replaced.")
+    fingerprint: str | None = Field(
+        description="Null for what was accepted before any model was known."
+    )
+    interactive: int
+    bulk: int
 
 
 class Queue(Answer):
@@ -287,6 +339,9 @@ class Queue(Answer):
     max_bytes: int
     parked: int = Field(
         description="Jobs that only a worker of a newer release can read; they wait for one."
+    )
+    models: list[ModelQueueView] = Field(
+        description="What waits for each current model, and for others if anything does."
     )
 
 

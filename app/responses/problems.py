@@ -19,6 +19,7 @@ STATUS_BY_CODE = {
     "bad_request": 400,
     "malformed_body": 400,
     "job_not_found": 404,
+    "model_not_found": 404,
     "job_ended": 409,
     "job_cancelled": 409,
     "job_gone": 410,
@@ -41,6 +42,7 @@ STATUS_BY_CODE = {
     "job_lost": 503,
     "job_unreadable": 503,
     "result_not_stored": 503,
+    "model_gone": 503,
     "out_of_memory": 503,
     # These are HTTP's own; no error class of ours stands behind them.
     "route_not_found": 404,

@@ -1,4 +1,4 @@
-"""Makes the JSON of `/info`, `/stats` and `/`: what the service is, and how busy it is."""
+"""Makes the JSON of `/info`, `/v1/models`, `/stats` and `/`."""
 
 from collections.abc import Mapping, Sequence
 from math import ceil
@@ -8,9 +8,11 @@ from app.requests.intake import PRIORITIES
 from app.responses.models import Limits
 from app.responses.views import rfc3339
 from app.service.components import Service
-from contract import __version__
+from app.service.served_models import ServedModel
+from contract import __version__, keys
 from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
 from contract.store.dead_letters import DeadLetter
+from contract.store.model_registry import ModelQueue
 from contract.worker_status import WorkerStatus
 
 LATEST_LETTERS = 10
@@ -23,20 +25,48 @@ def index_view(links: Mapping[str, str]) -> dict[str, Any]:
 
 
 def info_view(service: Service) -> dict[str, Any]:
-    """The JSON of `/info`: the loaded model and the limits of requests.
+    """The JSON of `/info`: the served models and the limits of requests.
 
     Raises:
         BrokerUnavailable
     """
-    models = [worker.model for worker in service.jobs.worker_statuses() if worker.model]
+    service.workers.read_now()
+    default = service.models.default()
+    loaded = [worker.model for worker in service.workers.statuses() if worker.model]
     settings = (name for name in Limits.model_fields if name != "max_top_k")
     limits = {name: getattr(service.workers.limits(), name) for name in settings}
     return {
         "service": _SERVICE,
-        "model": models[0] if models else None,
+        "model": default.facts if default else next(iter(loaded), None),
+        "models": model_list(service.models.listed(), default)["data"],
         "outputs": OUTPUT_NAMES,
         "priorities": list(PRIORITIES),
         "limits": {**limits, "max_top_k": MAX_TOP_K},
+    }
+
+
+def model_list(models: Sequence[ServedModel], default: ServedModel | None) -> dict[str, Any]:
+    """The JSON of `GET /v1/models`."""
+    return {"object": "list", "data": [_listed(each, each == default) for each in models]}
+
+
+def _listed(model: ServedModel, is_default: bool) -> dict[str, Any]:
+    facts = model.facts
+    return {
+        "id": str(model.reference),
+        "object": "model",
+        "created": int(model.since),
+        "owned_by": "evascore",
+        "name": model.reference.name,
+        "fingerprint": facts.get("fingerprint", ""),
+        "is_default": is_default,
+        "workers": model.num_workers,
+        "revision": facts.get("revision", ""),
+        "quantization": facts.get("quantization", ""),
+        "dtype": facts.get("dtype", ""),
+        "max_text_bytes": facts.get("max_text_bytes"),
+        "window_size": facts.get("window_size"),
+        "is_demo": facts.get("is_demo", False),
     }
 
 
@@ -55,6 +85,7 @@ def stats_view(service: Service) -> dict[str, Any]:
             "max_jobs": service.settings.max_queued_jobs,
             "max_bytes": service.settings.max_queued_bytes,
             "parked": service.jobs.num_parked(),
+            "models": [_model_queue(each) for each in service.jobs.model_queues()],
         },
         "batches": {
             "batches": bulk.num_batches,
@@ -72,6 +103,15 @@ def stats_view(service: Service) -> dict[str, Any]:
         ],
         "dead_letters": _dead_letters(service.jobs.dead_letters()),
         "totals": totals,
+    }
+
+
+def _model_queue(queue: ModelQueue) -> dict[str, Any]:
+    return {
+        "name": queue.name or None,
+        "fingerprint": None if queue.fingerprint == keys.UNBOUND else queue.fingerprint,
+        "interactive": queue.interactive,
+        "bulk": queue.bulk,
     }
 
 

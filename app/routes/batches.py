@@ -31,6 +31,7 @@ from contract.errors import (
     JobGone,
     JobNotFound,
     MalformedBody,
+    ModelNotFound,
     Overloaded,
     RequestInvalid,
     ServiceError,
@@ -44,6 +45,7 @@ routes = Blueprint("batches", __name__)
 @operation(
     {202: BatchView},
     MalformedBody,
+    ModelNotFound,
     JobGone,
     BodyTooLarge,
     UnsupportedMediaType,

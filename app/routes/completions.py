@@ -7,19 +7,19 @@ from flask import Blueprint, Response, g, request
 from app.openapi.operation import operation
 from app.requests.body import read_json
 from app.requests.clients import client_of
-from app.requests.completion import check_model, completion_job, prompts_of
+from app.requests.completion import completion_job, prompts_of
 from app.requests.completion_models import CompletionBody
 from app.responses.completion_models import Completion
 from app.responses.completion_views import completion, results_of
 from app.responses.json import json_response
 from app.service.components import service
 from app.service.submission import score_now
-from app.service.workers import served_models
 from contract.errors import (
     BodyTooLarge,
     BrokerUnavailable,
     EmptyText,
     MalformedBody,
+    ModelNotFound,
     Overloaded,
     RequestInvalid,
     TextTooLarge,
@@ -35,6 +35,7 @@ routes = Blueprint("completions", __name__)
 @operation(
     {200: Completion},
     MalformedBody,
+    ModelNotFound,
     TextTooLarge,
     BodyTooLarge,
     UnsupportedMediaType,
@@ -54,7 +55,7 @@ def complete() -> Response:
     job = completion_job(
         body, prompts, settings, request_id=g.request_id, client=client_of(request)
     )
-    check_model(body.model, served_models(service().jobs))
+    service().models.check_ready(job.model)
     record = score_now(
         service(),
         job,

@@ -23,6 +23,7 @@ from contract.errors import (
     JobGone,
     JobNotFound,
     MalformedBody,
+    ModelNotFound,
     Overloaded,
     RequestInvalid,
     TextTooLarge,
@@ -36,6 +37,7 @@ routes = Blueprint("jobs", __name__)
 @operation(
     {200: JobView, 202: JobView},
     MalformedBody,
+    ModelNotFound,
     JobGone,
     TextTooLarge,
     BodyTooLarge,

@@ -10,7 +10,14 @@ from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.completion_views import tokenizer_view
 from app.responses.json import json_response
 from app.service.components import service
-from contract.errors import BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
+from contract.errors import (
+    BodyTooLarge,
+    BrokerUnavailable,
+    MalformedBody,
+    ModelNotFound,
+    RequestInvalid,
+    UnsupportedMediaType,
+)
 from contract.grammar.invalid import validated
 
 routes = Blueprint("tokenizer", __name__)
@@ -19,12 +26,14 @@ routes = Blueprint("tokenizer", __name__)
 @routes.post("/tokenize")
 @operation(
     {200: Tokens},
-    *(MalformedBody, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    *(MalformedBody, ModelNotFound, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    BrokerUnavailable,
     takes=TokenizeBody,
 )
 def tokenize() -> Response:
     """Convert a text to ids, one per byte."""
     body = validated(_fields(), TokenizeBody)
+    _check_model(body.model)
     ids = byte_tokens.encode(body.prompt, add_bos=body.add_special_tokens)
     return json_response({"count": len(ids), "tokens": ids})
 
@@ -32,12 +41,14 @@ def tokenize() -> Response:
 @routes.post("/detokenize")
 @operation(
     {200: Prompt},
-    *(MalformedBody, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    *(MalformedBody, ModelNotFound, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
+    BrokerUnavailable,
     takes=DetokenizeBody,
 )
 def detokenize() -> Response:
     """Convert ids to their text."""
     body = validated(_fields(), DetokenizeBody)
+    _check_model(body.model)
     return json_response({"prompt": byte_tokens.decode_ids(body.tokens)})
 
 
@@ -51,3 +62,9 @@ def tokenizer_info() -> Response:
 def _fields() -> dict[str, object]:
     max_bytes = service().settings.max_body_bytes
     return read_json(request, max_bytes, max_values=max_bytes)
+
+
+def _check_model(asked: str | None) -> None:
+    """Refuse a model that is not served, although all models have the same ids."""
+    if asked:
+        service().models.target(asked)

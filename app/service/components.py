@@ -8,6 +8,7 @@ from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
+from app.service.served_models import ServedModels
 from app.service.slots import ConnectionSlots
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
@@ -26,6 +27,7 @@ class Service:
     batches: BatchStore
     changes: ChangeListener
     workers: RecentWorkers
+    models: ServedModels
     retry: RetryEstimate
     metrics: Metrics
     progress: ConnectionProgress

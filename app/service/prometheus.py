@@ -22,6 +22,7 @@ from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
 from contract.store.dead_letters import KINDS, DeadLetter
 from contract.store.job_store import JobStore
+from contract.store.model_registry import ModelQueue
 from contract.worker_status import WorkerState, WorkerStatus
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
@@ -107,6 +108,7 @@ class QueueCollector(Collector):
             bulk = self._batches.load()
             workers = self._store.worker_statuses()
             num_parked, letters = self._store.num_parked(), self._store.dead_letters()
+            queues = self._store.model_queues()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
@@ -118,6 +120,7 @@ class QueueCollector(Collector):
         yield _gauge(
             "evascore_parked_jobs", "Jobs that wait for a worker of a newer release.", num_parked
         )
+        yield _waiting(queues)
         yield _dead_letters(letters)
         yield from _ended({**totals, **bulk.totals})
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
@@ -134,6 +137,19 @@ class QueueCollector(Collector):
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
     return GaugeMetricFamily(name, meaning, value=value)
+
+
+def _waiting(queues: list[ModelQueue]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_waiting_messages",
+        "Jobs and parts of batches that no worker has fetched yet.",
+        labels=("model", "fingerprint", "priority"),
+    )
+    for queue in queues:
+        for priority in ("interactive", "bulk"):
+            labels = (queue.name, queue.fingerprint, priority)
+            family.add_metric(labels, getattr(queue, priority))
+    return family
 
 
 def _dead_letters(letters: list[DeadLetter]) -> Metric:

@@ -1,8 +1,8 @@
-"""Reads what the workers say of themselves at most once a second, and derives the text limit."""
+"""Reads worker statuses and current models at most once a second, and derives the text limit."""
 
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from contract.errors import BrokerUnavailable
 from contract.settings import Settings
@@ -15,6 +15,7 @@ STATUS_MAX_AGE_S = 1.0
 @dataclass(frozen=True, slots=True)
 class _Read:
     statuses: Sequence[WorkerStatus] = ()
+    models: Mapping[str, str] = field(default_factory=dict)
     until: float = 0.0
     """Monotonic time, seconds, after which the workers are asked again."""
 
@@ -29,14 +30,24 @@ class RecentWorkers:
 
     def statuses(self) -> Sequence[WorkerStatus]:
         """The status of every worker; none while Redis does not answer."""
-        now = time.monotonic()
-        if now > self._read.until:
+        return self._recent().statuses
+
+    def current_models(self) -> Mapping[str, str]:
+        """The current fingerprint of each model's name; none while Redis does not answer."""
+        return self._recent().models
+
+    def read_now(self) -> None:
+        """Read again, however recent the last reading is. Raises: BrokerUnavailable."""
+        statuses, models = self._jobs.worker_statuses(), self._jobs.current_models()
+        self._read = _Read(statuses, models, time.monotonic() + STATUS_MAX_AGE_S)
+
+    def _recent(self) -> _Read:
+        if time.monotonic() > self._read.until:
             try:
-                found = self._jobs.worker_statuses()
+                self.read_now()
             except BrokerUnavailable:
-                found = []
-            self._read = _Read(found, now + STATUS_MAX_AGE_S)
-        return self._read.statuses
+                self._read = _Read(until=time.monotonic() + STATUS_MAX_AGE_S)
+        return self._read
 
     def limits(self) -> Settings:
         """The settings, with the longest text that every loaded model takes.

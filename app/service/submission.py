@@ -14,13 +14,13 @@ _HELD_SHARE = 0.9
 
 
 def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -> Receipt:
-    """Accept `job` and queue it.
+    """Bind `job` to its model, accept it and queue it.
 
     Raises:
-        Overloaded, BodyTooLarge, IdempotencyKeyReused, BrokerUnavailable
+        ModelNotFound, Overloaded, BodyTooLarge, IdempotencyKeyReused, BrokerUnavailable
     """
     try:
-        return service.jobs.submit(job, idempotency)
+        return service.jobs.submit(service.models.bound(job), idempotency)
     except KeyReused:
         raise key_reused() from None
     except QueueFull as full:
@@ -35,7 +35,7 @@ def submit_and_read(
     """Submit `job`, and read the record of the job that its Idempotency-Key stands for.
 
     Raises:
-        Overloaded, IdempotencyKeyReused, JobGone, BrokerUnavailable
+        ModelNotFound, Overloaded, IdempotencyKeyReused, JobGone, BrokerUnavailable
     """
     receipt = submit(service, job, idempotency)
     if receipt.is_replay:

@@ -1,4 +1,4 @@
-"""Says which models the workers serve, and why none of them is ready."""
+"""Says why no worker is ready."""
 
 import time
 from collections.abc import Sequence
@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from contract.errors import ModelDrifted, WorkerUnavailable
 from contract.store.job_store import JobStore
 from contract.worker_status import WorkerStatus
-
-SERVICE_NAME = "evascore"
 
 _PHASES = {
     "import": "importing libraries",
@@ -40,20 +38,6 @@ def check_ready(jobs: JobStore) -> None:
             "the operator finds the figures and the remedy in the worker's log."
         )
     raise no_worker_ready(statuses, time.time())
-
-
-def served_models(jobs: JobStore) -> list[str]:
-    """The names that a completion can ask for: the service's own and those of loaded models.
-
-    Raises:
-        WorkerUnavailable: no worker is ready.
-        BrokerUnavailable
-    """
-    statuses = jobs.worker_statuses()
-    if not any(status.is_warm for status in statuses):
-        raise no_worker_ready(statuses, time.time())
-    loaded = {each.model_name for each in statuses if each.is_warm and each.model_name}
-    return sorted({SERVICE_NAME, *loaded})
 
 
 def no_worker_ready(statuses: Sequence[WorkerStatus], now: float) -> WorkerUnavailable:

@@ -34,6 +34,7 @@ class AsyncClient:
         *,
         timeout_s: float = 300,
         patience_s: float = 30,
+        model: str | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Prepare the client; the first call connects.
@@ -42,6 +43,8 @@ class AsyncClient:
             url: URL of the service; may hold a name and a password for a proxy in front of it.
             timeout_s: seconds that a call may take, unless its own `timeout_s` says otherwise.
             patience_s: seconds to retry while the service is unreachable or has no room.
+            model: name of the model that scores, or `name@fingerprint`; None: the default one of
+                the service. A call may name another with the option `model`.
             http: the httpx client to send with, for example with headers of your own.
 
         Raises:
@@ -50,7 +53,8 @@ class AsyncClient:
         self.url = transport.base_url(url)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
-        self._operations = Operations()
+        self.model = model
+        self._operations = Operations(model)
         self._driver = AsyncDriver(self.url, http)
 
     async def __aenter__(self) -> "AsyncClient":
@@ -81,7 +85,7 @@ class AsyncClient:
             context: text before the scored text; the model reads it, but it is not scored.
             outputs: results besides the summary: `bytes`, `top_k`, `curvature`.
             top_k: number of likeliest bytes that the output `top_k` lists at each position.
-            options: further fields of the API, such as `next_chars`, `priority` or `deadline_s`.
+            options: further fields of the API, such as `model`, `next_chars` or `priority`.
 
         Raises:
             ServiceError: the service refused the text, or scoring failed; see the subclass.
@@ -116,6 +120,7 @@ class AsyncClient:
         errors: Errors = "raise",
         concurrency: int = 4,
         progress: Callable[[int], None] | None = None,
+        model: str | None = None,
         timeout_s: float | None = None,
         **asked: Any,
     ) -> AsyncIterator[Score | EvascoreError]:
@@ -125,12 +130,13 @@ class AsyncClient:
             errors: `"raise"` raises the first error; `"return"` yields each in its text's place.
             concurrency: number of requests at once, each of up to 32 texts.
             progress: called with the number of texts done so far.
+            model: the model that scores; None: that of this client.
             timeout_s: seconds that each request may take.
             asked: `context`, `outputs`, `top_k` and `options` of texts that are not `Text`.
         """
 
         def begin(group: list[Text]) -> Steps[list[Score | EvascoreError]]:
-            return self._operations.outcomes(group, self._call(timeout_s))
+            return self._operations.outcomes(group, self._call(timeout_s), model)
 
         num_done = 0
         async for outcomes in self._driver.in_order(begin, groups(texts, asked), concurrency):
@@ -153,7 +159,7 @@ class AsyncClient:
 
         Args:
             idempotency_key: the same key with the same texts gives the same job; None: random.
-            options: further fields of the request, such as `priority` or `deadline_s`.
+            options: further fields of the request, such as `model` or `priority`.
 
         Raises:
             ServiceError, ServiceUnreachable: the job was not accepted.
@@ -201,7 +207,7 @@ class AsyncClient:
         Args:
             lines: the path of an NDJSON file, or a sequence of texts.
             idempotency_key: the same key with the same lines gives the same batch; None: random.
-            options: query parameters: `on_error`, `outputs`, `top_k`, `deadline_s`.
+            options: query parameters: `on_error`, `outputs`, `top_k`, `deadline_s`, `model`.
 
         Raises:
             ServiceError, ServiceUnreachable: the batch was not accepted.

@@ -26,6 +26,8 @@ MAX_SYNC_MS = 50.0
 MIN_FREE_BYTES = 5 * 1024**3
 PYTHON_S = 120
 
+_MODEL_FACTS = ("revision", "quantization", "dtype", "backend")
+
 State = Literal["ok", "warning", "failed", "skipped"]
 
 
@@ -82,7 +84,7 @@ def _readiness(client: Client, workers: list[dict[str, Any]]) -> Check:
 def _model(model: Mapping[str, Any] | None) -> Check:
     if model is None:
         return Check("model", "skipped", "unknown without a worker")
-    told = [model.get(name) for name in ("name", "revision", "quantization", "dtype", "backend")]
+    told = [model.get(name) for name in ("name", "fingerprint", *_MODEL_FACTS)]
     detail = " ".join(str(value) for value in told if value)
     if model.get("is_demo"):
         remedy = "set EVASCORE_MODEL to the folder of a checkpoint or its name on the Hub"

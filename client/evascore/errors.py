@@ -8,14 +8,14 @@ EvascoreError
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
     │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
-    │   ├── JobNotFound, JobGone, JobEnded
+    │   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
     │   └── IdempotencyKeyReused
     ├── CapacityError           no room or no time; the same request may succeed later
     │   ├── Overloaded
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
-    │   └── JobLost, JobUnreadable, ResultNotStored
+    │   └── JobLost, JobUnreadable, ResultNotStored, ModelGone
     └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
         └── PoisonJob
@@ -140,6 +140,12 @@ class JobNotFound(ClientError):
     code = "job_not_found"
 
 
+class ModelNotFound(ClientError):
+    """No worker serves the model of the request; `problem["served"]` lists the models that are."""
+
+    code = "model_not_found"
+
+
 class JobGone(ClientError):
     """The job or batch of this ID has expired or was erased."""
 
@@ -222,6 +228,12 @@ class ResultNotStored(DependencyError):
     """The text was scored, but the service could not store the result."""
 
     code = "result_not_stored"
+
+
+class ModelGone(DependencyError):
+    """No worker serves the model any more that the job had to be scored with; send it again."""
+
+    code = "model_gone"
 
 
 class ModelError(ServiceError):

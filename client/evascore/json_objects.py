@@ -3,13 +3,15 @@
 They may have further keys: a newer service may send fields that this client does not know.
 """
 
-from typing import NotRequired, TypedDict
+from typing import Literal, NotRequired, TypedDict
 
 
 class Model(TypedDict, total=False):
     """The model that gave a score; empty where the service names it elsewhere."""
 
     name: str
+    fingerprint: str
+    """Scores of models with one fingerprint differ by rounding alone."""
     revision: str
     """Identifies the weights: other weights have another revision."""
     quantization: str
@@ -17,6 +19,30 @@ class Model(TypedDict, total=False):
     backend: str
     is_demo: bool
     """Whether it is the small bundled model."""
+
+
+class ListedModel(TypedDict):
+    """A model that workers serve now."""
+
+    id: str
+    """What a request calls it: its name, or `name@fingerprint` if the name means another model."""
+    object: Literal["model"]
+    created: int
+    """When its oldest worker started: Unix time, seconds."""
+    owned_by: Literal["evascore"]
+    name: str
+    fingerprint: str
+    """Scores of models with one fingerprint differ by rounding alone."""
+    is_default: bool
+    """Whether a request without `model` gets it."""
+    workers: int
+    """Workers that serve it."""
+    revision: str
+    quantization: str
+    dtype: str
+    max_text_bytes: int | None
+    window_size: int | None
+    is_demo: bool
 
 
 class Timings(TypedDict, total=False):

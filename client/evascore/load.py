@@ -157,9 +157,9 @@ class _Run:
         text = Text(self._texts[self._next % len(self._texts)])
         self._next += 1
         # No retries, and no circuit shared between requests: every failure is counted.
-        call = Call.begin(self._load.timeout_s, 0)
+        call, operations = Call.begin(self._load.timeout_s, 0), Operations(self._client.model)
         try:
-            job = await self._client.run(Operations().complete(text.fields(), call, key=None))
+            job = await self._client.run(operations.complete(text.fields(), call, key=None))
             score = job.score()
         except EvascoreError as error:
             named_s = error.retry_after_s if isinstance(error, ServiceError) else None

@@ -31,6 +31,8 @@ _NDJSON = {"Content-Type": "application/x-ndjson"}
 class Operations:
     """All operations of one client; they share its two circuit breakers."""
 
+    model: str | None = None
+    """Model of texts and batches that name none; None: that of the service."""
     # Two, because a service with a full queue refuses texts and still answers reads.
     submitting: Circuit = field(default_factory=Circuit)
     reading: Circuit = field(default_factory=Circuit)
@@ -43,7 +45,8 @@ class Operations:
         """Submit a job and wait up to `wait_s` seconds; retries give the same job."""
         headers = {**_JSON, "Idempotency-Key": key or new_key()}
         wait_s = min(wait_s, call.left_s, MAX_WAIT_S)
-        send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, encode(fields))
+        body = encode(self._with_model(fields))
+        send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, body)
         answer = yield from exchange(send, call, self.submitting)
         return results.job(answer.json())
 
@@ -79,10 +82,13 @@ class Operations:
                 job.id,
             ) from None
 
-    def outcomes(self, texts: Sequence[Text], call: Call) -> Steps[list[Score | EvascoreError]]:
-        """Score several texts; a refused text does not stop the others."""
+    def outcomes(
+        self, texts: Sequence[Text], call: Call, model: str | None = None
+    ) -> Steps[list[Score | EvascoreError]]:
+        """Score several texts with `model`; a refused text does not stop the others."""
         fields = [text.fields() for text in texts]
         whole = fields[0] if len(texts) == 1 else {"items": fields}
+        whole = whole if model is None else {**whole, "model": model}
         try:
             job = yield from self.complete(whole, call, key=None)
             return list(job.outcomes())
@@ -92,15 +98,16 @@ class Operations:
         except EvascoreError as error:
             return [error] * len(texts)
         middle = len(texts) // 2
-        first = yield from self.outcomes(texts[:middle], call)
-        return first + (yield from self.outcomes(texts[middle:], call))
+        first = yield from self.outcomes(texts[:middle], call, model)
+        return first + (yield from self.outcomes(texts[middle:], call, model))
 
     # --- batches ------------------------------------------------------------------------------
 
     def submit_batch(self, batch: BatchRequest, call: Call, *, key: str | None) -> Steps[Batch]:
         """Upload the lines of a batch; retries give the same batch."""
         headers = {**_NDJSON, **batch.headers, "Idempotency-Key": key or new_key()}
-        send = Send("POST", "/batches", UPLOAD_ANSWER_S, batch.params, headers, batch.body)
+        params = self._with_model(batch.params)
+        send = Send("POST", "/batches", UPLOAD_ANSWER_S, params, headers, batch.body)
         return results.batch((yield from exchange(send, call, self.submitting)).json())
 
     def read_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
@@ -148,6 +155,10 @@ class Operations:
     def get(self, path: str, call: Call) -> Steps[dict[str, Any]]:
         """Read the JSON object at a path of the service."""
         return (yield from self._get(path, call)).json()
+
+    def _with_model(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """What is asked, for the model of this client unless it names one."""
+        return dict(asked) if self.model is None else {"model": self.model, **asked}
 
     def _get(
         self, path: str, call: Call, params: Mapping[str, str] | None = None, wait_s: float = 0

@@ -9,6 +9,7 @@ from evascore.json_objects import (
     BatchLinks,
     JobLinks,
     Limits,
+    ListedModel,
     MicroBatch,
     Model,
     ServiceName,
@@ -257,7 +258,9 @@ class Info(Answered):
 
     service: ServiceName
     model: Mapping[str, Any] | None
-    """What the worker reports of its model; None while there is no worker."""
+    """What the worker reports of the default model; None while there is no worker."""
+    models: list[ListedModel] = field(default_factory=list)
+    """The models that workers serve; empty if the service is of release 0.1."""
     outputs: list[str]
     priorities: list[str]
     limits: Limits

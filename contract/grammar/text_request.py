@@ -174,7 +174,7 @@ class TextRequest(BaseModel):
 
 
 # Fields of `POST /score` that are not those of a text.
-REQUEST_OPTIONS = ("items", "deadline_s", "priority")
+REQUEST_OPTIONS = ("items", "deadline_s", "priority", "model")
 # Options that texts of one request share unless a text has its own.
 SHARED_OPTIONS = ("outputs", "top_k")
 TEXT_OPTIONS = tuple(

@@ -6,7 +6,7 @@ one step. Workers end the parts through the job store.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
@@ -134,48 +134,16 @@ class BatchStore:
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
-        facts = {
-            "total": batch.total,
-            "num_bytes": batch.num_bytes,
-            "num_parts": batch.num_parts,
-            "num_published": 0,
-            "created_at": batch.created_at,
-            "deadline_at": batch.deadline_at,
-            "client": batch.client,
-            "fingerprint": batch.fingerprint,
-        }
         with self._guard.calling():
             memory = self._memory.read()
-            verdict, *details = self._seal(
-                keys=[
-                    keys.batch(batch.id),
-                    keys.batch_parts(batch.id),
-                    keys.batch_texts(batch.id),
-                    keys.LIVE_BATCHES,
-                    keys.UNPUBLISHED,
-                    keys.idempotency(idempotency.key_digest) if idempotency else "",
-                    keys.LIVE_LINES,
-                    keys.BULK_LOAD,
-                    keys.BATCH_CLIENTS,
-                    keys.BULK_CLIENTS,
-                    *keys.PROMISES,
-                ],
-                args=[
-                    batch.id,
-                    batch.num_parts,
-                    work_bytes,
-                    self._settings.max_bulk_bytes,
-                    ttl_s(batch, self._settings),
-                    f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
-                    IDEMPOTENCY_TTL_S,
-                    batch.total,
-                    self._settings.max_queued_batches,
-                    batch.client,
-                    promised_bytes,
-                    memory.room_bytes,
-                    *(word for fact in facts.items() for word in fact),
-                ],
-            )
+            while True:
+                sizes = work_bytes, promised_bytes, memory.room_bytes
+                verdict, *details = self._try_to_seal(batch, idempotency, *sizes)
+                if verdict != b"rebind":
+                    break
+                # Another model became current since the web server looked.
+                name = batch.model_name or self._settings.served_name
+                batch = replace(batch, model_name=name, fingerprint=details[0].decode())
         if verdict == b"replay":
             return self._replayed(details[0], idempotency)
         if verdict in (b"full", b"share"):
@@ -189,6 +157,61 @@ class BatchStore:
         with self._guard.calling():
             self._queue.publish(batch.id)
         return Accepted(batch.id)
+
+    def _try_to_seal(
+        self,
+        batch: Batch,
+        idempotency: Idempotency | None,
+        work_bytes: int,
+        promised_bytes: int,
+        room_bytes: int,
+    ) -> list[Any]:
+        facts = {
+            "total": batch.total,
+            "num_bytes": batch.num_bytes,
+            "num_parts": batch.num_parts,
+            "num_published": 0,
+            "created_at": batch.created_at,
+            "deadline_at": batch.deadline_at,
+            "client": batch.client,
+            "fingerprint": batch.fingerprint,
+            "model_name": batch.model_name,
+            "is_pinned": int(batch.is_pinned),
+        }
+        answer = self._seal(
+            keys=[
+                keys.batch(batch.id),
+                keys.batch_parts(batch.id),
+                keys.batch_texts(batch.id),
+                keys.LIVE_BATCHES,
+                keys.UNPUBLISHED,
+                keys.idempotency(idempotency.key_digest) if idempotency else "",
+                keys.LIVE_LINES,
+                keys.BULK_LOAD,
+                keys.BATCH_CLIENTS,
+                keys.BULK_CLIENTS,
+                *keys.PROMISES,
+                *(keys.MODELS, keys.FINGERPRINTS),
+            ],
+            args=[
+                batch.id,
+                batch.num_parts,
+                work_bytes,
+                self._settings.max_bulk_bytes,
+                ttl_s(batch, self._settings),
+                f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
+                IDEMPOTENCY_TTL_S,
+                batch.total,
+                self._settings.max_queued_batches,
+                batch.client,
+                promised_bytes,
+                room_bytes,
+                batch.model_name or self._settings.served_name,
+                *(batch.fingerprint, int(batch.is_pinned)),
+                *(word for fact in facts.items() for word in fact),
+            ],
+        )
+        return list(answer)
 
     def _replayed(self, earlier: bytes, idempotency: Idempotency | None) -> Accepted:
         batch_id, _, digest = earlier.decode().partition(":")

@@ -23,6 +23,8 @@ class Ending:
     """The results of a part of a batch that has a final record."""
     stored_result: bytes = b""
     """The result of a job if it is stored apart from the record, compressed."""
+    fingerprint: str = ""
+    """Of the model that scored it; the ending is dropped if the job is bound to another one now."""
 
     @property
     def num_bytes(self) -> int:
@@ -65,6 +67,7 @@ class EndingsWriter:
             of_job = (keys.record, keys.payload, keys.result)
             names += [name(ending.task_id) for name in of_job]
             args += [ending.task_id, ending.record or b"", ending.counter, ending.stored_result]
+            args.append(ending.fingerprint)
         return list(self._conclude(keys=names, args=args))
 
     def _write_parts(
@@ -85,5 +88,5 @@ class EndingsWriter:
             ]
             args += [ending.task_id, batch_id, first, ending.record or b"", ending.counter]
             args += [results.lines, results.completed, results.failed, results.num_bytes]
-            args += [int(results.is_expired), results.model]
+            args += [int(results.is_expired), results.model, ending.fingerprint]
         return list(self._conclude_parts(keys=names, args=args))

@@ -19,31 +19,27 @@ from contract.messages import (
     Job,
     Record,
     decode_record,
-    encode_payload,
     failure_record,
-    queued_record,
-    task_message,
+    queue_of,
+    rebound_message,
 )
 from contract.settings import Settings
 from contract.store.admission import (
-    IDEMPOTENCY_TTL_S,
     Idempotency,
-    KeyReused,
-    NoRoom,
     QueueDepth,
-    QueueFull,
     Receipt,
 )
 from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
-from contract.store.memory import MemorySampler
+from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.refusals import NotStored, refusal_reason
 from contract.store.scripts import register
-from contract.stored_results import decoded_pieces, promised_bytes
+from contract.store.submitting import JobSubmitter
+from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
@@ -69,9 +65,10 @@ class JobStore:
         self._opener = JobOpener(client)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
-        self._memory = MemorySampler(client, settings)
-        self._submit, self._erase, self._note_aboard = (
-            register(client, name) for name in ("submit", "erase", "note_aboard")
+        self._submitter = JobSubmitter(client, settings)
+        self.models = ModelRegistry(client)
+        self._erase, self._note_aboard, self._requeue = (
+            register(client, name) for name in ("erase", "note_aboard", "requeue")
         )
 
     # --- the web tier's side ----------------------------------------------------------------
@@ -87,49 +84,8 @@ class JobStore:
         """
         with self._guard.calling():
             task_id = new_task_id(self.id_secret())
-            limits = self._settings
-            ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
-            memory, promised = self._memory.read(), promised_bytes(job.result_bytes)
-            payload = encode_payload(job)
-            answer = self._submit(
-                keys=[
-                    keys.record(task_id),
-                    keys.payload(task_id),
-                    keys.idempotency(idempotency.key_digest) if idempotency else "",
-                    keys.turns(job.fingerprint, job.priority),
-                    keys.waiting(job.fingerprint, job.priority),
-                    *keys.LIVE,
-                ],
-                args=[
-                    queued_record(task_id, job.facts()),
-                    payload,
-                    task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
-                    task_id,
-                    job.num_bytes,
-                    promised,
-                    "-",
-                    job.client,
-                    ttl_s,
-                    limits.max_queued_jobs,
-                    limits.max_queued_bytes,
-                    f"{task_id}:{idempotency.request_digest}" if idempotency else "",
-                    IDEMPOTENCY_TTL_S,
-                    memory.room_bytes,
-                ],
-            )
-        verdict = answer[0]
-        if verdict in (b"no_room", b"room_share"):
-            needed, is_share = promised + len(payload), verdict == b"room_share"
-            raise NoRoom(needed, int(answer[1]), memory, is_share=is_share)
-        if verdict == b"replay":
-            earlier, _, digest = answer[1].decode().partition(":")
-            if idempotency is None or digest != idempotency.request_digest:
-                raise KeyReused
-            return Receipt(earlier, self.depth(), is_replay=True)
-        depth = QueueDepth(int(answer[1]), int(answer[2]))
-        if verdict in (b"full", b"share"):
-            raise QueueFull(depth, is_share=verdict == b"share")
-        return Receipt(task_id, depth)
+            receipt = self._submitter.submit(task_id, job, idempotency)
+        return replace(receipt, depth=self.depth()) if receipt.is_replay else receipt
 
     def read(self, task_id: str) -> Record:
         """The record of a job.
@@ -242,6 +198,16 @@ class JobStore:
         statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
         return [status for status in statuses if status is not None]
 
+    def current_models(self) -> dict[str, str]:
+        """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self.models.current()
+
+    def model_queues(self) -> list[ModelQueue]:
+        """What waits for each model. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return self.models.queues()
+
     def has_model_drifted(self) -> bool:
         """Whether a worker stopped because of its model and no worker became ready since.
 
@@ -287,16 +253,19 @@ class JobStore:
         except redis.RedisError:
             return False
 
-    def open_jobs(self, task_ids: Sequence[str], worker: str | None = None) -> list[Opened]:
+    def open_jobs(
+        self, task_ids: Sequence[str], worker: str | None = None, fingerprint: str = ""
+    ) -> list[Opened]:
         """Mark jobs STARTED and fetch their payloads; ended and erased jobs have none.
 
-        The jobs are the suspects if `worker` dies now.
+        The jobs are the suspects if `worker` dies now. A job that is bound to no model is bound to
+        that of `fingerprint`; one that is bound to another model is not opened.
 
         Raises:
             NotStored: Redis does not take the marks; the jobs can be opened later.
         """
         with self._refusable():
-            return self._opener.open_jobs(task_ids, worker)
+            return self._opener.open_jobs(task_ids, worker, fingerprint)
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """What is known of a job without its payload, in the form of `Job.facts`."""
@@ -317,6 +286,20 @@ class JobStore:
         """Have the message of a job wait for a worker that can read format `major`."""
         self._parked.park(task_id, major, worker)
         log.warning("job_parked", task_id=task_id, format=major)
+
+    def pass_on(self, task_id: str, fingerprint: str, worker: str) -> None:
+        """Put a message that `worker` fetched into the queue of the model that its job has."""
+        unacked = keys.unacked(worker)
+        stored = self._client.hget(unacked, task_id)
+        if stored is None:
+            return
+        message = rebound_message(orjson.dumps(orjson.loads(stored)[0]), fingerprint)
+        queue = fingerprint, queue_of(message)[1]
+        self._requeue(
+            keys=[unacked, keys.unacked_index(worker), keys.turns(*queue), keys.waiting(*queue)],
+            args=[task_id, message],
+        )
+        log.warning("job_passed_on", task_id=task_id, fingerprint=fingerprint)
 
     def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.

@@ -35,6 +35,8 @@ class Opened:
     lost_facts: dict[str, Any] | None = None
     """The facts in the record of a job that has not ended but whose payload is gone."""
     broken: Broken | None = None
+    elsewhere: str | None = None
+    """The fingerprint that the job is bound to, if it is not that of the worker."""
     newer_major: int | None = None
     """The format of a job that only a newer release can read."""
 
@@ -46,16 +48,18 @@ class JobOpener:
         self._client = client
         self._open = register(client, "open")
 
-    def open_jobs(self, task_ids: Sequence[str], worker: str | None) -> list[Opened]:
+    def open_jobs(
+        self, task_ids: Sequence[str], worker: str | None, fingerprint: str
+    ) -> list[Opened]:
         """See `JobStore.open_jobs`."""
         if not task_ids:
             return []
-        names, args = [keys.aboard(worker) if worker else ""], []
+        names, args = [keys.aboard(worker) if worker else ""], [fingerprint]
         for task_id in task_ids:
             part = part_id(task_id)
             place = keys.batch_texts(part.batch_id) if part else keys.payload(task_id)
-            names += [keys.record(task_id), place]
-            args += [task_id, part.first if part else ""]
+            names += [keys.record(task_id), place, keys.batch(part.batch_id) if part else ""]
+            args += [task_id, str(part.first) if part else ""]
         answers = self._open(keys=names, args=args)
         return [
             _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
@@ -97,6 +101,8 @@ def _has_ended(task_id: str, record: bytes) -> bool:
 
 def _opened(task_id: str, verdict: bytes, found: bytes = b"", payload: bytes = b"") -> Opened:
     kind: Kind = "record"
+    if verdict == b"elsewhere":
+        return Opened(task_id, elsewhere=found.decode())
     try:
         if verdict == b"open":
             kind = "payload"

@@ -11,6 +11,12 @@ COUNTS = (
     *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
     *("num_pred_heads", "window_size", "chunk_size"),
 )
+# What the network computes follows from these keys and the weights; the other keys change no score.
+SCORING_KEYS = (
+    *COUNTS,
+    *("vocab_size", "max_position_embeddings", "rms_norm_eps", "norm_add_unit_offset"),
+    *("fp32_logits", "hidden_act", "attention_bias", "rope_theta", "tie_word_embeddings"),
+)
 
 
 @strict

@@ -57,6 +57,7 @@ COUNTERPARTS: dict[str, type] = {
     "Window": results.Window,
     "NextChars": results.NextChars,
     "Model": json_objects.Model,
+    "ListedModel": json_objects.ListedModel,
     "Timings": json_objects.Timings,
     "Batch": json_objects.MicroBatch,
     "Usage": json_objects.Usage,

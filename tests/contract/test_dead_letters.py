@@ -17,8 +17,10 @@ from contract.worker_status import WorkerStatus
 from tests.waiting_messages import clear, take, waiting
 from worker.dead_letters import main
 from worker.intake import Intake
+from worker.registration import Registration
 from worker.upkeep import Upkeep, set_aside_broken_leases
 
+STATUS = WorkerStatus(name="w", state="ready", model={"name": "mine", "fingerprint": "0" * 12})
 SECRET = b"Xylographenkraehe"
 
 
@@ -79,7 +81,7 @@ def test_bytes_beyond_the_limit_are_not_kept(letters, redis_client, over, num_ke
 
 def test_letters_expire_with_results(redis_client, settings, letters, job_store):
     letters.add("message", "not_json", num_bytes=1, raw=b"x")
-    Upkeep(redis_client, job_store, settings).run()
+    Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS)).run()
     assert len(letters.letters()) == 1
     letters._ttl_s = -1
     letters.drop_expired()
@@ -227,7 +229,7 @@ def test_job_that_stays_parked_ends_when_no_deadline_can_be_met(job_store, redis
     task_id = job_store.submit(a_job()).task_id
     fetched(redis_client, task_id, take(redis_client))
     job_store.park(task_id, 2, "w")
-    upkeep = Upkeep(redis_client, job_store, settings)
+    upkeep = Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS))
     upkeep.run()
     assert (job_store.num_parked(), job_store.read(task_id).state) == (1, "QUEUED")
     upkeep._max_wait_s = -1

@@ -112,6 +112,7 @@ def test_some_threads_stay_free_of_requests_that_hold_one_for_long(threads):
         ("EVASCORE_WORKER_NAME", "two words"),
         ("EVASCORE_WORKER_NAME", ""),
         ("EVASCORE_MODEL", ""),
+        ("EVASCORE_MODEL_NAME", ""),
     ],
 )
 def test_bad_value_is_refused_by_name(name, value):
@@ -280,3 +281,51 @@ def test_each_worker_gets_one_of_the_devices():
     assert load_settings({"EVASCORE_DEVICE": "cuda:1"}).worker_devices == ("cuda:1",)
     listed = load_settings({"EVASCORE_DEVICES": "cuda:1, cuda:10,cpu,cpu"})
     assert listed.worker_devices == ("cuda:1", "cuda:10", "cpu", "cpu")
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("EvaByte/EvaByte", "EvaByte/EvaByte"),
+        ("/models/EvaByte", "EvaByte"),
+        ("./EvaByte-SFT_1.0", "EvaByte-SFT_1.0"),
+        ("a/b/c", "c"),
+    ],
+)
+def test_a_model_is_named_after_its_folder_or_as_on_the_hub(model, name):
+    assert load_settings({"EVASCORE_MODEL": model}).served_name == name
+
+
+def test_the_folder_of_a_model_gives_its_name_wherever_it_is_read_from(tmp_path, monkeypatch):
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    (tmp_path / "current").symlink_to("owner/name")
+    monkeypatch.chdir(tmp_path)
+    # This is a folder here, and could be a name on the Hub elsewhere.
+    for model in ("owner/name", "current", str(tmp_path / "current")):
+        assert load_settings({"EVASCORE_MODEL": model}).served_name == "name"
+
+
+def test_the_demo_is_named_demo():
+    assert load_settings({}).served_name == "demo"
+
+
+def test_a_name_that_is_set_goes_before_that_of_the_folder():
+    variables = {"EVASCORE_MODEL": "/models/two words", "EVASCORE_MODEL_NAME": "mine/v2"}
+    assert load_settings(variables).served_name == "mine/v2"
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"EVASCORE_MODEL": "/models/two words"}, "EVASCORE_MODEL gives"),
+        ({"EVASCORE_MODEL": "/"}, "EVASCORE_MODEL gives"),
+        ({"EVASCORE_MODEL_NAME": "a@b"}, "EVASCORE_MODEL_NAME gives"),
+        ({"EVASCORE_MODEL_NAME": "a/b/c"}, "EVASCORE_MODEL_NAME gives"),
+        ({"EVASCORE_MODEL_NAME": "x" * 97}, "EVASCORE_MODEL_NAME gives"),
+    ],
+    ids=str,
+)
+def test_a_name_that_requests_could_not_give_is_refused_with_the_remedy(variables, named):
+    line = refusal(**variables)
+    assert line.startswith(named)
+    assert "set EVASCORE_MODEL_NAME to 1 to 96 letters" in line

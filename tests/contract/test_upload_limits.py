@@ -7,6 +7,8 @@ from app.requests.batch_upload import Receiver
 from app.requests.models import BatchOptions
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
+from app.service.served_models import Target
+from contract import keys
 from contract.errors import BodyTooLarge, Overloaded
 from contract.grammar.lines import Line
 from contract.settings import load_settings
@@ -34,6 +36,7 @@ def upload(redis_server, redis_client):
             settings,
             options=BatchOptions(),
             retry=RetryEstimate(RecentWorkers(jobs, settings)),
+            target=lambda _: Target("", keys.UNBOUND),
             request_id="r",
             client=client,
         )

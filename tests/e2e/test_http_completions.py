@@ -102,7 +102,6 @@ def test_nothing_of_an_answered_completion_is_kept(http, service):
 
 
 REFUSED = {
-    "unknown-model": ({"prompt": "a", "model": "gpt-4", **SCORED}, 422, "/model"),
     "special-id": ({"prompt": [[64], [64, 1]], **SCORED}, 422, "/prompt/1"),
     "empty": ({"prompt": ["a", ""], **SCORED}, 422, "/prompt/1"),
     "only-begin-of-text": ({"prompt": [1], **SCORED}, 422, "/prompt"),
@@ -118,6 +117,13 @@ def test_refusal_is_a_problem_that_points_at_the_field(http, fields, status, poi
     assert response.status_code == status
     assert response.headers["Content-Type"] == "application/problem+json"
     assert response.json()["errors"][0]["pointer"] == pointer
+
+
+@pytest.mark.parametrize("model", ["gpt-4", "small@0123456789ab", "a b"])
+def test_a_model_that_is_not_served_is_refused_with_those_that_are(http, model):
+    response = http.post("/v1/completions", json={"prompt": "a", "model": model, **SCORED})
+    assert (response.status_code, response.json()["type"]) == (404, "model_not_found")
+    assert response.json()["served"] == ["small"]
 
 
 @pytest.mark.parametrize("model", ["evascore", "small"])

@@ -18,6 +18,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Model,
     Url,
     say,
     show_json,
@@ -68,6 +69,7 @@ def command(
     remote: Annotated[
         bool, typer.Option("--remote", help="Allow a load on another machine.")
     ] = False,
+    model: Model = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> int:
@@ -92,7 +94,7 @@ def command(
         loads = [replace(shared, clients=int(n)) for n in counts]
     else:
         loads = [replace(shared, rate_per_s=n) for n in _numbers(rate, "--rate")]
-    found = asyncio.run(_measure(url, loads, texts, is_quiet=as_json))
+    found = asyncio.run(_measure(url, loads, texts, model=model, is_quiet=as_json))
     if as_json:
         show_json({"texts": describe(texts), "loads": [asdict(one) for one in found]})
     if svg is not None:
@@ -101,12 +103,17 @@ def command(
 
 
 async def _measure(
-    url: str, loads: Sequence[Load], texts: Sequence[str | bytes], *, is_quiet: bool
+    url: str,
+    loads: Sequence[Load],
+    texts: Sequence[str | bytes],
+    *,
+    model: str | None,
+    is_quiet: bool,
 ) -> list[Measurement]:
     # No limit of connections: else the measurement would include the wait for one.
     limits = httpx.Limits(keepalive_expiry=4.0)
     found = []
-    async with AsyncClient(url, http=httpx.AsyncClient(limits=limits)) as client:
+    async with AsyncClient(url, model=model, http=httpx.AsyncClient(limits=limits)) as client:
         await client.info(timeout_s=5)
         if not is_quiet:
             typer.echo(_row(_COLUMNS))

@@ -18,6 +18,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Model,
     Outputs,
     TopK,
     Url,
@@ -64,6 +65,7 @@ def command(
             "--patience", min=0, help="Seconds to retry while the service is unreachable."
         ),
     ] = 600.0,
+    model: Model = None,
     url: Url = URL,
     as_json: AsJson = False,
 ) -> int:
@@ -82,6 +84,8 @@ def command(
         options["outputs"] = ",".join(outputs)
     if top_k is not None:
         options["top_k"] = str(top_k)
+    if model is not None:
+        options["model"] = model
     plan = Plan(source, target, form.value, options, resume, overwrite, keep)
     try:
         check_paths(plan)

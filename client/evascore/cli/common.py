@@ -67,6 +67,13 @@ TopK = Annotated[
         f"1 to {MAX_TOP_K}; {DEFAULT_TOP_K} if not given."
     ),
 ]
+Model = Annotated[
+    str | None,
+    typer.Option(
+        help="Model that scores: its name, or name@fingerprint; by default that of the service.",
+        show_default=False,
+    ),
+]
 URL = DEFAULT_URL
 
 
@@ -78,9 +85,11 @@ class CommandFailed(Exception):
         self.exit_code = exit_code
 
 
-def connect(url: str, *, timeout_s: float = 300, patience_s: float = 10) -> Client:
-    """Make a client of the service at `url`."""
-    return Client(url, timeout_s=timeout_s, patience_s=patience_s)
+def connect(
+    url: str, *, timeout_s: float = 300, patience_s: float = 10, model: str | None = None
+) -> Client:
+    """Make a client of the service at `url`, whose texts `model` scores."""
+    return Client(url, timeout_s=timeout_s, patience_s=patience_s, model=model)
 
 
 def exit_code_of(error: Exception) -> int:

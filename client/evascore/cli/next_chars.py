@@ -13,6 +13,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Model,
     PatienceS,
     TimeoutS,
     Url,
@@ -47,6 +48,7 @@ def command(
     k: Annotated[
         int, typer.Option("-k", min=1, max=MAX_NEXT_CHARS, help="Number of characters.")
     ] = 3,
+    model: Model = None,
     url: Url = URL,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 60,
@@ -59,7 +61,7 @@ def command(
     """
     if text is not None and file is not None:
         raise CommandFailed("Give either a text or --file, not both.", USAGE)
-    with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
+    with connect(url, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         if text is None:
             return _lines(client, file, out, k)
         likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))

@@ -10,6 +10,7 @@ import typer
 from evascore.cli.common import (
     URL,
     AsJson,
+    Model,
     Outputs,
     PatienceS,
     TimeoutS,
@@ -41,6 +42,7 @@ def command(
     ] = None,
     outputs: Outputs = None,
     top_k: TopK = None,
+    model: Model = None,
     url: Url = URL,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 5,
@@ -48,7 +50,7 @@ def command(
 ) -> None:
     """Score one text: the log-likelihood of its bytes, each given all bytes before it."""
     given = read_input(text, file)
-    with connect(url, timeout_s=timeout_s, patience_s=patience_s) as client:
+    with connect(url, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         score = client.score(
             given,
             context=None if context is None else as_bytes(context),

@@ -1,6 +1,6 @@
 """Registers the model `evascore` with lm-eval; it scores lists of requests in a few large jobs."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -14,6 +14,7 @@ from tqdm import tqdm
 from evascore.calls import job_fields
 from evascore.errors import UnexpectedAnswer, error_from_problem
 from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
+from evascore.results import Info
 from evascore.sync import Client
 from evascore.transport import DEFAULT_URL
 
@@ -26,29 +27,32 @@ TIMEOUT_S = 3600.0
 class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not there for mypy
     """Scores with a running service; gives the log-likelihoods that local-completions gives."""
 
-    def __init__(self, url: str = DEFAULT_URL, concurrency: int = 4, **_ignored: Any) -> None:
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        concurrency: int = 4,
+        model: str | None = None,
+        **_ignored: Any,
+    ) -> None:
         """Read the limits of the service.
 
         Args:
             url: URL of the service.
             concurrency: number of jobs at once.
+            model: name of the model that scores, or `name@fingerprint`; None: the default one.
             _ignored: lm-eval's `batch_size`, `max_batch_size` and `device`; the service decides.
 
         Raises:
-            EvascoreError: the service does not answer, or it has no worker.
+            EvascoreError: the service does not answer, or it has no worker for the model.
         """
         super().__init__()
-        self._client = Client(url, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S)
+        self._client = Client(url, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S, model=model)
         self._concurrency = int(concurrency)
         info = self._client.info()
-        if info.model is None:
-            raise UnexpectedAnswer(
-                "The service has no worker, so the limits of its model are unknown. Start a worker;"
-                " `evascore doctor` shows when it is ready."
-            )
+        facts = _facts_of(info, model)
         self._limits = info.limits
-        self._max_text_bytes = min(info.limits["max_text_bytes"], info.model["max_text_bytes"])
-        self._window_size = int(info.model["window_size"])
+        self._max_text_bytes = min(info.limits["max_text_bytes"], facts["max_text_bytes"])
+        self._window_size = int(facts["window_size"])
 
     def loglikelihood(
         self, requests: list[Instance], disable_tqdm: bool = False
@@ -127,3 +131,19 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
             if "error" in item:
                 raise error_from_problem(item["error"])
         return items, [item["result"] for item in told]
+
+
+def _facts_of(info: Info, model: str | None) -> Mapping[str, Any]:
+    """The facts of the model that is asked for; None and `evascore` ask for the default one."""
+    if model in (None, "evascore"):
+        if info.model is not None:
+            return info.model
+        raise UnexpectedAnswer(
+            "The service has no worker, so the limits of its model are unknown. Start a worker;"
+            " `evascore doctor` shows when it is ready."
+        )
+    for listed in info.models:
+        if model in (listed["id"], f"{listed['name']}@{listed['fingerprint']}"):
+            return listed
+    served = ", ".join(listed["id"] for listed in info.models) or "none"
+    raise UnexpectedAnswer(f"The service does not serve this model; served are: {served}.")

@@ -5,20 +5,24 @@
 -- KEYS: totals, unacked, unacked index, aboard (the last three '' if nothing is to be acknowledged),
 --       the four keys of live.lua, then record, payload and result of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
---       name of the counter in totals, result ('' if the record holds it)
+--       name of the counter in totals, result ('' if the record holds it), fingerprint of the model
+--       that scored it ('' if none did)
+-- What a model scored that the job is not bound to any more is dropped, and the job goes on.
 -- Returns for each job the state that it is in now ('' if it is gone).
 -- include: live
 local live = {unpack(KEYS, 5, 8)}
 local states = {}
 for i = 9, #KEYS, 3 do
-  local at = 2 + (i - 9) / 3 * 4
+  local at = 2 + (i - 9) / 3 * 5
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   -- A record without a state cannot be read; the final record takes its place.
   local state = record and (string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or '?')
     or ''
   local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
-  local ends_now = final ~= '' and state ~= '' and not ended
+  local bound = record and string.match(record, '"fingerprint":"(%x+)"')
+  local is_elsewhere = ARGV[at + 4] ~= '' and bound and bound ~= ARGV[at + 4]
+  local ends_now = final ~= '' and state ~= '' and not ended and not is_elsewhere
   if ends_now then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
     if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end

@@ -1,12 +1,14 @@
 -- Accepts a batch whose parts are all stored, or says why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
---       bulk load, clients of batches, counts per client, the two keys of promises.lua
+--       bulk load, clients of batches, counts per client, the two keys of promises.lua, models,
+--       fingerprints
 -- ARGV: batch ID, number of parts, bytes of work, most live bytes, TTL s, idempotency value,
---       idempotency TTL s, lines, most live batches, client, promised bytes, room for promises, then
---       names and values of the batch's facts
+--       idempotency TTL s, lines, most live batches, client, promised bytes, room for promises, the
+--       three of models.lua, then names and values of the batch's facts
 -- Returns {'accepted'}, {'replay', idempotency value}, {'full', live bytes, live batches},
 -- {'share', live bytes, live batches of the client}, {'no_room', promised bytes}, {'room_share',
--- promised bytes of the client} or {'lost'}.
+-- promised bytes of the client}, {'rebind', fingerprint} or {'lost'}.
+-- include: models
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted'}
@@ -17,6 +19,8 @@ if KEYS[6] ~= '' then
 end
 local stored = redis.call('ZCARD', KEYS[2])
 if stored ~= tonumber(ARGV[2]) or redis.call('HLEN', KEYS[3]) ~= stored then return {'lost'} end
+local other = superseded_by(KEYS[13], KEYS[14], ARGV[13], ARGV[14], ARGV[15])
+if other then return {'rebind', other} end
 local work, client = tonumber(ARGV[3]), ARGV[10]
 local bytes = tonumber(redis.call('HGET', KEYS[8], 'bytes') or '0')
 local batches = redis.call('HLEN', KEYS[4])
@@ -38,7 +42,7 @@ if ARGV[11] ~= '0' then
   redis.call('HSET', KEYS[12], ARGV[1], ARGV[11])
   redis.call('HINCRBY', KEYS[10], 'promised:' .. client, ARGV[11])
 end
-redis.call('HSET', KEYS[1], unpack(ARGV, 13))
+redis.call('HSET', KEYS[1], unpack(ARGV, 16))
 for i = 1, 3 do redis.call('EXPIRE', KEYS[i], ARGV[5]) end
 redis.call('HSET', KEYS[4], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[7], ARGV[1], ARGV[8])

@@ -1,12 +1,14 @@
 -- Accepts a job, or says why not, in one step: record, payload, queue message and counts are
 -- written together or not at all.
 -- KEYS: record, payload, idempotency ('' if none), turns, waiting (prefix), then the four keys of
---       live.lua
+--       live.lua, models, fingerprints
 -- ARGV: record, payload, message, task ID, bytes, promised bytes, channel, client, record TTL s,
---       max jobs, max bytes, idempotency value, idempotency TTL s, room for promises
+--       max jobs, max bytes, idempotency value, idempotency TTL s, room for promises, then the three of
+--       models.lua
 -- Returns {verdict, live jobs, live bytes}, {'no_room', promised bytes}, {'room_share', promised bytes
--- of the client} or {'replay', idempotency value}.
+-- of the client}, {'replay', idempotency value} or {'rebind', fingerprint}.
 -- include: live
+-- include: models
 -- include: queue
 local live = {unpack(KEYS, 6, 9)}
 local id, cost, client = ARGV[4], tonumber(ARGV[5]), ARGV[8]
@@ -20,6 +22,8 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
   return {'accepted', jobs, bytes}
 end
+local other = superseded_by(KEYS[10], KEYS[11], ARGV[15], ARGV[16], ARGV[17])
+if other then return {'rebind', other} end
 local free_jobs, free_bytes = tonumber(ARGV[10]) - jobs, tonumber(ARGV[11]) - bytes
 if free_jobs < 1 or cost > free_bytes then return {'full', jobs, bytes} end
 -- A client may hold as much as is free. So one client alone fills half of the queue.

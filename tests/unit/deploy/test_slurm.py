@@ -40,7 +40,7 @@ def arguments(checkout, tmp_path):
     password = tmp_path / "password"
     password.write_text("hunter2")
     password.chmod(0o600)
-    checkpoint = tmp_path / "checkpoint"
+    checkpoint = tmp_path / "EvaByte"
     checkpoint.mkdir()
     (checkpoint / "config.json").write_text("{}")
     options = {
@@ -81,6 +81,7 @@ def test_worker_reads_its_checkpoint_from_the_scratch_disk(cloud, checkout, job,
         line.split("=", 1) for line in (checkout / "variables").read_text().splitlines()
     )
     assert variables["EVASCORE_MODEL"] == str(scratch / "checkpoint")
+    assert variables["EVASCORE_MODEL_NAME"] == "EvaByte"
     assert variables["EVASCORE_WORKER_NAME"] == "slurm-42"
     settings = load_settings(variables)
     assert settings.redis.startswith("rediss://evascore:hunter2@redis.example.com:6380/0")

@@ -10,10 +10,12 @@ from contract.settings import REPOSITORY, load_settings
 from contract.store.batch_queue import BatchQueue
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
+from contract.store.model_registry import ModelRegistry
 from deploy.embedded_redis import free_port
 from model import Scorer
 from worker.lease import Lease, OwnStatus
 from worker.micro_batch import TurnFailed, Turns
+from worker.registration import Registration
 from worker.runtime import Runtime
 from worker.startup import Startup
 from worker.transport import Transport
@@ -39,6 +41,7 @@ def runtime():
             BatchQueue(client, settings),
             status,
             Lease(client, status, lease_s=1, micro_batch_timeout_s=1),
+            Registration(ModelRegistry(client), status),
             Scorer.load(str(REPOSITORY / "tests/oracle/small")),
         )
 

@@ -12,7 +12,7 @@ from contract.messages import Job, decode_record
 from model import SliceScores
 from worker.outcomes import failed_ending, lost_ending, open_job, scored_ending
 
-MODEL = {"name": "tiny"}
+MODEL = {"name": "tiny", "fingerprint": "0" * 12}
 ONE, TWO = SliceScores({"num_bytes": 1}), SliceScores({"num_bytes": 2})
 
 

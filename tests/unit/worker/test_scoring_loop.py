@@ -24,7 +24,8 @@ from worker.suspects import Crashes
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1_000_000)
 INFO = ModelInfo(
-    **dict.fromkeys(("name", "revision", "dtype", "device", "quantization", "backend"), "any"),
+    **dict.fromkeys(("name", "fingerprint", "revision", "dtype"), "any"),
+    **dict.fromkeys(("device", "quantization", "backend"), "any"),
     num_parameters=1,
     max_text_bytes=1000,
     window_size=16,
@@ -43,13 +44,14 @@ class MemoryStore:
         self.aboard: list[list[str]] = []
         self.letters: list[tuple[str, str]] = []
         self.parked: dict[str, int] = {}
+        self.passed_on: dict[str, str] = {}
         self.endings = {}
         self.refused: set[str] = set()
         self.reason: Reason = "slow"
         self.dropped: list[str] = []
         self.refuses_to_open = False
 
-    def open_jobs(self, task_ids, worker):
+    def open_jobs(self, task_ids, worker, fingerprint):
         if self.refuses_to_open:
             raise NotStored("read_only")
         self.opened += [list(task_ids)] if task_ids else []
@@ -66,6 +68,9 @@ class MemoryStore:
 
     def park(self, task_id, major, worker):
         self.parked[task_id] = major
+
+    def pass_on(self, task_id, fingerprint, worker):
+        self.passed_on[task_id] = fingerprint
 
     def note_aboard(self, task_ids, worker):
         self.aboard.append(list(task_ids))
@@ -350,6 +355,29 @@ def test_job_of_a_newer_release_is_parked_and_not_ended(worker):
     assert worker.store.parked == {"newer": 2}
     assert worker.messages.acknowledged == {"newer": False, "good": True}
     assert "newer" not in worker.store.endings
+
+
+def test_job_of_another_model_is_passed_on_and_not_scored(worker):
+    worker.store.jobs["other"] = Opened("other", elsewhere="0123456789ab")
+    worker.loop.add("other")
+    worker.fetch("good", 10)
+    worker.loop.turn()
+    assert worker.store.passed_on == {"other": "0123456789ab"}
+    assert worker.messages.acknowledged == {"other": False, "good": True}
+    assert "other" not in worker.store.endings
+
+
+def test_result_has_the_name_that_the_job_is_bound_to_and_the_fingerprint_of_the_worker(worker):
+    for name in ("", "alias"):
+        worker.fetch(f"named {name}", 10)
+        opened = worker.store.jobs[f"named {name}"]
+        worker.store.jobs[f"named {name}"] = replace(opened, job=replace(opened.job, model=name))
+    worker.loop.turn()
+    for name, told in (("", INFO.name), ("alias", "alias")):
+        ending = worker.store.endings[f"named {name}"]
+        model = decode_record("", ending.record).result["model"]
+        assert (model["name"], model["fingerprint"]) == (told, INFO.fingerprint)
+        assert ending.fingerprint == INFO.fingerprint
 
 
 def test_micro_batches_are_smaller_after_memory_ran_out(worker):

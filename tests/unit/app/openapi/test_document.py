@@ -106,13 +106,21 @@ def test_limits_are_those_of_the_settings_and_of_the_workers(document):
     window, body = schemas["SlidingWindow"]["properties"], schemas["ScoreBody"]["properties"]
     assert window["size"]["maximum"] == SETTINGS.max_text_bytes
     assert body["items"]["maxItems"] == SETTINGS.max_items
-    assert schemas["CompletionBody"]["properties"]["model"]["enum"] == ["evascore", "demo", None]
+    for model in ("ScoreBody", "CompletionBody", "TokenizeBody", "DetokenizeBody"):
+        assert schemas[model]["properties"]["model"]["enum"] == ["evascore", "demo", None]
     deadlines = {
         path: parameter["schema"]["maximum"]
         for path in ("/score", "/batches")
         for parameter in document["paths"][path]["post"]["parameters"]
         if parameter["name"] == "deadline_s"
     }
+    named = [
+        parameter["schema"]["enum"]
+        for path in ("/score", "/batches")
+        for parameter in document["paths"][path]["post"]["parameters"]
+        if parameter["name"] == "model"
+    ]
+    assert named == [["evascore", "demo"]] * 2
     assert deadlines == {"/score": SETTINGS.max_deadline_s, "/batches": 99999}
 
 

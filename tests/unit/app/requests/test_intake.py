@@ -271,3 +271,17 @@ def test_canonical_json_is_the_same_for_the_same_request_at_another_time():
     other = to_job({**fields, "text": "y"}, load_settings({}), now=NOW, request_id="a")
     assert canonical_json(first) == canonical_json(later)
     assert canonical_json(first) != canonical_json(other)
+
+
+def test_the_model_that_is_asked_for_is_part_of_what_a_request_asks_for():
+    plain, named, pinned = (
+        job_of({"text": "a", **asked})
+        for asked in ({}, {"model": "mine"}, {"model": "mine@0123456789ab"})
+    )
+    assert [job.model for job in (plain, named, pinned)] == ["", "mine", "mine@0123456789ab"]
+    assert len({canonical_json(job) for job in (plain, named, pinned)}) == 3
+
+
+def test_a_request_without_a_model_has_the_digest_of_earlier_releases():
+    job = job_of({"text": "a", "deadline_s": 60})
+    assert canonical_json(job) == b'[[{"text":"a"}],true,0,60.0]'

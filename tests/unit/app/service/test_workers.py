@@ -2,7 +2,7 @@
 
 import pytest
 
-from app.service.workers import check_ready, no_worker_ready, served_models
+from app.service.workers import check_ready, no_worker_ready
 from contract.errors import ModelDrifted, WorkerUnavailable
 from contract.worker_status import StartupStatus, WorkerStatus
 
@@ -66,15 +66,3 @@ def test_drifted_model_is_told_before_a_start_that_may_fail_again():
         check_ready(Jobs(worker("starting"), has_drifted=True))
     with pytest.raises(WorkerUnavailable):
         check_ready(Jobs(worker("starting")))
-
-
-def test_models_of_warm_workers_are_served():
-    jobs = Jobs(
-        worker("ready", model={"name": "b"}),
-        worker("busy", model={"name": "a"}),
-        worker("draining", model={"name": "old"}),
-        worker("ready"),
-    )
-    assert served_models(jobs) == ["a", "b", "evascore"]
-    with pytest.raises(WorkerUnavailable):
-        served_models(Jobs(worker("starting", model={"name": "a"})))

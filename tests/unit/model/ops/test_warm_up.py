@@ -52,6 +52,7 @@ def scorer() -> Scorer:
             model.model.layers.set_submodule(name, Int8Linear(weight, absmax, "triton"))
     info = ModelInfo(
         name="random",
+        fingerprint="",
         revision="",
         num_parameters=0,
         dtype="float32",

@@ -1,0 +1,6 @@
+#!lua flags=allow-oom
+-- Register a model, in one step with its queue: what is bound to it is found when it is gone.
+-- KEYS: models, fingerprints    ARGV: name, fingerprint, '1' to replace the current fingerprint of the
+--       name, '0' to register it only if the name has none
+redis.call('SADD', KEYS[2], ARGV[2])
+redis.call(ARGV[3] == '1' and 'HSET' or 'HSETNX', KEYS[1], ARGV[1], ARGV[2])

@@ -1,0 +1,70 @@
+"""Keeps in Redis which fingerprint is current for each name of a model, and counts what waits.
+
+A worker makes its model current when it becomes ready, once in its life: the last one counts. Redis
+errors reach the caller.
+"""
+
+from dataclasses import dataclass
+
+import redis
+
+from contract import keys
+from contract.store.scripts import register
+
+
+@dataclass(frozen=True, slots=True)
+class ModelQueue:
+    """The jobs and parts of batches that no worker has fetched yet, of one model."""
+
+    fingerprint: str
+    """`UNBOUND` for what was accepted before any model was known."""
+    name: str
+    """The name that the model is current for; '' if it is current for none."""
+    interactive: int
+    bulk: int
+
+
+class ModelRegistry:
+    """The current fingerprint of each name, and all fingerprints that jobs may be bound to."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._register, self._count = (
+            register(client, name) for name in ("register_model", "count_waiting")
+        )
+
+    def make_current(self, name: str, fingerprint: str) -> None:
+        """Have new jobs for `name` bound to `fingerprint` from now on."""
+        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, 1])
+
+    def keep(self, name: str, fingerprint: str) -> None:
+        """Register a model again in a Redis that has lost it; another current one stays."""
+        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, 0])
+
+    def current(self) -> dict[str, str]:
+        """The current fingerprint of each name."""
+        found = self._client.hgetall(keys.MODELS)
+        return {name.decode(): fingerprint.decode() for name, fingerprint in found.items()}
+
+    def fingerprints(self) -> set[str]:
+        """All fingerprints that were ever current."""
+        return {each.decode() for each in self._client.smembers(keys.FINGERPRINTS)}
+
+    def queues(self) -> list[ModelQueue]:
+        """The queues of all current models, and of others that are not empty."""
+        names = {fingerprint: name for name, fingerprint in self.current().items()}
+        models = [keys.UNBOUND, *sorted(self.fingerprints() | names.keys())]
+        steps = [(model, priority) for model in models for priority in keys.PRIORITY_STEPS]
+        counts = self._count(
+            keys=[key for step in steps for key in (keys.turns(*step), keys.waiting(*step))]
+        )
+        waiting = dict(zip(steps, map(int, counts), strict=True))
+        found = [
+            ModelQueue(
+                *(model, names.get(model, "")),
+                interactive=waiting[model, keys.INTERACTIVE],
+                bulk=waiting[model, keys.BULK],
+            )
+            for model in models
+        ]
+        return [each for each in found if each.name or each.interactive or each.bulk]

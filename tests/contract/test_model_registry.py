@@ -1,0 +1,71 @@
+"""Which fingerprint is current for a name: that of the last worker that became ready."""
+
+import pytest
+
+from contract import keys
+from contract.store.model_registry import ModelQueue, ModelRegistry
+from contract.worker_status import WorkerStatus
+from tests.contract.test_job_store import a_job
+from worker.registration import Registration
+
+OLD, NEW = "0" * 12, "1" * 12
+
+
+@pytest.fixture
+def registry(redis_client) -> ModelRegistry:
+    return ModelRegistry(redis_client)
+
+
+def ready_worker(registry: ModelRegistry, fingerprint: str, name: str = "mine") -> Registration:
+    status = WorkerStatus(name="w", state="ready", model={"name": name, "fingerprint": fingerprint})
+    registration = Registration(registry, status)
+    registration.renew()
+    return registration
+
+
+def test_the_last_worker_that_became_ready_counts(registry):
+    ready_worker(registry, OLD)
+    ready_worker(registry, NEW)
+    ready_worker(registry, OLD, name="theirs")
+
+    assert registry.current() == {"mine": NEW, "theirs": OLD}
+    assert registry.fingerprints() == {OLD, NEW}
+
+
+def test_a_worker_that_only_goes_on_does_not_take_the_name_back(registry):
+    old = ready_worker(registry, OLD)
+    ready_worker(registry, NEW)
+    old.renew()
+
+    assert registry.current() == {"mine": NEW}
+
+
+def test_a_registry_that_redis_has_lost_is_made_again(registry, redis_client):
+    worker = ready_worker(registry, OLD)
+    redis_client.flushdb()
+    worker.renew()
+
+    assert registry.current() == {"mine": OLD}
+    assert registry.fingerprints() == {OLD}
+
+
+def test_what_waits_is_counted_for_each_model(registry, job_store):
+    ready_worker(registry, OLD)
+    for asked, fingerprint, number in (("", "?", 1), ("mine", OLD, 2), ("mine", OLD, 3)):
+        job_store.submit(a_job(1, model=asked, fingerprint=fingerprint, client=str(number)))
+    ready_worker(registry, NEW)
+    job_store.submit(a_job(1, model="mine", fingerprint=NEW, priority=keys.BULK))
+
+    found = {queue.fingerprint: queue for queue in registry.queues()}
+    assert found == {
+        keys.UNBOUND: ModelQueue(keys.UNBOUND, "", 1, 0),
+        OLD: ModelQueue(OLD, "", 2, 0),
+        NEW: ModelQueue(NEW, "mine", 0, 1),
+    }
+
+
+def test_a_worker_becomes_current_though_redis_is_full(registry, redis_client):
+    redis_client.config_set("maxmemory", 1)
+    ready_worker(registry, OLD)
+
+    assert registry.current() == {"mine": OLD}

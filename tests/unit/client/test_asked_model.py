@@ -1,0 +1,36 @@
+"""The model that a client asks for, in every operation that submits texts."""
+
+import json
+
+import pytest
+
+from evascore.calls import batch_request
+from evascore.operations import Operations
+from evascore.retrying import Call
+from evascore.texts import Text
+
+CALL = Call.begin(timeout_s=1, patience_s=1)
+SENT = {
+    "none": (Operations(), {}, None),
+    "of the client": (Operations("mine"), {}, "mine"),
+    "of the call": (Operations(), {"model": "theirs"}, "theirs"),
+    "of both": (Operations("mine"), {"model": "theirs"}, "theirs"),
+}
+
+
+@pytest.mark.parametrize(("operations", "options", "asked"), SENT.values(), ids=SENT)
+def test_the_model_of_a_call_goes_before_that_of_the_client(operations, options, asked):
+    sent = next(operations.submit({"text": "a", **options}, CALL, key=None))
+    assert json.loads(sent.body).get("model") == asked
+
+    sent = next(operations.submit_batch(batch_request(["a"], options), CALL, key=None))
+    assert sent.params.get("model") == asked
+
+
+@pytest.mark.parametrize("texts", [[Text("a")], [Text("a"), Text("b")]], ids=len)
+@pytest.mark.parametrize(("model", "asked"), [(None, "mine"), ("theirs", "theirs")])
+def test_a_model_is_asked_for_once_in_a_job_of_many_texts(texts, model, asked):
+    sent = next(Operations("mine").outcomes(texts, CALL, model))
+    body = json.loads(sent.body)
+    assert body["model"] == asked
+    assert not any("model" in item for item in body.get("items", []))
