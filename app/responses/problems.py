@@ -39,6 +39,7 @@ STATUS_BY_CODE = {
     "broker_unavailable": 503,
     "worker_unavailable": 503,
     "model_drifted": 503,
+    "stalled": 503,
     "job_lost": 503,
     "job_unreadable": 503,
     "result_not_stored": 503,

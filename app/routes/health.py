@@ -8,7 +8,7 @@ from app.responses.models import Health, Info, Stats
 from app.responses.service_views import info_view, stats_view
 from app.service.components import service
 from app.service.workers import check_ready
-from contract.errors import BrokerUnavailable, ModelDrifted, WorkerUnavailable
+from contract.errors import BrokerUnavailable, ModelDrifted, Stalled, WorkerUnavailable
 
 routes = Blueprint("health", __name__)
 
@@ -21,10 +21,16 @@ def live() -> Response:
 
 
 @routes.get("/readyz")
-@operation({200: Health}, WorkerUnavailable, ModelDrifted, BrokerUnavailable)
+@operation({200: Health}, WorkerUnavailable, ModelDrifted, Stalled, BrokerUnavailable)
 def ready() -> Response:
-    """Check that a text sent now would be scored: Redis answers and a worker is ready."""
-    check_ready(service().jobs)
+    """Check that a text sent now would be scored: Redis answers, a worker is ready and gets on."""
+    components = service()
+    jobs, batches = components.jobs, components.batches
+    check_ready(
+        jobs,
+        lambda: bool(jobs.depth().jobs or batches.load().num_batches),
+        max_silent_s=components.settings.micro_batch_timeout_s,
+    )
     return json_response({"status": "ok"})
 
 

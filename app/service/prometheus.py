@@ -17,12 +17,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from app.service.stalls import silent_s, unstored_s
 from contract.errors import BrokerUnavailable
 from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
 from contract.store.dead_letters import KINDS, DeadLetter
 from contract.store.job_store import JobStore
 from contract.store.model_registry import ModelQueue
+from contract.store.refusals import REASONS
 from contract.worker_status import WorkerState, WorkerStatus
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
@@ -127,6 +129,19 @@ class QueueCollector(Collector):
         yield _gauge(
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
+        yield from _room(bulk)
+        has_work = depth.jobs or bulk.num_batches
+        yield _gauge(
+            "evascore_stalled_seconds",
+            "Time since a ready worker made a step while work waits; 0 while none waits.",
+            silent_s(workers) if has_work else 0,
+        )
+        yield _gauge(
+            "evascore_unstored_seconds",
+            "How long the oldest result that Redis refuses has waited; 0 without one.",
+            unstored_s(workers),
+        )
+        yield _refusals(workers)
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
         yield _worker_speeds(workers)
@@ -168,6 +183,32 @@ def _ended(totals: dict[str, int]) -> Iterator[Metric]:
         for outcome in outcomes:
             family.add_metric((outcome,), totals.get(f"{kind}_{outcome}", 0))
         yield family
+
+
+def _room(bulk: BulkLoad) -> Iterator[Metric]:
+    yield _gauge("evascore_redis_bytes", "Memory that Redis uses.", bulk.memory.used_bytes)
+    yield _gauge(
+        "evascore_redis_limit_bytes",
+        "Memory of Redis, promises included, above which nothing is accepted.",
+        bulk.memory.limit_bytes,
+    )
+    yield _gauge(
+        "evascore_promised_bytes",
+        "Room in Redis for the results of jobs and batches that have not ended.",
+        bulk.promised_bytes,
+    )
+
+
+def _refusals(workers: list[WorkerStatus]) -> Metric:
+    family = CounterMetricFamily(
+        "evascore_refused_endings",
+        "How often Redis refused a result or an error of a job since the worker started.",
+        labels=("worker", "reason"),
+    )
+    for worker in workers:
+        for reason in REASONS:
+            family.add_metric((worker.name, reason), worker.refused_endings.get(reason, 0))
+    return family
 
 
 def _batches_by_status(bulk: BulkLoad) -> Metric:

@@ -1,8 +1,9 @@
 """Says why no worker is ready."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from app.service.stalls import check_progress
 from contract.errors import ModelDrifted, WorkerUnavailable
 from contract.store.job_store import JobStore
 from contract.worker_status import WorkerStatus
@@ -21,16 +22,22 @@ _PHASES = {
 }
 
 
-def check_ready(jobs: JobStore) -> None:
+def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: float) -> None:
     """Check that a text sent now would be scored.
+
+    Args:
+        has_work: tells whether jobs or batches have not ended.
+        max_silent_s: the longest time without a step of a worker.
 
     Raises:
         WorkerUnavailable: no worker is ready.
         ModelDrifted: no worker is ready, and one stopped because its scores were wrong.
+        Stalled: work waits, and no worker gets on with it.
         BrokerUnavailable
     """
     statuses = jobs.worker_statuses()
     if any(status.is_warm for status in statuses):
+        check_progress(statuses, has_work, max_silent_s=max_silent_s)
         return
     if jobs.has_model_drifted():
         raise ModelDrifted(

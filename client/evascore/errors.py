@@ -14,7 +14,7 @@ EvascoreError
     │   ├── Overloaded
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
-    │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted
+    │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted, Stalled
     │   └── JobLost, JobUnreadable, ResultNotStored, ModelGone
     └── ModelError              the model could not score the text
         ├── ScoringFailed, OutOfMemory
@@ -210,6 +210,12 @@ class ModelDrifted(DependencyError):
     """No worker is ready; one stopped because its model gave a test text a wrong score."""
 
     code = "model_drifted"
+
+
+class Stalled(DependencyError):
+    """Work waits, and no worker gets on with it."""
+
+    code = "stalled"
 
 
 class JobLost(DependencyError):

@@ -51,6 +51,27 @@ def test_not_ready_when_a_worker_stopped_for_its_models_drift(http, outcomes):
     outcomes.store.forget_model_drifted()
 
 
+@pytest.mark.parametrize(
+    ("fields", "has_work", "status"),
+    [
+        ({"silent_s": 301.0}, True, 503),
+        ({"silent_s": 301.0}, False, 200),
+        ({"silent_s": 0.5}, True, 200),
+        ({"silent_s": 0.5, "unstored_s": 31.0}, False, 503),
+    ],
+)
+def test_not_ready_when_work_waits_and_no_worker_gets_on(http, outcomes, fields, has_work, status):
+    outcomes.client.flushdb()
+    if has_work:
+        http.post("/score", json={"text": "waits"})
+    outcomes.pose_as_worker({**STATUS, **fields})
+    response = http.get("/readyz")
+    assert response.status_code == status
+    if status == 503:
+        assert response.json()["type"] == "stalled"
+        assert response.json()["retryable"] is True
+
+
 def test_info_tells_the_model_the_limits_and_the_outputs(http, outcomes, web):
     outcomes.client.flushdb()
     body = http.get("/info").json()

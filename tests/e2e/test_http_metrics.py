@@ -97,6 +97,31 @@ def test_workers_are_told_with_their_batches(http, outcomes):
     assert samples["evascore_batch_texts_count", "worker@here"] == 3
 
 
+def test_stall_is_told_only_while_work_waits(http, outcomes):
+    outcomes.client.flushdb()
+    status = {"silent_s": 400.0, "unstored_s": 31.5, "refused_endings": {"slow": 3}}
+    outcomes.pose_as_worker({"name": "w", **status})
+    samples = scrape(http)
+    assert samples["evascore_stalled_seconds",] == 0
+    assert samples["evascore_unstored_seconds",] == 31.5
+    assert samples["evascore_refused_endings_total", "slow", "w"] == 3
+    assert samples["evascore_refused_endings_total", "disk", "w"] == 0
+    http.post("/score", json={"text": "waits"})
+    assert scrape(http)["evascore_stalled_seconds",] == 400
+
+
+def test_room_of_redis_is_told(http, outcomes, web):
+    outcomes.client.flushdb()
+    before = scrape(http)
+    assert before["evascore_promised_bytes",] == 0
+    assert before["evascore_redis_limit_bytes",] == web.settings.max_redis_bytes
+    assert before["evascore_redis_bytes",] > 100_000
+    task = http.post("/score", json={"text": "x" * 1000, "outputs": ["bytes"]}).json()
+    assert scrape(http)["evascore_promised_bytes",] > 20_000
+    outcomes.succeed(task["id"], {})
+    assert scrape(http)["evascore_promised_bytes",] == 0
+
+
 @pytest.mark.parametrize(
     ("method", "path", "counted"),
     [

@@ -121,6 +121,9 @@ def test_result_that_is_too_large_for_a_slow_redis_fails_alone(job_store, new_wo
     record = final(job_store, large_id)
     assert (record.state, record.error["code"]) == ("FAILURE", "result_not_stored")
     assert record.error["reason"] == "slow"
+    [status] = wait_until(lambda: [s for s in job_store.worker_statuses() if s.refused_endings])
+    assert status.refused_endings["slow"] >= 4
+    assert status.silent_s < 10
     log = worker.log.read_text()
     assert log.count("result_not_stored") == 1
     assert (
