@@ -3,6 +3,8 @@
 import os
 import re
 from collections.abc import Mapping
+from functools import cached_property
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -33,6 +35,7 @@ Count = Annotated[int, Field(ge=1)]
 Bytes = Annotated[int, Field(ge=1)]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1)]
+Network = IPv4Network | IPv6Network
 
 
 class SettingsInvalid(Exception):
@@ -52,6 +55,12 @@ class Settings(BaseModel):
         description="Address that the web server listens on; use 0.0.0.0 in a container.",
     )
     port: Port = Field(8000, description="Port that the web server listens on.")
+    trusted_proxies: str | None = Field(
+        None,
+        description="Addresses or networks of proxies, separated by commas, such as "
+        "`10.0.0.0/8,fd00::1`. Their `X-Forwarded-For` names the client; without it, the client "
+        "is the address that connects.",
+    )
     redis_url: SecretStr | None = Field(
         None,
         description="URL of the Redis that all processes share. "
@@ -236,6 +245,18 @@ class Settings(BaseModel):
             raise ValueError("is not a URL; check its host and port")
         return url
 
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _proxies_are_networks(cls, proxies: str | None) -> str | None:
+        for each in _listed(proxies):
+            try:
+                ip_network(each)
+            except ValueError:
+                raise ValueError(
+                    f"must list addresses or networks with commas, as 10.0.0.0/8, not {each!r}"
+                ) from None
+        return proxies
+
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
@@ -273,6 +294,11 @@ class Settings(BaseModel):
         if self.devices is None:
             return (self.device,)
         return tuple(device.strip() for device in self.devices.split(","))
+
+    @cached_property
+    def proxy_networks(self) -> tuple[Network, ...]:
+        """The networks of the proxies whose word counts for who the client is."""
+        return tuple(map(ip_network, _listed(self.trusted_proxies)))
 
     @property
     def bind(self) -> str:
@@ -376,6 +402,11 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         return settings
     url = SecretStr(_with_password(settings.redis, settings.redis_password_file))
     return settings.model_copy(update={"redis_url": url})
+
+
+def _listed(text: str | None) -> list[str]:
+    """The entries of a list with commas."""
+    return [entry.strip() for entry in (text or "").split(",") if entry.strip()]
 
 
 def _is_url(text: str) -> bool:

@@ -1,0 +1,57 @@
+"""Names the client of a request: its address, by which places and queue shares are counted."""
+
+from collections.abc import Sequence
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from flask import Request
+
+from app.service.components import service
+from contract.settings import Network
+
+# A household or a machine gets at least a /64, and may use any address in it.
+_IPV6_PREFIX_BITS = 64
+
+
+def client_of(request: Request) -> str:
+    """The client of `request`: an IPv4 address, an IPv6 /64, or '' for a Unix socket.
+
+    The header X-Forwarded-For counts only if the peer is one of `trusted_proxies`.
+    """
+    peer = request.environ.get("REMOTE_ADDR", "")
+    forwarded = request.headers.get("X-Forwarded-For", "")
+    return client_behind(peer, forwarded, service().settings.proxy_networks)
+
+
+def client_behind(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
+    """The client at the end of the proxies that are trusted.
+
+    Args:
+        peer: the address that the connection comes from.
+        forwarded: the header X-Forwarded-For, to which each proxy appends its own peer.
+    """
+    client = _address(peer)
+    for entry in reversed(forwarded.split(",")):
+        if client is None or not any(client in network for network in proxies):
+            break
+        before = _address(entry)
+        if before is None:
+            # What no proxy can have written hides nobody: the proxy itself counts.
+            break
+        client = before
+    if isinstance(client, IPv6Address):
+        return str(IPv6Network((int(client), _IPV6_PREFIX_BITS), strict=False))
+    return "" if client is None else str(client)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address | None:
+    """An address that may have brackets and a port; an IPv4 address mapped into IPv6 as IPv4."""
+    host = text.strip()
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
