@@ -3,6 +3,7 @@
 import sys
 
 from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
+from app.server.open_files import connections_within_limit
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
 
@@ -14,11 +15,10 @@ configure_logging(_settings.log_level, "web")
 
 wsgi_app = "app.wsgi:application"
 bind = _settings.bind
-# A waiting request holds a thread and little else, so one process serves many of them.
+# A connection holds a greenlet and little else, so one process serves thousands of them.
 workers = 1
 worker_class = EdgeWorker
-threads = _settings.web_threads
-worker_connections = 1000
+worker_connections = connections_within_limit(_settings.web_connections)
 timeout = _settings.web_timeout_s
 graceful_timeout = int(_settings.drain_s)
 keepalive = 5

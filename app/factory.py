@@ -4,6 +4,7 @@ from functools import partial
 
 from flask import Flask
 
+from app.requests.body import release_body
 from app.responses.problems import register_error_handlers
 from app.routes import (
     batches,
@@ -19,13 +20,14 @@ from app.routes import (
 )
 from app.routes.assets import Assets, asset_routes
 from app.server import request_log
+from app.service.body_memory import BodyMemory
 from app.service.components import EXTENSION, Service
-from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import ServedModels
 from app.service.slots import ConnectionSlots
+from app.service.turns import LargeWork
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
@@ -42,6 +44,7 @@ def create_app(settings: Settings) -> Flask:
     app.extensions[EXTENSION] = create_service(settings)
     request_log.register(app)
     register_error_handlers(app)
+    app.teardown_request(lambda _: release_body())
     for routes in (
         jobs.routes,
         batches.routes,
@@ -67,16 +70,21 @@ def create_service(settings: Settings) -> Service:
     jobs = JobStore(client, settings, guard)
     batches = BatchStore(client, settings, jobs, guard)
     workers = RecentWorkers(jobs, settings)
+    changes = ChangeListener(settings, jobs)
+    uploads = ConnectionSlots(settings.max_uploads, "uploads")
+    streams = ConnectionSlots(settings.max_streams, "event streams")
+    slots = {"wait": changes.slots, "stream": streams, "upload": uploads}
     return Service(
         settings=settings,
         jobs=jobs,
         batches=batches,
-        changes=ChangeListener(settings, jobs),
+        changes=changes,
         workers=workers,
         models=ServedModels(workers, settings.served_name),
         retry=RetryEstimate(workers),
-        metrics=Metrics(jobs, batches),
-        progress=ConnectionProgress(),
-        uploads=ConnectionSlots(settings.max_uploads, "uploads"),
-        streams=ConnectionSlots(settings.max_streams, "event streams"),
+        metrics=Metrics(jobs, batches, slots),
+        uploads=uploads,
+        streams=streams,
+        bodies=BodyMemory(settings.max_bodies_bytes),
+        large_work=LargeWork(),
     )

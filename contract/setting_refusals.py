@@ -22,13 +22,14 @@ RENAMED = {
     "max_batch_bytes": "max_upload_bytes",
     "max_batch_lines": "max_upload_lines",
     "scratch_dir": "cache_dir",
+    "web_threads": "web_connections",
 }
 # Former settings that now follow from another one.
 DERIVED = {
     "max_continuations": "max_items",
-    "max_streams": "web_threads",
-    "max_uploads": "web_threads",
-    "max_waiters": "web_threads",
+    "max_streams": "web_connections",
+    "max_uploads": "web_connections",
+    "max_waiters": "web_connections",
     "upload_ttl_s": "web_timeout_s",
 }
 

@@ -211,10 +211,11 @@ class Settings(BaseModel):
         description="A connection without progress is closed after this time, "
         "and a web process that hangs is restarted.",
     )
-    web_threads: Annotated[int, Field(ge=4)] = Field(
-        64,
-        description="Requests served at once. Three quarters of them may wait for a result, "
-        "an eighth may stream events, and a sixteenth may upload batches.",
+    web_connections: Annotated[int, Field(ge=16)] = Field(
+        4096,
+        description="Connections of one web process. Half of them may wait for results, a quarter "
+        "may stream events, and one in 512, but at least 2, may upload batches. One client gets at "
+        "most half of each.",
     )
     redis_timeout_s: Seconds = Field(
         2, description="A Redis that does not answer within this time counts as unavailable."
@@ -351,20 +352,22 @@ class Settings(BaseModel):
     @property
     def max_streams(self) -> int:
         """Event streams open at once; further ones get 503."""
-        return max(1, self.web_threads // 8)
+        return self.web_connections // 4
 
     @property
     def max_uploads(self) -> int:
         """Batches uploaded at once; further ones get 503."""
-        return max(1, self.web_threads // 16)
+        return max(2, self.web_connections // 512)
 
     @property
     def max_waiters(self) -> int:
-        """Requests that wait at once for a result; further ones are answered at once.
+        """Requests that wait at once for a result; further ones are answered at once."""
+        return self.web_connections // 2
 
-        The other threads serve event streams, uploads and, as many as for uploads, short requests.
-        """
-        return self.web_threads - self.max_streams - 2 * self.max_uploads
+    @property
+    def max_bodies_bytes(self) -> int:
+        """Memory of request bodies that are read or checked at once; further ones get 503."""
+        return 16 * self.max_body_bytes
 
     @property
     def upload_ttl_s(self) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import orjson
+import psutil
 
 from contract import keys
 from contract.batches import REFUSED, part_id, part_results
@@ -68,6 +69,18 @@ class WebServer:
     def client(self) -> httpx.Client:
         """An HTTP client of this server; the caller closes it."""
         return httpx.Client(base_url=self.url, timeout=60)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that serve requests."""
+        assert self.process is not None
+        return psutil.Process(self.process.pid).children()
+
+    def num_open(self, kind: str) -> int:
+        """Number of open requests of one kind: wait, stream or upload."""
+        page = httpx.get(f"{self.url}/metrics", timeout=10).text
+        name = f'evascore_http_open_requests{{kind="{kind}"}} '
+        (count,) = (line[len(name) :] for line in page.splitlines() if line.startswith(name))
+        return int(float(count))
 
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         """The logged events of one name."""

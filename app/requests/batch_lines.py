@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import orjson
@@ -9,6 +10,7 @@ from pydantic import ValidationError
 
 from app.requests.models import BatchOptions
 from app.requests.query import Query, parse_options
+from app.service.turns import LargeWork
 from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
@@ -51,13 +53,14 @@ def read_options(query: Query, settings: Settings) -> BatchOptions:
     return options
 
 
-def lines_of_array(pieces: Iterable[bytes]) -> Iterator[bytes]:
+def lines_of_array(pieces: Iterable[bytes], large_work: LargeWork) -> Iterator[bytes]:
     """Yield the elements of a JSON array as lines.
 
     Raises:
         MalformedBody, RequestInvalid
     """
-    for element in parse_json_array(b"".join(pieces)):
+    content = b"".join(pieces)
+    for element in large_work.run(len(content), partial(parse_json_array, content)):
         yield orjson.dumps(element, option=orjson.OPT_APPEND_NEWLINE)
 
 

@@ -1,15 +1,19 @@
 """Reads the body of a POST and parses it into fields; errors never quote it."""
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+import gevent
 from flask import Request, g
 from gunicorn.http.errors import ParseException
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
+from app.requests.clients import client_of
 from app.requests.query import refuse_unknown_parameters
+from app.service.body_memory import FREE_BYTES
+from app.service.components import service
 from contract.errors import (
     BodyTooLarge,
     MalformedBody,
@@ -20,6 +24,10 @@ from contract.grammar.json_text import parse_json
 CUT_SHORT = (
     "The body ended before its announced length, or its chunks are malformed; send it again."
 )
+# A client has this long to send a body that is not an upload, or less if `web_timeout_s` says so.
+BODY_S = 30
+_TOO_SLOW = "The body did not arrive within {:g} s; send it faster, or less of it."
+_PIECE_BYTES = 256 * 1024
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
@@ -30,11 +38,14 @@ def read_body(request: Request, max_bytes: int) -> bytes:
 
     Raises:
         BodyTooLarge, MalformedBody
+        Overloaded: the bodies of other requests leave no room in memory.
     """
     announced = request.content_length
     if announced is None or announced <= max_bytes:
+        limit_s = min(BODY_S, service().settings.web_timeout_s)
         try:
-            body = bytes(request.environ["wsgi.input"].read(max_bytes + 1))
+            with gevent.Timeout(limit_s, MalformedBody(_TOO_SLOW.format(limit_s))):
+                body = b"".join(_pieces(request, max_bytes + 1))
         except (OSError, ParseException):
             raise MalformedBody(CUT_SHORT) from None
         if len(body) <= max_bytes:
@@ -47,11 +58,34 @@ def read_body(request: Request, max_bytes: int) -> bytes:
     )
 
 
-def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str, Any]:
-    """Read a body that must be JSON, of a request without a query.
+def release_body() -> None:
+    """Give back the memory that the body of this request was counted with."""
+    held_bytes = g.pop("held_body_bytes", 0)
+    if held_bytes:
+        service().bodies.release(g.client_of_body, held_bytes)
+
+
+def _pieces(request: Request, max_bytes: int) -> Iterator[bytes]:
+    read, num_bytes = request.environ["wsgi.input"].read, 0
+    while piece := read(min(_PIECE_BYTES, max_bytes - num_bytes)):
+        num_bytes += len(piece)
+        if num_bytes > FREE_BYTES:
+            _count_in_memory(request, num_bytes - FREE_BYTES)
+        yield piece
+
+
+def _count_in_memory(request: Request, num_bytes: int) -> None:
+    held_bytes = g.setdefault("held_body_bytes", 0)
+    client = g.setdefault("client_of_body", client_of(request))
+    service().bodies.take(client, num_bytes - held_bytes)
+    g.held_body_bytes = num_bytes
+
+
+def read_json_body(request: Request, max_bytes: int) -> bytes:
+    """Read a body that must be JSON and is not parsed here, of a request without a query.
 
     Raises:
-        BodyTooLarge, MalformedBody, RequestInvalid, UnsupportedMediaType
+        BodyTooLarge, MalformedBody, Overloaded, RequestInvalid, UnsupportedMediaType
     """
     body = read_body(request, max_bytes)
     g.body_bytes = len(body)
@@ -61,7 +95,7 @@ def read_json(request: Request, max_bytes: int, *, max_values: int) -> dict[str,
         raise UnsupportedMediaType("The Content-Type is not supported; send application/json.")
     _check_charset(parameters)
     refuse_unknown_parameters(MultiDict(request.args), ())
-    return parse_json(body, max_values=max_values)
+    return body
 
 
 def refuse_encodings(request: Request) -> None:

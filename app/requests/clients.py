@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from flask import Request
 
+from app.service.callers import Caller
 from app.service.components import service
 from contract.settings import Network
 
@@ -20,6 +21,11 @@ def client_of(request: Request) -> str:
     peer = request.environ.get("REMOTE_ADDR", "")
     forwarded = request.headers.get("X-Forwarded-For", "")
     return client_behind(peer, forwarded, service().settings.proxy_networks)
+
+
+def caller_of(request: Request) -> Caller:
+    """Who made `request`, with the connection that it came on."""
+    return Caller(client_of(request), request.environ)
 
 
 def client_behind(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
@@ -41,6 +47,14 @@ def client_behind(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
     if isinstance(client, IPv6Address):
         return str(IPv6Network((int(client), _IPV6_PREFIX_BITS), strict=False))
     return "" if client is None else str(client)
+
+
+def client_of_connection(peer: str, proxies: Sequence[Network]) -> str | None:
+    """The client that opened a connection; None for a trusted proxy, which speaks for many."""
+    address = _address(peer)
+    if address is not None and any(address in network for network in proxies):
+        return None
+    return client_behind(peer, "", ())
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:

@@ -9,11 +9,17 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from flask import Request, g
+
 from app.requests import byte_tokens
+from app.requests.body import read_json_body
+from app.requests.clients import client_of
 from app.requests.completion_models import CompletionBody
 from app.requests.intake import check_job_bytes, check_result_bytes, priority_of
+from app.service.turns import LargeWork
 from contract.errors import EmptyText, TextTooLarge
-from contract.grammar.invalid import invalid
+from contract.grammar.invalid import invalid, validated
+from contract.grammar.json_text import parse_json
 from contract.grammar.vocabulary import BOS_ID
 from contract.messages import Job
 from contract.settings import Settings
@@ -29,6 +35,28 @@ class Prompt:
     text: bytes
     has_bos: bool
     """Whether its ids begin with the begin-of-text id; then the answer shows that id."""
+
+
+def read_completion(
+    request: Request, settings: Settings, large_work: LargeWork
+) -> tuple[CompletionBody, list[Prompt], Job]:
+    """The body of a request, its prompts and the job that scores them.
+
+    Raises:
+        ClientError: the request must change.
+        Overloaded: the bodies of other requests leave no room in memory.
+    """
+    content = read_json_body(request, settings.max_body_bytes)
+    request_id, client = g.request_id, client_of(request)
+
+    def checked() -> tuple[CompletionBody, list[Prompt], Job]:
+        fields = parse_json(content, max_values=settings.max_body_bytes)
+        body = validated(fields, CompletionBody)
+        prompts = prompts_of(body, settings)
+        job = completion_job(body, prompts, settings, request_id=request_id, client=client)
+        return body, prompts, job
+
+    return large_work.run(len(content), checked)
 
 
 def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:

@@ -10,6 +10,7 @@ from app.requests.clients import client_of
 from app.requests.headers import idempotency, idempotency_key
 from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
+from app.service.components import service
 from contract.messages import Job
 from contract.settings import Settings
 from contract.store.admission import Idempotency
@@ -24,15 +25,15 @@ def read_job(request: Request, query: Query, settings: Settings) -> Job:
     body = read_body(request, settings.max_body_bytes)
     g.body_bytes = len(body)
     refuse_encodings(request)
-    fields = parse_body(body, request.headers.get("Content-Type", ""))
-    fields = with_defaults(fields, options_of_texts(query))
-    return to_job(
-        fields,
-        settings,
-        now=time.time(),
-        request_id=g.request_id,
-        client=client_of(request),
-    )
+    content_type = request.headers.get("Content-Type", "")
+    now, request_id, client = time.time(), g.request_id, client_of(request)
+
+    def checked() -> Job:
+        fields = parse_body(body, content_type)
+        fields = with_defaults(fields, options_of_texts(query))
+        return to_job(fields, settings, now=now, request_id=request_id, client=client)
+
+    return service().large_work.run(len(body), checked)
 
 
 def idempotency_of(job: Job) -> Idempotency | None:

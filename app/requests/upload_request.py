@@ -11,8 +11,9 @@ from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
 from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
-from app.requests.upload_stream import decoder, limited, read_pieces
+from app.requests.upload_stream import decoder, limited, read_pieces, small
 from app.service.components import Service
+from app.service.turns import in_turns
 from contract.errors import MalformedBody, UnsupportedMediaType
 from contract.grammar.lines import read_lines
 from contract.store.batch_store import Accepted
@@ -49,20 +50,20 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.
     pieces = limited(decode(limited(_pieces(request, service), limit_bytes)), limit_bytes)
+    pieces = lines_of_array(pieces, service.large_work) if is_array else small(pieces)
     lines = read_lines(
-        receiver.digested(lines_of_array(pieces) if is_array else pieces),
+        receiver.digested(in_turns(pieces)),
         max_line_bytes=settings.max_body_bytes,
         max_lines=settings.max_upload_lines,
     )
-    return receiver.receive(lines, key)
+    return receiver.receive(in_turns(lines), key)
 
 
 def read_rest(request: Request, service: Service) -> None:
     """Read on after a refusal: many clients send their whole body before they read the answer."""
     num_bytes = 0
     with suppress(MalformedBody):
-        for piece in read_pieces(request):
-            service.progress.note(request.environ)
+        for piece in in_turns(read_pieces(request, service.settings.web_timeout_s)):
             num_bytes += len(piece)
             if num_bytes > MAX_REST_BYTES:
                 return
@@ -83,9 +84,8 @@ def _media_type(request: Request) -> str:
 
 
 def _pieces(request: Request, service: Service) -> Iterator[bytes]:
-    """The body as it arrives; its size is logged, and each piece counts as progress."""
+    """The body as it arrives; its size is logged."""
     g.body_bytes = 0
-    for piece in read_pieces(request):
+    for piece in read_pieces(request, service.settings.web_timeout_s):
         g.body_bytes += len(piece)
-        service.progress.note(request.environ)
         yield piece

@@ -1,9 +1,11 @@
 """Reads, decompresses and splits a request body piece by piece, so that it is never held whole."""
 
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
+import gevent
 import zstandard
 from flask import Request
 from gunicorn.http.errors import ParseException
@@ -12,6 +14,11 @@ from app.requests.body import CUT_SHORT
 from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 
 PIECE_BYTES = 64 * 1024
+# The least speed of an upload, averaged over the reserve. Even a slow mobile line reaches it.
+MIN_BYTES_PER_S = 64_000
+# An upload may stall for this long, or less if `web_timeout_s` says so; what it sends faster than
+# the least speed fills the reserve again.
+RESERVE_S = 30.0
 # Four bytes of zstd can expand to a block of 128 KiB, so this many expand to at most 8 MiB.
 _ZSTD_STEP_BYTES = 256
 # RFC 9659 allows this in HTTP, and every level up to 19 stays within it.
@@ -27,16 +34,49 @@ FREE_BYTES = 1024**2
 _Decode = Callable[[Iterable[bytes]], Iterator[bytes]]
 
 
-def read_pieces(request: Request) -> Iterator[bytes]:
+class Pace:
+    """Refuses an upload that is slower than `MIN_BYTES_PER_S`; only waits for the client count."""
+
+    def __init__(self, reserve_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """Start with a full reserve."""
+        self._full_s = self._left_s = reserve_s
+        self._clock = clock
+
+    def read(self, read: Callable[[], bytes]) -> bytes:
+        """What `read` gives, with the time that it took off the reserve.
+
+        Raises:
+            MalformedBody: the reserve is used up.
+        """
+        began_at = self._clock()
+        with gevent.Timeout(max(self._left_s, 0), _too_slow()):
+            piece = read()
+        gained_s = len(piece) / MIN_BYTES_PER_S - (self._clock() - began_at)
+        self._left_s = min(self._left_s + gained_s, self._full_s)
+        return piece
+
+
+def _too_slow() -> MalformedBody:
+    return MalformedBody(
+        f"The upload came at less than {MIN_BYTES_PER_S} bytes per second; send it faster, or "
+        "compressed."
+    )
+
+
+def read_pieces(request: Request, reserve_s: float = RESERVE_S) -> Iterator[bytes]:
     """Yield the body as it arrives, in pieces of up to 64 KiB.
 
+    Args:
+        reserve_s: the longest time that the client may stall.
+
     Raises:
-        MalformedBody: the client left, or the body has not the announced length.
+        MalformedBody: the client left or is too slow, or the body has not the announced length.
     """
     read = partial(request.environ["wsgi.input"].read, PIECE_BYTES)
+    pace = Pace(min(reserve_s, RESERVE_S))
     num_bytes = 0
     try:
-        while piece := read():
+        while piece := pace.read(read):
             num_bytes += len(piece)
             yield piece
     except (OSError, ParseException):
@@ -76,6 +116,13 @@ def limited(pieces: Iterable[bytes], limit_bytes: int) -> Iterator[bytes]:
                 limit_bytes=limit_bytes,
             )
         yield piece
+
+
+def small(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Cut decompressed pieces to at most 64 KiB, so that each takes little time."""
+    for piece in pieces:
+        for at in range(0, len(piece), PIECE_BYTES):
+            yield piece[at : at + PIECE_BYTES]
 
 
 def _of_bounded_ratio(decode: _Decode, pieces: Iterable[bytes]) -> Iterator[bytes]:

@@ -10,6 +10,7 @@ from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import batch_path, batch_view, result_lines
 from app.service.components import Service
+from app.service.turns import in_turns
 from contract.batches import Batch, Part, pieces_of_lines
 from contract.store.batch_store import Accepted
 
@@ -50,7 +51,7 @@ def page_answer(
         end = min(last.first + last.num_lines, page.after + page.limit)
     encoding = choose(request)
     lines = encoded(_lines(service, batch, parts, page.after, end), encoding)
-    response = Response(service.progress.noted(lines, request.environ), content_type=NDJSON)
+    response = Response(in_turns(lines), content_type=NDJSON)
     response.headers["Next-After"] = str(end)
     note_encoding(response, encoding)
     if end < batch.total:

@@ -8,15 +8,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from queue import Empty
 from typing import Any, Generic, TypeVar
 
 import orjson
 from flask import Request, Response
 
 from app.responses.views import batch_view, job_view
+from app.service.callers import Caller
 from app.service.components import Service
-from app.service.progress import has_left
 from app.service.waiting import Inbox
 from contract import keys
 from contract.batches import Batch
@@ -73,14 +72,15 @@ def watched_batch(service: Service, batch_id: str, root: str) -> Watched[Batch]:
     )
 
 
-def event_answer(service: Service, request: Request, watched: Watched[_Found]) -> Response:
+def event_answer(
+    service: Service, request: Request, watched: Watched[_Found], caller: Caller
+) -> Response:
     """The stream of events, or 204 if the client knows the final state.
 
     Raises:
         JobNotFound, JobGone, BrokerUnavailable
         Overloaded: the limit of open streams is reached.
     """
-    environ = request.environ
     first = watched.read()
     seen = request.headers.get("Last-Event-ID", "")
     if first.is_final and watched.event_id(first) == seen:
@@ -91,22 +91,14 @@ def event_answer(service: Service, request: Request, watched: Watched[_Found]) -
     )
     if request.method == "HEAD":
         return response
-    service.streams.acquire()
-    events = follow(
+    service.streams.acquire(caller.client)
+    response.response = follow(
         watched,
         service.changes.subscribed(watched.channel),
         seen=seen,
-        is_over=lambda: service.changes.is_released or has_left(environ),
+        is_over=lambda: service.changes.is_released or caller.has_left(),
     )
-
-    def noting_progress() -> Iterator[bytes]:
-        for event in events:
-            yield event
-            # The client has taken the event.
-            service.progress.note(environ)
-
-    response.response = noting_progress()
-    response.call_on_close(service.streams.release)
+    response.call_on_close(lambda: service.streams.release(caller.client))
     return response
 
 
@@ -121,7 +113,7 @@ def follow(
     """The events of a stream, and comments while there are none.
 
     Args:
-        subscribed: gives an inbox that gets an entry whenever there may be a change.
+        subscribed: gives an inbox that is set whenever there may be a change.
         seen: ID of the last event that the client knows, '' for none.
         is_over: whether the client has left or the process is stopping.
     """
@@ -150,12 +142,8 @@ def follow(
 
 def _wait_for_change(inbox: Inbox) -> None:
     time.sleep(MIN_PAUSE_S)
-    try:
-        inbox.get(timeout=READ_EVERY_S - MIN_PAUSE_S)
-        while True:
-            inbox.get_nowait()
-    except Empty:
-        return
+    inbox.wait(READ_EVERY_S - MIN_PAUSE_S)
+    inbox.clear()
 
 
 def _event(name: str, event_id: str, view: dict[str, Any]) -> bytes:

@@ -9,6 +9,7 @@ from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import job_path, job_view, with_problems
 from app.service.components import Service
+from app.service.turns import in_turns
 from contract.messages import Apart, Record
 from contract.store.admission import Receipt
 
@@ -70,9 +71,7 @@ def _streamed(
     head = view.removesuffix(b"}") + b',"result":'
     encoding = choose(request)
     body = encoded(itertools.chain([head], result, [b"}"]), encoding)
-    response = Response(
-        service.progress.noted(body, request.environ), content_type="application/json"
-    )
+    response = Response(in_turns(body), content_type="application/json")
     note_encoding(response, encoding)
     if not encoding and not apart.num_errors:
         response.content_length = len(head) + apart.num_bytes + 1

@@ -11,6 +11,7 @@ from app.openapi.parameters import (
     RESULT_PARAMETERS,
     links,
 )
+from app.requests.clients import caller_of, client_of
 from app.requests.headers import asked_wait_s
 from app.requests.page_query import take_page
 from app.requests.query import refuse_unknown_parameters
@@ -61,14 +62,15 @@ routes = Blueprint("batches", __name__)
 )
 def create_batch() -> Response:
     """Upload any number of lines, each a text to score, as one batch."""
-    service().uploads.acquire()
+    client = client_of(request)
+    service().uploads.acquire(client)
     try:
         accepted = receive_upload(request, service())
     except ServiceError:
         read_rest(request, service())
         raise
     finally:
-        service().uploads.release()
+        service().uploads.release(client)
     batch = service().batches.read(accepted.batch_id)
     return accepted_batch_answer(service(), request, batch, accepted)
 
@@ -82,7 +84,7 @@ def read_batch(batch_id: str) -> Response:
     query = MultiDict(request.args)
     wait_s, _ = asked_wait_s(query)
     refuse_unknown_parameters(query, ())
-    batch = batch_waits.read_when_changed(service(), batch_id, wait_s)
+    batch = batch_waits.read_when_changed(service(), batch_id, wait_s, caller_of(request))
     return batch_answer(service(), request, batch)
 
 
@@ -105,7 +107,14 @@ def read_results(batch_id: str) -> Response:
     batch = service().batches.read(batch_id)
     # There are no lines after the last one.
     page = page._replace(after=min(page.after, batch.total))
-    parts = batch_waits.read_results(service(), batch, *page, wait_s)
+    parts = batch_waits.read_results(
+        service(),
+        batch,
+        after=page.after,
+        limit=page.limit,
+        wait_s=wait_s,
+        caller=caller_of(request),
+    )
     return page_answer(service(), request, batch, page, parts)
 
 

@@ -1,13 +1,13 @@
 """Route of `/v1/completions`: scores prompts for the lm-eval client and other OpenAI clients."""
 
 import time
+from functools import partial
 
 from flask import Blueprint, Response, g, request
 
 from app.openapi.operation import operation
-from app.requests.body import read_json
-from app.requests.clients import client_of
-from app.requests.completion import completion_job, prompts_of
+from app.requests.clients import caller_of
+from app.requests.completion import read_completion
 from app.requests.completion_models import CompletionBody
 from app.responses.completion_models import Completion
 from app.responses.completion_views import completion, results_of
@@ -26,7 +26,9 @@ from contract.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
-from contract.grammar.invalid import validated
+
+# The answer to one byte of a prompt takes about as long as checking this many bytes of a body.
+_WORK_PER_BYTE = 50
 
 routes = Blueprint("completions", __name__)
 
@@ -49,25 +51,19 @@ routes = Blueprint("completions", __name__)
 def complete() -> Response:
     """Score prompts, and give the likeliest id after each, in the form of OpenAI's completions."""
     settings = service().workers.limits()
-    fields = read_json(request, settings.max_body_bytes, max_values=settings.max_body_bytes)
-    body = validated(fields, CompletionBody)
-    prompts = prompts_of(body, settings)
-    job = completion_job(
-        body, prompts, settings, request_id=g.request_id, client=client_of(request)
-    )
+    body, prompts, job = read_completion(request, settings, service().large_work)
     service().models.check_ready(job.model)
-    record = score_now(
-        service(),
-        job,
-        limit_s=settings.completion_wait_s,
-        note_progress=lambda: service().progress.note(request.environ),
-    )
-    answer = completion(
+    caller = caller_of(request)
+    record = score_now(service(), job, caller, limit_s=settings.completion_wait_s)
+    results = results_of(record)
+    answer = partial(
+        completion,
         body,
         prompts,
-        results_of(record),
+        results,
         request_id=g.request_id,
         model=record.result["model"]["name"],
         now=time.time(),
     )
-    return json_response(answer)
+    num_bytes = sum(len(prompt.text) for prompt in prompts)
+    return json_response(service().large_work.run(num_bytes * _WORK_PER_BYTE, answer))

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from app.openapi.operation import operation
 from app.openapi.parameters import events_of
+from app.requests.clients import caller_of
 from app.responses.batch_models import BatchView
 from app.responses.event_stream import event_answer, watched_batch, watched_job
 from app.responses.models import JobView
@@ -27,7 +28,7 @@ _followed = partial(
 def follow_job(task_id: str) -> Response:
     """Stream each new state of a job until it ends; the result is not included."""
     watched = watched_job(service(), task_id, request.script_root)
-    return event_answer(service(), request, watched)
+    return event_answer(service(), request, watched, caller_of(request))
 
 
 @routes.get("/batches/<batch_id>/events")
@@ -35,4 +36,4 @@ def follow_job(task_id: str) -> Response:
 def follow_batch(batch_id: str) -> Response:
     """Stream each new state of a batch, with its counts, until it ends."""
     watched = watched_batch(service(), batch_id, request.script_root)
-    return event_answer(service(), request, watched)
+    return event_answer(service(), request, watched, caller_of(request))

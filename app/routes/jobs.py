@@ -7,8 +7,10 @@ from werkzeug.datastructures import MultiDict
 
 from app.openapi.operation import operation
 from app.openapi.parameters import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS, links
+from app.requests.body import release_body
+from app.requests.clients import caller_of
 from app.requests.headers import asked_wait_s
-from app.requests.query import refuse_unknown_parameters
+from app.requests.query import Query, refuse_unknown_parameters
 from app.requests.score_request import idempotency_of, read_job
 from app.responses.job_answers import accepted_job_answer, job_answer
 from app.responses.models import JobView
@@ -29,6 +31,8 @@ from contract.errors import (
     TextTooLarge,
     UnsupportedMediaType,
 )
+from contract.messages import Record
+from contract.store.admission import Receipt
 
 routes = Blueprint("jobs", __name__)
 
@@ -55,12 +59,20 @@ def submit() -> Response:
     """Submit texts to score; with `wait`, answer when they are scored."""
     query = MultiDict(request.args)
     wait_s, preference = asked_wait_s(query)
-    job = read_job(request, query, service().workers.limits())
-    receipt, record = submission.submit_and_read(service(), job, idempotency_of(job))
+    receipt, record = _accepted(query)
     # The job is accepted: if Redis fails from here on, the answer still holds its task ID.
     with suppress(BrokerUnavailable):
-        record = service().changes.wait(record, wait_s)
+        record = service().changes.wait(record, wait_s, caller_of(request))
     return accepted_job_answer(service(), request, record, receipt, preference)
+
+
+def _accepted(query: Query) -> tuple[Receipt, Record]:
+    """Accept the job of this request; its texts do not stay in memory while the request waits."""
+    try:
+        job = read_job(request, query, service().workers.limits())
+        return submission.submit_and_read(service(), job, idempotency_of(job))
+    finally:
+        release_body()
 
 
 @routes.get("/score/<task_id>")
@@ -77,7 +89,7 @@ def read(task_id: str) -> Response:
     query = MultiDict(request.args)
     wait_s, preference = asked_wait_s(query)
     refuse_unknown_parameters(query, ())
-    record = service().changes.wait(service().jobs.read(task_id), wait_s)
+    record = service().changes.wait(service().jobs.read(task_id), wait_s, caller_of(request))
     return job_answer(service(), request, record, preference=preference)
 
 

@@ -1,10 +1,13 @@
 """Routes that convert between text and ids, for lm-eval: tokenize, detokenize, tokenizer_info."""
 
+from collections.abc import Callable
+from typing import Any, TypeVar
+
 from flask import Blueprint, Response, request
 
 from app.openapi.operation import operation
 from app.requests import byte_tokens
-from app.requests.body import read_json
+from app.requests.body import read_json_body
 from app.requests.completion_models import DetokenizeBody, TokenizeBody
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.completion_views import tokenizer_view
@@ -19,6 +22,9 @@ from contract.errors import (
     UnsupportedMediaType,
 )
 from contract.grammar.invalid import validated
+from contract.grammar.json_text import parse_json
+
+_Body = TypeVar("_Body", TokenizeBody, DetokenizeBody)
 
 routes = Blueprint("tokenizer", __name__)
 
@@ -32,10 +38,7 @@ routes = Blueprint("tokenizer", __name__)
 )
 def tokenize() -> Response:
     """Convert a text to ids, one per byte."""
-    body = validated(_fields(), TokenizeBody)
-    _check_model(body.model)
-    ids = byte_tokens.encode(body.prompt, add_bos=body.add_special_tokens)
-    return json_response({"count": len(ids), "tokens": ids})
+    return _answer(TokenizeBody, _tokenized)
 
 
 @routes.post("/detokenize")
@@ -47,9 +50,7 @@ def tokenize() -> Response:
 )
 def detokenize() -> Response:
     """Convert ids to their text."""
-    body = validated(_fields(), DetokenizeBody)
-    _check_model(body.model)
-    return json_response({"prompt": byte_tokens.decode_ids(body.tokens)})
+    return _answer(DetokenizeBody, _detokenized)
 
 
 @routes.get("/tokenizer_info")
@@ -59,12 +60,24 @@ def tokenizer_info() -> Response:
     return json_response(tokenizer_view())
 
 
-def _fields() -> dict[str, object]:
-    max_bytes = service().settings.max_body_bytes
-    return read_json(request, max_bytes, max_values=max_bytes)
+def _tokenized(body: TokenizeBody) -> dict[str, Any]:
+    ids = byte_tokens.encode(body.prompt, add_bos=body.add_special_tokens)
+    return {"count": len(ids), "tokens": ids}
 
 
-def _check_model(asked: str | None) -> None:
-    """Refuse a model that is not served, although all models have the same ids."""
-    if asked:
-        service().models.target(asked)
+def _detokenized(body: DetokenizeBody) -> dict[str, Any]:
+    return {"prompt": byte_tokens.decode_ids(body.tokens)}
+
+
+def _answer(model: type[_Body], view: Callable[[_Body], dict[str, Any]]) -> Response:
+    max_bytes, target = service().settings.max_body_bytes, service().models.target
+    content = read_json_body(request, max_bytes)
+
+    def made() -> dict[str, Any]:
+        body = validated(parse_json(content, max_values=max_bytes), model)
+        # All models have the same ids, and yet one that is not served is refused.
+        if body.model:
+            target(body.model)
+        return view(body)
+
+    return json_response(service().large_work.run(len(content), made))

@@ -1,32 +1,36 @@
-"""Subclasses Gunicorn's worker: disconnects slow clients, answers malformed HTTP with problems.
+"""Subclasses Gunicorn's gevent worker: limits each client, answers malformed HTTP with problems.
 
-It relies on Gunicorn 27's own names (`ThreadWorker.handle`, `enqueue_req`, `murder_pending`,
-`TConn`); the tests of the HTTP edge run against it.
+Each connection has a greenlet, so that a client that waits, or sends and reads slowly, holds little
+memory and no thread. It relies on Gunicorn 27's own names (`GeventWorker.run`, `handle`,
+`handle_request`); the tests of the HTTP edge run against it.
+
+Gunicorn imports this module before gevent replaces the blocking functions of Python. So modules of
+the application are imported where they are used.
 """
 
-import socket
 import time
 from contextlib import suppress
 from functools import partial
 from http import HTTPStatus
-from selectors import EVENT_READ
 from typing import Any
 
+import gevent
 import orjson
-from gunicorn import util
+from gevent.event import Event
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn import http, util
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as parse_errors
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.ggevent import GeventWorker
 
-from app.responses.problems import http_problem
-from app.service.components import EXTENSION
-
-# A client has this long to send its header, and then its body.
+# A client has this long to send a header, the wait for its first byte included.
 HEADER_S = 5
-BODY_S = 30
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
 # report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
+# A stopping worker answers requests that clients are sending already on open connections.
+STOP_LINGER_S = 1.0
 
 _STATUS = {
     parse_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -45,68 +49,64 @@ class EdgeLogger(Logger):
         self.error_log.propagate = True
 
 
-class EdgeWorker(ThreadWorker):
-    """A threaded worker in which no client holds a thread or the main loop for long."""
+class EdgeWorker(GeventWorker):
+    """A gevent worker in which no client can hold what others need for long."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.wsgi: Any = None
-        # Connection -> monotonic time at which a thread took it, and whether its header is read.
-        self._taken_at: dict[Any, float] = {}
-        self._has_header: set[Any] = set()
+        self._stopping = Event()
+        # Greenlets of connections between two requests.
+        self._idle: set[gevent.Greenlet] = set()
+
+    def load_wsgi(self) -> None:
+        """Import the application, and count the connections of each client."""
+        super().load_wsgi()
+        from app.service.components import EXTENSION
+        from app.service.slots import ConnectionSlots
+
+        self._service = self.wsgi.extensions[EXTENSION]
+        self._slots = ConnectionSlots(self.worker_connections, "connections")
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """On SIGTERM answer the waiting requests with what is known, then drain."""
+        """On SIGTERM stop, from `run`: a signal handler must not wait for locks."""
         super().handle_exit(sig, frame)
-        # None while the application is being imported.
-        if self.wsgi is not None:
-            self.wsgi.extensions[EXTENSION].changes.release()
+        self._stopping.set()
 
-    def enqueue_req(self, conn: Any) -> None:
-        """Give a connection to a thread once it has sent a byte; until then the poller has it.
+    def run(self) -> None:
+        """Serve until SIGTERM; then answer waiting requests with what is known, and drain."""
+        pool = Pool(self.worker_connections)
+        servers = [
+            StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
+            for listener in self.sockets
+        ]
+        for server in servers:
+            server.start()
+        while self.alive:
+            self.notify()
+            self._stopping.wait(1.0)
+        for server in servers:
+            server.close()
+        self._service.changes.release()
+        self._drain(pool)
 
-        Gunicorn itself would let the thread wait up to 5 s for the first byte.
-        """
-        if conn.initialized or conn.data_ready:
-            super().enqueue_req(conn)
+    def handle(self, listener: Any, client: Any, addr: Any) -> None:
+        """Serve the requests of one connection, one after another."""
+        from app.requests.clients import client_of_connection
+        from app.responses.problems import problem
+        from contract.errors import error_body
+
+        proxies = self._service.settings.proxy_networks
+        name = client_of_connection(addr[0] if addr else "", proxies)
+        if name is not None and not self._slots.take(name):
+            _refuse(client, problem(error_body(self._slots.refusal())))
+            util.close(client)
             return
-        conn.sock.setblocking(False)
-        conn.timeout = time.monotonic() + HEADER_S
-        self.pending_conns.append(conn)
-        self.poller.register(conn.sock, EVENT_READ, partial(self.on_pending_socket_readable, conn))
-
-    def handle(self, conn: Any) -> Any:
-        """Serve one request; `murder_pending` watches its time."""
-        self._taken_at[conn] = time.monotonic()
         try:
-            keep = super().handle(conn)
+            self._serve(listener.getsockname(), client, addr)
         finally:
-            self._has_header.discard(conn)
-            del self._taken_at[conn]
-        if keep is False:
-            # Gunicorn would wait for the client's last bytes in the main loop, up to 2 s each.
-            util.close_graceful(conn.sock, max_drain=LINGER_BYTES)
-            conn.close = _already_closed
-        return keep
-
-    def handle_request(self, req: Any, conn: Any) -> Any:
-        """Serve a request whose header is read."""
-        self._has_header.add(conn)
-        return super().handle_request(req, conn)
-
-    def murder_pending(self) -> None:
-        """Each second, close connections whose client sends or reads too slowly."""
-        super().murder_pending()
-        now, progress = time.monotonic(), self.wsgi.extensions[EXTENSION].progress
-        for conn, taken_at in list(self._taken_at.items()):
-            # An upload or a stream may take any time while its client makes progress.
-            age_s = now - max(taken_at, progress.last(conn.sock))
-            # This does not disturb a request that waits for a result: its body is already read.
-            limit_s = BODY_S if conn in self._has_header else HEADER_S
-            if age_s > self.cfg.timeout:
-                _shut(conn, socket.SHUT_RDWR)
-            elif age_s > limit_s:
-                _shut(conn, socket.SHUT_RD)
+            if name is not None:
+                self._slots.release(name)
 
     def handle_error(self, req: Any, client: Any, addr: Any, exc: Exception) -> None:
         """Answer malformed HTTP with a problem object; neither it nor the log quotes the client.
@@ -117,20 +117,60 @@ class EdgeWorker(ThreadWorker):
         status = _STATUS.get(type(exc), HTTPStatus.BAD_REQUEST) if bad else 500
         log = self.log.warning if bad else self.log.error
         log("%s ended a request before it reached the application", type(exc).__name__)
-        problem = http_problem(int(status))
-        body, answered = orjson.dumps(problem), HTTPStatus(problem["status"])
-        head = (
-            f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
-            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
-        )
-        with suppress(OSError):
-            util.write_nonblock(client, head.encode("ascii") + body)
+        from app.responses.problems import http_problem
+
+        _refuse(client, http_problem(int(status)))
+
+    def _serve(self, server: Any, client: Any, addr: Any) -> None:
+        parser, request = http.get_parser(self.cfg, client, addr), None
+        try:
+            while True:
+                request = self._next_request(parser)
+                if request is None:
+                    return
+                # A client that takes nothing of its answer for this long is disconnected.
+                client.settimeout(self.cfg.timeout)
+                self.handle_request(server, request, client, addr)
+                if not self.alive or not parser.finish_body(time.monotonic() + HEADER_S):
+                    return
+        except (StopIteration, OSError, parse_errors.NoMoreData):
+            # The answer closes the connection, or the client did.
+            return
+        except Exception as error:  # noqa: BLE001 - it becomes an answer and a line of the log
+            self.handle_error(request, client, addr, error)
+        finally:
+            util.close_graceful(client, max_drain=LINGER_BYTES)
+
+    def _next_request(self, parser: Any) -> Any:
+        """The next request with its whole header; None if the client takes too long."""
+        greenlet = gevent.getcurrent()
+        self._idle.add(greenlet)
+        try:
+            with gevent.Timeout(HEADER_S, False):
+                return next(parser)
+        finally:
+            self._idle.discard(greenlet)
+        return None
+
+    def _drain(self, pool: Pool) -> None:
+        """Wait for the open connections, `graceful_timeout` at most."""
+        began_at = time.monotonic()
+        while time.monotonic() < began_at + self.cfg.graceful_timeout:
+            self.notify()
+            if time.monotonic() > began_at + STOP_LINGER_S:
+                for greenlet in list(self._idle):
+                    greenlet.kill(block=False)
+            if pool.join(timeout=0.1):
+                return
+        self.log.warning("%d connections were cut off", len(pool))
+        pool.kill(timeout=1)
 
 
-def _already_closed(graceful: bool = False) -> None:
-    """Replaces the `close` method of a connection that is already closed."""
-
-
-def _shut(conn: Any, how: int) -> None:
+def _refuse(client: Any, problem: dict[str, Any]) -> None:
+    body, answered = orjson.dumps(problem), HTTPStatus(problem["status"])
+    head = (
+        f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
+        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
     with suppress(OSError):
-        conn.sock.shutdown(how)
+        util.write_nonblock(client, head.encode("ascii") + body)

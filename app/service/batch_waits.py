@@ -1,5 +1,6 @@
 """Waits for changes of a batch, and for its next results."""
 
+from app.service.callers import Caller
 from app.service.components import Service
 from contract import keys
 from contract.batches import Batch, Part
@@ -8,7 +9,7 @@ from contract.batches import Batch, Part
 MAX_PAGE_BYTES = 1024**2
 
 
-def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:
+def read_when_changed(service: Service, batch_id: str, wait_s: float, caller: Caller) -> Batch:
     """The batch once its state or counts change, or as it is after `wait_s` seconds.
 
     Raises:
@@ -21,11 +22,12 @@ def read_when_changed(service: Service, batch_id: str, wait_s: float) -> Batch:
         read=lambda: service.batches.read(batch_id),
         is_changed=lambda found: found.is_final or found.progress != known.progress,
         timeout_s=wait_s,
+        caller=caller,
     )
 
 
 def read_results(
-    service: Service, batch: Batch, after: int, limit: int, wait_s: float
+    service: Service, batch: Batch, *, after: int, limit: int, wait_s: float, caller: Caller
 ) -> list[tuple[Part, bytes | None]]:
     """The parts with the lines from `after` on, once there is one, or none after `wait_s` seconds.
 
@@ -45,5 +47,10 @@ def read_results(
     if parts or batch.is_final:
         return parts
     return service.changes.wait_for(
-        keys.batch(batch.id), parts, read=read_of_living, is_changed=bool, timeout_s=wait_s
+        keys.batch(batch.id),
+        parts,
+        read=read_of_living,
+        is_changed=bool,
+        timeout_s=wait_s,
+        caller=caller,
     )

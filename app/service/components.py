@@ -4,12 +4,13 @@ from dataclasses import dataclass
 
 from flask import current_app
 
-from app.service.progress import ConnectionProgress
+from app.service.body_memory import BodyMemory
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import ServedModels
 from app.service.slots import ConnectionSlots
+from app.service.turns import LargeWork
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
@@ -30,9 +31,10 @@ class Service:
     models: ServedModels
     retry: RetryEstimate
     metrics: Metrics
-    progress: ConnectionProgress
     uploads: ConnectionSlots
     streams: ConnectionSlots
+    bodies: BodyMemory
+    large_work: LargeWork
 
 
 def service() -> Service:

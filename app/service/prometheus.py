@@ -5,10 +5,10 @@ workers that no scraper can reach. No label holds a value that a client chose.
 """
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, ProcessCollector
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -17,6 +17,7 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
+from app.service.slots import ConnectionSlots
 from app.service.stalls import silent_s, unstored_s
 from contract.errors import BrokerUnavailable
 from contract.store.batch_store import BatchStore
@@ -62,8 +63,19 @@ _HISTOGRAMS = (
 class Metrics:
     """The metrics of one application."""
 
-    def __init__(self, store: JobStore, batches: BatchStore) -> None:
+    def __init__(
+        self, store: JobStore, batches: BatchStore, slots: Mapping[str, ConnectionSlots]
+    ) -> None:
+        """Collect what `store` and `batches` hold, and how many of the `slots` are taken."""
         self.registry = CollectorRegistry()
+        taken = Gauge(
+            "evascore_http_open_requests",
+            "Requests that wait for a result, stream events or upload a batch.",
+            ("kind",),
+            registry=self.registry,
+        )
+        for kind, each in slots.items():
+            taken.labels(kind).set_function(each.num_held)
         self.registry.register(QueueCollector(store, batches))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(

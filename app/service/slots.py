@@ -1,6 +1,7 @@
-"""Limits how many uploads or event streams are open at once, since each holds a thread."""
+"""Limits how many waits, event streams or uploads are open at once, in all and for each client."""
 
 import threading
+from collections import Counter
 
 from contract.errors import Overloaded
 
@@ -8,27 +9,49 @@ RETRY_AFTER_S = 5
 
 
 class ConnectionSlots:
-    """A fixed number of slots, each held by one request at a time."""
+    """A number of slots, each held by one request at a time; one client gets at most half."""
 
     def __init__(self, limit: int, kind: str) -> None:
-        """Make `limit` slots for what `kind` names in the plural."""
-        self._limit = limit
+        """Make `limit` slots, at least 2, for what `kind` names in the plural."""
+        self.limit = limit
+        # Whatever one client does, others find slots.
+        self.share = limit // 2
         self._kind = kind
-        self._free = threading.BoundedSemaphore(limit)
+        self._held: Counter[str] = Counter()
+        self._lock = threading.Lock()
 
-    def acquire(self) -> None:
-        """Take a slot, which `release` must give back.
+    def take(self, client: str) -> bool:
+        """Take a slot for `client`, which `release` must give back; False if it gets none."""
+        with self._lock:
+            if self._held.total() >= self.limit or self._held[client] >= self.share:
+                return False
+            self._held[client] += 1
+            return True
+
+    def acquire(self, client: str) -> None:
+        """Take a slot for `client`, which `release` must give back.
 
         Raises:
-            Overloaded: all slots are taken.
+            Overloaded: all slots are taken, or the client holds its share.
         """
-        if not self._free.acquire(blocking=False):
-            raise Overloaded(
-                f"The limit of {self._limit} open {self._kind} is reached; "
-                "try again after Retry-After seconds.",
-                retry_after_s=RETRY_AFTER_S,
-            )
+        if not self.take(client):
+            raise self.refusal()
 
-    def release(self) -> None:
-        """Give a slot back."""
-        self._free.release()
+    def refusal(self) -> Overloaded:
+        """The error for a client that gets no slot."""
+        return Overloaded(
+            f"The limit of {self.limit} open {self._kind}, or of {self.share} of one client, "
+            "is reached; try again after Retry-After seconds.",
+            retry_after_s=RETRY_AFTER_S,
+        )
+
+    def num_held(self) -> int:
+        """Number of slots that are taken."""
+        return self._held.total()
+
+    def release(self, client: str) -> None:
+        """Give a slot of `client` back."""
+        with self._lock:
+            self._held[client] -= 1
+            if not self._held[client]:
+                del self._held[client]

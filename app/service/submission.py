@@ -1,16 +1,15 @@
 """Submits jobs to the queue, and holds a request until its job ends."""
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
+from werkzeug.exceptions import ClientDisconnected
+
+from app.service.callers import Caller
 from app.service.components import Service
 from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
 from contract.messages import Job, Record
 from contract.store.admission import Idempotency, KeyReused, NoRoom, QueueFull, Receipt
-
-# A wait that returns before this share of its time was turned away: too many requests wait.
-_HELD_SHARE = 0.9
 
 
 def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -> Receipt:
@@ -50,30 +49,32 @@ def key_reused() -> IdempotencyKeyReused:
     )
 
 
-def score_now(
-    service: Service, job: Job, *, limit_s: float, note_progress: Callable[[], None]
-) -> Record:
+def score_now(service: Service, job: Job, caller: Caller, *, limit_s: float) -> Record:
     """The final record of `job`, which is erased afterwards: nobody else knows its task ID.
 
     Args:
         limit_s: the longest wait.
-        note_progress: is called while the wait goes on, so that the connection is kept.
 
     Raises:
         Overloaded: the queue is full, too many requests wait, or the job did not end in time.
+        ClientDisconnected: the client has left.
         BrokerUnavailable
     """
-    with _submitted(service, job) as record:
-        until = time.monotonic() + limit_s
-        while not record.is_final:
-            began_at = time.monotonic()
-            # Shorter than the time after which a stalled connection is closed.
-            pause_s = min(until - began_at, service.settings.web_timeout_s / 2)
-            record = service.changes.wait(record, pause_s)
-            note_progress()
-            if not record.is_final:
-                _check_time(service, began_at + pause_s * _HELD_SHARE, until, limit_s)
-        return service.jobs.with_result(record)
+    service.changes.slots.acquire(caller.client)
+    try:
+        with _submitted(service, job) as record:
+            record = service.changes.wait(record, limit_s, caller, has_slot=True)
+            if record.is_final:
+                return service.jobs.with_result(record)
+    finally:
+        service.changes.slots.release(caller.client)
+    if caller.has_left():
+        raise ClientDisconnected
+    if service.changes.is_released:
+        raise _overloaded(service, "This web server is stopping; send the prompts again.")
+    raise _overloaded(
+        service, f"The prompts were not scored within {limit_s:g} s; send fewer, or try later."
+    )
 
 
 @contextmanager
@@ -84,21 +85,6 @@ def _submitted(service: Service, job: Job) -> Iterator[Record]:
     finally:
         with suppress(BrokerUnavailable, JobNotFound):
             service.jobs.erase(receipt.task_id)
-
-
-def _check_time(service: Service, held_until: float, until: float, limit_s: float) -> None:
-    now = time.monotonic()
-    if now < held_until:
-        raise _overloaded(
-            service,
-            f"{service.settings.max_waiters} requests wait for results, which is the limit; "
-            "try again after Retry-After seconds.",
-        )
-    if now >= until:
-        raise _overloaded(
-            service,
-            f"The prompts were not scored within {limit_s:g} s; send fewer, or try later.",
-        )
 
 
 def _overloaded(service: Service, message: str) -> Overloaded:

@@ -5,6 +5,10 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from contract.settings import Settings
+from contract.store.broker_guard import MAX_CALLS
+
+# For calls that no guard counts.
+_OTHER_CONNECTIONS = 8
 
 
 def drop_idle_connections(client: redis.Redis) -> None:
@@ -23,8 +27,8 @@ def connect(settings: Settings) -> redis.Redis:
     """
     return redis.Redis.from_url(
         settings.redis,
+        max_connections=MAX_CALLS + _OTHER_CONNECTIONS,
         socket_timeout=settings.redis_timeout_s,
         socket_connect_timeout=settings.redis_timeout_s,
         retry=Retry(NoBackoff(), 1, supported_errors=(redis.ConnectionError,)),
-        max_connections=settings.web_threads + 8,
     )

@@ -13,6 +13,11 @@ from contract.store.refusals import Reason, refusal_reason
 # In this time, requests that queued for a thread during the time-out are all refused. Otherwise one
 # of them would be the next to wait for Redis.
 PAUSE_S = 0.5
+# A call takes less than a millisecond, or until Redis has synced its file. So these serve thousands
+# of requests. Each call holds a connection.
+MAX_CALLS = 64
+# Further calls wait this long for their turn.
+MAX_TURN_S = 2.0
 
 _REFUSALS: dict[Reason, str] = {
     "full": "its memory is full",
@@ -24,7 +29,7 @@ _REFUSALS: dict[Reason, str] = {
 class BrokerGuard:
     """A circuit breaker: after a time-out, one call at a time tries Redis; the others fail at once.
 
-    Without it, each request that queues for a thread would wait for a time-out of its own. The
+    Without it, each request that waits for its turn would wait for a time-out of its own. The
     stores share one guard and enter it once per round trip: `calling` must not be nested.
     """
 
@@ -38,6 +43,7 @@ class BrokerGuard:
         self._on_silent = on_silent
         self._silent_since: float | None = None
         self._trial = threading.Lock()
+        self._turns = threading.BoundedSemaphore(MAX_CALLS)
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -46,6 +52,16 @@ class BrokerGuard:
         Raises:
             BrokerUnavailable: Redis failed now, or did not answer a moment ago.
         """
+        if not self._turns.acquire(timeout=MAX_TURN_S):
+            raise BrokerUnavailable("Too many requests wait for Redis; try again in a moment.")
+        try:
+            with self._breaking():
+                yield
+        finally:
+            self._turns.release()
+
+    @contextmanager
+    def _breaking(self) -> Iterator[None]:
         is_trial = self._silent_since is not None
         if is_trial and not self._may_try():
             raise BrokerUnavailable("Redis does not answer; try again in a moment.")

@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import yaml
 
+from app.requests.body import BODY_S
 from app.responses.problems import STATUS_BY_CODE
-from app.server.gunicorn_worker import BODY_S, HEADER_S
+from app.server.gunicorn_worker import HEADER_S
 from contract import __version__
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings

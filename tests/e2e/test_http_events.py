@@ -27,9 +27,9 @@ def web(web_redis, tmp_path_factory):
 
 
 @pytest.fixture
-def one_place(web_redis, tmp_path):
-    """A server with a place for one stream."""
-    server = WebServer(tmp_path, web_redis.url, web_threads=8).start()
+def two_places(web_redis, tmp_path):
+    """A server where one client may have two streams."""
+    server = WebServer(tmp_path, web_redis.url, web_connections=16).start()
     yield server
     assert server.stop() == 0
 
@@ -113,23 +113,25 @@ def test_stream_of_an_erased_job_ends(web, http, task_id):
     assert http.get(f"/score/{task_id}/events").status_code == 410
 
 
-def test_streams_beyond_the_limit_are_refused_until_one_ends(one_place):
-    with one_place.client() as http:
+def test_streams_beyond_the_share_of_a_client_are_refused_until_one_ends(two_places):
+    with two_places.client() as http:
         path = f"/score/{submit(http)}/events"
-        with stream(one_place, path) as events:
+        with stream(two_places, path) as events, stream(two_places, path) as others:
             next(events)
+            next(others)
             response = http.get(path)
             assert (response.status_code, response.json()["type"]) == (503, "overloaded")
             assert int(response.headers["Retry-After"]) > 0
             assert http.get(path.removesuffix("/events")).status_code == 200
-        wait_until(lambda: is_streamed(one_place, path))
+        wait_until(lambda: is_streamed(two_places, path))
 
 
-def test_what_is_no_stream_needs_no_place(one_place):
-    with one_place.client() as http:
+def test_what_is_no_stream_needs_no_place(two_places):
+    with two_places.client() as http:
         path = f"/score/{submit(http)}/events"
-        with stream(one_place, path) as events:
+        with stream(two_places, path) as events, stream(two_places, path) as others:
             next(events)
+            next(others)
             for nothing in ("/score/x/events", "/batches/x/events"):
                 assert http.get(nothing).json()["type"] == "job_not_found"
                 assert http.head(nothing).status_code == 404

@@ -1,68 +1,112 @@
-"""Clients that send or take slowly: each is cut off in time, and the others are served."""
+"""Slow clients in numbers: the others are served at once, and slots come back."""
 
 import socket
 import time
+from contextlib import contextmanager
 
+import httpx
+import orjson
 import pytest
 
+from app.requests import upload_stream
 from app.server.gunicorn_worker import HEADER_S
+from tests.conftest import wait_until
 from tests.web import Outcomes, WebServer
 
-THREADS, TIMEOUT_S = 4, 3
+TIMEOUT_S = 3
+# On a busy machine too. A client that waited for a slow one would wait for seconds.
+PROMPT_S = 1
+NUM_SLOW = 100
 
 
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
-    """A server with one place for a waiter, an upload and a stream each."""
-    times = {"web_timeout_s": TIMEOUT_S, "max_wait_s": 1}
-    folder = tmp_path_factory.mktemp("web")
-    server = WebServer(folder, web_redis.url, web_threads=THREADS, **times).start()
+    """A server that disconnects clients who make no progress for three seconds."""
+    times = {"web_timeout_s": TIMEOUT_S, "max_wait_s": 3}
+    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **times).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
 
 
-def connected(web: WebServer, num_clients: int, request: bytes) -> list[socket.socket]:
-    """Clients that send `request` and nothing more, and read nothing."""
+def connected(web: WebServer, num_clients: int, request: bytes):
+    """Clients that send `request` and read nothing."""
+    return each_connected(web, [request] * num_clients)
+
+
+@contextmanager
+def each_connected(web: WebServer, requests: list[bytes]):
+    """Clients that send one of `requests` each and read nothing."""
     clients = []
-    for _ in range(num_clients):
-        client = socket.create_connection(("127.0.0.1", web.port))
+    for request in requests:
+        client = socket.create_connection(("127.0.0.1", web.port), timeout=10)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.sendall(request)
         clients.append(client)
-    return clients
+    try:
+        yield clients
+    finally:
+        for client in clients:
+            client.close()
 
 
-def assert_served_within(http, seconds: float) -> None:
-    began_at = time.monotonic()
-    assert http.get("/healthz").status_code == 200
-    assert time.monotonic() - began_at < seconds
+def assert_prompt(http) -> None:
+    """Short requests and submissions are answered at once."""
+    for method, path, body in (("GET", "/healthz", None), ("POST", "/score", {"text": "x"})) * 3:
+        began_at = time.monotonic()
+        assert http.request(method, path, json=body).is_success
+        assert time.monotonic() - began_at < PROMPT_S
 
 
-def close(clients: list[socket.socket]) -> None:
-    for client in clients:
-        client.close()
-
-
-def test_clients_that_say_nothing_hold_no_thread(http, web):
-    clients = connected(web, 150, b"")
-    assert_served_within(http, 2)
-    close(clients)
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
 
 
 @pytest.mark.parametrize(
-    "rest",
+    "sent",
     [
         b"",
-        b"text/plain\r\nContent-Length: 9\r\n\r\nx",
-        b"text/plain\r\nTransfer-Encoding: chunked\r\n\r\n9\r\nx",
+        b"POST /score HTTP/1.1\r\nHost: ",
+        HEAD + b"Content-Length: 9\r\n\r\n",
+        HEAD + b"Content-Length: 9\r\n\r\nx",
+        HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nx",
+        b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        b"Content-Type: application/x-ndjson\r\n\r\n",
     ],
-    ids=["header", "body", "chunk"],
+    ids=["nothing", "header", "no body", "body", "chunk", "upload"],
 )
-def test_clients_that_stall_are_cut_off(http, web, rest):
-    clients = connected(web, THREADS, b"POST /score HTTP/1.1\r\nContent-Type: " + rest)
-    assert_served_within(http, TIMEOUT_S + 3)
-    close(clients)
+def test_clients_that_stall_delay_no_others_and_are_cut_off(http, web, sent):
+    with connected(web, NUM_SLOW, sent) as clients:
+        assert_prompt(http)
+        # The last byte of an answer, or of none.
+        for client in clients:
+            client.settimeout(HEADER_S + 2)
+            while client.recv(65536):
+                pass
+
+
+def test_bodies_that_trickle_delay_no_others_and_are_cut_off(http, web):
+    with connected(web, NUM_SLOW, HEAD + b"Content-Length: 99999\r\n\r\n") as clients:
+        until = time.monotonic() + 2 * TIMEOUT_S
+        refused = set()
+        while len(refused) < NUM_SLOW and time.monotonic() < until:
+            for client in clients:
+                if client not in refused and trickled(client):
+                    refused.add(client)
+            assert_prompt(http)
+            time.sleep(0.1)
+        assert len(refused) == NUM_SLOW
+
+
+def trickled(client: socket.socket) -> bytes:
+    """Send one byte more; what the server has answered."""
+    client.setblocking(False)
+    try:
+        client.sendall(b"x")
+        return client.recv(65536)
+    except BlockingIOError:
+        return b""
+    except ConnectionError:
+        return b"reset"
 
 
 def test_clients_that_do_not_take_their_answer_are_cut_off(http, web):
@@ -70,17 +114,186 @@ def test_clients_that_do_not_take_their_answer_are_cut_off(http, web):
     outcomes = Outcomes(web)
     outcomes.succeed(task_id, {"large": "x" * 20_000_000})
     outcomes.client.close()
-    clients = connected(web, THREADS, f"GET /score/{task_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert_served_within(http, TIMEOUT_S + 3)
-    close(clients)
+    request = f"GET /score/{task_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    with connected(web, 20, request):
+        assert_prompt(http)
+        wait_until(lambda: num_connections(web) <= 1, timeout_s=3 * TIMEOUT_S)
 
 
-def test_stalled_header_is_cut_off_before_the_time_of_a_whole_request(web_redis, tmp_path):
-    server = WebServer(tmp_path, web_redis.url).start()
+def num_connections(web: WebServer) -> int:
+    """Connections that the web server holds open."""
+    (worker,) = web.workers()
+    return sum(
+        each.laddr.port == web.port and each.status == "ESTABLISHED"
+        for each in worker.net_connections("tcp")
+    )
+
+
+NDJSON_HEAD = (
+    b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+    b"Content-Length: 99999999\r\n\r\n"
+)
+
+
+def test_upload_below_the_least_speed_is_refused_and_gives_its_slot_back(http, web):
+    with connected(web, 1, NDJSON_HEAD) as (client,):
+        wait_until(lambda: web.num_open("upload") == 1)
+        # A tenth of the least speed, in steps that no time-out between two bytes would notice.
+        step = b" " * (upload_stream.MIN_BYTES_PER_S // 100)
+        began_at = time.monotonic()
+        while web.num_open("upload"):
+            assert time.monotonic() < began_at + 3 * TIMEOUT_S
+            client.sendall(step)
+            time.sleep(0.1)
+        assert time.monotonic() - began_at > TIMEOUT_S / 2
+        assert_prompt(http)
+
+
+def test_upload_above_the_least_speed_may_take_any_time(http):
+    def body():
+        for _ in range(2 * TIMEOUT_S * 10):
+            yield b" " * (upload_stream.MIN_BYTES_PER_S // 5) + b"\n"
+            time.sleep(0.1)
+        yield b'{"text": "x"}\n'
+
+    headers = {"Content-Type": "application/x-ndjson"}
+    assert http.post("/batches", content=body(), headers=headers).status_code == 202
+
+
+def test_uploads_of_one_client_leave_slots_to_others(web):
+    # All of 127.0.0.0/8 reaches the server; each address is a client.
+    share = web.settings.max_uploads // 2
+    with connected(web, share + 1, NDJSON_HEAD) as clients:
+        wait_until(lambda: web.num_open("upload") == share)
+        answers = [answer for answer in map(peeked, clients) if answer]
+        assert len(answers) == 1
+        assert b" 503 " in answers[0]
+        with from_another_address(web) as other:
+            response = other.post("/batches", content=b'{"text": "x"}\n', headers=NDJSON)
+            assert response.status_code == 202
+
+
+NDJSON = {"Content-Type": "application/x-ndjson"}
+
+
+def peeked(client: socket.socket) -> bytes:
+    client.settimeout(0.5)
     try:
-        (client,) = connected(server, 1, b"POST /score HTTP/1.1\r\nHost: ")
-        client.settimeout(HEADER_S + 4)
-        assert client.recv(1) == b""
-        client.close()
-    finally:
-        server.stop()
+        return client.recv(100)
+    except TimeoutError:
+        return b""
+
+
+def from_another_address(web: WebServer) -> httpx.Client:
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    return httpx.Client(base_url=web.url, transport=transport, timeout=10)
+
+
+@pytest.fixture
+def small(web_redis, tmp_path):
+    """A server on which one client may have four waits, two streams and eight connections."""
+    server = WebServer(tmp_path, web_redis.url, web_connections=16).start()
+    yield server
+    assert server.stop() == 0
+
+
+def test_waits_streams_and_connections_of_one_client_leave_some_to_others(small):
+    with from_another_address(small) as other:
+        path = other.post("/score", json={"text": "x"}).headers["Location"]
+        wait = f"GET {path}?wait=30 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        stream = f"GET {path}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        with connected(small, 4, wait), connected(small, 2, stream), connected(small, 2, b""):
+            # The answer may be lost, as the server closes the connection at once.
+            with connected(small, 1, b"") as (refused,):
+                assert whole(refused)[:12] in (b"HTTP/1.1 503", b"")
+            began_at = time.monotonic()
+            assert other.get(path, params={"wait": "1"}).status_code == 200
+            assert time.monotonic() - began_at > 0.5
+            with other.stream("GET", f"{path}/events") as events:
+                assert events.status_code == 200
+
+
+@pytest.fixture(scope="module")
+def patient(web_redis, tmp_path_factory):
+    """A server with the default limits, and a worker that never ends a job."""
+    server = WebServer(tmp_path_factory.mktemp("patient"), web_redis.url).start()
+    outcomes = Outcomes(server)
+    outcomes.pose_as_worker({"name": "w"})
+    outcomes.client.close()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "request_line"),
+    [
+        ("wait", "GET {path}?wait=30"),
+        ("wait", "POST /score?wait=30"),
+        ("wait", "POST /v1/completions"),
+        ("wait", "GET {batch}?wait=30"),
+        ("wait", "GET {batch}/results?wait=30"),
+        ("stream", "GET {path}/events"),
+        ("stream", "GET {batch}/events"),
+    ],
+)
+@pytest.mark.parametrize("more", [b"", b"GET / HTTP"], ids=["idle", "pipelined"])
+def test_client_that_hangs_up_frees_its_slot(patient, kind, request_line, more):
+    with patient.client() as http:
+        path = http.post("/score", json={"text": "x"}).headers["Location"]
+        batch = http.post("/batches", content=b'{"text": "x"}\n', headers=NDJSON)
+        line = request_line.format(path=path, batch=batch.headers["Location"])
+        asked = {"prompt": "x", "max_tokens": 0, "echo": True, "logprobs": 1}
+        body = orjson.dumps(asked if "completions" in line else {"text": "x"})
+        head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        if line.startswith("POST"):
+            sent = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body + more
+        else:
+            sent = f"{head}\r\n".encode() + more
+        with connected(patient, 30, sent):
+            wait_until(lambda: patient.num_open(kind) == 30, timeout_s=5)
+        began_at = time.monotonic()
+        wait_until(lambda: patient.num_open(kind) == 0, timeout_s=10)
+        assert time.monotonic() - began_at < 3
+
+
+NUM_AT_ONCE = 500
+
+
+def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
+    (worker,) = patient.workers()
+    outcomes = Outcomes(patient)
+    with patient.client() as http:
+        paths = [http.post("/score", json={"text": "x"}).headers["Location"] for _ in range(10)]
+    before = worker.memory_info().rss
+
+    def requests(rest: str) -> list[bytes]:
+        return [
+            f"GET {paths[n % 10]}{rest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            for n in range(NUM_AT_ONCE)
+        ]
+
+    with (
+        each_connected(patient, requests("?wait=30")) as waiting,
+        each_connected(patient, requests("/events")) as streaming,
+    ):
+        wait_until(lambda: patient.num_open("wait") == NUM_AT_ONCE, timeout_s=20)
+        wait_until(lambda: patient.num_open("stream") == NUM_AT_ONCE, timeout_s=20)
+        # Gevent has ten for names of hosts.
+        assert worker.num_threads() < 16
+        assert worker.memory_info().rss - before < 200e6
+        began_at = time.monotonic()
+        with patient.client() as http:
+            assert http.get("/healthz").status_code == 200
+        assert time.monotonic() - began_at < PROMPT_S
+        for path in paths:
+            outcomes.succeed(path.rpartition("/")[2], {"num_bytes": 1})
+        answers = [whole(client) for client in waiting + streaming]
+        outcomes.client.close()
+    assert all(b'"state":"SUCCESS"' in answer for answer in answers)
+    assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
+def whole(client: socket.socket) -> bytes:
+    """The answer to the end of its connection."""
+    client.settimeout(20)
+    return b"".join(iter(lambda: client.recv(65536), b""))
