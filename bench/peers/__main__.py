@@ -1,10 +1,10 @@
 """Compares evascore with LitServe and FastAPI around the same model, on this machine.
 
-Each server runs alone. `make bench-peers` first makes the virtual environment of LitServe and
-FastAPI. CPU time is that of all processes of a server, per scored text; on a busy machine it moves
-less than latency and throughput do. In the mode `costless` the model costs nothing, so that the
-servers' own cost is left; `flask` is an empty answer of Flask under Gunicorn. The results are
-written after each measurement.
+The servers run alone and take turns. `make bench-peers` first makes the virtual environment of
+LitServe and FastAPI. CPU time is that of all processes of a server, per scored text. On a busy
+machine it moves less than latency and throughput do. In the mode `costless` the model costs
+nothing, so that the servers' own cost is left. `flask` is an empty answer of Flask under Gunicorn.
+The results are written after each measurement.
 """
 
 import argparse
@@ -12,10 +12,12 @@ import asyncio
 import random
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import distributions
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from bench.peers.load import Load, send_for
@@ -41,6 +43,7 @@ class Options:
     modes: list[str]
     servers: list[str]
     clients: list[int]
+    rounds: int
     seconds: float
     limit_s: float
     model: Path
@@ -49,29 +52,40 @@ class Options:
 def main() -> None:
     """Measure and write the results."""
     options = _options()
-    began, figures = time.monotonic(), dict[str, float]()
+    began, found = time.monotonic(), defaultdict[str, list[float]](list)
     texts = make_texts(NUM_TEXTS)
-    runs = [(mode, name) for mode in options.modes for name in options.servers]
-    # Flask's empty answer has no model.
-    runs = [(mode, name) for mode, name in runs if (mode, name) != ("model", "flask")]
+    # The servers take turns, so that a change of the machine's speed affects all of them.
+    runs = [
+        (mode, name)
+        for _ in range(options.rounds)
+        for mode in options.modes
+        for name in options.servers
+        # Flask's empty answer has no model.
+        if (mode, name) != ("model", "flask")
+    ]
     num_done = 0
     for mode, name in runs:
         if time.monotonic() - began > options.limit_s:
             print(f"Stopped: the limit of {options.limit_s:g} s is over.", flush=True)
             break
-        print(f"server {num_done + 1} of {len(runs)}: {name}, {mode}", flush=True)
+        print(f"{num_done + 1} of {len(runs)}: {name}, {mode}", flush=True)
         with (
             tempfile.TemporaryDirectory() as folder,
             STARTERS[name](Path(folder), options.model, mode == "costless") as server,
         ):
             for measured in _measure(server, texts, options):
-                figures |= {f"{mode}_{name}_{what}": value for what, value in measured.items()}
                 print(f"  {measured}", flush=True)
-                write_results(
-                    "peers", figures, _setup(options, num_done, len(runs)), is_printed=False
-                )
+                for what, value in measured.items():
+                    found[f"{mode}_{name}_{what}"].append(value)
+                setup = _setup(options, num_done, len(runs))
+                write_results("peers", medians(found), setup, is_printed=False)
         num_done += 1
-    write_results("peers", figures, _setup(options, num_done, len(runs)))
+    write_results("peers", medians(found), _setup(options, num_done, len(runs)))
+
+
+def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:
+    """The median of each figure over the rounds."""
+    return {what: round(median(values), 2) for what, values in found.items()}
 
 
 def _measure(server: Server, texts: Sequence[str], options: Options) -> Iterator[dict[str, float]]:
@@ -136,7 +150,8 @@ def _setup(options: Options, num_done: int, num_runs: int) -> dict[str, Any]:
         "text_bytes_min_max": [MIN_TEXT_BYTES, MAX_TEXT_BYTES],
         "seconds_of_each_load": options.seconds,
         "model": options.model.name,
-        "measured_servers": f"{num_done} of {num_runs}",
+        "rounds": options.rounds,
+        "measured_servers_of_all_rounds": f"{num_done} of {num_runs}",
         "peers": " ".join(f"{name} {versions.get(name)}" for name in PEERS),
     }
 
@@ -146,8 +161,9 @@ def _options() -> Options:
     parser.add_argument("--modes", nargs="+", choices=MODES, default=list(MODES))
     parser.add_argument("--servers", nargs="+", choices=list(STARTERS), default=list(STARTERS))
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 16, 64])
-    parser.add_argument("--seconds", type=float, default=5, help="time of each load")
-    parser.add_argument("--limit-s", type=float, default=600, help="no server starts after it")
+    parser.add_argument("--rounds", type=int, default=3, help="the figures are their medians")
+    parser.add_argument("--seconds", type=float, default=2, help="time of each load")
+    parser.add_argument("--limit-s", type=float, default=900, help="no server starts after it")
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
     options = Options(**vars(parser.parse_args()))
     if {"litserve", "fastapi"} & set(options.servers) and not PEERS_PYTHON.exists():

@@ -10,7 +10,7 @@ import orjson
 import psutil
 import pytest
 
-from bench.peers.__main__ import MAX_TEXT_BYTES, MIN_TEXT_BYTES, load_figures, make_texts
+from bench.peers.__main__ import MAX_TEXT_BYTES, MIN_TEXT_BYTES, load_figures, make_texts, medians
 from bench.peers.load import AnswerInvalid, Load, read_head, send_for
 from bench.peers.process_use import cpu_s, memory
 
@@ -127,6 +127,10 @@ def test_figures_are_per_text():
         "p95_ms": 95.05,
         "sent_off": 3,
     }
+
+
+def test_a_figure_is_the_median_of_its_rounds():
+    assert medians({"cpu_ms": [3.0, 1.0, 2.0], "idle_ms": [5.0]}) == {"cpu_ms": 2.0, "idle_ms": 5.0}
 
 
 # The child computes, says so and waits; the parent only waits.
