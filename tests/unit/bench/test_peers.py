@@ -69,6 +69,9 @@ async def _serve(answers, seen):
     return await asyncio.start_server(quietly, "127.0.0.1", 0)
 
 
+RESULT = {"result": None}
+
+
 def _load(answers, seen, **options):
     async def run():
         async with await _serve(answers, seen) as server:
@@ -81,7 +84,7 @@ def _load(answers, seen, **options):
 def test_every_text_is_sent_once_in_turn_over_connections_that_a_server_may_close():
     seen = []
 
-    load = _load(lambda _: (200, {}), seen, num_clients=2, num_texts=10)
+    load = _load(lambda _: (200, RESULT), seen, num_clients=2, num_texts=10)
 
     assert load.num_texts == len(seen) == 10
     sent = sorted(orjson.loads(body)["text"] for _, body in seen)
@@ -93,7 +96,10 @@ def test_a_client_that_is_sent_off_asks_for_the_result_until_it_is_there():
     seen = []
 
     def answers(number):
-        return (202, {"links": {"self": "/score/x"}}) if number < 3 else (200, {})
+        links = {"self": "/score/x"}
+        unfinished = [(202, {"state": "QUEUED", "links": links})]
+        unfinished += [(200, {"state": "STARTED", "links": links})]
+        return [*unfinished, (200, {"state": "SUCCESS", **RESULT})][number - 1]
 
     load = _load(answers, seen, num_clients=1, num_texts=1)
 
@@ -102,13 +108,14 @@ def test_a_client_that_is_sent_off_asks_for_the_result_until_it_is_there():
     assert lines == ["POST /score HTTP/1.1", *["GET /score/x?wait=30 HTTP/1.1"] * 2]
 
 
-def test_an_error_of_a_server_ends_the_load():
+@pytest.mark.parametrize("answer", [(503, RESULT), (200, {"state": "FAILURE", "error": {}})])
+def test_an_answer_without_a_result_ends_the_load(answer):
     with pytest.raises(ExceptionGroup):
-        _load(lambda _: (503, {}), [], num_clients=1, num_texts=1)
+        _load(lambda _: answer, [], num_clients=1, num_texts=1)
 
 
 def test_a_load_ends_when_its_time_is_over():
-    load = _load(lambda _: (200, {}), [], num_clients=3, seconds=0.2)
+    load = _load(lambda _: (200, RESULT), [], num_clients=3, seconds=0.2)
 
     assert load.num_texts > 3
     assert 0.2 <= load.elapsed_s < 5
