@@ -77,7 +77,7 @@ def fastapi(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
 
 @contextmanager
 def flask(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
-    """Flask under Gunicorn, with an empty answer and no model."""
+    """Flask under Gunicorn, which answers without scoring."""
     command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "64"]
     with _started([*command, "bench.peers.flask_server:app"], folder, "--bind=127.0.0.1:{}") as s:
         yield s
