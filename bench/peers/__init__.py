@@ -1,0 +1,1 @@
+"""Measures evascore beside LitServe and FastAPI: CPU per request, latency, throughput, memory."""

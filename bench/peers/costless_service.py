@@ -1,0 +1,18 @@
+"""Runs evascore as `make run` does, with a worker whose model costs nothing."""
+
+import sys
+
+from contract.settings import Settings
+from deploy import run
+
+_worker_command = run.worker_command
+
+
+def _costless_worker_command(settings: Settings) -> list[str]:
+    is_app = {"worker.main": "bench.peers.costless_worker"}
+    return [is_app.get(word, word) for word in _worker_command(settings)]
+
+
+if __name__ == "__main__":
+    run.worker_command = _costless_worker_command
+    sys.exit(run.main())
