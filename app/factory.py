@@ -4,6 +4,7 @@ from functools import partial
 
 from flask import Flask
 
+from app.requests import access
 from app.responses.problems import register_error_handlers
 from app.routes import (
     batches,
@@ -19,6 +20,7 @@ from app.routes import (
 from app.routes.assets import Assets, asset_routes
 from app.server import request_log
 from app.service.components import EXTENSION, Service
+from app.service.key_ring import KeyRing
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
@@ -39,6 +41,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings)
     request_log.register(app)
+    access.register(app)
     register_error_handlers(app)
     for routes in (
         jobs.routes,
@@ -70,6 +73,7 @@ def create_service(settings: Settings) -> Service:
         batches=batches,
         changes=ChangeListener(settings, jobs),
         workers=workers,
+        key_ring=KeyRing(client, settings),
         retry=RetryEstimate(workers),
         metrics=Metrics(jobs, batches),
         progress=ConnectionProgress(),

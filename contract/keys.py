@@ -29,6 +29,7 @@ BULK_CLIENTS = (
 )
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
+API_KEYS = "evascore:api_keys"  # hash: key ID -> what is kept of an API key
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read

@@ -48,7 +48,9 @@ class Job:
     may_store_apart: bool = True
     """Whether the web server that accepted the job reads results that are stored apart."""
     client: str = ""
-    """Who sent it: an address; clients share the queue and each micro-batch."""
+    """Who sent it: a key or an address; clients share the queue and each micro-batch."""
+    owner: str = ""
+    """The name of the key that it was sent with; '' if no key is needed."""
     fingerprint: str = keys.UNBOUND
     """Of the model that scores it; it names the queue."""
 

@@ -41,11 +41,12 @@ class Receiver:
         retry_after_s: Callable[[int], int],
         request_id: str,
         client: str = "",
+        owner: str = "",
     ) -> None:
         self._store = store
         self._settings = settings
         self._retry_after_s = retry_after_s
-        self._client = client
+        self._client, self._owner = client, owner
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
         self._deadline_at = self._created_at + deadline_s
@@ -61,7 +62,7 @@ class Receiver:
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
-        self._batch_id = store.new_id()
+        self._batch_id = store.new_id(owner)
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -121,7 +122,7 @@ class Receiver:
             deadline_at=self._deadline_at,
             client=self._client,
         )
-        promise = idempotency(key, self._digest) if key is not None else None
+        promise = idempotency(key, self._digest, self._owner) if key is not None else None
         try:
             accepted = self._store.accept(batch, promise, work_bytes=self._cutter.work_bytes)
         except KeyReused:

@@ -5,6 +5,7 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from flask import Request
 
+from app.requests.access import owner
 from app.service.components import service
 from contract.settings import Network
 
@@ -13,10 +14,14 @@ _IPV6_PREFIX_BITS = 64
 
 
 def client_of(request: Request) -> str:
-    """The client of `request`: an IPv4 address, an IPv6 /64, or '' for a Unix socket.
+    """The client of `request`: `key:` and the name of its API key, or else its address.
+
+    An address is an IPv4 address, an IPv6 /64, or '' for a Unix socket.
 
     The header X-Forwarded-For counts only if the peer is one of `trusted_proxies`.
     """
+    if name := owner():
+        return f"key:{name}"
     peer = request.environ.get("REMOTE_ADDR", "")
     forwarded = request.headers.get("X-Forwarded-For", "")
     return client_behind(peer, forwarded, service().settings.proxy_networks)

@@ -70,6 +70,7 @@ def completion_job(
     *,
     request_id: str,
     client: str = "",
+    owner: str = "",
 ) -> Job:
     """Return the job that scores `prompts` for `client`, with one item per prompt.
 
@@ -92,6 +93,7 @@ def completion_job(
         priority=priority_of(num_bytes, settings, is_one_text=len(texts) == 1),
         request_id=request_id,
         client=client,
+        owner=owner,
     )
 
 

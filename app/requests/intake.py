@@ -29,6 +29,7 @@ def to_job(
     now: float,
     request_id: str,
     client: str = "",
+    owner: str = "",
 ) -> Job:
     """Make the job that `fields` ask for.
 
@@ -56,6 +57,7 @@ def to_job(
         priority=_priority(body, num_bytes, settings),
         request_id=request_id,
         client=client,
+        owner=owner,
     )
 
 

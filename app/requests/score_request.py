@@ -5,6 +5,7 @@ import time
 
 from flask import Request, g
 
+from app.requests.access import owner
 from app.requests.body import parse_body, read_body, refuse_encodings
 from app.requests.clients import client_of
 from app.requests.headers import idempotency, idempotency_key
@@ -32,6 +33,7 @@ def read_job(request: Request, query: Query, settings: Settings) -> Job:
         now=time.time(),
         request_id=g.request_id,
         client=client_of(request),
+        owner=owner(),
     )
 
 
@@ -42,4 +44,4 @@ def idempotency_of(job: Job) -> Idempotency | None:
         RequestInvalid
     """
     key = idempotency_key()
-    return None if key is None else idempotency(key, hashlib.sha256(canonical_json(job)))
+    return None if key is None else idempotency(key, hashlib.sha256(canonical_json(job)), job.owner)

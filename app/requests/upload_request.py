@@ -7,6 +7,7 @@ from flask import Request, g
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
+from app.requests.access import owner
 from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
 from app.requests.clients import client_of
@@ -44,6 +45,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         retry_after_s=service.retry.retry_after_s,
         request_id=g.request_id,
         client=client_of(request),
+        owner=owner(),
     )
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.

@@ -5,6 +5,7 @@ import time
 from flask import Blueprint, Response, g, request
 
 from app.openapi.operation import operation
+from app.requests.access import owner
 from app.requests.body import read_json
 from app.requests.clients import client_of
 from app.requests.completion import check_model, completion_job, prompts_of
@@ -52,7 +53,12 @@ def complete() -> Response:
     body = validated(fields, CompletionBody)
     prompts = prompts_of(body, settings)
     job = completion_job(
-        body, prompts, settings, request_id=g.request_id, client=client_of(request)
+        body,
+        prompts,
+        settings,
+        request_id=g.request_id,
+        client=client_of(request),
+        owner=owner(),
     )
     check_model(body.model, served_models(service().jobs))
     record = score_now(

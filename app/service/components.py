@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from flask import current_app
 
+from app.service.key_ring import KeyRing
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
@@ -26,6 +27,7 @@ class Service:
     batches: BatchStore
     changes: ChangeListener
     workers: RecentWorkers
+    key_ring: KeyRing
     retry: RetryEstimate
     metrics: Metrics
     progress: ConnectionProgress

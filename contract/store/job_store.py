@@ -39,7 +39,7 @@ from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.scripts import register
 from contract.stored_results import decoded_pieces
-from contract.task_ids import is_task_id, new_task_id
+from contract.task_ids import is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
@@ -77,7 +77,7 @@ class JobStore:
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
         with self._guard.calling():
-            task_id = new_task_id(self.id_secret())
+            task_id = new_task_id(self.id_secret(), job.owner)
             limits = self._settings
             ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
             answer = self._submit(
@@ -308,6 +308,11 @@ class JobStore:
         return self._opener.are_wanted(task_ids)
 
     # --- task IDs ---------------------------------------------------------------------------
+
+    def is_owned_by(self, task_id: str, owner: str) -> bool:
+        """Whether the ID of a task or batch was issued to `owner`. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return is_owned_by(self.id_secret(), task_id, owner)
 
     def id_secret(self) -> bytes:
         """The key that signs task IDs; all processes share it through Redis."""
