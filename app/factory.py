@@ -4,6 +4,7 @@ from functools import partial
 
 from flask import Flask
 
+from app.requests import access
 from app.requests.body import release_body
 from app.responses.problems import register_error_handlers
 from app.routes import (
@@ -22,6 +23,7 @@ from app.routes.assets import Assets, asset_routes
 from app.server import request_log
 from app.service.body_memory import BodyMemory
 from app.service.components import EXTENSION, Service
+from app.service.key_ring import KeyRing
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
@@ -43,6 +45,7 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings)
     request_log.register(app)
+    access.register(app)
     register_error_handlers(app)
     app.teardown_request(lambda _: release_body())
     for routes in (
@@ -81,6 +84,7 @@ def create_service(settings: Settings) -> Service:
         changes=changes,
         workers=workers,
         models=ServedModels(workers, settings.served_name),
+        key_ring=KeyRing(client, settings),
         retry=RetryEstimate(workers),
         metrics=Metrics(jobs, batches, slots),
         uploads=uploads,

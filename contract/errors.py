@@ -83,6 +83,18 @@ class UnsupportedMediaType(ClientError):
     code = "unsupported_media_type"
 
 
+class Unauthorized(ClientError):
+    """The request has no valid API key."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ClientError):
+    """The API key does not allow this request."""
+
+    code = "forbidden"
+
+
 class JobNotFound(ClientError):
     """The task ID was never issued."""
 

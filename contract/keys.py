@@ -34,6 +34,7 @@ BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and 
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 MODELS = "evascore:models"  # hash: name of a model -> its current fingerprint
 FINGERPRINTS = "evascore:fingerprints"  # set: fingerprints that were ever current
+API_KEYS = "evascore:api_keys"  # hash: key ID -> what is kept of an API key
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read

@@ -27,6 +27,15 @@ State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
+KEY_CLIENT = "key:"
+"""With it begins the name of a client that is known by its API key; an address never does so."""
+
+
+def owner_of(client: str) -> str:
+    """The name of the key of a client; '' for one that is known by its address."""
+    return client.removeprefix(KEY_CLIENT) if client.startswith(KEY_CLIENT) else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """One accepted POST: its texts with their options, and when it must be done."""
@@ -50,13 +59,18 @@ class Job:
     may_store_apart: bool = True
     """Whether the web server that accepted the job reads results that are stored apart."""
     client: str = ""
-    """Who sent it: an address; clients share the queue and each micro-batch."""
+    """Who sent it: a key or an address; clients share the queue and each micro-batch."""
     model: str = ""
     """The model that was asked for, '' for none; once the job is bound, the name of its model."""
     fingerprint: str = keys.UNBOUND
     """Of the model that scores it; it names the queue."""
     is_pinned: bool = False
     """Whether the request named the fingerprint, so that no other model may score it."""
+
+    @property
+    def owner(self) -> str:
+        """The name of the key that it was sent with; '' if no key is needed."""
+        return owner_of(self.client)
 
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""

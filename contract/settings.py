@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -61,6 +61,21 @@ class Settings(BaseModel):
         description="Addresses or networks of proxies, separated by commas, such as "
         "`10.0.0.0/8,fd00::1`. Their `X-Forwarded-For` names the client; without it, the client "
         "is the address that connects.",
+    )
+    auth: Literal["off", "keys"] = Field(
+        "off",
+        description="`keys`: requests need an API key, see docs/security.md. "
+        "`off`: anyone who reaches the port may do everything.",
+    )
+    allow_open: bool = Field(
+        False,
+        description="Accept `EVASCORE_AUTH=off` on an address that is not loopback, "
+        "because a proxy or a network keeps strangers out.",
+    )
+    keys_file: Path | None = Field(
+        None,
+        description="File of API keys beside those in Redis, such as a mounted secret; "
+        "one entry per line, as `python -m app.keys create --entry` prints it.",
     )
     redis_url: SecretStr | None = Field(
         None,
@@ -291,6 +306,16 @@ class Settings(BaseModel):
         return devices
 
     @model_validator(mode="after")
+    def _open_service_is_meant(self) -> "Settings":
+        if self.auth == "off" and not self.allow_open and not _is_loopback(self.host):
+            raise ValueError(
+                f"{environment_name('host')} ({self.host}) can be reached from other machines, and "
+                f"{environment_name('auth')} is off; set {environment_name('auth')}=keys, or "
+                f"{environment_name('allow_open')}=1 if a proxy or a network keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _limits_nest(self) -> "Settings":
         for smaller, larger in NESTED:
             low, high = getattr(self, smaller), getattr(self, larger)
@@ -442,6 +467,13 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
 def _listed(text: str | None) -> list[str]:
     """The entries of a list with commas."""
     return [entry.strip() for entry in (text or "").split(",") if entry.strip()]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _is_url(text: str) -> bool:

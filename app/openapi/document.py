@@ -13,6 +13,7 @@ from pydantic.json_schema import models_json_schema
 from app.openapi.limits import add_limits
 from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
+from app.requests.access import scope_of
 from app.requests.completion_models import CompletionBody, DetokenizeBody, TokenizeBody
 from app.requests.models import ScoreBody, TextRequest
 from app.responses.batch_models import BatchResult, BatchView
@@ -20,7 +21,8 @@ from app.responses.completion_models import Completion, Prompt, TokenizerInfo, T
 from app.responses.models import Health, Index, Info, JobView, ModelList, Problem, Stats
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
-from contract.errors import ServiceError
+from contract.api_keys import Scope
+from contract.errors import Forbidden, ServiceError, Unauthorized
 from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (
@@ -36,6 +38,8 @@ _MODELS: tuple[type[BaseModel], ...] = (
         TokenizerInfo,
     ),
 )
+_KEY_SCHEME = "apiKey"
+_SECURITY_SCHEMES = {_KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
 _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
 
 
@@ -52,8 +56,10 @@ def describe(
         [(model, "validation") for model in _MODELS], ref_template=SCHEMA_PATH
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
-    for path, method, view, declared in _declared(app):
-        paths[path][method] = _operation(path, view, declared)
+    needs_keys = settings.auth == "keys"
+    for endpoint, path, method, declared in _declared(app):
+        scope = scope_of(endpoint) if needs_keys else None
+        paths[path][method] = _operation(path, app.view_functions[endpoint], declared, scope)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -63,23 +69,27 @@ def describe(
         },
         "servers": [{"url": root or "/"}],
         "paths": dict(paths),
-        "components": {"schemas": deepcopy(schemas["$defs"])},
+        "components": {
+            "schemas": deepcopy(schemas["$defs"]),
+            **({"securitySchemes": _SECURITY_SCHEMES} if needs_keys else {}),
+        },
     }
     add_limits(document, settings, models)
     return document
 
 
-def _declared(app: Flask) -> Iterator[tuple[str, str, Any, Operation]]:
+def _declared(app: Flask) -> Iterator[tuple[str, str, str, Operation]]:
     for rule in app.url_map.iter_rules():
         view = app.view_functions[rule.endpoint]
         declared = getattr(view, "operation", None)
         for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"}):
             if declared is not None:
                 path = re.sub(r"<(\w+)>", r"{\1}", rule.rule)
-                yield path, method.lower(), view, declared
+                yield rule.endpoint, path, method.lower(), declared
 
 
-def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
+def _operation(path: str, view: Any, declared: Operation, scope: Scope | None) -> dict[str, Any]:
+    errors = declared.errors if scope is None else (*declared.errors, Unauthorized, Forbidden)
     described: dict[str, Any] = {
         "operationId": view.__name__,
         "summary": (view.__doc__ or "").strip(),
@@ -96,9 +106,11 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
                 str(status): _answer(model, declared.links)
                 for status, model in declared.answers.items()
             },
-            **dict(_problems(declared.errors)),
+            **dict(_problems(errors)),
         },
     }
+    if scope is not None:
+        described["security"] = [{_KEY_SCHEME: [scope]}]
     if declared.body is not None:
         described["requestBody"] = declared.body
     if declared.streams is not None:

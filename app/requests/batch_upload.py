@@ -16,7 +16,7 @@ from app.service.submission import key_reused
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
-from contract.messages import Job
+from contract.messages import Job, owner_of
 from contract.settings import Settings
 from contract.store.admission import KeyReused, NoRoom, QueueDepth, QueueFull
 from contract.store.batch_store import Accepted, BatchStore
@@ -48,7 +48,7 @@ class Receiver:
         # Known before the body is read: a model that is not served is refused at once.
         name = target(options.model or "").name
         self._target, self._asked_model = target, options.model or name
-        self._client = client
+        self._client, self._owner = client, owner_of(client)
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
         self._deadline_at = self._created_at + deadline_s
@@ -67,7 +67,7 @@ class Receiver:
         )
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
-        self._batch_id = store.new_id()
+        self._batch_id = store.new_id(self._owner)
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -132,7 +132,7 @@ class Receiver:
             model_name=name,
             is_pinned=is_pinned,
         )
-        promise = idempotency(key, self._digest) if key is not None else None
+        promise = idempotency(key, self._digest, self._owner) if key is not None else None
         try:
             accepted = self._store.accept(
                 batch,

@@ -5,8 +5,10 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from flask import Request
 
+from app.requests.access import owner
 from app.service.callers import Caller
 from app.service.components import service
+from contract.messages import KEY_CLIENT
 from contract.settings import Network
 
 # A household or a machine gets at least a /64, and may use any address in it.
@@ -14,10 +16,14 @@ _IPV6_PREFIX_BITS = 64
 
 
 def client_of(request: Request) -> str:
-    """The client of `request`: an IPv4 address, an IPv6 /64, or '' for a Unix socket.
+    """The client of `request`: `key:` and the name of its API key, or else its address.
+
+    An address is an IPv4 address, an IPv6 /64, or '' for a Unix socket.
 
     The header X-Forwarded-For counts only if the peer is one of `trusted_proxies`.
     """
+    if name := owner():
+        return KEY_CLIENT + name
     peer = request.environ.get("REMOTE_ADDR", "")
     forwarded = request.headers.get("X-Forwarded-For", "")
     return client_behind(peer, forwarded, service().settings.proxy_networks)

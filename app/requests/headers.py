@@ -32,9 +32,10 @@ def idempotency_key() -> str | None:
     return key
 
 
-def idempotency(key: str, digest: "hashlib._Hash") -> Idempotency:
-    """Tie `key` to the request with this SHA-256 digest."""
-    return Idempotency(hashlib.sha256(key.encode()).hexdigest(), digest.hexdigest())
+def idempotency(key: str, digest: "hashlib._Hash", owner: str) -> Idempotency:
+    """Tie `key` to the request with this SHA-256 digest; each owner has keys of its own."""
+    named = f"{owner}\n{key}" if owner else key
+    return Idempotency(hashlib.sha256(named.encode()).hexdigest(), digest.hexdigest())
 
 
 def asked_wait_s(query: Query) -> tuple[float, str]:

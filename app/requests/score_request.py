@@ -43,4 +43,4 @@ def idempotency_of(job: Job) -> Idempotency | None:
         RequestInvalid
     """
     key = idempotency_key()
-    return None if key is None else idempotency(key, hashlib.sha256(canonical_json(job)))
+    return None if key is None else idempotency(key, hashlib.sha256(canonical_json(job)), job.owner)

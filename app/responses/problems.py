@@ -18,6 +18,8 @@ STATUS_BY_CODE = {
     "service_error": 500,
     "bad_request": 400,
     "malformed_body": 400,
+    "unauthorized": 401,
+    "forbidden": 403,
     "job_not_found": 404,
     "model_not_found": 404,
     "job_ended": 409,
@@ -102,6 +104,8 @@ def register_error_handlers(app: Flask) -> None:
 def _answer(error: ServiceError) -> Response:
     answer = problem(error_body(error))
     headers = {}
+    if answer["status"] == HTTPStatus.UNAUTHORIZED:
+        headers["WWW-Authenticate"] = 'Bearer realm="evascore"'
     if answer["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
         headers["Retry-After"] = str(answer.get("retry_after_s", DEFAULT_RETRY_AFTER_S))
     return _problem_response(answer, headers)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from flask import current_app
 
 from app.service.body_memory import BodyMemory
+from app.service.key_ring import KeyRing
 from app.service.prometheus import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
@@ -29,6 +30,7 @@ class Service:
     changes: ChangeListener
     workers: RecentWorkers
     models: ServedModels
+    key_ring: KeyRing
     retry: RetryEstimate
     metrics: Metrics
     uploads: ConnectionSlots

@@ -84,10 +84,10 @@ class BatchStore:
 
     # --- receiving ------------------------------------------------------------------------------
 
-    def new_id(self) -> str:
-        """The ID for a new upload. Raises: BrokerUnavailable."""
+    def new_id(self, owner: str = "") -> str:
+        """The ID for a new upload of `owner`. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return new_task_id(self._id_secret())
+            return new_task_id(self._jobs.id_secret(), owner, _ID_PURPOSE)
 
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
@@ -349,7 +349,7 @@ class BatchStore:
             JobNotFound, BrokerUnavailable.
         """
         with self._guard.calling():
-            if not is_task_id(self._id_secret(), batch_id):
+            if not self._is_id(batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:
                 self._forget(keys=LIVE_KEYS, args=[batch_id], client=pipe)
@@ -374,11 +374,11 @@ class BatchStore:
 
     # --- IDs ------------------------------------------------------------------------------------
 
-    def _id_secret(self) -> bytes:
-        return self._jobs.id_secret() + _ID_PURPOSE
+    def _is_id(self, batch_id: str) -> bool:
+        return is_task_id(self._jobs.id_secret(), batch_id, _ID_PURPOSE)
 
     def _absent(self, batch_id: str) -> JobGone | JobNotFound:
-        if is_task_id(self._id_secret(), batch_id):
+        if self._is_id(batch_id):
             return JobGone(
                 "The results of this batch have expired or were erased; upload it again."
             )

@@ -40,7 +40,7 @@ from contract.store.refusals import NotStored, refusal_reason
 from contract.store.scripts import register
 from contract.store.submitting import JobSubmitter
 from contract.stored_results import decoded_pieces
-from contract.task_ids import is_task_id, new_task_id
+from contract.task_ids import is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
@@ -83,7 +83,7 @@ class JobStore:
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
         with self._guard.calling():
-            task_id = new_task_id(self.id_secret())
+            task_id = new_task_id(self.id_secret(), job.owner)
             receipt = self._submitter.submit(task_id, job, idempotency)
         return replace(receipt, depth=self.depth()) if receipt.is_replay else receipt
 
@@ -343,6 +343,11 @@ class JobStore:
         return self._opener.are_wanted(task_ids)
 
     # --- task IDs ---------------------------------------------------------------------------
+
+    def is_owned_by(self, task_id: str, owner: str) -> bool:
+        """Whether the ID of a task or batch was issued to `owner`. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return is_owned_by(self.id_secret(), task_id, owner)
 
     def id_secret(self) -> bytes:
         """The key that signs task IDs; all processes share it through Redis."""

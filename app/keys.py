@@ -1,0 +1,134 @@
+"""Runs `python -m app.keys`: makes, lists, rotates and revokes API keys while the service runs.
+
+It needs Redis alone. A token is printed once; only its SHA-256 is kept. Web servers know a change
+within two seconds.
+"""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+import redis
+
+from contract.api_keys import SCOPES, ApiKey, NotAKey, new_key
+from contract.settings import SettingsInvalid, load_settings
+from contract.store.broker import connect
+from contract.store.key_store import KeyStore
+
+EX_FAILED, EX_USAGE = 1, 2
+_DAY_S = 86_400
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the command line says; return the exit code, 0 when it was done."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        settings = load_settings()
+        if parsed.command == "create" and parsed.entry:
+            return _print_entry(*_created(parsed))
+        with connect(settings) as client:
+            return _run(KeyStore(client), parsed)
+    except (SettingsInvalid, NotAKey) as error:
+        return _fail(error, EX_USAGE)
+    except redis.RedisError as error:
+        hint = "check EVASCORE_REDIS_URL"
+        return _fail(f"Redis does not answer ({type(error).__name__}); {hint}", EX_FAILED)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m app.keys", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    create = commands.add_parser("create", help="make a key and print its token, once")
+    create.add_argument("name", help="its owner: tasks, batches and quotas belong to this name")
+    create.add_argument(
+        "--scopes", default="score,bulk", help=f"of {','.join(SCOPES)} (default: %(default)s)"
+    )
+    create.add_argument("--days", type=float, help="days until it expires (default: never)")
+    create.add_argument("--requests-per-minute", type=int, metavar="N")
+    create.add_argument("--bytes-per-minute", type=int, metavar="N", help="bytes of work")
+    create.add_argument(
+        "--queue-share", type=float, default=1.0, help="most of the queue that it may fill, 0 to 1"
+    )
+    create.add_argument(
+        "--entry",
+        action="store_true",
+        help="do not store it, but print the entry for EVASCORE_KEYS_FILE after the token",
+    )
+    commands.add_parser("list", help="print one line per key, without secrets")
+    rotate = commands.add_parser("rotate", help="replace a key by a new one with the same rights")
+    rotate.add_argument("key", help="ID, or the name if it has one key")
+    rotate.add_argument(
+        "--grace-s", type=float, default=3600, help="seconds that the old token still works"
+    )
+    revoke = commands.add_parser("revoke", help="delete a key, or all keys of a name")
+    revoke.add_argument("key", help="ID or name")
+    return parser
+
+
+def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
+    if parsed.command == "create":
+        token, key = _created(parsed)
+        store.add(key)
+        print(token)
+        return 0
+    found = store.all()
+    if parsed.command == "list":
+        for key in found:
+            print(_line(key))
+        return 0
+    chosen = [key for key in found if parsed.key in (key.id, key.name)]
+    if not chosen:
+        return _fail(f"there is no key {parsed.key!r}; see `list`", EX_FAILED)
+    if parsed.command == "revoke":
+        print(f"{store.revoke(chosen)} revoked")
+        return 0
+    valid = [key for key in chosen if key.is_valid(time.time())]
+    if len(valid) != 1:
+        return _fail(f"{parsed.key!r} has {len(valid)} valid keys; give the ID of one", EX_FAILED)
+    token, _ = store.rotate(valid[0], parsed.grace_s)
+    print(token)
+    return 0
+
+
+def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
+    scopes = [scope.strip() for scope in parsed.scopes.split(",")]
+    for scope in scopes:
+        if scope not in SCOPES:
+            raise NotAKey(f"there is no scope {scope!r}; choose of {', '.join(SCOPES)}")
+    return new_key(
+        parsed.name,
+        scopes,
+        expires_at=None if parsed.days is None else time.time() + parsed.days * _DAY_S,
+        requests_per_minute=parsed.requests_per_minute,
+        bytes_per_minute=parsed.bytes_per_minute,
+        queue_share=parsed.queue_share,
+    )
+
+
+def _print_entry(token: str, key: ApiKey) -> int:
+    print(token)
+    print(key.encode().decode())
+    return 0
+
+
+def _line(key: ApiKey) -> str:
+    def moment(at: float | None) -> str:
+        return "never" if at is None else datetime.fromtimestamp(at, UTC).isoformat("T", "seconds")
+
+    state = "valid" if key.is_valid(time.time()) else "expired"
+    return (
+        f"{key.id} {key.name} {','.join(key.scopes)} {state} made={moment(key.created_at)} "
+        f"expires={moment(key.expires_at)} requests/min={key.requests_per_minute or 'any'} "
+        f"bytes/min={key.bytes_per_minute or 'any'} queue_share={key.queue_share:g}"
+    )
+
+
+def _fail(reason: object, exit_code: int) -> int:
+    print(f"evascore keys: {reason}", file=sys.stderr)
+    return exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Decides whether a request may pass: by its API key, and by whose task or batch it asks for."""
+
+from flask import Flask, g, request
+
+from app.service.components import service
+from contract.api_keys import Scope
+from contract.errors import Forbidden, JobNotFound, Unauthorized
+
+# The scope that the routes of a blueprint need. All others are open: pages, documents and what
+# says that the service is alive hold nothing of anyone.
+_SCOPES: dict[str, Scope] = {
+    "jobs": "score",
+    "events": "score",
+    "completions": "score",
+    "tokenizer": "score",
+    "batches": "bulk",
+    "metrics": "metrics",
+}
+_SCOPES_OF_ROUTES: dict[str, Scope] = {
+    "health.stats": "metrics",
+    "events.follow_batch": "bulk",
+}
+_BEARER = "Bearer "
+_IDS = ("task_id", "batch_id")
+
+
+def register(app: Flask) -> None:
+    """Check every request of `app`, unless the settings say that anyone may do everything."""
+    app.before_request(_check)
+
+
+def scope_of(endpoint: str) -> Scope | None:
+    """The scope that a route needs; None if it is open to anyone.
+
+    Args:
+        endpoint: blueprint and view function, as Flask names it.
+    """
+    return _SCOPES_OF_ROUTES.get(endpoint) or _SCOPES.get(endpoint.partition(".")[0])
+
+
+def owner() -> str:
+    """The name of the key of this request; '' where no key is needed."""
+    key = g.get("api_key")
+    return "" if key is None else str(key.name)
+
+
+def _check() -> None:
+    if service().settings.auth == "off":
+        return
+    scope = scope_of(request.endpoint or "")
+    if scope is None:
+        return
+    key = service().key_ring.find(_token())
+    g.api_key = key
+    if not key.allows(scope):
+        raise Forbidden(
+            f"This request needs the scope {scope}; this key has {', '.join(key.scopes)}.",
+            scope=scope,
+        )
+    _check_owner()
+
+
+def _token() -> str:
+    given = request.headers.get("Authorization", "")
+    if not given:
+        raise Unauthorized("Send an API key in the header `Authorization: Bearer evs_...`.")
+    if given[: len(_BEARER)].lower() != _BEARER.lower():
+        raise Unauthorized("The header Authorization must be `Bearer` and an API key.")
+    return given[len(_BEARER) :].strip()
+
+
+def _check_owner() -> None:
+    """Treat the task or batch of another owner as one that does not exist."""
+    for name in _IDS:
+        asked = (request.view_args or {}).get(name)
+        if asked is not None and not service().jobs.is_owned_by(asked, owner()):
+            raise JobNotFound("This ID was never issued to your key; check it for typing errors.")

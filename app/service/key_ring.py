@@ -1,0 +1,82 @@
+"""Finds the API key of a token, with at most one look at Redis and the file per second."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from contract.api_keys import ApiKey, NotAKey, id_of_token, is_token_of
+from contract.errors import BrokerUnavailable, Unauthorized
+from contract.logs import get_logger
+from contract.settings import Settings
+from contract.store.key_store import KeyStore, read_keys_file
+
+log = get_logger(__name__)
+
+# A key that is made or revoked is known to every web server within this time.
+MAX_AGE_S = 1.0
+
+
+class KeyRing:
+    """All keys of Redis and of the file, as they were up to `MAX_AGE_S` ago."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._store = KeyStore(client)
+        self._file = settings.keys_file
+        self._lock = threading.Lock()
+        self._read_at = float("-inf")
+        self._keys: dict[str, ApiKey] = {}
+        self._of_file: dict[str, ApiKey] = {}
+        self._file_changed_at = 0.0
+
+    def find(self, token: str, now: Callable[[], float] = time.time) -> ApiKey:
+        """The valid key of a token.
+
+        Raises:
+            Unauthorized
+            BrokerUnavailable: the keys could not be read since this process started.
+        """
+        self._refresh()
+        key = self._keys.get(id_of_token(token) or "")
+        if not is_token_of(token, key) or key is None:
+            raise Unauthorized("This API key is not known; check it, or ask the operator for one.")
+        if not key.is_valid(now()):
+            raise Unauthorized("This API key has expired; ask the operator for a new one.")
+        return key
+
+    def _refresh(self) -> None:
+        if time.monotonic() < self._read_at + MAX_AGE_S:
+            return
+        with self._lock:
+            if time.monotonic() < self._read_at + MAX_AGE_S:
+                return
+            self._refresh_file()
+            try:
+                stored = {key.id: key for key in self._store.all()}
+            except redis.RedisError as error:
+                if self._read_at == float("-inf") and not self._of_file:
+                    raise BrokerUnavailable("Redis does not answer; try again.") from error
+                # Those that are known stay valid: without Redis no request has an effect anyway.
+                log.warning("keys_not_read", error=type(error).__name__)
+                stored = self._keys
+            self._keys = {**stored, **self._of_file}
+            self._read_at = time.monotonic()
+
+    def _refresh_file(self) -> None:
+        """Read the file again if it changed; a file that is broken now changes nothing."""
+        path = self._file
+        if path is None:
+            return
+        try:
+            changed_at = _changed_at(path)
+            if changed_at != self._file_changed_at:
+                self._of_file = {key.id: key for key in read_keys_file(path)}
+                self._file_changed_at = changed_at
+        except (OSError, NotAKey) as error:
+            log.error("keys_file_not_read", reason=str(error))
+
+
+def _changed_at(path: Path) -> float:
+    return path.stat().st_mtime

@@ -1,0 +1,201 @@
+"""API keys over HTTP: who may do what, whose a task is, and what needs no key."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contract.api_keys import Scope, new_key
+from contract.store.key_store import KeyStore
+from tests.conftest import wait_until
+from tests.web import Outcomes, WebServer
+
+
+class Keys:
+    """Makes keys of the module's web server, and clients that send them."""
+
+    def __init__(self, web: WebServer, outcomes: Outcomes) -> None:
+        self.store, self._web = KeyStore(outcomes.client), web
+        self._clients: list[httpx.Client] = []
+
+    def client(self, name: str, *scopes: Scope, **limits) -> httpx.Client:
+        """A client with a new key of this owner."""
+        token, key = new_key(name, scopes or ("score", "bulk"), **limits)
+        self.store.add(key)
+        client = self.with_token(token)
+        wait_until(lambda: client.get("/score/x").status_code != 401)
+        return client
+
+    def with_token(self, token: str) -> httpx.Client:
+        """A client that sends `token`."""
+        client = httpx.Client(
+            base_url=self._web.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
+        )
+        self._clients.append(client)
+        return client
+
+    def close(self) -> None:
+        """Close the clients."""
+        for client in self._clients:
+            client.close()
+
+
+@pytest.fixture(scope="module")
+def web(web_redis, tmp_path_factory) -> Iterator[WebServer]:
+    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, auth="keys").start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def made(web, outcomes) -> Iterator[Keys]:
+    keys = Keys(web, outcomes)
+    yield keys
+    keys.close()
+
+
+@pytest.fixture(scope="module")
+def alice(made) -> httpx.Client:
+    return made.client("alice")
+
+
+@pytest.fixture(scope="module")
+def bob(made) -> httpx.Client:
+    return made.client("bob")
+
+
+NEEDS_A_KEY = [
+    ("POST", "/score"),
+    ("GET", "/score/abc"),
+    ("GET", "/score/abc/events"),
+    ("POST", "/score/abc/cancel"),
+    ("DELETE", "/score/abc"),
+    ("POST", "/v1/completions"),
+    ("POST", "/tokenize"),
+    ("POST", "/batches"),
+    ("GET", "/batches/abc"),
+    ("GET", "/batches/abc/results"),
+    ("GET", "/batches/abc/events"),
+    ("DELETE", "/batches/abc"),
+    ("GET", "/metrics"),
+    ("GET", "/stats"),
+]
+OPEN = ["/healthz", "/readyz", "/info", "/", "/status", "/docs/", "/openapi.json"]
+
+
+@pytest.mark.parametrize(("method", "path"), NEEDS_A_KEY)
+@pytest.mark.parametrize(
+    "header",
+    [None, "", "Bearer", "Bearer evs_000000000000_" + "a" * 32, "Basic YTpi", "Bearer \xff"],
+)
+def test_request_without_a_valid_key_is_refused(http, method, path, header):
+    headers = {} if header is None else {"Authorization": header.encode("latin-1")}
+    response = http.request(method, path, headers=headers, content=b"x")
+    assert response.status_code == 401, response.text
+    assert response.json()["type"] == "unauthorized"
+    assert response.headers["WWW-Authenticate"].startswith("Bearer")
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_what_shows_nothing_of_anyone_needs_no_key(http, path):
+    assert http.get(path).status_code in (200, 503)
+
+
+def test_every_route_of_the_description_needs_a_key_or_is_known_to_be_open(http):
+    described = http.get("/openapi.json").json()["paths"]
+    for path, methods in described.items():
+        filled = path.replace("{task_id}", "abc").replace("{batch_id}", "abc")
+        for method in methods:
+            status = http.request(method, filled, content=b"x").status_code
+            assert (status == 401) != (path in OPEN or path in ("/v1/models",)), (method, path)
+
+
+def test_key_does_what_its_scopes_say(made):
+    scorer, bulk = made.client("s", "score"), made.client("b", "bulk")
+    metrics, admin = made.client("m", "metrics"), made.client("adm", "admin")
+    lines = b'{"text": "x"}\n'
+    headers = {"Content-Type": "application/x-ndjson"}
+
+    def statuses(client: httpx.Client) -> list[int]:
+        return [
+            client.post("/score", json={"text": "x"}).status_code,
+            client.post("/batches", content=lines, headers=headers).status_code,
+            client.get("/metrics").status_code,
+        ]
+
+    assert statuses(scorer) == [202, 403, 403]
+    assert statuses(bulk) == [403, 202, 403]
+    assert statuses(metrics) == [403, 403, 200]
+    assert statuses(admin) == [202, 202, 200]
+    refused = scorer.get("/stats").json()
+    assert refused["type"] == "forbidden"
+    assert refused["detail"] == "This request needs the scope metrics; this key has score."
+
+
+def test_task_of_another_key_does_not_exist(alice, bob):
+    task_id = alice.post("/score", json={"text": "mine"}).json()["id"]
+    for method, path in (
+        ("GET", f"/score/{task_id}"),
+        ("GET", f"/score/{task_id}/events"),
+        ("POST", f"/score/{task_id}/cancel"),
+        ("DELETE", f"/score/{task_id}"),
+    ):
+        response = bob.request(method, path)
+        assert response.status_code == 404, (method, path)
+        never = bob.request(method, path.replace(task_id, "a" * 32))
+        assert {**response.json(), "request_id": ""} == {**never.json(), "request_id": ""}
+    assert alice.get(f"/score/{task_id}").status_code == 200
+    assert alice.delete(f"/score/{task_id}").status_code == 204
+    assert alice.get(f"/score/{task_id}").status_code == 410
+    assert bob.get(f"/score/{task_id}").status_code == 404
+
+
+def test_batch_of_another_key_does_not_exist(alice, bob):
+    headers = {"Content-Type": "application/x-ndjson"}
+    batch_id = alice.post("/batches", content=b'{"text": "x"}\n', headers=headers).json()["id"]
+    for method, path in (("GET", ""), ("GET", "/results"), ("POST", "/cancel"), ("DELETE", "")):
+        assert bob.request(method, f"/batches/{batch_id}{path}").status_code == 404
+    assert alice.get(f"/batches/{batch_id}").status_code == 200
+    assert alice.delete(f"/batches/{batch_id}").status_code == 204
+
+
+def test_idempotency_keys_of_two_owners_do_not_meet(alice, bob):
+    headers = {"Idempotency-Key": "the-same"}
+    body = {"text": "equal"}
+    first = alice.post("/score", json=body, headers=headers)
+    again = alice.post("/score", json=body, headers=headers)
+    theirs = bob.post("/score", json=body, headers=headers)
+    assert first.json()["id"] == again.json()["id"] != theirs.json()["id"]
+    assert "Idempotency-Replayed" not in theirs.headers
+    assert bob.post("/score", json={"text": "other"}, headers=headers).status_code == 422
+
+
+def test_rotated_key_reads_what_the_old_one_submitted(made):
+    client = made.client("carol")
+    task_id = client.post("/score", json={"text": "x"}).json()["id"]
+    (old,) = [key for key in made.store.all() if key.name == "carol"]
+    token, _ = made.store.rotate(old, grace_s=0)
+    rotated = made.with_token(token)
+    wait_until(lambda: rotated.get(f"/score/{task_id}").status_code == 200, timeout_s=5)
+    wait_until(lambda: client.get(f"/score/{task_id}").status_code == 401, timeout_s=5)
+    assert "expired" in client.get(f"/score/{task_id}").json()["detail"]
+
+
+def test_revoked_key_ends_within_two_seconds_without_restart(made):
+    client = made.client("dave")
+    made.store.revoke([key for key in made.store.all() if key.name == "dave"])
+    revoked_at = time.monotonic()
+    wait_until(lambda: client.get("/score/x").status_code == 401, timeout_s=5)
+    assert time.monotonic() - revoked_at < 3
+
+
+def test_no_token_is_in_the_log_of_the_web_server(made, web):
+    token, key = new_key("eve", ["score"])
+    made.store.add(key)
+    client = made.with_token(token)
+    wait_until(lambda: client.post("/score", json={"text": "x"}).status_code == 202)
+    log = Path(web.log).read_text()
+    assert token not in log
+    assert token.split("_", 2)[2] not in log
