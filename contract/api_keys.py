@@ -31,6 +31,25 @@ class NotAKey(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """What one owner may do; the buckets of all its keys are the same."""
+
+    owner: str = ""
+    """'' for requests without a key, which have no quota."""
+    requests_per_minute: int | None = None
+    bytes_per_minute: int | None = None
+    queue_share: float = 1.0
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether requests are counted at all."""
+        return self.requests_per_minute is not None or self.bytes_per_minute is not None
+
+
+NO_QUOTA = Quota()
+
+
+@dataclass(frozen=True, slots=True)
 class ApiKey:
     """What is kept of one key. Keys with the same name belong to the same owner."""
 
@@ -50,6 +69,11 @@ class ApiKey:
     """Quota of bytes of work; None for no limit."""
     queue_share: float = 1.0
     """Most of the queue that its jobs may fill, from 0 to 1."""
+
+    @property
+    def quota(self) -> Quota:
+        """What its owner may do."""
+        return Quota(self.name, self.requests_per_minute, self.bytes_per_minute, self.queue_share)
 
     def is_valid(self, now: float) -> bool:
         """Whether it has not expired at the Unix time `now`."""

@@ -4,10 +4,11 @@ ServiceError
 ├── ClientError             the request must be changed
 │   ├── RequestInvalid, MalformedBody
 │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
+│   ├── Unauthorized, Forbidden
 │   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
 │   └── IdempotencyKeyReused
 ├── CapacityError           the same request may succeed later
-│   ├── Overloaded
+│   ├── Overloaded, QuotaExceeded
 │   └── JobExpired, JobCancelled
 ├── DependencyError         a part of the service is not available
 │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted, Stalled
@@ -136,6 +137,12 @@ class Overloaded(CapacityError):
     """The queue is full."""
 
     code = "overloaded"
+
+
+class QuotaExceeded(CapacityError):
+    """The API key has used up its quota of this minute."""
+
+    code = "quota_exceeded"
 
 
 class JobExpired(CapacityError):

@@ -10,7 +10,7 @@ PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and it
 
 UNBOUND = "?"  # stands for the model of jobs that were accepted before any model was known
 EXPRESS = "+"  # stands for the clients whose messages go first (`queue.lua`)
-# Hash: task ID -> "bytes promised channel client", for every job not in a final state (`live.lua`).
+# Hash: task ID -> "bytes promised client", for every job not in a final state (`live.lua`).
 LIVE_JOBS = "evascore:live_jobs"
 LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
 # The sum of the result bytes promised in that hash, and in that of batches below.
@@ -85,6 +85,11 @@ def result(task_id: str) -> str:
 def idempotency(digest: str) -> str:
     """The task ID and the request digest that an Idempotency-Key stands for."""
     return f"evascore:idempotency:{digest}"
+
+
+def quota(owner: str) -> str:
+    """Hash: what the buckets of an API key's quota hold (`quota.lua`)."""
+    return f"evascore:quota:{owner}"
 
 
 def batch(batch_id: str) -> str:

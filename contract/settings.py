@@ -24,7 +24,7 @@ from contract.grammar.model_names import NAME_RULE, is_model_name
 from contract.setting_refusals import PREFIX, bad_value, environment_name, unknown_setting
 
 # The command line reads it, often from the same shell; no process of the service does.
-OF_THE_CLIENT = frozenset({"EVASCORE_URL"})
+OF_THE_CLIENT = frozenset({"EVASCORE_URL", "EVASCORE_API_KEY"})
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 # Redis stores no larger value (`proto-max-bulk-len`).

@@ -1,8 +1,9 @@
 """Decides whether a request may pass: by its API key, and by whose task or batch it asks for."""
 
-from flask import Flask, g, request
+from flask import Flask, Response, g, request
 
 from app.service.components import service
+from app.service.quotas import current_key, rate_limit_headers
 from contract.api_keys import Scope
 from contract.errors import Forbidden, JobNotFound, Unauthorized
 
@@ -27,6 +28,7 @@ _IDS = ("task_id", "batch_id")
 def register(app: Flask) -> None:
     """Check every request of `app`, unless the settings say that anyone may do everything."""
     app.before_request(_check)
+    app.after_request(_tell_quota)
 
 
 def scope_of(endpoint: str) -> Scope | None:
@@ -40,8 +42,13 @@ def scope_of(endpoint: str) -> Scope | None:
 
 def owner() -> str:
     """The name of the key of this request; '' where no key is needed."""
-    key = g.get("api_key")
-    return "" if key is None else str(key.name)
+    key = current_key()
+    return "" if key is None else key.name
+
+
+def _tell_quota(response: Response) -> Response:
+    response.headers.update(rate_limit_headers())
+    return response
 
 
 def _check() -> None:

@@ -13,6 +13,7 @@ from app.requests.models import BatchOptions
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import Target
 from app.service.submission import key_reused
+from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
@@ -41,6 +42,7 @@ class Receiver:
         target: Callable[[str], Target],
         request_id: str,
         client: str = "",
+        quota: Quota = NO_QUOTA,
     ) -> None:
         self._store = store
         self._settings = settings
@@ -68,6 +70,9 @@ class Receiver:
         self._num_parts = 0
         self._looked_at = self._renewed_at = time.monotonic()
         self._batch_id = store.new_id(self._owner)
+        self._quota = quota
+        # Before the upload is read, where it would be refused afterwards.
+        self._store.check_quota(quota)
         self._check_room()
 
     def digested(self, pieces: Iterable[bytes]) -> Iterator[bytes]:
@@ -139,6 +144,7 @@ class Receiver:
                 promise,
                 work_bytes=self._cutter.work_bytes,
                 promised_bytes=self._cutter.promised_bytes,
+                quota=self._quota,
             )
         except KeyReused:
             raise key_reused() from None

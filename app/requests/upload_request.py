@@ -13,10 +13,12 @@ from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
 from app.requests.upload_stream import decoder, limited, read_pieces, small
 from app.service.components import Service
+from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.turns import in_turns
 from contract.errors import MalformedBody, UnsupportedMediaType
 from contract.grammar.lines import read_lines
-from contract.store.batch_store import Accepted
+from contract.store.admission import QuotaUsedUp
+from contract.store.sealing import Accepted
 
 NDJSON, JSON = "application/x-ndjson", "application/json"
 _MEDIA_TYPES = (NDJSON, "application/jsonl", "application/ndjson", JSON)
@@ -28,8 +30,17 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     """Store the lines of a request, and accept them as one batch.
 
     Raises:
-        ClientError, Overloaded, BrokerUnavailable: ModelNotFound is one of the first.
+        ClientError, ModelNotFound, Overloaded, QuotaExceeded, BrokerUnavailable
     """
+    try:
+        accepted = _receive(request, service)
+    except QuotaUsedUp as used_up:
+        raise quota_exceeded(used_up) from None
+    note_quota_left(accepted.quota_left)
+    return accepted
+
+
+def _receive(request: Request, service: Service) -> Accepted:
     settings = service.workers.limits()
     options = read_options(MultiDict(request.args), settings)
     is_array = _media_type(request) == JSON
@@ -46,6 +57,7 @@ def receive_upload(request: Request, service: Service) -> Accepted:
         target=service.models.target,
         request_id=g.request_id,
         client=client_of(request),
+        quota=current_quota(),
     )
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.

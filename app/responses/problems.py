@@ -35,6 +35,7 @@ STATUS_BY_CODE = {
     "scoring_failed": 500,
     "poison_job": 500,
     "capacity": 503,
+    "quota_exceeded": 429,
     "overloaded": 503,
     "job_expired": 503,
     "dependency": 503,
@@ -106,7 +107,7 @@ def _answer(error: ServiceError) -> Response:
     headers = {}
     if answer["status"] == HTTPStatus.UNAUTHORIZED:
         headers["WWW-Authenticate"] = 'Bearer realm="evascore"'
-    if answer["status"] == HTTPStatus.SERVICE_UNAVAILABLE:
+    if answer["status"] in (HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.TOO_MANY_REQUESTS):
         headers["Retry-After"] = str(answer.get("retry_after_s", DEFAULT_RETRY_AFTER_S))
     return _problem_response(answer, headers)
 

@@ -7,25 +7,38 @@ from werkzeug.exceptions import ClientDisconnected
 
 from app.service.callers import Caller
 from app.service.components import Service
+from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
 from contract.messages import Job, Record
-from contract.store.admission import Idempotency, KeyReused, NoRoom, QueueFull, Receipt
+from contract.store.admission import (
+    Idempotency,
+    KeyReused,
+    NoRoom,
+    QueueFull,
+    QuotaUsedUp,
+    Receipt,
+)
 
 
 def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -> Receipt:
     """Bind `job` to its model, accept it and queue it.
 
     Raises:
-        ModelNotFound, Overloaded, BodyTooLarge, IdempotencyKeyReused, BrokerUnavailable
+        ModelNotFound, Overloaded, QuotaExceeded, BodyTooLarge, IdempotencyKeyReused,
+        BrokerUnavailable
     """
     try:
-        return service.jobs.submit(service.models.bound(job), idempotency)
+        receipt = service.jobs.submit(service.models.bound(job), idempotency, current_quota())
     except KeyReused:
         raise key_reused() from None
     except QueueFull as full:
         raise service.retry.queue_full(full, service.settings) from None
     except NoRoom as full:
         raise service.retry.no_room(full) from None
+    except QuotaUsedUp as used_up:
+        raise quota_exceeded(used_up) from None
+    note_quota_left(receipt.quota_left)
+    return receipt
 
 
 def submit_and_read(

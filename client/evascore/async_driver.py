@@ -17,9 +17,11 @@ Part = TypeVar("Part")
 class AsyncDriver:
     """Sends requests and sleeps for one `AsyncClient`; `SyncDriver` has the same methods."""
 
-    def __init__(self, url: httpx.URL, http: httpx.AsyncClient | None) -> None:
-        """Keep the URL of the service and the connections to use; connect to nothing yet."""
-        self._url = url
+    def __init__(
+        self, url: httpx.URL, http: httpx.AsyncClient | None, headers: dict[str, str]
+    ) -> None:
+        """Keep the URL, the headers of every request and the connections; connect to nothing."""
+        self._url, self._headers = url, headers
         self._http = http or httpx.AsyncClient(limits=transport.LIMITS)
 
     async def close(self) -> None:
@@ -72,7 +74,7 @@ class AsyncDriver:
             await asyncio.sleep(step.seconds)
             return None
         try:
-            options = transport.request_options(self._url, step)
+            options = transport.request_options(self._url, step, self._headers)
             response = await self._http.request(**options, content=_streamed(step.body))
             return transport.answer_of(response)
         except httpx.TransportError as error:

@@ -8,10 +8,11 @@ EvascoreError
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
     │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
+    │   ├── Unauthorized, Forbidden
     │   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
     │   └── IdempotencyKeyReused
     ├── CapacityError           no room or no time; the same request may succeed later
-    │   ├── Overloaded
+    │   ├── Overloaded, QuotaExceeded
     │   └── JobExpired, JobCancelled
     ├── DependencyError         a part of the service is not available
     │   ├── BrokerUnavailable, WorkerUnavailable, ModelDrifted, Stalled
@@ -134,6 +135,18 @@ class UnsupportedMediaType(ClientError):
     code = "unsupported_media_type"
 
 
+class Unauthorized(ClientError):
+    """The service needs an API key, and none or no valid one was sent."""
+
+    code = "unauthorized"
+
+
+class Forbidden(ClientError):
+    """The API key does not allow this request."""
+
+    code = "forbidden"
+
+
 class JobNotFound(ClientError):
     """There was never a job or batch with this ID."""
 
@@ -174,6 +187,12 @@ class Overloaded(CapacityError):
     """The queue of the service is full."""
 
     code = "overloaded"
+
+
+class QuotaExceeded(CapacityError):
+    """The API key has used up its quota of this minute."""
+
+    code = "quota_exceeded"
 
 
 class JobExpired(CapacityError):

@@ -31,8 +31,9 @@ class Client:
 
     def __init__(
         self,
-        url: str = transport.DEFAULT_URL,
+        url: str | None = None,
         *,
+        api_key: str | None = None,
         timeout_s: float = 300,
         patience_s: float = 30,
         model: str | None = None,
@@ -42,6 +43,8 @@ class Client:
 
         Args:
             url: URL of the service; may hold a name and a password for a proxy in front of it.
+                None: that of the variable EVASCORE_URL, or http://127.0.0.1:8000.
+            api_key: key that the operator gave; None: that of the variable EVASCORE_API_KEY.
             timeout_s: seconds that a call may take, unless its own `timeout_s` says otherwise.
             patience_s: seconds to retry while the service is unreachable or has no room.
             model: name of the model that scores, or `name@fingerprint`; None: the default one of
@@ -50,13 +53,14 @@ class Client:
 
         Raises:
             UrlInvalid: `url` is not an http or https URL.
+            KeyInvalid: `api_key` cannot be sent in a header.
         """
         self.url = transport.base_url(url)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.model = model
         self._operations = Operations(model)
-        self._driver = SyncDriver(self.url, http)
+        self._driver = SyncDriver(self.url, http, transport.key_headers(api_key))
 
     def __enter__(self) -> "Client":
         return self

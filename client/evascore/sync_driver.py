@@ -20,9 +20,9 @@ Part = TypeVar("Part")
 class SyncDriver:
     """Sends requests and sleeps for one `Client`; `AsyncDriver` has the same methods."""
 
-    def __init__(self, url: httpx.URL, http: httpx.Client | None) -> None:
-        """Keep the URL of the service and the connections to use; connect to nothing yet."""
-        self._url = url
+    def __init__(self, url: httpx.URL, http: httpx.Client | None, headers: dict[str, str]) -> None:
+        """Keep the URL, the headers of every request and the connections; connect to nothing."""
+        self._url, self._headers = url, headers
         self._http = http or httpx.Client(limits=transport.LIMITS)
 
     def close(self) -> None:
@@ -75,7 +75,7 @@ class SyncDriver:
             time.sleep(step.seconds)
             return None
         try:
-            options = transport.request_options(self._url, step)
+            options = transport.request_options(self._url, step, self._headers)
             content = step.body if isinstance(step.body, bytes) else step.body()
             return transport.answer_of(self._http.request(**options, content=content))
         except httpx.TransportError as error:

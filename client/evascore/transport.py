@@ -1,5 +1,7 @@
 """Converts between the steps of an operation and httpx; both drivers use it."""
 
+import os
+from collections.abc import Mapping
 from typing import Any
 
 import httpx
@@ -8,6 +10,7 @@ from evascore.errors import EvascoreError
 from evascore.steps import Answer, Lost, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+URL_VARIABLE, KEY_VARIABLE = "EVASCORE_URL", "EVASCORE_API_KEY"
 CONNECT_S = 5.0
 WRITE_S = 60.0
 # The service closes connections that were idle for 5 s; ours are gone before that.
@@ -18,12 +21,34 @@ class UrlInvalid(EvascoreError, ValueError):
     """The URL of the service is not an http or https URL."""
 
 
-def base_url(url: str) -> httpx.URL:
-    """Parse the URL of a service.
+class KeyInvalid(EvascoreError, ValueError):
+    """The API key cannot be sent in a header."""
+
+
+def key_headers(api_key: str | None) -> dict[str, str]:
+    """The headers that carry an API key; without one, that of EVASCORE_API_KEY if it is set.
+
+    Raises:
+        KeyInvalid: it has spaces or characters beyond ASCII.
+    """
+    key = os.environ.get(KEY_VARIABLE, "") if api_key is None else api_key
+    if not key:
+        return {}
+    if not (key.isascii() and key.isprintable() and " " not in key):
+        raise KeyInvalid(
+            "The API key must be ASCII without spaces; is a line break or a quote part of it?"
+        )
+    return {"Authorization": f"Bearer {key}"}
+
+
+def base_url(url: str | None) -> httpx.URL:
+    """Parse the URL of a service; without one, that of EVASCORE_URL or the default.
 
     Raises:
         UrlInvalid: it is not an http or https URL with a host.
     """
+    if url is None:
+        url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
     try:
         parsed = httpx.URL(url.rstrip("/"))
     except (httpx.InvalidURL, TypeError, ValueError):
@@ -45,13 +70,17 @@ def check_concurrency(concurrency: int) -> None:
         raise ValueError(f"concurrency is {concurrency}; it must be at least 1")
 
 
-def request_options(url: httpx.URL, send: Send) -> dict[str, Any]:
-    """The arguments of `httpx.Client.request` for a step, except the body."""
+def request_options(url: httpx.URL, send: Send, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The arguments of `httpx.Client.request` for a step, except the body.
+
+    Args:
+        headers: those of every request.
+    """
     return {
         "method": send.method,
         "url": f"{url}{send.path}",
         "params": dict(send.params),
-        "headers": dict(send.headers),
+        "headers": {**headers, **send.headers},
         "timeout": httpx.Timeout(
             connect=CONNECT_S, read=send.read_timeout_s, write=WRITE_S, pool=send.read_timeout_s
         ),

@@ -16,6 +16,14 @@ class QueueDepth:
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaLeft:
+    """What is left of the quota of an API key; of bytes it may be a debt."""
+
+    requests: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Receipt:
     """The job that a submission became."""
 
@@ -23,6 +31,8 @@ class Receipt:
     depth: QueueDepth
     is_replay: bool = False
     """The Idempotency-Key was used before for the same request, which `task_id` names."""
+    quota_left: QuotaLeft | None = None
+    """None if the key has no quota."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +70,16 @@ class NoRoom(Exception):
         self.promised_bytes = promised_bytes
         self.memory = memory
         self.is_share = is_share
+
+
+class QuotaUsedUp(Exception):
+    """The API key has used up its quota for now."""
+
+    def __init__(self, left: QuotaLeft, wait_s: int) -> None:
+        """Say what is left, and after how many seconds a request passes."""
+        super().__init__("the quota is used up")
+        self.left = left
+        self.wait_s = wait_s
 
 
 class KeyReused(Exception):

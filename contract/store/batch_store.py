@@ -6,12 +6,12 @@ one step. Workers end the parts through the job store.
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import redis
 
 from contract import keys
+from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import (
     Batch,
     Part,
@@ -21,18 +21,11 @@ from contract.batches import (
     encode_part_payload,
     failed_part_results,
 )
-from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
-from contract.store.admission import (
-    IDEMPOTENCY_TTL_S,
-    Idempotency,
-    KeyReused,
-    NoRoom,
-    QueueDepth,
-    QueueFull,
-)
-from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts, ttl_s
+from contract.store.admission import Idempotency, QuotaLeft, QuotaUsedUp
+from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
 from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.dead_letters import DeadLetters
@@ -40,6 +33,8 @@ from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.store.memory import MemorySampler
 from contract.store.scripts import register
+from contract.store.sealing import Accepted, BatchSealer, Sizes
+from contract.store.submitting import quota_args
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
@@ -48,15 +43,6 @@ from contract.versions import NewerFormat, Unreadable
 _RESULT_PARTS = 16
 # So that no batch ID is a valid task ID, and the reverse.
 _ID_PURPOSE = b"batch"
-
-
-@dataclass(frozen=True, slots=True)
-class Accepted:
-    """The batch that an upload became."""
-
-    batch_id: str
-    is_replay: bool = False
-    """The Idempotency-Key was used before for the same upload, which `batch_id` names."""
 
 
 class BatchStore:
@@ -77,9 +63,10 @@ class BatchStore:
         self._queue = BatchQueue(client, settings)
         self._memory = MemorySampler(client, settings)
         self._letters = DeadLetters(client, settings)
-        self._seal, self._cancel, self._forget, self._read_range = (
+        self._sealer = BatchSealer(client, settings)
+        self._look_at_quota, self._cancel, self._forget, self._read_range = (
             register(client, name)
-            for name in ("seal_batch", "cancel_batch", "forget_batches", "read_range")
+            for name in ("look_at_quota", "cancel_batch", "forget_batches", "read_range")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -93,6 +80,17 @@ class BatchStore:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
         with self._guard.calling():
             return read_load(self._client, self._settings, self._forget)
+
+    def check_quota(self, quota: Quota) -> None:
+        """Check that an upload could pass now. Raises: QuotaUsedUp, BrokerUnavailable."""
+        if not quota.is_limited:
+            return
+        _, *limits = quota_args(quota)
+        with self._guard.calling():
+            found = self._look_at_quota(keys=[keys.quota(quota.owner)], args=limits)
+        requests, num_bytes, wait_s = map(int, found)
+        if wait_s > 0:
+            raise QuotaUsedUp(QuotaLeft(requests, num_bytes), wait_s)
 
     def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
         """Store further parts of an upload. Raises: BrokerUnavailable."""
@@ -121,6 +119,7 @@ class BatchStore:
         *,
         work_bytes: int,
         promised_bytes: int = 0,
+        quota: Quota = NO_QUOTA,
     ) -> Accepted:
         """Make a batch of the parts that were stored under its ID, and queue them.
 
@@ -129,95 +128,18 @@ class BatchStore:
             promised_bytes: room in Redis for the results of all parts.
 
         Raises:
-            QueueFull: there is no room for its bytes or for one more batch.
+            QueueFull: there is no room for it, or its client holds its share of the queue.
             NoRoom: Redis has no room for its results.
+            QuotaUsedUp: the API key may submit no more for now.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
+        sizes = Sizes(work_bytes, promised_bytes)
         with self._guard.calling():
-            memory = self._memory.read()
-            while True:
-                sizes = work_bytes, promised_bytes, memory.room_bytes
-                verdict, *details = self._try_to_seal(batch, idempotency, *sizes)
-                if verdict != b"rebind":
-                    break
-                # Another model became current since the web server looked.
-                name = batch.model_name or self._settings.served_name
-                batch = replace(batch, model_name=name, fingerprint=details[0].decode())
-        if verdict == b"replay":
-            return self._replayed(details[0], idempotency)
-        if verdict in (b"full", b"share"):
-            depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
-            raise QueueFull(depth, is_share=verdict == b"share")
-        if verdict in (b"no_room", b"room_share"):
-            is_share = verdict == b"room_share"
-            raise NoRoom(promised_bytes, int(details[0]), memory, is_share=is_share)
-        if verdict == b"lost":
-            raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
-        with self._guard.calling():
-            self._queue.publish(batch.id)
-        return Accepted(batch.id)
-
-    def _try_to_seal(
-        self,
-        batch: Batch,
-        idempotency: Idempotency | None,
-        work_bytes: int,
-        promised_bytes: int,
-        room_bytes: int,
-    ) -> list[Any]:
-        facts = {
-            "total": batch.total,
-            "num_bytes": batch.num_bytes,
-            "num_parts": batch.num_parts,
-            "num_published": 0,
-            "created_at": batch.created_at,
-            "deadline_at": batch.deadline_at,
-            "client": batch.client,
-            "fingerprint": batch.fingerprint,
-            "model_name": batch.model_name,
-            "is_pinned": int(batch.is_pinned),
-        }
-        answer = self._seal(
-            keys=[
-                keys.batch(batch.id),
-                keys.batch_parts(batch.id),
-                keys.batch_texts(batch.id),
-                keys.LIVE_BATCHES,
-                keys.UNPUBLISHED,
-                keys.idempotency(idempotency.key_digest) if idempotency else "",
-                keys.LIVE_LINES,
-                keys.BULK_LOAD,
-                keys.BATCH_CLIENTS,
-                keys.BULK_CLIENTS,
-                *keys.PROMISES,
-                *(keys.MODELS, keys.FINGERPRINTS),
-            ],
-            args=[
-                batch.id,
-                batch.num_parts,
-                work_bytes,
-                self._settings.max_bulk_bytes,
-                ttl_s(batch, self._settings),
-                f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
-                IDEMPOTENCY_TTL_S,
-                batch.total,
-                self._settings.max_queued_batches,
-                batch.client,
-                promised_bytes,
-                room_bytes,
-                batch.model_name or self._settings.served_name,
-                *(batch.fingerprint, int(batch.is_pinned)),
-                *(word for fact in facts.items() for word in fact),
-            ],
-        )
-        return list(answer)
-
-    def _replayed(self, earlier: bytes, idempotency: Idempotency | None) -> Accepted:
-        batch_id, _, digest = earlier.decode().partition(":")
-        if idempotency is None or digest != idempotency.request_digest:
-            raise KeyReused
-        return Accepted(batch_id, is_replay=True)
+            accepted = self._sealer.seal(batch, sizes, idempotency, quota)
+            if not accepted.is_replay:
+                self._queue.publish(batch.id)
+        return accepted
 
     def _renew(self, pipe: Any, batch_id: str) -> None:
         for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):

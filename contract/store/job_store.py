@@ -12,6 +12,7 @@ import orjson
 import redis
 
 from contract import keys
+from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
@@ -73,18 +74,21 @@ class JobStore:
 
     # --- the web tier's side ----------------------------------------------------------------
 
-    def submit(self, job: Job, idempotency: Idempotency | None = None) -> Receipt:
+    def submit(
+        self, job: Job, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+    ) -> Receipt:
         """Accept `job` and queue it.
 
         Raises:
             QueueFull: there is no room for it, or its client holds its share of the queue.
             NoRoom: Redis has no room for its result.
+            QuotaUsedUp: the API key may submit no more for now.
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
         with self._guard.calling():
             task_id = new_task_id(self.id_secret(), job.owner)
-            receipt = self._submitter.submit(task_id, job, idempotency)
+            receipt = self._submitter.submit(task_id, job, idempotency, quota)
         return replace(receipt, depth=self.depth()) if receipt.is_replay else receipt
 
     def read(self, task_id: str) -> Record:

@@ -7,6 +7,7 @@ from typing import Any
 import redis
 
 from contract import keys
+from contract.api_keys import Quota
 from contract.messages import Job, encode_payload, queued_record, task_message
 from contract.settings import Settings
 from contract.store.admission import (
@@ -16,9 +17,11 @@ from contract.store.admission import (
     NoRoom,
     QueueDepth,
     QueueFull,
+    QuotaLeft,
+    QuotaUsedUp,
     Receipt,
 )
-from contract.store.memory import MemorySampler
+from contract.store.memory import Memory, MemorySampler
 from contract.store.scripts import register
 from contract.stored_results import promised_bytes
 
@@ -31,12 +34,15 @@ class JobSubmitter:
         self._memory = MemorySampler(client, settings)
         self._submit = register(client, "submit")
 
-    def submit(self, task_id: str, job: Job, idempotency: Idempotency | None) -> Receipt:
+    def submit(
+        self, task_id: str, job: Job, idempotency: Idempotency | None, quota: Quota
+    ) -> Receipt:
         """See `JobStore.submit`; the depth in the receipt of a replay is (0, 0)."""
         memory, promised = self._memory.read(), promised_bytes(job.result_bytes)
         while True:
             payload = encode_payload(job)
-            answer = self._call(task_id, job, payload, idempotency, promised, memory.room_bytes)
+            sizes = (job.num_bytes, promised, *self._limits(memory), *quota_args(quota))
+            answer = self._call(task_id, job, payload, idempotency, quota, sizes)
             if answer[0] != b"rebind":
                 break
             # Another model became current since the web server looked.
@@ -48,10 +54,17 @@ class JobSubmitter:
             raise NoRoom(needed, int(answer[1]), memory, is_share=is_share)
         if verdict == b"replay":
             return _replay(answer[1], idempotency)
+        if verdict == b"quota":
+            raise QuotaUsedUp(QuotaLeft(int(answer[1]), int(answer[2])), int(answer[3]))
         depth = QueueDepth(int(answer[1]), int(answer[2]))
         if verdict in (b"full", b"share"):
             raise QueueFull(depth, is_share=verdict == b"share")
-        return Receipt(task_id, depth)
+        left = QuotaLeft(*map(int, answer[3:5])) if len(answer) > 3 and quota.is_limited else None
+        return Receipt(task_id, depth, quota_left=left)
+
+    def _limits(self, memory: Memory) -> tuple[int, int, int]:
+        limits = self._settings
+        return limits.max_queued_jobs, limits.max_queued_bytes, memory.room_bytes
 
     def _call(
         self,
@@ -59,8 +72,8 @@ class JobSubmitter:
         job: Job,
         payload: bytes,
         idempotency: Idempotency | None,
-        promised: int,
-        room_bytes: int,
+        quota: Quota,
+        sizes: tuple[float, ...],
     ) -> list[Any]:
         limits = self._settings
         ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
@@ -73,26 +86,27 @@ class JobSubmitter:
                 keys.waiting(job.fingerprint, job.priority),
                 *keys.LIVE,
                 *(keys.MODELS, keys.FINGERPRINTS),
+                keys.quota(quota.owner) if quota.is_limited else "",
             ],
             args=[
                 queued_record(task_id, job.facts()),
                 payload,
                 task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
                 task_id,
-                job.num_bytes,
-                promised,
-                "-",
                 job.client,
                 ttl_s,
-                limits.max_queued_jobs,
-                limits.max_queued_bytes,
                 f"{task_id}:{idempotency.request_digest}" if idempotency else "",
                 IDEMPOTENCY_TTL_S,
-                room_bytes,
+                *sizes,
                 *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
             ],
         )
         return list(answer)
+
+
+def quota_args(quota: Quota) -> tuple[float, int, int]:
+    """The share of the queue, and requests and bytes per minute, as the scripts take them."""
+    return quota.queue_share, quota.requests_per_minute or 0, quota.bytes_per_minute or 0
 
 
 def _replay(earlier: bytes, idempotency: Idempotency | None) -> Receipt:

@@ -7,6 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import evascore
 from contract.api_keys import Scope, new_key
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
@@ -199,3 +200,54 @@ def test_no_token_is_in_the_log_of_the_web_server(made, web):
     log = Path(web.log).read_text()
     assert token not in log
     assert token.split("_", 2)[2] not in log
+
+
+def test_quota_is_told_and_refused_with_the_time_to_wait(made):
+    client = made.client("frank", requests_per_minute=2, bytes_per_minute=1000)
+    answers = [client.post("/score", json={"text": "x" * 100}) for _ in range(3)]
+    assert [each.status_code for each in answers] == [202, 202, 429]
+    policy = '"requests";q=2;w=60, "bytes";q=1000;w=60;qu="content-bytes"'
+    assert {each.headers["RateLimit-Policy"] for each in answers} == {policy}
+    assert answers[0].headers["RateLimit"] == '"requests";r=1;t=30, "bytes";r=900;t=6'
+    refused = answers[2]
+    problem = refused.json()
+    assert (problem["type"], problem["retryable"]) == ("quota_exceeded", True)
+    assert 25 <= int(refused.headers["Retry-After"]) <= 30
+    assert problem["retry_after_s"] == int(refused.headers["Retry-After"])
+    headers = {"Content-Type": "application/x-ndjson"}
+    upload = client.post("/batches", content=b'{"text": "x"}\n', headers=headers)
+    assert (upload.status_code, upload.json()["type"]) == (429, "quota_exceeded")
+    assert "RateLimit" not in client.get("/score/x").headers
+
+
+def test_one_key_that_floods_does_not_use_up_the_quota_of_another(made):
+    flood = made.client("gina", requests_per_minute=1)
+    calm = made.client("henry", requests_per_minute=3)
+    statuses = [flood.post("/score", json={"text": "x"}).status_code for _ in range(20)]
+    assert statuses == [202] + [429] * 19
+    assert calm.post("/score", json={"text": "x"}).status_code == 202
+
+
+def test_client_of_python_sends_its_key_and_waits_for_its_quota(made, web, monkeypatch):
+    token, key = new_key("ida", ["score"], requests_per_minute=60)
+    made.store.add(key)
+    monkeypatch.setenv("EVASCORE_URL", web.url)
+    with evascore.Client() as nobody, pytest.raises(evascore.Unauthorized):
+        nobody.submit("x")
+    monkeypatch.setenv("EVASCORE_API_KEY", token)
+    with evascore.Client() as client:
+        wait_until(lambda: submitted(client) is not None, timeout_s=5)
+        with pytest.raises(evascore.Forbidden):
+            client.submit_batch(["x"])
+        for _ in range(61):
+            assert submitted(client)
+    with pytest.raises(ValueError, match="ASCII"):
+        evascore.Client(api_key="evs_0\n")
+
+
+def submitted(client: evascore.Client) -> str | None:
+    """Submit a text; the ID of its task, or None while the key is not known yet."""
+    try:
+        return client.submit("x").id
+    except evascore.Unauthorized:
+        return None

@@ -31,11 +31,8 @@ for i = 9, #KEYS, 3 do
   end
   if ended or ends_now or state == '' then
     redis.call('DEL', KEYS[i + 1])
-    local channel = drop_live(live, id)
-    if ends_now then
-      redis.call('PUBLISH', KEYS[i], final)
-      if channel then redis.call('PUBLISH', channel, id .. ' ' .. final) end
-    end
+    drop_live(live, id)
+    if ends_now then redis.call('PUBLISH', KEYS[i], final) end
   end
   if KEYS[2] ~= '' then
     redis.call('HDEL', KEYS[2], id)

@@ -5,7 +5,6 @@
 -- include: live
 local existed = redis.call('DEL', KEYS[1])
 redis.call('DEL', KEYS[2], KEYS[3])
-local channel = drop_live({unpack(KEYS, 4, 7)}, ARGV[1])
+drop_live({unpack(KEYS, 4, 7)}, ARGV[1])
 redis.call('PUBLISH', KEYS[1], '')
-if channel then redis.call('PUBLISH', channel, ARGV[1] .. ' ') end
 return existed

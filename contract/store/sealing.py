@@ -1,0 +1,147 @@
+"""Accepts the batch of an upload: admission, binding to a model and counts, in one script."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import redis
+
+from contract import keys
+from contract.api_keys import Quota
+from contract.batches import Batch
+from contract.errors import BrokerUnavailable
+from contract.settings import Settings
+from contract.store.admission import (
+    IDEMPOTENCY_TTL_S,
+    Idempotency,
+    KeyReused,
+    NoRoom,
+    QueueDepth,
+    QueueFull,
+    QuotaLeft,
+    QuotaUsedUp,
+)
+from contract.store.batch_queue import ttl_s
+from contract.store.memory import MemorySampler
+from contract.store.scripts import register
+from contract.store.submitting import quota_args
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The batch that an upload became."""
+
+    batch_id: str
+    is_replay: bool = False
+    """The Idempotency-Key was used before for the same upload, which `batch_id` names."""
+    quota_left: QuotaLeft | None = None
+    """None if the key has no quota."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What a batch needs in all."""
+
+    work_bytes: int
+    """Bytes of work of all parts, which the limit of batches counts."""
+    promised_bytes: int = 0
+    """Room in Redis for the results of all parts."""
+
+
+class BatchSealer:
+    """Accepts batches or refuses them; Redis errors reach the caller."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._settings = settings
+        self._memory = MemorySampler(client, settings)
+        self._seal = register(client, "seal_batch")
+
+    def seal(
+        self, batch: Batch, sizes: Sizes, idempotency: Idempotency | None, quota: Quota
+    ) -> Accepted:
+        """See `BatchStore.accept`."""
+        memory = self._memory.read()
+        while True:
+            answer = self._call(batch, sizes, idempotency, quota, memory.room_bytes)
+            verdict, *details = answer
+            if verdict != b"rebind":
+                break
+            # Another model became current since the web server looked.
+            name = batch.model_name or self._settings.served_name
+            batch = replace(batch, model_name=name, fingerprint=details[0].decode())
+        if verdict == b"replay":
+            return _replay(details[0], idempotency)
+        if verdict in (b"full", b"share"):
+            depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
+            raise QueueFull(depth, is_share=verdict == b"share")
+        if verdict in (b"no_room", b"room_share"):
+            is_share = verdict == b"room_share"
+            raise NoRoom(sizes.promised_bytes, int(details[0]), memory, is_share=is_share)
+        if verdict == b"quota":
+            raise QuotaUsedUp(QuotaLeft(int(details[0]), int(details[1])), int(details[2]))
+        if verdict == b"lost":
+            raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
+        left = QuotaLeft(*map(int, details)) if details and quota.is_limited else None
+        return Accepted(batch.id, quota_left=left)
+
+    def _call(
+        self,
+        batch: Batch,
+        sizes: Sizes,
+        idempotency: Idempotency | None,
+        quota: Quota,
+        room_bytes: int,
+    ) -> list[Any]:
+        limits = self._settings
+        answer = self._seal(
+            keys=[
+                keys.batch(batch.id),
+                keys.batch_parts(batch.id),
+                keys.batch_texts(batch.id),
+                keys.LIVE_BATCHES,
+                keys.UNPUBLISHED,
+                keys.idempotency(idempotency.key_digest) if idempotency else "",
+                keys.LIVE_LINES,
+                keys.BULK_LOAD,
+                keys.BATCH_CLIENTS,
+                keys.BULK_CLIENTS,
+                *keys.PROMISES,
+                *(keys.MODELS, keys.FINGERPRINTS),
+                keys.quota(quota.owner) if quota.is_limited else "",
+            ],
+            args=[
+                batch.id,
+                batch.client,
+                ttl_s(batch, limits),
+                f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
+                IDEMPOTENCY_TTL_S,
+                *(batch.num_parts, batch.total, sizes.work_bytes, sizes.promised_bytes),
+                *(limits.max_queued_batches, limits.max_bulk_bytes, room_bytes),
+                *quota_args(quota),
+                batch.model_name or limits.served_name,
+                *(batch.fingerprint, int(batch.is_pinned)),
+                *(word for fact in _facts(batch).items() for word in fact),
+            ],
+        )
+        return list(answer)
+
+
+def _facts(batch: Batch) -> dict[str, str | int | float]:
+    return {
+        "total": batch.total,
+        "num_bytes": batch.num_bytes,
+        "num_parts": batch.num_parts,
+        "num_published": 0,
+        "created_at": batch.created_at,
+        "deadline_at": batch.deadline_at,
+        "client": batch.client,
+        "fingerprint": batch.fingerprint,
+        "model_name": batch.model_name,
+        "is_pinned": int(batch.is_pinned),
+    }
+
+
+def _replay(earlier: bytes, idempotency: Idempotency | None) -> Accepted:
+    batch_id, _, digest = earlier.decode().partition(":")
+    if idempotency is None or digest != idempotency.request_digest:
+        raise KeyReused
+    return Accepted(batch_id, is_replay=True)

@@ -1,0 +1,126 @@
+"""Quotas of API keys on a real Redis: taken in the script that admits, refilled by time."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from contract import keys
+from contract.api_keys import NO_QUOTA, Quota
+from contract.batches import Batch, Part
+from contract.messages import Job
+from contract.settings import load_settings
+from contract.store.admission import Idempotency, QueueFull, QuotaUsedUp
+from contract.store.batch_store import BatchStore
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
+
+
+def a_job(num_bytes: int = 5, client: str = "key:a") -> Job:
+    now = time.time()
+    return Job([{"text": "x"}], num_bytes, now, now + 60, client=client)
+
+
+def go_back(redis_client, owner: str, seconds: float) -> None:
+    """Let time pass for a quota, as if it was last used earlier."""
+    name = keys.quota(owner)
+    redis_client.hset(name, "at", float(redis_client.hget(name, "at")) - seconds)
+
+
+def test_requests_pass_until_the_quota_is_used_up_and_again_when_it_refills(
+    job_store, redis_client
+):
+    quota = Quota("a", requests_per_minute=3)
+    left = [job_store.submit(a_job(), quota=quota).quota_left for _ in range(3)]
+    assert [each.requests for each in left] == [2, 1, 0]
+    with pytest.raises(QuotaUsedUp) as refused:
+        job_store.submit(a_job(), quota=quota)
+    assert 18 <= refused.value.wait_s <= 20
+    assert job_store.depth().jobs == 3
+    go_back(redis_client, "a", 21)
+    job_store.submit(a_job(), quota=quota)
+    with pytest.raises(QuotaUsedUp):
+        job_store.submit(a_job(), quota=quota)
+    go_back(redis_client, "a", 10_000)
+    # No more than the quota of one minute is saved up.
+    assert job_store.submit(a_job(), quota=quota).quota_left.requests == 2
+
+
+def test_text_larger_than_the_quota_passes_and_leaves_a_debt(job_store, redis_client):
+    quota = Quota("a", bytes_per_minute=100)
+    assert job_store.submit(a_job(250), quota=quota).quota_left.bytes == -150
+    with pytest.raises(QuotaUsedUp) as refused:
+        job_store.submit(a_job(1), quota=quota)
+    assert 88 <= refused.value.wait_s <= 91
+    assert redis_client.ttl(keys.quota("a")) > 120
+    go_back(redis_client, "a", 92)
+    job_store.submit(a_job(1), quota=quota)
+
+
+def test_quotas_of_two_owners_are_apart_and_without_one_nothing_is_counted(job_store, redis_client):
+    job_store.submit(a_job(), quota=Quota("a", requests_per_minute=1))
+    job_store.submit(a_job(), quota=Quota("b", requests_per_minute=1))
+    with pytest.raises(QuotaUsedUp):
+        job_store.submit(a_job(), quota=Quota("a", requests_per_minute=1))
+    for _ in range(3):
+        assert job_store.submit(a_job(), quota=NO_QUOTA).quota_left is None
+        assert job_store.submit(a_job(), quota=Quota("c")).quota_left is None
+    assert not redis_client.exists(keys.quota("c"))
+
+
+def test_refused_and_repeated_requests_take_nothing(job_store, redis_client):
+    quota = Quota("a", requests_per_minute=2)
+    promise = Idempotency("key", "request")
+    first = job_store.submit(a_job(), promise, quota)
+    for _ in range(5):
+        assert job_store.submit(a_job(), promise, quota).task_id == first.task_id
+    assert job_store.submit(a_job(), quota=quota).quota_left.requests == 0
+    for _ in range(3):
+        with pytest.raises(QuotaUsedUp) as refused:
+            job_store.submit(a_job(), quota=quota)
+    assert refused.value.wait_s <= 30
+
+
+def test_share_of_the_queue_holds_for_jobs_and_batches(redis_server):
+    names = {"REDIS_URL": redis_server.url, "MAX_QUEUED_JOBS": "20", "MAX_QUEUED_BATCHES": "20"}
+    settings = load_settings({f"EVASCORE_{name}": value for name, value in names.items()})
+    quota = Quota("a", queue_share=0.2)
+    with connect(settings) as client:
+        jobs = JobStore(client, settings)
+        batches = BatchStore(client, settings, jobs)
+        for _ in range(4):
+            jobs.submit(a_job(), quota=quota)
+            upload(batches, quota)
+        with pytest.raises(QueueFull) as refused:
+            jobs.submit(a_job(), quota=quota)
+        assert refused.value.is_share
+        with pytest.raises(QueueFull) as refused:
+            upload(batches, quota)
+        assert refused.value.is_share
+        jobs.submit(a_job(client="key:b"), quota=replace(quota, owner="b"))
+
+
+def upload(batches: BatchStore, quota: Quota, num_bytes: int = 5) -> str:
+    now = time.time()
+    batch_id = batches.new_id("a")
+    part, job = Part(0, 1, num_bytes), a_job(num_bytes)
+    batches.store_parts(batch_id, [(part, job)])
+    batch = Batch(batch_id, 1, num_bytes, 1, now, now + 60, client="key:a")
+    return batches.accept(batch, work_bytes=num_bytes, quota=quota).batch_id
+
+
+def test_batch_takes_its_bytes_and_later_uploads_are_refused_before_they_are_read(
+    job_store, settings, redis_client
+):
+    batches = BatchStore(redis_client, settings, job_store)
+    quota = Quota("a", requests_per_minute=5, bytes_per_minute=100)
+    batches.check_quota(quota)
+    upload(batches, quota, 120)
+    for attempt in (lambda: batches.check_quota(quota), lambda: upload(batches, quota)):
+        with pytest.raises(QuotaUsedUp) as refused:
+            attempt()
+        assert refused.value.left.requests == 4
+        assert -20 <= refused.value.left.bytes <= -15
+    with pytest.raises(QuotaUsedUp):
+        job_store.submit(a_job(), quota=quota)
+    batches.check_quota(NO_QUOTA)
