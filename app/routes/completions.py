@@ -67,7 +67,7 @@ def complete() -> Response:
         prompts,
         results_of(record),
         request_id=g.request_id,
-        model=record.result["model"]["name"],
+        model=record.result["model"],
         now=time.time(),
     )
     return json_response(answer)
