@@ -105,8 +105,8 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 
 @pytest.fixture
 def settings(redis_server: RedisServer) -> Settings:
-    """Default settings on the test's Redis."""
-    return load_settings({"EVASCORE_REDIS_URL": redis_server.url})
+    """Default settings on the test's Redis; the default model is the tiny one of the workers."""
+    return load_settings({"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_MODEL_NAME": "small"})
 
 
 @pytest.fixture

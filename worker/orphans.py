@@ -16,6 +16,7 @@ from contract import keys
 from contract.errors import JobExpired, ModelGone, ServiceError
 from contract.logs import get_logger
 from contract.store.job_store import JobStore
+from contract.store.leases import read_statuses
 from contract.store.waiting_work import Waiting, WaitingWork
 from worker.outcomes import failed_ending, lost_ending
 
@@ -55,7 +56,7 @@ class Orphans:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """Count a model as gone once no worker has served it for longer than `lease_s`."""
-        self._store, self._work = store, WaitingWork(client)
+        self._client, self._store, self._work = client, store, WaitingWork(client)
         self._lease_s, self._clock = lease_s, clock
         self._unserved_since: dict[str, float] = {}
 
@@ -63,6 +64,7 @@ class Orphans:
         """Move what the model of the caller has to score; end what no model may score.
 
         It ends what has expired in the queue of any model that is gone: nobody else looks there.
+        Redis errors reach the caller.
         """
         until = self._clock() + _STEP_S
         models = self._models(name, fingerprint)
@@ -72,7 +74,7 @@ class Orphans:
                     pass
 
     def _models(self, name: str, fingerprint: str) -> Models:
-        statuses = self._store.worker_statuses()
+        statuses = read_statuses(self._client)
         loaded = {status.fingerprint for status in statuses if status.fingerprint}
         served = frozenset({fingerprint, *loaded})
         return Models(name, fingerprint, self._store.models.current(), served)

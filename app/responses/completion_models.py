@@ -48,6 +48,9 @@ class Completion(Answer):
     object: Literal["text_completion"]
     created: int = Field(description="Unix time, seconds.")
     model: str
+    system_fingerprint: str = Field(
+        description="Of the model: scores of models with one fingerprint differ by rounding alone."
+    )
     choices: list[Choice]
     usage: CompletionUsage
 

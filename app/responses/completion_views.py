@@ -1,7 +1,7 @@
 """Makes the JSON of completions and of the tokenizer, in OpenAI's and vLLM's forms."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,7 +30,7 @@ def completion(
     results: Sequence[dict[str, Any]],
     *,
     request_id: str,
-    model: str,
+    model: Mapping[str, Any],
     now: float,
 ) -> dict[str, Any]:
     """The answer to `body`.
@@ -38,7 +38,7 @@ def completion(
     Args:
         results: the scores of each prompt, and of one byte more where an id is to follow, with the
             outputs `bytes` and `top_k`.
-        model: name of the model that gave them.
+        model: the model that gave them, as a result shows it.
         now: Unix time, seconds.
     """
     num_given = sum(len(prompt.text) + prompt.has_bos for prompt in prompts)
@@ -47,7 +47,9 @@ def completion(
         "id": f"cmpl-{request_id}",
         "object": "text_completion",
         "created": int(now),
-        "model": model,
+        "model": model["name"],
+        # Workers of release 0.1 tell none.
+        "system_fingerprint": model.get("fingerprint", ""),
         "choices": [
             {"index": index, **_choice(body, prompt, scores)}
             for index, (prompt, scores) in enumerate(zip(prompts, results, strict=True))

@@ -64,7 +64,7 @@ def complete() -> Response:
         prompts,
         results,
         request_id=g.request_id,
-        model=record.result["model"]["name"],
+        model=record.result["model"],
         now=time.time(),
     )
     num_bytes = sum(len(prompt.text) for prompt in prompts)

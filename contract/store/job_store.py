@@ -34,6 +34,7 @@ from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
+from contract.store.leases import read_statuses
 from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
@@ -43,7 +44,7 @@ from contract.store.submitting import JobSubmitter
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
-from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
+from contract.worker_status import WorkerStatus
 
 log = get_logger(__name__)
 
@@ -197,10 +198,7 @@ class JobStore:
     def worker_statuses(self) -> list[WorkerStatus]:
         """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            names = sorted(name.decode() for name in self._client.smembers(keys.WORKERS))
-            found = self._client.mget([keys.lease(name) for name in names]) if names else []
-        statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
-        return [status for status in statuses if status is not None]
+            return read_statuses(self._client)
 
     def current_models(self) -> dict[str, str]:
         """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
@@ -370,12 +368,3 @@ class JobStore:
                 "The result of this task ID has expired or was erased; send the text again."
             )
         return JobNotFound("This task ID was never issued; check it for typing errors.")
-
-
-def _status(worker: str, raw: bytes) -> WorkerStatus | None:
-    """The status of `worker`; None if it cannot be read, so that the others still show."""
-    try:
-        return decode_status(raw)
-    except NotAWorkerStatus as error:
-        log.warning("worker_status_unreadable", worker=worker, reason=str(error))
-        return None

@@ -21,7 +21,7 @@ from deploy.embedded_redis import free_port
 # Those that the worker calls, and Celery reconnects on their Redis errors.
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
-    *("facts", "set_aside", "park"),
+    *("facts", "set_aside", "park", "pass_on", "models"),
     *("note_model_drifted", "forget_model_drifted"),
 }
 
@@ -57,6 +57,8 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "erase": lambda: store.erase(task_id),
         "depth": store.depth,
         "worker_statuses": store.worker_statuses,
+        "current_models": store.current_models,
+        "model_queues": store.model_queues,
         "has_model_drifted": store.has_model_drifted,
         "totals": store.totals,
         "dead_letters": store.dead_letters,
@@ -147,6 +149,8 @@ def test_worker_meets_the_errors_of_redis_themselves():
             lambda: jobs.facts("a"),
             lambda: jobs.set_aside("message", "not_json", num_bytes=1),
             lambda: jobs.park("a", 2, "w"),
+            lambda: jobs.pass_on("a", "0" * 12, "w"),
+            lambda: jobs.models.make_current("a", "0" * 12),
         ):
             with pytest.raises(redis.ConnectionError):
                 call()

@@ -67,6 +67,17 @@ def refusal(ran: Ran, exit_code: int) -> str:
 # --- score ----------------------------------------------------------------------------------------
 
 
+def test_model_can_be_named_and_one_that_is_not_served_is_refused(cli, tmp_path):
+    (tmp_path / "texts").write_bytes(b"one\n")
+    score = json.loads(cli("score", "--json", "--model", "small", "any text").stdout)
+    exact = f"small@{score['model']['fingerprint']}"
+    bulk = ("bulk", "texts", "out", "--format", "text", "--overwrite")
+    for command in (("score", "any text"), ("next-chars", "any text"), bulk):
+        assert cli(*command, "--model", exact).returncode == 0
+        line = refusal(cli(*command, "--model", SECRET), 1)
+        assert "served are small" in line
+
+
 def test_text_comes_as_argument_from_a_file_and_on_stdin(cli, tmp_path):
     (tmp_path / "text").write_bytes(b"any text\n")
     argument = cli("score", "--json", "any text\n")

@@ -145,15 +145,14 @@ def test_jobs_of_the_releases_before_and_after_are_scored_together(
     before, after = submit(job_store, 5), submit(job_store, 10)
     redis_client.set(keys.payload(before), of_release_n(PAYLOAD, before), keepttl=True)
     redis_client.set(keys.record(before), of_release_n(RECORD, before), keepttl=True)
-    replace_message(redis_client, lambda _: of_release_n(MESSAGE, before))
+    take(redis_client)
+    message = take(redis_client)
     for key in (keys.payload(after), keys.record(after)):
         later = with_field(redis_client.get(key), version="1.99", temperature={"deep": [7]})
         redis_client.set(key, later, keepttl=True)
     later = {"body": "???", "content-type": "later/type", "later": [1]}
-    replace_message(
-        redis_client,
-        lambda raw: with_field(with_field(raw, **later), "headers", version="1.99", expires="soon"),
-    )
+    message = with_field(with_field(message, **later), "headers", version="1.99", expires="soon")
+    put_unbound(redis_client, of_release_n(MESSAGE, before), message)
     worker = new_worker().start().wait_ready()
     records = [final(job_store, task_id) for task_id in (before, after)]
     assert [record.result["num_bytes"] for record in records] == [5, 10]

@@ -9,6 +9,7 @@
 --       that scored it ('' if none did)
 -- What a model scored that the job is not bound to any more is dropped, and the job goes on.
 -- Returns for each job the state that it is in now ('' if it is gone).
+-- include: bound
 -- include: live
 local live = {unpack(KEYS, 5, 8)}
 local states = {}
@@ -20,8 +21,8 @@ for i = 9, #KEYS, 3 do
   local state = record and (string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or '?')
     or ''
   local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
-  local bound = record and string.match(record, '"fingerprint":"(%x+)"')
-  local is_elsewhere = ARGV[at + 4] ~= '' and bound and bound ~= ARGV[at + 4]
+  local bound = state ~= '' and not ended and ARGV[at + 4] ~= '' and bound_to(record)
+  local is_elsewhere = bound and bound ~= ARGV[at + 4]
   local ends_now = final ~= '' and state ~= '' and not ended and not is_elsewhere
   if ends_now then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])

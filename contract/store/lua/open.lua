@@ -9,6 +9,7 @@
 -- Returns for each job {'open', payload}, {'lost', record} (no payload), {'broken', record, payload}
 -- (the record has no state), {'elsewhere', fingerprint} (bound to another model) or {'over'} (ended or
 -- erased).
+-- include: bound
 local own = ARGV[1]
 
 -- Returns the fingerprint that the job is bound to now, and its record.
@@ -19,8 +20,9 @@ local function bind(record, batch)
     if redis.call('EXISTS', batch) == 1 then redis.call('HSET', batch, 'fingerprint', own) end
     return own, record
   end
-  local bound = string.match(record, '"fingerprint":"(%x+)"')
-  return bound or own, (string.gsub(record, '"fingerprint":"%?"', '"fingerprint":"' .. own .. '"', 1))
+  local bound = bound_to(record)
+  if bound then return bound, record end
+  return own, (string.gsub(record, '"fingerprint":"%?"', '"fingerprint":"' .. own .. '"', 1))
 end
 
 if KEYS[1] ~= '' then redis.call('DEL', KEYS[1]) end

@@ -83,7 +83,14 @@ NE = "né".encode()
 def choice(prompt: Prompt | None = None, **fields) -> dict:
     body = validated({"prompt": "x", "echo": True, **CONTINUED, **fields}, CompletionBody)
     asked = prompt or Prompt(NE, has_bos=False)
-    answer = completion(body, [asked], [SCORES], request_id="r", model="m", now=1.5)
+    answer = completion(
+        body,
+        [asked],
+        [SCORES],
+        request_id="r",
+        model={"name": "m", "fingerprint": "0" * 12},
+        now=1.5,
+    )
     (one,) = answer["choices"]
     return one
 
@@ -134,7 +141,14 @@ def test_begin_of_text_id_is_shown_where_it_was_given():
 def test_ids_are_counted():
     body = validated({"prompt": ["x", "y"], **CONTINUED}, CompletionBody)
     prompts = [Prompt(NE, has_bos=True), Prompt(NE, has_bos=False)]
-    answer = completion(body, prompts, [SCORES] * 2, request_id="r", model="m", now=1.5)
+    answer = completion(
+        body,
+        prompts,
+        [SCORES] * 2,
+        request_id="r",
+        model={"name": "m", "fingerprint": "0" * 12},
+        now=1.5,
+    )
     assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
     assert [one["index"] for one in answer["choices"]] == [0, 1]
     assert (answer["id"], answer["created"], answer["model"]) == ("cmpl-r", 1, "m")

@@ -1,0 +1,28 @@
+"""Reads the leases of workers, whose values are their statuses; Redis errors reach the caller."""
+
+import redis
+
+from contract import keys
+from contract.logs import get_logger
+from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
+
+log = get_logger(__name__)
+
+
+def read_statuses(client: redis.Redis) -> list[WorkerStatus]:
+    """The status of every worker that holds a lease, by name.
+
+    One that cannot be read is left out, so that the others still show.
+    """
+    names = sorted(name.decode() for name in client.smembers(keys.WORKERS))
+    found = client.mget([keys.lease(name) for name in names]) if names else []
+    statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
+    return [status for status in statuses if status is not None]
+
+
+def _status(worker: str, raw: bytes) -> WorkerStatus | None:
+    try:
+        return decode_status(raw)
+    except NotAWorkerStatus as error:
+        log.warning("worker_status_unreadable", worker=worker, reason=str(error))
+        return None
