@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from contract.messages import success_record
+from contract.store.broker import too_old
 from contract.store.endings import Ending
 from contract.store.refusals import NotStored, refusal_reason
 from tests.contract.test_job_store import a_job
@@ -69,3 +70,14 @@ def test_redis_without_its_replicas_keeps_the_jobs_of_a_worker_in_its_hand(job_s
     job_store.note_aboard([task_id], "w")
     with pytest.raises(NotStored):
         job_store.conclude([Ending(task_id)], "w")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_too_old"), [("6.2.14", True), ("7.0.0", False), ("10.1.0", False)]
+)
+def test_redis_that_cannot_run_the_scripts_is_too_old(
+    redis_client, monkeypatch, version, is_too_old
+):
+    assert too_old(redis_client) is None
+    monkeypatch.setattr(redis_client, "info", lambda section: {"redis_version": version})
+    assert bool(too_old(redis_client)) is is_too_old
