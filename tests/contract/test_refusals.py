@@ -13,6 +13,7 @@ ERRORS = {
     "disk": redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
     "read_only": redis.ReadOnlyError("You can't write against a read only replica."),
     "slow": redis.TimeoutError("Timeout reading from socket"),
+    "cut": redis.ConnectionError("Connection closed by server."),
     "refused": redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"),
 }
 
@@ -59,6 +60,23 @@ def test_full_redis_takes_endings(job_store, redis_client):
     assert job_store.read(task_id).result == {"v": 1}
     job_store.erase(task_id)
     assert job_store.depth().jobs == 0
+
+
+def test_write_that_redis_ends_the_connection_for_is_told_from_a_redis_that_is_away(
+    job_store, redis_client, redis_server
+):
+    task_id = job_store.submit(a_job()).task_id
+    redis_client.config_set("proto-max-bulk-len", 2 * 1024**2)
+    record = success_record(task_id, None, {}, 0.0)
+    large = Ending(task_id, record, stored_result=b"x" * 3 * 1024**2)
+    with pytest.raises(NotStored) as refusal:
+        job_store.conclude([large], "w")
+    # Redis closes the connection, and its reply may be lost with it.
+    assert refusal.value.reason in ("cut", "refused")
+    assert job_store.conclude([Ending(task_id, record)], "w") == ["SUCCESS"]
+    redis_server.kill()
+    with pytest.raises(redis.ConnectionError):
+        job_store.conclude([large], "w")
 
 
 def test_redis_without_its_replicas_keeps_the_jobs_of_a_worker_in_its_hand(job_store, redis_client):
