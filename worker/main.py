@@ -13,7 +13,7 @@ from contract import keys
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.store.batch_queue import BatchQueue
-from contract.store.broker import connect
+from contract.store.broker import connect, too_old
 from contract.store.celery_app import create_celery
 from contract.store.job_store import JobStore
 from model import (
@@ -108,6 +108,8 @@ class Process:
         self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
         while True:
             try:
+                if version := too_old(client):
+                    _refuse(f"Redis {version} is too old; use Redis 7.0 or newer, or Valkey")
                 set_aside_broken_leases(client, store, sender)
                 lease.acquire()
                 take_over(client, sender, is_crash=not mark.was_left_idle)

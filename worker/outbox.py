@@ -32,6 +32,8 @@ _REMEDIES: dict[Reason, str] = {
     "read_only": "Redis takes no writes; the operator makes room on its disk or mends its replica",
     "slow": "Redis did not take it in time; ask for fewer outputs (top_k, bytes, spans), "
     "try later, or the operator raises EVASCORE_REDIS_TIMEOUT_S",
+    "cut": "the connection to Redis was closed while it was sent; ask for fewer outputs (top_k, "
+    "bytes, spans), or the operator looks at the limits of Redis and of the network",
     "refused": "Redis refused it; the operator finds the reason in the log of Redis",
 }
 

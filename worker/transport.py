@@ -132,6 +132,11 @@ class Channel(kombu_redis.Channel):
         with suppress(redis.OutOfMemoryError):
             super()._queue_bind(*args)
 
+    def _refresh_bindings(self, *args: Any) -> None:
+        """Renew the notes of bindings that expire; a full Redis goes without them."""
+        with suppress(redis.OutOfMemoryError):
+            super()._refresh_bindings(*args)
+
     def close(self) -> None:
         """Close the channel, also where Redis does not answer.
 

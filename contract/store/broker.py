@@ -10,6 +10,8 @@ from contract.store.broker_guard import MAX_CALLS
 # For calls that no guard counts.
 _OTHER_CONNECTIONS = 8
 
+MIN_MAJOR = 7
+
 
 def drop_idle_connections(client: redis.Redis) -> None:
     """Disconnect the connections that no call uses: after a time-out they may be dead too.
@@ -17,6 +19,15 @@ def drop_idle_connections(client: redis.Redis) -> None:
     A network that drops connections without a word drops all idle ones. Each would cost a call.
     """
     client.connection_pool.disconnect(inuse_connections=False)
+
+
+def too_old(client: redis.Redis) -> str | None:
+    """Return the version of a Redis that cannot run the scripts, None for one that can.
+
+    `#!lua flags=allow-oom` came with Redis 7.0. Valkey tells the Redis version that it stands for.
+    """
+    version = str(client.info("server")["redis_version"])
+    return version if int(version.partition(".")[0]) < MIN_MAJOR else None
 
 
 def connect(settings: Settings) -> redis.Redis:

@@ -5,10 +5,12 @@ from typing import Literal, get_args
 
 import redis
 
-Reason = Literal["full", "disk", "read_only", "slow", "refused"]
+Reason = Literal["full", "disk", "read_only", "slow", "cut", "refused"]
 """`full`: over `maxmemory`. `disk`: it cannot write its append-only file. `read_only`: it is a
 replica, or has too few replicas, which is also how `make run` says that its disk is nearly full.
-`slow`: the write took too long, but a PING is answered. `refused`: any other error."""
+`slow`: the write took too long, but a PING is answered. `cut`: the connection was closed during the
+write, but a PING is answered; a value over `proto-max-bulk-len` ends so. `refused`: any other error.
+"""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # Redis takes no write at all, so smaller writes need not be tried.
 OF_ALL_WRITES: frozenset[Reason] = frozenset({"disk", "read_only"})
@@ -32,12 +34,15 @@ def refusal_reason(error: redis.RedisError, answers: Callable[[], bool]) -> Reas
     """Return why Redis did not take a write; None if it is away.
 
     Args:
-        answers: asks Redis on a new connection whether it answers. It is called after a time-out.
+        answers: asks Redis on a new connection whether it answers. It is called after a time-out
+            and after a connection that was closed.
     """
     if isinstance(error, NotStored):
         return error.reason
     if isinstance(error, redis.TimeoutError):
         return "slow" if answers() else None
+    if isinstance(error, redis.ConnectionError):
+        return "cut" if answers() else None
     if isinstance(error, redis.OutOfMemoryError):
         return "full"
     if isinstance(error, redis.ReadOnlyError):

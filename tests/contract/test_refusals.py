@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from contract.messages import success_record
+from contract.store.broker import too_old
 from contract.store.endings import Ending
 from contract.store.refusals import NotStored, refusal_reason
 from tests.contract.test_job_store import a_job
@@ -12,6 +13,7 @@ ERRORS = {
     "disk": redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
     "read_only": redis.ReadOnlyError("You can't write against a read only replica."),
     "slow": redis.TimeoutError("Timeout reading from socket"),
+    "cut": redis.ConnectionError("Connection closed by server."),
     "refused": redis.ResponseError("WRONGTYPE Operation against a key holding the wrong kind"),
 }
 
@@ -60,6 +62,23 @@ def test_full_redis_takes_endings(job_store, redis_client):
     assert job_store.depth().jobs == 0
 
 
+def test_write_that_redis_ends_the_connection_for_is_told_from_a_redis_that_is_away(
+    job_store, redis_client, redis_server
+):
+    task_id = job_store.submit(a_job()).task_id
+    redis_client.config_set("proto-max-bulk-len", 2 * 1024**2)
+    record = success_record(task_id, None, {}, 0.0)
+    large = Ending(task_id, record, stored_result=b"x" * 3 * 1024**2)
+    with pytest.raises(NotStored) as refusal:
+        job_store.conclude([large], "w")
+    # Redis closes the connection, and its reply may be lost with it.
+    assert refusal.value.reason in ("cut", "refused")
+    assert job_store.conclude([Ending(task_id, record)], "w") == ["SUCCESS"]
+    redis_server.kill()
+    with pytest.raises(redis.ConnectionError):
+        job_store.conclude([large], "w")
+
+
 def test_redis_without_its_replicas_keeps_the_jobs_of_a_worker_in_its_hand(job_store, redis_client):
     task_id = job_store.submit(a_job()).task_id
     redis_client.config_set("min-replicas-to-write", 1)
@@ -69,3 +88,14 @@ def test_redis_without_its_replicas_keeps_the_jobs_of_a_worker_in_its_hand(job_s
     job_store.note_aboard([task_id], "w")
     with pytest.raises(NotStored):
         job_store.conclude([Ending(task_id)], "w")
+
+
+@pytest.mark.parametrize(
+    ("version", "is_too_old"), [("6.2.14", True), ("7.0.0", False), ("10.1.0", False)]
+)
+def test_redis_that_cannot_run_the_scripts_is_too_old(
+    redis_client, monkeypatch, version, is_too_old
+):
+    assert too_old(redis_client) is None
+    monkeypatch.setattr(redis_client, "info", lambda section: {"redis_version": version})
+    assert bool(too_old(redis_client)) is is_too_old
