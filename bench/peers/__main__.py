@@ -4,8 +4,7 @@ The servers run alone and take turns. `make bench-peers` first makes the virtual
 LitServe and FastAPI. CPU time is that of all processes of a server, per scored text. On a busy
 machine it moves less than latency and throughput do. In the mode `costless` the model costs
 nothing, so that the servers' own cost is left. `flask` is Flask under Gunicorn, which answers
-without scoring.
-The results are written after each measurement.
+without scoring. The results are written after each measurement.
 """
 
 import argparse
