@@ -11,6 +11,7 @@ from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
 from app.service.submission import key_reused
+from app.service.turns import in_turns
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
 from contract.grammar.lines import Line
@@ -96,7 +97,7 @@ class Receiver:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
         self._check_size()
-        self._store.store_parts(self._batch_id, group)
+        self._store.store_parts(self._batch_id, in_turns(group))
         self._num_parts += len(group)
         self._renewed_at = time.monotonic()
 
