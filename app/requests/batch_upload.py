@@ -13,6 +13,7 @@ from app.requests.models import BatchOptions
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import Target
 from app.service.submission import key_reused
+from app.service.turns import in_turns
 from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
@@ -113,7 +114,7 @@ class Receiver:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
         self._check_size()
-        self._store.store_parts(self._batch_id, group)
+        self._store.store_parts(self._batch_id, in_turns(group))
         self._num_parts += len(group)
         self._renewed_at = time.monotonic()
 

@@ -8,6 +8,7 @@ Gunicorn imports this module before gevent replaces the blocking functions of Py
 the application are imported where they are used.
 """
 
+import sys
 import time
 from contextlib import suppress
 from functools import partial
@@ -31,6 +32,9 @@ HEADER_S = 5
 LINGER_BYTES = 2**31
 # A stopping worker answers requests that clients are sending already on open connections.
 STOP_LINGER_S = 1.0
+# The thread that serves all connections waits at most about this long for one that works on a large
+# body. Python's own 5 ms would pass at each of several steps of a request.
+THREAD_SWITCH_S = 0.001
 
 _STATUS = {
     parse_errors.LimitRequestLine: HTTPStatus.REQUEST_URI_TOO_LONG,
@@ -62,6 +66,7 @@ class EdgeWorker(GeventWorker):
     def load_wsgi(self) -> None:
         """Import the application, and count the connections of each client."""
         super().load_wsgi()
+        sys.setswitchinterval(THREAD_SWITCH_S)
         from app.service.components import EXTENSION
         from app.service.slots import ConnectionSlots
 

@@ -5,7 +5,7 @@ one step. Workers end the parts through the job store.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import redis
@@ -92,12 +92,14 @@ class BatchStore:
         if wait_s > 0:
             raise QuotaUsedUp(QuotaLeft(requests, num_bytes), wait_s)
 
-    def store_parts(self, batch_id: str, parts: Sequence[tuple[Part, Job]]) -> None:
+    def store_parts(self, batch_id: str, parts: Iterable[tuple[Part, Job]]) -> None:
         """Store further parts of an upload. Raises: BrokerUnavailable."""
-        texts = {part.first: encode_part_payload(job) for part, job in parts}
+        texts, places = dict[int, bytes](), dict[bytes, int]()
+        for part, job in parts:
+            texts[part.first], places[part.encode()] = encode_part_payload(job), part.first
         with self._guard.calling(), self._client.pipeline() as pipe:
             pipe.hset(keys.batch_texts(batch_id), mapping=texts)
-            pipe.zadd(keys.batch_parts(batch_id), {part.encode(): part.first for part, _ in parts})
+            pipe.zadd(keys.batch_parts(batch_id), places)
             self._renew(pipe, batch_id)
             pipe.execute()
 

@@ -260,7 +260,11 @@ def test_edge_lets_pass_what_the_web_server_takes():
     assert amount(directives["proxy_read_timeout"]) > longest_s
     assert amount(directives["client_header_timeout"]) == HEADER_S
     assert amount(directives["client_body_timeout"]) == BODY_S
-    assert directives["proxy_buffering"] == directives["proxy_request_buffering"] == "off"
+    assert directives["proxy_buffering"] == "off"
+    # Only an upload reaches the web server before it is complete.
+    unbuffered = re.findall(r"location ([^{]+) {[^}]*proxy_request_buffering off;", conf)
+    assert unbuffered == ["= /batches"]
+    assert conf.count("proxy_request_buffering on;") == 1
     assert f"set $web http://web:{settings.port};" in conf
 
 

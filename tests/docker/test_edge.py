@@ -121,7 +121,7 @@ def _server(http: httpx.Client, stack: Stack) -> str:
 
 
 def test_upload_passes_without_a_file_at_the_edge(http):
-    # The edge's only writable place has a megabyte. Blank lines cost the worker nothing.
+    # The edge's only writable place has 96 MB. Blank lines cost the worker nothing.
     blank = (b" " * 999 + b"\n") * 1000
 
     def body() -> Iterator[bytes]:

@@ -1,0 +1,155 @@
+"""The configuration of the edge in a real nginx, without TLS, before a real web server."""
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from contract.settings import REPOSITORY
+from tests.conftest import wait_until
+from tests.web import WebServer, free_port
+
+NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+CONF = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+
+pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
+
+
+@contextmanager
+def nginx(folder: Path, conf: str, port: int) -> Iterator[None]:
+    """An nginx with this configuration, once it listens on `port`."""
+    file = folder / "nginx.conf"
+    # Its workers must enter the folders of the tests.
+    file.write_text(f"user root;\n{conf}" if os.geteuid() == 0 else conf)
+    command = [str(NGINX), "-p", str(folder), "-e", "stderr", "-c", str(file)]
+    with (folder / "nginx.log").open("wb") as log:
+        process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log)
+    try:
+        wait_until(lambda: is_open(process, port), timeout_s=10)
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def is_open(process: subprocess.Popen[bytes], port: int) -> bool:
+    assert process.poll() is None, "nginx has ended; see nginx.log"
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.fixture(scope="module")
+def web(web_redis, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("web")
+    settings = {"trusted_proxies": "127.0.0.1", "web_connections": 512}
+    server = WebServer(folder, web_redis.url, **settings).start()
+    yield server
+    assert server.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def port(web, tmp_path_factory):
+    """The port of the edge before the web server."""
+    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+    conf = re.sub(r"^ +(ssl_\w+|http2|resolver\w*) .*;\n", "", CONF, flags=re.MULTILINE)
+    for theirs, ours in {
+        "listen 8443 ssl": f"listen 127.0.0.1:{port}",
+        "listen 8080": f"listen 127.0.0.1:{free_port()}",
+        "listen 127.0.0.1:8081": f"listen 127.0.0.1:{free_port()}",
+        "http://web:8000": web.url,
+        "/tmp/": f"{folder}/",
+        "access_log /dev/stdout refused": f"access_log {folder}/access.log refused",
+        "error_log /dev/stderr": f"error_log {folder}/error.log",
+    }.items():
+        assert theirs in conf
+        conf = conf.replace(theirs, ours)
+    with nginx(folder, conf, port):
+        yield port
+
+
+def from_address(address: str, port: int) -> httpx.Client:
+    transport = httpx.HTTPTransport(local_address=address)
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", transport=transport, timeout=20)
+
+
+def test_unfinished_bodies_do_not_reach_the_web_server(web, port):
+    with ExitStack() as stack, web.client() as direct:
+        for number in range(3 * 30):
+            client = stack.enter_context(socket.socket())
+            client.bind((f"127.0.0.{2 + number % 3}", 0))
+            client.connect(("127.0.0.1", port))
+            client.sendall(HEAD + b"x")
+        began_at = time.monotonic()
+        with from_address("127.0.0.9", port) as other:
+            assert other.post("/score", json={"text": "x"}).status_code == 202
+        assert direct.get("/healthz").status_code == 200
+        assert time.monotonic() - began_at < 2
+        (worker,) = web.workers()
+        connections = [each for each in worker.net_connections() if each.laddr.port == web.port]
+        # The listener, and the connections of the two clients that finished.
+        assert len([each for each in connections if each.status == "ESTABLISHED"]) <= 2
+
+
+@pytest.mark.parametrize("num_bytes", [1, 100_000, 2_000_000])
+def test_body_that_waits_at_the_edge_arrives_whole(port, num_bytes):
+    with from_address("127.0.0.10", port) as http:
+        items = [{"text": "x" * min(num_bytes, 20_000)}] * max(1, num_bytes // 20_000)
+        response = http.post("/score", json={"items": items})
+        assert response.status_code == 202
+
+
+def test_clients_behind_the_edge_have_shares_of_their_own(web, port):
+    share = web.settings.max_uploads // 2
+    assert share == 1
+    head = (
+        b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+        b"Content-Length: 1000\r\n\r\n"
+    )
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.4", 0))
+        holder.connect(("127.0.0.1", port))
+        # An upload passes at once: it takes a slot before it is complete.
+        holder.sendall(head)
+        wait_until(lambda: web.num_open("upload") == 1)
+        upload = {"content": b'{"text": "x"}\n', "headers": {"Content-Type": "application/jsonl"}}
+        with from_address("127.0.0.4", port) as same, from_address("127.0.0.5", port) as other:
+            assert same.post("/batches", **upload).status_code == 503
+            assert other.post("/batches", **upload).status_code == 202
+
+
+NETWORKS = [
+    ("2001:db8:1:2::1", "2001:db8:1:2:3:4:5:6", "2001:db8:1:2:ffff::"),
+    ("2001:db8:1:3::1",),
+    ("2001:db8::1", "2001:db8::1:2:3:4", "2001:db8:0:0:1::"),
+    ("2001:db8:1::1", "2001:db8:1:0:5:6:7:8", "2001:db8:1:0:5::"),
+    ("2001::5:1:2:3:4", "2001::5:9:2:3:4"),
+    ("2001::6:1:2:3:4",),
+    ("2001:db8::7:1:2:3:4",),
+    ("fe80::1", "fe80::ffff:1:2:3"),
+]
+
+
+def test_addresses_of_one_ipv6_network_are_one_client(tmp_path):
+    port = free_port()
+    (client_map,) = re.findall(r"^    map \$remote_addr \$client {.*?^    }\n", CONF, re.M | re.S)
+    conf = (
+        f"pid {tmp_path}/pid;\nevents {{}}\nhttp {{ access_log off;\n{client_map}"
+        f"server {{ listen 127.0.0.1:{port}; set_real_ip_from 127.0.0.1;"
+        "real_ip_header X-Test-Address; return 200 $client; } }\n"
+    )
+    with nginx(tmp_path, conf, port), httpx.Client(base_url=f"http://127.0.0.1:{port}") as http:
+        keys = [
+            {http.get("/", headers={"X-Test-Address": address}).text for address in network}
+            for network in NETWORKS
+        ]
+    assert [len(each) for each in keys] == [1] * len(NETWORKS)
+    assert len(set.union(*keys)) == len(NETWORKS)
