@@ -17,7 +17,7 @@ from app.routes import (
     tokenizer,
 )
 from app.routes.assets import Assets, asset_routes
-from app.server import request_log
+from app.server import origins, request_log
 from app.service.components import EXTENSION, Service
 from app.service.progress import ConnectionProgress
 from app.service.prometheus import Metrics
@@ -38,7 +38,9 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings)
+    # First, so that it logs and counts what the next one refuses.
     request_log.register(app)
+    origins.register(app, settings)
     register_error_handlers(app)
     for routes in (
         jobs.routes,

@@ -5,7 +5,8 @@ ServiceError
 │   ├── RequestInvalid, MalformedBody
 │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
 │   ├── JobNotFound, JobGone, JobEnded
-│   └── IdempotencyKeyReused
+│   ├── IdempotencyKeyReused
+│   └── MisdirectedRequest, OriginNotAllowed
 ├── CapacityError           the same request may succeed later
 │   ├── Overloaded
 │   └── JobExpired, JobCancelled
@@ -105,6 +106,18 @@ class IdempotencyKeyReused(ClientError):
     """The Idempotency-Key was used for another request."""
 
     code = "idempotency_key_reused"
+
+
+class MisdirectedRequest(ClientError):
+    """The Host header names a host that the service does not answer to."""
+
+    code = "misdirected_request"
+
+
+class OriginNotAllowed(ClientError):
+    """The request comes from a web page of another origin."""
+
+    code = "origin_not_allowed"
 
 
 class CapacityError(ServiceError):

@@ -18,6 +18,7 @@ from pydantic import (
 )
 
 from contract.grammar.limits import DEFAULT_LIMITS
+from contract.hosts import read_host_names, read_origins
 from contract.setting_refusals import PREFIX, bad_value, environment_name, unknown_setting
 
 # The command line reads it, often from the same shell; no process of the service does.
@@ -52,6 +53,16 @@ class Settings(BaseModel):
         description="Address that the web server listens on; use 0.0.0.0 in a container.",
     )
     port: Port = Field(8000, description="Port that the web server listens on.")
+    allowed_hosts: str | None = Field(
+        None,
+        description="Host names that the web server answers to, separated by commas, "
+        "such as `scores.example.org,*.example.net`. `localhost` and IP addresses always work.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose web pages may use the API, separated by commas, "
+        "such as `https://app.example.org`.",
+    )
     redis_url: SecretStr | None = Field(
         None,
         description="URL of the Redis that all processes share. "
@@ -236,6 +247,20 @@ class Settings(BaseModel):
             raise ValueError("is not a URL; check its host and port")
         return url
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, listed: str | None) -> str | None:
+        if listed is not None:
+            read_host_names(listed)
+        return listed
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_have_no_path(cls, listed: str | None) -> str | None:
+        if listed is not None:
+            read_origins(listed)
+        return listed
+
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
@@ -279,6 +304,16 @@ class Settings(BaseModel):
         """Address and port of the web server, an IPv6 address in brackets as in URLs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def allowed_host_names(self) -> tuple[str, ...]:
+        """Host names and patterns that the web server answers to besides the loopback names."""
+        return read_host_names(self.allowed_hosts) if self.allowed_hosts else ()
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Origins of other sites whose pages may use the API."""
+        return read_origins(self.cors_origins) if self.cors_origins else frozenset()
 
     @property
     def model_cache(self) -> Path:

@@ -20,14 +20,14 @@ from app.responses.completion_models import Completion, Prompt, TokenizerInfo, T
 from app.responses.models import Health, Index, Info, JobView, Problem, Stats
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
-from contract.errors import ServiceError
+from contract.errors import OriginNotAllowed, ServiceError
 from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (
     *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
     *(CompletionBody, Completion, TokenizeBody, Tokens, DetokenizeBody, Prompt, TokenizerInfo),
 )
-_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
+_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "internal_error")
 
 
 def describe(
@@ -44,7 +44,7 @@ def describe(
     )
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for path, method, view, declared in _declared(app):
-        paths[path][method] = _operation(path, view, declared)
+        paths[path][method] = _operation(path, method, view, declared)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -70,7 +70,7 @@ def _declared(app: Flask) -> Iterator[tuple[str, str, Any, Operation]]:
                 yield path, method.lower(), view, declared
 
 
-def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
+def _operation(path: str, method: str, view: Any, declared: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": view.__name__,
         "summary": (view.__doc__ or "").strip(),
@@ -87,7 +87,7 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
                 str(status): _answer(model, declared.links)
                 for status, model in declared.answers.items()
             },
-            **dict(_problems(declared.errors)),
+            **dict(_problems((*declared.errors, *_refusals(method)))),
         },
     }
     if declared.body is not None:
@@ -95,6 +95,10 @@ def _operation(path: str, view: Any, declared: Operation) -> dict[str, Any]:
     if declared.streams is not None:
         described["responses"]["200"] = declared.streams
     return described
+
+
+def _refusals(method: str) -> tuple[type[ServiceError], ...]:
+    return () if method == "get" else (OriginNotAllowed,)
 
 
 def _answer(model: type[BaseModel] | None, links: dict[str, Any]) -> dict[str, Any]:
