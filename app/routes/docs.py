@@ -1,7 +1,7 @@
 """Serves Swagger UI at `/docs/`, from the files of the package flask-swagger-ui.
 
-The package's own page has an inline script, which the Content-Security-Policy refuses. It also writes
-the Host of the request into that script. So the page is ours.
+The package's own page has an inline script, which the Content-Security-Policy refuses, and which
+quotes the Host of the request. So the page is ours.
 """
 
 from pathlib import Path
