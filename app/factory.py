@@ -10,6 +10,7 @@ from app.responses.problems import register_error_handlers
 from app.routes import (
     batches,
     completions,
+    docs,
     events,
     health,
     jobs,
@@ -20,7 +21,7 @@ from app.routes import (
     tokenizer,
 )
 from app.routes.assets import Assets, asset_routes
-from app.server import request_log
+from app.server import origins, request_log
 from app.service.body_memory import BodyMemory
 from app.service.components import EXTENSION, Service
 from app.service.key_ring import KeyRing
@@ -44,7 +45,9 @@ def create_app(settings: Settings) -> Flask:
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings)
+    # First, so that it logs and counts what the next one refuses.
     request_log.register(app)
+    origins.register(app, settings)
     access.register(app)
     register_error_handlers(app)
     app.teardown_request(lambda _: release_body())
@@ -59,7 +62,7 @@ def create_app(settings: Settings) -> Flask:
         metrics.routes,
         openapi.routes,
         pages.routes,
-        pages.docs_routes(),
+        docs.routes,
         asset_routes(Assets.load()),
     ):
         app.register_blueprint(routes)

@@ -19,7 +19,8 @@ LIVE_PROMISED = "evascore:live_promised"
 LIVE_CLIENTS = "evascore:live_clients"
 LIVE = (LIVE_JOBS, LIVE_BYTES, LIVE_PROMISED, LIVE_CLIENTS)
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
-ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
+# Signs task IDs, shared by all web processes. This is the name of the key, not the secret.
+ID_SECRET = "evascore:id_secret"  # noqa: S105
 LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of work of it that are left
 LIVE_LINES = "evascore:live_lines"  # hash: batch ID -> lines of it that have not ended
 CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have not ended

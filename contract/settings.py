@@ -21,6 +21,7 @@ from pydantic import (
 
 from contract.grammar.limits import DEFAULT_LIMITS
 from contract.grammar.model_names import NAME_RULE, is_model_name
+from contract.hosts import read_host_names, read_origins
 from contract.setting_refusals import PREFIX, bad_value, environment_name, unknown_setting
 
 # The command line reads it, often from the same shell; no process of the service does.
@@ -76,6 +77,16 @@ class Settings(BaseModel):
         None,
         description="File of API keys beside those in Redis, such as a mounted secret; "
         "one entry per line, as `python -m app.keys create --entry` prints it.",
+    )
+    allowed_hosts: str | None = Field(
+        None,
+        description="Host names that the web server answers to, separated by commas, "
+        "such as `scores.example.org,*.example.net`. `localhost` and IP addresses always work.",
+    )
+    cors_origins: str | None = Field(
+        None,
+        description="Origins whose web pages may use the API, separated by commas, "
+        "such as `https://app.example.org`.",
     )
     redis_url: SecretStr | None = Field(
         None,
@@ -285,6 +296,20 @@ class Settings(BaseModel):
                 ) from None
         return proxies
 
+    @field_validator("allowed_hosts")
+    @classmethod
+    def _hosts_are_names(cls, listed: str | None) -> str | None:
+        if listed is not None:
+            read_host_names(listed)
+        return listed
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _origins_have_no_path(cls, listed: str | None) -> str | None:
+        if listed is not None:
+            read_origins(listed)
+        return listed
+
     @field_validator("device")
     @classmethod
     def _device_is_known(cls, device: str) -> str:
@@ -363,6 +388,16 @@ class Settings(BaseModel):
         """Address and port of the web server, an IPv6 address in brackets as in URLs."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{host}:{self.port}"
+
+    @property
+    def allowed_host_names(self) -> tuple[str, ...]:
+        """Host names and patterns that the web server answers to besides the loopback names."""
+        return read_host_names(self.allowed_hosts) if self.allowed_hosts else ()
+
+    @property
+    def allowed_origins(self) -> frozenset[str]:
+        """Origins of other sites whose pages may use the API."""
+        return read_origins(self.cors_origins) if self.cors_origins else frozenset()
 
     @property
     def model_cache(self) -> Path:

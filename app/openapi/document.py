@@ -22,7 +22,7 @@ from app.responses.models import Health, Index, Info, JobView, ModelList, Proble
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
 from contract.api_keys import Scope
-from contract.errors import Forbidden, ServiceError, Unauthorized
+from contract.errors import Forbidden, OriginNotAllowed, ServiceError, Unauthorized
 from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (
@@ -40,7 +40,7 @@ _MODELS: tuple[type[BaseModel], ...] = (
 )
 _KEY_SCHEME = "apiKey"
 _SECURITY_SCHEMES = {_KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
-_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "internal_error")
+_OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "internal_error")
 
 
 def describe(
@@ -59,7 +59,8 @@ def describe(
     needs_keys = settings.auth == "keys"
     for endpoint, path, method, declared in _declared(app):
         scope = scope_of(endpoint) if needs_keys else None
-        paths[path][method] = _operation(path, app.view_functions[endpoint], declared, scope)
+        view = app.view_functions[endpoint]
+        paths[path][method] = _operation(path, method, view, declared, scope)
     document = {
         "openapi": "3.1.0",
         "info": {
@@ -88,7 +89,9 @@ def _declared(app: Flask) -> Iterator[tuple[str, str, str, Operation]]:
                 yield rule.endpoint, path, method.lower(), declared
 
 
-def _operation(path: str, view: Any, declared: Operation, scope: Scope | None) -> dict[str, Any]:
+def _operation(
+    path: str, method: str, view: Any, declared: Operation, scope: Scope | None
+) -> dict[str, Any]:
     errors = declared.errors if scope is None else (*declared.errors, Unauthorized, Forbidden)
     described: dict[str, Any] = {
         "operationId": view.__name__,
@@ -106,7 +109,7 @@ def _operation(path: str, view: Any, declared: Operation, scope: Scope | None) -
                 str(status): _answer(model, declared.links)
                 for status, model in declared.answers.items()
             },
-            **dict(_problems(errors)),
+            **dict(_problems((*errors, *_refusals(method)))),
         },
     }
     if scope is not None:
@@ -116,6 +119,10 @@ def _operation(path: str, view: Any, declared: Operation, scope: Scope | None) -
     if declared.streams is not None:
         described["responses"]["200"] = declared.streams
     return described
+
+
+def _refusals(method: str) -> tuple[type[ServiceError], ...]:
+    return () if method == "get" else (OriginNotAllowed,)
 
 
 def _answer(model: type[BaseModel] | None, links: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,8 @@ EvascoreError
     │   ├── EmptyText, TextTooLarge, BodyTooLarge, UnsupportedMediaType
     │   ├── Unauthorized, Forbidden
     │   ├── JobNotFound, JobGone, JobEnded, ModelNotFound
-    │   └── IdempotencyKeyReused
+    │   ├── IdempotencyKeyReused
+    │   └── MisdirectedRequest, OriginNotAllowed
     ├── CapacityError           no room or no time; the same request may succeed later
     │   ├── Overloaded, QuotaExceeded
     │   └── JobExpired, JobCancelled
@@ -175,6 +176,18 @@ class IdempotencyKeyReused(ClientError):
     """The Idempotency-Key was used before, with a different request."""
 
     code = "idempotency_key_reused"
+
+
+class MisdirectedRequest(ClientError):
+    """The Host header names a host that the service does not answer to."""
+
+    code = "misdirected_request"
+
+
+class OriginNotAllowed(ClientError):
+    """The request comes from a web page of another origin."""
+
+    code = "origin_not_allowed"
 
 
 class CapacityError(ServiceError):

@@ -180,7 +180,7 @@ def test_image_runs_without_root_and_tells_what_it_is(name):
 def test_packages_lie_below_the_code(name):
     dockerfile = (REPOSITORY / name).read_text()
     assert dockerfile.index("pip install") < dockerfile.index("COPY contract")
-    assert "constraints.txt" in dockerfile
+    assert "--no-deps --require-hashes" in dockerfile
 
 
 def test_only_the_demo_weights_reach_a_build():
@@ -270,6 +270,7 @@ def test_edge_lets_pass_what_the_web_server_takes():
 
 def test_edge_gives_errors_as_the_web_server_does():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    conf += (REPOSITORY / "deploy/nginx/problem.conf").read_text()
     told = re.findall(r"^ +(\d{3}|default) '(\"type\".*)';$", conf, re.MULTILINE)
     told_as = {"default": "400", **dict(re.findall(r"error_page (\d{3}) =(\d{3}) ", conf))}
     own = set(re.findall(r"^\| `(\w+)` \| \d", EDGE_CODES, re.MULTILINE))
@@ -281,6 +282,24 @@ def test_edge_gives_errors_as_the_web_server_does():
         assert set(error) == {"type", "title", "detail", "retryable"}
     handled = set(re.findall(r"\b\d{3}\b", " ".join(re.findall(r"error_page (.*) /", conf))))
     assert {status for status, _ in told} - {"default"} <= handled
+
+
+def test_edge_and_web_server_answer_to_the_names_of_the_edge():
+    conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    servers = [server for server in conf.split("    server {\n") if "listen 8" in server]
+    assert len(servers) == 3
+    for server in servers:
+        is_default = "listen 8443 ssl default_server;" in server
+        assert is_default == ("return 421;" in server)
+        assert is_default != ("include /tmp/server_name.conf;" in server)
+    script = SERVICES["edge"]["command"][-1]
+    assert 'echo "server_name localhost $$EDGE_SERVER_NAMES;" > /tmp/server_name.conf' in script
+    given = SERVICES["web"]["environment"]["EVASCORE_ALLOWED_HOSTS"]
+    assert re.sub(r"\$\{EDGE_SERVER_NAMES:-\}", "a.example b.example", given).startswith(
+        "web a.example b.example "
+    )
+    names = re.sub(r"\$\{\w+:-\}", "", given)
+    assert load_settings({"EVASCORE_ALLOWED_HOSTS": names}).allowed_host_names == ("web",)
 
 
 def test_edge_tells_the_limits_that_it_keeps():

@@ -45,15 +45,15 @@ def test_body_over_the_limit_is_refused_with_a_problem(edge, tmp_path, version, 
 @pytest.mark.parametrize(
     ("request_head", "status", "code"),
     [
-        ("GET / HTTP/1.1\r\nHost: x\r\nX: " + "x" * 40_000, 431, "header_too_large"),
-        (f"GET /{'x' * 9000} HTTP/1.1\r\nHost: x", 400, "uri_too_long"),
-        ("TRACE / HTTP/1.1\r\nHost: x", 405, "method_not_allowed"),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nX: " + "x" * 40_000, 431, "header_too_large"),
+        (f"GET /{'x' * 9000} HTTP/1.1\r\nHost: localhost", 400, "uri_too_long"),
+        ("TRACE / HTTP/1.1\r\nHost: localhost", 405, "method_not_allowed"),
         (
-            "POST /score HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip",
+            "POST /score HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip",
             501,
             "unsupported_transfer_coding",
         ),
-        ("GET / HTTP/3.7\r\nHost: x", 400, "bad_request"),
+        ("GET / HTTP/3.7\r\nHost: localhost", 400, "bad_request"),
         ("no HTTP", 400, "bad_request"),
     ],
     ids=["long header", "long line", "TRACE", "transfer coding", "version", "no HTTP"],
@@ -65,6 +65,15 @@ def test_what_is_refused_at_the_edge_is_a_problem(edge, request_head, status, co
     problem = json.loads(body)
     assert (int(head.split()[1]), problem["status"], problem["type"]) == (status, status, code)
     assert f"Content-Type: {PROBLEM}".encode() in head
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_foreign_host_is_refused_and_not_redirected(edge, http, stack, scheme):
+    port = stack.variables["EDGE_HTTP_PORT"]
+    url = edge.url if scheme == "https" else f"http://localhost:{port}"
+    response = http.get(f"{url}/info", headers={"Host": "evil.example"}, follow_redirects=False)
+    assert_problem(response, 421, "misdirected_request")
+    assert "Location" not in response.headers
 
 
 def test_forged_headers_change_nothing(http):
@@ -82,7 +91,7 @@ def test_forged_headers_change_nothing(http):
 
 
 @pytest.mark.parametrize(
-    "sent", [b"", b"POST /score HTTP/1.1\r\nHost: x\r\n"], ids=["no", "half a"]
+    "sent", [b"", b"POST /score HTTP/1.1\r\nHost: localhost\r\n"], ids=["no", "half a"]
 )
 def test_client_that_stalls_in_its_header_is_cut_off(edge, sent):
     began_at = time.monotonic()

@@ -19,7 +19,7 @@ from tests.web import WebServer, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONF = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
-HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+HEAD = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
@@ -111,7 +111,7 @@ def test_clients_behind_the_edge_have_shares_of_their_own(web, port):
     share = web.settings.max_uploads // 2
     assert share == 1
     head = (
-        b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+        b"POST /batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
         b"Content-Length: 1000\r\n\r\n"
     )
     with socket.socket() as holder:

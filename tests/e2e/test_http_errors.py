@@ -39,7 +39,7 @@ def received(connection: socket.socket) -> bytes:
 
 def head(method: str = "POST", path: str = "/score", **fields: str) -> bytes:
     lines = [f"{name.replace('_', '-')}: {value}" for name, value in fields.items()]
-    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"{method} {path} HTTP/1.1", "Host: localhost", *lines, "", ""]).encode()
 
 
 def assert_problem(response, status: int, code: str) -> dict:

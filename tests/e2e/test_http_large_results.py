@@ -169,6 +169,6 @@ def an_idle_reader(port: int, url: str) -> socket.socket:
     """A client that asks for the result and does not read the answer."""
     client = socket.create_connection(("127.0.0.1", port), timeout=30)
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    request = f"GET {url} HTTP/1.1\r\nHost: x\r\nAccept-Encoding: zstd\r\n\r\n"
+    request = f"GET {url} HTTP/1.1\r\nHost: localhost\r\nAccept-Encoding: zstd\r\n\r\n"
     client.sendall(request.encode())
     return client

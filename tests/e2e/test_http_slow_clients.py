@@ -58,7 +58,7 @@ def assert_prompt(http) -> None:
         assert time.monotonic() - began_at < PROMPT_S
 
 
-HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
+HEAD = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +69,7 @@ HEAD = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n"
         HEAD + b"Content-Length: 9\r\n\r\n",
         HEAD + b"Content-Length: 9\r\n\r\nx",
         HEAD + b"Transfer-Encoding: chunked\r\n\r\n9\r\nx",
-        b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        b"POST /batches HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
         b"Content-Type: application/x-ndjson\r\n\r\n",
     ],
     ids=["nothing", "header", "no body", "body", "chunk", "upload"],
@@ -114,7 +114,7 @@ def test_clients_that_do_not_take_their_answer_are_cut_off(http, web):
     outcomes = Outcomes(web)
     outcomes.succeed(task_id, {"large": "x" * 20_000_000})
     outcomes.client.close()
-    request = f"GET /score/{task_id} HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET /score/{task_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     with connected(web, 20, request):
         assert_prompt(http)
         wait_until(lambda: num_connections(web) <= 1, timeout_s=3 * TIMEOUT_S)
@@ -130,7 +130,7 @@ def num_connections(web: WebServer) -> int:
 
 
 NDJSON_HEAD = (
-    b"POST /batches HTTP/1.1\r\nHost: x\r\nContent-Type: application/x-ndjson\r\n"
+    b"POST /batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
     b"Content-Length: 99999999\r\n\r\n"
 )
 
@@ -200,8 +200,8 @@ def small(web_redis, tmp_path):
 def test_waits_streams_and_connections_of_one_client_leave_some_to_others(small):
     with from_another_address(small) as other:
         path = other.post("/score", json={"text": "x"}).headers["Location"]
-        wait = f"GET {path}?wait=30 HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-        stream = f"GET {path}/events HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+        wait = f"GET {path}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        stream = f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         with connected(small, 4, wait), connected(small, 2, stream), connected(small, 2, b""):
             # The answer may be lost, as the server closes the connection at once.
             with connected(small, 1, b"") as (refused,):
@@ -244,7 +244,7 @@ def test_client_that_hangs_up_frees_its_slot(patient, kind, request_line, more):
         line = request_line.format(path=path, batch=batch.headers["Location"])
         asked = {"prompt": "x", "max_tokens": 0, "echo": True, "logprobs": 1}
         body = orjson.dumps(asked if "completions" in line else {"text": "x"})
-        head = f"{line} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+        head = f"{line} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
         if line.startswith("POST"):
             sent = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body + more
         else:
@@ -268,7 +268,8 @@ def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
 
     def requests(rest: str) -> list[bytes]:
         return [
-            f"GET {paths[n % 10]}{rest} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode()
+            f"GET {paths[n % 10]}{rest} HTTP/1.1\r\nHost: localhost\r\n"
+            "Connection: close\r\n\r\n".encode()
             for n in range(NUM_AT_ONCE)
         ]
 
