@@ -16,7 +16,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pip asks either all packages of a command for their hashes or none. So torch, whose build differs between
 # machines, has a command of its own, which finds all that it needs installed but CUDA.
 FROM_LOCK := install --quiet --no-deps --require-hashes -r
-LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-schemathesis \
+LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-peers requirements-schemathesis \
 	requirements-audit
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
@@ -215,10 +215,10 @@ $(AUDIT)/installed: requirements-audit.lock
 	@touch $@
 
 # A path file lends it the packages of $(VENV), PyTorch among them: only what lacks is downloaded.
-$(PEERS)/installed: requirements-peers.txt | $(VENV)/development
+$(PEERS)/installed: requirements-peers.lock | $(VENV)/development
 	@$(PYTHON) -m venv $(PEERS)
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))' \
 	> "$$($(PEERS)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/evascore.pth"
 	@echo "Installing LitServe and FastAPI into $(PEERS) (once)."
-	@$(PEERS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@$(PEERS)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
 	@touch $@

@@ -23,7 +23,7 @@ CORS_REQUEST_HEADERS = (
 # Answer headers that a page of another origin may read; browsers hide all others.
 CORS_ANSWER_HEADERS = (
     *("Idempotency-Replayed", "Link", "Location", "Next-After", "Preference-Applied"),
-    *("Retry-After", "X-Request-Id"),
+    *("RateLimit", "RateLimit-Policy", "Retry-After", "WWW-Authenticate", "X-Request-Id"),
 )
 # How long a browser may remember a preflight.
 PREFLIGHT_S = 600

@@ -10,7 +10,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
-from packaging.markers import default_environment
+from packaging.markers import Marker, default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
@@ -100,14 +100,18 @@ def test_package_without_a_wheel_is_noticed(tmp_path):
 
 
 def locked(lock: str) -> dict[str, str]:
-    """Name and version of each package of a lock file."""
-    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCKS[lock], re.MULTILINE))
+    """Name and version of each package of a lock file on this platform."""
+    found = re.findall(r"^([a-z0-9-]+)==(\S+)(?: ; (.*))? \\$", LOCKS[lock], re.MULTILINE)
+    return {
+        name: version for name, version, marker in found if not marker or Marker(marker).evaluate()
+    }
 
 
 def pinned(*files: str) -> dict[str, str]:
     """Name and version of each package that the files pin, if a lock may have it."""
     lines = [line for name in files for line in (REPOSITORY / name).read_text().splitlines()]
     pins = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    pins = [pin for pin in pins if pin.marker is None or pin.marker.evaluate()]
     named = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
     return {name: v for name, v in named.items() if not UNLOCKED.fullmatch(name)}
 

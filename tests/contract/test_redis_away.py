@@ -7,6 +7,7 @@ import redis
 import zstandard
 
 from contract import keys
+from contract.api_keys import Quota
 from contract.batches import Batch, Part
 from contract.errors import BrokerUnavailable
 from contract.messages import Apart, Job, Record
@@ -54,6 +55,7 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "result_pieces": lambda: list(store.result_pieces(a_record(task_id))),
         "with_result": lambda: store.with_result(a_record(task_id)),
         "cancel": lambda: store.cancel(task_id),
+        "is_owned_by": lambda: store.is_owned_by(task_id, ""),
         "erase": lambda: store.erase(task_id),
         "depth": store.depth,
         "worker_statuses": store.worker_statuses,
@@ -78,6 +80,7 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "results": lambda: store.results(batch.id, 0, 1, 1),
         "result_pieces": lambda: list(store.result_pieces(batch.id, Part(0, 1, 1))),
         "cancel": lambda: store.cancel(batch.id),
+        "check_quota": lambda: store.check_quota(Quota("a", requests_per_minute=1)),
         "erase": lambda: store.erase(batch.id),
         "discard_upload": lambda: store.discard_upload(batch.id),
     }

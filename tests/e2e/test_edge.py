@@ -19,7 +19,10 @@ from tests.web import WebServer, free_port
 
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 CONF = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
-HEAD = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\nContent-Length: 9\r\n\r\n"
+HEAD = (
+    b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 9\r\n\r\n"
+)
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
 
