@@ -10,25 +10,25 @@ from app.requests.clients import client_of
 from app.requests.headers import idempotency, idempotency_key
 from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
+from app.service.components import Service
 from contract.messages import Job
-from contract.settings import Settings
 from contract.store.admission import Idempotency
 
 
-def read_job(request: Request, query: Query, settings: Settings) -> Job:
+def read_job(request: Request, query: Query, service: Service) -> Job:
     """The job that a request asks for.
 
     Raises:
         ClientError: the request must change.
     """
-    body = read_body(request, settings.max_body_bytes)
+    body = read_body(request, service.settings.max_body_bytes)
     g.body_bytes = len(body)
     refuse_encodings(request)
     fields = parse_body(body, request.headers.get("Content-Type", ""))
     fields = with_defaults(fields, options_of_texts(query))
     return to_job(
         fields,
-        settings,
+        service.models.limits(fields.get("model")),
         now=time.time(),
         request_id=g.request_id,
         client=client_of(request),

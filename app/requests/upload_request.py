@@ -29,8 +29,8 @@ def receive_upload(request: Request, service: Service) -> Accepted:
     Raises:
         ClientError, Overloaded, BrokerUnavailable: ModelNotFound is one of the first.
     """
-    settings = service.workers.limits()
-    options = read_options(MultiDict(request.args), settings)
+    options = read_options(MultiDict(request.args), service.settings)
+    settings = service.models.limits(options.model)
     is_array = _media_type(request) == JSON
     if is_array:
         # An array is one body, so it is accepted or refused as a whole.

@@ -48,9 +48,10 @@ routes = Blueprint("completions", __name__)
 )
 def complete() -> Response:
     """Score prompts, and give the likeliest id after each, in the form of OpenAI's completions."""
-    settings = service().workers.limits()
-    fields = read_json(request, settings.max_body_bytes, max_values=settings.max_body_bytes)
+    max_bytes = service().settings.max_body_bytes
+    fields = read_json(request, max_bytes, max_values=max_bytes)
     body = validated(fields, CompletionBody)
+    settings = service().models.limits(body.model)
     prompts = prompts_of(body, settings)
     job = completion_job(
         body, prompts, settings, request_id=g.request_id, client=client_of(request)

@@ -55,7 +55,7 @@ def submit() -> Response:
     """Submit texts to score; with `wait`, answer when they are scored."""
     query = MultiDict(request.args)
     wait_s, preference = asked_wait_s(query)
-    job = read_job(request, query, service().workers.limits())
+    job = read_job(request, query, service())
     receipt, record = submission.submit_and_read(service(), job, idempotency_of(job))
     # The job is accepted: if Redis fails from here on, the answer still holds its task ID.
     with suppress(BrokerUnavailable):
