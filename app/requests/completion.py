@@ -16,7 +16,7 @@ from app.requests.body import read_json_body
 from app.requests.clients import client_of
 from app.requests.completion_models import CompletionBody
 from app.requests.intake import check_job_bytes, check_result_bytes, priority_of
-from app.service.turns import LargeWork
+from app.service.components import Service
 from contract.errors import EmptyText, TextTooLarge
 from contract.grammar.invalid import invalid, validated
 from contract.grammar.json_text import parse_json
@@ -37,26 +37,28 @@ class Prompt:
     """Whether its ids begin with the begin-of-text id; then the answer shows that id."""
 
 
-def read_completion(
-    request: Request, settings: Settings, large_work: LargeWork
-) -> tuple[CompletionBody, list[Prompt], Job]:
+def read_completion(request: Request, service: Service) -> tuple[CompletionBody, list[Prompt], Job]:
     """The body of a request, its prompts and the job that scores them.
 
     Raises:
         ClientError: the request must change.
         Overloaded: the bodies of other requests leave no room in memory.
     """
-    content = read_json_body(request, settings.max_body_bytes)
+    max_bytes = service.settings.max_body_bytes
+    content = read_json_body(request, max_bytes)
     request_id, client = g.request_id, client_of(request)
+    # What follows may run in a thread of its own, which must not ask Redis.
+    limits_of = service.models.frozen().limits
 
     def checked() -> tuple[CompletionBody, list[Prompt], Job]:
-        fields = parse_json(content, max_values=settings.max_body_bytes)
+        fields = parse_json(content, max_values=max_bytes)
         body = validated(fields, CompletionBody)
+        settings = limits_of(body.model)
         prompts = prompts_of(body, settings)
         job = completion_job(body, prompts, settings, request_id=request_id, client=client)
         return body, prompts, job
 
-    return large_work.run(len(content), checked)
+    return service.large_work.run(len(content), checked)
 
 
 def prompts_of(body: CompletionBody, settings: Settings) -> list[Prompt]:

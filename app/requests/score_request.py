@@ -10,30 +10,32 @@ from app.requests.clients import client_of
 from app.requests.headers import idempotency, idempotency_key
 from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
-from app.service.components import service
+from app.service.components import Service
 from contract.messages import Job
-from contract.settings import Settings
 from contract.store.admission import Idempotency
 
 
-def read_job(request: Request, query: Query, settings: Settings) -> Job:
+def read_job(request: Request, query: Query, service: Service) -> Job:
     """The job that a request asks for.
 
     Raises:
         ClientError: the request must change.
     """
-    body = read_body(request, settings.max_body_bytes)
+    body = read_body(request, service.settings.max_body_bytes)
     g.body_bytes = len(body)
     refuse_encodings(request)
     content_type = request.headers.get("Content-Type", "")
     now, request_id, client = time.time(), g.request_id, client_of(request)
+    # What follows may run in a thread of its own, which must not ask Redis.
+    limits_of = service.models.frozen().limits
 
     def checked() -> Job:
         fields = parse_body(body, content_type)
         fields = with_defaults(fields, options_of_texts(query))
-        return to_job(fields, settings, now=now, request_id=request_id, client=client)
+        limits = limits_of(fields.get("model"))
+        return to_job(fields, limits, now=now, request_id=request_id, client=client)
 
-    return service().large_work.run(len(body), checked)
+    return service.large_work.run(len(body), checked)
 
 
 def idempotency_of(job: Job) -> Idempotency | None:

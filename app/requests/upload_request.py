@@ -41,8 +41,8 @@ def receive_upload(request: Request, service: Service) -> Accepted:
 
 
 def _receive(request: Request, service: Service) -> Accepted:
-    settings = service.workers.limits()
-    options = read_options(MultiDict(request.args), settings)
+    options = read_options(MultiDict(request.args), service.settings)
+    settings = service.models.limits(options.model)
     is_array = _media_type(request) == JSON
     if is_array:
         # An array is one body, so it is accepted or refused as a whole.

@@ -34,7 +34,7 @@ def info_view(service: Service) -> dict[str, Any]:
     default = service.models.default()
     loaded = [worker.model for worker in service.workers.statuses() if worker.model]
     settings = (name for name in Limits.model_fields if name != "max_top_k")
-    limits = {name: getattr(service.workers.limits(), name) for name in settings}
+    limits = {name: getattr(service.models.limits(), name) for name in settings}
     return {
         "service": _SERVICE,
         "model": default.facts if default else next(iter(loaded), None),

@@ -52,8 +52,8 @@ routes = Blueprint("completions", __name__)
 )
 def complete() -> Response:
     """Score prompts, and give the likeliest id after each, in the form of OpenAI's completions."""
-    settings = service().workers.limits()
-    body, prompts, job = read_completion(request, settings, service().large_work)
+    settings = service().settings
+    body, prompts, job = read_completion(request, service())
     service().models.check_ready(job.model)
     caller = caller_of(request)
     record = score_now(service(), job, caller, limit_s=settings.completion_wait_s)

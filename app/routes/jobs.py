@@ -71,7 +71,7 @@ def submit() -> Response:
 def _accepted(query: Query) -> tuple[Receipt, Record]:
     """Accept the job of this request; its texts do not stay in memory while the request waits."""
     try:
-        job = read_job(request, query, service().workers.limits())
+        job = read_job(request, query, service())
         return submission.submit_and_read(service(), job, idempotency_of(job))
     finally:
         release_body()

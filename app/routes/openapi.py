@@ -14,5 +14,5 @@ def description() -> Response:
     """Describe the API in OpenAPI 3.1."""
     models = service().models.names() if service().models.listed() else []
     return json_response(
-        describe(current_app, service().workers.limits(), models, request.script_root)
+        describe(current_app, service().models.limits(), models, request.script_root)
     )

@@ -51,7 +51,7 @@ def home() -> Response:
     accepted = request.accept_mimetypes
     if accepted["text/html"] > accepted["application/json"]:
         # The page opens without Redis, and then tells what is wrong.
-        response = page("score.html", max_text_bytes=service().workers.limits().max_text_bytes)
+        response = page("score.html", max_text_bytes=service().models.limits().max_text_bytes)
     else:
         response = json_response(_index())
     response.vary.add("Accept")

@@ -1,9 +1,12 @@
 """Reads worker statuses and current models at most once a second, and derives the text limit."""
 
+import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 
+from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.settings import Settings
 from contract.store.job_store import JobStore
@@ -25,7 +28,8 @@ class RecentWorkers:
 
     def __init__(self, jobs: JobStore, settings: Settings) -> None:
         self._jobs = jobs
-        self._settings = self._effective = settings
+        self._settings = settings
+        self._effective: dict[str, Settings] = {}
         self._read = _Read()
 
     def statuses(self) -> Sequence[WorkerStatus]:
@@ -35,6 +39,12 @@ class RecentWorkers:
     def current_models(self) -> Mapping[str, str]:
         """The current fingerprint of each model's name; none while Redis does not answer."""
         return self._recent().models
+
+    def frozen(self) -> "RecentWorkers":
+        """What is known now; it never asks Redis, so any thread may use it."""
+        known = copy(self)
+        known._read = replace(self._recent(), until=math.inf)
+        return known
 
     def read_now(self) -> None:
         """Read again, however recent the last reading is. Raises: BrokerUnavailable."""
@@ -49,15 +59,22 @@ class RecentWorkers:
                 self._read = _Read(until=time.monotonic() + STATUS_MAX_AGE_S)
         return self._read
 
-    def limits(self) -> Settings:
-        """The settings, with the longest text that every loaded model takes.
+    def limits(self, fingerprint: str) -> Settings:
+        """The settings, with the longest text that every worker of a model takes.
 
-        While no model is loaded, the last one counts: a worker that restarts loads it again.
+        For a model that is not known, the longest text that every loaded model takes. While no
+        worker has the model, the last one counts: a worker that restarts loads it again.
         """
-        loaded = [status.max_text_bytes for status in self.statuses()]
-        known = [max_text_bytes for max_text_bytes in loaded if max_text_bytes is not None]
+        known = [
+            status.max_text_bytes
+            for status in self.statuses()
+            if status.max_text_bytes is not None
+            and fingerprint in (keys.UNBOUND, status.fingerprint)
+        ]
+        effective = self._effective.get(fingerprint, self._settings)
         if known:
             smallest = min(self._settings.max_text_bytes, *known)
-            if smallest != self._effective.max_text_bytes:
-                self._effective = self._settings.model_copy(update={"max_text_bytes": smallest})
-        return self._effective
+            if smallest != effective.max_text_bytes:
+                effective = self._settings.model_copy(update={"max_text_bytes": smallest})
+                self._effective[fingerprint] = effective
+        return effective

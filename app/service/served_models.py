@@ -11,6 +11,7 @@ from contract import keys
 from contract.errors import ModelNotFound
 from contract.grammar.model_names import ModelReference, read_reference
 from contract.messages import Job
+from contract.settings import Settings
 from contract.worker_status import WorkerStatus
 
 # Asks for the default model, in clients that must name one.
@@ -46,6 +47,10 @@ class ServedModels:
         """Give requests without a model the one of `default_name`, if it is known."""
         self._workers = workers
         self._default_name = default_name
+
+    def frozen(self) -> "ServedModels":
+        """The models as they are known now; it never asks Redis, so any thread may use it."""
+        return ServedModels(self._workers.frozen(), self._default_name)
 
     def listed(self) -> list[ServedModel]:
         """The models that warm workers serve, by name; those that are current come first."""
@@ -89,6 +94,14 @@ class ServedModels:
         """`job`, bound to the model that it asks for. Raises: as `target`."""
         name, fingerprint, is_pinned = self.target(job.model)
         return replace(job, model=name, fingerprint=fingerprint, is_pinned=is_pinned)
+
+    def limits(self, asked: object = "") -> Settings:
+        """The settings, with the longest text that the model `asked` takes.
+
+        For a model that is not served, which `bound` refuses, the limits are those of the default.
+        """
+        found = self._find(asked) if isinstance(asked, str) else None
+        return self._workers.limits((found or self._default_target()).fingerprint)
 
     def check_ready(self, asked: str) -> None:
         """Check that a text for the model `asked` would be scored now.

@@ -21,7 +21,7 @@ from contract.store.job_store import JobStore
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
 from tests.conftest import wait_until
 from tests.web import WebServer
-from tests.worker_process import TINY_CHECKPOINT, Worker
+from tests.worker_process import TINY_CHECKPOINT, Worker, final
 
 NUM_ANSWERS = 1000
 NUM_CLIENTS = 8
@@ -81,7 +81,7 @@ def new_worker(redis_server, tmp_path) -> Iterator[Callable[..., Worker]]:
 
     def make(name: str, checkpoint: Path, **settings: str) -> Worker:
         folder = tmp_path / name
-        folder.mkdir()
+        folder.mkdir(exist_ok=True)
         own = {"model": str(checkpoint), "model_name": "mine", "lease_s": "2", **settings}
         workers.append(Worker(folder, redis_server.url, name, **own))
         return workers[-1].start()
@@ -188,6 +188,31 @@ def test_a_model_is_replaced_under_load(
     assert set(load.fingerprints) == {old, new}
     after = load.fingerprints[load.fingerprints.index(new) + 4 * NUM_CLIENTS :]
     assert set(after) == {new}
+
+
+def test_jobs_in_the_hands_of_a_killed_worker_go_to_the_model_that_replaces_it(
+    web, models, new_worker, job_store, other_checkpoint
+):
+    old, new = models.add(TINY_CHECKPOINT), models.add(other_checkpoint)
+    # A turn for each text, so that most of what was fetched is in hand when it dies.
+    first = new_worker("w", TINY_CHECKPOINT, micro_batch_texts="1").wait_ready()
+    wait_until(current(job_store, "mine", old))
+    items = [{"text": text} for text in TEXTS]
+    with web.client() as http:
+        first.send(signal.SIGSTOP)
+        ids = [http.post("/score", json={"items": items}).json()["id"] for _ in range(5)]
+        first.send(signal.SIGCONT)
+        wait_until(lambda: any(job_store.read(each).state != "QUEUED" for each in ids))
+        first.stop()
+        ended = [each for each in ids if job_store.read(each).state == "SUCCESS"]
+        new_worker("w", other_checkpoint)
+        for task_id in ids:
+            result = job_store.with_result(final(job_store, task_id, timeout_s=120)).result
+            fingerprint = result["model"]["fingerprint"]
+            assert fingerprint == (old if task_id in ended else new)
+            for number, item in enumerate(result["items"]):
+                models.check(number, fingerprint, item["result"]["log_likelihood_nats"])
+    assert len(ended) < len(ids)
 
 
 def test_a_batch_has_one_model_though_its_model_is_replaced(

@@ -117,6 +117,22 @@ def test_a_job_is_bound_with_the_name_of_its_model():
     assert (bound.model, bound.fingerprint, bound.is_pinned) == ("theirs", OTHER, True)
 
 
+def test_each_model_has_its_own_limit():
+    small, large = ({"name": n, "fingerprint": f} for n, f in (("mine", NEW), ("theirs", OTHER)))
+    jobs = Jobs(
+        WorkerStatus(name="a", state="ready", model={**small, "max_text_bytes": 50}),
+        WorkerStatus(name="b", state="ready", model={**large, "max_text_bytes": 90}),
+        WorkerStatus(name="c", state="ready", model={**large, "max_text_bytes": 80}),
+        mine=NEW,
+        theirs=OTHER,
+    )
+    models = models_of(jobs)
+
+    asked = ("", None, "mine", "theirs", f"theirs@{OTHER}", "nobodys", 7)
+    limits = [models.limits(each).max_text_bytes for each in asked]
+    assert limits == [50, 50, 50, 80, 80, 50, 50]
+
+
 def test_models_are_listed_under_the_names_that_requests_give():
     jobs = Jobs(
         worker("mine", OLD, started_at=50.0),
