@@ -9,8 +9,8 @@ Reason = Literal["full", "disk", "read_only", "slow", "cut", "refused"]
 """`full`: over `maxmemory`. `disk`: it cannot write its append-only file. `read_only`: it is a
 replica, or has too few replicas, which is also how `make run` says that its disk is nearly full.
 `slow`: the write took too long, but a PING is answered. `cut`: the connection was closed during the
-write, but a PING is answered; a value over `proto-max-bulk-len` ends so. `refused`: any other error.
-"""
+write, but a PING is answered, as with a value over `proto-max-bulk-len`.
+`refused`: any other error."""
 REASONS: tuple[Reason, ...] = get_args(Reason)
 # Redis takes no write at all, so smaller writes need not be tried.
 OF_ALL_WRITES: frozenset[Reason] = frozenset({"disk", "read_only"})
