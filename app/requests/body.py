@@ -27,7 +27,7 @@ CUT_SHORT = (
 # A client has this long to send a body that is not an upload, or less if `web_timeout_s` says so.
 BODY_S = 30
 _TOO_SLOW = "The body did not arrive within {:g} s; send it faster, or less of it."
-_PIECE_BYTES = 256 * 1024
+_PIECE_BYTES = 64 * 1024
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:

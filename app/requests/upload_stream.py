@@ -49,10 +49,12 @@ class Pace:
             MalformedBody: the reserve is used up.
         """
         began_at = self._clock()
-        with gevent.Timeout(max(self._left_s, 0), _too_slow()):
+        with gevent.Timeout(self._left_s, _too_slow()):
             piece = read()
         gained_s = len(piece) / MIN_BYTES_PER_S - (self._clock() - began_at)
         self._left_s = min(self._left_s + gained_s, self._full_s)
+        if self._left_s <= 0:
+            raise _too_slow()
         return piece
 
 

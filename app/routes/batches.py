@@ -67,12 +67,13 @@ def create_batch() -> Response:
     client = client_of(request)
     service().uploads.acquire(client)
     try:
-        accepted = receive_upload(request, service())
+        try:
+            accepted = receive_upload(request, service())
+        finally:
+            service().uploads.release(client)
     except ServiceError:
         read_rest(request, service())
         raise
-    finally:
-        service().uploads.release(client)
     batch = service().batches.read(accepted.batch_id)
     return accepted_batch_answer(service(), request, batch, accepted)
 

@@ -83,7 +83,7 @@ def test_help_tells_the_bounds_of_top_k(capsys):
         pytest.param(grouping.GROUP_TEXTS, SETTINGS.max_items, id="texts of a group"),
         pytest.param(bulk_files.UPLOAD_LINES, SETTINGS.max_upload_lines, id="lines of an upload"),
         pytest.param(bulk_files.UPLOAD_BYTES, SETTINGS.max_upload_bytes, id="bytes of an upload"),
-        pytest.param(bulk.UPLOADS_AT_ONCE, SETTINGS.max_uploads, id="uploads at once"),
+        pytest.param(bulk.UPLOADS_AT_ONCE, SETTINGS.max_uploads // 2, id="uploads at once"),
         pytest.param(bulk.PAGE_LINES, MAX_PAGE_LINES, id="results of a page"),
         pytest.param(lm_eval_requests.JOB_BYTES, SETTINGS.max_job_bytes, id="bytes of a job"),
         pytest.param(synthetic.Recipe().max_bytes, SETTINGS.max_text_bytes, id="generated text"),

@@ -15,7 +15,7 @@ from tests.web import Outcomes, WebServer
 
 TIMEOUT_S = 3
 # On a busy machine too. A client that waited for a slow one would wait for seconds.
-PROMPT_S = 1
+PROMPT_S = 2
 NUM_SLOW = 100
 
 
@@ -216,7 +216,8 @@ def test_waits_streams_and_connections_of_one_client_leave_some_to_others(small)
 @pytest.fixture(scope="module")
 def patient(web_redis, tmp_path_factory):
     """A server with the default limits, and a worker that never ends a job."""
-    server = WebServer(tmp_path_factory.mktemp("patient"), web_redis.url).start()
+    folder = tmp_path_factory.mktemp("patient")
+    server = WebServer(folder, web_redis.url, max_wait_s=60).start()
     outcomes = Outcomes(server)
     outcomes.pose_as_worker({"name": "w"})
     outcomes.client.close()
@@ -256,6 +257,27 @@ def test_client_that_hangs_up_frees_its_slot(patient, kind, request_line, more):
         assert time.monotonic() - began_at < 3
 
 
+def test_bodies_of_one_client_leave_memory_to_others(web_redis, tmp_path):
+    limits = {"max_body_bytes": 2**20, "max_text_bytes": 1000}
+    server = WebServer(tmp_path, web_redis.url, **limits).start()
+    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"
+    # The last byte is missing.
+    unfinished = head + b" " * (2**20 - 1)
+    try:
+        with connected(server, 10, unfinished) as clients:
+            answers = [peeked(client) for client in clients]
+            assert sum(b" 503 " in answer for answer in answers) == 1
+            assert sum(answer == b"" for answer in answers) == 9
+            with server.client() as http, from_another_address(server) as other:
+                # A small body needs no room.
+                assert http.post("/score", json={"text": "x"}).status_code == 202
+                items = {"items": [{"text": "x" * 1000}] * 200}
+                assert http.post("/score", json=items).status_code == 503
+                assert other.post("/score", json=items).status_code == 202
+    finally:
+        assert server.stop() == 0
+
+
 NUM_AT_ONCE = 500
 
 
@@ -274,11 +296,11 @@ def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
         ]
 
     with (
-        each_connected(patient, requests("?wait=30")) as waiting,
+        each_connected(patient, requests("?wait=60")) as waiting,
         each_connected(patient, requests("/events")) as streaming,
     ):
-        wait_until(lambda: patient.num_open("wait") == NUM_AT_ONCE, timeout_s=20)
-        wait_until(lambda: patient.num_open("stream") == NUM_AT_ONCE, timeout_s=20)
+        wait_until(lambda: patient.num_open("wait") == NUM_AT_ONCE, timeout_s=40)
+        wait_until(lambda: patient.num_open("stream") == NUM_AT_ONCE, timeout_s=40)
         # Gevent has ten for names of hosts.
         assert worker.num_threads() < 16
         assert worker.memory_info().rss - before < 200e6

@@ -5,12 +5,21 @@ import time
 import tracemalloc
 import zlib
 
+import gevent
 import pytest
 import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.requests.upload_stream import FREE_BYTES, MAX_RATIO, PIECE_BYTES, decoder, limited
+from app.requests.upload_stream import (
+    FREE_BYTES,
+    MAX_RATIO,
+    MIN_BYTES_PER_S,
+    PIECE_BYTES,
+    Pace,
+    decoder,
+    limited,
+)
 from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 from contract.grammar.json_text import BYTE_ORDER_MARK
 from contract.grammar.lines import read_lines
@@ -220,3 +229,54 @@ def test_bytes_over_the_limit_are_refused_while_they_are_decompressed():
     body = zstandard.compress(b"".join(b"%d\n" % number for number in range(1_000_000)))
     with pytest.raises(BodyTooLarge, match="over 1000000 bytes"):
         list(limited(decoder("zstd")(in_pieces(body, PIECE_BYTES)), 1_000_000))
+
+
+class SlowClient:
+    """A client whose pieces arrive after a time; its clock is the test's."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def sends(self, num_bytes: int, after_s: float):
+        def read() -> bytes:
+            self.now += after_s
+            return b"x" * num_bytes
+
+        return read
+
+
+def read_often(pace: Pace, read) -> None:
+    for _ in range(1000):
+        pace.read(read)
+
+
+def test_upload_at_the_least_speed_may_take_any_time():
+    client = SlowClient()
+    read_often(Pace(30, lambda: client.now), client.sends(MIN_BYTES_PER_S, after_s=1.0))
+
+
+@pytest.mark.parametrize("share", [0, 0.5, 0.9])
+def test_upload_below_the_least_speed_is_refused_when_its_reserve_is_used_up(share):
+    client = SlowClient()
+    pace = Pace(30, lambda: client.now)
+    read = client.sends(int(MIN_BYTES_PER_S * share), after_s=1.0)
+    with pytest.raises(MalformedBody, match="less than 64000 bytes per second"):
+        read_often(pace, read)
+    assert client.now == pytest.approx(30 / (1 - share), abs=2)
+
+
+def test_fast_pieces_fill_the_reserve_again_but_no_more():
+    client = SlowClient()
+    pace = Pace(30, lambda: client.now)
+    pace.read(client.sends(1, after_s=20))
+    pace.read(client.sends(100 * MIN_BYTES_PER_S, after_s=1))
+    pace.read(client.sends(1, after_s=29))
+    with pytest.raises(MalformedBody):
+        pace.read(client.sends(1, after_s=2))
+
+
+def test_client_that_sends_nothing_is_refused_when_its_reserve_is_used_up():
+    began_at = time.monotonic()
+    with pytest.raises(MalformedBody):
+        Pace(0.2).read(lambda: gevent.sleep(10) or b"")
+    assert time.monotonic() - began_at < 5

@@ -1,0 +1,90 @@
+"""Long work gives way, and work on large bodies runs in few threads of its own."""
+
+import threading
+import time
+
+import gevent
+import pytest
+from gevent.event import Event
+
+from app.service.turns import LARGE_AT_ONCE, LARGE_BYTES, TURN_S, LargeWork, in_turns
+
+
+def busy(seconds: float) -> None:
+    until = time.perf_counter() + seconds
+    while time.perf_counter() < until:
+        pass
+
+
+def test_items_come_as_they_are():
+    assert list(in_turns(iter(range(1000)))) == list(range(1000))
+
+
+def test_long_work_lets_others_run_in_between():
+    order = []
+
+    def work() -> None:
+        for item in in_turns(range(5)):
+            busy(2 * TURN_S)
+            order.append(item)
+
+    def other() -> None:
+        order.append("other")
+
+    gevent.joinall([gevent.spawn(work), gevent.spawn(other)], raise_error=True)
+    assert order.index("other") <= 1
+
+
+def test_long_work_goes_on_beside_others_that_are_always_ready():
+    done = Event()
+
+    def work() -> None:
+        for _ in in_turns(range(20)):
+            busy(2 * TURN_S)
+        done.set()
+
+    def restless() -> None:
+        while not done.is_set():
+            gevent.sleep(0)
+
+    greenlets = [gevent.spawn(work), gevent.spawn(restless)]
+    assert done.wait(timeout=10)
+    gevent.joinall(greenlets, raise_error=True)
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "is_apart"), [(0, False), (LARGE_BYTES - 1, False), (LARGE_BYTES, True)]
+)
+def test_only_large_work_runs_in_another_thread(num_bytes, is_apart):
+    here = threading.get_ident()
+    # `_thread` is what gevent never replaces here.
+    assert (LargeWork().run(num_bytes, threading.get_ident) != here) == is_apart
+
+
+def test_error_of_large_work_is_raised_and_not_printed(capfd):
+    def fail() -> None:
+        raise ValueError("zanzibar")
+
+    with pytest.raises(ValueError, match="zanzibar"):
+        LargeWork().run(LARGE_BYTES, fail)
+    assert "zanzibar" not in "".join(capfd.readouterr())
+
+
+def test_large_work_is_done_few_at_once_while_others_run():
+    large, running, most, ticks = LargeWork(), [], [], []
+
+    def work() -> None:
+        running.append(1)
+        most.append(len(running))
+        time.sleep(0.05)
+        running.pop()
+
+    def tick() -> None:
+        while len(most) < 6:
+            ticks.append(1)
+            gevent.sleep(0.005)
+
+    greenlets = [gevent.spawn(large.run, LARGE_BYTES, work) for _ in range(6)]
+    gevent.joinall([*greenlets, gevent.spawn(tick)], raise_error=True)
+    assert max(most) == LARGE_AT_ONCE
+    assert len(ticks) > 5
