@@ -132,6 +132,7 @@ class Process:
             scorer = Scorer.load(
                 settings.model,
                 name=settings.served_name,
+                hub_revision=settings.model_revision,
                 device=settings.device,
                 dtype=settings.dtype,
                 kernels=settings.kernels,

@@ -69,6 +69,7 @@ def test_service_may_do_no_more_than_it_must(name):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == ("no" if name == "restore" else "unless-stopped")
     assert service["pids_limit"]
+    assert re.fullmatch(r"\d+[gm]|\$\{\w+:-\d+g\}", service["mem_limit"])
 
 
 @pytest.mark.parametrize("name", ["web", "worker"])
@@ -236,6 +237,11 @@ def test_redis_may_grow_by_half_over_its_maxmemory_on_kubernetes():
     memory = redis["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]["memory"]
     limit_bytes = int(memory.removesuffix("Gi")) * 1024**3
     assert limit_bytes >= 1.5 * amount(redis_conf()["maxmemory"])
+
+
+def test_redis_may_use_twice_its_data_before_docker_ends_it():
+    limit = re.search(r":-(\w+)}", SERVICES["redis"]["mem_limit"])[1]
+    assert amount(f"{limit}b") >= 2 * amount(redis_conf()["maxmemory"])
 
 
 def test_redis_listens_where_the_services_call():
