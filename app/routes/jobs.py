@@ -7,6 +7,7 @@ from werkzeug.datastructures import MultiDict
 
 from app.openapi.operation import operation
 from app.openapi.parameters import READ_PARAMETERS, SUBMIT_PARAMETERS, TEXTS, links
+from app.requests.access import owner
 from app.requests.body import release_body
 from app.requests.clients import caller_of
 from app.requests.headers import asked_wait_s
@@ -16,6 +17,7 @@ from app.responses.job_answers import accepted_job_answer, job_answer
 from app.responses.models import JobView
 from app.service import submission
 from app.service.components import service
+from contract import keys
 from contract.errors import (
     BodyTooLarge,
     BrokerUnavailable,
@@ -61,18 +63,30 @@ def submit() -> Response:
     """Submit texts to score; with `wait`, answer when they are scored."""
     query = MultiDict(request.args)
     wait_s, preference = asked_wait_s(query)
-    receipt, record = _accepted(query)
-    # The job is accepted: if Redis fails from here on, the answer still holds its task ID.
-    with suppress(BrokerUnavailable):
-        record = service().changes.wait(record, wait_s, caller_of(request))
+    if wait_s > 0:
+        receipt, record = _accepted_and_waited_for(query, wait_s)
+    else:
+        receipt, record = _accepted(query)
     return accepted_job_answer(service(), request, record, receipt, preference)
 
 
-def _accepted(query: Query) -> tuple[Receipt, Record]:
+def _accepted_and_waited_for(query: Query, wait_s: float) -> tuple[Receipt, Record]:
+    changes, task_id = service().changes, service().jobs.new_id(owner())
+    # Subscribed before it is submitted, the job needs no look at Redis to learn how it ended.
+    with changes.subscribed(keys.record(task_id), may_have_changed=False) as inbox:
+        receipt, record = _accepted(query, task_id)
+        of_this_job = inbox if receipt.task_id == task_id else None
+        # The job is accepted: if Redis fails from here on, the answer still holds its task ID.
+        with suppress(BrokerUnavailable):
+            record = changes.wait(record, wait_s, caller_of(request), inbox=of_this_job)
+    return receipt, record
+
+
+def _accepted(query: Query, task_id: str | None = None) -> tuple[Receipt, Record]:
     """Accept the job of this request; its texts do not stay in memory while the request waits."""
     try:
         job = read_job(request, query, service())
-        return submission.submit_and_read(service(), job, idempotency_of(job))
+        return submission.submit_and_read(service(), job, idempotency_of(job), task_id)
     finally:
         release_body()
 

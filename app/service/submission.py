@@ -8,6 +8,7 @@ from werkzeug.exceptions import ClientDisconnected
 from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
+from contract import keys
 from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
 from contract.messages import Job, Record
 from contract.store.admission import (
@@ -20,7 +21,12 @@ from contract.store.admission import (
 )
 
 
-def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -> Receipt:
+def submit(
+    service: Service,
+    job: Job,
+    idempotency: Idempotency | None = None,
+    task_id: str | None = None,
+) -> Receipt:
     """Bind `job` to its model, accept it and queue it.
 
     Raises:
@@ -28,7 +34,8 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
         BrokerUnavailable
     """
     try:
-        receipt = service.jobs.submit(service.models.bound(job), idempotency, current_quota())
+        bound = service.models.bound(job)
+        receipt = service.jobs.submit(bound, idempotency, current_quota(), task_id)
     except KeyReused:
         raise key_reused() from None
     except QueueFull as full:
@@ -42,14 +49,14 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
 
 
 def submit_and_read(
-    service: Service, job: Job, idempotency: Idempotency | None
+    service: Service, job: Job, idempotency: Idempotency | None, task_id: str | None = None
 ) -> tuple[Receipt, Record]:
     """Submit `job`, and read the record of the job that its Idempotency-Key stands for.
 
     Raises:
         ModelNotFound, Overloaded, IdempotencyKeyReused, JobGone, BrokerUnavailable
     """
-    receipt = submit(service, job, idempotency)
+    receipt = submit(service, job, idempotency, task_id)
     if receipt.is_replay:
         return receipt, service.jobs.read(receipt.task_id)
     return receipt, Record(receipt.task_id, "QUEUED", job=job.facts())
@@ -73,17 +80,21 @@ def score_now(service: Service, job: Job, caller: Caller, *, limit_s: float) -> 
         ClientDisconnected: the client has left.
         BrokerUnavailable
     """
-    service.changes.slots.acquire(caller.client)
+    changes, task_id = service.changes, service.jobs.new_id(job.owner)
+    changes.slots.acquire(caller.client)
     try:
-        with _submitted(service, job) as record:
-            record = service.changes.wait(record, limit_s, caller, has_slot=True)
+        with (
+            changes.subscribed(keys.record(task_id), may_have_changed=False) as inbox,
+            _submitted(service, job, task_id) as record,
+        ):
+            record = changes.wait(record, limit_s, caller, has_slot=True, inbox=inbox)
             if record.is_final:
                 return service.jobs.with_result(record)
     finally:
-        service.changes.slots.release(caller.client)
+        changes.slots.release(caller.client)
     if caller.has_left():
         raise ClientDisconnected
-    if service.changes.is_released:
+    if changes.is_released:
         raise _overloaded(service, "This web server is stopping; send the prompts again.")
     raise _overloaded(
         service, f"The prompts were not scored within {limit_s:g} s; send fewer, or try later."
@@ -91,8 +102,8 @@ def score_now(service: Service, job: Job, caller: Caller, *, limit_s: float) -> 
 
 
 @contextmanager
-def _submitted(service: Service, job: Job) -> Iterator[Record]:
-    receipt = submit(service, job)
+def _submitted(service: Service, job: Job, task_id: str) -> Iterator[Record]:
+    receipt = submit(service, job, task_id=task_id)
     try:
         yield Record(receipt.task_id, "QUEUED", job=job.facts())
     finally:

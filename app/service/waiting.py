@@ -1,9 +1,9 @@
 """Lets requests wait for changes of jobs and batches, with one Redis connection.
 
-Redis publishes a job's end on a channel with the name of its record, and a batch's changes on a
-channel with the name of its key. One pattern for each covers all of them, so that a wait sends no
-command. A restarted Redis has no subscribers, and what happens meanwhile reaches nobody. So each
-subscription, first or renewed, makes all waiters read again.
+Redis publishes the final record of a job on a channel with the name of the record, and a batch's
+changes on a channel with the name of its key. One pattern for each covers all of them, so that a
+wait sends no command. A restarted Redis has no subscribers, and what happens meanwhile reaches
+nobody. So each subscription, first or renewed, makes all waiters read again.
 """
 
 import math
@@ -23,9 +23,10 @@ from app.service.slots import ConnectionSlots
 from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.logs import get_logger
-from contract.messages import Record
+from contract.messages import Record, decode_record
 from contract.settings import Settings
 from contract.store.job_store import JobStore
+from contract.versions import NewerFormat, Unreadable
 
 log = get_logger(__name__)
 
@@ -38,9 +39,14 @@ LOOK_EVERY_S = 1.0
 
 _PATTERNS = (keys.record("*"), keys.batch("*"))
 
-Inbox = threading.Event
-"""Is set whenever there may be a change."""
 _Found = TypeVar("_Found")
+
+
+class Inbox(threading.Event):
+    """Is set whenever there may be a change."""
+
+    told = b""
+    """What was published last."""
 
 
 class ChangeListener:
@@ -60,23 +66,34 @@ class ChangeListener:
         self._thread.start()
 
     def wait(
-        self, record: Record, timeout_s: float, caller: Caller, *, has_slot: bool = False
+        self,
+        record: Record,
+        timeout_s: float,
+        caller: Caller,
+        *,
+        has_slot: bool = False,
+        inbox: Inbox | None = None,
     ) -> Record:
         """The record of the job once it is final, or as it is after `timeout_s` seconds.
 
         Returns `record` at once if it is final or if `caller` has no slot and gets none.
 
+        Args:
+            inbox: as `subscribed` gave it for this job before the job was submitted.
+
         Raises:
             JobGone, BrokerUnavailable
         """
+        task_id = record.task_id
         return self.wait_for(
-            keys.record(record.task_id),
+            keys.record(task_id),
             record,
-            read=lambda: self._jobs.read(record.task_id),
+            read=lambda told: _told_record(task_id, told) or self._jobs.read(task_id),
             is_changed=lambda found: found.is_final,
             timeout_s=timeout_s,
             caller=caller,
             has_slot=has_slot,
+            inbox=inbox,
         )
 
     def wait_for(
@@ -84,11 +101,12 @@ class ChangeListener:
         channel: str,
         known: _Found,
         *,
-        read: Callable[[], _Found],
+        read: Callable[[bytes], _Found],
         is_changed: Callable[[_Found], bool],
         timeout_s: float,
         caller: Caller,
         has_slot: bool = False,
+        inbox: Inbox | None = None,
     ) -> _Found:
         """What `read` gives once `is_changed` of it, or at the latest after `timeout_s` seconds.
 
@@ -97,7 +115,9 @@ class ChangeListener:
 
         Args:
             channel: whatever is published there makes the waiter read again.
+            read: takes what was published, b'' if it is not known.
             has_slot: `caller` holds one of `slots` already.
+            inbox: one of this channel that is subscribed already.
 
         Raises:
             BrokerUnavailable, and what `read` raises
@@ -108,18 +128,20 @@ class ChangeListener:
             return known
         until = time.monotonic() + timeout_s
         try:
-            with self.subscribed(channel) as inbox:
+            if inbox is not None:
                 return self._wait(known, inbox, read, is_changed, until, caller)
+            with self.subscribed(channel) as new_inbox:
+                return self._wait(known, new_inbox, read, is_changed, until, caller)
         finally:
             if not has_slot:
                 self.slots.release(caller.client)
 
     @contextmanager
-    def subscribed(self, channel: str) -> Iterator[Inbox]:
-        """An inbox that is set at first and whenever there may be a change."""
+    def subscribed(self, channel: str, *, may_have_changed: bool = True) -> Iterator[Inbox]:
+        """An inbox that is set whenever there may be a change, at first if one may have come."""
         name, inbox = channel.encode(), Inbox()
-        # The change may have come before this.
-        inbox.set()
+        if may_have_changed:
+            inbox.set()
         with self._lock:
             self._inboxes[name].add(inbox)
         try:
@@ -144,7 +166,7 @@ class ChangeListener:
         self,
         known: _Found,
         inbox: Inbox,
-        read: Callable[[], _Found],
+        read: Callable[[bytes], _Found],
         is_changed: Callable[[_Found], bool],
         until: float,
         caller: Caller,
@@ -159,8 +181,9 @@ class ChangeListener:
                     break
                 continue
             inbox.clear()
+            told, inbox.told = inbox.told, b""
             try:
-                known = read()
+                known = read(told)
             except BrokerUnavailable:
                 if is_over or caller.has_left():
                     raise
@@ -200,13 +223,14 @@ class ChangeListener:
 
     def _tell(self, message: Mapping[str, Any]) -> None:
         if message["type"] == "pmessage":
-            self._wake(message["channel"])
+            self._wake(message["channel"], message["data"])
         elif message["type"] == "psubscribe":
             self._wake_all()
 
-    def _wake(self, channel: bytes) -> None:
+    def _wake(self, channel: bytes, told: bytes) -> None:
         with self._lock:
             for inbox in self._inboxes.get(channel, ()):
+                inbox.told = told
                 inbox.set()
 
     def _wake_all(self) -> None:
@@ -214,6 +238,14 @@ class ChangeListener:
             for inboxes in self._inboxes.values():
                 for inbox in inboxes:
                     inbox.set()
+
+
+def _told_record(task_id: str, told: bytes) -> Record | None:
+    """The record that was published; None if it has to be read."""
+    try:
+        return decode_record(task_id, told) if told else None
+    except (Unreadable, NewerFormat):
+        return None
 
 
 def _next_message(pubsub: "redis.client.PubSub", answer_limit_s: float) -> Mapping[str, Any]:

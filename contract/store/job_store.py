@@ -75,10 +75,22 @@ class JobStore:
 
     # --- the web tier's side ----------------------------------------------------------------
 
+    def new_id(self, owner: str = "") -> str:
+        """The ID for a new job of `owner`. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return new_task_id(self.id_secret(), owner)
+
     def submit(
-        self, job: Job, idempotency: Idempotency | None = None, quota: Quota = NO_QUOTA
+        self,
+        job: Job,
+        idempotency: Idempotency | None = None,
+        quota: Quota = NO_QUOTA,
+        task_id: str | None = None,
     ) -> Receipt:
         """Accept `job` and queue it.
+
+        Args:
+            task_id: a fresh one of `new_id`, for a caller that has to know it before.
 
         Raises:
             QueueFull: there is no room for it, or its client holds its share of the queue.
@@ -88,7 +100,7 @@ class JobStore:
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
         with self._guard.calling():
-            task_id = new_task_id(self.id_secret(), job.owner)
+            task_id = task_id or new_task_id(self.id_secret(), job.owner)
             receipt = self._submitter.submit(task_id, job, idempotency, quota)
         return replace(receipt, depth=self.depth()) if receipt.is_replay else receipt
 

@@ -55,6 +55,7 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "result_pieces": lambda: list(store.result_pieces(a_record(task_id))),
         "with_result": lambda: store.with_result(a_record(task_id)),
         "cancel": lambda: store.cancel(task_id),
+        "new_id": store.new_id,
         "is_owned_by": lambda: store.is_owned_by(task_id, ""),
         "erase": lambda: store.erase(task_id),
         "depth": store.depth,
