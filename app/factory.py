@@ -8,6 +8,7 @@ from app.responses.problems import register_error_handlers
 from app.routes import (
     batches,
     completions,
+    docs,
     events,
     health,
     jobs,
@@ -52,7 +53,7 @@ def create_app(settings: Settings) -> Flask:
         metrics.routes,
         openapi.routes,
         pages.routes,
-        pages.docs_routes(),
+        docs.routes,
         asset_routes(Assets.load()),
     ):
         app.register_blueprint(routes)

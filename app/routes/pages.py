@@ -1,4 +1,4 @@
-"""Serves the pages for people: scores as a heat map, the status page, and Swagger UI.
+"""Serves the pages for people: scores as a heat map, and the status page.
 
 The scripts in `static/` call the same routes as any client. Nothing is loaded from other servers,
 and the headers tell the browser to refuse it.
@@ -7,7 +7,6 @@ and the headers tell the browser to refuse it.
 from typing import Any
 
 from flask import Blueprint, Response, render_template, request, url_for
-from flask_swagger_ui import get_swaggerui_blueprint
 
 from app.openapi.operation import operation
 from app.responses.json import json_response
@@ -17,28 +16,32 @@ from app.responses.service_views import index_view, stats_view
 from app.service.components import service
 from contract.errors import BrokerUnavailable
 
-DOCS_PATH = "/docs"
-
 routes = Blueprint("pages", __name__)
 
+CONTENT_SECURITY_POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
 _HEADERS = {
-    "Content-Security-Policy": "; ".join(
-        (
-            "default-src 'none'",
-            "script-src 'self'",
-            "style-src 'self'",
-            "img-src 'self'",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-            "require-trusted-types-for 'script'",
-        )
-    ),
+    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+
+
+def page(template: str, *, status: int = 200, **values: Any) -> Response:
+    """An HTML page, with the headers that confine it."""
+    return Response(render_template(template, **values), status, headers=_HEADERS)
 
 
 @routes.get("/")
@@ -48,7 +51,7 @@ def home() -> Response:
     accepted = request.accept_mimetypes
     if accepted["text/html"] > accepted["application/json"]:
         # The page opens without Redis, and then tells what is wrong.
-        response = _page("score.html", max_text_bytes=service().workers.limits().max_text_bytes)
+        response = page("score.html", max_text_bytes=service().workers.limits().max_text_bytes)
     else:
         response = json_response(_index())
     response.vary.add("Accept")
@@ -61,17 +64,10 @@ def status() -> Response:
     try:
         stats = stats_view(service())
     except BrokerUnavailable:
-        response = _page("status.html", status=503, stats=None)
+        response = page("status.html", status=503, stats=None)
         response.headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
         return response
-    return _page("status.html", stats=stats)
-
-
-def docs_routes() -> Blueprint:
-    """Swagger UI; it loads nothing from other servers, not even the validator's badge."""
-    return get_swaggerui_blueprint(
-        DOCS_PATH, "/openapi.json", config={"app_name": "evascore", "validatorUrl": None}
-    )
+    return page("status.html", stats=stats)
 
 
 def _index() -> dict[str, Any]:
@@ -82,10 +78,6 @@ def _index() -> dict[str, Any]:
         "status": "pages.status",
         "description": "openapi.description",
         "metrics": "metrics.metrics",
-        "docs": "swagger_ui.show",
+        "docs": "docs.show",
     }
     return index_view({name: url_for(endpoint) for name, endpoint in endpoints.items()})
-
-
-def _page(template: str, *, status: int = 200, **values: Any) -> Response:
-    return Response(render_template(template, **values), status, headers=_HEADERS)

@@ -28,10 +28,25 @@ def test_page_loads_everything_from_this_server(http):
     assert len(assets) >= 4
     for path in assets:
         assert http.get(path).status_code == 200, path
-    assert '"validatorUrl": null' in page
+    (script,) = (path for path in assets if path.endswith("/docs.js"))
+    assert "validatorUrl: null" in http.get(script).text
 
 
-@pytest.mark.parametrize("path", ["/docs/nothing.js", "/docs/../../etc/passwd", "/docs/%2e%2e/x"])
+def test_page_names_no_host(http):
+    page = http.get("/docs/", headers={"Host": "127.0.0.1:1"}).text
+    assert "127.0.0.1" not in page
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/docs/nothing.js",
+        "/docs/oauth2-redirect.html",
+        "/docs/index.html",
+        "/docs/../../etc/passwd",
+        "/docs/%2e%2e/x",
+    ],
+)
 def test_page_serves_nothing_but_its_assets(http, path):
     assert http.get(path).status_code == 404
 

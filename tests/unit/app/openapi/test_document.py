@@ -18,7 +18,7 @@ from contract.grammar.invalid import validated
 from contract.settings import load_settings
 
 # Pages for people; they are not part of the API.
-PAGES = {"/status", "/static/{version}/{name}", "/docs/", "/docs/{path}", "/openapi.json"}
+PAGES = {"/status", "/static/{version}/{name}", "/docs/", "/docs/{name}", "/openapi.json"}
 
 
 SETTINGS = load_settings(
