@@ -11,7 +11,8 @@ PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and it
 LIVE_JOBS = "evascore:live_jobs"  # hash: task ID -> bytes, for every job not in a final state
 LIVE_BYTES = "evascore:live_bytes"  # the sum of that hash's values
 TOTALS = "evascore:totals"  # hash of counters since the data folder was made
-ID_SECRET = "evascore:id_secret"  # signs task IDs, shared by all web processes
+# Signs task IDs, shared by all web processes. This is the name of the key, not the secret.
+ID_SECRET = "evascore:id_secret"  # noqa: S105
 LIVE_BATCHES = "evascore:live_batches"  # hash: batch ID -> bytes of work of it that are left
 LIVE_LINES = "evascore:live_lines"  # hash: batch ID -> lines of it that have not ended
 CANCELLING = "evascore:cancelling"  # set: batches that were cancelled and have not ended
