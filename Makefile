@@ -10,22 +10,29 @@ NVIDIA_SMI := $(shell command -v nvidia-smi)
 COMPOSE := docker compose $(if $(NVIDIA_SMI),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
+AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip --disable-pip-version-check
+# pip asks either all packages of a command for their hashes or none. So torch, whose build differs between
+# machines, has a command of its own, which finds all that it needs installed but CUDA.
+FROM_LOCK := install --quiet --no-deps --require-hashes -r
+LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-schemathesis \
+	requirements-audit
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
+TORCH = "$$(grep '^torch==' requirements.txt)"
 INSTALL_TORCH = $(if $(TORCH_INDEX),$(PIP) install --quiet --no-deps --extra-index-url $(TORCH_INDEX) \
-	"$$(grep '^torch==' requirements.txt)")
+	$(TORCH) &&) $(PIP) install --quiet -c constraints.txt $(TORCH)
 HAS_NO_USE_FOR_CUDA = $(and $(filter Linux,$(SYSTEM)),$(if $(NVIDIA_SMI)$(TORCH_INDEX),,yes))
 HAS_TORCH = $(wildcard $(VENV)/lib/python*/site-packages/torch)
 WARN_OF_CUDA = $(if $(HAS_NO_USE_FOR_CUDA),$(if $(HAS_TORCH),,printf '%s\n' \
 	"No NVIDIA driver was found, but PyTorch for Linux comes with CUDA: 2.7 GB to download, 5 GB on disk." \
 	"To download 0.2 GB without CUDA instead, press Ctrl-C and run this:" \
 	"  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_TORCH_INDEX)"))
-RUNTIME := requirements.txt requirements-web.txt constraints.txt
+RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
-.PHONY: constraints clean
+.PHONY: constraints lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
@@ -134,28 +141,49 @@ test-docker: $(VENV)/development ## run the tests that need a Docker engine
 
 constraints: $(VENV)/development ## pin the transitive packages in constraints.txt
 	@sed 's/;.*//' requirements.txt requirements-web.txt > constraints.named
+	@sed -n 's/;.*//p' requirements-dev.txt >> constraints.named
 	@$(PIP) freeze --exclude-editable | grep -vE '^(torch|nvidia-|cuda-)' \
 	| grep -vxF -f constraints.named > constraints.new
 	@sed -n '/^#/p' constraints.txt > constraints.head
 	@cat constraints.head constraints.new > constraints.txt
 	@rm constraints.head constraints.named constraints.new
 
+# uv resolves for all platforms at once. Torch and its CUDA are left out.
+lock: $(AUDIT)/installed ## pin all packages but torch with their hashes in requirements*.lock
+	@for name in $(LOCKED); do \
+	$(AUDIT)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
+	--no-annotate --no-emit-package torch --no-emit-package evascore -o $$name.resolved $$name.txt \
+	&& awk '/^[a-z]/ {keep = !/^(nvidia|cuda)-/} keep' $$name.resolved > $$name.lock \
+	&& rm $$name.resolved || exit 1; done
+
+sbom: $(AUDIT)/installed ## list the packages of the service in dist/sbom.json (CycloneDX)
+	@mkdir -p dist
+	@{ cat requirements.lock && grep '^torch==' requirements.txt; } \
+	| PYTHONWARNINGS=ignore::UserWarning $(AUDIT)/bin/cyclonedx-py requirements - \
+	--pyproject pyproject.toml --output-reproducible --output-file dist/sbom.json
+
+# Needs a network. Its answer changes without a commit, so CI does not run it.
+audit: $(AUDIT)/installed ## ask for known weaknesses of the locked packages
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --require-hashes -r requirements-dev.lock
+	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r requirements.txt
+
 clean: ## remove .venv and caches; the data folder stays
-	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp is newer than the requirements that were installed.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore needs into $(VENV) (once; some minutes on a slow line)."
 	@$(WARN_OF_CUDA)
+	@$(PIP) $(FROM_LOCK) requirements.lock
 	@$(INSTALL_TORCH)
-	@$(PIP) install --quiet -r requirements.txt
 	@touch $@
 
-$(VENV)/development: requirements-dev.txt client/pyproject.toml $(RUNTIME) | $(BIN)/python
+$(VENV)/development: requirements-dev.lock client/pyproject.toml $(RUNTIME) | $(BIN)/python
 	@echo "Installing what evascore and its tests need into $(VENV) (once)."
 	@$(WARN_OF_CUDA)
+	@$(PIP) $(FROM_LOCK) requirements-dev.lock
 	@$(INSTALL_TORCH)
-	@$(PIP) install --quiet -r requirements-dev.txt
+	@$(PIP) install --quiet --no-deps --no-build-isolation -e ./client
 	@touch $(VENV)/runtime $@
 
 $(BIN)/python:
@@ -164,13 +192,20 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 # 60 packages, some minutes; only these tests and bench.lm_eval need them.
-$(LM_EVAL)/installed: requirements-lm-eval.txt
+$(LM_EVAL)/installed: requirements-lm-eval.lock
 	@$(PYTHON) -m venv $(LM_EVAL)
 	@echo "Installing lm-eval into $(LM_EVAL) (once; some minutes on a slow line)."
-	@$(LM_EVAL)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@$(LM_EVAL)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
+	@$(LM_EVAL)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+	--no-build-isolation -e ./client
 	@touch $@
 
-$(SCHEMATHESIS)/installed: requirements-schemathesis.txt
+$(SCHEMATHESIS)/installed: requirements-schemathesis.lock
 	@$(PYTHON) -m venv $(SCHEMATHESIS)
-	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check install --quiet -r $<
+	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
+	@touch $@
+
+$(AUDIT)/installed: requirements-audit.lock
+	@$(PYTHON) -m venv $(AUDIT)
+	@$(AUDIT)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
 	@touch $@

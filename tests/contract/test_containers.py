@@ -178,7 +178,7 @@ def test_image_runs_without_root_and_tells_what_it_is(name):
 def test_packages_lie_below_the_code(name):
     dockerfile = (REPOSITORY / name).read_text()
     assert dockerfile.index("pip install") < dockerfile.index("COPY contract")
-    assert "constraints.txt" in dockerfile
+    assert "--no-deps --require-hashes" in dockerfile
 
 
 def test_only_the_demo_weights_reach_a_build():

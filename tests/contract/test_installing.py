@@ -1,19 +1,25 @@
-"""The pinned packages install on every platform of the README; a download of CUDA is announced."""
+"""The pinned packages install on every platform of the README, and all have hashes but torch."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 import pytest
 from packaging.markers import default_environment
 from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from contract.settings import REPOSITORY
 
 FILES = ("requirements.txt", "requirements-web.txt", "requirements-dev.txt", "constraints.txt")
+LOCKS = {path.stem: path.read_text() for path in sorted(REPOSITORY.glob("requirements*.lock"))}
+# What the locks leave out: builds of torch differ between machines, and CUDA is part of them.
+UNLOCKED = re.compile(r"torch|evascore|nvidia-.*|cuda-.*")
 # Of the platforms that the README names: their wheel tags, and what environment markers see.
 PLATFORMS = {
     f"linux-{machine}": (
@@ -93,6 +99,66 @@ def test_package_without_a_wheel_is_noticed(tmp_path):
     )
 
 
+def locked(lock: str) -> dict[str, str]:
+    """Name and version of each package of a lock file."""
+    return dict(re.findall(r"^([a-z0-9-]+)==(\S+)", LOCKS[lock], re.MULTILINE))
+
+
+def pinned(*files: str) -> dict[str, str]:
+    """Name and version of each package that the files pin, if a lock may have it."""
+    lines = [line for name in files for line in (REPOSITORY / name).read_text().splitlines()]
+    pins = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    named = {canonicalize_name(pin.name): str(pin.specifier).removeprefix("==") for pin in pins}
+    return {name: v for name, v in named.items() if not UNLOCKED.fullmatch(name)}
+
+
+def test_every_list_of_packages_has_a_lock():
+    assert set(LOCKS) == {path.stem for path in REPOSITORY.glob("requirements*.txt")}
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_every_locked_package_has_hashes_and_none_is_torch(lock):
+    packages = re.split(r"\n(?=\S)", LOCKS[lock].strip())
+    assert len(packages) > 20
+    for package in packages:
+        name, *hashes = re.split(r" \\\n *", package)
+        assert re.match(r"[a-z0-9-]+==\S+( ; .*)?$", name)
+        assert hashes
+        assert all(re.fullmatch("--hash=sha256:[0-9a-f]{64}", one) for one in hashes)
+    assert not [name for name in locked(lock) if UNLOCKED.fullmatch(name)]
+
+
+@pytest.mark.parametrize(
+    ("lock", "files"),
+    [
+        ("requirements-web", ["requirements-web.txt"]),
+        ("requirements", ["requirements-web.txt", "requirements.txt"]),
+        ("requirements-dev", FILES),
+        ("requirements-lm-eval", ["requirements-lm-eval.txt"]),
+        ("requirements-schemathesis", ["requirements-schemathesis.txt"]),
+        ("requirements-audit", ["requirements-audit.txt"]),
+    ],
+)
+def test_lock_has_the_pinned_versions(lock, files):
+    wanted, found = pinned(*files), locked(lock)
+    assert {name: found.get(name) for name in wanted} == wanted, "run make lock"
+
+
+def test_what_a_lock_brings_along_is_pinned_too():
+    pins = pinned(*FILES)
+    for lock in ("requirements-web", "requirements", "requirements-dev"):
+        marked = set(re.findall(r"^([a-z0-9-]+)==\S+ ; ", LOCKS[lock], re.MULTILINE))
+        # Those of other platforms cannot be seen here; torch alone asks for setuptools.
+        assert set(locked(lock)) - marked - {"setuptools"} <= set(pins), "run make constraints"
+
+
+def test_what_is_installed_is_what_is_locked():
+    # The environment of the tests is made from this lock.
+    for name, version in locked("requirements-dev").items():
+        with suppress(PackageNotFoundError):
+            assert distribution(name).version == version
+
+
 @pytest.mark.parametrize("platform", ["Linux x86-64", "Linux arm64", "macOS arm64"])
 def test_readme_names_the_platform(platform):
     assert platform in (REPOSITORY / "README.md").read_text()
@@ -102,7 +168,7 @@ def test_readme_names_the_platform(platform):
 def checkout(tmp_path) -> Path:
     """A folder with the Makefile and a Python that installs nothing."""
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    for name in FILES:
+    for name in (*FILES, "requirements.lock", "requirements-dev.lock"):
         (tmp_path / name).touch()
     python = tmp_path / "python"
     python.write_text(

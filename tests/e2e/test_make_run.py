@@ -83,7 +83,7 @@ def test_python_that_is_too_old_is_refused_in_one_line(tmp_path):
     (tmp_path / "python2").write_text("#!/bin/sh\nexit 1\n")
     (tmp_path / "python2").chmod(0o755)
     shutil.copy(REPOSITORY / "Makefile", tmp_path)
-    for name in ("requirements.txt", "requirements-web.txt", "constraints.txt"):
+    for name in ("requirements.txt", "requirements.lock", "constraints.txt"):
         (tmp_path / name).touch()
     refused = subprocess.run(
         ["make", "venv", "PYTHON=./python2"],
