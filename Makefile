@@ -32,7 +32,7 @@ RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
 .PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench train test-gpu test-lm-eval test-openapi bench-gpu
-.PHONY: constraints lock sbom audit clean
+.PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
 help:
@@ -125,6 +125,10 @@ down: ## stop all containers, profiles too; accepted jobs are kept
 
 logs: ## follow the logs of the containers
 	$(COMPOSE) --profile '*' logs --follow --tail 100
+
+# The digests of images, for every platform. Needs a registry.
+pin-images: ## write the digests of the base images into Compose file and Dockerfiles
+	@$(PYTHON) deploy/pin_images.py
 
 smoke: ## score one text with the service on port 8000
 	@curl -fsS 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'

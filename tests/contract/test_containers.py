@@ -67,6 +67,7 @@ def test_service_may_do_no_more_than_it_must(name):
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["restart"] == ("no" if name == "restore" else "unless-stopped")
     assert service["pids_limit"]
+    assert re.fullmatch(r"\d+[gm]|\$\{\w+:-\d+g\}", service["mem_limit"])
 
 
 @pytest.mark.parametrize("name", ["web", "worker"])
@@ -207,6 +208,11 @@ def test_redis_keeps_every_job_as_the_embedded_one_does():
 
 def test_redis_has_room_for_the_queue_and_its_results():
     assert amount(redis_conf()["maxmemory"]) >= 8 * load_settings({}).max_queued_bytes
+
+
+def test_redis_may_use_twice_its_data_before_docker_ends_it():
+    limit = re.search(r":-(\w+)}", SERVICES["redis"]["mem_limit"])[1]
+    assert amount(f"{limit}b") >= 2 * amount(redis_conf()["maxmemory"])
 
 
 def test_redis_listens_where_the_services_call():
