@@ -126,7 +126,7 @@ def _published(scorer: Scorer) -> float | None:
         )
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: cannot be read; copy it again, or delete it") from error
     if weights != scorer.info.revision:
         raise ModelDrifted(

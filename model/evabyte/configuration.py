@@ -7,10 +7,18 @@ from transformers import PreTrainedConfig
 
 from contract.grammar.vocabulary import VOCABULARY_SIZE
 
-COUNTS = (
-    *("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads"),
-    *("num_pred_heads", "window_size", "chunk_size"),
-)
+# The most of each count: twice that of the largest language models, or more. A damaged or malicious
+# file must not take minutes, or all memory, before the weights are compared with it.
+MAX_COUNTS = {
+    "hidden_size": 2**17,
+    "intermediate_size": 2**19,
+    "num_hidden_layers": 256,
+    "num_attention_heads": 2048,
+    "num_pred_heads": 256,
+    "window_size": 2**24,
+    "chunk_size": 2**24,
+    "max_position_embeddings": 2**31,
+}
 
 
 @strict
@@ -67,10 +75,10 @@ class EvaByteConfig(PreTrainedConfig):
         Raises:
             ValueError: a key has an impossible or unsupported value; the message names it.
         """
-        for key in COUNTS:
-            _require(
-                getattr(self, key) >= 1, f"{key} is {getattr(self, key)}; it must be 1 or more"
-            )
+        for key, most in MAX_COUNTS.items():
+            value = getattr(self, key)
+            _require(value >= 1, f"{key} is {value}; it must be 1 or more")
+            _require(value <= most, f"{key} is {value}; it must be {most} or less")
         _require(
             self.vocab_size == VOCABULARY_SIZE,
             f"vocab_size is {self.vocab_size}; EvaByte's vocabulary has {VOCABULARY_SIZE} ids",

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,9 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CANARY_FILE = "canary.json"
+# Published files have 2. What reads them later calls itself for each level.
+MAX_JSON_LEVELS = 32
+SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 FLOAT_TYPES = {"F32", "F16", "BF16"}
 # Keys that change scores and show in no tensor shape: a guess would give wrong scores.
 REQUIRED_KEYS = (
@@ -175,11 +179,28 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise CheckpointInvalid(
             f"{path}: not found; name the folder that holds {CONFIG_FILE} and the weights"
         ) from error
-    except (OSError, ValueError) as error:
+    # Python's reader ends at a few thousand levels of nesting.
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointInvalid(f"{path}: is not readable JSON; copy it again") from error
     if not isinstance(fields, dict):
         raise CheckpointInvalid(f"{path}: is not a JSON object; copy it again")
+    if _is_deeper_than(MAX_JSON_LEVELS, fields):
+        raise CheckpointInvalid(
+            f"{path}: is nested in more than {MAX_JSON_LEVELS} levels; copy it again"
+        )
     return fields
+
+
+def _is_deeper_than(max_levels: int, value: Any) -> bool:
+    level = [value]
+    for _ in range(max_levels):
+        containers = [each for each in level if isinstance(each, (dict, list))]
+        level = [
+            child
+            for each in containers
+            for child in (each.values() if isinstance(each, dict) else each)
+        ]
+    return any(isinstance(each, (dict, list)) for each in level)
 
 
 def _weight_files(folder: Path) -> tuple[Path, ...]:
@@ -194,7 +215,14 @@ def _weight_files(folder: Path) -> tuple[Path, ...]:
     weight_map = _read_json(folder / INDEX_FILE).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointInvalid(f"{folder / INDEX_FILE}: has no weight_map; copy it again")
-    paths = tuple(folder / str(name) for name in sorted(set(weight_map.values())))
+    for name in weight_map.values():
+        # A path would lead to any file of this machine.
+        if not isinstance(name, str) or not SHARD.fullmatch(name):
+            raise CheckpointInvalid(
+                f"{folder / INDEX_FILE}: weight_map names {str(name)[:60]!r}; it may only name "
+                ".safetensors files in the same folder"
+            )
+    paths = tuple(folder / name for name in sorted(set(weight_map.values())))
     for path in paths:
         if not path.is_file():
             raise CheckpointInvalid(f"{path}: not found, but {INDEX_FILE} lists it; copy it too")

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from model import CheckpointInvalid, DeviceUnavailable, Scorer, ScoreRequest
+from model.evabyte.configuration import MAX_COUNTS
 
 TEXT = ScoreRequest(text=b"one text over several windows of the tiny model")
 
@@ -198,3 +200,62 @@ def test_absent_device_is_named(folder, device):
         pytest.skip("this machine has a GPU")
     with pytest.raises(DeviceUnavailable, match=f"device {device}"):
         Scorer.load(str(folder), device=device)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("../outside.safetensors", "/etc/passwd", "/outside.safetensors", "sub/a.safetensors"),
+        *(
+            "..",
+            "",
+            "model.bin",
+            ".safetensors",
+            "a\nb.safetensors",
+            7,
+            None,
+            ["a.safetensors"],
+            {},
+        ),
+    ],
+)
+def test_index_may_not_name_files_outside_its_folder(sharded, name):
+    (sharded.parent / "outside.safetensors").write_bytes(b"secret")
+    index = json.loads((sharded / "model.safetensors.index.json").read_text())
+    first = next(iter(index["weight_map"]))
+    index["weight_map"][first] = name
+    (sharded / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert "may only name .safetensors files in the same folder" in complaint_about(sharded)
+
+
+@pytest.mark.parametrize("opening", ['{"a":', "["])
+def test_config_that_is_nested_too_deeply_is_refused_at_once(folder, opening):
+    (folder / "config.json").write_text(opening * 100_000)
+    began_at = time.monotonic()
+    assert "config.json: is not readable JSON" in complaint_about(folder)
+    assert time.monotonic() - began_at < 1
+
+
+@pytest.mark.parametrize("depth", [32, 900, 5000, 100_000])
+def test_known_config_with_a_deep_value_is_refused_at_once(folder, depth):
+    config = (folder / "config.json").read_text().strip().removesuffix("}")
+    (folder / "config.json").write_text(f'{config}, "x": {"[" * depth}{"]" * depth}}}')
+    began_at = time.monotonic()
+    assert "copy it again" in complaint_about(folder)
+    assert time.monotonic() - began_at < 1
+
+
+@pytest.mark.parametrize("key", MAX_COUNTS)
+def test_counts_beyond_every_model_are_refused_at_once(folder, key):
+    for value in (MAX_COUNTS[key] + 1, 10**18):
+        change_config(folder, **{key: value})
+        began_at = time.monotonic()
+        assert f"{key} is {value}; it must be {MAX_COUNTS[key]} or less" in complaint_about(folder)
+        assert time.monotonic() - began_at < 1
+
+
+def test_20000_layers_are_refused_at_once(folder):
+    change_config(folder, num_hidden_layers=20_000)
+    began_at = time.monotonic()
+    assert "num_hidden_layers is 20000" in complaint_about(folder)
+    assert time.monotonic() - began_at < 1
