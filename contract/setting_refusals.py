@@ -11,7 +11,10 @@ PREFIX = "EVASCORE_"
 # Of a value in an error message.
 MAX_SHOWN_CHARS = 60
 _UNITS = {"_bytes": " (bytes)", "_s": " (seconds)"}
-_TEXTS = {"worker_name": "1 to 64 letters, digits, dots, hyphens or underscores"}
+_TEXTS = {
+    "model_revision": "a commit, tag or branch of the Hub",
+    "worker_name": "1 to 64 letters, digits, dots, hyphens or underscores",
+}
 
 # Former names of settings, and what took their place.
 RENAMED = {

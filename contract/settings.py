@@ -28,6 +28,8 @@ DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 # Redis stores no larger value (`proto-max-bulk-len`).
 MAX_REDIS_VALUE_BYTES = 512 * 1024**2
 
+# A commit, or what git calls a reference.
+REVISION = r"^[A-Za-z0-9][A-Za-z0-9_./-]{0,127}$"
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Count = Annotated[int, Field(ge=1)]
@@ -82,6 +84,12 @@ class Settings(BaseModel):
 
     model: Name = Field(
         DEMO_CHECKPOINT, description="Checkpoint folder, or a name on the Hugging Face Hub."
+    )
+    model_revision: str | None = Field(
+        None,
+        pattern=REVISION,
+        description="Commit, tag or branch of a checkpoint on the Hub. "
+        "By default the commit that was loaded first, whatever is pushed later.",
     )
     device: str = Field(
         "auto",

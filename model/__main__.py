@@ -113,6 +113,7 @@ def _predict(options: argparse.Namespace) -> int:
 def _load(options: argparse.Namespace) -> Scorer:
     return Scorer.load(
         options.model,
+        hub_revision=options.revision,
         device=options.device,
         dtype=options.dtype,
         kernels=options.kernels,
@@ -179,6 +180,10 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         default=str(DEMO_CHECKPOINT),
         help="folder of a checkpoint, or owner/name on the Hub (default: the bundled demo)",
+    )
+    parser.add_argument(
+        "--revision",
+        help="commit, tag or branch on the Hub (default: the commit that was loaded first)",
     )
     parser.add_argument(
         "--device", default="cpu", help="auto, cpu, cuda or cuda:N (default: %(default)s)"

@@ -95,6 +95,7 @@ class Scorer:
         cls,
         checkpoint: str,
         *,
+        hub_revision: str | None = None,
         device: str = "cpu",
         dtype: str = "auto",
         kernels: str = "auto",
@@ -107,6 +108,8 @@ class Scorer:
         """Load the checkpoint in a folder, or the one named `owner/name` on the Hub.
 
         Args:
+            hub_revision: commit, tag or branch on the Hub; None is the commit that was loaded
+                first.
             dtype: float32, bfloat16 or auto (float32 on a CPU, else bfloat16). A CPU that is slow
                 with bfloat16 keeps such weights and computes in float32.
             kernels: one of `ops.backend.KERNELS`; auto takes triton where it is fast, else torch.
@@ -126,7 +129,7 @@ class Scorer:
         """
         setup = Setup.choose(device, dtype, kernels, Quantization(quantization, cache_dir))
         on_phase("download")
-        found = find_checkpoint(checkpoint)
+        found = find_checkpoint(checkpoint, hub_revision)
         on_phase("checksum")
         revision = revision_of(found.weight_files)
         with named_memory_errors(checkpoint, setup.device):

@@ -22,6 +22,7 @@ Cut = Literal["close", "reset", "stall"]
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 CHUNK_BYTES = 4096
+NO_REVISION = {"X-Error-Code": "RevisionNotFound"}
 
 
 @dataclass
@@ -38,6 +39,10 @@ class FakeHub:
     """Whether every request is answered with 503."""
     ranges: list[str | None] = field(default_factory=list)
     """The header `Range` of every download of weights."""
+    commit: str = COMMIT
+    """What the branch `main` leads to."""
+    older: dict[str, Path] = field(default_factory=dict)
+    """The folders of earlier commits."""
     closing: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> "FakeHub":
@@ -68,22 +73,31 @@ class FakeHub:
         """What HF_ENDPOINT is."""
         return f"http://127.0.0.1:{self.port}"
 
+    def push(self, folder: Path, commit: str) -> None:
+        """Have `main` lead to the files of `folder`; the earlier commits stay."""
+        self.older[self.commit] = self.folder
+        self.folder, self.commit = folder, commit
+
+    def folder_of(self, commit: str) -> Path | None:
+        """The files of a commit, None if there is no such commit."""
+        return self.folder if commit == self.commit else self.older.get(commit)
+
     def sha256(self, file: Path) -> str:
         """The checksum of a file as it is in the repository."""
         return hashlib.sha256(file.read_bytes()).hexdigest()
 
-    def tree(self) -> list[dict[str, Any]]:
-        """What the repository holds, as the Hub lists it."""
-        files = sorted(path for path in self.folder.rglob("*") if path.is_file())
-        return [self._entry(file) for file in files]
+    def tree(self, folder: Path) -> list[dict[str, Any]]:
+        """What a commit holds, as the Hub lists it."""
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return [self._entry(folder, file) for file in files]
 
-    def _entry(self, file: Path) -> dict[str, Any]:
+    def _entry(self, folder: Path, file: Path) -> dict[str, Any]:
         size = file.stat().st_size
         entry = {
             "type": "file",
             "oid": "0" * 40,
             "size": size,
-            "path": str(file.relative_to(self.folder)),
+            "path": str(file.relative_to(folder)),
         }
         if file.suffix != ".safetensors":
             return entry
@@ -111,27 +125,51 @@ class _Handler(BaseHTTPRequestHandler):
         hub, path = self.hub, self.path.partition("?")[0]
         if hub.is_refusing:
             self._answer(503, {})
-        elif path in (f"/api/models/{hub.name}", f"/api/models/{hub.name}/revision/main"):
-            self._answer(200, {}, json.dumps({"id": hub.name, "sha": COMMIT}).encode())
-        elif path == f"/api/models/{hub.name}/tree/{COMMIT}":
-            self._answer(200, {}, json.dumps(hub.tree()).encode())
-        elif path.startswith(f"/{hub.name}/resolve/{COMMIT}/"):
-            self._resolve(hub.folder / path.partition(f"/{COMMIT}/")[2])
         elif path.startswith("/cdn/"):
-            self._give_weights(hub.folder / path.removeprefix("/cdn/"))
+            commit, _, name = path.removeprefix("/cdn/").partition("/")
+            self._give_weights(self._folder(commit) / name)
+        elif path == f"/api/models/{hub.name}":
+            self._tell_commit("main")
+        elif path.startswith(f"/api/models/{hub.name}/revision/"):
+            self._tell_commit(path.rpartition("/")[2])
+        elif path.startswith(f"/api/models/{hub.name}/tree/"):
+            self._list(hub.folder_of(path.rpartition("/")[2]))
+        elif path.startswith(f"/{hub.name}/resolve/"):
+            commit, _, name = path.removeprefix(f"/{hub.name}/resolve/").partition("/")
+            self._resolve(commit, self._folder(commit) / name)
         else:
             self._answer(404, {"X-Error-Code": "RepoNotFound"})
 
-    def _resolve(self, file: Path) -> None:
-        headers = {"X-Repo-Commit": COMMIT}
+    def _folder(self, commit: str) -> Path:
+        folder = self.hub.folder_of(commit)
+        assert folder is not None
+        return folder
+
+    def _tell_commit(self, revision: str) -> None:
+        commit = self.hub.commit if revision == "main" else revision
+        if self.hub.folder_of(commit) is None:
+            self._answer(404, NO_REVISION)
+        else:
+            told = {"id": self.hub.name, "sha": commit}
+            self._answer(200, {}, json.dumps(told).encode())
+
+    def _list(self, folder: Path | None) -> None:
+        if folder is None:
+            self._answer(404, NO_REVISION)
+        else:
+            self._answer(200, {}, json.dumps(self.hub.tree(folder)).encode())
+
+    def _resolve(self, commit: str, file: Path) -> None:
+        headers = {"X-Repo-Commit": commit}
         if file.suffix != ".safetensors":
             etag = hashlib.sha1(file.read_bytes()).hexdigest()
             self._answer(200, {**headers, "ETag": f'"{etag}"'}, file.read_bytes())
             return
+        place = f"{commit}/{file.relative_to(self._folder(commit))}"
         linked = {
             "X-Linked-Etag": f'"{self.hub.sha256(file)}"',
             "X-Linked-Size": str(file.stat().st_size),
-            "Location": f"http://localhost:{self.hub.port}/cdn/{file.relative_to(self.hub.folder)}",
+            "Location": f"http://localhost:{self.hub.port}/cdn/{place}",
         }
         self._answer(302, {**headers, **linked})
 

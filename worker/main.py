@@ -124,6 +124,7 @@ class Process:
         try:
             scorer = Scorer.load(
                 settings.model,
+                hub_revision=settings.model_revision,
                 device=settings.device,
                 dtype=settings.dtype,
                 kernels=settings.kernels,

@@ -15,8 +15,9 @@ EX_FAILED, EX_SETTINGS, EX_INTERRUPTED = 1, 2, 130
 def main() -> int:
     """Download and check; return the exit code, 0 when a worker can start without a download."""
     try:
-        name = load_settings().model
-        checkpoint = fetch_checkpoint(name)
+        settings = load_settings()
+        name = settings.model
+        checkpoint = fetch_checkpoint(name, settings.model_revision)
     except SettingsInvalid as error:
         return _fail(error, EX_SETTINGS)
     except CheckpointInvalid as error:

@@ -55,8 +55,10 @@ class Checkpoint:
     weight_files: tuple[Path, ...]
 
 
-def find_folder(name: str) -> Path:
+def find_folder(name: str, hub_revision: str | None = None) -> Path:
     """Return the folder `name`, or the folder of the checkpoint `name` downloaded from the Hub.
+
+    `hub_revision` is as in `hub.fetch_files`; a folder has none.
 
     Raises:
         CheckpointInvalid: there is no such folder, and the Hub has no such checkpoint.
@@ -67,10 +69,10 @@ def find_folder(name: str) -> Path:
         raise CheckpointInvalid(
             f"checkpoint {name}: no such folder; give a folder, or a name on the Hub as owner/name"
         )
-    return fetch_files(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE))
+    return fetch_files(name, (CONFIG_FILE, INDEX_FILE, CANARY_FILE), hub_revision)
 
 
-def find_checkpoint(name: str) -> Checkpoint:
+def find_checkpoint(name: str, hub_revision: str | None = None) -> Checkpoint:
     """Return the checkpoint in the folder `name`, or the one named `owner/name` on the Hub.
 
     Reads the configuration and the headers of the weights, but not the weights.
@@ -78,14 +80,14 @@ def find_checkpoint(name: str) -> Checkpoint:
     Raises:
         CheckpointInvalid: one line names the wrong file or tensor and the remedy.
     """
-    folder = find_folder(name)
+    folder = find_folder(name, hub_revision)
     config = _read_config(folder / CONFIG_FILE)
     weight_files = _weight_files(folder)
     _check_tensors(weight_files, config)
     return Checkpoint(folder, config, weight_files)
 
 
-def fetch_checkpoint(name: str) -> Checkpoint:
+def fetch_checkpoint(name: str, hub_revision: str | None = None) -> Checkpoint:
     """Return the checkpoint `name` after comparing every checksum that the Hub gives.
 
     Fetches it as `find_checkpoint` does. A worker that loads it later downloads nothing.
@@ -93,7 +95,7 @@ def fetch_checkpoint(name: str) -> Checkpoint:
     Raises:
         CheckpointInvalid: as `find_checkpoint`, or a file is damaged.
     """
-    folder = find_folder(name)
+    folder = find_folder(name, hub_revision)
     # Before anything reads the files: the checksum says most about a damaged one.
     check_downloads(tuple(sorted(folder.glob(WEIGHTS))))
     return find_checkpoint(str(folder))

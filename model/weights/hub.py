@@ -3,6 +3,9 @@
 When a download ends early, huggingface_hub 2.4 deletes the partial file: gigabytes of weights. It
 compares sizes, but never checksums. So this module downloads the weights to the place where the
 cache of huggingface_hub keeps them, `blobs/<SHA-256>`, and huggingface_hub downloads the rest.
+
+A checkpoint stays the one that was loaded first: its commit is kept in the cache. A later push to
+the repository changes nothing here.
 """
 
 import hashlib
@@ -14,9 +17,15 @@ from typing import IO
 
 import httpx2
 from filelock import FileLock
-from huggingface_hub import DryRunFileInfo, get_hf_file_metadata, hf_hub_url, snapshot_download
+from huggingface_hub import (
+    DryRunFileInfo,
+    constants,
+    get_hf_file_metadata,
+    hf_hub_url,
+    snapshot_download,
+)
 from huggingface_hub.errors import DryRunError, HfHubHTTPError
-from huggingface_hub.file_download import http_get
+from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
 from model.errors import CheckpointInvalid
@@ -24,32 +33,51 @@ from model.errors import CheckpointInvalid
 log = logging.getLogger(__name__)
 
 NAME = re.compile(r"[\w.-]+/[\w.-]+")
+COMMIT = re.compile(r"[0-9a-f]{40}")
+# Holds the commit that was loaded first, in the folder of the repository in the cache.
+PIN_FILE = "evascore-revision"
 SHA256 = re.compile(r"[0-9a-f]{64}")
 WEIGHTS = "*.safetensors"
 # A repository may hold the same weights in other formats, each in its own folder.
 IN_FOLDERS = "*/*"
 
 
-def fetch_files(name: str, small_files: tuple[str, ...]) -> Path:
+def fetch_files(name: str, small_files: tuple[str, ...], revision: str | None = None) -> Path:
     """Return the folder of the checkpoint `name`, `owner/name`, in the Hub's cache.
 
     Downloads the weights and `small_files` that the cache lacks. If the Hub cannot be reached, a
     complete checkpoint in the cache is enough.
 
+    Args:
+        revision: commit, tag or branch; None is the commit that was loaded first, and the newest
+            one when none was.
+
     Raises:
         CheckpointInvalid: one line says how the Hub, the connection or the disk failed.
     """
+    pin = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), PIN_FILE)
+    wanted = revision or _pinned(pin)
     try:
-        for file in _missing_weights(name):
+        for file in _missing_weights(name, wanted):
             _fetch(name, file)
         patterns = [*small_files, WEIGHTS]
         with disable_progress_bars():
-            folder = snapshot_download(name, allow_patterns=patterns, ignore_patterns=[IN_FOLDERS])
-        return Path(folder)
+            folder = Path(
+                snapshot_download(
+                    name,
+                    revision=wanted,
+                    allow_patterns=patterns,
+                    ignore_patterns=[IN_FOLDERS],
+                )
+            )
+        _keep(pin, folder.name)
+        return folder
     except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        at = f" at revision {wanted}" if wanted else ""
         raise CheckpointInvalid(
-            f"checkpoint {name}: no such folder, and the download from the Hub failed ({reason}); "
+            f"checkpoint {name}{at}: no such folder, and the download from the Hub failed "
+            f"({reason}); "
             "check the name and the connection, or name a local folder; the downloaded part is kept"
         ) from error
 
@@ -79,11 +107,34 @@ def check_downloads(paths: tuple[Path, ...]) -> None:
             )
 
 
-def _missing_weights(name: str) -> list[DryRunFileInfo]:
+def _pinned(pin: Path) -> str | None:
+    """The commit that was loaded first; None if there is none, or its file is damaged."""
+    try:
+        commit = pin.read_text("ascii", "replace").strip()
+    except OSError:
+        return None
+    return commit if COMMIT.fullmatch(commit) else None
+
+
+def _keep(pin: Path, commit: str) -> None:
+    """Keep the commit for later starts, unless one is kept."""
+    if _pinned(pin) is not None:
+        return
+    try:
+        pin.write_text(f"{commit}\n")
+    except OSError as error:
+        log.warning("the revision %s cannot be kept in %s: %s", commit, pin, error)
+
+
+def _missing_weights(name: str, revision: str | None) -> list[DryRunFileInfo]:
     try:
         with disable_progress_bars():
             files = snapshot_download(
-                name, allow_patterns=[WEIGHTS], ignore_patterns=[IN_FOLDERS], dry_run=True
+                name,
+                revision=revision,
+                allow_patterns=[WEIGHTS],
+                ignore_patterns=[IN_FOLDERS],
+                dry_run=True,
             )
     except DryRunError:
         # The Hub is away or refuses. snapshot_download reports it unless the cache is complete.

@@ -109,6 +109,9 @@ def test_some_threads_stay_free_of_requests_that_hold_one_for_long(threads):
         ("EVASCORE_WORKER_NAME", "two words"),
         ("EVASCORE_WORKER_NAME", ""),
         ("EVASCORE_MODEL", ""),
+        ("EVASCORE_MODEL_REVISION", ""),
+        ("EVASCORE_MODEL_REVISION", "two words"),
+        ("EVASCORE_MODEL_REVISION", "../main"),
     ],
 )
 def test_bad_value_is_refused_by_name(name, value):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.fake_hub import FakeHub, ask_hub
+from tests.fake_hub import COMMIT, FakeHub, ask_hub
 from tests.service import TINY_CHECKPOINT
 from worker import prefetch
 
@@ -36,6 +36,16 @@ def test_what_was_fetched_is_told(hub, tmp_path, capsys):
     line = capsys.readouterr().out
     assert "owner/name is downloaded: 1 file of weights, 0.00 GB" in line
     assert str(tmp_path / "cache") in line
+
+
+def test_revision_of_the_setting_is_fetched(hub, monkeypatch, capsys):
+    monkeypatch.setenv("EVASCORE_MODEL_REVISION", "0" * 40)
+    exit_code, line = failure(capsys)
+    assert exit_code == 1
+    assert f"at revision {'0' * 40}" in line
+    monkeypatch.setenv("EVASCORE_MODEL_REVISION", COMMIT)
+    assert prefetch.main() == 0
+    assert COMMIT in capsys.readouterr().out
 
 
 def test_folder_needs_nothing(monkeypatch, capsys):

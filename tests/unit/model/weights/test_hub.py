@@ -9,10 +9,11 @@ import pytest
 
 from model import CheckpointInvalid, Scorer, ScoreRequest
 from model.weights.checkpoint import find_checkpoint, revision_of
-from model.weights.hub import check_downloads
-from tests.fake_hub import FakeHub, ask_hub
+from model.weights.hub import PIN_FILE, check_downloads
+from tests.fake_hub import COMMIT, FakeHub, ask_hub
 
 TEXT = ScoreRequest(text=b"a text")
+PUSHED = "f" * 40
 
 
 @pytest.fixture
@@ -154,3 +155,57 @@ def test_unknown_name_is_told_in_one_line(hub):
     hub.name = "owner/other"
     with pytest.raises(CheckpointInvalid, match="owner/unknown: no such folder"):
         find_checkpoint("owner/unknown")
+
+
+@pytest.fixture
+def pushed_hub(hub, tmp_path) -> FakeHub:
+    """A Hub to whose repository other weights were pushed after the first load."""
+    Scorer.load(hub.name)
+    other = shutil.copytree(hub.folder, tmp_path / "pushed")
+    config = other / "config.json"
+    config.write_text(config.read_text().replace("{", '{"pushed": true,', 1))
+    damage(other / "model.safetensors")
+    hub.push(other, PUSHED)
+    return hub
+
+
+def test_checkpoint_stays_the_one_that_was_loaded_first(pushed_hub):
+    first = revision_of((pushed_hub.older[COMMIT] / "model.safetensors",))
+    for _ in range(2):
+        assert find_checkpoint(pushed_hub.name).folder.name == COMMIT
+        assert Scorer.load(pushed_hub.name).info.revision == first
+
+
+@pytest.mark.parametrize("revision", ["main", PUSHED])
+def test_revision_that_is_asked_for_is_loaded_and_not_kept(pushed_hub, revision):
+    pushed = revision_of((pushed_hub.folder / "model.safetensors",))
+    assert Scorer.load(pushed_hub.name, hub_revision=revision).info.revision == pushed
+    assert find_checkpoint(pushed_hub.name).folder.name == COMMIT
+
+
+def test_revision_of_the_first_load_is_kept_even_if_it_was_asked_for(hub, tmp_path):
+    find_checkpoint(hub.name, COMMIT)
+    hub.push(hub.folder, PUSHED)
+    assert find_checkpoint(hub.name).folder.name == COMMIT
+
+
+def test_first_commit_is_loaded_while_the_hub_is_away(pushed_hub):
+    find_checkpoint(pushed_hub.name, "main")
+    pushed_hub.is_refusing = True
+    assert find_checkpoint(pushed_hub.name).folder.name == COMMIT
+
+
+@pytest.mark.parametrize("content", [None, "", "main", "../../x", "f" * 39])
+def test_newest_commit_is_loaded_if_the_first_is_not_known(pushed_hub, tmp_path, content):
+    (pin,) = (tmp_path / "cache").rglob(PIN_FILE)
+    assert pin.read_text() == f"{COMMIT}\n"
+    pin.unlink()
+    if content is not None:
+        pin.write_text(content)
+    assert find_checkpoint(pushed_hub.name).folder.name == PUSHED
+    assert pin.read_text() == f"{PUSHED}\n"
+
+
+def test_revision_that_the_hub_lacks_is_named(hub):
+    with pytest.raises(CheckpointInvalid, match=f"owner/name at revision {'0' * 40}: "):
+        find_checkpoint(hub.name, "0" * 40)
