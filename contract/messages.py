@@ -1,23 +1,23 @@
-"""Defines what travels through Redis: a job's payload, its record and its Celery message.
+"""Defines what Redis keeps of a job: its payload and its record.
 
 The record is Celery's result-backend entry with two more fields (`job`, `finished_at`), so
 `AsyncResult`, Flower and result expiry work on it. The status comes first, because the Lua scripts
 look for it there.
 
-All three carry the version of this format. Readers drop fields that they do not know. What does not
-have the form raises `Unreadable`, and a newer major version raises `NewerFormat`.
+Both carry the version of this format, and so does the message in `queue_messages.py`. Readers drop
+fields that they do not know. What does not have the form raises `Unreadable`, and a newer major
+version raises `NewerFormat`.
 """
 
-import base64
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
 from contract import keys
 from contract.errors import BY_CODE, JobCancelled, ServiceError, error_body
-from contract.versions import Unreadable, Version, check_version, read_object
+from contract.versions import Unreadable, Version, check_version, read_object, validated
 
 # Raise the minor number for a new field, and the major number when older workers must not read a
 # job. 1.0 is release 0.1.0, which wrote no version.
@@ -129,7 +129,7 @@ def decode_payload(payload: bytes) -> Job:
     found = read_object(payload)
     check_version(found, VERSION)
     # Release 0.1 reads a result from its record only.
-    return _validated(_JOB, {"may_store_apart": False, **found})
+    return validated(_JOB, {"may_store_apart": False, **found})
 
 
 def queued_record(task_id: str, facts: dict[str, Any]) -> bytes:
@@ -183,7 +183,7 @@ def decode_record(task_id: str, raw: bytes) -> Record:
     """Read a record that this module, or Celery itself, wrote. Raises: Unreadable, NewerFormat."""
     found = read_object(raw)
     check_version(found, VERSION)
-    meta = _validated(_STORED_RECORD, found)
+    meta = validated(_STORED_RECORD, found)
     failed = meta.status in ("FAILURE", "REVOKED")
     return Record(
         task_id=task_id,
@@ -240,165 +240,5 @@ def _record(
     )
 
 
-# Celery's task protocol, version 2: args, kwargs and embedded callbacks, all empty.
-_BODY = base64.b64encode(
-    b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
-).decode("ascii")
-
-
-def task_message(
-    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
-) -> bytes:
-    """The message on the queue, as `message_fields` describes it."""
-    return orjson.dumps(message_fields(task_id, num_bytes, priority, fingerprint))
-
-
-def message_fields(
-    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
-) -> dict[str, Any]:
-    """The fields of a message: what `apply_async` would publish, with the ID as delivery tag.
-
-    It names the job and its size, nothing of its content. Celery copies arguments into headers,
-    events and logs; there are none. (Task protocol 2 of Celery 5.7, wire format of kombu 5.7's
-    Redis transport; a contract test compares it with what Celery itself publishes.)
-    """
-    return {
-        "body": _BODY,
-        "content-encoding": "utf-8",
-        "content-type": "application/json",
-        "headers": {
-            "lang": "py",
-            "task": keys.TASK,
-            "id": task_id,
-            "shadow": None,
-            "eta": None,
-            "expires": None,
-            "group": None,
-            "group_index": None,
-            "retries": 0,
-            "timelimit": [None, None],
-            "root_id": task_id,
-            "parent_id": None,
-            "argsrepr": "-",
-            "kwargsrepr": "-",
-            "origin": "evascore",
-            "ignore_result": False,
-            "replaced_task_nesting": 0,
-            "stamped_headers": None,
-            "stamps": {},
-            "cost": num_bytes,
-            "fingerprint": fingerprint,
-            "version": str(VERSION),
-        },
-        "properties": {
-            "correlation_id": task_id,
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": keys.QUEUE},
-            "priority": priority,
-            "body_encoding": "base64",
-            "delivery_tag": task_id,
-        },
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What a message on the queue says of its job."""
-
-    task_id: str
-    num_bytes: int
-    priority: int
-    is_redelivered: bool = False
-    """Whether a worker fetched it before and did not end it."""
-    fingerprint: str = keys.UNBOUND
-    """Of the model whose queue it belongs to."""
-
-
-@dataclass(slots=True)
-class _Headers:
-    task: str
-    id: str
-    cost: int
-    fingerprint: str = keys.UNBOUND
-
-
-@dataclass(slots=True)
-class _Properties:
-    delivery_tag: str
-    priority: int
-    delivery_info: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
-class _Message:
-    headers: _Headers
-    properties: _Properties
-
-
-def decode_message(raw: bytes) -> Claim:
-    """The reverse of `task_message`, for a message that may have been tried before.
-
-    Raises:
-        Unreadable: also if it is a message of Celery that names no job of ours.
-        NewerFormat
-    """
-    found = read_object(raw)
-    if isinstance(headers := found.get("headers"), dict):
-        check_version(headers, VERSION)
-    message = _validated(_MESSAGE, found)
-    headers, properties = message.headers, message.properties
-    is_ours = headers.task == keys.TASK and headers.id == properties.delivery_tag
-    if not is_ours or properties.priority not in keys.PRIORITY_STEPS:
-        raise Unreadable("not_a_job", "It is a message of Celery but names no job of evascore.")
-    is_redelivered = properties.delivery_info.get("redelivered") is True
-    return Claim(headers.id, headers.cost, properties.priority, is_redelivered, headers.fingerprint)
-
-
-def queue_of(message: bytes) -> tuple[str, int]:
-    """The fingerprint and the priority that name the queue of a message, of any release.
-
-    Without them it is interactive, or unbound. Raises: ValueError, if it is no JSON object.
-    """
-    found = orjson.loads(message)
-    fingerprint = _field(found, "headers", "fingerprint")
-    priority = _field(found, "properties", "priority")
-    return (
-        fingerprint if isinstance(fingerprint, str) else keys.UNBOUND,
-        keys.BULK if priority == keys.BULK else keys.INTERACTIVE,
-    )
-
-
-def rebound_message(message: bytes, fingerprint: str) -> bytes:
-    """A message for the queue of another model; one that is none of ours stays as it is."""
-    try:
-        found = orjson.loads(message)
-        found["headers"]["fingerprint"] = fingerprint
-        return orjson.dumps(found)
-    except (ValueError, LookupError, TypeError):
-        return message
-
-
-def _field(found: Any, *names: str) -> Any:
-    """A field of nested objects; None where it is missing."""
-    for name in names:
-        found = found.get(name) if isinstance(found, dict) else None
-    return found
-
-
 _JOB = TypeAdapter(Job)
 _STORED_RECORD = TypeAdapter(_StoredRecord)
-_MESSAGE = TypeAdapter(_Message)
-
-
-_Form = TypeVar("_Form")
-
-
-def _validated(form: TypeAdapter[_Form], found: dict[str, Any]) -> _Form:
-    """Take the fields that `form` has, and name those that are wrong."""
-    try:
-        return form.validate_python(found)
-    except ValidationError as error:
-        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
-        raise Unreadable(
-            "wrong_fields", f"Wrong or missing: {', '.join(sorted(places))}."
-        ) from None

@@ -4,9 +4,10 @@ A format has a major and a minor number. Readers drop fields that they do not kn
 be added with a new minor number. A new major number says that older readers must not read it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 
 class Version(NamedTuple):
@@ -59,3 +60,17 @@ def check_version(fields: dict[str, Any], known: Version) -> None:
         raise Unreadable("wrong_version", "Its version is not of the form 1.0.")
     if int(major) > known.major:
         raise NewerFormat(int(major))
+
+
+_Form = TypeVar("_Form")
+
+
+def validated(form: TypeAdapter[_Form], found: dict[str, Any]) -> _Form:
+    """Take the fields that `form` has. Raises: Unreadable, which names those that are wrong."""
+    try:
+        return form.validate_python(found)
+    except ValidationError as error:
+        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
+        raise Unreadable(
+            "wrong_fields", f"Wrong or missing: {', '.join(sorted(places))}."
+        ) from None

@@ -9,7 +9,7 @@ import redis
 
 from contract import keys
 from contract.errors import JobUnreadable
-from contract.messages import Claim, decode_message, message_fields
+from contract.queue_messages import Claim, decode_message, message_fields
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable

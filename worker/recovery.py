@@ -11,7 +11,7 @@ from celery import bootsteps
 
 from contract import keys
 from contract.logs import get_logger
-from contract.messages import queue_of
+from contract.queue_messages import queue_of
 from contract.store.locks import take_lock
 from contract.store.scripts import register
 from worker import suspects

@@ -11,7 +11,8 @@ import redis
 
 from contract import keys
 from contract.batches import Batch, Part, PartId, decode_batch, decode_part
-from contract.messages import queued_record, task_message
+from contract.messages import queued_record
+from contract.queue_messages import task_message
 from contract.settings import Settings
 from contract.store.locks import take_lock
 from contract.store.scripts import register

@@ -14,7 +14,8 @@ import redis
 from contract import keys
 from contract.batches import part_id
 from contract.errors import JobUnreadable
-from contract.messages import decode_payload, decode_record, queued_record, task_message
+from contract.messages import decode_payload, decode_record, queued_record
+from contract.queue_messages import task_message
 from contract.settings import Settings
 from contract.store.scripts import register
 from contract.stored_results import promised_bytes

@@ -16,14 +16,8 @@ from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
-from contract.messages import (
-    Job,
-    Record,
-    decode_record,
-    failure_record,
-    queue_of,
-    rebound_message,
-)
+from contract.messages import Job, Record, decode_record, failure_record
+from contract.queue_messages import queue_of, rebound_message
 from contract.settings import Settings
 from contract.store.admission import (
     Idempotency,

@@ -10,7 +10,8 @@ import orjson
 import redis
 
 from contract import keys
-from contract.messages import VERSION, queue_of
+from contract.messages import VERSION
+from contract.queue_messages import queue_of
 from contract.store.scripts import register
 
 # Messages in one round trip.

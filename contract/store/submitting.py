@@ -8,7 +8,8 @@ import redis
 
 from contract import keys
 from contract.api_keys import Quota
-from contract.messages import Job, encode_payload, queued_record, task_message
+from contract.messages import Job, encode_payload, queued_record
+from contract.queue_messages import task_message
 from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,

@@ -12,14 +12,8 @@ import redis
 
 from contract import keys
 from contract.batches import PartId, decode_batch, decode_part_payload, part_id
-from contract.messages import (
-    Job,
-    Record,
-    decode_message,
-    decode_record,
-    rebound_message,
-    rebound_record,
-)
+from contract.messages import Job, Record, decode_record, rebound_record
+from contract.queue_messages import decode_message, rebound_message
 from contract.store.scripts import register
 from contract.versions import NewerFormat, Unreadable
 

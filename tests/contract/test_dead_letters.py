@@ -7,7 +7,8 @@ import redis
 
 from contract import keys
 from contract.errors import JobUnreadable
-from contract.messages import Job, failure_record, task_message
+from contract.messages import Job, failure_record
+from contract.queue_messages import task_message
 from contract.store import dead_letters
 from contract.store.dead_letters import DeadLetters
 from contract.store.endings import Ending

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from contract import keys
-from contract.messages import Job, decode_message, queue_of, task_message
+from contract.messages import Job
+from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.scripts import script_text
 from worker import recovery
 from worker.room import Room

@@ -7,7 +7,8 @@ import pytest
 
 from contract import keys
 from contract.batches import Batch, Part, PartId, part_results
-from contract.messages import Job, decode_message, success_record
+from contract.messages import Job, success_record
+from contract.queue_messages import decode_message
 from contract.store.batch_store import BatchStore
 from contract.store.endings import Ending
 from contract.worker_status import WorkerStatus

@@ -10,16 +10,14 @@ from contract import keys
 from contract.batches import Part, decode_part, decode_part_payload, encode_part_payload
 from contract.messages import (
     VERSION,
-    Claim,
     Job,
     Record,
-    decode_message,
     decode_payload,
     decode_record,
     encode_payload,
     queued_record,
-    task_message,
 )
+from contract.queue_messages import Claim, decode_message, task_message
 from contract.versions import NewerFormat, Unreadable
 
 JOB = Job(

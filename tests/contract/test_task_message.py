@@ -5,7 +5,8 @@ from celery import Celery
 from kombu.transport import memory
 
 from contract import keys
-from contract.messages import VERSION, task_message
+from contract.messages import VERSION
+from contract.queue_messages import task_message
 
 # What Celery fills in by chance or by machine, and kombu's copy of the two reprs.
 BY_CHANCE = {"origin"}, {"reply_to", "argsrepr", "kwargsrepr"}

@@ -10,7 +10,7 @@ import pytest
 from contract import keys
 from contract.batches import Batch, Part, encode_part_payload
 from contract.errors import JobUnreadable
-from contract.messages import decode_message, task_message
+from contract.queue_messages import decode_message, task_message
 from contract.store.batch_store import BatchStore
 from contract.store.parked_jobs import ParkedJobs
 from tests.conftest import wait_until

@@ -8,7 +8,7 @@ import orjson
 import pytest
 
 from contract import keys
-from contract.messages import task_message
+from contract.queue_messages import task_message
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from tests.waiting_messages import put_unbound
