@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 
 from werkzeug.exceptions import ClientDisconnected
 
+from app.service import audit
 from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
@@ -38,6 +39,8 @@ def submit(service: Service, job: Job, idempotency: Idempotency | None = None) -
     except QuotaUsedUp as used_up:
         raise quota_exceeded(used_up) from None
     note_quota_left(receipt.quota_left)
+    outcome = "replayed" if receipt.is_replay else "accepted"
+    audit.note(task_id=receipt.task_id, outcome=outcome, work_bytes=job.num_bytes)
     return receipt
 
 
