@@ -1,5 +1,7 @@
 """Routes of `/batches`: upload, read, page through results, cancel and erase."""
 
+from contextlib import nullcontext
+
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
@@ -22,7 +24,7 @@ from app.responses.batch_answers import (
     page_answer,
 )
 from app.responses.batch_models import BatchView
-from app.service import audit, batch_waits
+from app.service import audit, batch_waits, submission
 from app.service.components import service
 from contract.errors import (
     BodyTooLarge,
@@ -76,7 +78,8 @@ def create_batch() -> Response:
         raise
     outcome = "replayed" if accepted.is_replay else "accepted"
     audit.note(batch_id=accepted.batch_id, outcome=outcome)
-    batch = service().batches.read(accepted.batch_id)
+    with submission.replaying() if accepted.is_replay else nullcontext():
+        batch = service().batches.read(accepted.batch_id)
     audit.note(work_bytes=batch.num_bytes)
     return accepted_batch_answer(service(), request, batch, accepted)
 
