@@ -1,7 +1,8 @@
 """Runs `python -m app.keys`: makes, lists, rotates and revokes API keys while the service runs.
 
 It needs Redis alone. A token is printed once; only its SHA-256 is kept. Web servers know a change
-within two seconds.
+within two seconds. Each change is a line of JSON on stderr. Web servers log it, too, because nobody
+may keep what this command writes.
 """
 
 import argparse
@@ -13,9 +14,12 @@ from datetime import UTC, datetime
 import redis
 
 from contract.api_keys import SCOPES, ApiKey, NotAKey, new_key
+from contract.logs import configure_logging, get_logger
 from contract.settings import SettingsInvalid, load_settings
 from contract.store.broker import connect
 from contract.store.key_store import KeyStore
+
+log = get_logger(__name__)
 
 EX_FAILED, EX_USAGE = 1, 2
 _DAY_S = 86_400
@@ -71,6 +75,7 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
     if parsed.command == "create":
         token, key = _created(parsed)
         store.add(key)
+        _log("key_created", key)
         print(token)
         return 0
     found = store.all()
@@ -83,13 +88,20 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
         return _fail(f"there is no key {parsed.key!r}; see `list`", EX_FAILED)
     if parsed.command == "revoke":
         print(f"{store.revoke(chosen)} revoked")
+        for key in chosen:
+            _log("key_revoked", key)
         return 0
     valid = [key for key in chosen if key.is_valid(time.time())]
     if len(valid) != 1:
         return _fail(f"{parsed.key!r} has {len(valid)} valid keys; give the ID of one", EX_FAILED)
-    token, _ = store.rotate(valid[0], parsed.grace_s)
+    token, new = store.rotate(valid[0], parsed.grace_s)
+    _log("key_rotated", new, before=valid[0].id)
     print(token)
     return 0
+
+
+def _log(event: str, key: ApiKey, **fields: str) -> None:
+    log.info(event, key_id=key.id, client=key.name, scopes=key.scopes, **fields)
 
 
 def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
@@ -131,4 +143,5 @@ def _fail(reason: object, exit_code: int) -> int:
 
 
 if __name__ == "__main__":
+    configure_logging("INFO", "keys")
     sys.exit(main())

@@ -222,6 +222,13 @@ class ScoringLoop:
             payload = encode_payload(job)
             malformed = Broken("payload", "malformed_request", len(payload), payload)
             return self._set_aside(task_id, malformed)
+        log.info(
+            "job_opened",
+            task_id=task_id,
+            request_id=job.request_id,
+            client=job.client,
+            bytes=job.num_bytes,
+        )
         opened_job.is_express = self._messages.is_express(task_id)
         opened_job.last_turn = self._num_turns
         self._jobs[task_id] = opened_job
@@ -297,6 +304,8 @@ class ScoringLoop:
                 )
                 self._store.drop_message(each.task_id, self._status.name)
             self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
+            # A job without a state was erased meanwhile.
+            log.info("job_ended", task_id=each.task_id, state=each.state or "GONE")
         return {each.task_id for each in ended}
 
     def _halve_budget(self) -> None:

@@ -39,7 +39,13 @@ _MODELS: tuple[type[BaseModel], ...] = (
     ),
 )
 _KEY_SCHEME = "apiKey"
-_SECURITY_SCHEMES = {_KEY_SCHEME: {"type": "http", "scheme": "bearer"}}
+_SECURITY_SCHEMES = {
+    _KEY_SCHEME: {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An API key of this service, such as evs_...; its operator gives them.",
+    }
+}
 _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "internal_error")
 
 

@@ -8,6 +8,7 @@ from flask import Flask, Response, g
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.responses.json import json_response
+from app.service import audit
 from contract.errors import ServiceError, error_body
 from contract.logs import get_logger
 
@@ -142,6 +143,7 @@ def _answer_bug(error: Exception) -> Response:
 
 
 def _problem_response(answer: dict[str, Any], headers: dict[str, str]) -> Response:
+    audit.note(outcome=answer["type"])
     return json_response(
         {**answer, "request_id": g.get("request_id")},
         answer["status"],

@@ -1,5 +1,7 @@
 """Routes of `/batches`: upload, read, page through results, cancel and erase."""
 
+from contextlib import nullcontext
+
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
@@ -22,7 +24,7 @@ from app.responses.batch_answers import (
     page_answer,
 )
 from app.responses.batch_models import BatchView
-from app.service import batch_waits
+from app.service import audit, batch_waits, submission
 from app.service.components import service
 from contract.errors import (
     BodyTooLarge,
@@ -74,7 +76,11 @@ def create_batch() -> Response:
     except ServiceError:
         read_rest(request, service())
         raise
-    batch = service().batches.read(accepted.batch_id)
+    outcome = "replayed" if accepted.is_replay else "accepted"
+    audit.note(batch_id=accepted.batch_id, outcome=outcome)
+    with submission.replaying() if accepted.is_replay else nullcontext():
+        batch = service().batches.read(accepted.batch_id)
+    audit.note(work_bytes=batch.num_bytes)
     return accepted_batch_answer(service(), request, batch, accepted)
 
 
@@ -126,6 +132,7 @@ def read_results(batch_id: str) -> Response:
 def cancel_batch(batch_id: str) -> Response:
     """Cancel a batch that has not ended; results that are there stay."""
     batch = service().batches.cancel(batch_id)
+    audit.note(outcome="cancelled")
     return batch_answer(service(), request, batch)
 
 
@@ -134,4 +141,5 @@ def cancel_batch(batch_id: str) -> Response:
 def erase_batch(batch_id: str) -> Response:
     """Erase the texts and the results of a batch, and cancel it if it has not ended."""
     service().batches.erase(batch_id)
+    audit.note(outcome="erased")
     return Response(status=204)

@@ -15,7 +15,7 @@ from app.requests.query import Query, refuse_unknown_parameters
 from app.requests.score_request import idempotency_of, read_job
 from app.responses.job_answers import accepted_job_answer, job_answer
 from app.responses.models import JobView
-from app.service import submission
+from app.service import audit, submission
 from app.service.components import service
 from contract import keys
 from contract.errors import (
@@ -114,6 +114,7 @@ def read(task_id: str) -> Response:
 def cancel(task_id: str) -> Response:
     """Cancel a job that has not ended: it is not scored, or its score is dropped."""
     record = service().jobs.cancel(task_id)
+    audit.note(outcome="cancelled")
     return job_answer(service(), request, record)
 
 
@@ -122,4 +123,5 @@ def cancel(task_id: str) -> Response:
 def erase(task_id: str) -> Response:
     """Erase the texts and the result of a job, and cancel it if it has not ended."""
     service().jobs.erase(task_id)
+    audit.note(outcome="erased")
     return Response(status=204)

@@ -41,7 +41,8 @@ _HEADERS = {
 
 def page(template: str, *, status: int = 200, **values: Any) -> Response:
     """An HTML page, with the headers that confine it."""
-    return Response(render_template(template, **values), status, headers=_HEADERS)
+    html = render_template(template, needs_key=_needs_key(), **values)
+    return Response(html, status, headers=_HEADERS)
 
 
 @routes.get("/")
@@ -60,7 +61,12 @@ def home() -> Response:
 
 @routes.get("/status")
 def status() -> Response:
-    """Show the state of the service; a script keeps it up to date."""
+    """Show the state of the service; a script keeps it up to date.
+
+    Where keys are needed the page itself shows nothing: the script asks for a key.
+    """
+    if _needs_key():
+        return page("status.html", stats=None)
     try:
         stats = stats_view(service())
     except BrokerUnavailable:
@@ -68,6 +74,10 @@ def status() -> Response:
         response.headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
         return response
     return page("status.html", stats=stats)
+
+
+def _needs_key() -> bool:
+    return service().settings.auth == "keys"
 
 
 def _index() -> dict[str, Any]:

@@ -4,10 +4,13 @@ import logging
 import re
 import secrets
 import time
+from typing import Any
 
 from flask import Flask, Response, g, request
 
+from app.requests.clients import client_of
 from app.routes import assets
+from app.service import audit
 from app.service.components import service
 from contract.logs import get_logger
 
@@ -16,6 +19,11 @@ log = get_logger(__name__)
 # Machines ask for these every few seconds, and a browser for many at a time. A good answer is
 # logged at DEBUG only.
 QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
+
+# Refusals that are about an ID which was issued. Any other refused ID may be anything, even a text.
+_OF_ISSUED_IDS = ("job_ended", "job_gone")
+
+_AUDITED = ("task_id", "batch_id", "outcome", "work_bytes")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -47,9 +55,20 @@ def _end(response: Response) -> Response:
         method=request.method,
         route=route,
         status=response.status_code,
+        client=client_of(request),
+        **_audited(response),
         body_bytes=g.get("body_bytes", 0),
         answer_bytes=response.content_length,
         time_ms=round(elapsed_s * 1000, 3),
     )
     service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
     return response
+
+
+def _audited(response: Response) -> dict[str, Any]:
+    """What the request was about and what came of it: IDs, outcome, bytes of work."""
+    fields = audit.noted()
+    is_answer = response.status_code < 400 and request.method != "OPTIONS"
+    if is_answer or fields.get("outcome") in _OF_ISSUED_IDS:
+        fields = {**(request.view_args or {}), **fields}
+    return {name: fields[name] for name in _AUDITED if name in fields}

@@ -61,7 +61,10 @@ class KeyRing:
                 # Those that are known stay valid: without Redis no request has an effect anyway.
                 log.warning("keys_not_read", error=type(error).__name__)
                 stored = self._keys
-            self._keys = {**stored, **self._of_file}
+            known = {**stored, **self._of_file}
+            if self._read_at != float("-inf"):
+                _log_changes(self._keys, known)
+            self._keys = known
             self._read_at = time.monotonic()
 
     def _refresh_file(self) -> None:
@@ -76,6 +79,23 @@ class KeyRing:
                 self._file_changed_at = changed_at
         except (OSError, NotAKey) as error:
             log.error("keys_file_not_read", reason=str(error))
+
+
+def _log_changes(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:
+    """Log each key that came, changed or went, whoever did it and with whatever program."""
+    for key_id in sorted(before.keys() | after.keys()):
+        old, new = before.get(key_id), after.get(key_id)
+        if old == new:
+            continue
+        key = new or old
+        assert key is not None
+        log.info(
+            "key_added" if old is None else "key_removed" if new is None else "key_changed",
+            key_id=key_id,
+            client=key.name,
+            scopes=key.scopes,
+            expires_at=key.expires_at,
+        )
 
 
 def _changed_at(path: Path) -> float:

@@ -5,13 +5,21 @@ from contextlib import contextmanager, suppress
 
 from werkzeug.exceptions import ClientDisconnected
 
+from app.service import audit
 from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from contract import keys
-from contract.errors import BrokerUnavailable, IdempotencyKeyReused, JobNotFound, Overloaded
+from contract.errors import (
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    JobGone,
+    JobNotFound,
+    Overloaded,
+)
 from contract.messages import Job, Record
 from contract.store.admission import (
+    IDEMPOTENCY_TTL_S,
     Idempotency,
     KeyReused,
     NoRoom,
@@ -45,6 +53,8 @@ def submit(
     except QuotaUsedUp as used_up:
         raise quota_exceeded(used_up) from None
     note_quota_left(receipt.quota_left)
+    outcome = "replayed" if receipt.is_replay else "accepted"
+    audit.note(task_id=receipt.task_id, outcome=outcome, work_bytes=job.num_bytes)
     return receipt
 
 
@@ -58,8 +68,25 @@ def submit_and_read(
     """
     receipt = submit(service, job, idempotency, task_id)
     if receipt.is_replay:
-        return receipt, service.jobs.read(receipt.task_id)
+        with replaying():
+            return receipt, service.jobs.read(receipt.task_id)
     return receipt, Record(receipt.task_id, "QUEUED", job=job.facts())
+
+
+@contextmanager
+def replaying() -> Iterator[None]:
+    """Say what to do where an Idempotency-Key stands for a job or a batch that is gone.
+
+    It is not scored anew: whoever erased a text on purpose may repeat the request by accident.
+    """
+    try:
+        yield
+    except JobGone:
+        raise JobGone(
+            "What this Idempotency-Key stands for has expired or was erased. To score it again, "
+            "send it with a new key; this one is free again "
+            f"{IDEMPOTENCY_TTL_S // 3600} hours after its first use."
+        ) from None
 
 
 def key_reused() -> IdempotencyKeyReused:

@@ -1,5 +1,7 @@
 /** Submits a job, waits for it, and cancels and erases it; passes the service's errors on. */
 
+import { apiKey } from "./key.js";
+
 // Long enough that a page asks rarely, short enough to show soon that no worker is ready.
 const FIRST_WAIT_S = 3;
 const WAIT_S = 20;
@@ -68,7 +70,7 @@ class Run {
   erase() {
     if (this.#job === null || this.#isErased) return;
     this.#isErased = true;
-    fetch(this.#job.links.self, { method: "DELETE", keepalive: true }).catch(() => {});
+    fetch(this.#job.links.self, { method: "DELETE", headers: authorization(), keepalive: true }).catch(() => {});
   }
 
   async #wait(waitS) {
@@ -121,14 +123,25 @@ export async function call(path, options) {
   let response;
   let body;
   try {
-    response = await fetch(path, { ...options, cache: "no-store", referrerPolicy: "no-referrer" });
+    const headers = { ...options.headers, ...authorization() };
+    response = await fetch(path, { ...options, headers, cache: "no-store", referrerPolicy: "no-referrer" });
     body = await response.json();
   } catch (error) {
-    if (error.name === "AbortError") throw error;
+    if (error.name === "AbortError" || error instanceof Problem) throw error;
     throw error instanceof SyntaxError ? unreadable(response) : unreachable();
   }
   if (!response.ok) throw new Problem(body, retryAfter(response));
   return { body, retryAfterS: retryAfter(response) };
+}
+
+/** The header that carries the API key; none without a key. */
+function authorization() {
+  const key = apiKey();
+  if (key === "") return {};
+  if (!/^[!-~]+$/.test(key)) {
+    throw new Problem({ type: "unauthorized", detail: "It has characters that no key has; copy it again.", retryable: false });
+  }
+  return { Authorization: `Bearer ${key}` };
 }
 
 const retryAfter = (response) => Number(response.headers.get("Retry-After")) || null;

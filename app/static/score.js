@@ -5,6 +5,7 @@ import { Editor, acceptDrops } from "./editor.js";
 import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
 import { Problem, call, scoreItems } from "./job.js";
+import { focusKey, keyProblem } from "./key.js";
 import { announcement, column, legend, summary } from "./results.js";
 import { ScoredText } from "./scores.js";
 
@@ -67,13 +68,16 @@ function showFailure(error) {
   byId("progress").textContent = error.name === "AbortError" ? "Cancelled. The service has erased the text." : "";
   if (error.name === "AbortError") return;
   if (!(error instanceof Problem)) throw error;
-  const { title, detail, request_id: requestId, type } = error.body;
+  const { request_id: requestId, type } = error.body;
+  const ofKey = keyProblem(error.body);
+  const { title, detail } = ofKey ?? error.body;
   byId("problem").replaceChildren(
     element("p", {}, element("strong", {}, title, "."), " ", detail),
     element("p", { class: "small" }, `Code ${type}`, requestId ? `, request ${requestId}` : ""),
   );
   show(byId("problem"), true);
-  editorOf(error.body)?.field.focus();
+  if (ofKey) focusKey();
+  else editorOf(error.body)?.field.focus();
 }
 
 /** The editor whose text a problem is about. */
@@ -106,7 +110,8 @@ function startClock() {
 function progress({ phase, hint, problem, left, hurry }, elapsedS) {
   if (phase === "RETRYING") {
     const again = element("button", { type: "button", class: "link", onclick: hurry }, "Try now");
-    return [element("strong", {}, `${problem.body.title}.`), ` ${problem.body.detail} Trying again in `,
+    const { title, detail } = keyProblem(problem.body) ?? problem.body;
+    return [element("strong", {}, `${title}.`), ` ${detail} Trying again in `,
       silent(`${left} s`, { id: "seconds-left" }), ". ", again];
   }
   const words = { SENDING: "Sending", QUEUED: "Waiting for its turn", STARTED: "Being scored" };

@@ -4,6 +4,7 @@ import { bars, line } from "./chart.js";
 import { element, show } from "./dom.js";
 import { measured, number } from "./format.js";
 import { Problem, call } from "./job.js";
+import { apiKey, keyProblem, needsKey, onKeyChange } from "./key.js";
 
 const EVERY_MS = 2000;
 const NUM_KEPT = 90;
@@ -20,6 +21,7 @@ let isPaused = false;
 
 async function refresh() {
   clearTimeout(timer);
+  if (needsKey && apiKey() === "") return;
   try {
     const { body } = await call(figures.dataset.stats, {});
     if (isPaused) return;
@@ -27,9 +29,16 @@ async function refresh() {
     live(`Live. As of ${new Date().toLocaleTimeString()}.`);
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
-    byId("problem").replaceChildren(element("p", {}, element("strong", {}, `${error.body.title}.`), ` ${error.body.detail}`));
+    const ofKey = keyProblem(error.body);
+    const { title, detail } = ofKey ?? error.body;
+    byId("problem").replaceChildren(element("p", {}, element("strong", {}, `${title}.`), ` ${detail}`));
     show(byId("problem"), true);
     document.body.classList.add("stale");
+    if (ofKey) {
+      // The same key would be refused again.
+      live("Enter another API key.");
+      return;
+    }
     live(before ? `As of ${before.at.toLocaleTimeString()}. Trying again every ${EVERY_MS / 1000} s.` : "Trying again.");
   }
   schedule();
@@ -114,5 +123,6 @@ byId("pause").addEventListener("click", () => {
     live(`Paused at ${new Date().toLocaleTimeString()}.`);
   } else refresh();
 });
+onKeyChange(() => { if (!isPaused) refresh(); });
 show(byId("pause"), true);
 refresh();

@@ -16,8 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from evascore.errors import EvascoreError, ServiceError, WorkerUnavailable
+from evascore.errors import (
+    EvascoreError,
+    Forbidden,
+    ServiceError,
+    Unauthorized,
+    WorkerUnavailable,
+)
 from evascore.sync import Client
+from evascore.transport import KEY_VARIABLE
 
 PROBE_BYTES = 64 * 1024**2
 # Redis syncs its append-only file; on a slower disk that would stall it.
@@ -54,22 +61,44 @@ def of_service(client: Client) -> Iterator[Check]:
         return
     yield Check("web server", "ok", f"answers at {client.url.host}:{client.url.port or 80}")
     try:
-        stats, info = client.get("/stats", timeout_s=5), client.info(timeout_s=5)
+        info = client.info(timeout_s=5)
+        stats = _stats(client)
     except EvascoreError as error:
         remedy = "see the log of Redis, and the setting EVASCORE_REDIS_URL"
         yield Check("redis", "failed", str(error), remedy)
         return
     yield Check("redis", "ok", "answers")
-    yield _readiness(client, stats["workers"])
-    yield _model(info.model)
-    yield _queue(stats["queue"])
+    if isinstance(stats, Check):
+        yield stats
+        yield _readiness(client, None)
+        yield _model(info.model)
+        if stats.state == "failed":
+            return
+    else:
+        yield _readiness(client, stats["workers"])
+        yield _model(info.model)
+        yield _queue(stats["queue"])
     yield from _scoring(client)
 
 
-def _readiness(client: Client, workers: list[dict[str, Any]]) -> Check:
+def _stats(client: Client) -> dict[str, Any] | Check:
+    """What `/stats` tells, or what is to be said of the API key that may not read it."""
+    try:
+        return client.get("/stats", timeout_s=5)
+    except Unauthorized as error:
+        remedy = f"set the variable {KEY_VARIABLE} to a key that the operator gave"
+        return Check("api key", "failed", str(error), remedy)
+    except Forbidden:
+        return Check("api key", "ok", "valid; without the scope metrics, so the queue is not shown")
+
+
+def _readiness(client: Client, workers: list[dict[str, Any]] | None) -> Check:
+    """Whether a worker is ready; `workers` is None where the API key may not read them."""
     try:
         client.get("/readyz", timeout_s=5)
-    except WorkerUnavailable:
+    except WorkerUnavailable as error:
+        if workers is None:
+            return Check("worker", "failed", str(error), "start one, or wait")
         if workers:
             return Check("worker", "warning", "starting (loading the model)", "wait, then retry")
         return Check(
@@ -77,6 +106,8 @@ def _readiness(client: Client, workers: list[dict[str, Any]]) -> Check:
         )
     except EvascoreError as error:
         return Check("worker", "failed", str(error), "see the log of the worker")
+    if workers is None:
+        return Check("worker", "ok", "ready")
     named = ", ".join(f"{worker.get('name')} {worker.get('state')}" for worker in workers)
     return Check("worker", "ok", named)
 
@@ -104,6 +135,9 @@ def _scoring(client: Client) -> Iterator[Check]:
     begun = time.monotonic()
     try:
         score = client.score("evascore doctor", timeout_s=20)
+    except Forbidden as error:
+        yield Check("scoring", "failed", str(error), "ask the operator for a key with the scope")
+        return
     except EvascoreError as error:
         request = error.request_id if isinstance(error, ServiceError) else None
         remedy = f"search the logs for {request}" if request else "see the log of the worker"

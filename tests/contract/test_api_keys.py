@@ -1,13 +1,14 @@
 """API keys: tokens are checked and not kept; keys end, rotate and are revoked."""
 
 import re
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
 import orjson
 import pytest
 
-from app import keys as command_module
 from contract import keys
 from contract.api_keys import (
     NotAKey,
@@ -18,6 +19,7 @@ from contract.api_keys import (
     new_key,
 )
 from contract.setting_refusals import environment_name
+from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore, read_keys_file
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
 
@@ -25,14 +27,20 @@ SECRET = b"s" * 32
 
 
 @pytest.fixture
-def command(redis_server, redis_client, monkeypatch, capsys):
+def command(redis_server, redis_client):
     """Run the command on the test's Redis; exit code, lines, error."""
-    monkeypatch.setenv(environment_name("redis_url"), redis_server.url)
+    # `env` adds to what the tests themselves run with.
+    program = ["env", f"{environment_name('redis_url')}={redis_server.url}", sys.executable]
 
     def run(*arguments: str) -> tuple[int, list[str], str]:
-        exit_code = command_module.main(arguments)
-        out, err = capsys.readouterr()
-        return exit_code, out.splitlines(), err
+        ran = subprocess.run(
+            [*program, "-m", "app.keys", *arguments],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return ran.returncode, ran.stdout.splitlines(), ran.stderr
 
     return run
 
@@ -136,6 +144,25 @@ def test_wrong_command_says_what_is_wrong_in_one_line(command, arguments, redis_
     assert err.startswith("evascore keys: ")
     assert err.count("\n") == 1
     assert not redis_client.exists(keys.API_KEYS)
+
+
+def test_every_change_of_a_key_is_a_line_on_stderr_without_the_token(command, redis_client):
+    store = KeyStore(redis_client)
+    _, (token,), created = command("create", "alice", "--scopes", "score")
+    (first,) = store.all()
+    _, (new_token,), rotated = command("rotate", "alice")
+    (second,) = (key for key in store.all() if key != first and key.id != first.id)
+    _, _, revoked = command("revoke", first.id)
+    lines = [orjson.loads(line) for line in (created + rotated + revoked).splitlines()]
+    assert [(line["event"], line["key_id"], line["client"]) for line in lines] == [
+        ("key_created", first.id, "alice"),
+        ("key_rotated", second.id, "alice"),
+        ("key_revoked", first.id, "alice"),
+    ]
+    assert lines[1]["before"] == first.id
+    assert {line["process"] for line in lines} == {"keys"}
+    for secret in (token, new_token, first.sha256, second.sha256):
+        assert secret.rpartition("_")[2] not in created + rotated + revoked
 
 
 def test_entry_for_a_file_is_printed_and_not_stored(command, redis_client, tmp_path):

@@ -340,6 +340,16 @@ def test_same_key_and_upload_are_one_batch_however_compressed(http, outcomes):
     score_all(outcomes)
 
 
+def test_retry_of_an_erased_upload_is_not_scored_again(http, outcomes):
+    headers = {"Idempotency-Key": "file-2"}
+    http.delete(posted(http, numbered(4), headers=headers).headers["Location"])
+    retried = posted(http, numbered(4), headers=headers)
+    assert (retried.status_code, retried.json()["type"]) == (410, "job_gone")
+    assert "with a new key" in retried.json()["detail"]
+    assert not outcomes.client.exists(keys.LIVE_BATCHES)
+    score_all(outcomes)
+
+
 def test_reader_who_waits_is_told_of_the_next_count(http, outcomes):
     path = accepted(http, numbered(7))
     threading.Timer(0.3, outcomes.score_next_part).start()

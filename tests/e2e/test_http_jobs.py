@@ -1,5 +1,6 @@
 """The life of a job as an HTTP client sees it: submit, read, wait, cancel, erase."""
 
+import hashlib
 import threading
 import time
 
@@ -201,6 +202,31 @@ def test_same_idempotency_key_and_request_are_one_job(http, outcomes):
     outcomes.succeed(first.json()["id"], RESULT)
     ended = http.post("/score", json={"text": "hello"}, headers=headers)
     assert (ended.status_code, ended.json()["result"]) == (200, RESULT)
+
+
+def test_retry_of_an_erased_request_is_not_scored_again(http, outcomes):
+    headers = {"Idempotency-Key": "order-19"}
+    task_id = submitted(http, headers=headers).json()["id"]
+    http.delete(f"/score/{task_id}")
+    jobs = outcomes.store.depth().jobs
+    for _ in range(2):
+        retried = http.post("/score", json={"text": "hello"}, headers=headers)
+        assert (retried.status_code, retried.json()["type"]) == (410, "job_gone")
+        assert "with a new key" in retried.json()["detail"]
+    assert outcomes.store.depth().jobs == jobs
+    assert submitted(http, headers={"Idempotency-Key": "order-19b"}).json()["id"] != task_id
+
+
+def test_key_of_an_erased_request_is_free_again_after_its_time(http, outcomes):
+    headers = {"Idempotency-Key": "order-20"}
+    task_id = submitted(http, headers=headers).json()["id"]
+    http.delete(f"/score/{task_id}")
+    name = keys.idempotency(hashlib.sha256(b"order-20").hexdigest())
+    outcomes.client.expire(name, 1000)
+    http.post("/score", json={"text": "hello"}, headers=headers)
+    assert 0 < outcomes.client.ttl(name) <= 1000  # a retry does not prolong it
+    outcomes.client.expire(name, 0)
+    assert submitted(http, headers=headers).json()["id"] != task_id
 
 
 def test_same_idempotency_key_with_another_request_is_refused(http):

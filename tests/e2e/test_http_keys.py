@@ -74,7 +74,6 @@ NEEDS_A_KEY = [
     ("POST", "/score/abc/cancel"),
     ("DELETE", "/score/abc"),
     ("POST", "/v1/completions"),
-    ("POST", "/tokenize"),
     ("POST", "/batches"),
     ("GET", "/batches/abc"),
     ("GET", "/batches/abc/results"),
@@ -84,6 +83,8 @@ NEEDS_A_KEY = [
     ("GET", "/stats"),
 ]
 OPEN = ["/healthz", "/readyz", "/info", "/", "/status", "/docs/", "/openapi.json"]
+# lm-eval sends its key to /v1/completions alone.
+OPEN_TO_LM_EVAL = ["/tokenizer_info", "/tokenize", "/detokenize"]
 
 
 @pytest.mark.parametrize(("method", "path"), NEEDS_A_KEY)
@@ -105,12 +106,32 @@ def test_what_shows_nothing_of_anyone_needs_no_key(http, path):
 
 
 def test_every_route_of_the_description_needs_a_key_or_is_known_to_be_open(http):
+    open_paths = [*OPEN, *OPEN_TO_LM_EVAL, "/v1/models"]
     described = http.get("/openapi.json").json()["paths"]
     for path, methods in described.items():
         filled = path.replace("{task_id}", "abc").replace("{batch_id}", "abc")
         for method in methods:
             status = http.request(method, filled, content=b"x").status_code
-            assert (status == 401) != (path in OPEN or path in ("/v1/models",)), (method, path)
+            assert (status == 401) != (path in open_paths), (method, path)
+
+
+def test_lm_eval_needs_its_key_for_completions_alone(made, http):
+    """Its requests: OPENAI_API_KEY is the Bearer token, and the tokenizer is asked without it."""
+    assert http.get("/tokenizer_info").status_code == 200
+    asked = {"prompt": "a b", "add_special_tokens": False}
+    tokens = http.post("/tokenize", json=asked).json()["tokens"]
+    assert http.post("/detokenize", json={"tokens": tokens}).json() == {"prompt": "a b"}
+    prompt = {"prompt": [tokens], "max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
+    assert http.post("/v1/completions", json=prompt).status_code == 401
+    # What is missing is a worker, not a key.
+    answer = made.client("lm-eval", "score").post("/v1/completions", json=prompt)
+    assert (answer.status_code, answer.json()["type"]) == (503, "worker_unavailable")
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_stranger_may_not_have_much_converted(http, path):
+    response = http.post(path, json={"prompt": "x" * 1024**2})
+    assert (response.status_code, response.json()["limit_bytes"]) == (413, 1024**2)
 
 
 def test_key_does_what_its_scopes_say(made):

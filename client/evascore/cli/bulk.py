@@ -26,6 +26,7 @@ from evascore.cli.common import (
     exit_code_of,
     progress_bar,
     say,
+    sentence_of,
     show_json,
 )
 from evascore.errors import EvascoreError
@@ -106,7 +107,7 @@ def _run(bulk: Bulk, plan: Plan, *, as_json: bool) -> int:
     except BulkRefused:
         raise
     except EvascoreError as error:
-        raise CommandFailed(f"{_sentence(error)} {_go_on(plan)}", exit_code_of(error)) from None
+        raise CommandFailed(f"{sentence_of(error)} {_go_on(plan)}", exit_code_of(error)) from None
     except OSError as error:
         where = error.filename or plan.target
         raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
@@ -122,9 +123,3 @@ def _go_on(plan: Plan) -> str:
     if plan.resume:
         return "Run the same command again to continue."
     return "Run the same command with --resume to continue."
-
-
-def _sentence(error: EvascoreError) -> str:
-    """The message of an error, ended as a sentence."""
-    message = str(error)
-    return message if message.endswith((".", "?", "!")) else f"{message}."

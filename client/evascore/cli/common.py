@@ -22,9 +22,16 @@ from rich.progress import (
 from rich.text import Text as RichText
 
 from evascore.constants import DEFAULT_TOP_K, MAX_TOP_K, OUTPUTS
-from evascore.errors import CapacityError, DependencyError, ServiceUnreachable, TimedOut
+from evascore.errors import (
+    CapacityError,
+    DependencyError,
+    EvascoreError,
+    ServiceUnreachable,
+    TimedOut,
+    Unauthorized,
+)
 from evascore.sync import Client
-from evascore.transport import DEFAULT_URL
+from evascore.transport import DEFAULT_URL, KEY_VARIABLE
 
 REFUSED = 1
 USAGE = 2
@@ -96,6 +103,16 @@ def exit_code_of(error: Exception) -> int:
     """The exit code for an error of the package."""
     passing = CapacityError | DependencyError | ServiceUnreachable | TimedOut
     return TRY_AGAIN if isinstance(error, passing) else REFUSED
+
+
+def sentence_of(error: EvascoreError) -> str:
+    """The message of an error, ended as a sentence, and what to do if an API key is missing."""
+    message = str(error)
+    if not message.endswith((".", "?", "!")):
+        message += "."
+    if isinstance(error, Unauthorized):
+        message += f" Set the variable {KEY_VARIABLE} to your key."
+    return message
 
 
 def as_bytes(argument: str) -> bytes:

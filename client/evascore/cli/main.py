@@ -9,12 +9,13 @@ import traceback
 import typer
 
 from evascore.cli import bench, bulk, common, doctor, gen_data, next_chars, score
-from evascore.errors import EvascoreError, ServiceError
-from evascore.transport import UrlInvalid
+from evascore.errors import EvascoreError, ServiceError, Unauthorized
+from evascore.transport import KEY_VARIABLE, KeyInvalid, UrlInvalid
 
 app = typer.Typer(
     name="evascore",
-    help="Score text byte by byte with a running evascore service.",
+    help="Score text byte by byte with a running evascore service. If it needs an API key, put the "
+    f"key into the variable {KEY_VARIABLE}.",
     epilog=common.EXIT_CODES,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -53,8 +54,10 @@ def _told(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
         return _usage(error), common.USAGE
-    if isinstance(error, UrlInvalid):
+    if isinstance(error, UrlInvalid | KeyInvalid):
         return str(error), common.USAGE
+    if isinstance(error, Unauthorized):
+        return common.sentence_of(error), common.REFUSED
     if isinstance(error, EvascoreError):
         return str(error), common.exit_code_of(error)
     if isinstance(error, OSError):

@@ -1,0 +1,31 @@
+/** Holds the API key of this page in its field: not in storage, not in a cookie, not in the URL. */
+
+const field = document.getElementById("key");
+
+/** Whether this service asks for keys. */
+export const needsKey = field !== null;
+
+/** The key that was entered; "" for none. */
+export const apiKey = () => field?.value.trim() ?? "";
+
+/** Call `react` when another key was entered. */
+export const onKeyChange = (react) => field?.addEventListener("change", react);
+
+export const focusKey = () => field?.focus();
+
+/** A problem about a key in words for people: {title, detail}; null for any other problem. */
+export function keyProblem({ type, detail, scope }) {
+  if (type === "unauthorized") {
+    return apiKey() === ""
+      ? { title: "This service needs an API key", detail: "Enter yours in the field “API key”. The operator of the service gives them." }
+      : { title: "The API key was refused", detail };
+  }
+  if (type === "forbidden") {
+    const what = scope === "metrics" ? "read the status" : "score texts";
+    return { title: `This API key may not ${what}`, detail: `It lacks the scope “${scope}”. Ask the operator for a key that has it.` };
+  }
+  if (type === "quota_exceeded") {
+    return { title: "The quota of this API key is used up", detail: "It fills again with time." };
+  }
+  return null;
+}
