@@ -11,6 +11,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.worker_status import WARM_STATES
@@ -45,6 +46,7 @@ def main() -> int:
         settings = load_settings()
         configure_logging(settings.log_level, "supervisor")
         _check_port_is_free(settings)
+        forbid_core_dumps()
         # Others on this machine read nothing that is written from here on.
         os.umask(0o077)
         with _held(settings.data_dir) if settings.redis_url is None else nullcontext() as server:

@@ -1,5 +1,6 @@
 """`make run`: it says when it is ready, refuses clearly, and ends with all that it started."""
 
+import resource
 import shutil
 import subprocess
 import sys
@@ -52,6 +53,17 @@ def test_redis_has_no_port_and_its_files_are_private(running):
         path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077
     ]
     assert not open_to_others
+
+
+def test_no_process_writes_core_dumps(running):
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells the limits of another process")
+    limits = {
+        process.name(): resource.prlimit(process.pid, resource.RLIMIT_CORE)
+        for process in running.descendants()
+    }
+    assert len(limits) > 1
+    assert set(limits.values()) == {(0, 0)}
 
 
 @pytest.mark.parametrize("command", ["app.keys", "worker.dead_letters"])
