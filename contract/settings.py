@@ -237,6 +237,11 @@ class Settings(BaseModel):
         description="Time within which a batch must be scored; a batch may ask for less.",
     )
     result_ttl_s: Count = Field(86_400, description="Time that a result can be read.")
+    forget_s: Seconds = Field(
+        3600,
+        description="Time after which no file of Redis holds the texts and results of a job that "
+        "has ended, was erased or has expired. See docs/privacy.md.",
+    )
     max_wait_s: Seconds = Field(30, description="Longest time that a request waits for a result.")
     completion_wait_s: Seconds = Field(
         240,

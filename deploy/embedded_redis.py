@@ -68,6 +68,9 @@ def server_command(
         *("--maxmemory", str(maxmemory_bytes)),
         # How often per second blocked clients are checked. It bounds how long bulk waits when idle.
         *("--hz", "100"),
+        # No log of slow commands: it would keep their arguments, which are texts.
+        *("--slowlog-log-slower-than", "-1"),
+        *("--slowlog-max-len", "0"),
         *("--daemonize", "no"),
         *("--loglevel", "warning"),
     ]

@@ -203,9 +203,14 @@ def test_redis_keeps_every_job_as_the_embedded_one_does():
     conf = redis_conf()
     words = iter(server_command(data_dir=REPOSITORY)[1:])
     embedded = {word.removeprefix("--"): next(words) for word in words}
-    for name in ("appendonly", "appendfsync", "maxmemory-policy", "hz"):
+    same = ("appendonly", "appendfsync", "maxmemory-policy", "hz", "slowlog-log-slower-than")
+    for name in (*same, "slowlog-max-len"):
         assert conf[name] == embedded[name]
     assert shlex.split(conf["save"]) == [embedded["save"]]
+
+
+def test_no_container_writes_core_dumps():
+    assert {name for name, service in SERVICES.items() if service["ulimits"]["core"] != 0} == set()
 
 
 def test_redis_has_room_for_the_queue_and_its_results():
