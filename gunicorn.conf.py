@@ -4,6 +4,7 @@ import sys
 
 from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
 from app.server.open_files import connections_within_limit
+from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
 
@@ -12,6 +13,7 @@ try:
 except SettingsInvalid as error:
     sys.exit(f"evascore: {error}")
 configure_logging(_settings.log_level, "web")
+forbid_core_dumps()
 
 wsgi_app = "app.wsgi:application"
 bind = _settings.bind

@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsInvalid, NotAKey) as error:
         return _fail(error, EX_USAGE)
     except redis.RedisError as error:
-        hint = "check EVASCORE_REDIS_URL"
+        hint = "start the service, or check EVASCORE_REDIS_URL and EVASCORE_DATA_DIR"
         return _fail(f"Redis does not answer ({type(error).__name__}); {hint}", EX_FAILED)
 
 

@@ -38,6 +38,10 @@ FINGERPRINTS = "evascore:fingerprints"  # set: fingerprints that were ever curre
 API_KEYS = "evascore:api_keys"  # hash: key ID -> what is kept of an API key
 MODEL_DRIFTED = "evascore:model_drifted"  # name of the worker that stopped last because of it
 WORKERS = "evascore:workers"  # set: names of workers that have held a lease
+# Unix time, seconds: when something of a user was deleted that files of Redis still have.
+FORGETTABLE_SINCE = "evascore:forgettable_since"
+REWRITING = "evascore:rewriting"  # that time, and the rewrite that runs for it
+EXPIRED = "evascore:expired"  # the number of keys that have expired, as it was last seen
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read
 DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes for a requeue
 PARKED = "evascore:parked"  # set: newer major versions that have parked messages

@@ -26,6 +26,8 @@ from contract.setting_refusals import PREFIX, bad_value, environment_name, unkno
 
 # The command line reads it, often from the same shell; no process of the service does.
 OF_THE_CLIENT = frozenset({"EVASCORE_URL", "EVASCORE_API_KEY"})
+# The Unix socket of the Redis that `make run` starts, in its data folder.
+REDIS_SOCKET = "redis.sock"
 REPOSITORY = Path(__file__).resolve().parent.parent
 DEMO_CHECKPOINT = str(REPOSITORY / "model" / "checkpoints" / "demo")
 # Redis stores no larger value (`proto-max-bulk-len`).
@@ -93,7 +95,8 @@ class Settings(BaseModel):
     redis_url: SecretStr | None = Field(
         None,
         description="URL of the Redis that all processes share. "
-        "Without it, `make run` starts a Redis that keeps its data in `EVASCORE_DATA_DIR`.",
+        "Without it, `make run` starts a Redis of its own in `EVASCORE_DATA_DIR`, "
+        "and all commands find it there.",
     )
     redis_password_file: Path | None = Field(
         None,
@@ -234,6 +237,11 @@ class Settings(BaseModel):
         description="Time within which a batch must be scored; a batch may ask for less.",
     )
     result_ttl_s: Count = Field(86_400, description="Time that a result can be read.")
+    forget_s: Seconds = Field(
+        3600,
+        description="Time after which no file of Redis holds the texts and results of a job that "
+        "has ended, was erased or has expired. See docs/privacy.md.",
+    )
     max_wait_s: Seconds = Field(30, description="Longest time that a request waits for a result.")
     completion_wait_s: Seconds = Field(
         240,
@@ -447,9 +455,10 @@ class Settings(BaseModel):
 
     @property
     def redis(self) -> str:
-        """URL of the Redis server that all processes share."""
+        """URL of the Redis server that all processes share; by default that of `make run`."""
         if self.redis_url is None:
-            return "redis://127.0.0.1:6379/0"
+            # Where the data folder cannot hold a socket, this is a symbolic link to it.
+            return f"unix://{quote(os.path.realpath(self.data_dir / REDIS_SOCKET))}?db=0"
         url = self.redis_url.get_secret_value()
         if not url.startswith("rediss://") or "ssl_cert_reqs=" in url:
             return url

@@ -34,15 +34,15 @@ def is_nearly_full(data_dir: Path) -> bool:
     return shutil.disk_usage(data_dir).free < MIN_FREE_BYTES
 
 
-async def guard(data_dir: Path, port: int) -> None:
-    """Adapt the server at `port` to the room on its disk, until cancelled.
+async def guard(data_dir: Path, server: Path) -> None:
+    """Adapt the server behind the Unix socket `server` to the room on its disk, until cancelled.
 
     The options are sent at each check, because the server may have been restarted meanwhile.
     """
     was_nearly_full = False
     while True:
         nearly_full = is_nearly_full(data_dir)
-        await configure(port, REFUSES_WRITES if nearly_full else TAKES_WRITES)
+        await configure(server, REFUSES_WRITES if nearly_full else TAKES_WRITES)
         if nearly_full != was_nearly_full:
             log.warning(
                 "disk_nearly_full" if nearly_full else "disk_has_room", folder=str(data_dir)
@@ -51,10 +51,10 @@ async def guard(data_dir: Path, port: int) -> None:
         await asyncio.sleep(CHECK_EVERY_S)
 
 
-async def configure(port: int, options: Mapping[str, str]) -> None:
+async def configure(server: Path, options: Mapping[str, str]) -> None:
     """Set options of the running server, in order; one that does not answer is left alone."""
     with suppress(OSError):
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        reader, writer = await asyncio.open_unix_connection(server)
         try:
             for name, value in options.items():
                 writer.write(f"CONFIG SET {name} {value}\r\n".encode())

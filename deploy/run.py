@@ -6,18 +6,19 @@ import os
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.worker_status import WARM_STATES
 from deploy.disk_guard import guard, options_for
 from deploy.embedded_redis import (
-    free_port,
     memory_limit,
+    place_for_socket,
     remove_unfinished_rewrites,
     server_command,
 )
@@ -45,9 +46,11 @@ def main() -> int:
         settings = load_settings()
         configure_logging(settings.log_level, "supervisor")
         _check_port_is_free(settings)
-        has_own_redis = settings.redis_url is None
-        with _held(settings.data_dir) if has_own_redis else nullcontext():
-            return asyncio.run(_run(settings, has_own_redis))
+        forbid_core_dumps()
+        # Others on this machine read nothing that is written from here on.
+        os.umask(0o077)
+        with _held(settings.data_dir) if settings.redis_url is None else nullcontext() as server:
+            return asyncio.run(_run(settings, server))
     except SettingsInvalid as error:
         return _refuse(error, 2)
     except CannotStart as error:
@@ -61,10 +64,10 @@ def _refuse(error: Exception, exit_code: int) -> int:
     return exit_code
 
 
-async def _run(settings: Settings, has_own_redis: bool) -> int:
+async def _run(settings: Settings, server: Path | None) -> int:
     supervisor = Supervisor()
     supervisor.handle_signals()
-    starting = asyncio.create_task(_start(supervisor, settings, has_own_redis))
+    starting = asyncio.create_task(_start(supervisor, settings, server))
     try:
         await supervisor.ended
         print(
@@ -77,18 +80,20 @@ async def _run(settings: Settings, has_own_redis: bool) -> int:
     return 130 if supervisor.is_hurried.is_set() else 0
 
 
-async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool) -> None:
-    """Start all programs in the order of their needs, and say when they are ready."""
-    environment = {}
+async def _start(supervisor: Supervisor, settings: Settings, server: Path | None) -> None:
+    """Start all programs in the order of their needs, and say when they are ready.
+
+    Args:
+        server: Unix socket of the Redis to start; None for one that runs already. Without
+            EVASCORE_REDIS_URL, web server and workers find the socket by the data folder.
+    """
     guarding = None
-    if has_own_redis:
-        port = free_port()
-        environment["EVASCORE_REDIS_URL"] = f"redis://127.0.0.1:{port}/0"
-        supervisor.start(_redis(settings, port))
-        await _until_open(port)
-        guarding = asyncio.create_task(guard(settings.data_dir, port))
-    supervisor.start(_web(settings, environment))
-    workers = _workers(settings, environment)
+    if server is not None:
+        supervisor.start(_redis(settings, server))
+        await _until_open(server)
+        guarding = asyncio.create_task(guard(settings.data_dir, server))
+    supervisor.start(_web(settings))
+    workers = _workers(settings)
     for worker in workers:
         supervisor.start(worker)
     await _until_ready(settings, len(workers))
@@ -98,12 +103,12 @@ async def _start(supervisor: Supervisor, settings: Settings, has_own_redis: bool
         await guarding
 
 
-def _redis(settings: Settings, port: int) -> Program:
+def _redis(settings: Settings, server: Path) -> Program:
     def command() -> list[str]:
         remove_unfinished_rewrites(settings.data_dir)
         return server_command(
-            port=port,
             data_dir=settings.data_dir,
+            server=server,
             options=options_for(settings.data_dir),
             maxmemory_bytes=memory_limit(settings),
         )
@@ -111,9 +116,9 @@ def _redis(settings: Settings, port: int) -> Program:
     return Program("Redis server", command, EXIT_S, is_killed_when_hurried=False)
 
 
-def _web(settings: Settings, environment: dict[str, str]) -> Program:
+def _web(settings: Settings) -> Program:
     command = [sys.executable, "-m", "gunicorn", "--config", "gunicorn.conf.py"]
-    return Program("web server", command, settings.drain_s + EXIT_S, environment)
+    return Program("web server", command, settings.drain_s + EXIT_S)
 
 
 def worker_command(settings: Settings) -> list[str]:
@@ -127,10 +132,10 @@ def worker_command(settings: Settings) -> list[str]:
     ]
 
 
-def _workers(settings: Settings, environment: dict[str, str]) -> list[Program]:
+def _workers(settings: Settings) -> list[Program]:
     """One worker for each device; several have numbers behind their names."""
     # OpenMP threads that spin between two operators would take the cores from the web server.
-    environment = {**environment, "OMP_WAIT_POLICY": "passive"}
+    environment = {"OMP_WAIT_POLICY": "passive"}
     devices, stop_s = settings.worker_devices, settings.drain_s + EXIT_S
     if len(devices) == 1:
         environment["EVASCORE_DEVICE"] = devices[0]
@@ -175,31 +180,44 @@ def _check_port_is_free(settings: Settings) -> None:
 
 
 @contextmanager
-def _held(data_dir: Path) -> Iterator[None]:
-    """Create the data folder, private to this user, and lock it against other runs."""
-    lock = FileLock(data_dir / "lock", blocking=False)
-    try:
-        data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        lock.acquire()
-    except Timeout:
-        raise CannotStart(
-            f"the data folder {data_dir} is in use by another run; "
-            "stop that run or choose another folder with EVASCORE_DATA_DIR"
-        ) from None
-    except OSError as error:
-        raise CannotStart(
-            f"the data folder {data_dir} cannot be written ({error.strerror}); "
-            "choose another folder with EVASCORE_DATA_DIR"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()
+def _held(data_dir: Path) -> Iterator[Path]:
+    """Make the data folder private to this user, and lock it against other runs.
+
+    Yields the path of a Unix socket for the Redis of this run.
+    """
+    with ExitStack() as held:
+        try:
+            data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            data_dir.chmod(0o700)
+            held.enter_context(FileLock(data_dir / "lock", blocking=False))
+            server = held.enter_context(place_for_socket(data_dir))
+        except Timeout:
+            raise CannotStart(
+                f"the data folder {data_dir} is in use by another run; "
+                "stop that run or choose another folder with EVASCORE_DATA_DIR"
+            ) from None
+        except OSError as error:
+            raise CannotStart(
+                f"the data folder {data_dir} cannot be written ({error.strerror}); "
+                "choose another folder with EVASCORE_DATA_DIR"
+            ) from None
+        yield server
 
 
-async def _until_open(port: int) -> None:
-    while not await _ask("127.0.0.1", port, b"PING\r\n"):
+async def _until_open(server: Path) -> None:
+    while not await _pong(server):
         await asyncio.sleep(REDIS_POLL_S)
+
+
+async def _pong(server: Path) -> bool:
+    try:
+        reader, writer = await asyncio.open_unix_connection(server)
+        writer.write(b"PING\r\n")
+        answer = await reader.readline()
+        writer.close()
+        return bool(answer)
+    except OSError:
+        return False
 
 
 async def _until_ready(settings: Settings, num_workers: int) -> None:

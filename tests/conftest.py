@@ -28,10 +28,11 @@ class RedisServer:
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.socket: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        command = server_command(port=self.port, data_dir=self.data_dir)
+        command = server_command(port=self.port, server=self.socket, data_dir=self.data_dir)
         # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:

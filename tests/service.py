@@ -14,7 +14,7 @@ import psutil
 import redis
 
 from contract.setting_refusals import PREFIX, environment_name
-from contract.settings import REPOSITORY
+from contract.settings import REDIS_SOCKET, REPOSITORY, load_settings
 from deploy.embedded_redis import free_port
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
@@ -24,8 +24,8 @@ COMMAND = (sys.executable, "-m", "deploy.run")
 
 Part = Literal["redis", "web", "worker"]
 # What the command line of each process that the supervisor starts contains; the Redis server
-# rewrites its own to program and address.
-_MARKS: dict[Part, str] = {"redis": " 127.0.0.1:", "web": "gunicorn", "worker": "celery"}
+# rewrites its own to program and socket.
+_MARKS: dict[Part, str] = {"redis": REDIS_SOCKET, "web": "gunicorn", "worker": "celery"}
 
 
 class Service:
@@ -59,7 +59,7 @@ class Service:
             self.process = subprocess.Popen(
                 command,
                 cwd=REPOSITORY,
-                env=self._environment(),
+                env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -73,7 +73,7 @@ class Service:
         return subprocess.run(
             COMMAND,
             cwd=REPOSITORY,
-            env=self._environment(),
+            env=self.environment(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -121,10 +121,12 @@ class Service:
 
     def redis(self) -> redis.Redis:
         """A client of the embedded Redis; the caller closes it."""
-        _, _, port = " ".join(self.part("redis").cmdline()).partition(_MARKS["redis"])
-        return redis.Redis(port=int(port.split()[0]))
+        # It waits while the server is started again.
+        self.part("redis")
+        return redis.Redis.from_url(load_settings(self.environment()).redis)
 
-    def _environment(self) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
+        """The variables of its processes."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
         return {
             **inherited,

@@ -31,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _list(letters.letters())
             return _for_each(letters, parsed.command, parsed.ids, is_all=parsed.all)
     except redis.RedisError as error:
-        hint = "check EVASCORE_REDIS_URL; `make run` picks a free port for its own Redis"
+        hint = "start the service, or check EVASCORE_REDIS_URL and EVASCORE_DATA_DIR"
         return _fail(f"Redis does not answer ({type(error).__name__}); {hint}", EX_FAILED)
 
 

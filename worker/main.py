@@ -10,6 +10,7 @@ import redis
 from celery import Celery, signals
 
 from contract import keys
+from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
 from contract.store.batch_queue import BatchQueue
@@ -244,6 +245,7 @@ def _create_app() -> Celery:
     except SettingsInvalid as error:
         _refuse(error)
     configure_logging(settings.log_level, "worker")
+    forbid_core_dumps()
     return create_worker(settings)
 
 

@@ -64,9 +64,12 @@ class BatchStore:
         self._memory = MemorySampler(client, settings)
         self._letters = DeadLetters(client, settings)
         self._sealer = BatchSealer(client, settings)
-        self._look_at_quota, self._cancel, self._forget, self._read_range = (
+        self._look_at_quota, self._cancel, self._forget, self._read_range, self._note_deleted = (
             register(client, name)
-            for name in ("look_at_quota", "cancel_batch", "forget_batches", "read_range")
+            for name in (
+                *("look_at_quota", "cancel_batch", "forget_batches", "read_range"),
+                "note_deleted",
+            )
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -111,8 +114,10 @@ class BatchStore:
 
     def discard_upload(self, batch_id: str) -> None:
         """Delete the parts of a failed upload. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            self._client.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
+        with self._guard.calling(), self._client.pipeline() as pipe:
+            pipe.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
+            self._note_deleted(keys=[keys.FORGETTABLE_SINCE], client=pipe)
+            pipe.execute()
 
     def accept(
         self,

@@ -23,6 +23,7 @@ LIVE_KEYS = (
     keys.BATCH_CLIENTS,
     keys.BULK_CLIENTS,
     *keys.PROMISES,
+    keys.FORGETTABLE_SINCE,
 )
 # Live batches looked at in one round, for those that expired before a worker reached them.
 _SAMPLE = 16

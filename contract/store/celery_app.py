@@ -1,6 +1,7 @@
 """Makes the Celery application that web tier, workers and Celery's own tools share."""
 
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 from celery import Celery
 
@@ -14,7 +15,8 @@ def create_celery(settings: Settings, **overrides: Any) -> Celery:
     Args:
         overrides: Celery settings that replace ours; the worker adds its transport options.
     """
-    app = Celery("evascore", broker=settings.redis, backend=settings.redis)
+    url = celery_url(settings.redis)
+    app = Celery("evascore", broker=url, backend=url)
     app.conf.update(
         task_default_queue=keys.QUEUE,
         task_acks_late=True,
@@ -37,6 +39,15 @@ def create_celery(settings: Settings, **overrides: Any) -> Celery:
     )
     app.conf.update(overrides)
     return app
+
+
+def celery_url(url: str) -> str:
+    """`url` in the form of Celery, which has a scheme of its own for Unix sockets."""
+    parts = urlsplit(url)
+    if parts.scheme != "unix":
+        return url
+    (database,) = parse_qs(parts.query).get("db", ["0"])
+    return f"redis+socket://{parts.netloc}{parts.path}?virtual_host={database}"
 
 
 def transport_options(settings: Settings) -> dict[str, Any]:

@@ -56,8 +56,8 @@ class DeadLetters:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._ttl_s = settings.result_ttl_s
-        self._add, self._requeue_job = (
-            register(client, name) for name in ("add_dead_letter", "requeue_job")
+        self._add, self._requeue_job, self._note_deleted = (
+            register(client, name) for name in ("add_dead_letter", "requeue_job", "note_deleted")
         )
 
     def add(
@@ -73,7 +73,7 @@ class DeadLetters:
         kept = raw if len(raw) <= MAX_RAW_BYTES else b""
         facts = {"kind": kind, "reason": reason, "task_id": task_id, "num_bytes": num_bytes}
         self._add(
-            keys=[keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS],
+            keys=[keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS, keys.FORGETTABLE_SINCE],
             args=[MAX_LETTERS, kept, *(word for fact in facts.items() for word in fact)],
         )
 
@@ -88,6 +88,7 @@ class DeadLetters:
             return 0
         with self._client.pipeline() as pipe:
             pipe.xdel(keys.DEAD_LETTERS, *ids).hdel(keys.DEAD_LETTER_RAWS, *ids)
+            self._note_deleted(keys=[keys.FORGETTABLE_SINCE], client=pipe)
             return int(pipe.execute()[0])
 
     def drop_of(self, task_id: str) -> None:

@@ -188,6 +188,7 @@ class JobStore:
                     keys.payload(task_id),
                     keys.result(task_id),
                     *keys.LIVE,
+                    keys.FORGETTABLE_SINCE,
                 ],
                 args=[task_id],
             )

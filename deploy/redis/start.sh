@@ -22,7 +22,13 @@ hash=$(sha256sum "$shared" | cut -d ' ' -f 1)
 cat > /tmp/users.acl <<ACL
 user default off resetpass ~* &* +@all
 user probe on nopass resetkeys resetchannels -@all +ping
-user evascore on #$hash ~* &* +@all -@admin -@dangerous +info
+user evascore on #$hash ~* &* +@all -@admin -@dangerous +info +bgrewriteaof
 ACL
 
+# What a dead server left of a rewrite: nothing else would ever delete it.
+rm -f /data/temp-rewriteaof-*.aof
+
+# A dump of its memory would hold texts.
+# shellcheck disable=SC3045  # BusyBox and dash know it.
+ulimit -c 0
 exec redis-server /etc/evascore/redis.conf "$@"

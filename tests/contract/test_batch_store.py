@@ -254,7 +254,10 @@ def test_part_of_an_erased_batch_ends_without_a_trace(batches, job_store, redis_
     ending = Ending(f"{batch_id}.0", success_record("", None, {}, time.time()), results=results)
     assert job_store.conclude([ending]) == [""]
     redis_client.delete(BULK_LIST, keys.turns(keys.UNBOUND, keys.BULK))
-    assert set(redis_client.keys()) - before <= {keys.ID_SECRET.encode()}
+    assert set(redis_client.keys()) - before <= {
+        keys.ID_SECRET.encode(),
+        keys.FORGETTABLE_SINCE.encode(),
+    }
 
 
 def limited_batches(redis_server, client, **limits) -> tuple[JobStore, BatchStore]:

@@ -201,11 +201,16 @@ def test_every_directive_of_redis_has_its_reason():
 
 def test_redis_keeps_every_job_as_the_embedded_one_does():
     conf = redis_conf()
-    words = iter(server_command(port=1, data_dir=REPOSITORY)[1:])
+    words = iter(server_command(data_dir=REPOSITORY)[1:])
     embedded = {word.removeprefix("--"): next(words) for word in words}
-    for name in ("appendonly", "appendfsync", "maxmemory-policy", "hz"):
+    same = ("appendonly", "appendfsync", "maxmemory-policy", "hz", "slowlog-log-slower-than")
+    for name in (*same, "slowlog-max-len"):
         assert conf[name] == embedded[name]
     assert shlex.split(conf["save"]) == [embedded["save"]]
+
+
+def test_no_container_writes_core_dumps():
+    assert {name for name, service in SERVICES.items() if service["ulimits"]["core"] != 0} == set()
 
 
 def test_redis_has_room_for_the_queue_and_its_results():
@@ -220,7 +225,7 @@ def test_redis_of_make_run_has_the_memory_that_admission_counts_on(monkeypatch):
     info = {"used_memory": 0, "maxmemory": maxmemory}
     assert memory_of(info, settings).limit_bytes == settings.max_redis_bytes
     assert maxmemory < 1.2 * settings.max_redis_bytes
-    words = server_command(port=1, data_dir=REPOSITORY, maxmemory_bytes=maxmemory)
+    words = server_command(data_dir=REPOSITORY, maxmemory_bytes=maxmemory)
     assert words[words.index("--maxmemory") + 1] == str(maxmemory)
     pages["SC_PHYS_PAGES"] = 2 * 1024**3 // 4096
     assert memory_limit(settings) == 1024**3

@@ -1,7 +1,9 @@
 """`make run`: it says when it is ready, refuses clearly, and ends with all that it started."""
 
+import resource
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,6 +41,53 @@ def test_curl_of_the_ready_line_scores_the_text(running):
     curl = line.partition(" try: ")[2]
     answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
     assert '"state":"SUCCESS"' in answer.stdout
+
+
+def test_redis_has_no_port_and_its_files_are_private(running):
+    server = running.part("redis")
+    assert not server.net_connections("inet")
+    paths = [running.data_dir, *running.data_dir.rglob("*")]
+    assert running.data_dir / "redis.sock" in paths
+    assert any(path.name.endswith(".aof") for path in paths)
+    open_to_others = [
+        path for path in paths if not path.is_symlink() and path.stat().st_mode & 0o077
+    ]
+    assert not open_to_others
+
+
+def test_no_process_writes_core_dumps(running):
+    if sys.platform != "linux":
+        pytest.skip("only Linux tells the limits of another process")
+    limits = {
+        process.name(): resource.prlimit(process.pid, resource.RLIMIT_CORE)
+        for process in running.descendants()
+    }
+    assert len(limits) > 1
+    assert set(limits.values()) == {(0, 0)}
+
+
+@pytest.mark.parametrize("command", ["app.keys", "worker.dead_letters"])
+def test_commands_find_the_redis_of_a_running_service(running, command):
+    listed = subprocess.run(
+        [sys.executable, "-m", command, "list"],
+        cwd=REPOSITORY,
+        env=running.environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (listed.returncode, listed.stdout, listed.stderr) == (0, "", "")
+
+
+def test_data_folder_with_a_long_path_works_and_becomes_private(service, tmp_path):
+    service.data_dir = tmp_path / ("d" * 100)
+    service.data_dir.mkdir(mode=0o755)
+    service.settings["data_dir"] = service.data_dir
+    service.start()
+    with service.client() as client:
+        assert client.post("/score?wait=30", json={"text": "a"}).json()["state"] == "SUCCESS"
+    assert service.data_dir.stat().st_mode & 0o777 == 0o700
+    assert not service.part("redis").net_connections("inet")
 
 
 def test_used_port_is_refused_at_once(running, service):

@@ -3,18 +3,19 @@
 -- waiters, deletes its payload, takes it off the counts, and acknowledges its message, all in one
 -- step. Safe to repeat.
 -- KEYS: totals, unacked, unacked index, aboard (the last three '' if nothing is to be acknowledged),
---       the four keys of live.lua, then record, payload and result of each job
+--       the four keys of live.lua, forgettable since, then record, payload and result of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
 --       name of the counter in totals, result ('' if the record holds it), fingerprint of the model
 --       that scored it ('' if none did)
 -- What a model scored that the job is not bound to any more is dropped, and the job goes on.
 -- Returns for each job the state that it is in now ('' if it is gone).
 -- include: bound
+-- include: forgetting
 -- include: live
 local live = {unpack(KEYS, 5, 8)}
 local states = {}
-for i = 9, #KEYS, 3 do
-  local at = 2 + (i - 9) / 3 * 5
+for i = 10, #KEYS, 3 do
+  local at = 2 + (i - 10) / 3 * 5
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   -- A record without a state cannot be read; the final record takes its place.
@@ -31,7 +32,7 @@ for i = 9, #KEYS, 3 do
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
   if ended or ends_now or state == '' then
-    redis.call('DEL', KEYS[i + 1])
+    if redis.call('DEL', KEYS[i + 1]) == 1 then note_deleted(KEYS[9]) end
     drop_live(live, id)
     if ends_now then redis.call('PUBLISH', KEYS[i], final) end
   end

@@ -4,18 +4,20 @@
 -- Safe to repeat: whatever comes after the first final record changes nothing.
 -- KEYS: live batches, totals, totals of batches, unacked, unacked index, aboard (the last three '' if
 --       nothing is to be acknowledged), live lines, bulk load, cancelling, clients of batches, counts
---       per client, the two keys of promises.lua, then of each part: record, batch, texts, results, parts
+--       per client, the two keys of promises.lua, forgettable since, then of each part: record, batch,
+--       texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
 --       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model,
 --       fingerprint of the model that scored it ('' if none did)
 -- What a model scored that the batch is not bound to any more is dropped, and the part goes on.
 -- Returns for each part the state that it is in now ('' if it is gone).
+-- include: forgetting
 -- include: promises
 local promises = {KEYS[12], KEYS[13], KEYS[11]}
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
-for i = 14, #KEYS, 5 do
-  local at = 3 + (i - 14) / 5 * 12
+for i = 15, #KEYS, 5 do
+  local at = 3 + (i - 15) / 5 * 12
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
@@ -67,7 +69,9 @@ for i = 14, #KEYS, 5 do
     redis.call('PUBLISH', batch, '')
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
-  if state ~= '' and not is_elsewhere then redis.call('HDEL', texts, first) end
+  if state ~= '' and not is_elsewhere and redis.call('HDEL', texts, first) == 1 then
+    note_deleted(KEYS[14])
+  end
   if KEYS[4] ~= '' then
     redis.call('HDEL', KEYS[4], id)
     redis.call('ZREM', KEYS[5], id)

@@ -1,9 +1,11 @@
 #!lua flags=allow-oom
 -- Take batches off the live ones: those that were erased, or that expired before they ended.
 -- KEYS: live batches, live lines, bulk load, unpublished, cancelling, clients of batches, counts per
---       client, the two keys of promises.lua
+--       client, the two keys of promises.lua, forgettable since
 -- ARGV: batch IDs
+-- include: forgetting
 -- include: promises
+note_deleted(KEYS[10])
 for _, id in ipairs(ARGV) do
   local bytes, lines = redis.call('HGET', KEYS[1], id), redis.call('HGET', KEYS[2], id)
   -- A batch without lines here was accepted by an older web server, which counted nothing.

@@ -9,7 +9,7 @@ import redis
 
 from deploy import disk_guard
 from deploy.disk_guard import MIN_FREE_BYTES, guard, options_for
-from deploy.embedded_redis import server_command
+from deploy.embedded_redis import place_for_socket, server_command
 from tests.conftest import wait_until
 
 Usage = namedtuple("Usage", "free")
@@ -24,6 +24,16 @@ def disk(monkeypatch):
     return free
 
 
+@pytest.fixture
+def socket(redis_server):
+    """The Unix socket of the test's Redis."""
+    with place_for_socket(redis_server.data_dir) as path:
+        redis_server.kill()
+        redis_server.socket = path
+        redis_server.start()
+        yield path
+
+
 def is_refused(client: redis.Redis) -> bool:
     try:
         return not client.set("new", "1")
@@ -35,11 +45,11 @@ def durability(client: redis.Redis) -> str:
     return client.config_get("appendfsync")["appendfsync"]
 
 
-def test_nearly_full_disk_keeps_redis_reading(redis_server, redis_client, disk, tmp_path):
+def test_nearly_full_disk_keeps_redis_reading(socket, redis_client, disk, tmp_path):
     redis_client.set("result", "kept")
 
     async def play() -> None:
-        guarding = asyncio.create_task(guard(tmp_path, redis_server.port))
+        guarding = asyncio.create_task(guard(tmp_path, socket))
         await asyncio.sleep(0.1)
         assert not is_refused(redis_client)
         assert durability(redis_client) == "always"
