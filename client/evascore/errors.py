@@ -25,6 +25,7 @@ EvascoreError
 No message contains any part of a text.
 """
 
+import copyreg
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
@@ -34,6 +35,13 @@ from evascore.json_objects import FieldError, Problem
 
 class EvascoreError(Exception):
     """Base of all exceptions that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore a copy without `__init__`, whose arguments differ from those of `Exception`.
+
+        An exception that cannot be restored makes `multiprocessing.Pool` wait for ever.
+        """
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ServiceUnreachable(EvascoreError):
