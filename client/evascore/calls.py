@@ -24,6 +24,8 @@ class BatchRequest:
     body: Callable[[], Iterator[bytes]]
     params: Mapping[str, str]
     headers: Mapping[str, str]
+    num_lines: int | None = None
+    """Number of lines that are sent; None if they are not counted."""
 
 
 BatchLines = str | PathLike[str] | Sequence[str | bytes | Text] | BatchRequest
@@ -65,7 +67,7 @@ def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest
     if isinstance(lines, str | PathLike):
         path = Path(lines)
         return BatchRequest(lambda: compressed(file_chunks(path)), params, GZIP)
-    return BatchRequest(lambda: compressed(_encoded(lines)), params, GZIP)
+    return BatchRequest(lambda: compressed(_encoded(lines)), params, GZIP, len(lines))
 
 
 def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
