@@ -1,6 +1,7 @@
 """Defines the asynchronous client, `AsyncClient`; `sync.py` is generated from this module."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 
 class AsyncClient:
-    """Talks to one service; use one client in one event loop.
+    """Talks to one service; each event loop has its own connections.
 
     A request is retried when it got no answer or one of 429, 502, 503 and 504. The pause is the
     `Retry-After` of the service, or a random time that grows. Retries end after `patience_s`
@@ -36,6 +37,7 @@ class AsyncClient:
         timeout_s: float = 300,
         patience_s: float = 30,
         model: str | None = None,
+        headers: Mapping[str, str] | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Prepare the client; the first call connects.
@@ -48,18 +50,42 @@ class AsyncClient:
             patience_s: seconds to retry while the service is unreachable or has no room.
             model: name of the model that scores, or `name@fingerprint`; None: the default one of
                 the service. A call may name another with the option `model`.
-            http: the httpx client to send with, for example with headers of your own.
+            headers: headers of every request, for example for a proxy that checks who sends.
+                Those named `Proxy-...` go to the proxy of the shell's variables alone.
+            http: the httpx client to send with; it chooses the proxy and the certificates itself.
 
         Raises:
             UrlInvalid: `url` is not an http or https URL.
-            KeyInvalid: `api_key` cannot be sent in a header.
+            KeyInvalid, HeaderInvalid: `api_key` or a header cannot be sent.
+            NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
         """
         self.url = transport.base_url(url)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.model = model
         self._operations = Operations(model)
-        self._driver = AsyncDriver(self.url, http, transport.key_headers(api_key))
+        self._driver = AsyncDriver(self.url, http, transport.client_headers(api_key, headers))
+        self._unpicklable = transport.kept_from_pickles(self.url, api_key, headers, http)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; what is restored has its own connections.
+
+        Raises:
+            TypeError: it has secrets or an httpx client of its own.
+        """
+        if self._unpicklable:
+            raise TypeError(
+                f"A client is not pickled with {self._unpicklable}; make the client in the process"
+                " that uses it. There, EVASCORE_API_KEY may hold the key."
+            )
+        remake = partial(
+            type(self),
+            str(self.url),
+            timeout_s=self.timeout_s,
+            patience_s=self.patience_s,
+            model=self.model,
+        )
+        return remake, ()
 
     async def __aenter__(self) -> "AsyncClient":
         return self

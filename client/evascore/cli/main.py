@@ -10,7 +10,8 @@ import typer
 
 from evascore.cli import bench, bulk, common, doctor, gen_data, next_chars, score
 from evascore.errors import EvascoreError, ServiceError
-from evascore.transport import UrlInvalid
+from evascore.network import NetworkInvalid
+from evascore.transport import HeaderInvalid, UrlInvalid
 
 app = typer.Typer(
     name="evascore",
@@ -53,7 +54,7 @@ def _told(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
         return _usage(error), common.USAGE
-    if isinstance(error, UrlInvalid):
+    if isinstance(error, UrlInvalid | HeaderInvalid | NetworkInvalid):
         return str(error), common.USAGE
     if isinstance(error, EvascoreError):
         return str(error), common.exit_code_of(error)
