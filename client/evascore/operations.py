@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from evascore import matching, results
 from evascore.calls import BatchRequest
-from evascore.errors import ClientError, EvascoreError, TimedOut
+from evascore.errors import ClientError, EvascoreError, NotText, TimedOut
 from evascore.results import Batch, Info, Job, Score
 from evascore.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.steps import Answer, Pause, Send, Steps
@@ -89,9 +89,17 @@ class Operations:
             ) from None
 
     def outcomes(
-        self, texts: Sequence[Text], call: Call, model: str | None = None
+        self, given: Sequence[Text | NotText], call: Call, model: str | None = None
     ) -> Steps[list[Score | EvascoreError]]:
-        """Score several texts with `model`; a refused text does not stop the others."""
+        """Score several texts with `model`; a refused text does not stop the others.
+
+        Args:
+            given: the texts; the error of a value that is no text is its outcome.
+        """
+        texts = [text for text in given if isinstance(text, Text)]
+        if len(texts) < len(given):
+            scored = iter((yield from self.outcomes(texts, call, model)) if texts else ())
+            return [next(scored) if isinstance(text, Text) else text for text in given]
         fields = [text.fields() for text in texts]
         whole = fields[0] if len(texts) == 1 else {"items": fields}
         whole = whole if model is None else {**whole, "model": model}

@@ -10,13 +10,13 @@ import httpx
 from evascore import transport
 from evascore.calls import BatchLines, batch_request, job_fields, json_line, score_fields
 from evascore.errors import EvascoreError
-from evascore.grouping import Errors, groups, told
+from evascore.grouping import Errors, Group, check_errors, groups, told
 from evascore.operations import Operations
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
 from evascore.steps import Steps
 from evascore.sync_driver import SyncDriver
-from evascore.texts import Text
+from evascore.texts import Text, listed
 
 T = TypeVar("T")
 
@@ -164,13 +164,28 @@ class Client:
             model: the model that scores; None: that of this client.
             timeout_s: seconds that each request may take.
             asked: `context`, `outputs`, `top_k` and `options` of texts that are not `Text`.
-        """
 
-        def begin(group: list[Text]) -> Steps[list[Score | EvascoreError]]:
+        Raises:
+            TypeError: `texts` is a single text or a table. A value in it that is no text, as None
+                or NaN, is a `NotText`, which stands in its place like any other error.
+        """
+        check_errors(errors)
+
+        def begin(group: Group) -> Steps[list[Score | EvascoreError]]:
             return self._operations.outcomes(group, self._call(timeout_s), model)
 
+        outcomes = self._driver.in_order(begin, groups(listed(texts, "texts"), asked), concurrency)
+        return self._told(outcomes, errors, progress)
+
+    def _told(
+        self,
+        groups_of_outcomes: Iterator[list[Score | EvascoreError]],
+        errors: Errors,
+        progress: Callable[[int], None] | None,
+    ) -> Iterator[Score | EvascoreError]:
+        """Yield the outcomes one by one, and tell their number."""
         num_done = 0
-        for outcomes in self._driver.in_order(begin, groups(texts, asked), concurrency):
+        for outcomes in groups_of_outcomes:
             num_done += len(outcomes)
             if progress is not None:
                 progress(num_done)
