@@ -20,7 +20,7 @@ HEADER = (
 # In this order. Each must match, so that a rule that is no longer needed is noticed.
 SUBSTITUTIONS = (
     (r'^""".*?"""', '"""Defines the synchronous client, `Client`."""'),
-    (r"use one client in one event loop", "threads may share a client"),
+    (r"each event loop has its own", "threads may share it, and each process has its own"),
     (r"\basync (def|for|with)\b", r"\1"),
     (r"\bawait ", ""),
     (r"\basync_driver\b", "sync_driver"),

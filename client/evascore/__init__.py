@@ -6,6 +6,7 @@ from evascore.errors import (
     BrokerUnavailable,
     CapacityError,
     ClientError,
+    ClientNotUsable,
     DependencyError,
     EmptyText,
     EvascoreError,
@@ -23,6 +24,7 @@ from evascore.errors import (
     ModelError,
     ModelGone,
     ModelNotFound,
+    NotText,
     OutOfMemory,
     Overloaded,
     PoisonJob,
@@ -40,6 +42,7 @@ from evascore.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
+from evascore.network import NetworkInvalid
 from evascore.results import (
     Batch,
     ByteScores,
@@ -66,6 +69,7 @@ __all__ = [
     "CapacityError",
     "Client",
     "ClientError",
+    "ClientNotUsable",
     "Counts",
     "DependencyError",
     "EmptyText",
@@ -87,7 +91,9 @@ __all__ = [
     "ModelError",
     "ModelGone",
     "ModelNotFound",
+    "NetworkInvalid",
     "NextChars",
+    "NotText",
     "OutOfMemory",
     "Overloaded",
     "PoisonJob",

@@ -1,6 +1,7 @@
 """Defines the asynchronous client, `AsyncClient`; `sync.py` is generated from this module."""
 
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -9,18 +10,18 @@ from evascore import transport
 from evascore.async_driver import AsyncDriver
 from evascore.calls import BatchLines, batch_request, job_fields, json_line, score_fields
 from evascore.errors import EvascoreError
-from evascore.grouping import Errors, groups, told
+from evascore.grouping import Errors, Group, check_errors, groups, told
 from evascore.operations import Operations
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
 from evascore.steps import Steps
-from evascore.texts import Text
+from evascore.texts import Text, listed
 
 T = TypeVar("T")
 
 
 class AsyncClient:
-    """Talks to one service; use one client in one event loop.
+    """Talks to one service; each event loop has its own connections.
 
     A request is retried when it got no answer or one of 429, 502, 503 and 504. The pause is the
     `Retry-After` of the service, or a random time that grows. Retries end after `patience_s`
@@ -36,6 +37,7 @@ class AsyncClient:
         timeout_s: float = 300,
         patience_s: float = 30,
         model: str | None = None,
+        headers: Mapping[str, str] | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Prepare the client; the first call connects.
@@ -48,18 +50,42 @@ class AsyncClient:
             patience_s: seconds to retry while the service is unreachable or has no room.
             model: name of the model that scores, or `name@fingerprint`; None: the default one of
                 the service. A call may name another with the option `model`.
-            http: the httpx client to send with, for example with headers of your own.
+            headers: headers of every request, for example for a proxy that checks who sends.
+                Those named `Proxy-...` go to the proxy of the shell's variables alone.
+            http: the httpx client to send with; it chooses the proxy and the certificates itself.
 
         Raises:
             UrlInvalid: `url` is not an http or https URL.
-            KeyInvalid: `api_key` cannot be sent in a header.
+            KeyInvalid, HeaderInvalid: `api_key` or a header cannot be sent.
+            NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
         """
         self.url = transport.base_url(url)
         self.timeout_s = timeout_s
         self.patience_s = patience_s
         self.model = model
         self._operations = Operations(model)
-        self._driver = AsyncDriver(self.url, http, transport.key_headers(api_key))
+        self._driver = AsyncDriver(self.url, http, transport.client_headers(api_key, headers))
+        self._unpicklable = transport.kept_from_pickles(self.url, api_key, headers, http)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the settings; what is restored has its own connections.
+
+        Raises:
+            TypeError: it has secrets or an httpx client of its own.
+        """
+        if self._unpicklable:
+            raise TypeError(
+                f"A client is not pickled with {self._unpicklable}; make the client in the process"
+                " that uses it. There, EVASCORE_API_KEY may hold the key."
+            )
+        remake = partial(
+            type(self),
+            str(self.url),
+            timeout_s=self.timeout_s,
+            patience_s=self.patience_s,
+            model=self.model,
+        )
+        return remake, ()
 
     async def __aenter__(self) -> "AsyncClient":
         return self
@@ -117,7 +143,7 @@ class AsyncClient:
         job = await self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
         return job.continuations()
 
-    async def score_many(
+    def score_many(
         self,
         texts: Iterable[str | bytes | Text],
         *,
@@ -137,13 +163,28 @@ class AsyncClient:
             model: the model that scores; None: that of this client.
             timeout_s: seconds that each request may take.
             asked: `context`, `outputs`, `top_k` and `options` of texts that are not `Text`.
-        """
 
-        def begin(group: list[Text]) -> Steps[list[Score | EvascoreError]]:
+        Raises:
+            TypeError: `texts` is a single text or a table. A value in it that is no text, as None
+                or NaN, is a `NotText`, which stands in its place like any other error.
+        """
+        check_errors(errors)
+
+        def begin(group: Group) -> Steps[list[Score | EvascoreError]]:
             return self._operations.outcomes(group, self._call(timeout_s), model)
 
+        outcomes = self._driver.in_order(begin, groups(listed(texts, "texts"), asked), concurrency)
+        return self._told(outcomes, errors, progress)
+
+    async def _told(
+        self,
+        groups_of_outcomes: AsyncIterator[list[Score | EvascoreError]],
+        errors: Errors,
+        progress: Callable[[int], None] | None,
+    ) -> AsyncIterator[Score | EvascoreError]:
+        """Yield the outcomes one by one, and tell their number."""
         num_done = 0
-        async for outcomes in self._driver.in_order(begin, groups(texts, asked), concurrency):
+        async for outcomes in groups_of_outcomes:
             num_done += len(outcomes)
             if progress is not None:
                 progress(num_done)

@@ -2,12 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from typing import TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
+from contextlib import suppress
+from typing import Any, TypeVar
 
 import httpx
 
 from evascore import transport
+from evascore.connections import Connections
+from evascore.network import Network
 from evascore.steps import Body, Pause, Reply, Step, Steps
 
 T = TypeVar("T")
@@ -20,13 +23,24 @@ class AsyncDriver:
     def __init__(
         self, url: httpx.URL, http: httpx.AsyncClient | None, headers: dict[str, str]
     ) -> None:
-        """Keep the URL, the headers of every request and the connections; connect to nothing."""
+        """Keep the URL and the headers of every request; connect to nothing.
+
+        Raises:
+            NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
+        """
         self._url, self._headers = url, headers
-        self._http = http or httpx.AsyncClient(limits=transport.LIMITS)
+        network = Network() if http else transport.network_of(url, headers)
+        self._via = network.via
+
+        def open_connections() -> httpx.AsyncClient:
+            return _LoopConnections(limits=transport.LIMITS, **network.options())
+
+        self._connections = Connections(open_connections, http)
 
     async def close(self) -> None:
         """Close all connections."""
-        await self._http.aclose()
+        if (http := self._connections.close(asyncio.get_running_loop())) is not None:
+            await http.aclose()
 
     async def run(self, steps: Steps[T]) -> T:
         """Run the steps of an operation and return its result."""
@@ -73,12 +87,30 @@ class AsyncDriver:
         if isinstance(step, Pause):
             await asyncio.sleep(step.seconds)
             return None
+        http = self._connections.here(asyncio.get_running_loop())
         try:
             options = transport.request_options(self._url, step, self._headers)
-            response = await self._http.request(**options, content=_streamed(step.body))
-            return transport.answer_of(response)
+            response = await http.request(**options, content=_streamed(step.body))
+            return transport.answer_of(response, self._via)
         except httpx.TransportError as error:
-            return transport.lost_of(error, self._url)
+            return transport.lost_of(error, self._url, self._via)
+
+
+class _LoopConnections(httpx.AsyncClient):
+    """Closes itself when its event loop ends; nobody could close it later."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        # asyncio.run ends the async generators that were begun in its loop.
+        self._ending = self._until_the_loop_ends()
+        with suppress(StopIteration):
+            self._ending.__anext__().send(None)
+
+    async def _until_the_loop_ends(self) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            await self.aclose()
 
 
 def _streamed(body: Body) -> AsyncIterator[bytes] | bytes:

@@ -3,13 +3,13 @@
 import base64
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from evascore.texts import Text, as_text, encode, named
+from evascore.texts import Text, as_text, encode, listed, named
 
 CHUNK_BYTES = 256 * 1024
 GZIP = {"Content-Encoding": "gzip"}
@@ -24,6 +24,8 @@ class BatchRequest:
     body: Callable[[], Iterator[bytes]]
     params: Mapping[str, str]
     headers: Mapping[str, str]
+    num_lines: int | None = None
+    """Number of lines that are sent; None if they are not counted."""
 
 
 BatchLines = str | PathLike[str] | Sequence[str | bytes | Text] | BatchRequest
@@ -51,7 +53,8 @@ def job_fields(
     """Build the JSON fields of a job: one text, several, or continuations of one context."""
     fields = dict(options)
     if continuations is not None:
-        return fields | named("context", context or "") | _continuations(continuations)
+        texts_after = _continuations(listed(continuations, "continuations"))
+        return fields | named("context", context or "") | texts_after
     if len(texts) == 1:
         return {**as_text(texts[0], context=context).fields(), **fields}
     return {"items": [as_text(text, context=context).fields() for text in texts], **fields}
@@ -65,7 +68,9 @@ def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest
     if isinstance(lines, str | PathLike):
         path = Path(lines)
         return BatchRequest(lambda: compressed(file_chunks(path)), params, GZIP)
-    return BatchRequest(lambda: compressed(_encoded(lines)), params, GZIP)
+    # Kept, as a retry sends them again from the first one.
+    texts = list(listed(lines, "lines"))
+    return BatchRequest(lambda: compressed(_encoded(texts)), params, GZIP, len(texts))
 
 
 def compressed(chunks: Iterator[bytes]) -> Iterator[bytes]:
@@ -110,11 +115,14 @@ class _Gathered:
 
 
 def _parameter(value: Any) -> str:
-    return ",".join(value) if isinstance(value, list | tuple) else str(value)
+    if isinstance(value, str) or not isinstance(value, Iterable):
+        return str(value)
+    return ",".join(map(str, value))
 
 
-def _continuations(texts: Sequence[str | bytes]) -> dict[str, Any]:
+def _continuations(texts: Iterable[str | bytes]) -> dict[str, Any]:
     """All as Unicode or all as base64: the API accepts only one of the two lists."""
+    texts = list(texts)
     forms = [named("", text) for text in texts]
     if all("" in form for form in forms):
         return {"continuations": [form[""] for form in forms]}

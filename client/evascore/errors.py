@@ -4,6 +4,8 @@ EvascoreError
 ├── ServiceUnreachable      no connection, or no answer
 ├── UnexpectedAnswer        the answer is not one of evascore
 ├── TimedOut                the time limit of the call passed
+├── ClientNotUsable         the client is closed, or belongs to another process or event loop
+├── NotText                 a value to score is no text (also a TypeError)
 └── ServiceError            the service refused a request, or could not score a text
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
@@ -25,6 +27,7 @@ EvascoreError
 No message contains any part of a text.
 """
 
+import copyreg
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any, cast
@@ -34,6 +37,13 @@ from evascore.json_objects import FieldError, Problem
 
 class EvascoreError(Exception):
     """Base of all exceptions that this package raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Restore a copy without `__init__`, whose arguments differ from those of `Exception`.
+
+        An exception that cannot be restored makes `multiprocessing.Pool` wait for ever.
+        """
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ServiceUnreachable(EvascoreError):
@@ -50,6 +60,14 @@ class TimedOut(EvascoreError):
     def __init__(self, message: str, task_id: str | None = None) -> None:
         super().__init__(message)
         self.task_id = task_id
+
+
+class ClientNotUsable(EvascoreError, RuntimeError):
+    """The client is closed, or its connections belong to another process or event loop."""
+
+
+class NotText(EvascoreError, TypeError):
+    """A value to score is neither str nor bytes nor `Text`, as None and NaN of a data frame."""
 
 
 class ServiceError(EvascoreError):

@@ -1,9 +1,9 @@
 """Groups many texts into few requests, and yields their outcomes one by one."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
-from evascore.errors import EvascoreError
+from evascore.errors import EvascoreError, NotText
 from evascore.results import Score
 from evascore.texts import Text, as_text
 
@@ -14,19 +14,41 @@ GROUP_BYTES = 16_384
 GROUP_TEXTS = 32
 
 
-def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Iterator[list[Text]]:
+Group = list[Text | NotText]
+"""Texts of one request; a value that is no text is there as its error."""
+
+
+def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Iterator[Group]:
     """Yield consecutive texts in groups of bounded size; reads `texts` only as needed."""
-    group: list[Text] = []
+    group: Group = []
     num_bytes = 0
     for given in texts:
-        text = as_text(given, **asked)
-        if group and (num_bytes + text.num_bytes > GROUP_BYTES or len(group) == GROUP_TEXTS):
+        text, text_bytes = _measured(as_text(given, **asked))
+        if group and (num_bytes + text_bytes > GROUP_BYTES or len(group) == GROUP_TEXTS):
             yield group
             group, num_bytes = [], 0
         group.append(text)
-        num_bytes += text.num_bytes
+        num_bytes += text_bytes
     if group:
         yield group
+
+
+def _measured(text: Text) -> tuple[Text | NotText, int]:
+    """A text and its size in bytes; the error and 0 if it is none."""
+    try:
+        return text, text.num_bytes
+    except NotText as error:
+        return error, 0
+
+
+def check_errors(errors: str) -> None:
+    """Refuse a value of the option `errors` that has no meaning.
+
+    Raises:
+        ValueError: it is another one.
+    """
+    if errors not in get_args(Errors):
+        raise ValueError(f"errors is {errors!r}; it must be one of {', '.join(get_args(Errors))}")
 
 
 def told(outcomes: list[Score | EvascoreError], errors: Errors) -> Iterator[Score | EvascoreError]:

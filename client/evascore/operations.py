@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from evascore import results
+from evascore import matching, results
 from evascore.calls import BatchRequest
-from evascore.errors import ClientError, EvascoreError, TimedOut
+from evascore.errors import ClientError, EvascoreError, NotText, TimedOut
 from evascore.results import Batch, Info, Job, Score
 from evascore.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.steps import Answer, Pause, Send, Steps
@@ -47,20 +47,24 @@ class Operations:
         wait_s = min(wait_s, call.left_s, MAX_WAIT_S)
         body = encode(self._with_model(fields))
         send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, body)
-        answer = yield from exchange(send, call, self.submitting)
-        return results.job(answer.json())
+        told = (yield from exchange(send, call, self.submitting)).json()
+        matching.check_job(told, fields)
+        return results.job(told)
 
     def wait(self, task_id: str, call: Call) -> Steps[Job]:
         """Wait until a job has ended."""
-        return results.job((yield from self._follow(_job_path(task_id), call, _is_job_final)))
+        told = yield from self._follow(_job_path(task_id), call, _is_job_final)
+        return results.job(_checked(told, task_id))
 
     def read(self, task_id: str, call: Call) -> Steps[Job]:
         """Read a job as it is now."""
-        return results.job((yield from self._get(_job_path(task_id), call)).json())
+        told = (yield from self._get(_job_path(task_id), call)).json()
+        return results.job(_checked(told, task_id))
 
     def cancel(self, task_id: str, call: Call) -> Steps[Job]:
         """Cancel a job that has not ended."""
-        return results.job((yield from self._post(f"{_job_path(task_id)}/cancel", call)).json())
+        told = (yield from self._post(f"{_job_path(task_id)}/cancel", call)).json()
+        return results.job(_checked(told, task_id))
 
     def erase(self, task_id: str, call: Call) -> Steps[None]:
         """Delete the text and the result of a job."""
@@ -72,7 +76,9 @@ class Operations:
         if job.is_final:
             return job
         try:
-            return (yield from self.wait(job.id, call))
+            job = yield from self.wait(job.id, call)
+            matching.check_job(job.raw, fields)
+            return job
         except TimedOut:
             # Nobody will read its result. The caller's error is the same if this request fails.
             yield Send("POST", f"{_job_path(job.id)}/cancel", HELD_S)
@@ -83,9 +89,17 @@ class Operations:
             ) from None
 
     def outcomes(
-        self, texts: Sequence[Text], call: Call, model: str | None = None
+        self, given: Sequence[Text | NotText], call: Call, model: str | None = None
     ) -> Steps[list[Score | EvascoreError]]:
-        """Score several texts with `model`; a refused text does not stop the others."""
+        """Score several texts with `model`; a refused text does not stop the others.
+
+        Args:
+            given: the texts; the error of a value that is no text is its outcome.
+        """
+        texts = [text for text in given if isinstance(text, Text)]
+        if len(texts) < len(given):
+            scored = iter((yield from self.outcomes(texts, call, model)) if texts else ())
+            return [next(scored) if isinstance(text, Text) else text for text in given]
         fields = [text.fields() for text in texts]
         whole = fields[0] if len(texts) == 1 else {"items": fields}
         whole = whole if model is None else {**whole, "model": model}
@@ -108,21 +122,24 @@ class Operations:
         headers = {**_NDJSON, **batch.headers, "Idempotency-Key": key or new_key()}
         params = self._with_model(batch.params)
         send = Send("POST", "/batches", UPLOAD_ANSWER_S, params, headers, batch.body)
-        return results.batch((yield from exchange(send, call, self.submitting)).json())
+        told = (yield from exchange(send, call, self.submitting)).json()
+        matching.check_batch(told, batch.num_lines)
+        return results.batch(told)
 
     def read_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Read a batch as it is now."""
-        return results.batch((yield from self._get(_batch_path(batch_id), call)).json())
+        told = (yield from self._get(_batch_path(batch_id), call)).json()
+        return results.batch(_checked(told, batch_id))
 
     def wait_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Wait until a batch has ended."""
         told = yield from self._follow(_batch_path(batch_id), call, _is_batch_final)
-        return results.batch(told)
+        return results.batch(_checked(told, batch_id))
 
     def cancel_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Cancel a batch that has not ended; lines that are scored stay readable."""
         path = f"{_batch_path(batch_id)}/cancel"
-        return results.batch((yield from self._post(path, call)).json())
+        return results.batch(_checked((yield from self._post(path, call)).json(), batch_id))
 
     def erase_batch(self, batch_id: str, call: Call) -> Steps[None]:
         """Delete the texts and the results of a batch."""
@@ -136,6 +153,7 @@ class Operations:
             path = f"{_batch_path(batch_id)}/results"
             answer = yield from self._get(path, call, params, wait_s)
             page = Page(answer.body.splitlines(keepends=True), _has_more(answer))
+            matching.check_lines(page.lines, after)
             if page.lines or not page.has_more:
                 return page
             yield from _until_next_poll(
@@ -212,6 +230,12 @@ def _until_next_poll(
     if call.clock() - began < HELD_S:
         named_s = retry_after_s(answer) or HELD_S
         yield Pause(min(named_s * (1 + 0.25 * call.chance()), max(call.left_s, 0.001)))
+
+
+def _checked(told: dict[str, Any], asked: str) -> dict[str, Any]:
+    """The job or the batch that was asked for."""
+    matching.check_id(told, asked)
+    return told
 
 
 def _progress(told: Mapping[str, Any]) -> str:

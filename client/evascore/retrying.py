@@ -14,6 +14,7 @@ from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 from typing import Any
 
+from evascore.connections import PerProcess
 from evascore.errors import (
     CapacityError,
     EvascoreError,
@@ -21,7 +22,8 @@ from evascore.errors import (
     TimedOut,
     error_from_problem,
 )
-from evascore.steps import Answer, Lost, Pause, Reply, Send, Steps
+from evascore.matching import check_request_id, new_request_id
+from evascore.steps import REQUEST_ID, Answer, Lost, Pause, Reply, Send, Steps
 
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 10.0
@@ -83,13 +85,14 @@ class Circuit:
 
     def __init__(self) -> None:
         """Start closed: every request may go out."""
-        self._lock = threading.Lock()
+        # A forked process could inherit one lock in its locked state.
+        self._lock = PerProcess(threading.Lock)
         self._num_failures = 0
         self._open_until: float | None = None
 
     def wait_s(self, now: float) -> float:
         """Seconds until a request may go out; 0 if it may go out now."""
-        with self._lock:
+        with self._lock.get():
             if self._open_until is None:
                 return 0.0
             if now < self._open_until:
@@ -99,7 +102,7 @@ class Circuit:
 
     def succeeded(self) -> None:
         """Close the circuit: a request was answered."""
-        with self._lock:
+        with self._lock.get():
             self._num_failures = 0
             self._open_until = None
 
@@ -110,7 +113,7 @@ class Circuit:
             pause_s: seconds until the caller retries.
             is_certain: whether the service itself asked for the pause; opens the circuit at once.
         """
-        with self._lock:
+        with self._lock.get():
             self._num_failures += 1
             if is_certain or self._num_failures >= FAILURES_TO_OPEN:
                 self._open_until = now + pause_s
@@ -126,11 +129,16 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
         ServiceError: the service refused the request, or stayed busy until the time limit.
         ServiceUnreachable: no request was answered until the time limit.
         TimedOut: the time limit passed while the circuit was open.
+        UnexpectedAnswer: the answer is that to another request.
     """
     num_failures, away_since = 0, None
     while True:
         yield from _passage(call, circuit, away_since)
-        reply = yield replace(send, read_timeout_s=_read_timeout_s(send, call))
+        request_id = new_request_id()
+        headers = {**send.headers, REQUEST_ID: request_id}
+        reply = yield replace(send, headers=headers, read_timeout_s=_read_timeout_s(send, call))
+        if isinstance(reply, Answer):
+            check_request_id(reply, request_id)
         error = failure(reply)
         now = call.clock()
         if error is None:
@@ -193,10 +201,7 @@ def _problem(answer: Answer) -> dict[str, Any]:
     """The problem object of an answer; made from the status if a proxy answered in its own form."""
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         return {"status": answer.status, **answer.json()}
-    detail = (
-        f"HTTP status {answer.status}, and the answer is not in evascore's form; is this the URL of"
-        " an evascore service?"
-    )
+    detail = f"{answer.described()} is not in evascore's form; {answer.doubt()}"
     return {"status": answer.status, "detail": detail}
 
 

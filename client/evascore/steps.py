@@ -14,6 +14,9 @@ from evascore.errors import UnexpectedAnswer
 
 T = TypeVar("T")
 
+REQUEST_ID = "x-request-id"
+"""The header that names a request; the service sends it back."""
+
 Body = bytes | Callable[[], Iterator[bytes]]
 """The body to send: bytes, or a function that is called once for each attempt."""
 
@@ -45,6 +48,8 @@ class Answer:
     headers: Mapping[str, str]
     """Names are in lower case."""
     body: bytes
+    via: str = ""
+    """Names the proxy that it came through; empty without one."""
 
     @property
     def is_success(self) -> bool:
@@ -62,11 +67,22 @@ class Answer:
         except (ValueError, RecursionError):
             value = None
         if not isinstance(value, dict):
-            raise UnexpectedAnswer(
-                f"The answer (HTTP status {self.status}) is not a JSON object; is this the URL of"
-                " an evascore service?"
-            )
+            raise UnexpectedAnswer(f"{self.described()} is not a JSON object; {self.doubt()}")
         return value
+
+    def described(self) -> str:
+        """Its status and its way, as the subject of a sentence."""
+        way = f" through {self.via}" if self.via else ""
+        return f"The answer (HTTP status {self.status}{way})"
+
+    def doubt(self) -> str:
+        """What to check when it is not in evascore's form, as the rest of a sentence."""
+        if self.via:
+            return (
+                "is this the URL of an evascore service? Or the proxy answered itself: then unset"
+                " it, or except the service with NO_PROXY."
+            )
+        return "is this the URL of an evascore service?"
 
 
 @dataclass(frozen=True, slots=True)

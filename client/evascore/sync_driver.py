@@ -1,5 +1,6 @@
 """Runs the operations of the synchronous client: HTTP by httpx, threads for requests at once."""
 
+import os
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -10,6 +11,8 @@ from typing import TypeVar
 import httpx
 
 from evascore import transport
+from evascore.connections import Connections, check_process
+from evascore.network import Network
 from evascore.steps import Pause, Reply, Step, Steps
 from evascore.threads import DaemonPool
 
@@ -21,13 +24,24 @@ class SyncDriver:
     """Sends requests and sleeps for one `Client`; `AsyncDriver` has the same methods."""
 
     def __init__(self, url: httpx.URL, http: httpx.Client | None, headers: dict[str, str]) -> None:
-        """Keep the URL, the headers of every request and the connections; connect to nothing."""
+        """Keep the URL and the headers of every request; connect to nothing.
+
+        Raises:
+            NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
+        """
         self._url, self._headers = url, headers
-        self._http = http or httpx.Client(limits=transport.LIMITS)
+        network = Network() if http else transport.network_of(url, headers)
+        self._via = network.via
+
+        def open_connections() -> httpx.Client:
+            return httpx.Client(limits=transport.LIMITS, **network.options())
+
+        self._connections = Connections(open_connections, http)
 
     def close(self) -> None:
         """Close all connections."""
-        self._http.close()
+        if (http := self._connections.close()) is not None:
+            http.close()
 
     def run(self, steps: Steps[T]) -> T:
         """Run the steps of an operation and return its result."""
@@ -52,9 +66,11 @@ class SyncDriver:
 
         Raises:
             ValueError: concurrency is below 1.
+            ClientNotUsable: the process was forked meanwhile, and this is the child.
         """
         transport.check_concurrency(concurrency)
         waiting: deque[Future[T]] = deque()
+        pid = os.getpid()
         pool = DaemonPool[T](concurrency)
         try:
             for part in parts:
@@ -62,8 +78,10 @@ class SyncDriver:
                 # As many again wait their turn, so that one slow part idles no thread.
                 if len(waiting) == 2 * concurrency:
                     yield waiting.popleft().result()
+                    check_process(pid)
             while waiting:
                 yield waiting.popleft().result()
+                check_process(pid)
         finally:
             pool.close()
 
@@ -74,9 +92,10 @@ class SyncDriver:
         if isinstance(step, Pause):
             time.sleep(step.seconds)
             return None
+        http = self._connections.here()
         try:
             options = transport.request_options(self._url, step, self._headers)
             content = step.body if isinstance(step.body, bytes) else step.body()
-            return transport.answer_of(self._http.request(**options, content=content))
+            return transport.answer_of(http.request(**options, content=content), self._via)
         except httpx.TransportError as error:
-            return transport.lost_of(error, self._url)
+            return transport.lost_of(error, self._url, self._via)

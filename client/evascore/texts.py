@@ -2,11 +2,12 @@
 
 import base64
 import json
-from collections.abc import Mapping, Sequence
+import operator
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, SupportsIndex
 
-from evascore.errors import RequestInvalid
+from evascore.errors import NotText, RequestInvalid
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,7 @@ def named(name: str, text: str | bytes) -> dict[str, str]:
     """The JSON field of a text: `name`, or `name` + `_b64` in base64 if it is not UTF-8.
 
     Raises:
-        TypeError: it is neither str nor bytes.
+        NotText: it is neither str nor bytes.
     """
     _check_type(text)
     if isinstance(text, str):
@@ -72,7 +73,7 @@ def length_bytes(text: str | bytes) -> int:
     """Number of bytes of a text in UTF-8.
 
     Raises:
-        TypeError: it is neither str nor bytes.
+        NotText: it is neither str nor bytes.
     """
     _check_type(text)
     if not isinstance(text, str) or text.isascii():
@@ -82,18 +83,53 @@ def length_bytes(text: str | bytes) -> int:
 
 def _check_type(text: object) -> None:
     if not isinstance(text, str | bytes | bytearray):
-        raise TypeError(f"A text must be str, bytes or evascore.Text, not {type(text).__name__}.")
+        raise NotText(f"A text must be str, bytes or evascore.Text, not {type(text).__name__}.")
+
+
+def listed(texts: Iterable[Any], what: str) -> Iterable[Any]:
+    """Return several texts; a single one would be taken for the list of its characters.
+
+    Args:
+        what: names the argument in the message.
+
+    Raises:
+        TypeError: it is one text, a mapping or a table, whose items are names, or no iterable.
+    """
+    if isinstance(texts, str | bytes | bytearray | Text):
+        raise TypeError(f"{what} must be a list of texts, not one {type(texts).__name__}.")
+    # pandas, polars and pyarrow have columns; datasets of Hugging Face have column_names.
+    if isinstance(texts, Mapping) or hasattr(texts, "columns") or hasattr(texts, "column_names"):
+        kind = type(texts).__name__
+        raise TypeError(f"{what} must be a list of texts, not a {kind}; give one column of it.")
+    if not isinstance(texts, Iterable) and not hasattr(texts, "__getitem__"):
+        raise TypeError(f"{what} must be a list of texts, not {type(texts).__name__}.")
+    return texts
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:
-    """Encode the fields as JSON in UTF-8.
+    """Encode the fields as JSON in UTF-8; numbers and arrays of numpy as those of Python.
 
     Raises:
-        RequestInvalid: a text holds half of a surrogate pair, which is not valid Unicode.
+        RequestInvalid: a text holds half of a surrogate pair, which is not valid Unicode, or an
+            option is no JSON value.
     """
     try:
-        return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=list).encode()
+        return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain).encode()
     except UnicodeEncodeError:
         # The error quotes the text.
         detail = "A text holds half of a surrogate pair, which UTF-8 cannot encode; pass bytes."
-        raise RequestInvalid({"type": RequestInvalid.code, "detail": detail}) from None
+    except (TypeError, ValueError):
+        detail = "An option is no JSON value: NaN, infinity, or an object of another type."
+    raise RequestInvalid({"type": RequestInvalid.code, "detail": detail})
+
+
+def _plain(value: Any) -> Any:
+    """The JSON value of an object that json does not know, such as an integer of numpy.
+
+    Raises:
+        TypeError: it has none.
+    """
+    # Booleans, numbers and arrays of numpy, torch and others.
+    if callable(convert := getattr(value, "tolist", None)):
+        return convert()
+    return operator.index(value) if isinstance(value, SupportsIndex) else list(value)

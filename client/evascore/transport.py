@@ -1,17 +1,24 @@
 """Converts between the steps of an operation and httpx; both drivers use it."""
 
 import os
+import re
+import ssl
 from collections.abc import Mapping
 from typing import Any
+from urllib.request import getproxies
 
 import httpx
 
 from evascore.errors import EvascoreError
-from evascore.steps import Answer, Lost, Send
+from evascore.network import Network, network_for
+from evascore.steps import REQUEST_ID, Answer, Lost, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE, KEY_VARIABLE = "EVASCORE_URL", "EVASCORE_API_KEY"
 CONNECT_S = 5.0
+_HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+# A proxy that refuses a connection says so as "407 Proxy Authentication Required".
+_PROXY_STATUS = re.compile(r"\d{3}\b")
 WRITE_S = 60.0
 # The service closes connections that were idle for 5 s; ours are gone before that.
 LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
@@ -25,7 +32,42 @@ class KeyInvalid(EvascoreError, ValueError):
     """The API key cannot be sent in a header."""
 
 
-def key_headers(api_key: str | None) -> dict[str, str]:
+class HeaderInvalid(EvascoreError, ValueError):
+    """A header cannot be sent."""
+
+
+def client_headers(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+    """The headers of every request; their names are in lower case.
+
+    Args:
+        api_key: as for `Client`.
+        headers: those of the caller.
+
+    Raises:
+        KeyInvalid, HeaderInvalid: one cannot be sent.
+    """
+    given = {name.lower(): _checked_header(name, value) for name, value in (headers or {}).items()}
+    if "authorization" in given:
+        if api_key:
+            raise HeaderInvalid("Give either api_key or the header Authorization, not both.")
+        return given
+    return {**_key_headers(api_key), **given}
+
+
+def _checked_header(name: str, value: str) -> str:
+    """Return the value of a header.
+
+    Raises:
+        HeaderInvalid: it cannot be sent; the value is not told, as it may be a secret.
+    """
+    if not _HEADER_NAME.fullmatch(name):
+        raise HeaderInvalid("The name of a header must be ASCII letters, digits and dashes.")
+    if not (value.isascii() and value.isprintable()):
+        raise HeaderInvalid(f"The value of the header {name} must be ASCII without line breaks.")
+    return value.strip()
+
+
+def _key_headers(api_key: str | None) -> dict[str, str]:
     """The headers that carry an API key; without one, that of EVASCORE_API_KEY if it is set.
 
     Raises:
@@ -38,7 +80,23 @@ def key_headers(api_key: str | None) -> dict[str, str]:
         raise KeyInvalid(
             "The API key must be ASCII without spaces; is a line break or a quote part of it?"
         )
-    return {"Authorization": f"Bearer {key}"}
+    return {"authorization": f"Bearer {key}"}
+
+
+def kept_from_pickles(
+    url: httpx.URL, api_key: str | None, headers: Mapping[str, str] | None, http: object
+) -> str:
+    """What keeps a client from being pickled; empty if nothing does.
+
+    A pickle may lie on a disk, so it holds no secret. Connections cannot be in it.
+    """
+    kept = {
+        "an httpx client of its own": http is not None,
+        "an api_key, which would be readable in the pickle": bool(api_key),
+        "headers, which would be readable in the pickle": bool(headers),
+        "a password in its URL, which would be readable in the pickle": bool(url.userinfo),
+    }
+    return next((what for what, is_there in kept.items() if is_there), "")
 
 
 def base_url(url: str | None) -> httpx.URL:
@@ -60,6 +118,22 @@ def base_url(url: str | None) -> httpx.URL:
     return parsed
 
 
+def network_of(url: httpx.URL, headers: Mapping[str, str]) -> Network:
+    """Choose the proxy and the certificates for the service from the variables of the shell.
+
+    Args:
+        headers: those of every request; those named `Proxy-...` are for the proxy.
+
+    Raises:
+        NetworkInvalid: a variable that is needed is wrong.
+    """
+    return network_for(url, os.environ, getproxies(), _of_the_proxy(headers))
+
+
+def _of_the_proxy(headers: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in headers.items() if name.startswith("proxy-")}
+
+
 def check_concurrency(concurrency: int) -> None:
     """Refuse a concurrency that would never send a request.
 
@@ -74,30 +148,57 @@ def request_options(url: httpx.URL, send: Send, headers: Mapping[str, str]) -> d
     """The arguments of `httpx.Client.request` for a step, except the body.
 
     Args:
-        headers: those of every request.
+        headers: those of every request; those named `Proxy-...` are not for the service.
     """
+    of_step = {name.lower(): value for name, value in send.headers.items()}
+    named = {name: headers[name] for name in headers.keys() & {REQUEST_ID}}
+    of_proxy = _of_the_proxy(headers)
+    of_client = {name: value for name, value in headers.items() if name not in of_proxy}
     return {
         "method": send.method,
         "url": f"{url}{send.path}",
         "params": dict(send.params),
-        "headers": {**headers, **send.headers},
+        "headers": {**of_client, **of_step, **named},
         "timeout": httpx.Timeout(
             connect=CONNECT_S, read=send.read_timeout_s, write=WRITE_S, pool=send.read_timeout_s
         ),
     }
 
 
-def answer_of(response: httpx.Response) -> Answer:
-    """The httpx response as an `Answer`."""
+def answer_of(response: httpx.Response, via: str = "") -> Answer:
+    """The httpx response as an `Answer`.
+
+    Args:
+        via: names the proxy that it came through.
+    """
     headers = {name.lower(): value for name, value in response.headers.items()}
-    return Answer(response.status_code, headers, response.content)
+    return Answer(response.status_code, headers, response.content, via)
 
 
-def lost_of(error: httpx.HTTPError, url: httpx.URL) -> Lost:
-    """Describe a request that got no answer; leaves out the URL's name and password."""
+def lost_of(error: httpx.HTTPError, url: httpx.URL, via: str = "") -> Lost:
+    """Describe a request that got no answer; leaves out the URL's name and password.
+
+    Args:
+        via: names the proxy that the request was sent through.
+    """
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
+    if certificate := _certificate_error(error):
+        remedy = "name its issuer in a file with the variable SSL_CERT_FILE"
+        return Lost(f"The certificate of {where} is not trusted ({certificate}); {remedy}.")
+    if via and isinstance(error, httpx.ProxyError | httpx.ConnectError | httpx.ConnectTimeout):
+        remedy = "Check it, unset it, or except the service with NO_PROXY."
+        refusal = f" ({error})" if _PROXY_STATUS.match(str(error)) else ""
+        return Lost(f"Cannot connect to {where} through {via}{refusal}. {remedy}")
+    way = f" through {via}" if via else ""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Lost(f"Cannot connect to {where}; is the service running?")
     if isinstance(error, httpx.TimeoutException):
-        return Lost(f"{where} did not answer within the time limit.")
-    return Lost(f"The connection to {where} was lost ({type(error).__name__}).")
+        return Lost(f"{where} did not answer within the time limit{way}.")
+    return Lost(f"The connection to {where}{way} was lost ({type(error).__name__}).")
+
+
+def _certificate_error(error: BaseException | None) -> str:
+    """What is wrong with the certificate that a server showed; empty if that is not the error."""
+    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+        error = error.__cause__ or error.__context__
+    return "" if error is None else error.verify_message

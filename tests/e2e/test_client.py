@@ -1,11 +1,13 @@
 """The Python client against the real service."""
 
 import asyncio
+import math
 import subprocess
 import sys
 import threading
 
 import httpx
+import numpy as np
 import pytest
 
 import evascore
@@ -83,6 +85,38 @@ def test_one_bad_text_stands_in_its_place(client):
         evascore.Score,
     ]
     assert outcomes[3].custom_id == "mine"
+
+
+MISSING = ["one", None, "", float("nan"), math.nan, 5, ["a"], evascore.Text(None), "three"]
+
+
+def test_missing_values_of_a_data_frame_stand_in_their_places(client, scoring):
+    async def use():
+        async with evascore.AsyncClient(scoring.url) as asynchronous:
+            return [o async for o in asynchronous.score_many(MISSING * 9, errors="return")]
+
+    for outcomes in (list(client.score_many(MISSING * 9, errors="return")), asyncio.run(use())):
+        for at in range(0, len(outcomes), len(MISSING)):
+            first, none, empty, *others, last = outcomes[at : at + len(MISSING)]
+            assert (first.num_bytes, last.num_bytes) == (3, 5)
+            assert isinstance(empty, evascore.EmptyText)
+            assert [type(outcome) for outcome in (none, *others)] == [evascore.NotText] * 6
+    assert len(outcomes) == 9 * len(MISSING)
+    (alone,) = client.score_many([None], errors="return")
+    assert isinstance(alone, evascore.NotText)
+
+
+def test_first_missing_value_raises_after_the_scores_before_it(client):
+    scores = client.score_many(["one", None])
+    assert next(scores).num_bytes == 3
+    with pytest.raises(TypeError, match="not NoneType"):
+        next(scores)
+
+
+def test_numbers_of_numpy_are_options(client):
+    score = client.score("abc", top_k=np.int64(2), spans=np.array([[0, 2]]))
+    assert [len(likeliest) for likeliest in score.top_k] == [2] * 3
+    assert score.spans[0].end == 2
 
 
 def test_first_bad_text_raises_unless_errors_are_wanted(client):

@@ -10,7 +10,8 @@ import typer
 
 from evascore.cli import bench, bulk, common, doctor, gen_data, next_chars, score
 from evascore.errors import EvascoreError, ServiceError, Unauthorized
-from evascore.transport import KEY_VARIABLE, KeyInvalid, UrlInvalid
+from evascore.network import NetworkInvalid
+from evascore.transport import KEY_VARIABLE, HeaderInvalid, KeyInvalid, UrlInvalid
 
 app = typer.Typer(
     name="evascore",
@@ -54,7 +55,7 @@ def _told(error: Exception) -> tuple[str, int]:
         return str(error), error.exit_code
     if isinstance(error, typer.TyperException):
         return _usage(error), common.USAGE
-    if isinstance(error, UrlInvalid | KeyInvalid):
+    if isinstance(error, UrlInvalid | KeyInvalid | HeaderInvalid | NetworkInvalid):
         return str(error), common.USAGE
     if isinstance(error, Unauthorized):
         return common.sentence_of(error), common.REFUSED

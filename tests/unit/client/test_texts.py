@@ -3,10 +3,12 @@
 import gzip
 import json
 
+import numpy as np
 import pytest
 
+import evascore
 from evascore.calls import batch_request, job_fields
-from evascore.errors import EmptyText, RequestInvalid, UnexpectedAnswer
+from evascore.errors import EmptyText, NotText, RequestInvalid, UnexpectedAnswer
 from evascore.grouping import GROUP_BYTES, GROUP_TEXTS, groups
 from evascore.results import batch, job, line
 from evascore.texts import Text, encode
@@ -40,9 +42,95 @@ def test_lone_surrogate_is_refused_without_being_quoted():
     "text", [None, 5, ["a", "b"], memoryview(b"a")], ids=lambda text: type(text).__name__
 )
 def test_what_is_no_text_is_told_by_its_type(text):
-    for use in (lambda: Text(text).fields(), lambda: next(groups([text], {}))):
-        with pytest.raises(TypeError, match=f"not {type(text).__name__}"):
-            use()
+    with pytest.raises(TypeError, match=f"not {type(text).__name__}"):
+        Text(text).fields()
+    (outcome,) = next(groups([text], {}))
+    assert isinstance(outcome, NotText)
+    assert str(outcome).endswith(f"not {type(text).__name__}.")
+
+
+class Table:
+    columns = ("text",)
+
+    def __iter__(self):
+        return iter(self.columns)
+
+
+@pytest.mark.parametrize(
+    "texts",
+    ["abc", b"abc", bytearray(b"abc"), Text("abc"), {"a": "b"}, Table(), None, 5],
+    ids=lambda texts: type(texts).__name__,
+)
+def test_single_text_or_table_is_no_list_of_texts(texts):
+    for use in (
+        evascore.Client("http://a.test").score_many,
+        evascore.AsyncClient("http://a.test").score_many,
+        lambda texts: job_fields(context="a", continuations=5 if texts is None else texts),
+    ):
+        with pytest.raises(TypeError, match="must be a list of texts, not"):
+            use(texts)
+
+
+@pytest.mark.parametrize("lines", [b"abc", Text("abc"), {"a": "b"}, Table()])
+def test_single_text_or_table_is_no_batch(lines):
+    with pytest.raises(TypeError, match="must be a list of texts, not"):
+        batch_request(lines, {})
+
+
+def test_wrong_errors_option_is_refused():
+    with pytest.raises(ValueError, match="errors is 'ignore'; it must be one of raise, return"):
+        evascore.Client("http://a.test").score_many(["a"], errors="ignore")
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(3), 3),
+        (np.uint8(3), 3),
+        (np.bool_(True), True),
+        (np.float32(0.5), 0.5),
+        (np.str_("a"), "a"),
+        (np.array([[0, 2], [2, 3]]), [[0, 2], [2, 3]]),
+        ([(np.int64(0), np.int32(2))], [[0, 2]]),
+        ({"size": np.int64(2)}, {"size": 2}),
+        (range(2), [0, 1]),
+        (("bytes",), ["bytes"]),
+    ],
+    ids=repr,
+)
+def test_numbers_and_arrays_of_numpy_are_sent_as_those_of_python(value, expected):
+    assert json.loads(encode({"option": value})) == {"option": expected}
+    assert json.loads(encode(Text("a", options={"spans": value}).fields()))["spans"] == expected
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float64("inf"), np.float32("nan"), object()])
+def test_option_that_is_no_json_is_refused(value):
+    with pytest.raises(RequestInvalid, match="An option is no JSON value"):
+        encode({"top_k": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (np.int64(3), "3"),
+        (("bytes", "top_k"), "bytes,top_k"),
+        (np.array(["bytes", "top_k"]), "bytes,top_k"),
+        (np.str_("skip"), "skip"),
+    ],
+    ids=repr,
+)
+def test_parameters_of_a_batch_may_come_from_numpy(value, expected):
+    assert batch_request(["a"], {"name": value}).params == {"name": expected}
+
+
+@pytest.mark.parametrize(
+    "lines", [np.array(["a", "b"]), iter(["a", "b"])], ids=lambda lines: type(lines).__name__
+)
+def test_batch_from_an_array_or_a_generator_can_be_read_twice(lines):
+    request = batch_request(lines, {})
+    bodies = [gzip.decompress(b"".join(request.body())) for _ in range(2)]
+    assert bodies == [b'{"text": "a"}\n{"text": "b"}\n'] * 2
+    assert request.num_lines == 2
 
 
 @pytest.mark.parametrize(
