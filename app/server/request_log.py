@@ -23,7 +23,8 @@ QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
 # Refusals that are about an ID which was issued. Any other refused ID may be anything, even a text.
 _OF_ISSUED_IDS = ("job_ended", "job_gone")
 
-_AUDITED = ("task_id", "batch_id", "outcome", "work_bytes")
+# Told by docs/security.md.
+AUDITED = ("task_id", "batch_id", "outcome", "work_bytes")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 
@@ -71,4 +72,4 @@ def _audited(response: Response) -> dict[str, Any]:
     is_answer = response.status_code < 400 and request.method != "OPTIONS"
     if is_answer or fields.get("outcome") in _OF_ISSUED_IDS:
         fields = {**(request.view_args or {}), **fields}
-    return {name: fields[name] for name in _AUDITED if name in fields}
+    return {name: fields[name] for name in AUDITED if name in fields}

@@ -339,3 +339,11 @@ def test_alert_of_a_full_queue_is_at_half_of_its_limit():
     alerts = (REPOSITORY / "deploy/monitoring/alerts.yml").read_text()
     limit_bytes = int(re.search(r"max\(evascore_queue_bytes\) > (\d+)", alerts)[1])
     assert 2 * limit_bytes == load_settings({}).max_queued_bytes
+
+
+def test_prometheus_sends_the_token_of_its_secret():
+    config = yaml.safe_load((REPOSITORY / "deploy/monitoring/prometheus.yml").read_text())
+    (job,) = config["scrape_configs"]
+    (secret,) = SERVICES["prometheus"]["secrets"]
+    assert job["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
+    assert compose()["secrets"][secret]["file"] == "${METRICS_TOKEN_FILE:-/dev/null}"

@@ -205,3 +205,22 @@ def test_selectors_find_the_pods_they_mean():
 
 def test_manifests_hold_no_secret():
     assert not [manifest for manifest in BASE if manifest["kind"] == "Secret"]
+
+
+def test_web_reads_api_keys_from_the_secret_that_the_settings_name():
+    web = pod(only(written(), "Deployment", "web"))
+    (container,) = web["containers"]
+    (mount,) = (each for each in container["volumeMounts"] if each["name"] == "api-keys")
+    (volume,) = (each for each in web["volumes"] if each["name"] == "api-keys")
+    assert volume["secret"] == {
+        "secretName": "evascore-keys",
+        "defaultMode": 0o440,
+        "optional": True,
+    }
+    offered = re.search(
+        r"# (EVASCORE_KEYS_FILE): (.*)", (FOLDER / "base/settings.yaml").read_text()
+    )
+    assert offered[2] == f"{mount['mountPath']}/keys"
+    document = (REPOSITORY / "docs/kubernetes.md").read_text()
+    assert f"{offered[1]}: {offered[2]}" in document
+    assert f"secret generic {volume['secret']['secretName']} --from-file=keys" in document

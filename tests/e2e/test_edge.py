@@ -13,7 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from contract.api_keys import new_key
 from contract.settings import REPOSITORY
+from contract.store.broker import connect
+from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
 from tests.web import WebServer, free_port
 
@@ -59,10 +62,10 @@ def web(web_redis, tmp_path_factory):
     assert server.stop() == 0
 
 
-@pytest.fixture(scope="module")
-def port(web, tmp_path_factory):
-    """The port of the edge before the web server."""
-    folder, port = tmp_path_factory.mktemp("nginx"), free_port()
+@contextmanager
+def edge(web: WebServer, folder: Path) -> Iterator[int]:
+    """The edge before a web server; yields its port."""
+    port = free_port()
     conf = re.sub(r"^ +(ssl_\w+|http2|resolver\w*) .*;\n", "", CONF, flags=re.MULTILINE)
     for theirs, ours in {
         "listen 8443 ssl": f"listen 127.0.0.1:{port}",
@@ -75,7 +78,17 @@ def port(web, tmp_path_factory):
     }.items():
         assert theirs in conf
         conf = conf.replace(theirs, ours)
+    shutil.copy(REPOSITORY / "deploy/nginx/problem.conf", folder)
+    # The container writes it at its start.
+    (folder / "server_name.conf").write_text("server_name localhost 127.0.0.1;")
     with nginx(folder, conf, port):
+        yield port
+
+
+@pytest.fixture(scope="module")
+def port(web, tmp_path_factory):
+    """The port of the edge before the web server."""
+    with edge(web, tmp_path_factory.mktemp("nginx")) as port:
         yield port
 
 
@@ -127,6 +140,26 @@ def test_clients_behind_the_edge_have_shares_of_their_own(web, port):
         with from_address("127.0.0.4", port) as same, from_address("127.0.0.5", port) as other:
             assert same.post("/batches", **upload).status_code == 503
             assert other.post("/batches", **upload).status_code == 202
+
+
+def test_key_and_quota_pass_through_the_edge_and_into_none_of_its_logs(web_redis, tmp_path):
+    token, key = new_key("alice", ["score"], requests_per_minute=2)
+    server = WebServer(tmp_path, web_redis.url, auth="keys", trusted_proxies="127.0.0.1").start()
+    headers = {"Authorization": f"Bearer {token}"}
+    with connect(server.settings) as client:
+        KeyStore(client).add(key)
+    with edge(server, tmp_path) as port, from_address("127.0.0.11", port) as http:
+        wait_until(lambda: http.get("/score/x", headers=headers).status_code == 404)
+        assert http.post("/score", json={"text": "x"}).status_code == 401
+        answers = [http.post("/score", json={"text": "x"}, headers=headers) for _ in range(3)]
+        assert http.get("/metrics", headers=headers).status_code == 404
+    assert server.stop() == 0
+    assert [each.status_code for each in answers] == [202, 202, 429]
+    assert answers[0].headers["RateLimit"] == '"requests";r=1;t=30'
+    assert answers[2].json()["type"] == "quota_exceeded"
+    assert not [path for path in tmp_path.glob("*.log") if token in path.read_text()]
+    submitted = [x for x in server.log_lines("request_served") if x["method"] == "POST"]
+    assert [line["client"] for line in submitted] == ["127.0.0.11", *["key:alice"] * 3]
 
 
 NETWORKS = [
