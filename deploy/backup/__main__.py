@@ -15,7 +15,8 @@ backup   store Redis's append-only file, and the caches if they changed; verify;
 restore  fill empty folders from the newest complete backup; no error if there is none
 auto     restore empty folders, then back up regularly until stopped
 
-Redis may run during a backup. It must not run during a restore.
+Redis may run during a backup: it first rewrites its file, so that the backup holds no deleted text.
+It must not run during a restore.
 """
 
 
@@ -28,6 +29,7 @@ def main() -> int:
             cache_dir=arguments.cache_dir,
             place=find_place(arguments.to),
             keep=arguments.keep,
+            max_age_s=3600 * arguments.max_age_h,
             say=_say,
             is_dry_run=arguments.dry_run,
         )
@@ -78,8 +80,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--keep", type=_positive, default=12, help="backups to keep (default 12)")
     parser.add_argument(
+        "--max-age-h",
+        type=_above_0,
+        default=24,
+        help="hours after which a backup of Redis is deleted when a new one is stored (default 24)",
+    )
+    parser.add_argument(
         "--every-min",
-        type=_minutes,
+        type=_above_0,
         default=30,
         help="minutes between backups of auto (default 30)",
     )
@@ -92,14 +100,14 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _minutes(text: str) -> float:
+def _above_0(text: str) -> float:
     try:
-        minutes = float(text)
+        number = float(text)
     except ValueError:
-        minutes = 0
-    if not 0 < minutes < 1e6:
+        number = 0
+    if not 0 < number < 1e6:
         raise argparse.ArgumentTypeError(f"{text!r} must be a number above 0 and below 1,000,000")
-    return minutes
+    return number
 
 
 def _positive(text: str) -> int:

@@ -6,6 +6,7 @@ name. The name of an archive of caches also has their fingerprint, so that uncha
 not stored again.
 """
 
+import calendar
 import tempfile
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from deploy.backup.aof import copy_aof, has_aof
 from deploy.backup.archive import SUFFIX, content, fingerprint, pack, sha256, unpack
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import Place
+from deploy.backup.rewriting import rewrite_aof
 
 CHECKSUM = ".sha256"
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -30,6 +32,8 @@ class State:
     place: Place
     keep: int
     """How many backups of each kind stay; older ones are deleted."""
+    max_age_s: float
+    """Backups of Redis that are older are deleted when a new one is stored: they hold texts."""
     say: Callable[[str], None]
     is_dry_run: bool = False
 
@@ -42,6 +46,8 @@ class State:
         if has_aof(self.redis_dir):
             with tempfile.TemporaryDirectory(prefix="evascore-") as copy:
                 if not self.is_dry_run:
+                    if not rewrite_aof(self.redis_dir):
+                        self.say("Redis does not run here: this backup may hold deleted texts")
                     copy_aof(self.redis_dir, Path(copy))
                 self._store(Path(copy), f"redis-{_now()}")
         else:
@@ -100,15 +106,24 @@ class State:
         self._prune(stem.partition("-")[0])
 
     def _prune(self, kind: str) -> None:
-        """Delete backups beyond `keep`, and leftovers that are older than the newest."""
+        """Delete old backups, and leftovers that are older than the newest."""
         complete = self._complete(kind)
-        for name in complete[: -self.keep]:
-            self.place.remove(name + CHECKSUM)
-            self.place.remove(name)
-        kept = {part for name in complete[-self.keep :] for part in (name, name + CHECKSUM)}
+        stay = [name for name in complete[-self.keep :] if not self._is_too_old(kind, name)]
+        for name in complete:
+            if name not in stay:
+                self.place.remove(name + CHECKSUM)
+                self.place.remove(name)
+        kept = {part for name in stay for part in (name, name + CHECKSUM)}
         for name in self.place.names():
             if name.startswith(f"{kind}-") and name < complete[-1] and name not in kept:
                 self.place.remove(name)
+
+    def _is_too_old(self, kind: str, name: str) -> bool:
+        if kind != "redis":
+            # Caches hold no texts. Unchanged, they are not stored again.
+            return False
+        moment = name.removeprefix("redis-").removesuffix(SUFFIX)
+        return calendar.timegm(time.strptime(moment, _TIME)) < time.time() - self.max_age_s
 
     def _complete(self, kind: str) -> list[str]:
         """The archives that have a checksum, the oldest first."""

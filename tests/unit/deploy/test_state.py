@@ -1,14 +1,17 @@
 """`deploy/state`: a Redis under load comes back whole, and what is damaged is not restored."""
 
+import itertools
 import signal
 import subprocess
 import threading
+import time
 from contextlib import suppress
 
 import pytest
 import redis
 
 from contract.settings import REPOSITORY
+from deploy.embedded_redis import place_for_socket
 from tests.conftest import RedisServer, wait_until
 
 STATE = REPOSITORY / "deploy" / "state"
@@ -206,16 +209,67 @@ def test_the_newest_backups_are_kept_and_leftovers_go(machine):
         archive.write_bytes(b"old")
         (machine.to / f"{archive.name}.sha256").write_text("0")
     (machine.to / "redis-20200202T000000Z.tar.zst.part").write_bytes(b"interrupted")
-    assert machine.state("backup", "--keep", "2").returncode == 0
+    assert machine.state("backup", "--keep", "2", "--max-age-h", "999999").returncode == 0
     kept = machine.backups()
     assert len(kept) == 2
     assert kept[0] == "redis-20240101T000000Z.tar.zst"
     assert len(list(machine.to.glob("redis-*"))) == 4
 
 
+def test_backups_of_redis_expire_and_those_of_caches_stay(machine):
+    machine.fill()
+    machine.to.mkdir()
+    now = time.time()
+    for kind, age_h in itertools.product(("redis", "caches"), (25, 23)):
+        moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now - 3600 * age_h))
+        archive = machine.to / f"{kind}-{moment}.tar.zst"
+        archive.write_bytes(b"old")
+        (machine.to / f"{archive.name}.sha256").write_text("0")
+    assert machine.state("backup").returncode == 0
+    assert len(machine.backups("redis")) == 2
+    assert len(machine.backups("caches")) == 3
+
+
+def test_backup_holds_nothing_that_was_deleted(cloud, tmp_path):
+    server = RedisServer(tmp_path / "redis")
+    server.data_dir.mkdir()
+    with place_for_socket(server.data_dir) as server.socket:
+        server.start()
+        try:
+            with redis.Redis.from_url(server.url) as client:
+                # As in a container, where no other user is needed.
+                rules = ["on", "nopass", "-@all", "+bgrewriteaof", "+info"]
+                client.execute_command("ACL", "SETUSER", "backup", *rules)
+                client.set("kept", "kept-marker")
+                client.set("deleted", "deleted-marker")
+                client.delete("deleted")
+            machine = Machine(cloud, tmp_path, tmp_path / "backups")
+            stored = machine.state("backup")
+        finally:
+            server.kill()
+    assert stored.returncode == 0, stored.stderr
+    assert "deleted texts" not in stored.stdout
+    (archive,) = machine.to.glob("redis-*.zst")
+    subprocess.run(["tar", "--extract", "--file", archive], cwd=tmp_path, check=True)
+    content = b"".join(path.read_bytes() for path in (tmp_path / "appendonlydir").iterdir())
+    assert b"kept-marker" in content
+    assert b"deleted-marker" not in content
+
+
+def test_backup_without_a_running_redis_says_what_it_may_hold(machine):
+    machine.fill()
+    stored = machine.state("backup")
+    assert stored.returncode == 0
+    assert "may hold deleted texts" in stored.stdout
+
+
 @pytest.mark.parametrize(
     ("option", "wanted"),
-    [("--keep", "a whole number of at least 1"), ("--every-min", "a number above 0")],
+    [
+        ("--keep", "a whole number of at least 1"),
+        ("--every-min", "a number above 0"),
+        ("--max-age-h", "a number above 0"),
+    ],
 )
 @pytest.mark.parametrize("value", ["some", "0"])
 def test_wrong_number_is_refused_with_its_limit(machine, option, wanted, value):

@@ -1,0 +1,89 @@
+"""Has Redis rewrite its append-only file, so that a backup holds nothing that was deleted.
+
+It speaks to the Unix socket in the data folder: the Redis of `make run` and of Compose has one. In
+a container the user `backup` may do nothing else (`deploy/redis/start.sh`).
+"""
+
+import socket
+import time
+from collections.abc import Mapping
+from io import BufferedRWPair
+from pathlib import Path
+
+from deploy.backup.errors import StateFailed
+
+SOCKET = "redis.sock"
+# A rewrite writes all of Redis's memory once. Even a slow disk needs less.
+MAX_REWRITE_S = 600.0
+_ANSWER_S = 10.0
+_POLL_S = 0.05
+
+
+def rewrite_aof(redis_dir: Path) -> bool:
+    """Have the append-only file rewritten, and wait for it.
+
+    Returns:
+        Whether it was; False if no server answers at the socket in `redis_dir`.
+
+    Raises:
+        StateFailed: the server refuses, or the rewrite failed or took too long.
+    """
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(_ANSWER_S)
+        try:
+            # A symbolic link, where the data folder cannot hold a socket.
+            connection.connect(str((redis_dir / SOCKET).resolve()))
+        except OSError:
+            return False
+        try:
+            with connection.makefile("rwb") as server:
+                _rewrite(server)
+        except OSError as error:
+            raise StateFailed(
+                f"Redis does not answer ({type(error).__name__}); see its log"
+            ) from None
+    return True
+
+
+def _rewrite(server: BufferedRWPair) -> None:
+    # The Redis of `make run` has no such user and needs none.
+    _ask(server, "AUTH backup any")
+    until = time.monotonic() + MAX_REWRITE_S
+    # One that runs already may have begun before the last deletion.
+    _wait(server, until)
+    _do(server, "BGREWRITEAOF")
+    if _wait(server, until)["aof_last_bgrewrite_status"] != "ok":
+        raise StateFailed(
+            "Redis could not rewrite its file; see its log, and whether the disk has room"
+        )
+
+
+def _wait(server: BufferedRWPair, until: float) -> Mapping[str, str]:
+    """What Redis tells of its files when no rewrite runs."""
+    while True:
+        lines = _do(server, "INFO persistence").splitlines()
+        facts = dict(line.split(":", 1) for line in lines if ":" in line)
+        if facts["aof_rewrite_in_progress"] == facts["aof_rewrite_scheduled"] == "0":
+            return facts
+        if time.monotonic() > until:
+            raise StateFailed(f"Redis rewrites its file for more than {MAX_REWRITE_S:.0f} s")
+        time.sleep(_POLL_S)
+
+
+def _do(server: BufferedRWPair, command: str) -> str:
+    answer = _ask(server, command)
+    if answer.startswith("-"):
+        raise StateFailed(f"Redis refuses to rewrite its file ({answer[1:]}); see its log")
+    return answer
+
+
+def _ask(server: BufferedRWPair, command: str) -> str:
+    """The answer to a command, an error with its minus sign."""
+    server.write(f"{command}\r\n".encode())
+    server.flush()
+    line = server.readline().decode().rstrip()
+    if not line:
+        raise ConnectionError
+    if not line.startswith("$"):
+        return line
+    return server.read(int(line[1:]) + len(b"\r\n")).decode()
