@@ -135,7 +135,8 @@ pin-images: ## write the digests of the base images into Compose file and Docker
 	@$(PYTHON) deploy/pin_images.py
 
 smoke: ## score one text with the service on port 8000
-	@curl -fsS 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
+	@{ [ -z "$$EVASCORE_API_KEY" ] || printf 'Authorization: Bearer %s\n' "$$EVASCORE_API_KEY"; } \
+	| curl -fsS -H @- 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
 
 acceptance: ## in a clean clone: build, start, compare scores, crash, restart
 	@clone=$$(mktemp -d) && trap 'rm -rf "$$clone"' EXIT && git clone -q . "$$clone/evascore" \

@@ -14,7 +14,6 @@ from filelock import FileLock, Timeout
 from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
-from contract.worker_status import WARM_STATES
 from deploy.disk_guard import guard, options_for
 from deploy.embedded_redis import (
     memory_limit,
@@ -230,11 +229,9 @@ async def _until_ready(settings: Settings, num_workers: int) -> None:
 
 
 async def _num_ready(host: str, port: int) -> int:
-    """How many workers are ready, as `/stats` tells it."""
-    _, _, body = (await _ask(host, port, _get("/stats"), whole=True)).partition(b"\r\n\r\n")
-    if not body:
-        return 0
-    return sum(worker["state"] in WARM_STATES for worker in json.loads(body).get("workers", ()))
+    """How many workers are ready, as `/readyz` tells it, which needs no API key."""
+    _, _, body = (await _ask(host, port, _get("/readyz"), whole=True)).partition(b"\r\n\r\n")
+    return int(json.loads(body).get("ready_workers", 0)) if body else 0
 
 
 def _get(path: str) -> bytes:

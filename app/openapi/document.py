@@ -18,7 +18,16 @@ from app.requests.completion_models import CompletionBody, DetokenizeBody, Token
 from app.requests.models import ScoreBody, TextRequest
 from app.responses.batch_models import BatchResult, BatchView
 from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
-from app.responses.models import Health, Index, Info, JobView, ModelList, Problem, Stats
+from app.responses.models import (
+    Health,
+    Index,
+    Info,
+    JobView,
+    ModelList,
+    Problem,
+    Readiness,
+    Stats,
+)
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
 from contract.api_keys import Scope
@@ -28,6 +37,7 @@ from contract.settings import Settings
 _MODELS: tuple[type[BaseModel], ...] = (
     *(ScoreBody, TextRequest, JobView, BatchView, BatchResult, Problem, Health, Index, Info, Stats),
     *(
+        Readiness,
         ModelList,
         CompletionBody,
         Completion,

@@ -234,6 +234,12 @@ class Health(Answer):
     status: Literal["ok"]
 
 
+class Readiness(Health):
+    """Answer of `/readyz` while a text that is sent now would be scored."""
+
+    ready_workers: int
+
+
 class ServiceName(Answer):
     """The name and the version of the service."""
 

@@ -4,7 +4,7 @@ from flask import Blueprint, Response
 
 from app.openapi.operation import operation
 from app.responses.json import json_response
-from app.responses.models import Health, Info, Stats
+from app.responses.models import Health, Info, Readiness, Stats
 from app.responses.service_views import info_view, stats_view
 from app.service.components import service
 from app.service.workers import check_ready
@@ -21,17 +21,17 @@ def live() -> Response:
 
 
 @routes.get("/readyz")
-@operation({200: Health}, WorkerUnavailable, ModelDrifted, Stalled, BrokerUnavailable)
+@operation({200: Readiness}, WorkerUnavailable, ModelDrifted, Stalled, BrokerUnavailable)
 def ready() -> Response:
     """Check that a text sent now would be scored: Redis answers, a worker is ready and gets on."""
     components = service()
     jobs, batches = components.jobs, components.batches
-    check_ready(
+    num_ready = check_ready(
         jobs,
         lambda: bool(jobs.depth().jobs or batches.load().num_batches),
         max_silent_s=components.settings.micro_batch_timeout_s,
     )
-    return json_response({"status": "ok"})
+    return json_response({"status": "ok", "ready_workers": num_ready})
 
 
 @routes.get("/info")

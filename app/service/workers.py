@@ -22,8 +22,8 @@ _PHASES = {
 }
 
 
-def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: float) -> None:
-    """Check that a text sent now would be scored.
+def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: float) -> int:
+    """Check that a text sent now would be scored; return the number of ready workers.
 
     Args:
         has_work: tells whether jobs or batches have not ended.
@@ -36,9 +36,10 @@ def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: f
         BrokerUnavailable
     """
     statuses = jobs.worker_statuses()
-    if any(status.is_warm for status in statuses):
+    num_ready = sum(status.is_warm for status in statuses)
+    if num_ready:
         check_progress(statuses, has_work, max_silent_s=max_silent_s)
-        return
+        return num_ready
     if jobs.has_model_drifted():
         raise ModelDrifted(
             "A worker stopped because its model gave the canary text a wrong score; "

@@ -1,6 +1,8 @@
 /** Holds the API key of this page in its field: not in storage, not in a cookie, not in the URL. */
 
 const field = document.getElementById("key");
+const note = document.getElementById("key-note");
+const hint = note?.textContent;
 
 /** Whether this service asks for keys. */
 export const needsKey = field !== null;
@@ -11,7 +13,17 @@ export const apiKey = () => field?.value.trim() ?? "";
 /** Call `react` when another key was entered. */
 export const onKeyChange = (react) => field?.addEventListener("change", react);
 
-export const focusKey = () => field?.focus();
+/** Say beside the field what is wrong with the key, and go there. */
+export function askForKey({ title, detail }) {
+  note.textContent = `${title}. ${detail}`;
+  note.classList.add("bad");
+  field.focus();
+}
+
+field?.addEventListener("input", () => {
+  note.textContent = hint;
+  note.classList.remove("bad");
+});
 
 /** A problem about a key in words for people: {title, detail}; null for any other problem. */
 export function keyProblem({ type, detail, scope }) {

@@ -5,7 +5,7 @@ import { Editor, acceptDrops } from "./editor.js";
 import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
 import { Problem, call, scoreItems } from "./job.js";
-import { focusKey, keyProblem } from "./key.js";
+import { askForKey, keyProblem } from "./key.js";
 import { announcement, column, legend, summary } from "./results.js";
 import { ScoredText } from "./scores.js";
 
@@ -76,7 +76,7 @@ function showFailure(error) {
     element("p", { class: "small" }, `Code ${type}`, requestId ? `, request ${requestId}` : ""),
   );
   show(byId("problem"), true);
-  if (ofKey) focusKey();
+  if (ofKey && type !== "quota_exceeded") askForKey(ofKey);
   else editorOf(error.body)?.field.focus();
 }
 

@@ -103,6 +103,12 @@ vm_state() {
     rm -f "$reason"
 }
 
+# authorization: prints the header with the API key of EVASCORE_API_KEY, for `curl -H @-`; no command
+# line shows the key.
+authorization() {
+    [ -z "${EVASCORE_API_KEY:-}" ] || printf 'Authorization: Bearer %s\n' "$EVASCORE_API_KEY"
+}
+
 # on_vm COMMAND: runs a command in a shell on the VM, with this standard input and output.
 on_vm() {
     local where

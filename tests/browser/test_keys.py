@@ -85,6 +85,9 @@ def test_page_without_a_key_says_that_one_is_needed(page):
     submit(page)
     expect(page.get_by_role("alert")).to_contain_text("This service needs an API key")
     expect(page.get_by_label("API key")).to_be_focused()
+    expect(page.locator("#key-note")).to_contain_text("This service needs an API key")
+    enter(page, "evs_1")
+    expect(page.locator("#key-note")).to_contain_text("Kept in this tab")
 
 
 @pytest.mark.parametrize("token", ["evs_000000000000_" + "a" * 32, "schlüssel", "two words"])

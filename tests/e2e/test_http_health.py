@@ -37,6 +37,8 @@ def test_ready_when_a_worker_is_warm(http, outcomes, state, status):
     outcomes.pose_as_worker({**STATUS, "state": state})
     response = http.get("/readyz")
     assert response.status_code == status
+    if status == 200:
+        assert response.json() == {"status": "ok", "ready_workers": 1}
     if status == 503:
         assert response.json()["type"] == "worker_unavailable"
 

@@ -186,6 +186,16 @@ def test_each_device_has_a_worker_of_its_own(service):
     assert service.stop() == 0
 
 
+def test_all_workers_are_waited_for_where_requests_need_keys(service):
+    service.settings |= {"devices": "cpu,cpu", "auth": "keys"}
+    service.start()
+    wait_until(lambda: "evascore is ready" in service.log.read_text(), timeout_s=30)
+    with service.client() as client:
+        assert client.get("/readyz").json()["ready_workers"] == 2
+        assert client.get("/stats").status_code == 401
+    assert service.stop() == 0
+
+
 def test_killed_supervisor_leaves_nothing_running(service):
     service.start()
     processes = service.descendants()

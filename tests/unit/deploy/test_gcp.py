@@ -219,6 +219,17 @@ def test_results_are_fetched_into_files_of_their_own(running, tmp_path):
     assert not (tmp_path / "to" / "bad.json").exists()
 
 
+@pytest.mark.parametrize("command", [["fetch-results", "good"], ["status"]])
+def test_api_key_goes_through_stdin_and_into_no_command_line(running, tmp_path, command):
+    running.answer("curl", stdout="{}")
+    folder = ["--to", str(tmp_path)] if command[0] == "fetch-results" else []
+    ran = gcp(running, *command, *folder, EVASCORE_API_KEY="evs_hunter2")
+    assert ran.returncode == 0, ran.stderr
+    (call,) = (call for call in running.calls if "curl" in call)
+    assert "-H @-" in call
+    assert "hunter2" not in "".join(running.calls) + ran.stdout + ran.stderr
+
+
 def test_results_of_a_batch_are_gone_on_with(running, tmp_path):
     (tmp_path / "batch1.jsonl").write_text('{"index": 0}\n')
     running.answer("after=1&", stdout='{"index": 1}\n{"index": 2}\n')
