@@ -92,7 +92,9 @@ class AsyncDriver:
             options = transport.request_options(self._url, step, self._headers)
             response = await http.request(**options, content=_streamed(step.body))
             return transport.answer_of(response, self._via)
-        except httpx.TransportError as error:
+        except Exception as error:
+            if not transport.is_lost(error):
+                raise
             return transport.lost_of(error, self._url, self._via)
 
 

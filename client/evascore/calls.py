@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from evascore.texts import Text, as_text, encode, listed, named
+from evascore.texts import Text, as_text, checked, encode, listed, named
 
 CHUNK_BYTES = 256 * 1024
 GZIP = {"Content-Encoding": "gzip"}
@@ -69,7 +69,7 @@ def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest
         path = Path(lines)
         return BatchRequest(lambda: compressed(file_chunks(path)), params, GZIP)
     # Kept, as a retry sends them again from the first one.
-    texts = list(listed(lines, "lines"))
+    texts = [checked(text) for text in listed(lines, "lines")]
     return BatchRequest(lambda: compressed(_encoded(texts)), params, GZIP, len(texts))
 
 

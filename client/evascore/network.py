@@ -75,6 +75,22 @@ def network_for(
     return Network(made, f"the proxy {where} ({source})", verify)
 
 
+def parsed_url(given: str) -> httpx.URL:
+    """Parse a URL, the name of its host included.
+
+    Raises:
+        ValueError: it is not valid, or a label of the name is empty or too long.
+    """
+    try:
+        url = httpx.URL(given)
+    except (httpx.InvalidURL, TypeError):
+        raise ValueError("not a URL") from None
+    # What reading `host` and resolving the name would find out.
+    if url.host:
+        url.raw_host.decode("ascii").encode("idna")
+    return url
+
+
 def is_loopback(host: str) -> bool:
     """Whether a host is this machine by its name or address alone."""
     name = host.rstrip(".").lower()
@@ -138,8 +154,8 @@ def _parsed(given: str, source: str) -> httpx.URL:
     """
     remedy = f"Correct it, unset it, or except the service with NO_PROXY ({source})."
     try:
-        url = httpx.URL(given if "://" in given else f"http://{given}")
-    except (httpx.InvalidURL, ValueError):
+        url = parsed_url(given if "://" in given else f"http://{given}")
+    except ValueError:
         raise NetworkInvalid(f"The URL of the proxy is not valid. {remedy}") from None
     if not url.host or url.scheme not in ("http", "https", "socks5", "socks5h"):
         raise NetworkInvalid(

@@ -97,5 +97,7 @@ class SyncDriver:
             options = transport.request_options(self._url, step, self._headers)
             content = step.body if isinstance(step.body, bytes) else step.body()
             return transport.answer_of(http.request(**options, content=content), self._via)
-        except httpx.TransportError as error:
+        except Exception as error:
+            if not transport.is_lost(error):
+                raise
             return transport.lost_of(error, self._url, self._via)

@@ -42,7 +42,7 @@ class Text:
     @property
     def num_bytes(self) -> int:
         """Bytes that the model reads for this text, its context included."""
-        return length_bytes(self.text) + length_bytes(self.context or b"")
+        return length_bytes(self.text) + length_bytes(b"" if self.context is None else self.context)
 
 
 def as_text(text: "str | bytes | Text", **asked: Any) -> Text:
@@ -79,6 +79,18 @@ def length_bytes(text: str | bytes) -> int:
     if not isinstance(text, str) or text.isascii():
         return len(text)
     return len(text.encode(errors="surrogatepass"))
+
+
+def checked(text: "str | bytes | Text") -> Text:
+    """Return what is given as a `Text`.
+
+    Raises:
+        NotText: it, or its context, is no text.
+    """
+    made = as_text(text)
+    _check_type(made.text)
+    _check_type(b"" if made.context is None else made.context)
+    return made
 
 
 def _check_type(text: object) -> None:

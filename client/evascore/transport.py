@@ -10,7 +10,7 @@ from urllib.request import getproxies
 import httpx
 
 from evascore.errors import EvascoreError
-from evascore.network import Network, network_for
+from evascore.network import Network, network_for, parsed_url
 from evascore.steps import REQUEST_ID, Answer, Lost, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
@@ -108,8 +108,8 @@ def base_url(url: str | None) -> httpx.URL:
     if url is None:
         url = os.environ.get(URL_VARIABLE) or DEFAULT_URL
     try:
-        parsed = httpx.URL(url.rstrip("/"))
-    except (httpx.InvalidURL, TypeError, ValueError):
+        parsed = parsed_url(url.rstrip("/"))
+    except ValueError:
         parsed = httpx.URL()
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UrlInvalid(
@@ -175,7 +175,12 @@ def answer_of(response: httpx.Response, via: str = "") -> Answer:
     return Answer(response.status_code, headers, response.content, via)
 
 
-def lost_of(error: httpx.HTTPError, url: httpx.URL, via: str = "") -> Lost:
+def is_lost(error: Exception) -> bool:
+    """Whether an error of httpx, or of socksio under it, means that there is no answer."""
+    return isinstance(error, httpx.RequestError) or type(error).__module__.startswith("socksio")
+
+
+def lost_of(error: Exception, url: httpx.URL, via: str = "") -> Lost:
     """Describe a request that got no answer; leaves out the URL's name and password.
 
     Args:
@@ -185,7 +190,9 @@ def lost_of(error: httpx.HTTPError, url: httpx.URL, via: str = "") -> Lost:
     if certificate := _certificate_error(error):
         remedy = "name its issuer in a file with the variable SSL_CERT_FILE"
         return Lost(f"The certificate of {where} is not trusted ({certificate}); {remedy}.")
-    if via and isinstance(error, httpx.ProxyError | httpx.ConnectError | httpx.ConnectTimeout):
+    is_of_socks = not isinstance(error, httpx.RequestError)
+    is_unconnected = isinstance(error, httpx.ProxyError | httpx.ConnectError | httpx.ConnectTimeout)
+    if via and (is_of_socks or is_unconnected):
         remedy = "Check it, unset it, or except the service with NO_PROXY."
         refusal = f" ({error})" if _PROXY_STATUS.match(str(error)) else ""
         return Lost(f"Cannot connect to {where} through {via}{refusal}. {remedy}")

@@ -183,7 +183,10 @@ def test_info_tells_the_limits(client):
     assert client.info().limits["max_text_bytes"] == 4095  # of the tiny model
 
 
-@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://a", "http://", "http://a:b"])
+LABELS = ["http://a..b", "http://" + "a" * 70 + ".test", "http://xn--zzzz99999.test"]
+
+
+@pytest.mark.parametrize("url", ["", "localhost:8000", "ftp://a", "http://", "http://a:b", *LABELS])
 def test_url_that_is_none_is_refused(url):
     with pytest.raises(UrlInvalid):
         evascore.Client(url)

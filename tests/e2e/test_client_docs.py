@@ -23,6 +23,7 @@ DOCUMENTS = ("client.md", "cookbook.md")
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_examples_work(scoring, tmp_path, monkeypatch, document):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EVASCORE_URL", scoring.url)
     (tmp_path / "text.txt").write_text("any text")
     blocks = BLOCK.findall((REPOSITORY / "docs" / document).read_text())
     assert {kind for kind, _ in blocks} == {"sh", "python"}
@@ -31,15 +32,10 @@ def test_examples_work(scoring, tmp_path, monkeypatch, document):
         if kind == "sh":
             run_in_shell(scoring, code)
         else:
-            exec(compile(here(scoring, code), document, "exec"), names)
+            exec(compile(code, document, "exec"), names)
     client = names["client"]
     assert isinstance(client, evascore.Client)
     client.close()
-
-
-def here(scoring: Service, code: str) -> str:
-    """The code, with the address of the tests' service."""
-    return code.replace("Client()", f'Client("{scoring.url}")')
 
 
 def run_in_shell(scoring: Service, commands: str) -> None:

@@ -18,8 +18,10 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Headers,
     Model,
     Url,
+    named_headers,
     say,
     show_json,
 )
@@ -71,6 +73,7 @@ def command(
     ] = False,
     model: Model = None,
     url: Url = URL,
+    headers: Headers = None,
     as_json: AsJson = False,
 ) -> int:
     """Measure latency and throughput of the service under load, with generated texts.
@@ -94,7 +97,7 @@ def command(
         loads = [replace(shared, clients=int(n)) for n in counts]
     else:
         loads = [replace(shared, rate_per_s=n) for n in _numbers(rate, "--rate")]
-    found = asyncio.run(_measure(url, loads, texts, model=model, is_quiet=as_json))
+    found = asyncio.run(_measure(url, headers, loads, texts, model=model, is_quiet=as_json))
     if as_json:
         show_json({"texts": describe(texts), "loads": [asdict(one) for one in found]})
     if svg is not None:
@@ -104,6 +107,7 @@ def command(
 
 async def _measure(
     url: str,
+    headers: list[str] | None,
     loads: Sequence[Load],
     texts: Sequence[str | bytes],
     *,
@@ -112,8 +116,10 @@ async def _measure(
 ) -> list[Measurement]:
     # No limit of connections: else the measurement would include the wait for one.
     limits = httpx.Limits(keepalive_expiry=4.0)
-    found = []
-    async with AsyncClient(url, model=model, http=httpx.AsyncClient(limits=limits)) as client:
+    named, found = named_headers(headers), []
+    network = transport.network_of(transport.base_url(url), transport.client_headers(None, named))
+    http = httpx.AsyncClient(limits=limits, **network.options())
+    async with AsyncClient(url, model=model, headers=named, http=http) as client:
         await client.info(timeout_s=5)
         if not is_quiet:
             typer.echo(_row(_COLUMNS))

@@ -18,6 +18,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Headers,
     Model,
     Outputs,
     TopK,
@@ -68,6 +69,7 @@ def command(
     ] = 600.0,
     model: Model = None,
     url: Url = URL,
+    headers: Headers = None,
     as_json: AsJson = False,
 ) -> int:
     """Score a file of texts and write one result per line, in order.
@@ -90,7 +92,7 @@ def command(
     plan = Plan(source, target, form.value, options, resume, overwrite, keep)
     try:
         check_paths(plan)
-        with connect(url, patience_s=patience_s) as client, Target(target) as written:
+        with connect(url, headers, patience_s=patience_s) as client, Target(target) as written:
             return _run(Bulk(client, plan, written), plan, as_json=as_json)
     except BulkRefused as error:
         raise CommandFailed(str(error), USAGE) from None

@@ -51,6 +51,15 @@ EXIT_CODES = (
 Url = Annotated[
     str, typer.Option("--url", envvar="EVASCORE_URL", help="URL of the service.", metavar="URL")
 ]
+Headers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--header",
+        "-H",
+        help="Header of every request, as 'Name: value', for a proxy that checks it. Repeatable.",
+        metavar="HEADER",
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print results and errors as JSON.")]
 TimeoutS = Annotated[
     float, typer.Option("--timeout", min=0.001, help="Seconds to wait for a score.")
@@ -93,10 +102,35 @@ class CommandFailed(Exception):
 
 
 def connect(
-    url: str, *, timeout_s: float = 300, patience_s: float = 10, model: str | None = None
+    url: str,
+    headers: list[str] | None,
+    *,
+    timeout_s: float = 300,
+    patience_s: float = 10,
+    model: str | None = None,
 ) -> Client:
-    """Make a client of the service at `url`, whose texts `model` scores."""
-    return Client(url, timeout_s=timeout_s, patience_s=patience_s, model=model)
+    """Make a client of the service at `url`, whose texts `model` scores.
+
+    Args:
+        headers: as on the command line.
+    """
+    named = named_headers(headers)
+    return Client(url, timeout_s=timeout_s, patience_s=patience_s, model=model, headers=named)
+
+
+def named_headers(given: list[str] | None) -> dict[str, str]:
+    """The headers of the command line by their names.
+
+    Raises:
+        CommandFailed: one is not in the form 'Name: value'.
+    """
+    headers = {}
+    for header in given or ():
+        name, colon, value = header.partition(":")
+        if not (name and colon):
+            raise CommandFailed("Give --header in the form 'Name: value'.", USAGE)
+        headers[name] = value.strip()
+    return headers
 
 
 def exit_code_of(error: Exception) -> int:

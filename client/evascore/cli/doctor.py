@@ -7,7 +7,17 @@ from typing import Annotated
 import typer
 
 from evascore.checks import Check, is_service_folder, of_machine, of_service
-from evascore.cli.common import REFUSED, URL, USAGE, AsJson, CommandFailed, Url, connect, show_json
+from evascore.cli.common import (
+    REFUSED,
+    URL,
+    USAGE,
+    AsJson,
+    CommandFailed,
+    Headers,
+    Url,
+    connect,
+    show_json,
+)
 
 _MARKS = {"ok": "OK", "warning": "WARN", "failed": "FAIL", "skipped": "-"}
 
@@ -22,11 +32,12 @@ def command(
         ),
     ] = None,
     url: Url = URL,
+    headers: Headers = None,
     as_json: AsJson = False,
 ) -> int:
     """Check the service, and its machine if run there; each line is OK or says what to do."""
     found: list[Check] = []
-    with connect(url, patience_s=0) as client:
+    with connect(url, headers, patience_s=0) as client:
         for check in of_service(client):
             found.append(check)
             _show(check, as_json)

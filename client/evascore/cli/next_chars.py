@@ -13,6 +13,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Headers,
     Model,
     PatienceS,
     TimeoutS,
@@ -50,6 +51,7 @@ def command(
     ] = 3,
     model: Model = None,
     url: Url = URL,
+    headers: Headers = None,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 60,
     as_json: AsJson = False,
@@ -61,7 +63,7 @@ def command(
     """
     if text is not None and file is not None:
         raise CommandFailed("Give either a text or --file, not both.", USAGE)
-    with connect(url, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
+    with connect(url, headers, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         if text is None:
             return _lines(client, file, out, k)
         likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))

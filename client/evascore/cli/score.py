@@ -10,6 +10,7 @@ import typer
 from evascore.cli.common import (
     URL,
     AsJson,
+    Headers,
     Model,
     Outputs,
     PatienceS,
@@ -44,13 +45,14 @@ def command(
     top_k: TopK = None,
     model: Model = None,
     url: Url = URL,
+    headers: Headers = None,
     timeout_s: TimeoutS = 300,
     patience_s: PatienceS = 5,
     as_json: AsJson = False,
 ) -> None:
     """Score one text: the log-likelihood of its bytes, each given all bytes before it."""
     given = read_input(text, file)
-    with connect(url, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
+    with connect(url, headers, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         score = client.score(
             given,
             context=None if context is None else as_bytes(context),

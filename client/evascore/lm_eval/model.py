@@ -14,9 +14,9 @@ from tqdm import tqdm
 from evascore.calls import job_fields
 from evascore.errors import UnexpectedAnswer, error_from_problem
 from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
+from evascore.matching import check_job
 from evascore.results import Info
 from evascore.sync import Client
-from evascore.transport import DEFAULT_URL
 
 # An evaluation goes on when the service is full or is restarted for some minutes.
 PATIENCE_S = 600.0
@@ -29,7 +29,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
 
     def __init__(
         self,
-        url: str = DEFAULT_URL,
+        url: str | None = None,
         concurrency: int = 4,
         model: str | None = None,
         **_ignored: Any,
@@ -37,7 +37,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
         """Read the limits of the service.
 
         Args:
-            url: URL of the service.
+            url: URL of the service; None: that of the variable EVASCORE_URL, or the default one.
             concurrency: number of jobs at once.
             model: name of the model that scores, or `name@fingerprint`; None: the default one.
             _ignored: lm-eval's `batch_size`, `max_batch_size` and `device`; the service decides.
@@ -126,6 +126,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
         self._client.erase(job)
         if job.error is not None:
             raise job.error
+        check_job(job.raw, {"items": fields})
         told = job.raw["result"]["items"]
         for item in told:
             if "error" in item:

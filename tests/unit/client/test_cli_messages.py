@@ -14,6 +14,9 @@ from evascore.cli.main import main
         (["bulk", "--format", "zz", "a", "b"], "must be one of 'jsonl', 'text'. (see --help)"),
         (["score", "--file"], "Give a value to '--file'. (see --help)"),
         (["bulk"], "Give the argument 'IN'. (see --help)"),
+        (["score", "-H", "x", "x"], "Give --header in the form 'Name: value'."),
+        (["score", "-H", ": x", "x"], "Give --header in the form 'Name: value'."),
+        (["score", "-H", "X Y: x", "x"], "must be ASCII letters, digits and dashes."),
     ],
     ids=str,
 )
@@ -21,3 +24,33 @@ def test_wrong_argument_is_refused_in_plain_words(arguments, complaint, capsys):
     assert main(arguments) == 2
 
     assert capsys.readouterr().err.rstrip().endswith(complaint)
+
+
+COMMANDS = {
+    "score": ["score", "x"],
+    "next-chars": ["next-chars", "x"],
+    "doctor": ["doctor"],
+    "bulk": ["bulk", __file__, "{folder}/out"],
+    "bench": ["bench", "--remote"],
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS.values(), ids=COMMANDS)
+@pytest.mark.parametrize(
+    ("name", "value", "url"),
+    [
+        ("ALL_PROXY", "socks4://proxy.test:1", "http://a.test"),
+        ("http_proxy", "http://a:b", "http://a.test"),
+        ("SSL_CERT_FILE", "/missing", "https://a.test"),
+    ],
+)
+def test_wrong_network_variable_is_told_in_one_line(
+    command, name, value, url, monkeypatch, capsys, tmp_path
+):
+    monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    arguments = [argument.format(folder=tmp_path) for argument in command]
+    assert main([*arguments, "--url", url]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert name in line
+    assert "unset it" in line

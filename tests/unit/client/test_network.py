@@ -5,11 +5,11 @@ import ssl
 import httpx
 import pytest
 
-from evascore import AsyncClient, Client, ServiceUnreachable
+from evascore import AsyncClient, Client, EvascoreError, ServiceUnreachable
 from evascore.network import NetworkInvalid, is_exempt, is_loopback, network_for
 from evascore.retrying import failure
 from evascore.steps import Answer, Send
-from evascore.transport import HeaderInvalid, client_headers, lost_of, request_options
+from evascore.transport import HeaderInvalid, client_headers, is_lost, lost_of, request_options
 from tests.conftest import free_port
 
 PROXY = "http://name:password@proxy.test:3128"
@@ -129,6 +129,7 @@ def test_no_proxy_excepts_names_addresses_and_networks(url, no_proxy, expected):
         ("ftp://proxy.test:1", "one of http, https, socks5"),
         ("http://", "must have a host"),
         ("http://secret:b@c:port", "not valid"),
+        ("http://secret..test", "not valid"),
     ],
 )
 @pytest.mark.parametrize("make", [Client, AsyncClient])
@@ -194,6 +195,27 @@ def test_proxy_that_refuses_a_connection_is_named_with_its_answer():
         error, httpx.URL("https://a.test"), "the proxy p (variable HTTPS_PROXY)"
     ).reason
     assert "the proxy p (variable HTTPS_PROXY) (407 Proxy Authentication Required)" in reason
+
+
+def test_error_of_socks_under_httpx_is_an_error_of_the_proxy():
+    error = type("ProtocolError", (Exception,), {"__module__": "socksio.exceptions"})("Malformed")
+    assert is_lost(error)
+    reason = lost_of(error, httpx.URL("http://a.test"), "the proxy p").reason
+    assert "Cannot connect to http://a.test through the proxy p." in reason
+    assert not is_lost(ValueError("ours"))
+
+
+@pytest.mark.parametrize("decoded", [b"abc", b""], ids=["wrong", "empty"])
+def test_answer_that_cannot_be_decompressed_is_no_answer(decoded):
+    def answer(_):
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, content=decoded)
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    with (
+        Client("http://a.test", patience_s=0, http=http) as client,
+        pytest.raises(EvascoreError),
+    ):
+        client.info()
 
 
 @pytest.mark.parametrize("status", [403, 407, 502, 503])

@@ -77,6 +77,12 @@ def test_single_text_or_table_is_no_batch(lines):
         batch_request(lines, {})
 
 
+@pytest.mark.parametrize("line", [None, float("nan"), Text(None), Text("a", context=5)], ids=repr)
+def test_batch_with_a_missing_value_is_refused_before_it_is_sent(line):
+    with pytest.raises(NotText):
+        batch_request(["a", line], {})
+
+
 def test_wrong_errors_option_is_refused():
     with pytest.raises(ValueError, match="errors is 'ignore'; it must be one of raise, return"):
         evascore.Client("http://a.test").score_many(["a"], errors="ignore")
