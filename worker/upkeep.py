@@ -1,4 +1,4 @@
-"""Looks after parked jobs, orphans, dead letters, broken leases and deleted texts every second."""
+"""Looks after parked jobs, orphans, dead letters and broken leases, once a second."""
 
 import time
 
@@ -11,7 +11,6 @@ from contract.store.dead_letters import DeadLetters
 from contract.store.job_store import JobStore
 from contract.store.parked_jobs import ParkedJobs
 from contract.worker_status import NotAWorkerStatus, decode_status
-from worker.forgetting import Forgetting
 from worker.orphans import Orphans
 from worker.outcomes import lost_ending
 from worker.registration import Registration
@@ -32,7 +31,6 @@ class Upkeep:
         self._orphans = Orphans(client, store, lease_s=settings.lease_s)
         self._parked = ParkedJobs(client)
         self._letters = DeadLetters(client, settings)
-        self._forgetting = Forgetting(client, settings.forget_s)
         self._max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
 
     def run(self) -> None:
@@ -47,7 +45,6 @@ class Upkeep:
             error = JobExpired("No worker could read the job before its deadline; send it again.")
             self._store.conclude([lost_ending(task_id, self._store.facts(task_id), error)])
             self._parked.drop(message)
-        self._forgetting.run()
 
 
 def set_aside_broken_leases(client: redis.Redis, store: JobStore, own_name: str = "") -> None:

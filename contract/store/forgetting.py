@@ -4,7 +4,7 @@ The append-only file lists all commands, with texts and results, until it is rew
 that are left. The scripts that delete something of a user note the time of the first deletion.
 Keys that expire are noticed by the counter of Redis. When the note is three quarters of
 EVASCORE_FORGET_S old, a rewrite begins; the last quarter is for the rewrite and for another try.
-Any worker does this, and several do not hinder each other.
+Every web server does this, because workers may be scaled to zero. Several do not hinder each other.
 """
 
 import math
@@ -16,8 +16,7 @@ import redis
 
 from contract import keys
 from contract.logs import get_logger
-from contract.store.scripts import script_text
-from worker.transport import SCRIPTS
+from contract.store.scripts import register
 
 log = get_logger(__name__)
 
@@ -37,8 +36,9 @@ class Forgetting:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client, self._forget_s, self._clock = client, forget_s, clock
-        self._look = client.register_script(script_text("look_at_forgetting", SCRIPTS))
-        self._begin = client.register_script(script_text("begin_forgetting", SCRIPTS))
+        self._look, self._begin = (
+            register(client, name) for name in ("look_at_forgetting", "begin_forgetting")
+        )
         self._may_begin_at = -math.inf
 
     def run(self) -> None:
@@ -47,7 +47,7 @@ class Forgetting:
             # In this order: a rewrite that was noted here began before Redis told of it.
             pipe.get(keys.REWRITING).info("server", "stats", "persistence")
             rewriting, info = pipe.execute()
-        if not info["aof_enabled"]:
+        if not info.get("aof_enabled"):
             return
         of_run = info["run_id"]
         state = _rewrite_state(info)
