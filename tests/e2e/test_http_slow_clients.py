@@ -260,7 +260,7 @@ def test_client_that_hangs_up_frees_its_slot(patient, kind, request_line, more):
 def test_bodies_of_one_client_leave_memory_to_others(web_redis, tmp_path):
     limits = {"max_body_bytes": 2**20, "max_text_bytes": 1000}
     server = WebServer(tmp_path, web_redis.url, **limits).start()
-    head = b"POST /score HTTP/1.1\r\nHost: x\r\nContent-Length: 1048576\r\n\r\n"
+    head = b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1048576\r\n\r\n"
     # The last byte is missing.
     unfinished = head + b" " * (2**20 - 1)
     try:

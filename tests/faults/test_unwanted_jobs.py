@@ -39,7 +39,8 @@ def num_succeeded(service):
 
 
 def test_full_queue_refuses_and_takes_again_when_there_is_room(start_service):
-    service = start_service(max_queued_jobs=3)
+    # One client fills its share: as many as are free.
+    service = start_service(max_queued_jobs=5)
     worker = service.part("worker")
     worker.suspend()
     with PatientClient(service.url) as client:
