@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path
 
 import pytest
@@ -216,3 +216,20 @@ def test_nothing_is_announced_where_cuda_is_used_or_does_not_come(checkout, vari
 def test_nothing_is_announced_where_torch_is_installed_already(checkout):
     (checkout / ".venv/lib/python3.11/site-packages/torch").mkdir(parents=True)
     assert "CUDA" not in make_venv(checkout)
+
+
+def test_web_server_imports_only_what_its_lock_has():
+    """In the development environment a package that the web image lacks would not be missed."""
+    code = (
+        "import sys, gunicorn.app.wsgiapp, app.server.gunicorn_worker, app.factory;"
+        "print(*{name.partition('.')[0] for name in sys.modules})"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    packages = packages_distributions()
+    needed = {each for name in ran.stdout.split() for each in packages.get(name, ())}
+    # Our own, tools, and what a plugin of pydantic that only tests have brings along.
+    ours_and_tools = {"evascore", "setuptools", "pip", "attrs"}
+    missing = {canonicalize_name(name) for name in needed} - set(locked("requirements-web"))
+    assert missing <= ours_and_tools
