@@ -6,14 +6,12 @@ time of Redis' main thread, so a busy machine changes it little.
 
 import argparse
 import random
-import subprocess
-import tempfile
 import time
-from pathlib import Path
 from statistics import median
 
 import redis
 
+from bench.own_redis import own_redis
 from bench.results import write_results
 from contract import keys
 from contract.messages import Job
@@ -21,7 +19,6 @@ from contract.settings import Settings, load_settings
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
 from contract.store.scripts import script_text
-from deploy.embedded_redis import free_port, server_command
 from worker import transport
 from worker.filling import Budget
 from worker.room import room_for_fetch
@@ -37,24 +34,13 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        command = server_command(port=port, data_dir=Path(folder))
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-            try:
-                given = {"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{port}/0"}
-                settings = load_settings(given)
-                with connect(settings) as client:
-                    _wait_for(client)
-                    pairs = [
-                        [
-                            _fetch_all(client, settings, options.jobs, n)
-                            for n in (1, options.clients)
-                        ]
-                        for _ in range(options.rounds)
-                    ]
-            finally:
-                server.kill()
+    with own_redis() as url:
+        settings = load_settings({"EVASCORE_REDIS_URL": url})
+        with connect(settings) as client:
+            pairs = [
+                [_fetch_all(client, settings, options.jobs, n) for n in (1, options.clients)]
+                for _ in range(options.rounds)
+            ]
     one, many = (median(pair[i] for pair in pairs) for i in (0, 1))
     figures = {
         "us_per_job_one_client": round(one, 2),
@@ -101,15 +87,6 @@ def _submit(client: redis.Redis, settings: Settings, num_jobs: int, num_clients:
         size = sizes.choice((40, 120, 2000))
         sender = f"192.0.{index % num_clients // 250}.{index % num_clients % 250}"
         store.submit(Job([{"text": "x"}], size, now, now + 3600, client=sender))
-
-
-def _wait_for(client: redis.Redis) -> None:
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.ConnectionError:
-            time.sleep(0.05)
 
 
 if __name__ == "__main__":

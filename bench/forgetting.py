@@ -1,21 +1,18 @@
 """Measures what a rewrite of the append-only file costs while Redis serves: time, waits, memory.
 
-Redis holds compressed results, of which a rewrite can save nothing. One client writes all the time,
-as workers do. The waits of its writes are compared with those of a quiet time before.
+Redis holds compressed results, and a rewrite saves none of their bytes. One client writes all the
+time, as workers do. The waits of its writes are compared with those of a quiet time before.
 """
 
 import argparse
 import random
-import subprocess
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import redis
 
+from bench.own_redis import own_redis
 from bench.results import write_results
-from deploy.embedded_redis import free_port, server_command
 
 VALUE_BYTES = 20_000
 QUIET_S = 10.0
@@ -26,16 +23,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=2_000, help="results that Redis holds")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        command = server_command(port=port, data_dir=Path(folder))
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-            try:
-                with redis.Redis(port=port) as client:
-                    _wait_for(client)
-                    figures = _measure(client, options.megabytes * 1_000_000)
-            finally:
-                server.kill()
+    with own_redis() as url, redis.Redis.from_url(url) as client:
+        figures = _measure(client, options.megabytes * 1_000_000)
     write_results("forgetting", figures, {"megabytes": options.megabytes, "value": VALUE_BYTES})
 
 
@@ -91,15 +80,6 @@ def _figures(when: str, waits: list[float]) -> dict[str, float]:
         f"write_{when}_p99_ms": round(waits[len(waits) * 99 // 100], 2),
         f"write_{when}_max_ms": round(waits[-1], 1),
     }
-
-
-def _wait_for(client: redis.Redis) -> None:
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.ConnectionError:
-            time.sleep(0.02)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,6 @@ the calls, divided by the texts of a micro-batch, is the worker's own cost per t
 import argparse
 import subprocess
 import sys
-import tempfile
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import orjson
 import redis
 
+from bench.own_redis import own_redis
 from bench.results import write_results
 from contract import keys
 from contract.messages import Job
@@ -25,7 +25,6 @@ from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
-from deploy.embedded_redis import free_port, server_command
 from tests.service import TINY_CHECKPOINT
 
 TEXT = "A short text."
@@ -38,16 +37,9 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=16_384)
     parser.add_argument("--model", type=Path, default=TINY_CHECKPOINT)
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        port = free_port()
-        command = server_command(port=port, data_dir=Path(folder))
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
-            try:
-                url = f"redis://127.0.0.1:{port}/0"
-                given = {"redis_url": url, "model": str(options.model)}
-                batches = _run({environment_name(n): v for n, v in given.items()}, options.texts)
-            finally:
-                server.kill()
+    with own_redis() as url:
+        given = {"redis_url": url, "model": str(options.model)}
+        batches = _run({environment_name(n): v for n, v in given.items()}, options.texts)
     setup = {
         "texts": options.texts,
         "text_bytes": len(TEXT),
@@ -82,7 +74,6 @@ def _run(environment: dict[str, str], num_texts: int) -> list[dict[str, Any]]:
     """The batches of a worker with this environment that finds `num_texts` jobs waiting."""
     settings = load_settings(environment)
     with connect(settings) as client:
-        _wait_for(client)
         _submit(client, settings, num_texts)
         variables = [f"{name}={value}" for name, value in environment.items()]
         worker = subprocess.Popen(
@@ -98,17 +89,8 @@ def _run(environment: dict[str, str], num_texts: int) -> list[dict[str, Any]]:
         while client.hlen(keys.LIVE_JOBS):
             time.sleep(POLL_S)
         worker.terminate()
-        told, _ = worker.communicate()
-    return [orjson.loads(line) for line in told.splitlines() if line.startswith(b"{")]
-
-
-def _wait_for(client: redis.Redis) -> None:
-    while True:
-        try:
-            client.ping()
-            return
-        except redis.ConnectionError:
-            time.sleep(POLL_S)
+        reply, _ = worker.communicate()
+    return [orjson.loads(line) for line in reply.splitlines() if line.startswith(b"{")]
 
 
 def _submit(client: redis.Redis, settings: Settings, num_texts: int) -> None:

@@ -1,0 +1,39 @@
+"""Starts a Redis with an empty data folder for one benchmark."""
+
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from deploy.embedded_redis import free_port, server_command
+
+_POLL_S = 0.02
+
+
+@contextmanager
+def own_redis() -> Iterator[str]:
+    """The URL of a Redis that answers, with the settings of `make run`; it ends afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        port = free_port()
+        command = server_command(port=port, data_dir=Path(folder))
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
+            try:
+                url = f"redis://127.0.0.1:{port}/0"
+                _wait_for(url)
+                yield url
+            finally:
+                server.kill()
+
+
+def _wait_for(url: str) -> None:
+    with redis.Redis.from_url(url) as client:
+        while True:
+            try:
+                client.ping()
+                return
+            except redis.ConnectionError:
+                time.sleep(_POLL_S)
