@@ -1,10 +1,13 @@
 """Defines the outcomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from contract.store.memory import Memory
 
 IDEMPOTENCY_TTL_S = 86_400
+_REFUSALS = frozenset({b"full", b"share", b"no_room", b"room_share", b"quota"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,3 +87,37 @@ class QuotaUsedUp(Exception):
 
 class KeyReused(Exception):
     """An Idempotency-Key was used for another request."""
+
+
+def replayed_id(stored: bytes, idempotency: Idempotency | None) -> str:
+    """The ID that an Idempotency-Key stands for, from its value in Redis.
+
+    Raises:
+        KeyReused: it stands for another request.
+    """
+    found_id, _, digest = stored.decode().partition(":")
+    if idempotency is None or digest != idempotency.request_digest:
+        raise KeyReused
+    return found_id
+
+
+def raise_refusal(
+    verdict: bytes, details: Sequence[Any], *, needed_bytes: int, memory: Memory
+) -> None:
+    """Raise the error of a refusal, as `submit.lua` and `seal_batch.lua` return it.
+
+    Args:
+        needed_bytes: room in Redis that the job or batch needs.
+        memory: of Redis, as admission saw it.
+
+    Raises:
+        NoRoom, QuotaUsedUp, QueueFull
+    """
+    numbers = tuple(map(int, details)) if verdict in _REFUSALS else ()
+    is_share = verdict in (b"share", b"room_share")
+    if verdict in (b"no_room", b"room_share"):
+        raise NoRoom(needed_bytes, numbers[0], memory, is_share=is_share)
+    if verdict == b"quota":
+        raise QuotaUsedUp(QuotaLeft(*numbers[:2]), numbers[2])
+    if verdict in (b"full", b"share"):
+        raise QueueFull(QueueDepth(*numbers), is_share=is_share)

@@ -72,7 +72,7 @@ class BrokerGuard:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
                 self._on_silent()
-            raise BrokerUnavailable(_told(error)) from error
+            raise BrokerUnavailable(_describe(error)) from error
         finally:
             self._silent_since = silent_since
             if is_trial:
@@ -83,7 +83,7 @@ class BrokerGuard:
         return is_over and self._trial.acquire(blocking=False)
 
 
-def _told(error: redis.RedisError) -> str:
+def _describe(error: redis.RedisError) -> str:
     reason = refusal_reason(error, lambda: False)
     if reason is None:
         return f"Redis does not answer ({type(error).__name__}); try again in a moment."

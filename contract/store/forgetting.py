@@ -44,7 +44,7 @@ class Forgetting:
     def run(self) -> None:
         """Begin a rewrite if it is due, or note how the one that ran has ended."""
         with self._client.pipeline(transaction=False) as pipe:
-            # In this order: a rewrite that was noted here began before Redis told of it.
+            # In this order: a rewrite that was noted here began before Redis reported it.
             pipe.get(keys.REWRITING).info("server", "stats", "persistence")
             rewriting, info = pipe.execute()
         if not info.get("aof_enabled"):

@@ -13,12 +13,9 @@ from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
-    KeyReused,
-    NoRoom,
-    QueueDepth,
-    QueueFull,
     QuotaLeft,
-    QuotaUsedUp,
+    raise_refusal,
+    replayed_id,
 )
 from contract.store.batch_queue import ttl_s
 from contract.store.memory import MemorySampler
@@ -61,23 +58,15 @@ class BatchSealer:
         """See `BatchStore.accept`."""
         memory = self._memory.read()
         while True:
-            answer = self._call(batch, sizes, idempotency, quota, memory.room_bytes)
-            verdict, *details = answer
+            verdict, *details = self._call(batch, sizes, idempotency, quota, memory.room_bytes)
             if verdict != b"rebind":
                 break
             # Another model became current since the web server looked.
             name = batch.model_name or self._settings.served_name
             batch = replace(batch, model_name=name, fingerprint=details[0].decode())
+        raise_refusal(verdict, details, needed_bytes=sizes.promised_bytes, memory=memory)
         if verdict == b"replay":
-            return _replay(details[0], idempotency)
-        if verdict in (b"full", b"share"):
-            depth = QueueDepth(jobs=int(details[1]), bytes=int(details[0]))
-            raise QueueFull(depth, is_share=verdict == b"share")
-        if verdict in (b"no_room", b"room_share"):
-            is_share = verdict == b"room_share"
-            raise NoRoom(sizes.promised_bytes, int(details[0]), memory, is_share=is_share)
-        if verdict == b"quota":
-            raise QuotaUsedUp(QuotaLeft(int(details[0]), int(details[1])), int(details[2]))
+            return Accepted(replayed_id(details[0], idempotency), is_replay=True)
         if verdict == b"lost":
             raise BrokerUnavailable("Redis has lost a part of the upload; send it again.")
         left = QuotaLeft(*map(int, details)) if details and quota.is_limited else None
@@ -138,10 +127,3 @@ def _facts(batch: Batch) -> dict[str, str | int | float]:
         "model_name": batch.model_name,
         "is_pinned": int(batch.is_pinned),
     }
-
-
-def _replay(earlier: bytes, idempotency: Idempotency | None) -> Accepted:
-    batch_id, _, digest = earlier.decode().partition(":")
-    if idempotency is None or digest != idempotency.request_digest:
-        raise KeyReused
-    return Accepted(batch_id, is_replay=True)

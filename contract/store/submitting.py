@@ -14,13 +14,11 @@ from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
-    KeyReused,
-    NoRoom,
     QueueDepth,
-    QueueFull,
     QuotaLeft,
-    QuotaUsedUp,
     Receipt,
+    raise_refusal,
+    replayed_id,
 )
 from contract.store.memory import Memory, MemorySampler
 from contract.store.scripts import register
@@ -49,18 +47,13 @@ class JobSubmitter:
             # Another model became current since the web server looked.
             name = job.model or self._settings.served_name
             job = replace(job, model=name, fingerprint=answer[1].decode())
-        verdict = answer[0]
-        if verdict in (b"no_room", b"room_share"):
-            needed, is_share = promised + len(payload), verdict == b"room_share"
-            raise NoRoom(needed, int(answer[1]), memory, is_share=is_share)
+        verdict, *details = answer
+        raise_refusal(verdict, details, needed_bytes=promised + len(payload), memory=memory)
         if verdict == b"replay":
-            return _replay(answer[1], idempotency)
-        if verdict == b"quota":
-            raise QuotaUsedUp(QuotaLeft(int(answer[1]), int(answer[2])), int(answer[3]))
-        depth = QueueDepth(int(answer[1]), int(answer[2]))
-        if verdict in (b"full", b"share"):
-            raise QueueFull(depth, is_share=verdict == b"share")
-        left = QuotaLeft(*map(int, answer[3:5])) if len(answer) > 3 and quota.is_limited else None
+            earlier = replayed_id(details[0], idempotency)
+            return Receipt(earlier, QueueDepth(0, 0), is_replay=True)
+        depth = QueueDepth(*map(int, details[:2]))
+        left = QuotaLeft(*map(int, details[2:])) if details[2:] and quota.is_limited else None
         return Receipt(task_id, depth, quota_left=left)
 
     def _limits(self, memory: Memory) -> tuple[int, int, int]:
@@ -108,10 +101,3 @@ class JobSubmitter:
 def quota_args(quota: Quota) -> tuple[float, int, int]:
     """The share of the queue, and requests and bytes per minute, as the scripts take them."""
     return quota.queue_share, quota.requests_per_minute or 0, quota.bytes_per_minute or 0
-
-
-def _replay(earlier: bytes, idempotency: Idempotency | None) -> Receipt:
-    task_id, _, digest = earlier.decode().partition(":")
-    if idempotency is None or digest != idempotency.request_digest:
-        raise KeyReused
-    return Receipt(task_id, QueueDepth(0, 0), is_replay=True)

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Forgets a job whatever its state: record, payload, result and counts; its waiters are told.
+-- Forgets a job whatever its state: record, payload, result and counts; wakes its waiters.
 -- KEYS: record, payload, result, the four keys of live.lua, forgettable since    ARGV: task ID
 -- Returns 1 if there was a record, else 0.
 -- include: forgetting

@@ -7,7 +7,7 @@
 --       requests and bytes per minute, the three of models.lua, then names and values of the batch's
 --       facts
 -- Returns {'accepted', then requests and bytes left of the quota}, {'replay', idempotency value},
--- {'full', live bytes, live batches}, {'share', live bytes, live batches of the client}, {'no_room',
+-- {'full', live batches, live bytes}, {'share', live batches, live bytes of the client}, {'no_room',
 -- promised bytes}, {'room_share', promised bytes of the client}, {'quota', requests and bytes left,
 -- seconds to wait}, {'rebind', fingerprint} or {'lost'}.
 -- include: models
@@ -34,14 +34,14 @@ if other then return {'rebind', other} end
 local bytes = tonumber(redis.call('HGET', KEYS[8], 'bytes') or '0')
 local batches = redis.call('HLEN', KEYS[4])
 local free_bytes, free_batches = max_bytes - bytes, max_batches - batches
-if work > free_bytes or free_batches < 1 then return {'full', bytes, batches} end
+if work > free_bytes or free_batches < 1 then return {'full', batches, bytes} end
 -- A client may hold as much as is free, as in submit.lua.
 local own =
   redis.call('HMGET', KEYS[10], 'bytes:' .. client, 'batches:' .. client, 'promised:' .. client)
 local own_bytes, own_batches = tonumber(own[1] or '0'), tonumber(own[2] or '0')
 if own_bytes + work > math.min(free_bytes, math.max(share * max_bytes, work))
   or own_batches + 1 > math.min(free_batches, math.max(share * max_batches, 1)) then
-  return {'share', own_bytes, own_batches}
+  return {'share', own_batches, own_bytes}
 end
 local promised, own_promised = tonumber(redis.call('GET', KEYS[11]) or '0'), tonumber(own[3] or '0')
 local free_room = room - promised
