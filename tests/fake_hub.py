@@ -150,8 +150,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.hub.folder_of(commit) is None:
             self._answer(404, NO_REVISION)
         else:
-            told = {"id": self.hub.name, "sha": commit}
-            self._answer(200, {}, json.dumps(told).encode())
+            reply = {"id": self.hub.name, "sha": commit}
+            self._answer(200, {}, json.dumps(reply).encode())
 
     def _list(self, folder: Path | None) -> None:
         if folder is None:

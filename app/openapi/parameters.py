@@ -98,9 +98,9 @@ _DEFAULT = "Default for texts in the body that do not set this field."
 
 def _option(name: str, form: QueryForm) -> dict[str, Any]:
     """Describe an option of the JSON body as a query parameter."""
-    told = ScoreBody.model_json_schema()["properties"][name]
+    declared = ScoreBody.model_json_schema()["properties"][name]
     # The last form is null, which a query cannot say; of several others the first is a string.
-    schema = form.schema or (told["anyOf"][0] if "anyOf" in told else told)
+    schema = form.schema or (declared["anyOf"][0] if "anyOf" in declared else declared)
     return {
         "in": "query",
         "description": f"{_DEFAULT} {form.hint}".strip(),

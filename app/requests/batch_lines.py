@@ -167,8 +167,8 @@ class PartCutter:
 
 
 def _errors_of(line: Line, error: ClientError) -> list[dict[str, Any]]:
-    told = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
-    return [{**one, "line": line.number} for one in told]
+    listed = error.details.get("errors") or [{"detail": error.message, "pointer": ""}]
+    return [{**one, "line": line.number} for one in listed]
 
 
 def _refusal(line: Line, error: ClientError) -> RequestInvalid:

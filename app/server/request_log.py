@@ -23,7 +23,7 @@ QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
 # Refusals that are about an ID which was issued. Any other refused ID may be anything, even a text.
 _OF_ISSUED_IDS = ("job_ended", "job_gone")
 
-# Told by docs/security.md.
+# docs/security.md lists them.
 AUDITED = ("task_id", "batch_id", "outcome", "work_bytes")
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")

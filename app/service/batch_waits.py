@@ -19,7 +19,7 @@ def read_when_changed(service: Service, batch_id: str, wait_s: float, caller: Ca
     return service.changes.wait_for(
         keys.batch(batch_id),
         known,
-        read=lambda _told: service.batches.read(batch_id),
+        read=lambda _message: service.batches.read(batch_id),
         is_changed=lambda found: found.is_final or found.progress != known.progress,
         timeout_s=wait_s,
         caller=caller,
@@ -49,7 +49,7 @@ def read_results(
     return service.changes.wait_for(
         keys.batch(batch.id),
         parts,
-        read=lambda _told: read_of_living(),
+        read=lambda _message: read_of_living(),
         is_changed=bool,
         timeout_s=wait_s,
         caller=caller,

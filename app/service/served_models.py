@@ -173,5 +173,5 @@ class ServedModels:
     def _not_found(self) -> ModelNotFound:
         # The name that was asked for is not repeated: it may be anything.
         served = [str(each.reference) for each in self.listed()]
-        told = f"served are {', '.join(served)}" if served else "no worker is ready"
-        return ModelNotFound(f"No worker serves this model; {told}.", served=served)
+        served_names = f"served are {', '.join(served)}" if served else "no worker is ready"
+        return ModelNotFound(f"No worker serves this model; {served_names}.", served=served)

@@ -15,8 +15,8 @@ def silent_s(statuses: Sequence[WorkerStatus]) -> float:
 
     It is 0 if a ready worker does not tell, as one of an older release, and without a ready one.
     """
-    told = [status.silent_s for status in statuses if status.is_warm]
-    return min((each or 0.0 for each in told), default=0.0)
+    ages_s = [status.silent_s for status in statuses if status.is_warm]
+    return min((each or 0.0 for each in ages_s), default=0.0)
 
 
 def unstored_s(statuses: Sequence[WorkerStatus]) -> float:

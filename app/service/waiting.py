@@ -45,8 +45,8 @@ _Found = TypeVar("_Found")
 class Inbox(threading.Event):
     """Is set whenever there may be a change."""
 
-    told = b""
-    """What was published last."""
+    published = b""
+    """The last message on its channel; b'' if none came."""
 
 
 class ChangeListener:
@@ -88,7 +88,7 @@ class ChangeListener:
         return self.wait_for(
             keys.record(task_id),
             record,
-            read=lambda told: _told_record(task_id, told) or self._jobs.read(task_id),
+            read=lambda message: _record_in(task_id, message) or self._jobs.read(task_id),
             is_changed=lambda found: found.is_final,
             timeout_s=timeout_s,
             caller=caller,
@@ -115,7 +115,7 @@ class ChangeListener:
 
         Args:
             channel: whatever is published there makes the waiter read again.
-            read: takes what was published, b'' if it is not known.
+            read: takes the message that was published, b'' if there is none.
             has_slot: `caller` holds one of `slots` already.
             inbox: one of this channel that is subscribed already.
 
@@ -174,16 +174,16 @@ class ChangeListener:
         retry_s = math.inf
         while not is_changed(known) and not self.is_released:
             remaining_s = max(until - time.monotonic(), 0)
-            is_told = inbox.wait(min(remaining_s, retry_s, LOOK_EVERY_S))
+            may_have_changed = inbox.wait(min(remaining_s, retry_s, LOOK_EVERY_S))
             is_over = time.monotonic() >= until
-            if not is_told and not is_over and retry_s == math.inf:
+            if not may_have_changed and not is_over and retry_s == math.inf:
                 if caller.has_left():
                     break
                 continue
             inbox.clear()
-            told, inbox.told = inbox.told, b""
+            message, inbox.published = inbox.published, b""
             try:
-                known = read(told)
+                known = read(message)
             except BrokerUnavailable:
                 if is_over or caller.has_left():
                     raise
@@ -227,10 +227,10 @@ class ChangeListener:
         elif message["type"] == "psubscribe":
             self._wake_all()
 
-    def _wake(self, channel: bytes, told: bytes) -> None:
+    def _wake(self, channel: bytes, message: bytes) -> None:
         with self._lock:
             for inbox in self._inboxes.get(channel, ()):
-                inbox.told = told
+                inbox.published = message
                 inbox.set()
 
     def _wake_all(self) -> None:
@@ -240,10 +240,10 @@ class ChangeListener:
                     inbox.set()
 
 
-def _told_record(task_id: str, told: bytes) -> Record | None:
-    """The record that was published; None if it has to be read."""
+def _record_in(task_id: str, message: bytes) -> Record | None:
+    """The record that `message` holds; None if it has to be read from Redis."""
     try:
-        return decode_record(task_id, told) if told else None
+        return decode_record(task_id, message) if message else None
     except (Unreadable, NewerFormat):
         return None
 

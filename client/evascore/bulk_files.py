@@ -78,11 +78,11 @@ class State:
             BulkRefused: the file holds something else.
         """
         try:
-            told = json.loads(path.read_bytes())
-            if told.pop("version") != _STATE_VERSION:
+            stored = json.loads(path.read_bytes())
+            if stored.pop("version") != _STATE_VERSION:
                 raise ValueError
-            uploads = [Upload(**upload) for upload in told.pop("uploads")]
-            return cls(uploads=uploads, **told)
+            uploads = [Upload(**upload) for upload in stored.pop("uploads")]
+            return cls(uploads=uploads, **stored)
         except (ValueError, TypeError, KeyError, AttributeError):
             raise BulkRefused(
                 f"{path} is not a state file of this version of evascore bulk; move it away, and"

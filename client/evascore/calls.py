@@ -92,8 +92,8 @@ def file_chunks(path: Path) -> Iterator[bytes]:
 
 def json_line(raw: bytes) -> dict[str, Any]:
     """Parse one line of results."""
-    told: dict[str, Any] = json.loads(raw)
-    return told
+    line: dict[str, Any] = json.loads(raw)
+    return line
 
 
 class _Gathered:

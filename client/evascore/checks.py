@@ -115,8 +115,8 @@ def _readiness(client: Client, workers: list[dict[str, Any]] | None) -> Check:
 def _model(model: Mapping[str, Any] | None) -> Check:
     if model is None:
         return Check("model", "skipped", "unknown without a worker")
-    told = [model.get(name) for name in ("name", "fingerprint", *_MODEL_FACTS)]
-    detail = " ".join(str(value) for value in told if value)
+    shown = [model.get(name) for name in ("name", "fingerprint", *_MODEL_FACTS)]
+    detail = " ".join(str(value) for value in shown if value)
     if model.get("is_demo"):
         remedy = "set EVASCORE_MODEL to the folder of a checkpoint or its name on the Hub"
         return Check("model", "warning", f"{detail} (the bundled demo)", remedy)
@@ -153,31 +153,31 @@ def _scoring(client: Client) -> Iterator[Check]:
 # Runs in the service's own Python; prints one JSON object.
 _ASK = """
 import importlib.metadata as metadata, json
-told = {"packages": {}}
+report = {"packages": {}}
 try:
     from contract.settings import SettingsInvalid, load_settings
     try:
         settings = load_settings()
-        told["data_dir"] = str(settings.data_dir.absolute())
-        told["quantization"] = settings.quantization
+        report["data_dir"] = str(settings.data_dir.absolute())
+        report["quantization"] = settings.quantization
     except SettingsInvalid as error:
-        told["settings_error"] = str(error)
+        report["settings_error"] = str(error)
 except ImportError as error:
-    told["import_error"] = str(error.name)
+    report["import_error"] = str(error.name)
 for name in ("torch", "triton", "bitsandbytes", "transformers"):
     try:
-        told["packages"][name] = metadata.version(name)
+        report["packages"][name] = metadata.version(name)
     except metadata.PackageNotFoundError:
         pass
 try:
     import torch
     gpus = range(torch.cuda.device_count())
-    told["gpus"] = [
+    report["gpus"] = [
         [torch.cuda.get_device_name(gpu), *torch.cuda.get_device_capability(gpu)] for gpu in gpus
     ]
 except ImportError:
     pass
-print(json.dumps(told))
+print(json.dumps(report))
 """
 
 
@@ -187,16 +187,16 @@ def of_machine(folder: Path) -> Iterator[Check]:
     Args:
         folder: the folder of the service's code.
     """
-    told = _ask_python(folder)
-    if isinstance(told, Check):
-        yield told
+    report = _ask_python(folder)
+    if isinstance(report, Check):
+        yield report
         return
-    yield _settings(told)
-    gpus = told.get("gpus", [])
-    yield from _packages(told, has_gpu=bool(gpus))
+    yield _settings(report)
+    gpus = report.get("gpus", [])
+    yield from _packages(report, has_gpu=bool(gpus))
     yield _compiler(has_gpu=bool(gpus))
     yield _gpu(gpus)
-    yield _disk(Path(told.get("data_dir", folder)))
+    yield _disk(Path(report.get("data_dir", folder)))
 
 
 def is_service_folder(folder: Path) -> bool:
@@ -219,31 +219,31 @@ def _ask_python(folder: Path) -> dict[str, Any] | Check:
             timeout=PYTHON_S,
             check=True,
         )
-        told: dict[str, Any] = json.loads(ran.stdout)
+        report: dict[str, Any] = json.loads(ran.stdout)
     except (subprocess.SubprocessError, OSError, ValueError) as error:
         detail = f"{python} does not run ({type(error).__name__})"
         return Check("installation", "failed", detail, "delete .venv and run `make venv`")
-    return told
+    return report
 
 
-def _settings(told: Mapping[str, Any]) -> Check:
-    if "import_error" in told:
-        detail = f"the package {told['import_error']} is missing"
+def _settings(report: Mapping[str, Any]) -> Check:
+    if "import_error" in report:
+        detail = f"the package {report['import_error']} is missing"
         return Check("settings", "failed", detail, "run `make venv`")
-    if "settings_error" in told:
-        return Check("settings", "failed", told["settings_error"], "see docs/settings.md")
+    if "settings_error" in report:
+        return Check("settings", "failed", report["settings_error"], "see docs/settings.md")
     return Check("settings", "ok", "valid in the environment of this shell")
 
 
-def _packages(told: Mapping[str, Any], *, has_gpu: bool) -> Iterator[Check]:
-    packages = told["packages"]
+def _packages(report: Mapping[str, Any], *, has_gpu: bool) -> Iterator[Check]:
+    packages = report["packages"]
     for name in ("torch", "bitsandbytes", "triton"):
         if name in packages:
             yield Check(name, "ok", packages[name])
             continue
         is_needed = (
             name == "torch"
-            or (name == "bitsandbytes" and told.get("quantization", "none") != "none")
+            or (name == "bitsandbytes" and report.get("quantization", "none") != "none")
             or (name == "triton" and has_gpu)
         )
         state: State = "failed" if is_needed else "warning"

@@ -51,7 +51,9 @@ def check_errors(errors: str) -> None:
         raise ValueError(f"errors is {errors!r}; it must be one of {', '.join(get_args(Errors))}")
 
 
-def told(outcomes: list[Score | EvascoreError], errors: Errors) -> Iterator[Score | EvascoreError]:
+def yielded(
+    outcomes: list[Score | EvascoreError], errors: Errors
+) -> Iterator[Score | EvascoreError]:
     """Yield the outcomes in order; with `errors="raise"`, raise the first error instead."""
     for outcome in outcomes:
         if errors == "raise" and isinstance(outcome, EvascoreError):

@@ -30,26 +30,26 @@ def check_request_id(answer: Answer, sent: str) -> None:
     Raises:
         UnexpectedAnswer: it is.
     """
-    told = answer.headers.get(REQUEST_ID, "")
-    if told != sent and _OUR_ID.fullmatch(told):
-        raise _mixed_up(f"it is for request {told}, and {sent} was sent")
+    reply = answer.headers.get(REQUEST_ID, "")
+    if reply != sent and _OUR_ID.fullmatch(reply):
+        raise _mixed_up(f"it is for request {reply}, and {sent} was sent")
 
 
-def check_id(told: Mapping[str, Any], asked: str) -> None:
+def check_id(reply: Mapping[str, Any], asked: str) -> None:
     """Check that a job or a batch is the one that was asked for.
 
     Raises:
         UnexpectedAnswer: it is another one.
     """
-    if told.get("id") != asked:
+    if reply.get("id") != asked:
         raise _mixed_up("its ID is not the one that was asked for")
 
 
-def check_job(told: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
+def check_job(reply: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     """Check that a job has the texts that were sent, and its result their scores.
 
     Args:
-        told: the job as the service sent it.
+        reply: the job as the service sent it.
         fields: the JSON fields of the request.
 
     Raises:
@@ -57,23 +57,23 @@ def check_job(told: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     """
     items = fields.get("items")
     parts = [fields] if items is None else list(items)
-    _check("num_texts", told.get("num_texts"), len(parts), is_optional=True)
+    _check("num_texts", reply.get("num_texts"), len(parts), is_optional=True)
     if not any(part.get("window") for part in parts):
         # For what follows the empty text the model reads the begin-of-text id.
         num_bytes = sum(max(sum(_lengths(part, ("context", *_SCORED))), 1) for part in parts)
-        _check("num_bytes", told.get("num_bytes"), num_bytes, is_optional=True)
-    if told.get("state") == "SUCCESS":
-        _check_result(told.get("result"), fields, items)
+        _check("num_bytes", reply.get("num_bytes"), num_bytes, is_optional=True)
+    if reply.get("state") == "SUCCESS":
+        _check_result(reply.get("result"), fields, items)
 
 
-def check_batch(told: Mapping[str, Any], num_lines: int | None) -> None:
+def check_batch(reply: Mapping[str, Any], num_lines: int | None) -> None:
     """Check that a batch has as many lines as were sent; None: they were not counted.
 
     Raises:
         UnexpectedAnswer: it has another number of lines.
     """
     if num_lines is not None:
-        _check("number of lines", (told.get("request_counts") or {}).get("total"), num_lines)
+        _check("number of lines", (reply.get("request_counts") or {}).get("total"), num_lines)
 
 
 def check_lines(lines: Sequence[bytes], first: int) -> None:
@@ -96,9 +96,9 @@ def _check_result(result: Any, fields: Mapping[str, Any], items: Any) -> None:
     if items is None:
         _check_score(result, fields)
         return
-    told = result.get("items") or []
-    _check("number of items", len(told), len(items))
-    for item, sent in zip(told, items, strict=True):
+    reply = result.get("items") or []
+    _check("number of items", len(reply), len(items))
+    for item, sent in zip(reply, items, strict=True):
         _check("custom_id", item.get("custom_id"), sent.get("custom_id"))
         if item.get("result") is not None:
             _check_score(item["result"], sent)
@@ -108,11 +108,11 @@ def _check_score(result: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
     """Check the score of one text, or those of all continuations of one context."""
     lengths = _lengths(sent, _SCORED)
     if any(name.startswith("continuation") for name in sent):
-        told = [part.get("num_bytes") for part in result.get("continuations") or []]
-        _check("number of continuations", len(told), len(lengths))
+        reply = [part.get("num_bytes") for part in result.get("continuations") or []]
+        _check("number of continuations", len(reply), len(lengths))
     else:
-        told = [result.get("num_bytes")]
-    for found, expected in zip(told, lengths, strict=True):
+        reply = [result.get("num_bytes")]
+    for found, expected in zip(reply, lengths, strict=True):
         _check("num_bytes", found, expected)
 
 
@@ -135,7 +135,7 @@ def _listed(value: Any) -> Sequence[Any]:
 
 def _check(name: str, found: Any, expected: Any, *, is_optional: bool = False) -> None:
     if found != expected and not (is_optional and found is None):
-        # Neither value is told: a custom_id is the caller's.
+        # The message holds neither value: a custom_id is the caller's.
         raise _mixed_up(f"its {name} is not that of what was sent")
 
 

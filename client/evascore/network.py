@@ -150,7 +150,7 @@ def _parsed(given: str, source: str) -> httpx.URL:
     """The URL of a proxy.
 
     Raises:
-        NetworkInvalid: it cannot be used; the URL itself is not told, as it may hold a password.
+        NetworkInvalid: it cannot be used. The message omits the URL, which may hold a password.
     """
     remedy = f"Correct it, unset it, or except the service with NO_PROXY ({source})."
     try:

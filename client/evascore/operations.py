@@ -47,24 +47,24 @@ class Operations:
         wait_s = min(wait_s, call.left_s, MAX_WAIT_S)
         body = encode(self._with_model(fields))
         send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, body)
-        told = (yield from exchange(send, call, self.submitting)).json()
-        matching.check_job(told, fields)
-        return results.job(told)
+        reply = (yield from exchange(send, call, self.submitting)).json()
+        matching.check_job(reply, fields)
+        return results.job(reply)
 
     def wait(self, task_id: str, call: Call) -> Steps[Job]:
         """Wait until a job has ended."""
-        told = yield from self._follow(_job_path(task_id), call, _is_job_final)
-        return results.job(_checked(told, task_id))
+        reply = yield from self._follow(_job_path(task_id), call, _is_job_final)
+        return results.job(_checked(reply, task_id))
 
     def read(self, task_id: str, call: Call) -> Steps[Job]:
         """Read a job as it is now."""
-        told = (yield from self._get(_job_path(task_id), call)).json()
-        return results.job(_checked(told, task_id))
+        reply = (yield from self._get(_job_path(task_id), call)).json()
+        return results.job(_checked(reply, task_id))
 
     def cancel(self, task_id: str, call: Call) -> Steps[Job]:
         """Cancel a job that has not ended."""
-        told = (yield from self._post(f"{_job_path(task_id)}/cancel", call)).json()
-        return results.job(_checked(told, task_id))
+        reply = (yield from self._post(f"{_job_path(task_id)}/cancel", call)).json()
+        return results.job(_checked(reply, task_id))
 
     def erase(self, task_id: str, call: Call) -> Steps[None]:
         """Delete the text and the result of a job."""
@@ -122,19 +122,19 @@ class Operations:
         headers = {**_NDJSON, **batch.headers, "Idempotency-Key": key or new_key()}
         params = self._with_model(batch.params)
         send = Send("POST", "/batches", UPLOAD_ANSWER_S, params, headers, batch.body)
-        told = (yield from exchange(send, call, self.submitting)).json()
-        matching.check_batch(told, batch.num_lines)
-        return results.batch(told)
+        reply = (yield from exchange(send, call, self.submitting)).json()
+        matching.check_batch(reply, batch.num_lines)
+        return results.batch(reply)
 
     def read_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Read a batch as it is now."""
-        told = (yield from self._get(_batch_path(batch_id), call)).json()
-        return results.batch(_checked(told, batch_id))
+        reply = (yield from self._get(_batch_path(batch_id), call)).json()
+        return results.batch(_checked(reply, batch_id))
 
     def wait_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Wait until a batch has ended."""
-        told = yield from self._follow(_batch_path(batch_id), call, _is_batch_final)
-        return results.batch(_checked(told, batch_id))
+        reply = yield from self._follow(_batch_path(batch_id), call, _is_batch_final)
+        return results.batch(_checked(reply, batch_id))
 
     def cancel_batch(self, batch_id: str, call: Call) -> Steps[Batch]:
         """Cancel a batch that has not ended; lines that are scored stay readable."""
@@ -194,10 +194,10 @@ class Operations:
         while True:
             began, wait_s = call.clock(), min(call.left_s, MAX_WAIT_S)
             answer = yield from self._get(path, call, _wait(wait_s), wait_s)
-            told = answer.json()
-            if is_final(told):
-                return told
-            yield from _until_next_poll(answer, call, began, str(told.get("id")), _progress(told))
+            reply = answer.json()
+            if is_final(reply):
+                return reply
+            yield from _until_next_poll(answer, call, began, str(reply.get("id")), _progress(reply))
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,17 +232,17 @@ def _until_next_poll(
         yield Pause(min(named_s * (1 + 0.25 * call.chance()), max(call.left_s, 0.001)))
 
 
-def _checked(told: dict[str, Any], asked: str) -> dict[str, Any]:
+def _checked(reply: dict[str, Any], asked: str) -> dict[str, Any]:
     """The job or the batch that was asked for."""
-    matching.check_id(told, asked)
-    return told
+    matching.check_id(reply, asked)
+    return reply
 
 
-def _progress(told: Mapping[str, Any]) -> str:
+def _progress(reply: Mapping[str, Any]) -> str:
     """How far a job or a batch is, as part of a sentence."""
-    kind = "job" if "state" in told else "batch"
-    state = str(told.get("state") or told.get("status")).lower()
-    return f"{kind} {told.get('id')} is still {state.replace('_', ' ')}"
+    kind = "job" if "state" in reply else "batch"
+    state = str(reply.get("state") or reply.get("status")).lower()
+    return f"{kind} {reply.get('id')} is still {state.replace('_', ' ')}"
 
 
 def _has_more(answer: Answer) -> bool:
@@ -261,9 +261,9 @@ def _batch_path(batch_id: str) -> str:
     return f"/batches/{quote(batch_id, safe='')}"
 
 
-def _is_job_final(told: Mapping[str, Any]) -> bool:
-    return told.get("state") in results.FINAL_STATES
+def _is_job_final(reply: Mapping[str, Any]) -> bool:
+    return reply.get("state") in results.FINAL_STATES
 
 
-def _is_batch_final(told: Mapping[str, Any]) -> bool:
-    return told.get("status") in results.FINAL_STATUSES
+def _is_batch_final(reply: Mapping[str, Any]) -> bool:
+    return reply.get("status") in results.FINAL_STATUSES

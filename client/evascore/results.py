@@ -271,54 +271,54 @@ def id_of(named: Job | Batch | str) -> str:
     return named if isinstance(named, str) else named.id
 
 
-def job(told: Mapping[str, Any]) -> Job:
+def job(reply: Mapping[str, Any]) -> Job:
     """Parse a job."""
-    return _of(Job, told)
+    return _of(Job, reply)
 
 
-def batch(told: Mapping[str, Any]) -> Batch:
+def batch(reply: Mapping[str, Any]) -> Batch:
     """Parse a batch."""
-    return _of(Batch, told, request_counts=_of(Counts, _get(told, "request_counts")))
+    return _of(Batch, reply, request_counts=_of(Counts, _get(reply, "request_counts")))
 
 
-def line(told: Mapping[str, Any]) -> Line:
+def line(reply: Mapping[str, Any]) -> Line:
     """Parse a line of a batch's results."""
-    return _of(Line, told)
+    return _of(Line, reply)
 
 
-def info(told: Mapping[str, Any]) -> Info:
+def info(reply: Mapping[str, Any]) -> Info:
     """Parse the answer of /info."""
-    return _of(Info, told)
+    return _of(Info, reply)
 
 
-def score(told: Mapping[str, Any]) -> Score:
+def score(reply: Mapping[str, Any]) -> Score:
     """Parse the score of a text, or of a context with one continuation.
 
     Raises:
         UnexpectedAnswer: it has several continuations, or fields are missing.
     """
-    several = told.get("continuations", ())
+    several = reply.get("continuations", ())
     if len(several) == 1:
-        told = {**told, **several[0]}
+        reply = {**reply, **several[0]}
     elif several:
         raise UnexpectedAnswer(
             f"The result has {len(several)} scores; read them with continuations()."
         )
-    per_byte, next_chars, top_k = told.get("bytes"), told.get("next_chars"), told.get("top_k")
+    per_byte, next_chars, top_k = reply.get("bytes"), reply.get("next_chars"), reply.get("top_k")
     return _of(
         Score,
-        told,
+        reply,
         bytes=None if per_byte is None else _of(ByteScores, per_byte),
         next_chars=None if next_chars is None else _next_chars(next_chars),
-        spans=_each(Span, told.get("spans")),
-        windows=_each(Window, told.get("windows")),
+        spans=_each(Span, reply.get("spans")),
+        windows=_each(Window, reply.get("windows")),
         top_k=None if top_k is None else [[(b, p) for b, p in likeliest] for likeliest in top_k],
     )
 
 
-def outcome(told: Mapping[str, Any]) -> Score | ServiceError:
+def outcome(reply: Mapping[str, Any]) -> Score | ServiceError:
     """Parse a JSON object that holds either a score or an error."""
-    return error_from_problem(told["error"]) if told.get("error") else score(told)
+    return error_from_problem(reply["error"]) if reply.get("error") else score(reply)
 
 
 def _continuations(result: Mapping[str, Any]) -> list[Score]:
@@ -332,29 +332,29 @@ def _item(item: Mapping[str, Any], result: Mapping[str, Any]) -> Score | Service
     return outcome({**shared, **(item.get("result") or {}), **named})
 
 
-def _next_chars(told: Mapping[str, Any]) -> NextChars:
-    characters = [(character, p) for character, p in _get(told, "characters")]
-    return _of(NextChars, told, characters=characters)
+def _next_chars(reply: Mapping[str, Any]) -> NextChars:
+    characters = [(character, p) for character, p in _get(reply, "characters")]
+    return _of(NextChars, reply, characters=characters)
 
 
-def _each(kind: type[_T], told: list[Any] | None) -> list[_T] | None:
-    return None if told is None else [_of(kind, one) for one in told]
+def _each(kind: type[_T], reply: list[Any] | None) -> list[_T] | None:
+    return None if reply is None else [_of(kind, one) for one in reply]
 
 
-def _of(kind: type[_T], told: Any, **made: Any) -> _T:
-    """A `kind` with the fields of `told` that it has; `made` replaces some of them."""
+def _of(kind: type[_T], reply: Any, **made: Any) -> _T:
+    """A `kind` with the fields of `reply` that it has; `made` replaces some of them."""
     try:
-        known = {f.name: told[f.name] for f in fields(kind) if f.name in told}
-        return kind(**{**known, **made, "raw": told})
+        known = {f.name: reply[f.name] for f in fields(kind) if f.name in reply}
+        return kind(**{**known, **made, "raw": reply})
     except TypeError as error:
         raise UnexpectedAnswer(
             f"The answer is not a complete {kind.__name__}; are client and service of one version?"
         ) from error
 
 
-def _get(told: Mapping[str, Any], name: str) -> Any:
+def _get(reply: Mapping[str, Any], name: str) -> Any:
     try:
-        return told[name]
+        return reply[name]
     except KeyError:
         raise UnexpectedAnswer(
             f"The answer has no field {name}; are client and service of one version?"

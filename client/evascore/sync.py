@@ -10,7 +10,7 @@ import httpx
 from evascore import transport
 from evascore.calls import BatchLines, batch_request, job_fields, json_line, score_fields
 from evascore.errors import EvascoreError
-from evascore.grouping import Errors, Group, check_errors, groups, told
+from evascore.grouping import Errors, Group, check_errors, groups, yielded
 from evascore.operations import Operations
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
@@ -175,21 +175,21 @@ class Client:
             return self._operations.outcomes(group, self._call(timeout_s), model)
 
         outcomes = self._driver.in_order(begin, groups(listed(texts, "texts"), asked), concurrency)
-        return self._told(outcomes, errors, progress)
+        return self._one_by_one(outcomes, errors, progress)
 
-    def _told(
+    def _one_by_one(
         self,
         groups_of_outcomes: Iterator[list[Score | EvascoreError]],
         errors: Errors,
         progress: Callable[[int], None] | None,
     ) -> Iterator[Score | EvascoreError]:
-        """Yield the outcomes one by one, and tell their number."""
+        """Yield the outcomes one by one, and report their number to `progress`."""
         num_done = 0
         for outcomes in groups_of_outcomes:
             num_done += len(outcomes)
             if progress is not None:
                 progress(num_done)
-            yield from told(outcomes, errors)
+            yield from yielded(outcomes, errors)
 
     # --- jobs ---------------------------------------------------------------------------------
 

@@ -58,7 +58,7 @@ def _checked_header(name: str, value: str) -> str:
     """Return the value of a header.
 
     Raises:
-        HeaderInvalid: it cannot be sent; the value is not told, as it may be a secret.
+        HeaderInvalid: it cannot be sent. The message leaves out the value, which may be a secret.
     """
     if not _HEADER_NAME.fullmatch(name):
         raise HeaderInvalid("The name of a header must be ASCII letters, digits and dashes.")

@@ -19,7 +19,7 @@ def test_injected_markup_runs_no_script(context, web):
     refused = page.evaluate(
         """async () => {
           const refused = [];
-          const told = new Promise((resolve) => {
+          const reply = new Promise((resolve) => {
             document.addEventListener("securitypolicyviolation", (event) => {
               refused.push(event.effectiveDirective);
               resolve();
@@ -28,7 +28,7 @@ def test_injected_markup_runs_no_script(context, web):
           const place = document.createElement("div");
           document.body.append(place);
           place.innerHTML = "<img src='/nowhere' onerror='window.ran = true'>";
-          await told;
+          await reply;
           return [refused[0], window.ran ?? false];
         }"""
     )

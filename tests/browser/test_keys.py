@@ -97,14 +97,14 @@ def test_wrong_key_is_refused_in_words(page, token):
     expect(page.get_by_role("alert")).to_contain_text("The API key was refused")
 
 
-def test_key_that_may_not_score_is_told_so(page, keyed):
+def test_key_that_may_not_score_is_shown_as_an_error(page, keyed):
     enter(page, token_of(keyed, "metrics"))
     submit(page)
     expect(page.get_by_role("alert")).to_contain_text("This API key may not score texts")
     expect(page.get_by_role("alert")).to_contain_text("scope “score”")
 
 
-def test_used_up_quota_is_told_and_counted_down(page, keyed):
+def test_used_up_quota_is_reported_and_counted_down(page, keyed):
     enter(page, token_of(keyed, "score", requests_per_minute=1))
     submit(page)
     expect(page.get_by_role("status")).to_contain_text("Waiting for its turn")

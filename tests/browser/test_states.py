@@ -137,7 +137,7 @@ def test_button_that_tries_again_keeps_the_focus_while_it_counts(still, web):
     expect(still.get_by_role("status")).to_contain_text("Waiting for its turn")
 
 
-def test_failed_job_is_told_with_its_code(lonely, web):
+def test_failed_job_is_reported_with_its_code(lonely, web):
     path = submit(lonely, "unlucky")
     outcomes = Outcomes(web)
     outcomes.fail(path.rpartition("/")[2], ScoringFailed("The model failed on this text."))
@@ -159,7 +159,7 @@ def test_redis_that_goes_and_comes_back_delays_no_more_than_that(lonely, web, we
     expect(lonely.get_by_role("alert")).to_be_hidden()
 
 
-def test_service_that_is_gone_is_told_from_one_that_refuses(still, web):
+def test_service_that_is_gone_is_distinguished_from_one_that_refuses(still, web):
     web.stop()
     still.get_by_role("textbox", name="Text").fill("anyone?")
     still.get_by_role("button", name="Score", exact=True).click()

@@ -282,8 +282,8 @@ class Known:
 
 
 def test_each_difference_is_named():
-    told = list(differences(Served, Known))
-    assert [difference.split()[0].rstrip(":") for difference in told] == [
+    reply = list(differences(Served, Known))
+    assert [difference.split()[0].rstrip(":") for difference in reply] == [
         "Served.new",
         "Served.wider",
         "Served.other",

@@ -71,8 +71,8 @@ def test_docstrings_of_the_client_name_the_output(output):
 
 
 def test_help_tells_the_bounds_of_top_k(capsys):
-    told = help_of("score", capsys)
-    assert f"1 to {MAX_TOP_K}; {DEFAULT_TOP_K} if not given" in told
+    reply = help_of("score", capsys)
+    assert f"1 to {MAX_TOP_K}; {DEFAULT_TOP_K} if not given" in reply
 
 
 @pytest.mark.parametrize(

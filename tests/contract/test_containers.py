@@ -115,7 +115,7 @@ def test_settings_of_the_containers_are_settings():
     assert ours <= {environment_name(field) for field in Settings.model_fields}
 
 
-def test_variables_of_the_compose_files_are_told_in_the_example():
+def test_variables_of_the_compose_files_are_reported_in_the_example():
     example = (REPOSITORY / ".env.example").read_text()
     for name in ("docker-compose.yml", "compose.cpu.yml"):
         used = set(re.findall(r"\$\{([A-Z_]+)", (REPOSITORY / name).read_text()))
@@ -282,17 +282,17 @@ def test_edge_lets_pass_what_the_web_server_takes():
 def test_edge_gives_errors_as_the_web_server_does():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     conf += (REPOSITORY / "deploy/nginx/problem.conf").read_text()
-    told = re.findall(r"^ +(\d{3}|default) '(\"type\".*)';$", conf, re.MULTILINE)
+    reply = re.findall(r"^ +(\d{3}|default) '(\"type\".*)';$", conf, re.MULTILINE)
     told_as = {"default": "400", **dict(re.findall(r"error_page (\d{3}) =(\d{3}) ", conf))}
     own = set(re.findall(r"^\| `(\w+)` \| \d", EDGE_CODES, re.MULTILINE))
-    for status, members in told:
+    for status, members in reply:
         error = json.loads(f"{{{members}}}")
         known = STATUS_BY_CODE.get(error["type"])
         assert known == int(told_as.get(status, status)) or error["type"] in own
         assert error["title"] == error["type"].replace("_", " ").capitalize()
         assert set(error) == {"type", "title", "detail", "retryable"}
     handled = set(re.findall(r"\b\d{3}\b", " ".join(re.findall(r"error_page (.*) /", conf))))
-    assert {status for status, _ in told} - {"default"} <= handled
+    assert {status for status, _ in reply} - {"default"} <= handled
 
 
 def test_edge_and_web_server_answer_to_the_names_of_the_edge():
@@ -323,7 +323,7 @@ def test_edge_tells_the_limits_that_it_keeps():
 
 @pytest.mark.parametrize("name", ["alerts.yml", "dashboards/evascore.json"])
 def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
-    told = set(
+    reply = set(
         re.findall(r'"(evascore_\w+)"', (REPOSITORY / "app/service/prometheus.py").read_text())
     )
     text = (REPOSITORY / "deploy/monitoring" / name).read_text()
@@ -332,7 +332,7 @@ def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
         for metric in re.findall(r"\bevascore_\w+", text)
     }
     assert asked
-    assert asked <= told
+    assert asked <= reply
 
 
 def test_alert_of_a_full_queue_is_at_half_of_its_limit():

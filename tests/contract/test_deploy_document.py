@@ -25,7 +25,7 @@ def test_command_is_understood(tmp_path, line):
     assert shown.returncode == 0, shown.stderr
 
 
-def test_every_command_is_told_of():
+def test_every_command_is_reported_of():
     commands = [path for path in (REPOSITORY / "deploy" / "gcp").iterdir() if not path.suffix]
     for path in [*commands, REPOSITORY / "deploy" / "slurm" / "submit"]:
         if path.is_file() and path.name != "logs":
@@ -51,7 +51,7 @@ def test_minutes_in_the_text_are_those_of_the_table():
 
 
 def test_phases_of_the_budget_are_phases_that_a_worker_tells():
-    told = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "docs/api.md").read_text(), re.MULTILINE)
+    reply = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / "docs/api.md").read_text(), re.MULTILINE)
     named = {name for phase in first_hour.phases() for name in re.findall(r"`(\w+)`", phase.name)}
     assert named
-    assert named <= set(told)
+    assert named <= set(reply)

@@ -89,9 +89,9 @@ def test_one_client_is_promised_no_more_than_is_left_for_others(redis_client, se
         store.submit(a_large_job(client="a"))
     assert refusal.value.is_share
     assert refusal.value.promised_bytes == 2 * promised_bytes(RESULT_BYTES)
-    told = RetryEstimate(RecentWorkers(store, settings)).no_room(refusal.value)
-    assert isinstance(told, Overloaded)
-    assert "you may hold as much as is free" in told.message
+    shown = RetryEstimate(RecentWorkers(store, settings)).no_room(refusal.value)
+    assert isinstance(shown, Overloaded)
+    assert "you may hold as much as is free" in shown.message
     store.submit(a_large_job(client="b"))
 
 

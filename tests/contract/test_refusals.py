@@ -62,7 +62,7 @@ def test_full_redis_takes_endings(job_store, redis_client):
     assert job_store.depth().jobs == 0
 
 
-def test_write_that_redis_ends_the_connection_for_is_told_from_a_redis_that_is_away(
+def test_write_that_redis_ends_the_connection_for_is_distinguished_from_a_redis_that_is_away(
     job_store, redis_client, redis_server
 ):
     task_id = job_store.submit(a_job()).task_id

@@ -38,7 +38,7 @@ def test_settings_that_it_names_are_settings():
 
 
 @pytest.mark.parametrize("field", [*request_log.AUDITED, "client", "request_id", "body_bytes"])
-def test_fields_of_the_audit_are_told(field):
+def test_fields_of_the_audit_are_reported(field):
     (row,) = cells(DOCUMENT, "`request_served`")
     assert f"`{field}`" in row[2]
 
@@ -56,8 +56,8 @@ def test_table_of_scopes_is_that_of_the_code():
     app = create_app(load_settings({"EVASCORE_REDIS_URL": "redis://127.0.0.1:1"}))
     app.extensions[EXTENSION].changes.close()
     needed = {rule.rule: scope_of(rule.endpoint) for rule in app.url_map.iter_rules()}
-    told = documented()
+    reply = documented()
     for path, scope in needed.items():
-        bases = [base for base in told if path == base or path.startswith(f"{base}/")]
-        assert [told[base] for base in bases] == ([scope] if scope else []), path
-    assert all(path in needed for path in told)
+        bases = [base for base in reply if path == base or path.startswith(f"{base}/")]
+        assert [reply[base] for base in bases] == ([scope] if scope else []), path
+    assert all(path in needed for path in reply)

@@ -102,8 +102,8 @@ def test_refusals_are_logged_with_their_client_and_code(web, store, alice):
         for each in (answers[0], *accepted):
             client = bob if each is answers[0] else alice
             client.delete(each.headers.get("Location", "/score/x"))
-    told = [line_of(web, each) for each in (unauthorized, forbidden, answers[1], full[0])]
-    assert [(line["status"], line["outcome"], line["client"]) for line in told] == [
+    reply = [line_of(web, each) for each in (unauthorized, forbidden, answers[1], full[0])]
+    assert [(line["status"], line["outcome"], line["client"]) for line in reply] == [
         (401, "unauthorized", "127.0.0.1"),
         (403, "forbidden", "key:bob"),
         (429, "quota_exceeded", "key:bob"),

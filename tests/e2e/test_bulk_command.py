@@ -57,13 +57,13 @@ def num_lines(path: Path) -> int:
 def assert_complete(source: Path, target: Path) -> None:
     """One line of results for each line, in order, each that of its text."""
     asked = [json.loads(line) for line in source.read_bytes().splitlines()]
-    told = [json.loads(line) for line in target.read_bytes().splitlines()]
-    assert [line["index"] for line in told] == list(range(len(asked)))
-    assert [line["custom_id"] for line in told] == [line["custom_id"] for line in asked]
-    for text, line in zip(asked, told, strict=True):
+    reply = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [line["index"] for line in reply] == list(range(len(asked)))
+    assert [line["custom_id"] for line in reply] == [line["custom_id"] for line in asked]
+    for text, line in zip(asked, reply, strict=True):
         if text.get("text"):
             assert line["result"]["num_bytes"] == len(text["text"].encode())
-    assert [line["custom_id"] for line in told if line["status"] != "SUCCESS"] == ["empty"]
+    assert [line["custom_id"] for line in reply if line["status"] != "SUCCESS"] == ["empty"]
 
 
 def num_scored(client: evascore.Client) -> int:
@@ -150,8 +150,8 @@ def test_errors_name_lines_of_the_file(scoring, target, tmp_path, monkeypatch):
     bad, good = "not JSON", '{"text": "a"}'
     (tmp_path / "in").write_text("\n".join([good, "", bad, good, "  ", bad, bad, "", good]))
     assert run(scoring, tmp_path / "in", target) == 4
-    told = [json.loads(line) for line in target.read_bytes().splitlines()]
-    assert [line.get("error", {}).get("line") for line in told] == [None, 3, None, 6, 7, None]
+    reply = [json.loads(line) for line in target.read_bytes().splitlines()]
+    assert [line.get("error", {}).get("line") for line in reply] == [None, 3, None, 6, 7, None]
 
 
 def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys):
@@ -166,10 +166,10 @@ def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys)
 def test_lines_of_text_are_scored_one_by_one(scoring, target, tmp_path):
     (tmp_path / "in").write_bytes("eins\n\nzwölf\n".encode() + b"\xff\n")
     assert run(scoring, tmp_path / "in", target, "--format", "text", "-o", "bytes") == 4
-    told = [json.loads(line) for line in target.read_bytes().splitlines()]
-    sizes = [line.get("result", {}).get("num_bytes") for line in told]
+    reply = [json.loads(line) for line in target.read_bytes().splitlines()]
+    sizes = [line.get("result", {}).get("num_bytes") for line in reply]
     assert sizes == [4, None, 6, 1]
-    assert len(told[2]["result"]["bytes"]["rank"]) == 6
+    assert len(reply[2]["result"]["bytes"]["rank"]) == 6
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_lines_of_text_are_scored_one_by_one(scoring, target, tmp_path):
         "unknown output",
     ],
 )
-def test_what_cannot_be_is_told_in_one_line(
+def test_what_cannot_be_is_reported_in_one_line(
     scoring, source, target, capsys, prepare, options, exit_code, said
 ):
     prepare(source, target)
@@ -217,7 +217,7 @@ def test_changed_input_is_not_gone_on_with(scoring, source, target, capsys):
     assert "has changed" in capsys.readouterr().err
 
 
-def test_full_disk_is_told_and_the_run_goes_on_later(scoring, source, target):
+def test_full_disk_is_reported_and_the_run_goes_on_later(scoring, source, target):
     # A limit on the size of a file fails as a full disk does.
     limited = ["bash", "-c", 'ulimit -f 32; trap "" XFSZ; exec "$@"', "bash"]
     command = [sys.executable, "-m", "evascore", "bulk", str(source), str(target)]

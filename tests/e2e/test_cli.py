@@ -103,8 +103,8 @@ def test_likeliest_bytes_are_written_for_people_too(cli):
     head, *rows = ran.stdout.decode().splitlines()[-3:]
     assert head.split() == ["byte", "likeliest"]
     assert [row.split()[0] for row in rows] == ["a", "0a"]
-    told = json.loads(cli("score", "a\n", "-o", "top_k", "--top-k", "2", "--json").stdout)["top_k"]
-    for row, likeliest in zip(rows, told, strict=True):
+    reply = json.loads(cli("score", "a\n", "-o", "top_k", "--top-k", "2", "--json").stdout)["top_k"]
+    for row, likeliest in zip(rows, reply, strict=True):
         shown = [float(share) for share in row.split()[2::2]]
         assert shown == pytest.approx([math.exp(nats) for _, nats in likeliest], abs=6e-4)
 
@@ -141,7 +141,7 @@ def test_score_is_written_for_people_unless_for_programs(cli):
         pytest.param(["sorce", SECRET], 2, "Did you mean 'score'", id="misspelt"),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line_without_the_text(cli, arguments, exit_code, said):
+def test_what_is_wrong_is_reported_in_one_line_without_the_text(cli, arguments, exit_code, said):
     assert said in refusal(cli(*arguments), exit_code)
 
 
@@ -151,9 +151,9 @@ def test_service_that_is_not_there_asks_to_try_again(cli):
 
 
 def test_errors_are_json_when_json_is_asked_for(cli):
-    told = json.loads(refusal(cli("score", "", "--json"), 1))
-    assert told["error"]["type"] == "empty_text"
-    assert told["exit_code"] == 1
+    reply = json.loads(refusal(cli("score", "", "--json"), 1))
+    assert reply["error"]["type"] == "empty_text"
+    assert reply["exit_code"] == 1
 
 
 def test_reader_that_closes_early_is_no_error():
@@ -218,15 +218,15 @@ def test_bench_counts_errors_by_type(cli):
     assert load["errors"].keys() == {"text_too_large"}
 
 
-def test_bench_spares_other_machines_unless_told(cli):
+def test_bench_spares_other_machines_unless_reported(cli):
     assert "--remote" in refusal(cli("bench", url="http://192.0.2.1:8000"), 2)
 
 
 def test_doctor_finds_the_service_well(cli):
-    told = json.loads(cli("doctor", "--json").stdout)["checks"]
-    states = {check["name"]: check["state"] for check in told}
+    reply = json.loads(cli("doctor", "--json").stdout)["checks"]
+    states = {check["name"]: check["state"] for check in reply}
     names = ["web server", "redis", "worker", "model", "queue", "scoring"]
-    assert [check["name"] for check in told] == names
+    assert [check["name"] for check in reply] == names
     assert {states[name] for name in names} == {"ok"}
 
 
@@ -238,7 +238,7 @@ def test_doctor_says_what_to_do_about_a_service_that_is_not_there(cli):
 
 
 def test_doctor_looks_at_the_machine_of_the_service(cli):
-    told = json.loads(cli("doctor", "--json", "--service-folder", str(REPOSITORY)).stdout)
-    states = {check["name"]: check["state"] for check in told["checks"]}
+    reply = json.loads(cli("doctor", "--json", "--service-folder", str(REPOSITORY)).stdout)
+    states = {check["name"]: check["state"] for check in reply["checks"]}
     assert states["settings"] == states["torch"] == states["bitsandbytes"] == "ok"
     assert states["disk"] in ("ok", "warning")

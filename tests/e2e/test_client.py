@@ -27,12 +27,12 @@ def client(scoring: Service):
 
 def test_score_is_what_the_service_answers(client, scoring):
     score = client.score(TEXT, outputs=["bytes", "top_k", "curvature"], top_k=2)
-    told = httpx.post(f"{scoring.url}/score?wait=30", json={"text": TEXT}, timeout=60).json()
-    assert score.log_likelihood_nats == pytest.approx(told["result"]["log_likelihood_nats"])
+    reply = httpx.post(f"{scoring.url}/score?wait=30", json={"text": TEXT}, timeout=60).json()
+    assert score.log_likelihood_nats == pytest.approx(reply["result"]["log_likelihood_nats"])
     assert sum(score.bytes.log_prob_nats) == pytest.approx(score.log_likelihood_nats)
     assert [len(likeliest) for likeliest in score.top_k] == [2] * len(TEXT)
     assert isinstance(score.curvature, float)
-    assert score.model["name"] == told["result"]["model"]["name"]
+    assert score.model["name"] == reply["result"]["model"]["name"]
     assert score.raw["num_bytes"] == score.num_bytes == len(TEXT)
 
 
@@ -162,7 +162,7 @@ def test_ended_job_cannot_be_cancelled(client):
         client.cancel(job)
 
 
-def test_errors_tell_what_the_service_told(client):
+def test_errors_tell_what_the_service_reported(client):
     with pytest.raises(evascore.TextTooLarge) as raised:
         client.score("a" * 40_000)
     assert raised.value.type == "text_too_large"
@@ -229,7 +229,7 @@ def test_interrupted_program_ends_though_no_answer_comes():
     assert ran.returncode == 130
 
 
-def test_service_that_is_not_there_is_told_within_patience():
+def test_service_that_is_not_there_is_reported_within_patience():
     url = f"http://name:password@127.0.0.1:{free_port()}"
     with (
         evascore.Client(url, patience_s=0.5) as client,

@@ -22,8 +22,8 @@ class Proxy(BaseHTTPRequestHandler):
         """Answer with the URL and the headers that came, or 407."""
         self.server.seen.append(self.path)
         is_known = self.headers["Proxy-Authorization"] == "Basic bmFtZTpwYXNzd29yZA=="
-        told = {"url": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}
-        body = json.dumps(told).encode() if is_known else b"<html>who are you?</html>"
+        reply = {"url": self.path, "headers": {k.lower(): v for k, v in self.headers.items()}}
+        body = json.dumps(reply).encode() if is_known else b"<html>who are you?</html>"
         self.send_response(200 if is_known else 407)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -130,10 +130,10 @@ def test_proxy_that_asks_who_sends_is_named_and_takes_a_header(proxy, monkeypatc
     )
     headers = {"Proxy-Authorization": "Basic bmFtZTpwYXNzd29yZA==", "X-Team": "blue"}
     with evascore.Client("http://a.test", headers=headers, api_key="key") as client:
-        told = client.get("/info")
-    assert told["url"] == "http://a.test/info"
-    assert told["headers"]["x-team"] == "blue"
-    assert told["headers"]["authorization"] == "Bearer key"
+        reply = client.get("/info")
+    assert reply["url"] == "http://a.test/info"
+    assert reply["headers"]["x-team"] == "blue"
+    assert reply["headers"]["authorization"] == "Bearer key"
 
 
 def test_proxy_takes_name_and_password_of_its_url(proxy, monkeypatch):

@@ -97,8 +97,8 @@ print(json.dumps([port(), in_child(), port()]))
 
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
 def test_forked_process_opens_connections_of_its_own(echo, kind):
-    (told,) = run_script(FORKED, echo, kind)
-    before, (child, _, (grandchild, *_)), after = json.loads(told)
+    (reply,) = run_script(FORKED, echo, kind)
+    before, (child, _, (grandchild, *_)), after = json.loads(reply)
     assert before == after
     assert len({before, child, grandchild}) == 3
 
@@ -136,8 +136,8 @@ else:
 @pytest.mark.parametrize("kind", ["Client", "AsyncClient"])
 def test_http_client_of_the_caller_is_refused_after_a_fork_if_it_was_used(echo, kind):
     assert run_script(GIVEN, echo, kind, "unused") == ["ok"]
-    (told,) = run_script(GIVEN, echo, kind, "used")
-    assert told.startswith("The httpx client given as http= was used before")
+    (reply,) = run_script(GIVEN, echo, kind, "used")
+    assert reply.startswith("The httpx client given as http= was used before")
 
 
 USED_BY_ITS_OWNER = """
@@ -158,8 +158,8 @@ else:
 
 
 def test_http_client_that_its_owner_used_before_a_fork_is_refused(echo):
-    (told,) = run_script(USED_BY_ITS_OWNER, echo)
-    assert told.startswith("The httpx client given as http= was used before")
+    (reply,) = run_script(USED_BY_ITS_OWNER, echo)
+    assert reply.startswith("The httpx client given as http= was used before")
 
 
 CLOSED_IN_CHILD = """
@@ -411,5 +411,5 @@ loop.close()
 
 
 def test_event_loop_of_a_parent_process_is_refused_in_its_child(echo):
-    (told,) = run_script(OLD_LOOP, echo)
-    assert told.startswith("This event loop was made before the process was forked")
+    (reply,) = run_script(OLD_LOOP, echo)
+    assert reply.startswith("This event loop was made before the process was forked")

@@ -73,7 +73,7 @@ def stream(web: WebServer, path: str, **headers: str):
         yield events_of(response.iter_lines())
 
 
-def test_every_state_of_a_job_is_told_until_it_ends(web, outcomes, task_id):
+def test_every_state_of_a_job_is_reported_until_it_ends(web, outcomes, task_id):
     with stream(web, f"/score/{task_id}/events") as events:
         first = next(events)
         assert (first["event"], first["id"], first["data"]["state"]) == ("job", "QUEUED", "QUEUED")
@@ -86,7 +86,7 @@ def test_every_state_of_a_job_is_told_until_it_ends(web, outcomes, task_id):
         assert list(events) == []
 
 
-def test_counts_of_a_batch_are_told_until_it_ends(web, outcomes, batch_path):
+def test_counts_of_a_batch_are_reported_until_it_ends(web, outcomes, batch_path):
     with stream(web, f"{batch_path}/events") as events:
         assert next(events)["data"]["request_counts"]["completed"] == 0
         outcomes.score_next_part()
@@ -97,7 +97,7 @@ def test_counts_of_a_batch_are_told_until_it_ends(web, outcomes, batch_path):
         assert (last["event"], last["id"]) == ("batch", "completed-3-0")
 
 
-def test_client_that_comes_back_is_told_only_what_is_new(web, http, outcomes, task_id):
+def test_client_that_comes_back_is_reported_only_what_is_new(web, http, outcomes, task_id):
     threading.Timer(0.5, outcomes.succeed, (task_id, RESULT)).start()
     with stream(web, f"/score/{task_id}/events", **{"Last-Event-ID": "QUEUED"}) as events:
         assert [event["id"] for event in events][-1] == "SUCCESS"
@@ -168,7 +168,7 @@ class Story:
             raise found
         return Record("id", found)
 
-    def told(self, **options):
+    def reply(self, **options):
         @contextmanager
         def hearing():
             yield Inbox()
@@ -184,20 +184,20 @@ class Story:
 
 
 def test_comments_keep_a_silent_stream_open():
-    told = Story("QUEUED", "QUEUED", "QUEUED", "SUCCESS").told(heartbeat_s=0.1)
-    assert told[0] == b"retry: 2000\n\n"
-    assert [event.startswith(b":") for event in told[1:]] == [False, True, True, False]
+    reply = Story("QUEUED", "QUEUED", "QUEUED", "SUCCESS").reply(heartbeat_s=0.1)
+    assert reply[0] == b"retry: 2000\n\n"
+    assert [event.startswith(b":") for event in reply[1:]] == [False, True, True, False]
 
 
 def test_stream_outlives_a_redis_that_is_away():
-    told = Story("QUEUED", BrokerUnavailable("away"), "SUCCESS").told()
-    assert [event.split()[3] for event in told[1:]] == [b"QUEUED", b"SUCCESS"]
+    reply = Story("QUEUED", BrokerUnavailable("away"), "SUCCESS").reply()
+    assert [event.split()[3] for event in reply[1:]] == [b"QUEUED", b"SUCCESS"]
 
 
 def test_stream_outlives_a_record_that_cannot_be_read():
-    told = Story("QUEUED", JobUnreadable("broken"), "FAILURE").told()
-    assert [event.split()[3] for event in told[1:]] == [b"QUEUED", b"FAILURE"]
+    reply = Story("QUEUED", JobUnreadable("broken"), "FAILURE").reply()
+    assert [event.split()[3] for event in reply[1:]] == [b"QUEUED", b"FAILURE"]
 
 
 def test_stream_ends_with_what_it_tells_of():
-    assert len(Story("QUEUED", JobGone("gone")).told()) == 2
+    assert len(Story("QUEUED", JobGone("gone")).reply()) == 2

@@ -126,8 +126,8 @@ def test_stats_tell_what_waits_and_who_works(http, outcomes):
     outcomes.succeed(ids[0], {})
     body = http.get("/stats").json()
     assert (body["queue"]["jobs"], body["queue"]["bytes"]) == (2, 5)
-    told = orjson.loads(orjson.dumps(WorkerStatus(**STATUS).as_json()))
-    assert body["workers"] == [{**told, "started_at": "2026-01-31T12:00:00.250Z"}]
+    reply = orjson.loads(orjson.dumps(WorkerStatus(**STATUS).as_json()))
+    assert body["workers"] == [{**reply, "started_at": "2026-01-31T12:00:00.250Z"}]
     assert body["totals"] == {"jobs_succeeded": 1}
 
 
@@ -136,16 +136,16 @@ def test_stats_tell_why_and_when_something_was_set_aside(http, outcomes):
     assert http.get("/stats").json()["dead_letters"] == {"count": 0, "latest": []}
     for n in range(12):
         outcomes.store.set_aside("payload", f"reason_{n}", task_id="secret", num_bytes=n, raw=b"x")
-    told = http.get("/stats")
-    assert "secret" not in told.text
-    letters = told.json()["dead_letters"]
+    reply = http.get("/stats")
+    assert "secret" not in reply.text
+    letters = reply.json()["dead_letters"]
     assert letters["count"] == 12
     assert [letter["reason"] for letter in letters["latest"]] == [
         f"reason_{n}" for n in range(11, 1, -1)
     ]
     latest = letters["latest"][0]
     assert (latest["kind"], latest["at"][-1]) == ("payload", "Z")
-    assert told.json()["queue"]["parked"] == 0
+    assert reply.json()["queue"]["parked"] == 0
 
 
 def test_job_whose_record_cannot_be_read_is_a_503(http, outcomes):

@@ -223,7 +223,7 @@ def test_no_token_is_in_the_log_of_the_web_server(made, web):
     assert token.split("_", 2)[2] not in log
 
 
-def test_quota_is_told_and_refused_with_the_time_to_wait(made):
+def test_quota_is_reported_and_refused_with_the_time_to_wait(made):
     client = made.client("frank", requests_per_minute=2, bytes_per_minute=1000)
     answers = [client.post("/score", json={"text": "x" * 100}) for _ in range(3)]
     assert [each.status_code for each in answers] == [202, 202, 429]

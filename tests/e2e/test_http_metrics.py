@@ -39,7 +39,7 @@ def pose_as_worker(outcomes: Outcomes) -> None:
     )
 
 
-def test_queue_and_ended_jobs_are_told(http, outcomes):
+def test_queue_and_ended_jobs_are_reported(http, outcomes):
     outcomes.client.flushdb()
     ids = [http.post("/score", json={"text": text}).json()["id"] for text in ("a", "bc", "def")]
     outcomes.succeed(ids[0], {})
@@ -52,7 +52,7 @@ def test_queue_and_ended_jobs_are_told(http, outcomes):
     assert samples["evascore_redis_up",] == 1
 
 
-def test_dead_letters_are_told_by_kind(http, outcomes):
+def test_dead_letters_are_reported_by_kind(http, outcomes):
     outcomes.client.flushdb()
     assert scrape(http)["evascore_dead_letters", "payload"] == 0
     for kind in ("message", "message", "payload"):
@@ -63,7 +63,7 @@ def test_dead_letters_are_told_by_kind(http, outcomes):
     assert samples["evascore_parked_jobs",] == 0
 
 
-def test_batches_are_told_by_status_and_lines_by_outcome(http, outcomes):
+def test_batches_are_reported_by_status_and_lines_by_outcome(http, outcomes):
     outcomes.client.flushdb()
     headers = {"Content-Type": "application/x-ndjson"}
     lines = '{"text": "ab"}\n{"text": ""}\n'
@@ -81,7 +81,7 @@ def test_batches_are_told_by_status_and_lines_by_outcome(http, outcomes):
     assert samples["evascore_bulk_ended_lines_total", "failed"] == 1
 
 
-def test_workers_are_told_with_their_batches(http, outcomes):
+def test_workers_are_reported_with_their_batches(http, outcomes):
     outcomes.client.flushdb()
     pose_as_worker(outcomes)
     samples = scrape(http)
@@ -97,7 +97,7 @@ def test_workers_are_told_with_their_batches(http, outcomes):
     assert samples["evascore_batch_texts_count", "worker@here"] == 3
 
 
-def test_stall_is_told_only_while_work_waits(http, outcomes):
+def test_stall_is_reported_only_while_work_waits(http, outcomes):
     outcomes.client.flushdb()
     status = {"silent_s": 400.0, "unstored_s": 31.5, "refused_endings": {"slow": 3}}
     outcomes.pose_as_worker({"name": "w", **status})
@@ -110,7 +110,7 @@ def test_stall_is_told_only_while_work_waits(http, outcomes):
     assert scrape(http)["evascore_stalled_seconds",] == 400
 
 
-def test_room_of_redis_is_told(http, outcomes, web):
+def test_room_of_redis_is_reported(http, outcomes, web):
     outcomes.client.flushdb()
     before = scrape(http)
     assert before["evascore_promised_bytes",] == 0
@@ -139,12 +139,12 @@ def test_requests_are_counted_under_names_that_no_client_chose(http, method, pat
     assert MARK not in http.get("/metrics").text.lower()
 
 
-def test_time_of_requests_is_told_by_route(http):
+def test_time_of_requests_is_reported_by_route(http):
     http.get("/healthz")
     assert scrape(http)["evascore_http_request_seconds_count", "/healthz"] >= 1
 
 
-def test_metrics_are_told_while_redis_is_away(tmp_path):
+def test_metrics_are_reported_while_redis_is_away(tmp_path):
     server = WebServer(tmp_path, "redis://127.0.0.1:1/0").start()
     try:
         with server.client() as http:

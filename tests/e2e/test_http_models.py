@@ -107,12 +107,12 @@ def test_a_single_text_names_no_model(http, place):
 
 
 def test_models_are_listed_as_openai_lists_them(http):
-    told = http.get("/v1/models").json()
+    reply = http.get("/v1/models").json()
 
-    ModelList.model_validate(told)
+    ModelList.model_validate(reply)
     listed = [
         (each["id"], each["fingerprint"], each["is_default"], each["workers"])
-        for each in told["data"]
+        for each in reply["data"]
     ]
     assert listed == [
         ("demo", NEW, True, 1),
@@ -120,7 +120,7 @@ def test_models_are_listed_as_openai_lists_them(http):
         ("owner/other", OTHER, False, 1),
     ]
     info = http.get("/info").json()
-    assert info["models"] == told["data"]
+    assert info["models"] == reply["data"]
     assert info["model"]["fingerprint"] == NEW
 
 
@@ -143,7 +143,7 @@ def test_a_replayed_request_is_the_job_of_its_first_model(http, outcomes):
     assert asked.json()["type"] == "idempotency_key_reused"
 
 
-def test_what_waits_is_told_for_each_model(http):
+def test_what_waits_is_reported_for_each_model(http):
     for asked in (None, "owner/other", "owner/other"):
         http.post("/score", json={"text": "a", **({"model": asked} if asked else {})})
 

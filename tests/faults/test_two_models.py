@@ -124,11 +124,11 @@ class Load:
 
     def _send(self, http: httpx.Client, number: int, asked: str | None) -> None:
         body = {"text": TEXTS[number], **({"model": asked} if asked else {})}
-        told = http.post("/score", params={"wait": "30"}, json=body).json()
-        while told["state"] in ("QUEUED", "STARTED"):
-            told = http.get(told["links"]["self"], params={"wait": "30"}).json()
-        assert told["state"] == "SUCCESS", told
-        result = told["result"]
+        reply = http.post("/score", params={"wait": "30"}, json=body).json()
+        while reply["state"] in ("QUEUED", "STARTED"):
+            reply = http.get(reply["links"]["self"], params={"wait": "30"}).json()
+        assert reply["state"] == "SUCCESS", reply
+        result = reply["result"]
         name, _, pinned = (asked or "mine").partition("@")
         assert result["model"]["name"] == name
         fingerprint = result["model"]["fingerprint"]
@@ -260,7 +260,7 @@ def test_a_batch_has_one_model_though_its_model_is_replaced(
 
 def ended_batch(http: httpx.Client, batch_id: str) -> dict[str, Any]:
     def read() -> dict[str, Any] | None:
-        told: dict[str, Any] = http.get(f"/batches/{batch_id}").json()
-        return told if told["completed_at"] else None
+        reply: dict[str, Any] = http.get(f"/batches/{batch_id}").json()
+        return reply if reply["completed_at"] else None
 
     return wait_until(read, timeout_s=180, every_s=0.2)

@@ -44,12 +44,12 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         return common.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the edge of the program
-        message, code = _told(error)
+        message, code = _message_and_code(error)
         _refuse(message, code, error, is_json="--json" in arguments)
         return code
 
 
-def _told(error: Exception) -> tuple[str, int]:
+def _message_and_code(error: Exception) -> tuple[str, int]:
     """The message and the exit code for an error."""
     if isinstance(error, common.CommandFailed):
         return str(error), error.exit_code
@@ -100,5 +100,5 @@ def _refuse(message: str, code: int, error: Exception, *, is_json: bool) -> None
     if not is_json:
         common.say(" ".join(message.split()))
         return
-    told = error.problem if isinstance(error, ServiceError) else {"detail": message}
-    typer.echo(json.dumps({"error": told, "exit_code": code}, ensure_ascii=False), err=True)
+    problem = error.problem if isinstance(error, ServiceError) else {"detail": message}
+    typer.echo(json.dumps({"error": problem, "exit_code": code}, ensure_ascii=False), err=True)

@@ -91,8 +91,8 @@ def _lines(client: Client, file: Path | None, out: Path | None, k: int) -> int:
     return SOME_FAILED if num_failed else 0
 
 
-def _line(told: Mapping[str, Any]) -> bytes:
-    return json.dumps(told, ensure_ascii=False).encode() + b"\n"
+def _line(result: Mapping[str, Any]) -> bytes:
+    return json.dumps(result, ensure_ascii=False).encode() + b"\n"
 
 
 def _answer(outcome: Score | EvascoreError) -> dict[str, Any]:

@@ -44,7 +44,7 @@ COMMANDS = {
         ("SSL_CERT_FILE", "/missing", "https://a.test"),
     ],
 )
-def test_wrong_network_variable_is_told_in_one_line(
+def test_wrong_network_variable_is_reported_in_one_line(
     command, name, value, url, monkeypatch, capsys, tmp_path
 ):
     monkeypatch.setenv(name, value)

@@ -93,7 +93,7 @@ def test_error_of_a_worker_process_ends_the_call_that_waits_for_it():
 
 @pytest.mark.parametrize("copied", COPIES.values(), ids=COPIES)
 def test_texts_and_scores_can_be_copied(copied):
-    told = {
+    reply = {
         "num_bytes": 1,
         "num_chars": 1,
         "log_likelihood_nats": -1.0,
@@ -102,6 +102,6 @@ def test_texts_and_scores_can_be_copied(copied):
         "is_greedy": False,
         "later": 1,
     }
-    for one in (Text(b"\xff", context="a", options={"spans": "words"}), score(told)):
+    for one in (Text(b"\xff", context="a", options={"spans": "words"}), score(reply)):
         assert copied(one) == one
-    assert copied(score(told)).raw == told
+    assert copied(score(reply)).raw == reply

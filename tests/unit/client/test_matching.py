@@ -29,8 +29,8 @@ def scored(num_bytes, **more):
 
 
 def job(result=None, *, task_id="abc", state="SUCCESS", **more):
-    told = {"id": task_id, "state": state, "links": LINKS, **more}
-    return told if result is None else {**told, "result": result}
+    shown = {"id": task_id, "state": state, "links": LINKS, **more}
+    return shown if result is None else {**shown, "result": result}
 
 
 def batch(total=2, *, batch_id="abc", status="completed"):
@@ -53,8 +53,8 @@ def answered(steps, *answers, **headers):
             step = steps.send(reply)
         except StopIteration as end:
             return end.value
-        told = next(waiting)
-        body = told if isinstance(told, bytes) else json.dumps(told).encode()
+        shown = next(waiting)
+        body = shown if isinstance(shown, bytes) else json.dumps(shown).encode()
         named = {name.replace("_", "-"): value for name, value in headers.items()}
         reply = Answer(200, {REQUEST_ID: step.headers[REQUEST_ID], **named}, body)
 
@@ -112,10 +112,10 @@ OF_OTHERS = {
 }
 
 
-@pytest.mark.parametrize(("steps", "told"), OF_OTHERS.values(), ids=OF_OTHERS)
-def test_answer_with_the_contents_of_another_is_refused(steps, told):
+@pytest.mark.parametrize(("steps", "shown"), OF_OTHERS.values(), ids=OF_OTHERS)
+def test_answer_with_the_contents_of_another_is_refused(steps, shown):
     with pytest.raises(UnexpectedAnswer, match="belongs to another request"):
-        answered(steps, told)
+        answered(steps, shown)
 
 
 def test_result_that_is_waited_for_is_compared_too():
@@ -144,9 +144,9 @@ RIGHT = {
 }
 
 
-@pytest.mark.parametrize(("steps", "told"), RIGHT.values(), ids=RIGHT)
-def test_answer_to_what_was_sent_is_taken(steps, told):
-    assert answered(steps(), told).raw == told
+@pytest.mark.parametrize(("steps", "shown"), RIGHT.values(), ids=RIGHT)
+def test_answer_to_what_was_sent_is_taken(steps, shown):
+    assert answered(steps(), shown).raw == shown
 
 
 ANY = {
@@ -173,9 +173,9 @@ def test_answer_with_the_id_of_another_request_is_refused(steps):
         answered(steps(), job(scored(1)), **{REQUEST_ID: OURS})
 
 
-@pytest.mark.parametrize("told", ["", "0a1b2c", "made-by-a-proxy", OURS + "0"])
-def test_request_id_that_a_proxy_replaced_says_nothing(told):
-    assert answered(complete("abc"), job(scored(3)), **{REQUEST_ID: told}).score().num_bytes == 3
+@pytest.mark.parametrize("shown", ["", "0a1b2c", "made-by-a-proxy", OURS + "0"])
+def test_request_id_that_a_proxy_replaced_says_nothing(shown):
+    assert answered(complete("abc"), job(scored(3)), **{REQUEST_ID: shown}).score().num_bytes == 3
 
 
 def test_each_attempt_has_an_id_of_its_own():
@@ -190,5 +190,5 @@ def test_each_attempt_has_an_id_of_its_own():
 
 def test_mixed_up_texts_stand_as_errors_in_their_places():
     steps = Operations().outcomes([Text("a"), Text("bb")], CALL)
-    told = {"items": [{"result": scored(2)}, {"result": scored(1)}]}
-    assert [type(outcome) for outcome in answered(steps, job(told))] == [UnexpectedAnswer] * 2
+    shown = {"items": [{"result": scored(2)}, {"result": scored(1)}]}
+    assert [type(outcome) for outcome in answered(steps, job(shown))] == [UnexpectedAnswer] * 2

@@ -133,7 +133,9 @@ def test_no_proxy_excepts_names_addresses_and_networks(url, no_proxy, expected):
     ],
 )
 @pytest.mark.parametrize("make", [Client, AsyncClient])
-def test_proxy_that_cannot_be_used_is_told_with_its_variable(make, given, complaint, monkeypatch):
+def test_proxy_that_cannot_be_used_is_reported_with_its_variable(
+    make, given, complaint, monkeypatch
+):
     monkeypatch.setenv("ALL_PROXY", given)
     monkeypatch.setattr("evascore.network.find_spec", lambda name: None)
     with pytest.raises(NetworkInvalid) as raised:
@@ -147,7 +149,9 @@ def test_proxy_that_cannot_be_used_is_told_with_its_variable(make, given, compla
 
 @pytest.mark.parametrize("name", ["SSL_CERT_FILE", "SSL_CERT_DIR"])
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_missing_certificates_are_told_with_their_variable(name, content, monkeypatch, tmp_path):
+def test_missing_certificates_are_reported_with_their_variable(
+    name, content, monkeypatch, tmp_path
+):
     path = tmp_path / "certificates"
     if content is not None:
         path.write_text(content)
@@ -158,7 +162,7 @@ def test_missing_certificates_are_told_with_their_variable(name, content, monkey
         make("http://a.test")
 
 
-def test_key_log_that_cannot_be_written_is_told_with_its_variable(monkeypatch, tmp_path):
+def test_key_log_that_cannot_be_written_is_reported_with_its_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("SSLKEYLOGFILE", str(tmp_path / "missing" / "keys"))
     with pytest.raises(NetworkInvalid, match="The variable SSLKEYLOGFILE"):
         Client("https://a.test")
@@ -226,7 +230,7 @@ def test_answer_of_a_proxy_itself_names_the_proxy(status):
     assert "proxy" not in str(failure(Answer(status, {}, b"")))
 
 
-def test_certificate_that_is_not_trusted_is_told_as_that():
+def test_certificate_that_is_not_trusted_is_reported_as_that():
     cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
     cause.verify_message = "self-signed certificate"
     error = httpx.ConnectError("failed")

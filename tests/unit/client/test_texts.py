@@ -41,7 +41,7 @@ def test_lone_surrogate_is_refused_without_being_quoted():
 @pytest.mark.parametrize(
     "text", [None, 5, ["a", "b"], memoryview(b"a")], ids=lambda text: type(text).__name__
 )
-def test_what_is_no_text_is_told_by_its_type(text):
+def test_what_is_no_text_is_reported_by_its_type(text):
     with pytest.raises(TypeError, match=f"not {type(text).__name__}"):
         Text(text).fields()
     (outcome,) = next(groups([text], {}))
@@ -191,8 +191,8 @@ BATCH = {
 
 
 def test_unknown_fields_of_a_newer_service_are_kept():
-    told = {"id": "a", "state": "QUEUED", "links": LINKS, "eta_s": 3}
-    assert job(told).raw["eta_s"] == 3
+    reply = {"id": "a", "state": "QUEUED", "links": LINKS, "eta_s": 3}
+    assert job(reply).raw["eta_s"] == 3
     counts = {**BATCH["request_counts"], "skipped": 2}
     newer = batch({**BATCH, "request_counts": counts, "priority": "bulk"})
     assert newer.raw["priority"] == "bulk"
@@ -208,7 +208,7 @@ def test_batch_has_the_fields_of_its_json():
 
 
 @pytest.mark.parametrize(
-    "told",
+    "reply",
     [
         {},
         {"id": "a"},
@@ -216,9 +216,9 @@ def test_batch_has_the_fields_of_its_json():
         {**BATCH, "request_counts": {}},
     ],
 )
-def test_answer_without_its_fields_is_no_batch(told):
+def test_answer_without_its_fields_is_no_batch(reply):
     with pytest.raises(UnexpectedAnswer):
-        batch(told)
+        batch(reply)
 
 
 SCORE = {
@@ -231,8 +231,8 @@ SCORE = {
 }
 
 
-def result_line(**told):
-    return line({"index": 0, "status": "SUCCESS", "custom_id": "mine", **told})
+def result_line(**reply):
+    return line({"index": 0, "status": "SUCCESS", "custom_id": "mine", **reply})
 
 
 def test_empty_text_has_characters_after_it_and_no_bits_per_byte():

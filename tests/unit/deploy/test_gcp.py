@@ -62,8 +62,8 @@ def test_dry_run_shows_commands_and_calls_nobody(cloud, command):
 
 def test_status_tells_how_to_reach_the_vm_where_it_is(running):
     running.answer("compute ssh")
-    told = gcp(running, "status", "--zone", "z", "--project", "p").stdout
-    assert "gcloud compute ssh evascore --zone=z --project=p -- -NL 8000:localhost:8000" in told
+    reply = gcp(running, "status", "--zone", "z", "--project", "p").stdout
+    assert "gcloud compute ssh evascore --zone=z --project=p -- -NL 8000:localhost:8000" in reply
 
 
 def test_up_creates_a_spot_vm_that_stops_by_itself_and_may_do_nothing(cloud):

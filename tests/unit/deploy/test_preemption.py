@@ -88,11 +88,11 @@ def test_notice_is_acted_upon_at_once_and_not_before(metadata, watch, tmp_path):
     # The second request waits for a change.
     wait_until(lambda: len(metadata.queries) == 2)
     assert not (tmp_path / "seen").exists()
-    told = time.monotonic()
+    reply = time.monotonic()
     metadata.preempt()
     assert watch.wait(NOTICE_S) == 0
     assert (tmp_path / "seen").exists()
-    assert time.monotonic() - told < NOTICE_S / 3
+    assert time.monotonic() - reply < NOTICE_S / 3
     assert metadata.queries[1]["wait_for_change"] == ["true"]
 
 
@@ -112,7 +112,7 @@ def test_server_that_is_away_for_a_moment_is_asked_again(metadata, tmp_path):
     assert "would run: false" in seen.stdout
 
 
-def test_failure_of_the_command_is_told(metadata):
+def test_failure_of_the_command_is_reported(metadata):
     metadata.preempt()
     command = [sys.executable, WATCH, "--metadata", metadata.url, "--then", "false"]
     assert subprocess.run(command, timeout=NOTICE_S, check=False).returncode == 1

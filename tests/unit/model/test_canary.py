@@ -54,9 +54,9 @@ def test_first_start_is_recorded_and_later_ones_compared(own_scorer, cache):
     check_canary(own_scorer, cache)
 
     damage(own_scorer)
-    with pytest.raises(ModelDrifted, match=rf"expected are {recorded:.4f} within 0\.0") as told:
+    with pytest.raises(ModelDrifted, match=rf"expected are {recorded:.4f} within 0\.0") as reply:
         check_canary(own_scorer, cache)
-    assert f"{score_canary(own_scorer):.4f} nats" in str(told.value)
+    assert f"{score_canary(own_scorer):.4f} nats" in str(reply.value)
 
 
 def test_other_modes_are_recorded_apart(own_scorer, cache):
@@ -89,7 +89,7 @@ def test_mode_without_published_score_is_recorded(own_scorer, cache):
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"weights": 1}', "\xff"])
-def test_damaged_published_file_is_told_with_its_remedy(own_scorer, cache, content):
+def test_damaged_published_file_is_reported_with_its_remedy(own_scorer, cache, content):
     (own_scorer.folder / "canary.json").write_text(content)
     with pytest.raises(CheckpointInvalid, match=r"canary\.json: .*delete it"):
         check_canary(own_scorer, cache)

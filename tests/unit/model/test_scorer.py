@@ -155,7 +155,7 @@ def test_continuations_are_scored_each_given_the_context(scorer):
         assert len(scored["bytes"]["rank"]) == len(scored["top_k"]) == len(continuation)
 
 
-def test_greedy_text_is_told_from_others(scorer, tiny_model):
+def test_greedy_text_is_distinguished_from_others(scorer, tiny_model):
     text = b""
     while len(text) < 5:  # write what the model finds likeliest among the bytes
         with torch.no_grad():
@@ -269,7 +269,7 @@ def test_scores_that_are_no_numbers_are_an_error(scorer, tiny_model):
         score(broken, ScoreRequest(text=b"text"))
 
 
-def test_memory_that_runs_out_is_told_as_such(scorer, monkeypatch):
+def test_memory_that_runs_out_is_reported_as_such(scorer, monkeypatch):
     """The CPU allocator's real error, for a request that no machine can meet."""
     monkeypatch.setattr(scorer._model, "lay_out", lambda *_, **__: torch.empty(1 << 60))
 

@@ -31,7 +31,7 @@ def failure(capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
     return exit_code, line
 
 
-def test_what_was_fetched_is_told(hub, tmp_path, capsys):
+def test_what_was_fetched_is_reported(hub, tmp_path, capsys):
     assert prefetch.main() == 0
     line = capsys.readouterr().out
     assert "owner/name is downloaded: 1 file of weights, 0.00 GB" in line
@@ -54,7 +54,7 @@ def test_folder_needs_nothing(monkeypatch, capsys):
     assert "nothing to download" in capsys.readouterr().out
 
 
-def test_damage_to_the_header_of_the_weights_is_told_by_the_checksum(hub, tmp_path, capsys):
+def test_damage_to_the_header_of_the_weights_is_reported_by_the_checksum(hub, tmp_path, capsys):
     assert prefetch.main() == 0
     capsys.readouterr()
     [weights] = (tmp_path / "cache").rglob("*.safetensors")
@@ -67,7 +67,7 @@ def test_damage_to_the_header_of_the_weights_is_told_by_the_checksum(hub, tmp_pa
     assert prefetch.main() == 0
 
 
-def test_disk_that_takes_no_more_is_told_and_what_came_is_kept(hub, tmp_path, capsys):
+def test_disk_that_takes_no_more_is_reported_and_what_came_is_kept(hub, tmp_path, capsys):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, before[1]))
     try:
@@ -82,7 +82,7 @@ def test_disk_that_takes_no_more_is_told_and_what_came_is_kept(hub, tmp_path, ca
     assert hub.ranges == [None, "bytes=1000000-"]
 
 
-def test_wrong_setting_is_told(hub, monkeypatch, capsys):
+def test_wrong_setting_is_reported(hub, monkeypatch, capsys):
     monkeypatch.setenv("EVASCORE_MODLE", "x")
     exit_code, line = failure(capsys)
     assert exit_code == 2

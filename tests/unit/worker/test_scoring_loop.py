@@ -373,10 +373,10 @@ def test_result_has_the_name_that_the_job_is_bound_to_and_the_fingerprint_of_the
         opened = worker.store.jobs[f"named {name}"]
         worker.store.jobs[f"named {name}"] = replace(opened, job=replace(opened.job, model=name))
     worker.loop.turn()
-    for name, told in (("", INFO.name), ("alias", "alias")):
+    for name, reply in (("", INFO.name), ("alias", "alias")):
         ending = worker.store.endings[f"named {name}"]
         model = decode_record("", ending.record).result["model"]
-        assert (model["name"], model["fingerprint"]) == (told, INFO.fingerprint)
+        assert (model["name"], model["fingerprint"]) == (reply, INFO.fingerprint)
         assert ending.fingerprint == INFO.fingerprint
 
 

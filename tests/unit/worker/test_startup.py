@@ -16,13 +16,13 @@ def test_phases_follow_each_other_without_a_gap():
     for phase in ("load", "warm_up", None):
         startup.enter(phase)
     took_s = time.monotonic() - began_at
-    told = startup.as_json()
-    assert list(told["seconds"]) == ["import", "load", "warm_up"]
-    assert told["seconds"]["import"] >= 10
-    assert sum(told["seconds"].values()) == pytest.approx(took_s, abs=0.01)
+    reply = startup.as_json()
+    assert list(reply["seconds"]) == ["import", "load", "warm_up"]
+    assert reply["seconds"]["import"] >= 10
+    assert sum(reply["seconds"].values()) == pytest.approx(took_s, abs=0.01)
 
 
-def test_phase_that_runs_is_told_by_name_until_the_start_is_over():
+def test_phase_that_runs_is_reported_by_name_until_the_start_is_over():
     startup = Startup("import", began_at=time.monotonic())
     startup.enter("download")
     assert startup.as_json()["phase"] == "download"
@@ -58,9 +58,9 @@ def test_phase_that_comes_twice_is_added_up():
 def test_age_of_a_process_counts_from_its_start():
     code = "import time; from worker.startup import process_age_s; print(process_age_s())"
     began_at = time.monotonic()
-    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    reply = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     # The kernel counts in ticks.
-    assert 0 < float(told.stdout) <= time.monotonic() - began_at + 1 / os.sysconf("SC_CLK_TCK")
+    assert 0 < float(reply.stdout) <= time.monotonic() - began_at + 1 / os.sysconf("SC_CLK_TCK")
 
 
 def test_name_of_a_program_may_hold_anything(tmp_path):

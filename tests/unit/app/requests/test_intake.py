@@ -252,7 +252,7 @@ def test_one_text_is_interactive_however_long():
     assert job_of({"text": "x" * 10}, **limits).priority == keys.INTERACTIVE
 
 
-def test_a_million_wrong_values_are_told_by_a_few_errors():
+def test_a_million_wrong_values_are_reported_by_a_few_errors():
     for fields in (
         {"text": "x", "outputs": [1] * 1_000_000},
         {"continuations": [1] * 256, "text": "x"},

@@ -64,7 +64,7 @@ def test_blank_upload_has_no_lines(body):
 
 
 @pytest.mark.parametrize("size", [1, 4, 100])
-def test_line_over_the_limit_is_told_by_its_number_alone(size):
+def test_line_over_the_limit_is_reported_by_its_number_alone(size):
     body = b"12345\n123456\n1234567890\n12345"
     found = lines_of(in_pieces(body, size), max_line_bytes=5)
     assert found == [(1, b"12345"), (2, None), (3, None), (4, b"12345")]

@@ -104,7 +104,7 @@ def test_known_models_are_read_once_a_second():
     assert jobs.num_read == 1
 
 
-def test_a_redis_that_is_away_is_told_from_a_model_that_is_not_served():
+def test_a_redis_that_is_away_is_distinguished_from_a_model_that_is_not_served():
     jobs = Jobs()
     jobs.is_away = True
     with pytest.raises(BrokerUnavailable):

@@ -65,7 +65,7 @@ def test_service_is_ready_with_one_warm_worker():
     check(Jobs(worker("starting", "v"), worker("busy"), has_drifted=True))
 
 
-def test_drifted_model_is_told_before_a_start_that_may_fail_again():
+def test_drifted_model_is_reported_before_a_start_that_may_fail_again():
     with pytest.raises(ModelDrifted):
         check(Jobs(worker("starting"), has_drifted=True))
     with pytest.raises(WorkerUnavailable):

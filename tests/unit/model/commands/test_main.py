@@ -96,7 +96,7 @@ def test_reader_that_leaves_ends_it_quietly(score_tiny):
     assert (process.returncode, complaints) == (141, b"")
 
 
-def test_full_disk_is_told_in_one_line(score_tiny):
+def test_full_disk_is_reported_in_one_line(score_tiny):
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
             score_tiny,

@@ -218,14 +218,14 @@ def resources(cubin: bytes, path: Path) -> tuple[int, int]:
     return int(found[1]), int(found[2])
 
 
-def test_time_of_compiling_is_told_but_not_of_finding_it_in_the_cache(
+def test_time_of_compiling_is_reported_but_not_of_finding_it_in_the_cache(
     compile_for, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
     monkeypatch.setattr(triton.knobs.compilation, "listener", None)
-    told: list[float] = []
-    watch_compilation(told.append)
+    reply: list[float] = []
+    watch_compilation(reply.append)
     for _ in range(2):
         compile_for(89, lambda: gate(torch.bfloat16))
-    [elapsed_s] = told
+    [elapsed_s] = reply
     assert elapsed_s > 0

@@ -92,7 +92,7 @@ def test_scores_do_not_depend_on_lanes(wide_scorer, four_threads):
     assert len(passes) > 4
 
 
-def test_pass_in_a_lane_that_does_not_fit_is_told(wide_scorer, four_threads, monkeypatch):
+def test_pass_in_a_lane_that_does_not_fit_is_reported(wide_scorer, four_threads, monkeypatch):
     def read(*arguments, **options):
         raise MemoryError
 

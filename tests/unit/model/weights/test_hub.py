@@ -143,7 +143,7 @@ def test_complete_cache_will_do_while_the_hub_is_away(hub):
     assert weights_of(hub) == weights
 
 
-def test_hub_that_is_away_is_told_in_one_line(hub):
+def test_hub_that_is_away_is_reported_in_one_line(hub):
     hub.is_refusing = True
     assert (
         f"checkpoint {hub.name}: no such folder, and the download from the Hub failed"
@@ -151,7 +151,7 @@ def test_hub_that_is_away_is_told_in_one_line(hub):
     )
 
 
-def test_unknown_name_is_told_in_one_line(hub):
+def test_unknown_name_is_reported_in_one_line(hub):
     hub.name = "owner/other"
     with pytest.raises(CheckpointInvalid, match="owner/unknown: no such folder"):
         find_checkpoint("owner/unknown")

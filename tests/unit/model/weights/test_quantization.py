@@ -121,7 +121,7 @@ def test_unknown_mode_is_refused_with_those_that_exist(mode):
         bits_and_bytes_config(mode, torch.float32)
 
 
-def test_missing_bitsandbytes_is_told_with_its_remedy(monkeypatch):
+def test_missing_bitsandbytes_is_reported_with_its_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     with pytest.raises(
         QuantizationUnavailable, match="the package bitsandbytes cannot be imported"
