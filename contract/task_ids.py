@@ -19,7 +19,7 @@ def new_task_id(secret: bytes, owner: str = "", purpose: bytes = b"") -> str:
     """A new ID of 32 characters a-z, 2-7.
 
     It holds milliseconds, 40 random bits, 32 bits that depend on the owner, and a signature of 40
-    bits. Whoever guesses has to hit all but the milliseconds.
+    bits. A guess must match all but the milliseconds.
 
     Args:
         secret: signs the ID.

@@ -42,7 +42,7 @@ class OpenJob:
 
     @property
     def goes_first(self) -> bool:
-        """Whether it is an express job of which nothing is scored yet."""
+        """Whether it is an express job without a scored slice."""
         return self.is_express and not self.outcomes
 
     @property

@@ -82,7 +82,7 @@ class KeyRing:
 
 
 def _log_changes(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:
-    """Log each key that came, changed or went, whoever did it and with whatever program."""
+    """Log each key that was added, changed or removed, by any program."""
     for key_id in sorted(before.keys() | after.keys()):
         old, new = before.get(key_id), after.get(key_id)
         if old == new:

@@ -77,7 +77,7 @@ def submit_and_read(
 def replaying() -> Iterator[None]:
     """Say what to do where an Idempotency-Key stands for a job or a batch that is gone.
 
-    It is not scored anew: whoever erased a text on purpose may repeat the request by accident.
+    It is not scored again: a client that erased a text may repeat the request by mistake.
     """
     try:
         yield

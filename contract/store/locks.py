@@ -13,7 +13,7 @@ def take_lock(
     """Take a lock for `ttl_s` seconds; return whether it was free.
 
     Args:
-        is_forced: whether to take or renew it whoever holds it.
+        is_forced: whether to take or renew it even if another process holds it.
     """
     args = [holder, ttl_s, int(is_forced)]
     return bool(client.register_script(_TAKE)(keys=[name], args=args))

@@ -59,7 +59,7 @@ def _rewrite(server: BufferedRWPair) -> None:
 
 
 def _wait(server: BufferedRWPair, until: float) -> Mapping[str, str]:
-    """What Redis tells of its files when no rewrite runs."""
+    """What Redis reports about its files while no rewrite runs."""
     while True:
         lines = _do(server, "INFO persistence").splitlines()
         facts = dict(line.split(":", 1) for line in lines if ":" in line)

@@ -64,7 +64,7 @@ def test_full_redis_gets_the_scores_of_all_jobs_that_wait(job_store, new_worker,
     worker.send(signal.SIGCONT)
     assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 2
     worker.stop()
-    # A worker that starts anew takes its lease there, too.
+    # A worker that starts again takes its lease there, too.
     wait_until(lambda: not redis_client.exists(keys.lease("w@test")))
     worker.start()
     wait_until(lambda: redis_client.exists(keys.lease("w@test")))
