@@ -18,11 +18,10 @@ from contract.messages import Job
 from contract.settings import Settings, load_settings
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 from worker import transport
 from worker.filling import Budget
-from worker.room import room_for_fetch
-from worker.turns import quantum_bytes
+from worker.room import fetch_arguments, room_for_fetch
 
 WORKER = "bench"
 
@@ -57,15 +56,9 @@ def _fetch_all(client: redis.Redis, settings: Settings, num_jobs: int, num_clien
     client.flushall()
     _submit(client, settings, num_jobs, num_clients)
     room = room_for_fetch((), Budget.of(settings))
-    names, rooms = [keys.unacked(WORKER), keys.unacked_index(WORKER)], []
-    for priority, each in room.items():
-        queue = keys.UNBOUND, priority
-        names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
-        names.append(keys.queue_list(priority))
-        rooms += each.as_args()
-    long_bytes = settings.micro_batch_bytes
-    args = [time.time(), keys.QUEUE, quantum_bytes(long_bytes), long_bytes, *rooms]
-    fetch = client.register_script(script_text("fetch", transport.SCRIPTS))
+    worker = keys.unacked(WORKER), keys.unacked_index(WORKER)
+    names, args = fetch_arguments(keys.UNBOUND, room, worker, time.time())
+    fetch = register(client, "fetch", transport.SCRIPTS)
     fetch(keys=names, args=args)
     num_fetched, before_s = 0, _cpu_s(client)
     while fetched := fetch(keys=names, args=args):

@@ -10,7 +10,7 @@ from itertools import takewhile
 from contract import keys
 from model import Slice
 from worker.filling import Budget, Filling, OpenJob, Share
-from worker.turns import Turns, fill_by_turns, quantum_bytes
+from worker.turns import ClientTurns, fill_by_turns, quantum_bytes
 
 # Bulk work earns this share of a full micro-batch whenever interactive work goes before it.
 BULK_SHARE = 1 / 8
@@ -25,7 +25,7 @@ class Credit:
 
     bulk_bytes: float = 0.0
     """What bulk work has earned while interactive work went before it."""
-    turns: Mapping[int, Turns] = field(default_factory=dict)
+    turns: Mapping[int, ClientTurns] = field(default_factory=dict)
     """Whose turn it is, by priority."""
 
 
@@ -80,14 +80,13 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
 
     def fill(priority: int, jobs: list[OpenJob]) -> None:
         quantum = quantum_bytes(budget.bytes)
-        turns[priority] = fill_by_turns(filling, jobs, turns.get(priority, Turns()), quantum)
+        turns[priority] = fill_by_turns(filling, jobs, turns.get(priority, ClientTurns()), quantum)
 
     if not (bulk and interactive):
         fill(keys.BULK if bulk else keys.INTERACTIVE, trusted)
         return Choice(filling.shares, Credit(0.0, turns))
-    if credit.bulk_bytes >= bulk[0].slices[len(bulk[0].outcomes)].num_bytes:
-        filling.max_bytes = min(int(credit.bulk_bytes), budget.bytes)
-        fill(keys.BULK, bulk)
+    filling.max_bytes = min(int(credit.bulk_bytes), budget.bytes)
+    fill(keys.BULK, bulk)
     bulk_bytes = credit.bulk_bytes - filling.num_bytes + budget.bytes * BULK_SHARE
     filling.max_bytes = budget.bytes
     fill(keys.INTERACTIVE, interactive)

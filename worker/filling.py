@@ -32,8 +32,14 @@ class OpenJob:
     """Upper bound of the result of each slice; without bounds the results count as 0 bytes."""
     outcomes: list[Outcome] = field(default_factory=list)
     """One per scored slice, in order; the slices behind them wait."""
-    last_turn: int = 0
-    """Number of the last micro-batch with a slice of this job, or of the one when it was opened."""
+    last_micro_batch: int = 0
+    """Number of the last one with a slice of this job, or of the last one when it was opened."""
+    num_bytes: int = field(init=False)
+    """Bytes of all its slices."""
+
+    def __post_init__(self) -> None:
+        """Add up the slices once; windows make this slow."""
+        self.num_bytes = sum(each.num_bytes for each in self.slices)
 
     @property
     def is_done(self) -> bool:
@@ -44,11 +50,6 @@ class OpenJob:
     def goes_first(self) -> bool:
         """Whether it is an express job without a scored slice."""
         return self.is_express and not self.outcomes
-
-    @property
-    def num_bytes(self) -> int:
-        """Bytes of all its slices."""
-        return sum(each.num_bytes for each in self.slices)
 
     @property
     def waiting_bytes(self) -> int:
@@ -108,10 +109,10 @@ class Filling:
         return job.slices[index] if index < len(job.slices) else None
 
     def has_room_for(self, job: OpenJob) -> bool:
-        """Whether the next slice of the job fits; into an empty micro-batch every slice does."""
-        if not self.num_slices:
-            return True
+        """Whether the next slice fits; every slice fits into an empty one with its whole budget."""
         num_bytes, result_bytes = self._next_size(job)
+        if not self.num_slices:
+            return num_bytes <= self.max_bytes or self.max_bytes >= self._budget.bytes
         return (
             self.num_bytes + num_bytes <= self.max_bytes
             and self.num_slices < self._budget.slices

@@ -12,14 +12,14 @@ import redis
 from contract import keys
 from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
 from contract.logs import get_logger
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
 from worker.scoring_mark import ScoringMark
 from worker.startup import Startup
 
 log = get_logger(__name__)
 
-_RENEW = script_text("renew_lease", Path(__file__).parent / "lua")
+_LUA = Path(__file__).parent / "lua"
 # Renewals that may be missed before a lease lapses.
 _RENEWALS_PER_LEASE = 4
 _RATE_SMOOTHING = 0.2
@@ -209,7 +209,7 @@ class Lease:
         """Write the lease and the status to Redis now."""
         # A peer that saw the lease lapse may have set our suspects aside; we live.
         suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
-        self._client.register_script(_RENEW)(
+        register(self._client, "renew_lease", _LUA)(
             keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
             args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
         )

@@ -15,6 +15,7 @@ import redis
 from contract import keys
 from contract.errors import JobExpired, ModelGone, ServiceError
 from contract.logs import get_logger
+from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.store.leases import read_statuses
 from contract.store.waiting_work import Waiting, WaitingWork
@@ -24,6 +25,8 @@ log = get_logger(__name__)
 
 # The event loop of the worker waits for a step, and there is one each second.
 _STEP_S = 0.2
+# Longer than the deadline of any batch.
+_FORGET_AFTER_S = 2 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,13 @@ class Orphans:
         """
         until = self._clock() + _STEP_S
         models = self._models(name, fingerprint)
-        for source in (keys.UNBOUND, *self._gone(models)):
-            for place in self._work.places(source):
-                while self._clock() < until and self._settle(self._work.oldest(place), models):
-                    pass
+        gone = self._gone(models)
+        places = self._work.places([keys.UNBOUND, *gone])
+        self._forget(set(gone) - {place.fingerprint for place in places}, models)
+        for place in places:
+            num_left = 0
+            while self._clock() < until and (found := self._work.oldest(place, num_left)):
+                num_left += self._settle(found, models)
 
     def _models(self, name: str, fingerprint: str) -> Models:
         statuses = read_statuses(self._client)
@@ -85,8 +91,15 @@ class Orphans:
         self._unserved_since = {each: self._unserved_since.get(each, now) for each in unserved}
         return [each for each, since in self._unserved_since.items() if now - since > self._lease_s]
 
-    def _settle(self, found: Sequence[Waiting], models: Models) -> bool:
-        """Decide about messages of one list; return whether any left it."""
+    def _forget(self, empty: Iterable[str], models: Models) -> None:
+        """Forget models that are gone for longer than a job or a batch may wait for them."""
+        now = self._clock()
+        for fingerprint in set(empty) - set(models.current.values()):
+            if now - self._unserved_since[fingerprint] > _FORGET_AFTER_S:
+                self._store.models.forget(fingerprint)
+
+    def _settle(self, found: Sequence[Waiting], models: Models) -> int:
+        """Decide about messages of one list; return how many stay in it."""
         targets = [(waiting, target(waiting, models, time.time())) for waiting in found]
         over = [waiting for waiting, decided in targets if decided is OVER]
         for fingerprint in {decided for _, decided in targets if isinstance(decided, str)}:
@@ -96,8 +109,10 @@ class Orphans:
             if isinstance(decided, ServiceError):
                 self._end(waiting, decided)
                 over.append(waiting)
+        # A record that expired ends no job: what the counts still hold of it is taken off here.
+        self._store.conclude([Ending(each.task_id) for each in over if each.task_id])
         self._work.take_out(over)
-        return any(decided is not None for _, decided in targets)
+        return sum(decided is None for _, decided in targets)
 
     def _move(
         self, moved: Sequence[Waiting], models: Models, fingerprint: str

@@ -17,8 +17,8 @@ from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
 
 log = get_logger(__name__)
 
-# The waits before the second try and the later ones are 0.5, 1, 2 and 4 s. With a Redis that is
-# slow each time this takes 18 s, less than the 30 s after which `/readyz` says `stalled`.
+# The waits after a refusal are 0.5, 1, 2, 4 and then 5 s. With a Redis that is slow each time, five
+# tries take 18 s, less than the 30 s after which `/readyz` says `stalled`.
 MAX_TRIES = 5
 FIRST_DELAY_S, MAX_DELAY_S = 0.5, 5.0
 # Redis takes an ending of this size within milliseconds; a larger one is written alone.
@@ -55,7 +55,10 @@ class _Waiting:
     instead: Callable[[ServiceError], Ending] | None
     since: float
     due_at: float
+    delay_s: float = 0.0
+    """Wait after the last refusal; 0 before the first."""
     num_tries: int = 0
+    """Refusals that may be for a reason of this ending; a full disk refuses every write."""
 
     @property
     def num_bytes(self) -> int:
@@ -96,7 +99,7 @@ class Outbox:
     @property
     def refused_since(self) -> float | None:
         """Since when the oldest refused ending waits, by the clock; None without one."""
-        return min((each.since for each in self._waiting if each.num_tries), default=None)
+        return min((each.since for each in self._waiting if each.delay_s), default=None)
 
     @property
     def delay_s(self) -> float | None:
@@ -153,14 +156,16 @@ class Outbox:
             task_id=group[0].ending.task_id,
             endings=len(group),
             bytes=sum(each.num_bytes for each in group),
-            tries=group[0].num_tries + 1,
+            tries=group[0].num_tries,
         )
         ended = []
         for each in group:
+            each.delay_s = min(max(2 * each.delay_s, FIRST_DELAY_S), MAX_DELAY_S)
+            each.due_at = self._clock() + each.delay_s
+            if reason in OF_ALL_WRITES:
+                continue
             each.num_tries += 1
-            delay_s = min(FIRST_DELAY_S * 2 ** (each.num_tries - 1), MAX_DELAY_S)
-            each.due_at = self._clock() + delay_s
-            if each.num_tries >= MAX_TRIES and reason not in OF_ALL_WRITES:
+            if each.num_tries >= MAX_TRIES:
                 ended += self._give_up(each, reason)
         return ended
 

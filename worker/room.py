@@ -1,10 +1,11 @@
 """Says how much the next fetch may bring, given the jobs in the worker's hands."""
 
-from collections.abc import Collection
-from typing import NamedTuple
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
 
 from contract import keys
 from worker.filling import Budget, OpenJob
+from worker.turns import quantum_bytes
 
 # A job that takes several micro-batches stays in hand while others have their turns. Each holds its
 # text and its outcomes so far, so their number is limited; and express jobs may exceed this limit.
@@ -27,6 +28,11 @@ class Room(NamedTuple):
     """Clients with a long job in hand: no other one of theirs is fetched."""
     long_bytes: int = 1
     """A job with more bytes of work is long."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the next fetch may bring nothing."""
+        return not ((self.express_jobs and self.express_bytes) or (self.jobs and self.bytes))
 
     def as_args(self) -> list[int | str]:
         """The arguments of one priority as `fetch.lua` takes them."""
@@ -68,3 +74,25 @@ def _left(held: Collection[OpenJob], budget: Budget) -> tuple[int, int]:
     """Return the jobs and the bytes that a micro-batch has room for besides those in hand."""
     num_bytes = sum(job.waiting_bytes for job in held)
     return max(budget.slices - len(held), 0), max(budget.bytes - num_bytes, 0)
+
+
+def fetch_arguments(
+    fingerprint: str, rooms: Mapping[int, Room], worker: tuple[str, str], now: float
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and the arguments of `fetch.lua`.
+
+    Args:
+        fingerprint: names the queue.
+        rooms: what the fetch may bring, by priority.
+        worker: keys of the worker's unacknowledged messages and of their index.
+        now: Unix time, seconds.
+    """
+    names = list(worker)
+    long_bytes = rooms[keys.INTERACTIVE].long_bytes
+    args: list[Any] = [repr(now), keys.QUEUE, quantum_bytes(long_bytes), long_bytes]
+    for priority, room in rooms.items():
+        queue = fingerprint, priority
+        names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
+        names.append(keys.queue_list(priority))
+        args += room.as_args()
+    return names, args

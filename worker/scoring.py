@@ -18,7 +18,13 @@ log = get_logger(__name__)
 
 # The fields of the model that each result shows.
 MODEL_FIELDS = (
-    *("name", "fingerprint", "revision", "quantization", "dtype", "backend", "is_demo"),
+    "name",
+    "fingerprint",
+    "revision",
+    "quantization",
+    "dtype",
+    "backend",
+    "is_demo",
 )
 
 

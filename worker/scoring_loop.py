@@ -21,12 +21,12 @@ from contract.messages import encode_payload
 from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
 from contract.store.opening import Broken, Opened
-from contract.store.refusals import NotStored
+from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
 from worker.batching import Choice, Credit, choose_micro_batch, choose_to_open
 from worker.filling import Budget, Outcome
 from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
-from worker.outbox import Outbox
+from worker.outbox import MAX_TRIES, Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.room import Room, no_room, room_for_fetch
 from worker.scoring import MicroBatchScorer
@@ -68,8 +68,8 @@ class Store(Protocol):
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Note whose jobs are suspects should the worker die."""
 
-    def drop_message(self, tag: str, worker: str) -> None:
-        """Drop the message of a job whose end cannot be written."""
+    def give_up(self, task_id: str, worker: str) -> None:
+        """Delete a job that cannot be opened or ended, and its message."""
 
 
 class Messages(Protocol):
@@ -107,9 +107,11 @@ class ScoringLoop:
         self._scorer, self._status = scorer, status
         self._budget, self._max_crashes = budget, max_crashes
         self._credit = Credit()
-        self._num_turns = 0
+        self._num_micro_batches = 0
         self._fetched: list[str] = []
         self._may_open_at = 0.0
+        self._not_opened_since: float | None = None
+        self._open_tries: dict[str, int] = {}
         self._jobs: dict[str, ScoreJob] = {}
 
     @property
@@ -151,11 +153,11 @@ class ScoringLoop:
         choice = choose_micro_batch(self._jobs.values(), self._budget, self._credit)
         self._credit = choice.credit
         if choice.shares:
-            self._num_turns += 1
+            self._num_micro_batches += 1
             scored = [share.job.task_id for share in choice.shares]
             self._store.note_aboard(scored, self._status.name)
             outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
-            _distribute(choice, outcomes, self._num_turns)
+            _distribute(choice, outcomes, self._num_micro_batches)
         self._end_done()
 
     def _open_fetched(self) -> Iterator[Ending]:
@@ -170,18 +172,58 @@ class ScoringLoop:
             yield lost_ending(task_id, self._store.facts(task_id), error)
         deaths = {task_id: found.deaths for task_id, found in crashes.items()}
         chosen = choose_to_open(deaths, self._jobs.values())
+        # Redis may go away meanwhile; then all of them come again.
         self._fetched = list(crashes)
-        try:
-            found = self._store.open_jobs(chosen, self._status.name, self._scorer.info.fingerprint)
-        except NotStored as refusal:
-            log.warning("jobs_not_opened", reason=refusal.reason, jobs=len(chosen))
-            self._may_open_at = time.monotonic() + OPEN_AGAIN_S
-            return
-        self._fetched = [task_id for task_id in crashes if task_id not in set(chosen)]
+        found, refused = self._open(chosen)
+        if chosen:
+            since = self._not_opened_since or time.monotonic()
+            self._not_opened_since = since if refused else None
+        done = set(chosen) - set(refused)
+        self._fetched = [task_id for task_id in crashes if task_id not in done]
         for opened in found:
             ending = self._opened(opened, crashes[opened.task_id])
             if ending is not None:
                 yield ending
+
+    def _open(self, task_ids: Sequence[str]) -> tuple[list[Opened], list[str]]:
+        """Open jobs together; where Redis refuses that, one by one.
+
+        Returns:
+            What was opened, and the jobs to be opened later. A job that Redis refuses again and
+            again for a reason of its own is given up.
+        """
+        own = self._status.name, self._scorer.info.fingerprint
+        try:
+            found = self._store.open_jobs(task_ids, *own)
+        except NotStored as refusal:
+            if len(task_ids) == 1 or refusal.reason in OF_ALL_WRITES:
+                return [], self._not_opened(task_ids, refusal.reason)
+            several = [self._open([task_id]) for task_id in task_ids]
+            return (
+                [opened for found, _ in several for opened in found],
+                [task_id for _, refused in several for task_id in refused],
+            )
+        return found, []
+
+    def _not_opened(self, task_ids: Sequence[str], reason: Reason) -> list[str]:
+        """Note that Redis did not open jobs; return those to be opened later."""
+        log.warning("jobs_not_opened", reason=reason, jobs=len(task_ids))
+        self._may_open_at = time.monotonic() + OPEN_AGAIN_S
+        if reason in OF_ALL_WRITES:
+            return list(task_ids)
+        (task_id,) = task_ids
+        self._open_tries[task_id] = self._open_tries.get(task_id, 0) + 1
+        if self._open_tries[task_id] < MAX_TRIES:
+            return [task_id]
+        self._give_up(task_id)
+        self._messages.acknowledge(task_id, is_success=False)
+        return []
+
+    def _give_up(self, task_id: str) -> None:
+        """Delete a job that Redis lets nobody open or end, and keep a dead letter of it."""
+        self._open_tries.pop(task_id, None)
+        self._store.set_aside("record", "write_refused", task_id=task_id, num_bytes=0, raw=b"")
+        self._store.give_up(task_id, self._status.name)
 
     def _is_hopeless(self, task_id: str) -> bool:
         """Whether to end a job unopened. A part is opened once more, for its custom_ids."""
@@ -230,7 +272,7 @@ class ScoringLoop:
             bytes=job.num_bytes,
         )
         opened_job.is_express = self._messages.is_express(task_id)
-        opened_job.last_turn = self._num_turns
+        opened_job.last_micro_batch = self._num_micro_batches
         self._jobs[task_id] = opened_job
         return None
 
@@ -294,15 +336,13 @@ class ScoringLoop:
     def _write_endings(self) -> set[str]:
         """Write how jobs ended, and acknowledge them; return those that are stored now."""
         ended = self._outbox.flush()
-        self._status.refused_since = self._outbox.refused_since
+        refused = self._outbox.refused_since, self._not_opened_since
+        self._status.refused_since = min((at for at in refused if at is not None), default=None)
         if ended:
             self._status.note_step()
         for each in ended:
             if each.is_given_up:
-                self._store.set_aside(
-                    "record", "write_refused", task_id=each.task_id, num_bytes=0, raw=b""
-                )
-                self._store.drop_message(each.task_id, self._status.name)
+                self._give_up(each.task_id)
             self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
             # A job without a state was erased meanwhile.
             log.info("job_ended", task_id=each.task_id, state=each.state or "GONE")
@@ -318,7 +358,7 @@ def _distribute(choice: Choice, outcomes: Sequence[Outcome], turn: int) -> None:
     """Hand the outcomes of a micro-batch to the jobs of its slices."""
     following = iter(outcomes)
     for share in choice.shares:
-        share.job.last_turn = turn
+        share.job.last_micro_batch = turn
         share.job.outcomes += [next(following) for _ in share.slices]
 
 

@@ -22,10 +22,9 @@ from typing import NamedTuple
 import redis
 
 from contract import keys
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 
 _LUA = Path(__file__).parent / "lua"
-_SET_ASIDE, _BLAME = script_text("set_aside_suspects", _LUA), script_text("blame", _LUA)
 # A worker whose lease expired this long ago counts as dead.
 MISSING_S = 60.0
 # Longer than a job is retried; a count is of no use after that.
@@ -55,14 +54,14 @@ def take_back(client: redis.Redis, worker: str) -> None:
 def set_aside(client: redis.Redis, worker: str) -> None:
     """Keep the suspects of a worker whose lease expired, until it is known whether it died."""
     names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
-    client.register_script(_SET_ASIDE)(keys=names, args=[worker, time.time()])
+    register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker, time.time()])
 
 
 def blame(client: redis.Redis, worker: str) -> list[str]:
     """Count the death of `worker` against each job that it was scoring; return their task IDs."""
     names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
     args = [worker, keys.crashes(""), _COUNT_TTL_S]
-    return [tag.decode() for tag in client.register_script(_BLAME)(keys=names, args=args)]
+    return [tag.decode() for tag in register(client, "blame", _LUA)(keys=names, args=args)]
 
 
 def long_missing(client: redis.Redis) -> list[str]:

@@ -29,8 +29,7 @@ from kombu.transport.redis import _socket_readable
 from contract import keys
 from contract.logs import get_logger
 from contract.store.scripts import script_text
-from worker.room import Room
-from worker.turns import quantum_bytes
+from worker.room import Room, fetch_arguments
 
 log = get_logger(__name__)
 
@@ -190,6 +189,9 @@ class Channel(kombu_redis.Channel):
             self._command = "BRPOP"
             super()._brpop_start(timeout)
             return
+        if all(room.is_none for room in self.room.values()):
+            # A wait for messages would end at once, again and again, while some are there.
+            self._may_fetch_at = monotonic() + IDLE_WAIT_S
         if monotonic() < self._may_fetch_at:
             return
         queues = self._queue_cycle.consume(len(self.active_queues))
@@ -208,14 +210,8 @@ class Channel(kombu_redis.Channel):
 
     def _send_fetch(self) -> None:
         self._command = "EVAL"
-        names, rooms = [self.unacked_key, self.unacked_index_key], []
-        for priority in self.priority_steps:
-            queue = self.fingerprint, priority
-            names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
-            names.append(keys.queue_list(priority))
-            rooms += self.room[priority].as_args()
-        long_bytes = self.room[keys.INTERACTIVE].long_bytes
-        args = [repr(time()), keys.QUEUE, quantum_bytes(long_bytes), long_bytes, *rooms]
+        worker = self.unacked_key, self.unacked_index_key
+        names, args = fetch_arguments(self.fingerprint, self.room, worker, time())
         self.client.connection.send_command("EVAL", _FETCH, len(names), *names, *args)
 
     def _brpop_read(self, **options: Any) -> bool:

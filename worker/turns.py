@@ -16,7 +16,7 @@ TURNS_PER_MICRO_BATCH = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Turns:
+class ClientTurns:
     """Whose turn it is, for the next micro-batch."""
 
     order: tuple[str, ...] = ()
@@ -32,7 +32,9 @@ def quantum_bytes(max_bytes: int) -> int:
     return max(max_bytes // TURNS_PER_MICRO_BATCH, 1)
 
 
-def fill_by_turns(filling: Filling, jobs: Iterable[OpenJob], turns: Turns, quantum: int) -> Turns:
+def fill_by_turns(
+    filling: Filling, jobs: Iterable[OpenJob], turns: ClientTurns, quantum: int
+) -> ClientTurns:
     """Add slices of `jobs` to a micro-batch: express jobs first, then client by client.
 
     Express jobs cannot keep the others waiting for more than one micro-batch.
@@ -53,26 +55,26 @@ def fill_by_turns(filling: Filling, jobs: Iterable[OpenJob], turns: Turns, quant
     chosen = {share.job.task_id for share in filling.shares}
     were_passed_over = bool(others) and filling.num_slices > num_before
     were_passed_over &= not any(job.task_id in chosen for job in others)
-    return Turns(turns.order, turns.deficits, were_passed_over)
+    return ClientTurns(turns.order, turns.deficits, were_passed_over)
 
 
 def _take_turns(
-    filling: Filling, jobs: Iterable[OpenJob], turns: Turns, quantum: int, until_bytes: int
-) -> Turns:
-    lines = _lines(jobs)
-    order = deque([client for client in turns.order if client in lines])
-    order += [client for client in lines if client not in order]
-    deficits = {client: turns.deficits.get(client, 0) for client in lines}
+    filling: Filling, jobs: Iterable[OpenJob], turns: ClientTurns, quantum: int, until_bytes: int
+) -> ClientTurns:
+    jobs_of = _jobs_by_client(jobs)
+    order = deque([client for client in turns.order if client in jobs_of])
+    order += [client for client in jobs_of if client not in order]
+    deficits = {client: turns.deficits.get(client, 0) for client in jobs_of}
     without_room: list[str] = []
     while order and filling.num_bytes < until_bytes and not filling.is_full:
         client = order.popleft()
-        job, cost = _next(filling, lines[client])
+        job, cost = _next(filling, jobs_of[client])
         if job is not None and deficits[client] < cost:
             deficits[client] += quantum
         while job is not None and cost <= deficits[client] and filling.has_room_for(job):
             filling.add(job)
             deficits[client] -= cost
-            job, cost = _next(filling, lines[client])
+            job, cost = _next(filling, jobs_of[client])
         if job is None:
             del deficits[client]
         elif cost <= deficits[client]:
@@ -80,15 +82,15 @@ def _take_turns(
             without_room.append(client)
         else:
             order.append(client)
-    return Turns((*without_room, *order), deficits)
+    return ClientTurns((*without_room, *order), deficits)
 
 
-def _lines(jobs: Iterable[OpenJob]) -> dict[str, deque[OpenJob]]:
+def _jobs_by_client(jobs: Iterable[OpenJob]) -> dict[str, deque[OpenJob]]:
     """The jobs of each client; those whose last turn is longest ago first."""
-    lines: dict[str, deque[OpenJob]] = {}
-    for job in sorted(jobs, key=lambda job: job.last_turn):
-        lines.setdefault(job.client, deque()).append(job)
-    return lines
+    jobs_of: dict[str, deque[OpenJob]] = {}
+    for job in sorted(jobs, key=lambda job: job.last_micro_batch):
+        jobs_of.setdefault(job.client, deque()).append(job)
+    return jobs_of
 
 
 def _next(filling: Filling, line: deque[OpenJob]) -> tuple[OpenJob | None, int]:

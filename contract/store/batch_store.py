@@ -31,7 +31,6 @@ from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
 from contract.store.dead_letters import DeadLetters
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
-from contract.store.memory import MemorySampler
 from contract.store.scripts import register
 from contract.store.sealing import Accepted, BatchSealer, Sizes
 from contract.store.submitting import quota_args
@@ -61,7 +60,6 @@ class BatchStore:
         self._jobs = jobs
         self._guard = guard or BrokerGuard()
         self._queue = BatchQueue(client, settings)
-        self._memory = MemorySampler(client, settings)
         self._letters = DeadLetters(client, settings)
         self._sealer = BatchSealer(client, settings)
         self._look_at_quota, self._cancel, self._forget, self._read_range, self._note_deleted = (

@@ -87,4 +87,6 @@ def _describe(error: redis.RedisError) -> str:
     reason = refusal_reason(error, lambda: False)
     if reason is None:
         return f"Redis does not answer ({type(error).__name__}); try again in a moment."
-    return f"Redis refuses writes ({_REFUSALS.get(reason, reason)}); try again in a moment."
+    if reason in _REFUSALS:
+        return f"Redis refuses writes ({_REFUSALS[reason]}); try again in a moment."
+    return f"Redis answered with an error ({type(error).__name__}); try again in a moment."

@@ -182,19 +182,15 @@ class JobStore:
         with self._guard.calling():
             if part_id(task_id):
                 raise self._absent(task_id)
-            existed = self._erase(
-                keys=[
-                    keys.record(task_id),
-                    keys.payload(task_id),
-                    keys.result(task_id),
-                    *keys.LIVE,
-                    keys.FORGETTABLE_SINCE,
-                ],
-                args=[task_id],
-            )
+            existed = self._delete(task_id)
             self._letters.drop_of(task_id)
             if not existed and not is_task_id(self.id_secret(), task_id):
                 raise self._absent(task_id)
+
+    def _delete(self, task_id: str) -> bool:
+        """Delete all of a job and take it off the counts; return whether there was a record."""
+        of_job = keys.record(task_id), keys.payload(task_id), keys.result(task_id)
+        return bool(self._erase(keys=[*of_job, *keys.LIVE, keys.FORGETTABLE_SINCE], args=[task_id]))
 
     def depth(self) -> QueueDepth:
         """The number and size of accepted jobs that have not ended. Raises: BrokerUnavailable."""
@@ -324,6 +320,16 @@ class JobStore:
         """
         with self._refusable() if worker else nullcontext():
             return self._endings.write(endings, worker)
+
+    def give_up(self, task_id: str, worker: str) -> None:
+        """Delete a job that `worker` can neither open nor end, because Redis refuses that.
+
+        Its place in the queue is free again, and its waiters are woken. A part stays in the counts
+        of its batch.
+        """
+        if part_id(task_id) is None:
+            self._delete(task_id)
+        self.drop_message(task_id, worker)
 
     def drop_message(self, tag: str, worker: str) -> None:
         """Drop a message that `worker` fetched, whatever became of its job."""

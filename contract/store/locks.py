@@ -2,9 +2,7 @@
 
 import redis
 
-from contract.store.scripts import script_text
-
-_TAKE = script_text("take_lock")
+from contract.store.scripts import register
 
 
 def take_lock(
@@ -16,4 +14,4 @@ def take_lock(
         is_forced: whether to take or renew it even if another process holds it.
     """
     args = [holder, ttl_s, int(is_forced)]
-    return bool(client.register_script(_TAKE)(keys=[name], args=args))
+    return bool(register(client, "take_lock")(keys=[name], args=args))

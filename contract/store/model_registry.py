@@ -50,6 +50,10 @@ class ModelRegistry:
         """All fingerprints that were ever current."""
         return {each.decode() for each in self._client.smembers(keys.FINGERPRINTS)}
 
+    def forget(self, fingerprint: str) -> None:
+        """Forget a model that no job is bound to any more."""
+        self._client.srem(keys.FINGERPRINTS, fingerprint)
+
     def queues(self) -> list[ModelQueue]:
         """The queues of all current models, and of others that are not empty."""
         names = {fingerprint: name for name, fingerprint in self.current().items()}

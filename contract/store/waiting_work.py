@@ -17,7 +17,7 @@ from contract.queue_messages import decode_message, rebound_message
 from contract.store.scripts import register
 from contract.versions import NewerFormat, Unreadable
 
-# Messages read in one round trip, and clients looked at in one step.
+# Messages read in one round trip.
 _GROUP = 100
 
 
@@ -67,17 +67,22 @@ class WaitingWork:
         self._client = client
         self._move = register(client, "move_waiting")
 
-    def places(self, fingerprint: str) -> list[Place]:
-        """The lists with messages for the model, the next first."""
-        found = []
-        for priority in keys.PRIORITY_STEPS:
-            clients = self._client.lrange(keys.turns(fingerprint, priority), -_GROUP, -1)
-            found += [Place(fingerprint, priority, name.decode()) for name in reversed(clients)]
-        return found
+    def places(self, fingerprints: Sequence[str]) -> list[Place]:
+        """The lists with messages for these models, those of the first model first."""
+        queues = [(each, priority) for each in fingerprints for priority in keys.PRIORITY_STEPS]
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                pipe.lrange(keys.turns(*queue), 0, -1)
+            found = pipe.execute()
+        return [
+            Place(*queue, name.decode())
+            for queue, clients in zip(queues, found, strict=True)
+            for name in reversed(clients)
+        ]
 
-    def oldest(self, place: Place) -> list[Waiting]:
-        """The messages of a list that wait longest, in order."""
-        messages = self._client.lrange(place.key, -_GROUP, -1)[::-1]
+    def oldest(self, place: Place, after: int = 0) -> list[Waiting]:
+        """Messages of a list in order: those that follow the `after` that wait longest."""
+        messages = self._client.lrange(place.key, -_GROUP - after, -1 - after)[::-1]
         names = [_task_id(message) for message in messages]
         with self._client.pipeline(transaction=False) as pipe:
             for name in names:

@@ -48,7 +48,7 @@ def command(settings, monkeypatch, capsys):
 
 def a_job(text: str = "ab") -> Job:
     now = time.time()
-    return Job([{"text": text}], len(text), now, now + 60)
+    return Job([{"text": text}], len(text), now, now + 60, client="192.0.2.7")
 
 
 def set_aside_payload(store: JobStore, raw: bytes | None = None) -> str:
@@ -168,6 +168,7 @@ def test_requeued_job_waits_again(command, job_store, redis_client):
     assert command("requeue", letter.id) == (0, f"{letter.id} requeued\n", "")
     assert job_store.read(task_id).state == "QUEUED"
     assert (job_store.depth().jobs, job_store.depth().bytes) == (1, 2)
+    assert redis_client.hget(keys.LIVE_CLIENTS, "jobs:192.0.2.7") == b"1"
     (opened,) = job_store.open_jobs([task_id])
     assert opened.job.requests == [{"text": "ab"}]
     assert task_id.encode() in take(redis_client)

@@ -9,10 +9,9 @@ import pytest
 from contract import keys
 from contract.messages import Job
 from contract.queue_messages import decode_message, queue_of, task_message
-from contract.store.scripts import script_text
+from contract.store.scripts import register
 from worker import recovery
-from worker.room import Room
-from worker.turns import quantum_bytes
+from worker.room import Room, fetch_arguments
 
 LUA = Path(recovery.__file__).parent / "lua"
 BUDGET_BYTES = 800
@@ -26,16 +25,18 @@ class Queue:
 
     def __init__(self, client, store) -> None:
         self.client, self.store = client, store
-        self._fetch = client.register_script(script_text("fetch", LUA))
+        self._fetch = register(client, "fetch", LUA)
         self.client_of: dict[str, str] = {}
 
     def add(self, client: str, *sizes: int, priority: int = keys.INTERACTIVE) -> list[str]:
         """Submit a job of each size."""
         now, ids = time.time(), []
         for size in sizes:
-            job = Job([{"text": "x"}], size, now, now + 60, priority=priority, client=client)
             job = Job(
-                **{**{each: getattr(job, each) for each in job.__slots__}, "fingerprint": MODEL}
+                *([{"text": "x"}], size, now, now + 60),
+                priority=priority,
+                client=client,
+                fingerprint=MODEL,
             )
             ids.append(self.store.submit(job).task_id)
             self.client_of[ids[-1]] = client
@@ -43,13 +44,9 @@ class Queue:
 
     def fetch(self, room: Room = FREE, bulk: Room = NO_ROOM) -> list[tuple[bool, str]]:
         """Fetch as a worker with this room; whether express, and the task ID of each message."""
-        names, args = [keys.unacked("w"), keys.unacked_index("w")], [time.time(), keys.QUEUE]
-        args += [quantum_bytes(BUDGET_BYTES), BUDGET_BYTES]
-        for priority, each in zip(keys.PRIORITY_STEPS, (room, bulk), strict=True):
-            queue = MODEL, priority
-            names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
-            names.append(keys.queue_list(priority))
-            args += each.as_args()
+        rooms = dict(zip(keys.PRIORITY_STEPS, (room, bulk), strict=True))
+        worker = keys.unacked("w"), keys.unacked_index("w")
+        names, args = fetch_arguments(MODEL, rooms, worker, time.time())
         found = self._fetch(keys=names, args=args)
         express, tags, messages = found[::3], found[1::3], found[2::3]
         assert [decode_message(raw).task_id.encode() for raw in messages] == tags
@@ -140,12 +137,10 @@ def test_messages_of_release_0_1_come_first_and_garbage_with_them(queue, redis_c
     redis_client.lpush(keys.QUEUE, task_message("old", 1, keys.INTERACTIVE))
     redis_client.lpush(keys.QUEUE, b"garbage")
     room = FREE._replace(express_jobs=3, jobs=0)
-    names = [keys.unacked("w"), keys.unacked_index("w")]
-    args = [time.time(), keys.QUEUE, 100, BUDGET_BYTES]
-    queue_keys = MODEL, keys.INTERACTIVE
-    names += [keys.turns(*queue_keys), keys.waiting(*queue_keys), keys.deficits(*queue_keys)]
-    names.append(keys.QUEUE)
-    fetched = queue._fetch(keys=names, args=[*args, *room.as_args()])
+    rooms = {keys.INTERACTIVE: room}
+    worker = keys.unacked("w"), keys.unacked_index("w")
+    names, args = fetch_arguments(MODEL, rooms, worker, time.time())
+    fetched = queue._fetch(keys=names, args=args)
     assert len(fetched) == 9
     assert b"old" in fetched
     assert b"garbage" in fetched

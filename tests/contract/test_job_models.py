@@ -410,3 +410,39 @@ def test_taking_over_goes_on_though_redis_is_full(job_store, redis_client, lives
         clock.now += LEASE_S + 1
 
     assert queue(redis_client, NEW) == [task_id]
+
+
+def test_work_behind_more_of_another_name_than_one_step_reads_is_found(
+    job_store, redis_client, lives, orphans
+):
+    theirs = [
+        job_store.submit(a_job(fingerprint=keys.UNBOUND, model="theirs")).task_id
+        for _ in range(130)
+    ]
+    mine = job_store.submit(a_job(fingerprint=keys.UNBOUND)).task_id
+    job_store.models.make_current(NAME, NEW)
+    lives(NEW)
+    orphans.take_over(NAME, NEW)
+
+    assert queue(redis_client, NEW) == [mine]
+    assert sorted(queue(redis_client, keys.UNBOUND)) == sorted(theirs)
+
+
+def test_a_job_whose_record_expired_leaves_the_counts(job_store, redis_client, replaced):
+    job_store.models.make_current(NAME, OLD)
+    task_id = job_store.submit(a_job()).task_id
+    redis_client.delete(keys.record(task_id))
+    replaced()
+
+    assert queue(redis_client, OLD) == []
+    assert job_store.depth().jobs == 0
+    assert redis_client.hgetall(keys.LIVE_CLIENTS) == {}
+
+
+def test_a_model_is_forgotten_once_nothing_can_wait_for_it(job_store, replaced, orphans, clock):
+    job_store.models.make_current(NAME, OLD)
+    replaced()
+    assert OLD in job_store.models.fingerprints()
+    clock.now += 3 * 86_400
+    orphans.take_over(NAME, NEW)
+    assert job_store.models.fingerprints() == {NEW}

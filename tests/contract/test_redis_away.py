@@ -23,7 +23,7 @@ from deploy.embedded_redis import free_port
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
     *("facts", "set_aside", "park", "pass_on", "models"),
-    *("note_model_drifted", "forget_model_drifted", "drop_message"),
+    *("note_model_drifted", "forget_model_drifted", "drop_message", "give_up"),
 }
 
 

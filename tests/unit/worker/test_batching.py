@@ -7,6 +7,7 @@ from model import ScoreRequest, Slice
 from worker.batching import BULK_SHARE, SUSPECTS_TOGETHER, Credit, choose_micro_batch
 from worker.filling import Budget, OpenJob
 from worker.room import MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS, Room, room_for_fetch
+from worker.turns import ClientTurns
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1000)
 
@@ -122,3 +123,14 @@ def test_next_fetch_fills_one_micro_batch_of_each_priority():
     long = (MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS)
     assert rooms[keys.INTERACTIVE] == Room(9, 30, long[0], 9, 80, long[1], (), 100)
     assert rooms[keys.BULK] == Room(10, 100, long[0] - 1, 9, 40, long[1] - 1, ("c",), 100)
+
+
+def test_bulk_of_another_client_takes_no_more_than_bulk_has_earned_either():
+    """The credit pays for the first job, but it is the turn of a larger one."""
+    small, large = bulk("small", 5, client="a"), bulk("large", 90, client="b")
+    turns = {keys.BULK: ClientTurns(order=("b", "a"), deficits={"b": 90})}
+    credit = Credit(10.0, turns)
+    choice = choose_micro_batch([small, large, a_job("i", 60)], BUDGET, credit)
+    chosen_names = [share.job.task_id for share in choice.shares]
+    assert "i" in chosen_names
+    assert "large" not in chosen_names

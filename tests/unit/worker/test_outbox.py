@@ -160,3 +160,29 @@ def test_redis_that_is_away_is_the_callers_affair(server):
     outbox.add(Ending("a"))
     with pytest.raises(redis.ConnectionError):
         outbox.flush()
+
+
+def test_result_is_kept_however_long_redis_takes_nothing(server):
+    server.refuses, server.refuses_all = "disk", True
+    server.add("a")
+    for _ in range(1_100):
+        assert server.outbox.flush() == []
+        server.now += server.outbox.delay_s
+    server.refuses = None
+    server.outbox.flush()
+    assert server.stored == {"a": "SUCCESS"}
+
+
+def test_full_disk_counts_as_no_try_of_an_ending(server):
+    server.refuses, server.refuses_all = "disk", True
+    server.add("a", 2000)
+    for _ in range(MAX_TRIES + 1):
+        server.outbox.flush()
+        server.now += server.outbox.delay_s
+    server.refuses, server.refuses_all = "slow", False
+    server.outbox.flush()
+    assert server.stored == {}
+    server.refuses = None
+    server.now += server.outbox.delay_s
+    server.outbox.flush()
+    assert server.stored == {"a": "SUCCESS"}

@@ -13,9 +13,10 @@ from contract.store.opening import Broken, Opened
 from contract.store.refusals import NotStored, Reason
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
+from worker import scoring_loop
 from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
-from worker.outbox import Outbox
+from worker.outbox import MAX_TRIES, Outbox
 from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -50,10 +51,13 @@ class MemoryStore:
         self.reason: Reason = "slow"
         self.dropped: list[str] = []
         self.refuses_to_open = False
+        self.not_to_be_opened: set[str] = set()
 
     def open_jobs(self, task_ids, worker, fingerprint):
         if self.refuses_to_open:
             raise NotStored("read_only")
+        if self.not_to_be_opened.intersection(task_ids):
+            raise NotStored("refused")
         self.opened += [list(task_ids)] if task_ids else []
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
@@ -75,8 +79,8 @@ class MemoryStore:
     def note_aboard(self, task_ids, worker):
         self.aboard.append(list(task_ids))
 
-    def drop_message(self, tag, worker):
-        self.dropped.append(tag)
+    def give_up(self, task_id, worker):
+        self.dropped.append(task_id)
 
     def conclude(self, endings):
         if any(ending.task_id in self.refused for ending in endings):
@@ -452,6 +456,25 @@ def test_jobs_that_redis_does_not_open_stay_in_hand(worker):
     wait_until(lambda: worker.loop.delay_s == 0, timeout_s=5)
     worker.loop.turn()
     assert worker.messages.acknowledged == {"a": True}
+
+
+def test_job_that_redis_refuses_to_open_holds_up_no_other_and_is_set_aside(worker, monkeypatch):
+    monkeypatch.setattr(scoring_loop, "OPEN_AGAIN_S", 0.0)
+    worker.store.not_to_be_opened = {"b"}
+    for task_id in "abc":
+        worker.fetch(task_id, 10)
+    worker.loop.turn()
+    assert worker.messages.acknowledged == {"a": True, "c": True}
+    assert worker.status.refused_since is not None
+    for _ in range(MAX_TRIES):
+        worker.loop.turn()
+    assert worker.store.letters == [("record", "b")]
+    assert worker.store.dropped == ["b"]
+    assert worker.messages.acknowledged["b"] is False
+    assert not worker.loop.delay_s
+    worker.fetch("d", 10)
+    worker.loop.turn()
+    assert worker.status.refused_since is None
 
 
 def test_job_that_redis_refuses_to_end_is_set_aside(worker):

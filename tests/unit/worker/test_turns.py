@@ -40,7 +40,7 @@ class Worker:
         taken: Counter[str] = Counter()
         for share in choice.shares:
             share.job.outcomes += [{} for _ in share.slices]
-            share.job.last_turn = self.turn
+            share.job.last_micro_batch = self.turn
             taken[share.job.client] += sum(each.num_bytes for each in share.slices)
         self.jobs = [job for job in self.jobs if not job.is_done]
         self.bytes_of += taken
@@ -99,7 +99,7 @@ def test_long_text_yields_to_other_texts_of_its_client():
     assert len(long.outcomes) == 1
     # Nor do ever new short texts keep the long one waiting.
     while not long.is_done:
-        worker.jobs.append(a_job("a", 10, last_turn=worker.turn))
+        worker.jobs.append(a_job("a", 10, last_micro_batch=worker.turn))
         worker.micro_batch()
         assert worker.turn < 30
 
