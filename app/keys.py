@@ -108,7 +108,7 @@ def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
     scopes = [scope.strip() for scope in parsed.scopes.split(",")]
     for scope in scopes:
         if scope not in SCOPES:
-            raise NotAKey(f"there is no scope {scope!r}; choose of {', '.join(SCOPES)}")
+            raise NotAKey(f"scope {scope!r} does not exist; choose from {', '.join(SCOPES)}")
     return new_key(
         parsed.name,
         scopes,

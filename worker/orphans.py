@@ -157,12 +157,13 @@ def target(waiting: Waiting, models: Models, now: float) -> str | ServiceError |
 
 def _gone_for_good() -> ModelGone:
     return ModelGone(
-        "The job was for one exact model that no worker serves any more; send it again for another."
+        "The job asked for one exact model, and no worker serves it any more; send it again with "
+        "another model."
     )
 
 
 def _gone_from_batch() -> ModelGone:
     return ModelGone(
-        "No worker serves the model any more that scored other lines of the batch; send the lines "
+        "The model that scored the other lines of this batch is no longer served; send the lines "
         "without a score as a new batch."
     )
