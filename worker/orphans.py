@@ -112,7 +112,7 @@ class Orphans:
         if len(moved) > len(ended):
             source = moved[0].place.fingerprint
             count = len(moved) - len(ended)
-            log.info("jobs_moved", jobs=count, fingerprint=fingerprint, before=source)
+            log.info("jobs_moved", jobs=count, fingerprint=fingerprint, from_fingerprint=source)
         return ended
 
     def _end(self, waiting: Waiting, error: ServiceError) -> None:
@@ -123,7 +123,7 @@ class Orphans:
         else:
             ending = failed_ending(waiting.task_id, job, error)
         self._store.conclude([ending])
-        log.warning("orphan_ended", task_id=waiting.task_id, code=error.code)
+        log.warning("job_of_gone_model_ended", task_id=waiting.task_id, code=error.code)
 
 
 class _Over:
