@@ -1,4 +1,4 @@
-"""Tells whether the service stalls: work waits, and no worker gets on with it."""
+"""Checks whether the service is stalled: work waits and no worker makes progress."""
 
 from collections.abc import Callable, Sequence
 
