@@ -1,4 +1,4 @@
-"""Collects the fields of a request's log line that name its job or batch.
+"""Collects the fields of a request's log line about its job or batch.
 
 An operator who looks into a complaint searches the logs for a task ID, a batch ID, a request ID or
 a client.
