@@ -95,7 +95,7 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
     if len(valid) != 1:
         return _fail(f"{parsed.key!r} has {len(valid)} valid keys; give the ID of one", EX_FAILED)
     token, new = store.rotate(valid[0], parsed.grace_s)
-    _log("key_rotated", new, before=valid[0].id)
+    _log("key_rotated", new, old_key_id=valid[0].id)
     print(token)
     return 0
 
@@ -108,7 +108,7 @@ def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
     scopes = [scope.strip() for scope in parsed.scopes.split(",")]
     for scope in scopes:
         if scope not in SCOPES:
-            raise NotAKey(f"there is no scope {scope!r}; choose of {', '.join(SCOPES)}")
+            raise NotAKey(f"scope {scope!r} does not exist; choose from {', '.join(SCOPES)}")
     return new_key(
         parsed.name,
         scopes,

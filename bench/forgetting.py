@@ -1,6 +1,6 @@
 """Measures what a rewrite of the append-only file costs while Redis serves: time, waits, memory.
 
-Redis holds compressed results, and a rewrite saves none of their bytes. One client writes all the
+Redis holds compressed results, so a rewrite cannot make the file smaller. One client writes all the
 time, as workers do. The waits of its writes are compared with those of a quiet time before.
 """
 

@@ -1,4 +1,4 @@
-"""Words the refusals of settings: unknown and former names, and values that are not accepted."""
+"""Writes the error messages for settings: unknown names, former names and bad values."""
 
 import difflib
 import typing

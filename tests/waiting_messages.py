@@ -1,4 +1,4 @@
-"""Reads, takes and puts messages of the queue as tests need it, for whichever model they are."""
+"""Reads, takes and adds queue messages of any model, for tests."""
 
 import redis
 

@@ -127,7 +127,7 @@ class Orphans:
         if len(moved) > len(ended):
             source = moved[0].place.fingerprint
             count = len(moved) - len(ended)
-            log.info("jobs_moved", jobs=count, fingerprint=fingerprint, before=source)
+            log.info("jobs_moved", jobs=count, fingerprint=fingerprint, from_fingerprint=source)
         return ended
 
     def _end(self, waiting: Waiting, error: ServiceError) -> None:
@@ -138,7 +138,7 @@ class Orphans:
         else:
             ending = failed_ending(waiting.task_id, job, error)
         self._store.conclude([ending])
-        log.warning("orphan_ended", task_id=waiting.task_id, code=error.code)
+        log.warning("job_of_gone_model_ended", task_id=waiting.task_id, code=error.code)
 
 
 class _Over:
@@ -172,12 +172,13 @@ def target(waiting: Waiting, models: Models, now: float) -> str | ServiceError |
 
 def _gone_for_good() -> ModelGone:
     return ModelGone(
-        "The job was for one exact model that no worker serves any more; send it again for another."
+        "The job asked for one exact model, and no worker serves it any more; send it again with "
+        "another model."
     )
 
 
 def _gone_from_batch() -> ModelGone:
     return ModelGone(
-        "No worker serves the model any more that scored other lines of the batch; send the lines "
+        "The model that scored the other lines of this batch is no longer served; send the lines "
         "without a score as a new batch."
     )

@@ -27,14 +27,15 @@ _TOGETHER_BYTES = 4 * 1024**2
 _ROUND_S = 5.0
 
 _REMEDIES: dict[Reason, str] = {
-    "full": "Redis is at its memory limit; try later, or the operator raises maxmemory",
-    "disk": "Redis cannot write to its disk; the operator makes room there",
-    "read_only": "Redis takes no writes; the operator makes room on its disk or mends its replica",
-    "slow": "Redis did not take it in time; ask for fewer outputs (top_k, bytes, spans), "
-    "try later, or the operator raises EVASCORE_REDIS_TIMEOUT_S",
-    "cut": "the connection to Redis was closed while it was sent; ask for fewer outputs (top_k, "
-    "bytes, spans), or the operator looks at the limits of Redis and of the network",
-    "refused": "Redis refused it; the operator finds the reason in the log of Redis",
+    "full": "Redis is at its memory limit; try later, or ask the operator to raise maxmemory",
+    "disk": "Redis cannot write to its disk; ask the operator to free disk space",
+    "read_only": "Redis accepts no writes; ask the operator to free disk space or to repair the "
+    "replica",
+    "slow": "Redis did not store it in time; ask for fewer outputs (top_k, bytes, spans), "
+    "try later, or ask the operator to raise EVASCORE_REDIS_TIMEOUT_S",
+    "cut": "the connection to Redis closed during the write; ask for fewer outputs (top_k, bytes, "
+    "spans), or ask the operator to check the limits of Redis and of the network",
+    "refused": "Redis refused it; ask the operator to read the log of Redis",
 }
 
 

@@ -1,4 +1,4 @@
-"""Says how much the next fetch may bring, given the jobs in the worker's hands."""
+"""Computes how many jobs and bytes the next fetch may bring."""
 
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple

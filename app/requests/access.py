@@ -1,4 +1,4 @@
-"""Decides whether a request may pass: by its API key, and by whose task or batch it asks for."""
+"""Checks the API key of a request, its scope, and the owner of the task or batch."""
 
 from flask import Flask, Response, g, request
 

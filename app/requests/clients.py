@@ -1,4 +1,4 @@
-"""Names the client of a request: its address, by which places and queue shares are counted."""
+"""Finds the API key or address that stands for a client in limits and queue shares."""
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address

@@ -1,4 +1,4 @@
-"""Collects what the log line of a request tells about the job or the batch it was for.
+"""Collects the fields of a request's log line about its job or batch.
 
 An operator who looks into a complaint searches the logs for a task ID, a batch ID, a request ID or
 a client.

@@ -28,8 +28,8 @@ class BodyMemory:
             is_full = self._held.total() + num_bytes > self._limit_bytes
             if is_full or self._held[client] + num_bytes > self._limit_bytes // 2:
                 raise Overloaded(
-                    f"Bodies of other requests fill {self._limit_bytes} bytes of memory, or yours "
-                    "half of it; try again after Retry-After seconds.",
+                    f"Request bodies in progress fill the limit of {self._limit_bytes} bytes, "
+                    "or yours fill half of it; try again after Retry-After seconds.",
                     retry_after_s=RETRY_AFTER_S,
                 )
             self._held[client] += num_bytes

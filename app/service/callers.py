@@ -1,4 +1,4 @@
-"""Tells who made a request, and whether that client has hung up."""
+"""Identifies the client of a request, and detects when it has hung up."""
 
 import socket
 from collections.abc import Mapping

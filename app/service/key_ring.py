@@ -59,7 +59,7 @@ class KeyRing:
                 if self._read_at == float("-inf") and not self._of_file:
                     raise BrokerUnavailable("Redis does not answer; try again.") from error
                 # Those that are known stay valid: without Redis no request has an effect anyway.
-                log.warning("keys_not_read", error=type(error).__name__)
+                log.warning("keys_unreadable", error=type(error).__name__)
                 stored = self._keys
             known = {**stored, **self._of_file}
             if self._read_at != float("-inf"):
@@ -78,7 +78,7 @@ class KeyRing:
                 self._of_file = {key.id: key for key in read_keys_file(path)}
                 self._file_changed_at = changed_at
         except (OSError, NotAKey) as error:
-            log.error("keys_file_not_read", reason=str(error))
+            log.error("keys_file_unreadable", reason=str(error))
 
 
 def _log_changes(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:

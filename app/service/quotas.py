@@ -1,4 +1,4 @@
-"""Tells the quota of the request's API key, and writes what is left of it into headers.
+"""Reads the quota of the request's API key, and writes the RateLimit headers.
 
 The headers are those of the IETF draft "RateLimit header fields for HTTP"
 (draft-ietf-httpapi-ratelimit-headers-10).

@@ -1,4 +1,4 @@
-"""Tells whether the service stalls: work waits, and no worker gets on with it."""
+"""Checks whether the service is stalled: work waits and no worker makes progress."""
 
 from collections.abc import Callable, Sequence
 
@@ -42,12 +42,12 @@ def check_progress(
         reasons = sorted({reason for status in statuses for reason in status.refused_endings})
         raise Stalled(
             f"Redis has refused a result for {unstored_s(statuses):.0f} s "
-            f"({', '.join(reasons) or 'unknown'}); the operator looks at its memory and its disk.",
+            f"({', '.join(reasons) or 'unknown'}); check the memory and the disk of Redis.",
             unstored_s=unstored_s(statuses),
         )
     if silent_s(statuses) > max_silent_s and has_work():
         raise Stalled(
-            f"Jobs wait, and no worker has made a step for {silent_s(statuses):.0f} s; "
-            "the operator looks at the logs of the workers and of Redis.",
+            f"Jobs are waiting, and no worker has made progress for {silent_s(statuses):.0f} s; "
+            "check the logs of the workers and of Redis.",
             silent_s=silent_s(statuses),
         )

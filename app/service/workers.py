@@ -43,7 +43,7 @@ def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: f
     if jobs.has_model_drifted():
         raise ModelDrifted(
             "A worker stopped because its model gave the canary text a wrong score; "
-            "the operator finds the figures and the remedy in the worker's log."
+            "read the figures and the remedy in the worker's log."
         )
     raise no_worker_ready(statuses, time.time())
 

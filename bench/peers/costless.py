@@ -1,4 +1,4 @@
-"""Makes a loaded model cost nothing, so that what a server adds to it shows alone."""
+"""Replaces the scoring of a loaded model by a constant, to measure the cost of serving alone."""
 
 from collections.abc import Sequence
 from typing import Any

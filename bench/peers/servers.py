@@ -35,7 +35,7 @@ class Server:
     root: psutil.Process
     """All processes of the server descend from this one."""
     parts: Mapping[str, psutil.Process]
-    """Processes whose cost is measured apart; each with its descendants."""
+    """Processes whose CPU time is listed separately; each with its descendants."""
 
 
 class NotReady(Exception):

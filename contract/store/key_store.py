@@ -68,5 +68,5 @@ def read_keys_file(path: Path) -> list[ApiKey]:
         try:
             found.append(decode_key(line))
         except NotAKey as error:
-            raise NotAKey(f"line {number} of {path} is no key: {error}") from None
+            raise NotAKey(f"line {number} of {path} is not an API key: {error}") from None
     return found

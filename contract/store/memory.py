@@ -1,4 +1,4 @@
-"""Samples the memory of Redis, so that admission can promise room for results."""
+"""Samples the memory of Redis for admission control."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -41,7 +41,7 @@ def memory_of(info: Mapping[str, Any], settings: Settings) -> Memory:
 
 
 def maxmemory_for(limit_bytes: int) -> int:
-    """The `maxmemory` of Redis that leaves `limit_bytes` to admission."""
+    """The `maxmemory` at which admission can use `limit_bytes`."""
     return -(-limit_bytes * _SHARE[1] // _SHARE[0])
 
 

@@ -1,4 +1,4 @@
-"""Tells why Redis did not take a write: it is full, its disk is full, it is read-only or slow."""
+"""Classifies why Redis refuses a write: memory full, disk full, read-only, slow, connection cut."""
 
 from collections.abc import Callable
 from typing import Literal, get_args

@@ -54,7 +54,7 @@ def _rewrite(server: BufferedRWPair) -> None:
     _do(server, "BGREWRITEAOF")
     if _wait(server, until)["aof_last_bgrewrite_status"] != "ok":
         raise StateFailed(
-            "Redis could not rewrite its file; see its log, and whether the disk has room"
+            "Redis could not rewrite its file; see its log, and check the free disk space"
         )
 
 
@@ -66,7 +66,10 @@ def _wait(server: BufferedRWPair, until: float) -> Mapping[str, str]:
         if facts["aof_rewrite_in_progress"] == facts["aof_rewrite_scheduled"] == "0":
             return facts
         if time.monotonic() > until:
-            raise StateFailed(f"Redis rewrites its file for more than {MAX_REWRITE_S:.0f} s")
+            raise StateFailed(
+                f"Redis has not finished rewriting its file after {MAX_REWRITE_S:.0f} s; "
+                "see its log"
+            )
         time.sleep(_POLL_S)
 
 

@@ -159,7 +159,7 @@ def test_every_change_of_a_key_is_a_line_on_stderr_without_the_token(command, re
         ("key_rotated", second.id, "alice"),
         ("key_revoked", first.id, "alice"),
     ]
-    assert lines[1]["before"] == first.id
+    assert lines[1]["old_key_id"] == first.id
     assert {line["process"] for line in lines} == {"keys"}
     for secret in (token, new_token, first.sha256, second.sha256):
         assert secret.rpartition("_")[2] not in created + rotated + revoked

@@ -1,4 +1,4 @@
-"""The model of a request, on a web server whose workers are those that the tests pose as."""
+"""Requests choose a model; the tests pose as its workers."""
 
 import pytest
 

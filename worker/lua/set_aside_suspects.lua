@@ -1,5 +1,6 @@
 #!lua flags=allow-oom
--- Sets the suspects of a worker aside whose lease expired, until it is known whether it died.
+-- Sets aside the suspects of a worker whose lease has expired, until it is known whether the
+-- worker died.
 -- KEYS: aboard, missing suspects, missing workers    ARGV: worker, Unix time
 if redis.call('EXISTS', KEYS[1]) == 1 then
   redis.call('RENAME', KEYS[1], KEYS[2])

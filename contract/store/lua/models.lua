@@ -1,5 +1,6 @@
--- The check of the model that a web process takes for the current one. Its three arguments are the name
--- of the model, the fingerprint ('?' if none is known) and '1' if the request named the fingerprint.
+-- Checks whether the fingerprint that a web process believes current is still current. Its three
+-- arguments are the name of the model, the fingerprint ('?' if none is known) and '1' if the request
+-- named the fingerprint.
 -- Returns the fingerprint that is current for the name, where that is another one.
 local function superseded_by(models, fingerprints, name, fingerprint, is_pinned)
   if is_pinned == '1' then

@@ -1,4 +1,4 @@
--- Gives back room that was promised to the results of a batch; what it was not promised stays.
+-- Gives back room that was promised to the results of a batch, at most what is left of its promise.
 -- `promises` lists three keys: promised bytes of all jobs and batches, hash of what each batch has left,
 -- counts of batches per client.
 -- include: counts

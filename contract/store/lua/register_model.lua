@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Register a model, in one step with its queue: what is bound to it is found when it is gone.
+-- Registers a model and its queue in one step, so that its work is found after its last worker is gone.
 -- KEYS: models, fingerprints    ARGV: name, fingerprint, '1' to replace the current fingerprint of the
 --       name, '0' to register it only if the name has none
 redis.call('SADD', KEYS[2], ARGV[2])

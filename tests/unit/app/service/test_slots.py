@@ -34,7 +34,7 @@ def test_slot_that_was_given_back_can_be_taken():
 def test_one_client_never_takes_all_memory():
     memory = BodyMemory(100)
     memory.take("a", 50)
-    with pytest.raises(Overloaded, match="fill 100 bytes of memory, or yours half"):
+    with pytest.raises(Overloaded, match="fill the limit of 100 bytes, or yours fill half"):
         memory.take("a", 1)
     memory.take("b", 50)
     with pytest.raises(Overloaded):

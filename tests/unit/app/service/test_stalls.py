@@ -1,4 +1,4 @@
-"""When the service says that it stalls, and when not."""
+"""`/readyz` reports a stall only when work waits without progress, or a result stays unstored."""
 
 import pytest
 

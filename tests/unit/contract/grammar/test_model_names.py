@@ -1,3 +1,5 @@
+"""Model names in requests: accepted, refused, with and without a fingerprint."""
+
 import pytest
 
 from contract.grammar.model_names import MAX_NAME_CHARS, is_model_name, read_reference

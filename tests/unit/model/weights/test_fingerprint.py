@@ -1,3 +1,5 @@
+"""Fingerprints differ where scores can differ, and are equal on every machine."""
+
 import re
 from pathlib import Path
 
