@@ -9,7 +9,7 @@ PRIORITY_STEPS = (INTERACTIVE, BULK)
 PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and its priority
 
 UNBOUND = "?"  # stands for the model of jobs that were accepted before any model was known
-EXPRESS = "+"  # stands for the clients whose messages go first (`queue.lua`)
+EXPRESS = "+"  # the client that stands for all messages that go first (`queue.lua`)
 # Hash: task ID -> "bytes promised client", for every job not in a final state (`live.lua`).
 LIVE_JOBS = "evascore:live_jobs"
 LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
@@ -52,7 +52,7 @@ MISSING = "evascore:missing"
 def queue_list(priority: int) -> str:
     """The list of messages that are in no queue of a model, such as those of release 0.1.0.
 
-    The next fetch of any worker puts them before all others.
+    The next fetch of any worker puts them behind the express messages and before all others.
     """
     return f"{QUEUE}{PRIORITY_SEPARATOR}{priority}" if priority else QUEUE
 

@@ -28,7 +28,7 @@ FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
 
 
 KEY_CLIENT = "key:"
-"""With it begins the name of a client that is known by its API key; an address never does so."""
+"""The name of a client with an API key begins with this; an address never does."""
 
 
 def owner_of(client: str) -> str:

@@ -25,7 +25,7 @@ class OpenJob:
     client: str = ""
     """Who sent it; clients take turns."""
     is_express: bool = False
-    """Whether its client had nothing else waiting, so that its first slices go first."""
+    """Whether it goes first: its client had no other live job, or it was put back in the queue."""
     num_crashes: int = 0
     """Workers that died while they scored this job."""
     result_bytes: Sequence[int] = ()

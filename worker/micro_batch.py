@@ -68,7 +68,7 @@ class CeleryMessages:
     """The messages of the jobs in hand, as Celery's requests; `ScoringLoop` ends them."""
 
     def __init__(self, revoked: Any) -> None:
-        """Take the task IDs that Celery has to revoke."""
+        """Take the task IDs that were revoked through Celery."""
         self._revoked = revoked
         self._requests: dict[str, Any] = {}
         self._fetched_again: list[str] = []
@@ -92,7 +92,7 @@ class CeleryMessages:
             self._fetched_again.append(request.id)
 
     def is_revoked(self, task_id: str) -> bool:
-        """Tell whether Celery has to revoke the task."""
+        """Tell whether the task was revoked through Celery."""
         return task_id in self._revoked
 
     def is_express(self, task_id: str) -> bool:

@@ -76,10 +76,10 @@ class Messages(Protocol):
     """What the loop needs of Celery: the messages of the jobs in hand."""
 
     def is_revoked(self, task_id: str) -> bool:
-        """Tell whether Celery has to revoke the task."""
+        """Tell whether the task was revoked through Celery."""
 
     def is_express(self, task_id: str) -> bool:
-        """Tell whether the client of the job had nothing else waiting."""
+        """Tell whether the job goes first: its client had no other live job, or it was put back."""
 
     def crashes(self, task_id: str) -> Crashes:
         """Return how many workers died while they scored the job."""

@@ -86,7 +86,7 @@ def _take_turns(
 
 
 def _jobs_by_client(jobs: Iterable[OpenJob]) -> dict[str, deque[OpenJob]]:
-    """The jobs of each client; those whose last turn is longest ago first."""
+    """The jobs of each client; those that were in no micro-batch for the longest time first."""
     jobs_of: dict[str, deque[OpenJob]] = {}
     for job in sorted(jobs, key=lambda job: job.last_micro_batch):
         jobs_of.setdefault(job.client, deque()).append(job)

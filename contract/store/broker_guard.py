@@ -43,7 +43,7 @@ class BrokerGuard:
         self._on_silent = on_silent
         self._silent_since: float | None = None
         self._trial = threading.Lock()
-        self._turns = threading.BoundedSemaphore(MAX_CALLS)
+        self._slots = threading.BoundedSemaphore(MAX_CALLS)
 
     @contextmanager
     def calling(self) -> Iterator[None]:
@@ -52,13 +52,13 @@ class BrokerGuard:
         Raises:
             BrokerUnavailable: Redis failed now, or did not answer a moment ago.
         """
-        if not self._turns.acquire(timeout=MAX_TURN_S):
+        if not self._slots.acquire(timeout=MAX_TURN_S):
             raise BrokerUnavailable("Too many requests wait for Redis; try again in a moment.")
         try:
             with self._breaking():
                 yield
         finally:
-            self._turns.release()
+            self._slots.release()
 
     @contextmanager
     def _breaking(self) -> Iterator[None]:

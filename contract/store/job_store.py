@@ -43,7 +43,7 @@ from contract.worker_status import WorkerStatus
 log = get_logger(__name__)
 
 # `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
-_DRIFT_TOLD_S = 3600
+_DRIFT_NOTE_S = 3600
 
 
 class JobStore:
@@ -346,11 +346,11 @@ class JobStore:
             log.warning("suspects_not_noted", worker=worker, error=type(error).__name__)
 
     def note_model_drifted(self, worker: str) -> None:
-        """Tell that `worker` stopped because its model did not give the score that it must."""
-        self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_TOLD_S)
+        """Note that `worker` stopped because its model gave a wrong score."""
+        self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_NOTE_S)
 
     def forget_model_drifted(self) -> None:
-        """Take back what `note_model_drifted` told: a worker is ready."""
+        """Forget what `note_model_drifted` noted: a worker is ready."""
         self._client.delete(keys.MODEL_DRIFTED)
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:

@@ -9,7 +9,7 @@
 --       busy clients, and these clients. A message is long if it costs more than `long bytes`; the
 --       worker scores it slice by slice, so it counts as `long bytes`. A busy client has a long message
 --       in the worker already.
--- If there is any room, at least one message is taken, however large.
+-- The first message of each kind is taken however large, unless it is long and no long one may be taken.
 -- Returns {is express ('1' or '0'), delivery tag, message, ...}. A message without a tag is none of
 -- ours: its digest stands for the tag until the worker sets it aside.
 -- include: queue

@@ -1,6 +1,6 @@
 -- Keeps a dead letter; while there are too many, the oldest is dropped.
--- KEYS: letters, raws, forgettable since    ARGV: most letters, raw bytes ('' to keep none), then names and values of
---       its facts
+-- KEYS: letters, raws, forgettable since
+-- ARGV: most letters, raw bytes ('' to keep none), then names and values of its facts
 -- include: forgetting
 local id = redis.call('XADD', KEYS[1], '*', unpack(ARGV, 3))
 if ARGV[2] ~= '' then redis.call('HSET', KEYS[2], id, ARGV[2]) end

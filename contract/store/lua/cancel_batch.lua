@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Note that a batch shall end, unless it has ended or is gone; repeating it is harmless.
+-- Notes that a batch shall end, unless it has ended or is gone; repeating it is harmless.
 -- KEYS: batch, cancelling    ARGV: Unix time, batch ID
 if redis.call('EXISTS', KEYS[1]) == 1 and redis.call('HEXISTS', KEYS[1], 'ended_at') == 0 then
   redis.call('HSETNX', KEYS[1], 'cancelling_at', ARGV[1])

@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Take batches off the live ones: those that were erased, or that expired before they ended.
+-- Takes batches off the live ones: those that were erased, or that expired before they ended.
 -- KEYS: live batches, live lines, bulk load, unpublished, cancelling, clients of batches, counts per
 --       client, the two keys of promises.lua, forgettable since
 -- ARGV: batch IDs

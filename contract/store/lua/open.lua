@@ -1,11 +1,11 @@
 #!lua flags=allow-oom
--- Begin jobs: note them as suspects of the worker, should it die while it opens them; mark those that
--- are still wanted STARTED and hand out their payloads.
+-- Begins jobs: notes them as suspects of the worker, should it die while it opens them; marks those
+-- that are still wanted STARTED and hands out their payloads.
 -- A job that is bound to no model is bound to that of the worker; one part binds its whole batch.
 -- KEYS: aboard ('' if there is no worker), then record, payload and batch ('' if it is no part) of each
 --       job
--- ARGV: fingerprint of the worker's model ('' to open whatever model a job is bound to), then of each job its task ID, and the field of its payload
---       where that is a hash (the texts of a batch), else ''
+-- ARGV: fingerprint of the worker's model ('' to open jobs of any model), then of each job its task
+--       ID, and the field of its payload where that is a hash (the texts of a batch), else ''
 -- Returns for each job {'open', payload}, {'lost', record} (no payload), {'broken', record, payload}
 -- (the record has no state), {'elsewhere', fingerprint} (bound to another model) or {'over'} (ended or
 -- erased).

@@ -2,8 +2,8 @@
 -- quota of one minute at most and fills steadily. A request passes while both hold something; it may
 -- leave a debt of bytes, so that a text larger than the quota passes, too. A quota of 0 is no limit.
 
--- Returns what each bucket holds now, and the seconds until a request passes (0 if it passes now); all
--- rounded up to whole numbers, since Redis answers no others.
+-- Returns what each bucket holds now, and the whole seconds until a request passes (0 if it passes now).
+-- Redis cuts off the fractions of what the buckets hold when a script returns them.
 local function look_at_quota(bucket, max_requests, max_bytes)
   local time = redis.call('TIME')
   local now = time[1] + time[2] / 1e6

@@ -1,4 +1,4 @@
--- Read a range of a field of a hash, as GETRANGE reads one of a string.
+-- Reads a range of a field of a hash, as GETRANGE reads one of a string.
 -- KEYS: hash    ARGV: field, first byte, last byte, both from 0
 -- Returns the bytes, '' beyond the end or if there is no such field.
 local value = redis.call('HGET', KEYS[1], ARGV[1])

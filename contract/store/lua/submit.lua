@@ -58,7 +58,7 @@ end
 redis.call('SET', KEYS[1], record, 'EX', ttl)
 redis.call('SET', KEYS[2], payload, 'EX', ttl)
 add_live(live, id, cost, promise, client)
--- A client that has nothing else waiting goes first, whatever others have queued.
+-- A client without another live job goes first, whatever others have queued.
 enqueue(KEYS[4], KEYS[5], own_jobs == 0 and EXPRESS or client, message)
 if KEYS[3] ~= '' then redis.call('SET', KEYS[3], idempotency, 'EX', idempotency_ttl) end
 return {'accepted', jobs + 1, bytes + cost, quota.requests, quota.bytes}
