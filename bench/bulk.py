@@ -238,10 +238,10 @@ class _Watch:
 
 def _lines(count: int) -> Iterator[bytes]:
     """Pieces of English prose, the same each time."""
-    prose, chance = PROSE.read_text(), random.Random(0)
+    prose, generator = PROSE.read_text(), random.Random(0)
     for number in range(count):
-        num_chars = chance.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
-        begin = chance.randrange(len(prose) - num_chars)
+        num_chars = generator.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
+        begin = generator.randrange(len(prose) - num_chars)
         line = {"custom_id": str(number), "text": prose[begin : begin + num_chars]}
         yield orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE)
 

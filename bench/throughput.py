@@ -109,11 +109,11 @@ def _through_command(model: Path, requests: list[dict[str, Any]]) -> float:
 
 def _make_requests(count: int) -> list[dict[str, Any]]:
     """Pieces of English prose of mixed sizes, the same each time."""
-    prose, chance = PROSE.read_text(), random.Random(0)
+    prose, generator = PROSE.read_text(), random.Random(0)
     requests = []
     for _ in range(count):
-        num_chars = chance.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
-        begin = chance.randrange(len(prose) - num_chars)
+        num_chars = generator.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
+        begin = generator.randrange(len(prose) - num_chars)
         requests.append({"text": prose[begin : begin + num_chars]})
     return requests
 

@@ -97,7 +97,7 @@ def _measure(server: Server, texts: Sequence[str], options: Options) -> Iterator
     idle = asyncio.run(
         send_for(server.port, texts, num_clients=1, num_texts=IDLE_TEXTS, pause_s=PAUSE_S)
     )
-    yield {"idle_p50_ms": round(idle.percentile_ms(50), 2)}
+    yield {"idle_p50_ms": round(idle.percentile_ms(0.5), 2)}
     for num_clients in options.clients:
         measured = _under_load(server, texts, num_clients, options.seconds)
         yield {f"clients_{num_clients}_{what}": value for what, value in measured.items()}
@@ -127,19 +127,19 @@ def load_figures(load: Load, used_s: dict[str, float]) -> dict[str, float]:
             for name, each_s in used_s.items()
         },
         "texts_per_s": round(load.num_texts / load.elapsed_s, 1),
-        "p50_ms": round(load.percentile_ms(50), 2),
-        "p95_ms": round(load.percentile_ms(95), 2),
-        "sent_off": load.num_sent_off,
+        "p50_ms": round(load.percentile_ms(0.5), 2),
+        "p95_ms": round(load.percentile_ms(0.95), 2),
+        "unfinished_answers": load.num_unfinished_answers,
     }
 
 
 def make_texts(count: int) -> list[str]:
     """Pieces of English prose of 20 to 200 bytes, the same each time."""
-    prose, chance = PROSE.read_text(), random.Random(0)
+    prose, generator = PROSE.read_text(), random.Random(0)
     texts = []
     for _ in range(count):
-        length = chance.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
-        begin = chance.randrange(len(prose) - length)
+        length = generator.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
+        begin = generator.randrange(len(prose) - length)
         texts.append(prose[begin : begin + length])
     return texts
 

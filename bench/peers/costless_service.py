@@ -9,8 +9,8 @@ _worker_command = run.worker_command
 
 
 def _costless_worker_command(settings: Settings) -> list[str]:
-    is_app = {"worker.main": "bench.peers.costless_worker"}
-    return [is_app.get(word, word) for word in _worker_command(settings)]
+    replacements = {"worker.main": "bench.peers.costless_worker"}
+    return [replacements.get(word, word) for word in _worker_command(settings)]
 
 
 if __name__ == "__main__":

@@ -5,10 +5,11 @@ import itertools
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from statistics import quantiles
 from typing import Any
 
 import orjson
+
+from evascore.load import percentile
 
 ANSWER_LIMIT_S = 60.0
 # evascore's states of a job that has not ended; the peers have no such answers.
@@ -22,7 +23,7 @@ class Load:
 
     latencies_ms: list[float] = field(default_factory=list)
     """From the first byte of a text's request to the last byte of its result."""
-    num_sent_off: int = 0
+    num_unfinished_answers: int = 0
     """Answers without a result: the client asked again."""
     elapsed_s: float = 0.0
 
@@ -31,11 +32,16 @@ class Load:
         """Texts with a result."""
         return len(self.latencies_ms)
 
-    def percentile_ms(self, percent: int) -> float:
-        """A percentile of the latencies, in whole percent from 1 to 99."""
-        if self.num_texts == 1:
-            return self.latencies_ms[0]
-        return quantiles(self.latencies_ms, n=100, method="inclusive")[percent - 1]
+    def percentile_ms(self, share: float) -> float:
+        """The smallest latency that at least `share` of the latencies do not exceed.
+
+        Raises:
+            AnswerInvalid: no text has a result.
+        """
+        found = percentile(self.latencies_ms, share)
+        if found is None:
+            raise AnswerInvalid("no text has a result")
+        return found
 
 
 class AnswerInvalid(Exception):
@@ -50,12 +56,14 @@ async def send_for(
     seconds: float = float("inf"),
     num_texts: int | None = None,
     pause_s: float = 0.0,
+    answer_limit_s: float = ANSWER_LIMIT_S,
 ) -> Load:
     """Score `texts` again and again for some seconds, or `num_texts` of them.
 
     Args:
         seconds: after this time no client begins another request.
         pause_s: the pause of each client before each of its requests.
+        answer_limit_s: the longest time that a text may wait for its result.
 
     Raises:
         AnswerInvalid, TimeoutError, OSError
@@ -67,7 +75,7 @@ async def send_for(
         async with Connection(port) as connection:
             for text in _until(queue, began + seconds):
                 await asyncio.sleep(pause_s)
-                await _score(connection, text, load)
+                await _score(connection, text, load, answer_limit_s)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(num_clients):
@@ -84,11 +92,13 @@ def _until(texts: Iterator[str], end: float) -> Iterator[str]:
             return
 
 
-async def _score(connection: "Connection", text: str, load: Load) -> None:
+async def _score(connection: "Connection", text: str, load: Load, answer_limit_s: float) -> None:
     began = time.perf_counter()
     status, answer = await connection.ask("POST", "/score", orjson.dumps({"text": text}))
     while status in (200, 202) and answer.get("state") in UNFINISHED:
-        load.num_sent_off += 1
+        if time.perf_counter() - began > answer_limit_s:
+            raise AnswerInvalid(f"no result after {answer_limit_s:g} s")
+        load.num_unfinished_answers += 1
         await asyncio.sleep(ASK_AGAIN_S)
         status, answer = await connection.ask("GET", f"{answer['links']['self']}?wait=30")
     if status != 200 or "result" not in answer:

@@ -20,11 +20,13 @@ from evascore.errors import (
     JobNotFound,
     JobUnreadable,
     MalformedBody,
+    MisdirectedRequest,
     ModelDrifted,
     ModelError,
     ModelGone,
     ModelNotFound,
     NotText,
+    OriginNotAllowed,
     OutOfMemory,
     Overloaded,
     PoisonJob,
@@ -57,6 +59,7 @@ from evascore.results import (
 )
 from evascore.sync import Client
 from evascore.texts import Text
+from evascore.transport import HeaderInvalid, KeyInvalid, UrlInvalid
 
 __version__ = "0.1.0"
 
@@ -75,6 +78,7 @@ __all__ = [
     "EmptyText",
     "EvascoreError",
     "Forbidden",
+    "HeaderInvalid",
     "IdempotencyKeyReused",
     "Info",
     "Job",
@@ -85,8 +89,10 @@ __all__ = [
     "JobLost",
     "JobNotFound",
     "JobUnreadable",
+    "KeyInvalid",
     "Line",
     "MalformedBody",
+    "MisdirectedRequest",
     "ModelDrifted",
     "ModelError",
     "ModelGone",
@@ -94,6 +100,7 @@ __all__ = [
     "NetworkInvalid",
     "NextChars",
     "NotText",
+    "OriginNotAllowed",
     "OutOfMemory",
     "Overloaded",
     "PoisonJob",
@@ -112,6 +119,7 @@ __all__ = [
     "Unauthorized",
     "UnexpectedAnswer",
     "UnsupportedMediaType",
+    "UrlInvalid",
     "Window",
     "WorkerUnavailable",
 ]

@@ -43,7 +43,8 @@ class AsyncClient:
         """Prepare the client; the first call connects.
 
         Args:
-            url: URL of the service; may hold a name and a password for a proxy in front of it.
+            url: URL of the service; may hold a name and a password for a proxy in front of it,
+                but not together with an API key: both are sent as the header Authorization.
                 None: that of the variable EVASCORE_URL, or http://127.0.0.1:8000.
             api_key: key that the operator gave; None: that of the variable EVASCORE_API_KEY.
             timeout_s: seconds that a call may take, unless its own `timeout_s` says otherwise.
@@ -56,7 +57,7 @@ class AsyncClient:
 
         Raises:
             UrlInvalid: `url` is not an http or https URL.
-            KeyInvalid, HeaderInvalid: `api_key` or a header cannot be sent.
+            KeyInvalid, HeaderInvalid: `api_key` or a header cannot be sent, or not with this URL.
             NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
         """
         self.url = transport.base_url(url)
@@ -64,7 +65,9 @@ class AsyncClient:
         self.patience_s = patience_s
         self.model = model
         self._operations = Operations(model)
-        self._driver = AsyncDriver(self.url, http, transport.client_headers(api_key, headers))
+        self._driver = AsyncDriver(
+            self.url, http, transport.client_headers(self.url, api_key, headers)
+        )
         self._unpicklable = transport.kept_from_pickles(self.url, api_key, headers, http)
 
     def __reduce__(self) -> tuple[Any, ...]:

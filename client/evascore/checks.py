@@ -82,7 +82,7 @@ def of_service(client: Client) -> Iterator[Check]:
 
 
 def _stats(client: Client) -> dict[str, Any] | Check:
-    """What `/stats` tells, or what is to be said of the API key that may not read it."""
+    """Return `/stats`, or a check of the API key if the key may not read it."""
     try:
         return client.get("/stats", timeout_s=5)
     except Unauthorized as error:

@@ -77,15 +77,21 @@ class Connections(Generic[T]):
         return self._made.get(place)
 
     def _begin(self, place: Place) -> T:
+        """Make the httpx client of `place`; drop those of closed event loops of this process.
+
+        Raises:
+            ClientNotUsable: the event loop was copied by a fork.
+        """
         pid, loop = place
         for other_pid, other_loop in list(self._made):
-            if other_loop is None or other_pid != pid:
-                if loop is not None and other_loop is loop:
-                    raise ClientNotUsable(
-                        "This event loop was made before the process was forked; use a new one,"
-                        " for example with asyncio.run."
-                    )
-            elif other_loop.is_closed():
+            if other_loop is None:
+                continue
+            if other_loop is loop and other_pid != pid:
+                raise ClientNotUsable(
+                    "This event loop was made before the process was forked; use a new one,"
+                    " for example with asyncio.run."
+                )
+            if other_pid == pid and other_loop.is_closed():
                 # Nobody can use or close them any more.
                 self._made.pop((other_pid, other_loop), None)
         return self._made.setdefault(place, self._make())

@@ -15,7 +15,7 @@ GROUP_TEXTS = 32
 
 
 Group = list[Text | NotText]
-"""Texts of one request; a value that is no text is there as its error."""
+"""Texts of one request; the error `NotText` stands in the place of a value that is not a text."""
 
 
 def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Iterator[Group]:
@@ -34,7 +34,7 @@ def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Ite
 
 
 def _measured(text: Text) -> tuple[Text | NotText, int]:
-    """A text and its size in bytes; the error and 0 if it is none."""
+    """A text and its size in bytes; the error and 0 if it is not a text."""
     try:
         return text, text.num_bytes
     except NotText as error:
@@ -42,10 +42,10 @@ def _measured(text: Text) -> tuple[Text | NotText, int]:
 
 
 def check_errors(errors: str) -> None:
-    """Refuse a value of the option `errors` that has no meaning.
+    """Check the option `errors`.
 
     Raises:
-        ValueError: it is another one.
+        ValueError: it is neither raise nor return.
     """
     if errors not in get_args(Errors):
         raise ValueError(f"errors is {errors!r}; it must be one of {', '.join(get_args(Errors))}")

@@ -100,8 +100,8 @@ def make_texts(recipe: synthetic.Recipe) -> list[str | bytes]:
 
 def arrivals(rate_per_s: float, duration_s: float, seed: int) -> Iterator[float]:
     """Yield the times of a Poisson process, in seconds from its start."""
-    chance, at = random.Random(seed), 0.0
-    while (at := at - math.log(1.0 - chance.random()) / rate_per_s) < duration_s:
+    generator, at = random.Random(seed), 0.0
+    while (at := at - math.log(1.0 - generator.random()) / rate_per_s) < duration_s:
         yield at
 
 

@@ -4,7 +4,6 @@ Answers get mixed up where two processes share a connection, or where a proxy er
 an ID that comes back. A proxy may replace it, so the contents are compared, too.
 """
 
-import base64
 import re
 import secrets
 from collections.abc import Mapping, Sequence
@@ -25,10 +24,10 @@ def new_request_id() -> str:
 
 
 def check_request_id(answer: Answer, sent: str) -> None:
-    """Check that an answer is not that to another request of this package.
+    """Check that an answer does not carry the ID of another request.
 
     Raises:
-        UnexpectedAnswer: it is.
+        UnexpectedAnswer: it does.
     """
     reply = answer.headers.get(REQUEST_ID, "")
     if reply != sent and _OUR_ID.fullmatch(reply):
@@ -58,12 +57,16 @@ def check_job(reply: Mapping[str, Any], fields: Mapping[str, Any]) -> None:
     items = fields.get("items")
     parts = [fields] if items is None else list(items)
     _check("num_texts", reply.get("num_texts"), len(parts), is_optional=True)
+    scored_lengths = [_lengths(part, _SCORED) for part in parts]
     if not any(part.get("window") for part in parts):
         # For what follows the empty text the model reads the begin-of-text id.
-        num_bytes = sum(max(sum(_lengths(part, ("context", *_SCORED))), 1) for part in parts)
+        num_bytes = sum(
+            max(sum(_lengths(part, ("context",))) + sum(lengths), 1)
+            for part, lengths in zip(parts, scored_lengths, strict=True)
+        )
         _check("num_bytes", reply.get("num_bytes"), num_bytes, is_optional=True)
     if reply.get("state") == "SUCCESS":
-        _check_result(reply.get("result"), fields, items)
+        _check_result(reply.get("result"), parts, scored_lengths, is_list=items is not None)
 
 
 def check_batch(reply: Mapping[str, Any], num_lines: int | None) -> None:
@@ -90,23 +93,41 @@ def check_lines(lines: Sequence[bytes], first: int) -> None:
         _check("index", None if found is None else int(found[1]), index)
 
 
-def _check_result(result: Any, fields: Mapping[str, Any], items: Any) -> None:
+def _check_result(
+    result: Any,
+    parts: Sequence[Mapping[str, Any]],
+    scored_lengths: Sequence[Sequence[int]],
+    *,
+    is_list: bool,
+) -> None:
+    """Check the result of a job.
+
+    Args:
+        parts: the fields of each text that was sent.
+        scored_lengths: bytes of the scored texts of each part.
+        is_list: whether the texts were sent as `items`.
+    """
     if not isinstance(result, Mapping):
         raise _mixed_up("it has no result")
-    if items is None:
-        _check_score(result, fields)
+    if not is_list:
+        _check_score(result, parts[0], scored_lengths[0])
         return
     reply = result.get("items") or []
-    _check("number of items", len(reply), len(items))
-    for item, sent in zip(reply, items, strict=True):
+    _check("number of items", len(reply), len(parts))
+    for item, sent, lengths in zip(reply, parts, scored_lengths, strict=True):
         _check("custom_id", item.get("custom_id"), sent.get("custom_id"))
         if item.get("result") is not None:
-            _check_score(item["result"], sent)
+            _check_score(item["result"], sent, lengths)
 
 
-def _check_score(result: Mapping[str, Any], sent: Mapping[str, Any]) -> None:
-    """Check the score of one text, or those of all continuations of one context."""
-    lengths = _lengths(sent, _SCORED)
+def _check_score(
+    result: Mapping[str, Any], sent: Mapping[str, Any], lengths: Sequence[int]
+) -> None:
+    """Check the score of one text, or those of all continuations of one context.
+
+    Args:
+        lengths: bytes of each scored text.
+    """
     if any(name.startswith("continuation") for name in sent):
         reply = [part.get("num_bytes") for part in result.get("continuations") or []]
         _check("number of continuations", len(reply), len(lengths))
@@ -123,8 +144,17 @@ def _lengths(sent: Mapping[str, Any], names: Sequence[str]) -> list[int]:
         for text in _listed(sent.get(name)):
             lengths.append(length_bytes(text))
         for encoded in _listed(sent.get(f"{name}_b64")):
-            lengths.append(len(base64.b64decode(encoded)))
+            lengths.append(_base64_bytes(encoded))
     return lengths
+
+
+def _base64_bytes(encoded: str) -> int:
+    """Number of bytes that valid base64 holds.
+
+    The service refuses anything but the standard alphabet with padding, so an answer to other
+    strings belongs to another request.
+    """
+    return len(encoded.rstrip("=")) * 3 // 4
 
 
 def _listed(value: Any) -> Sequence[Any]:

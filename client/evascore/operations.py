@@ -8,7 +8,16 @@ from urllib.parse import quote
 
 from evascore import matching, results
 from evascore.calls import BatchRequest
-from evascore.errors import ClientError, EvascoreError, NotText, TimedOut
+from evascore.errors import (
+    BodyTooLarge,
+    EmptyText,
+    EvascoreError,
+    MalformedBody,
+    NotText,
+    RequestInvalid,
+    TextTooLarge,
+    TimedOut,
+)
 from evascore.results import Batch, Info, Job, Score
 from evascore.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.steps import Answer, Pause, Send, Steps
@@ -20,6 +29,8 @@ MAX_WAIT_S = 25.0
 ANSWER_S = 30.0
 # Read timeout of an upload: its answer comes when the last line is checked.
 UPLOAD_ANSWER_S = 600.0
+# Errors of a whole request that one of its texts, or the options of one text, can cause.
+CAUSED_BY_ONE_TEXT = (RequestInvalid, MalformedBody, EmptyText, TextTooLarge, BodyTooLarge)
 # A long poll that returns sooner was not held: too many requests are waiting at the service.
 HELD_S = 1.0
 
@@ -106,7 +117,7 @@ class Operations:
         try:
             job = yield from self.complete(whole, call, key=None)
             return list(job.outcomes())
-        except ClientError as error:
+        except CAUSED_BY_ONE_TEXT as error:
             if len(texts) == 1:
                 return [error]
         except EvascoreError as error:

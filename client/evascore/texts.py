@@ -123,7 +123,7 @@ def encode(fields: Mapping[str, Any]) -> bytes:
 
     Raises:
         RequestInvalid: a text holds half of a surrogate pair, which is not valid Unicode, or an
-            option is no JSON value.
+            option is not a JSON value.
     """
     try:
         return json.dumps(fields, ensure_ascii=False, allow_nan=False, default=_plain).encode()
@@ -131,7 +131,7 @@ def encode(fields: Mapping[str, Any]) -> bytes:
         # The error quotes the text.
         detail = "A text holds half of a surrogate pair, which UTF-8 cannot encode; pass bytes."
     except (TypeError, ValueError):
-        detail = "An option is no JSON value: NaN, infinity, or an object of another type."
+        detail = "An option is not a JSON value: NaN, infinity, or an object of another type."
     raise RequestInvalid({"type": RequestInvalid.code, "detail": detail})
 
 

@@ -36,10 +36,13 @@ class HeaderInvalid(EvascoreError, ValueError):
     """A header cannot be sent."""
 
 
-def client_headers(api_key: str | None, headers: Mapping[str, str] | None) -> dict[str, str]:
+def client_headers(
+    url: httpx.URL, api_key: str | None, headers: Mapping[str, str] | None
+) -> dict[str, str]:
     """The headers of every request; their names are in lower case.
 
     Args:
+        url: that of the service.
         api_key: as for `Client`.
         headers: those of the caller.
 
@@ -50,8 +53,27 @@ def client_headers(api_key: str | None, headers: Mapping[str, str] | None) -> di
     if "authorization" in given:
         if api_key:
             raise HeaderInvalid("Give either api_key or the header Authorization, not both.")
+        _check_one_authorization(url, "the header Authorization in headers")
         return given
-    return {**_key_headers(api_key), **given}
+    of_key = _key_headers(api_key)
+    if of_key:
+        _check_one_authorization(url, KEY_VARIABLE if api_key is None else "api_key")
+    return {**of_key, **given}
+
+
+def _check_one_authorization(url: httpx.URL, source: str) -> None:
+    """Check that the URL does not set the header Authorization, which `source` sets, too.
+
+    httpx would send the name and the password of the URL alone.
+
+    Raises:
+        HeaderInvalid: the URL has a name or a password.
+    """
+    if url.userinfo:
+        raise HeaderInvalid(
+            f"The name and the password in the URL, and {source}, both set the header"
+            " Authorization. Remove one of them."
+        )
 
 
 def _checked_header(name: str, value: str) -> str:
@@ -63,7 +85,7 @@ def _checked_header(name: str, value: str) -> str:
     if not _HEADER_NAME.fullmatch(name):
         raise HeaderInvalid("The name of a header must be ASCII letters, digits and dashes.")
     if not (value.isascii() and value.isprintable()):
-        raise HeaderInvalid(f"The value of the header {name} must be ASCII without line breaks.")
+        raise HeaderInvalid(f"The value of the header {name} must be printable ASCII.")
     return value.strip()
 
 

@@ -7,8 +7,8 @@ from transformers import PreTrainedConfig
 
 from contract.grammar.vocabulary import VOCABULARY_SIZE
 
-# The most of each count: twice that of the largest language models, or more. A damaged or malicious
-# file must not take minutes, or all memory, before the weights are compared with it.
+# Upper limits: at least twice those of the largest language models. A damaged or malicious file
+# must not use minutes, or all memory, before the weights are checked.
 MAX_COUNTS = {
     "hidden_size": 2**17,
     "intermediate_size": 2**19,

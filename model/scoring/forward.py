@@ -51,7 +51,7 @@ class Reader:
         """Yield the hidden states that predict each byte of `texts`: [bytes, channels] per pass.
 
         All texts are read in one pass. Only a single text longer than a pass is read in several
-        (chunked prefill): whole windows at a time, and keeps only their summaries.
+        passes (chunked prefill): whole windows at a time, and only their summaries are kept.
         """
         sequences = [_ids(text)[:-1] for text in texts]
         if len(texts) > 1:

@@ -31,7 +31,7 @@ CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 CANARY_FILE = "canary.json"
-# Published files have 2. What reads them later calls itself for each level.
+# Published files have 2 levels. Later readers recurse once per level.
 MAX_JSON_LEVELS = 32
 SHARD = re.compile(r"\w[\w.-]*\.safetensors")
 FLOAT_TYPES = {"F32", "F16", "BF16"}
@@ -58,12 +58,18 @@ class Checkpoint:
 def find_folder(name: str, hub_revision: str | None = None) -> Path:
     """Return the folder `name`, or the folder of the checkpoint `name` downloaded from the Hub.
 
-    `hub_revision` is as in `hub.fetch_files`; a folder has none.
+    `hub_revision` is as in `hub.fetch_files`.
 
     Raises:
-        CheckpointInvalid: there is no such folder, and the Hub has no such checkpoint.
+        CheckpointInvalid: there is no such folder, and the Hub has no such checkpoint; or a folder
+            is named together with a revision.
     """
     if Path(name).is_dir():
+        if hub_revision is not None:
+            raise CheckpointInvalid(
+                f"checkpoint {name}: is a folder, which has no revision {hub_revision}; leave out "
+                "--revision, or unset EVASCORE_MODEL_REVISION, or name a checkpoint on the Hub"
+            )
         return Path(name)
     if not NAME.fullmatch(name):
         raise CheckpointInvalid(

@@ -24,7 +24,7 @@ from huggingface_hub import (
     hf_hub_url,
     snapshot_download,
 )
-from huggingface_hub.errors import DryRunError, HfHubHTTPError
+from huggingface_hub.errors import DryRunError, HfHubHTTPError, RevisionNotFoundError
 from huggingface_hub.file_download import http_get, repo_folder_name
 from huggingface_hub.utils import build_hf_headers, disable_progress_bars
 
@@ -56,7 +56,8 @@ def fetch_files(name: str, small_files: tuple[str, ...], revision: str | None = 
         CheckpointInvalid: one line says how the Hub, the connection or the disk failed.
     """
     pin = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), PIN_FILE)
-    wanted = revision or _pinned(pin)
+    pinned = None if revision else _pinned(pin)
+    wanted = revision or pinned
     try:
         for file in _missing_weights(name, wanted):
             _fetch(name, file)
@@ -73,6 +74,12 @@ def fetch_files(name: str, small_files: tuple[str, ...], revision: str | None = 
         _keep(pin, folder.name)
         return folder
     except (HfHubHTTPError, httpx2.HTTPError, OSError, ValueError) as error:
+        if pinned and isinstance(error, RevisionNotFoundError):
+            raise CheckpointInvalid(
+                f"checkpoint {name}: the Hub no longer has commit {pinned}, which was loaded here "
+                "first; to load another one, set EVASCORE_MODEL_REVISION or --revision, or delete "
+                f"{pin} to load the newest"
+            ) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         at = f" at revision {wanted}" if wanted else ""
         raise CheckpointInvalid(

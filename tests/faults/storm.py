@@ -77,15 +77,15 @@ class Report:
 
 def make_requests(plan: Plan) -> list[dict[str, Any]]:
     """Texts of 1 to `max_text_bytes` bytes: prose, other scripts, emoji, JSON, random bytes."""
-    chance = random.Random(plan.seed)
+    generator = random.Random(plan.seed)
     texts = []
     for number in range(plan.num_texts):
-        length = chance.choice(
-            (1, plan.max_text_bytes, *chance.choices(range(2, plan.max_text_bytes), k=6))
+        length = generator.choice(
+            (1, plan.max_text_bytes, *generator.choices(range(2, plan.max_text_bytes), k=6))
         )
-        speech = chance.choice(SPEECHES).encode()
+        speech = generator.choice(SPEECHES).encode()
         prose = (speech * (length // len(speech) + 1))[:length]
-        texts.append(chance.randbytes(length) if number % 4 == 0 else prose)
+        texts.append(generator.randbytes(length) if number % 4 == 0 else prose)
     return [_request(text) for text in texts]
 
 
@@ -181,12 +181,12 @@ class _Executioner:
         """Kill all that the plan wants killed."""
         worker, server = self.plan.worker_kills, self.plan.redis_kills
         kills = [self.kill_worker] * worker + [self.kill_redis] * server
-        chance = random.Random(self.plan.seed)
-        chance.shuffle(kills)
+        generator = random.Random(self.plan.seed)
+        generator.shuffle(kills)
         for number, kill in enumerate(kills, start=1):
             self._await_successes(self.plan.num_texts * number // (len(kills) + 1))
             # Successes are counted when a batch ends; most deaths should meet one in the middle.
-            time.sleep(chance.uniform(0, MAX_DELAY_S))
+            time.sleep(generator.uniform(0, MAX_DELAY_S))
             kill()
 
     def kill_worker(self) -> None:

@@ -117,7 +117,8 @@ async def _measure(
     # No limit of connections: else the measurement would include the wait for one.
     limits = httpx.Limits(keepalive_expiry=4.0)
     named, found = named_headers(headers), []
-    network = transport.network_of(transport.base_url(url), transport.client_headers(None, named))
+    service = transport.base_url(url)
+    network = transport.network_of(service, transport.client_headers(service, None, named))
     http = httpx.AsyncClient(limits=limits, **network.options())
     async with AsyncClient(url, model=model, headers=named, http=http) as client:
         await client.info(timeout_s=5)

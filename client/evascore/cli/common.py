@@ -122,13 +122,19 @@ def named_headers(given: list[str] | None) -> dict[str, str]:
     """The headers of the command line by their names.
 
     Raises:
-        CommandFailed: one is not in the form 'Name: value'.
+        CommandFailed: one is not in the form 'Name: value', or holds an API key.
     """
     headers = {}
     for header in given or ():
         name, colon, value = header.partition(":")
         if not (name and colon):
             raise CommandFailed("Give --header in the form 'Name: value'.", USAGE)
+        if name.lower() == "authorization" and value.lower().split()[:1] == ["bearer"]:
+            raise CommandFailed(
+                "Other users of the machine can read an API key in --header. Set the variable"
+                f" {KEY_VARIABLE} instead.",
+                USAGE,
+            )
         headers[name] = value.strip()
     return headers
 

@@ -147,4 +147,4 @@ def _facts_of(info: Info, model: str | None) -> Mapping[str, Any]:
         if model in (listed["id"], f"{listed['name']}@{listed['fingerprint']}"):
             return listed
     served = ", ".join(listed["id"] for listed in info.models) or "none"
-    raise UnexpectedAnswer(f"The service does not serve this model; served are: {served}.")
+    raise UnexpectedAnswer(f"The service does not serve this model. It serves: {served}.")

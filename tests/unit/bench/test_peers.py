@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import orjson
 import psutil
@@ -92,7 +93,7 @@ def test_every_text_is_sent_once_in_turn_over_connections_that_a_server_may_clos
     assert load.elapsed_s * 1000 >= max(load.latencies_ms)
 
 
-def test_a_client_that_is_sent_off_asks_for_the_result_until_it_is_there():
+def test_a_client_asks_again_for_the_result_until_it_is_there():
     seen = []
 
     def answers(number):
@@ -103,7 +104,7 @@ def test_a_client_that_is_sent_off_asks_for_the_result_until_it_is_there():
 
     load = _load(answers, seen, num_clients=1, num_texts=1)
 
-    assert (load.num_texts, load.num_sent_off) == (1, 2)
+    assert (load.num_texts, load.num_unfinished_answers) == (1, 2)
     lines = [line for line, _ in seen]
     assert lines == ["POST /score HTTP/1.1", *["GET /score/x?wait=30 HTTP/1.1"] * 2]
 
@@ -114,6 +115,20 @@ def test_an_answer_without_a_result_ends_the_load(answer):
         _load(lambda _: answer, [], num_clients=1, num_texts=1)
 
 
+def test_a_job_that_does_not_end_in_time_ends_the_load():
+    unfinished = (202, {"state": "QUEUED", "links": {"self": "/score/x"}})
+    began = time.monotonic()
+    with pytest.raises(ExceptionGroup) as raised:
+        _load(lambda _: unfinished, [], num_clients=2, num_texts=2, answer_limit_s=0.3)
+    assert raised.group_contains(AnswerInvalid, match=r"no result after 0\.3 s")
+    assert 0.3 <= time.monotonic() - began < 10
+
+
+def test_a_load_without_a_result_has_no_percentile():
+    with pytest.raises(AnswerInvalid, match="no text has a result"):
+        Load().percentile_ms(0.5)
+
+
 def test_a_load_ends_when_its_time_is_over():
     load = _load(lambda _: (200, RESULT), [], num_clients=3, seconds=0.2)
 
@@ -122,7 +137,8 @@ def test_a_load_ends_when_its_time_is_over():
 
 
 def test_figures_are_per_text():
-    load = Load(latencies_ms=[float(each) for each in range(1, 101)], num_sent_off=3, elapsed_s=4)
+    latencies_ms = [float(each) for each in range(1, 101)]
+    load = Load(latencies_ms, num_unfinished_answers=3, elapsed_s=4)
 
     figures = load_figures(load, {"": 0.5, "web_": 0.2})
 
@@ -130,9 +146,9 @@ def test_figures_are_per_text():
         "cpu_ms_per_text": 5.0,
         "web_cpu_ms_per_text": 2.0,
         "texts_per_s": 25.0,
-        "p50_ms": 50.5,
-        "p95_ms": 95.05,
-        "sent_off": 3,
+        "p50_ms": 50.0,
+        "p95_ms": 95.0,
+        "unfinished_answers": 3,
     }
 
 

@@ -2,7 +2,10 @@
 
 import pytest
 
+from evascore.cli.common import named_headers
 from evascore.cli.main import main
+
+KEY_IN_HEADER = "Set the variable EVASCORE_API_KEY instead."
 
 
 @pytest.mark.parametrize(
@@ -17,6 +20,10 @@ from evascore.cli.main import main
         (["score", "-H", "x", "x"], "Give --header in the form 'Name: value'."),
         (["score", "-H", ": x", "x"], "Give --header in the form 'Name: value'."),
         (["score", "-H", "X Y: x", "x"], "must be ASCII letters, digits and dashes."),
+        (["score", "-H", "Authorization: Bearer evs_x", "x"], KEY_IN_HEADER),
+        (["score", "-H", "AUTHORIZATION:bearer  evs_x", "x"], KEY_IN_HEADER),
+        (["next-chars", "-H", "authorization: BEARER evs_x", "x"], KEY_IN_HEADER),
+        (["bench", "--remote", "-H", "Authorization: Bearer evs_x"], KEY_IN_HEADER),
     ],
     ids=str,
 )
@@ -24,6 +31,11 @@ def test_wrong_argument_is_refused_in_plain_words(arguments, complaint, capsys):
     assert main(arguments) == 2
 
     assert capsys.readouterr().err.rstrip().endswith(complaint)
+
+
+def test_header_of_another_kind_of_authorization_is_taken():
+    assert named_headers(["Authorization: Basic bearer"]) == {"Authorization": "Basic bearer"}
+    assert named_headers(["X-Key: Bearer a"]) == {"X-Key": "Bearer a"}
 
 
 COMMANDS = {

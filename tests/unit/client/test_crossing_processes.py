@@ -1,9 +1,7 @@
-"""Errors, answers and clients that are copied or sent to another process."""
+"""Errors, texts and scores survive copying, pickling and another process."""
 
 import copy
-import importlib
 import pickle
-import pkgutil
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from multiprocessing import get_context
@@ -11,9 +9,10 @@ from multiprocessing import get_context
 import pytest
 
 import evascore
-from evascore.errors import EvascoreError, ServiceError, TimedOut, error_from_problem
+from evascore.errors import ServiceError, TimedOut, error_from_problem
 from evascore.results import score
 from evascore.texts import Text
+from tests.error_classes import classes_of_errors
 
 PROBLEM = {
     "type": "made_up",
@@ -34,20 +33,6 @@ COPIES = {
     "deepcopy": copy.deepcopy,
     **{f"pickle {p}": partial(pickled, protocol=p) for p in range(pickle.HIGHEST_PROTOCOL + 1)},
 }
-
-
-def classes_of_errors():
-    """Every exception class of the package, those of the command line included."""
-    for module in pkgutil.walk_packages(evascore.__path__, "evascore."):
-        if not module.name.startswith(("evascore.lm_eval", "evascore.__main__")):
-            importlib.import_module(module.name)
-    found, unseen = set(), [EvascoreError]
-    while unseen:
-        kind = unseen.pop()
-        if kind not in found and kind.__module__.startswith("evascore."):
-            found.add(kind)
-            unseen += kind.__subclasses__()
-    return sorted(found, key=lambda kind: kind.__name__)
 
 
 def made(kind):

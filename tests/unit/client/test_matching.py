@@ -1,15 +1,17 @@
 """Each answer is compared with what was sent; operations run here against answers of others."""
 
+import base64
 import json
 
 import pytest
 
 from evascore.calls import batch_request, job_fields
 from evascore.errors import UnexpectedAnswer
+from evascore.matching import check_job
 from evascore.operations import Operations
 from evascore.retrying import Call
 from evascore.steps import REQUEST_ID, Answer
-from evascore.texts import Text
+from evascore.texts import Text, length_bytes
 
 CALL = Call.begin(timeout_s=60, patience_s=0)
 LINKS = {"self": "/", "events": "/", "results": "/"}
@@ -61,6 +63,10 @@ def answered(steps, *answers, **headers):
 
 def complete(*texts, **options):
     return Operations().complete(job_fields(*texts, **options), CALL, key=None)
+
+
+def complete_base64(encoded):
+    return Operations().complete({"text_b64": encoded}, CALL, key=None)
 
 
 def submit(*texts, **options):
@@ -121,6 +127,36 @@ def test_answer_with_the_contents_of_another_is_refused(steps, shown):
 def test_result_that_is_waited_for_is_compared_too():
     with pytest.raises(UnexpectedAnswer, match="belongs to another request"):
         answered(complete("abc"), job(state="QUEUED"), job(scored(4)))
+
+
+@pytest.mark.parametrize("num_bytes", range(10))
+def test_length_of_base64_is_that_of_its_bytes(num_bytes):
+    encoded = base64.b64encode(b"\xff" * num_bytes).decode()
+    shown = job(scored(num_bytes), num_bytes=max(num_bytes, 1))
+    assert answered(complete_base64(encoded), shown).raw == shown
+    with pytest.raises(UnexpectedAnswer):
+        answered(complete_base64(encoded), job(scored(num_bytes + 1)))
+
+
+@pytest.mark.parametrize("encoded", ["=", "YQ", "a b", "ü"])
+def test_answer_to_base64_that_the_service_refuses_is_that_of_another_request(encoded):
+    with pytest.raises(UnexpectedAnswer, match="belongs to another request"):
+        answered(complete_base64(encoded), job(scored(7)))
+
+
+def test_length_of_each_text_is_computed_once(monkeypatch):
+    measured = []
+
+    def length(text):
+        measured.append(text)
+        return length_bytes(text)
+
+    monkeypatch.setattr("evascore.matching.length_bytes", length)
+    fields = {"items": [{"context": "c", "continuation": "ü"}, {"text": "b"}]}
+    shown = job({"items": [{"result": scored(1)}, {"result": scored(1)}]})
+    shown["result"]["items"][0]["result"] = {"continuations": [scored(2)]}
+    check_job({**shown, "num_texts": 2, "num_bytes": 4}, fields)
+    assert sorted(measured) == ["b", "c", "ü"]
 
 
 RIGHT = {

@@ -5,7 +5,7 @@ import ssl
 import httpx
 import pytest
 
-from evascore import AsyncClient, Client, EvascoreError, ServiceUnreachable
+from evascore import AsyncClient, Client, ServiceError, ServiceUnreachable, UnexpectedAnswer
 from evascore.network import NetworkInvalid, is_exempt, is_loopback, network_for
 from evascore.retrying import failure
 from evascore.steps import Answer, Send
@@ -209,16 +209,23 @@ def test_error_of_socks_under_httpx_is_an_error_of_the_proxy():
     assert not is_lost(ValueError("ours"))
 
 
-@pytest.mark.parametrize("decoded", [b"abc", b""], ids=["wrong", "empty"])
-def test_answer_that_cannot_be_decompressed_is_no_answer(decoded):
+def client_of_gzip(content):
+    """A client whose service answers each request with `content`, and calls it gzip."""
+
     def answer(_):
-        return httpx.Response(200, headers={"content-encoding": "gzip"}, content=decoded)
+        return httpx.Response(200, headers={"content-encoding": "gzip"}, content=content)
 
     http = httpx.Client(transport=httpx.MockTransport(answer))
-    with (
-        Client("http://a.test", patience_s=0, http=http) as client,
-        pytest.raises(EvascoreError),
-    ):
+    return Client("http://a.test", patience_s=0, http=http)
+
+
+def test_answer_that_cannot_be_decompressed_is_no_answer():
+    with client_of_gzip(b"abc") as client, pytest.raises(ServiceUnreachable, match="was lost"):
+        client.info()
+
+
+def test_empty_answer_that_is_called_gzip_is_not_one_of_evascore():
+    with client_of_gzip(b"") as client, pytest.raises(UnexpectedAnswer):
         client.info()
 
 
@@ -241,9 +248,10 @@ def test_certificate_that_is_not_trusted_is_reported_as_that():
 
 
 def test_headers_go_to_the_service_and_those_of_the_proxy_to_the_proxy():
-    given = client_headers(None, {"X-Team": "blue", "Proxy-Authorization": "Basic abc"})
+    url = httpx.URL("http://a.test")
+    given = client_headers(url, None, {"X-Team": "blue", "Proxy-Authorization": "Basic abc"})
     send = Send("POST", "/score", 1, headers={"Content-Type": "application/json"})
-    options = request_options(httpx.URL("http://a.test"), send, given)
+    options = request_options(url, send, given)
     assert options["headers"] == {"x-team": "blue", "content-type": "application/json"}
     proxies = {"http": PROXY}
     network = network_for(httpx.URL("http://a.test"), {}, proxies, {"proxy-authorization": "B c"})
@@ -254,8 +262,9 @@ def test_headers_go_to_the_service_and_those_of_the_proxy_to_the_proxy():
     ("headers", "complaint"),
     [
         ({"X Team": "secret"}, "The name of a header"),
-        ({"X-Team": "secret\r\nX: y"}, "the header X-Team"),
-        ({"X-Team": "secretü"}, "the header X-Team"),
+        ({"X-Team": "secret\r\nX: y"}, "the header X-Team must be printable ASCII"),
+        ({"X-Team": "secret\ty"}, "the header X-Team must be printable ASCII"),
+        ({"X-Team": "secretü"}, "the header X-Team must be printable ASCII"),
         ({"Authorization": "secret"}, "Give either api_key or the header Authorization"),
     ],
 )
@@ -263,3 +272,42 @@ def test_header_that_cannot_be_sent_is_refused_without_its_value(headers, compla
     with pytest.raises(HeaderInvalid, match=complaint) as raised:
         Client("http://a.test", api_key="key", headers=headers)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize("user", ["secret:secret", "secret", ":secret"])
+@pytest.mark.parametrize(
+    ("options", "of_shell", "source"),
+    [
+        ({"api_key": "secret"}, "", "api_key"),
+        ({}, "secret", "EVASCORE_API_KEY"),
+        ({"headers": {"authorization": "secret"}}, "secret", "the header Authorization in headers"),
+    ],
+)
+@pytest.mark.parametrize("make", [Client, AsyncClient])
+def test_password_in_the_url_that_would_replace_the_key_is_refused(
+    make, options, of_shell, source, user, monkeypatch
+):
+    monkeypatch.setenv("EVASCORE_API_KEY", of_shell)
+    with pytest.raises(HeaderInvalid, match="in the URL") as raised:
+        make(f"http://{user}@a.test", **options)
+    message = str(raised.value)
+    assert source in message
+    assert "Remove one of them" in message
+    assert "secret" not in message
+
+
+def test_password_in_the_url_is_sent_if_there_is_no_key(monkeypatch):
+    monkeypatch.setenv("EVASCORE_API_KEY", "key")
+    seen = []
+
+    def answer(request):
+        seen.append(request.headers["authorization"])
+        return httpx.Response(503)
+
+    http = httpx.Client(transport=httpx.MockTransport(answer))
+    with (
+        Client("http://name:password@a.test", api_key="", patience_s=0, http=http) as client,
+        pytest.raises(ServiceError),
+    ):
+        client.get("/info")
+    assert seen == ["Basic bmFtZTpwYXNzd29yZA=="]

@@ -1,11 +1,13 @@
 """When the client repeats a request; its operations run here against replies from a list."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
 import pytest
 
 from evascore.errors import (
+    BY_CODE,
     CapacityError,
     ClientError,
     Overloaded,
@@ -32,6 +34,13 @@ from evascore.texts import Text
 GET = Send("GET", "/info", 30)
 OK = Answer(200, {}, b"{}")
 LOST = Lost("no answer")
+CODES_OF_ONE_TEXT = {
+    "invalid_request",
+    "malformed_body",
+    "empty_text",
+    "text_too_large",
+    "body_too_large",
+}
 
 
 class Clock:
@@ -280,3 +289,13 @@ def test_text_that_is_refused_keeps_no_other_from_its_score(call, clock):
     good, bad = Run(steps, clock, replies).result
     assert good.bits_per_byte == 1
     assert isinstance(bad, Overloaded)
+
+
+@pytest.mark.parametrize("kind", BY_CODE.values(), ids=BY_CODE)
+def test_refused_group_is_split_only_if_one_text_can_be_the_cause(kind, clock):
+    sent, refused = [], itertools.repeat(refusal(400, kind.code))
+    steps = Operations().outcomes([Text("a")] * 32, make_call(clock, patience_s=0))
+    outcomes = Run(steps, clock, refused, sent=sent).result
+    assert [type(outcome) for outcome in outcomes] == [kind] * 32
+    # One request for each node of a binary tree with 32 leaves, or one in all.
+    assert len(sent) == (63 if kind.code in CODES_OF_ONE_TEXT else 1)

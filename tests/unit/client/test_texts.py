@@ -111,7 +111,7 @@ def test_numbers_and_arrays_of_numpy_are_sent_as_those_of_python(value, expected
 
 @pytest.mark.parametrize("value", [float("nan"), np.float64("inf"), np.float32("nan"), object()])
 def test_option_that_is_no_json_is_refused(value):
-    with pytest.raises(RequestInvalid, match="An option is no JSON value"):
+    with pytest.raises(RequestInvalid, match="An option is not a JSON value"):
         encode({"top_k": value})
 
 

@@ -54,6 +54,17 @@ def test_folder_needs_nothing(monkeypatch, capsys):
     assert "nothing to download" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("name", [None, str(TINY_CHECKPOINT)])
+def test_revision_of_a_folder_is_refused(name, monkeypatch, capsys):
+    if name is not None:
+        monkeypatch.setenv("EVASCORE_MODEL", name)
+    monkeypatch.setenv("EVASCORE_MODEL_REVISION", COMMIT)
+    exit_code, line = failure(capsys)
+    assert exit_code == 1
+    assert f"is a folder, which has no revision {COMMIT}" in line
+    assert "unset EVASCORE_MODEL_REVISION" in line
+
+
 def test_damage_to_the_header_of_the_weights_is_reported_by_the_checksum(hub, tmp_path, capsys):
     assert prefetch.main() == 0
     capsys.readouterr()

@@ -64,10 +64,10 @@ def a_request(length: int) -> ScoreRequest:
 def test_score_is_bit_for_bit_the_same_alone_and_among_any_mates(deep_scorer, num_threads):
     alone = {length: deep_scorer.score([a_request(length)])[0] for length in LENGTHS}
     for num_mates in (1, 7, 63):
-        chance = random.Random(num_mates)
-        mates = [chance.choice([*range(1, 35), 64, 97, 200, 450]) for _ in range(num_mates)]
+        generator = random.Random(num_mates)
+        mates = [generator.choice([*range(1, 35), 64, 97, 200, 450]) for _ in range(num_mates)]
         places = [*LENGTHS, *mates]
-        chance.shuffle(places)
+        generator.shuffle(places)
         together = deep_scorer.score([a_request(length) for length in places])
         for length, result in zip(places, together, strict=True):
             if length in alone:

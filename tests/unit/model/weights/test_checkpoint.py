@@ -45,6 +45,12 @@ def complaint_about(checkpoint: Path | str) -> str:
     return str(caught.value)
 
 
+def test_folder_with_a_revision_is_refused(folder):
+    with pytest.raises(CheckpointInvalid, match="leave out --revision") as caught:
+        Scorer.load(str(folder), hub_revision="main")
+    assert f"{folder}: is a folder, which has no revision main" in str(caught.value)
+
+
 def test_sharded_checkpoint_scores_like_the_same_in_one_file(sharded, folder):
     assert len(list(sharded.glob("*.safetensors"))) > 2
 

@@ -206,6 +206,18 @@ def test_newest_commit_is_loaded_if_the_first_is_not_known(pushed_hub, tmp_path,
     assert pin.read_text() == f"{PUSHED}\n"
 
 
+def test_first_commit_that_the_hub_lacks_is_reported_with_the_remedies(pushed_hub, tmp_path):
+    (pin,) = (tmp_path / "cache").rglob(PIN_FILE)
+    pin.write_text("0" * 40)
+    reason = complaint(pushed_hub)
+    assert f"no longer has commit {'0' * 40}, which was loaded here first" in reason
+    assert "set EVASCORE_MODEL_REVISION or --revision" in reason
+    assert f"delete {pin}" in reason
+    assert find_checkpoint(pushed_hub.name, PUSHED).folder.name == PUSHED
+    pin.unlink()
+    assert find_checkpoint(pushed_hub.name).folder.name == PUSHED
+
+
 def test_revision_that_the_hub_lacks_is_named(hub):
     with pytest.raises(CheckpointInvalid, match=f"owner/name at revision {'0' * 40}: "):
         find_checkpoint(hub.name, "0" * 40)
