@@ -7,7 +7,9 @@ LM_EVAL := .venv-lm-eval
 SYSTEM := $(shell uname -s)
 # The driver of an NVIDIA GPU brings this command.
 NVIDIA_SMI := $(shell command -v nvidia-smi)
-COMPOSE := docker compose $(if $(NVIDIA_SMI),,-f docker-compose.yml -f compose.cpu.yml)
+# PINNED=1 takes the base images by digest; .env still has the last word.
+COMPOSE := docker compose $(if $(PINNED),--env-file images.lock $(if $(wildcard .env),--env-file .env)) \
+	$(if $(NVIDIA_SMI),,-f docker-compose.yml -f compose.cpu.yml)
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
 PEERS := .venv-peers
@@ -17,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # machines, has a command of its own, which finds all that it needs installed but CUDA.
 FROM_LOCK := install --quiet --no-deps --require-hashes -r
 LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-peers requirements-schemathesis \
-	requirements-audit
+	requirements-audit requirements-flower
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH = "$$(grep '^torch==' requirements.txt)"
@@ -131,7 +133,7 @@ logs: ## follow the logs of the containers
 	$(COMPOSE) --profile '*' logs --follow --tail 100
 
 # The digests of images, for every platform. Needs a registry.
-pin-images: ## write the digests of the base images into Compose file and Dockerfiles
+pin-images: ## write the digests of the base images into images.lock, for PINNED=1
 	@$(PYTHON) deploy/pin_images.py
 
 smoke: ## score one text with the service on port 8000

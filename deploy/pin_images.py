@@ -1,4 +1,4 @@
-"""Writes the digests of the base images into the Compose file and the Dockerfiles.
+"""Writes the digests of the base images into images.lock.
 
 `make pin-images` runs it. A tag can lead to another image tomorrow, a digest cannot. It needs
 Docker's buildx and the registry, but no engine. Run it again for newer images of the same tags.
@@ -12,10 +12,16 @@ from pathlib import Path
 REPOSITORY = Path(__file__).resolve().parent.parent
 FILES = (
     *("docker-compose.yml", ".env.example", "Dockerfile.web", "Dockerfile.worker"),
-    *("deploy/backup/Dockerfile", "deploy/redis/Dockerfile", ".devcontainer/Dockerfile"),
+    *("deploy/backup/Dockerfile", "deploy/flower/Dockerfile", "deploy/redis/Dockerfile"),
+    ".devcontainer/Dockerfile",
 )
-# A default of a variable such as REDIS_IMAGE: name, tag, and the digest if it is pinned already.
-IMAGE = re.compile(r"(?<=_IMAGE)(:-|=)([\w./-]+:[\w.-]+)(@sha256:[0-9a-f]{64})?")
+LOCK = "images.lock"
+HEADER = """\
+# Base images by digest, for `make up PINNED=1`. Docker accepts no other image then.
+# `make pin-images` writes this file.
+"""
+# The default of a variable: REDIS_IMAGE=name:tag in an argument, REDIS_IMAGE:-name:tag in Compose.
+IMAGE = re.compile(r"([A-Z]+_IMAGE)(?::-|=)([\w./-]+:[\w.-]+)")
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
@@ -23,19 +29,22 @@ class NoDigest(Exception):
     """The registry gave no digest for an image."""
 
 
-def pin(root: Path) -> dict[str, str]:
-    """Pin every image in the files below `root`; return the digests by image.
+def images(root: Path) -> dict[str, str]:
+    """The images that the files below `root` name, by variable."""
+    named = (IMAGE.findall((root / name).read_text()) for name in FILES)
+    return dict(sorted({pair for pairs in named for pair in pairs}))
+
+
+def pin(root: Path) -> str:
+    """Write images.lock below `root`; return its text.
 
     Raises:
-        NoDigest: for one image; no file is changed then.
+        NoDigest: for one image; the file is not changed then.
     """
-    texts = {name: (root / name).read_text() for name in FILES}
-    images = sorted({found[2] for text in texts.values() for found in IMAGE.finditer(text)})
-    digests = {image: _digest(image) for image in images}
-    for name, text in texts.items():
-        pinned = IMAGE.sub(lambda found: f"{found[1]}{found[2]}@{digests[found[2]]}", text)
-        (root / name).write_text(pinned)
-    return digests
+    lines = [f"{name}={image}@{_digest(image)}\n" for name, image in images(root).items()]
+    text = HEADER + "".join(lines)
+    (root / LOCK).write_text(text)
+    return text
 
 
 def _digest(image: str) -> str:
@@ -60,12 +69,11 @@ def _digest(image: str) -> str:
 def main() -> int:
     """Pin all images; return the exit code."""
     try:
-        digests = pin(REPOSITORY)
+        text = pin(REPOSITORY)
     except NoDigest as error:
-        print(f"pin-images: {error}; nothing is changed", file=sys.stderr)
+        print(f"pin-images: {error}; {LOCK} is not changed", file=sys.stderr)
         return 1
-    for image, digest in digests.items():
-        print(f"{image}@{digest}")
+    print(text, end="")
     return 0
 
 

@@ -141,6 +141,7 @@ def test_every_locked_package_has_hashes_and_none_is_torch(lock):
         ("requirements-lm-eval", ["requirements-lm-eval.txt"]),
         ("requirements-schemathesis", ["requirements-schemathesis.txt"]),
         ("requirements-audit", ["requirements-audit.txt"]),
+        ("requirements-flower", ["requirements-flower.txt"]),
     ],
 )
 def test_lock_has_the_pinned_versions(lock, files):
