@@ -155,3 +155,16 @@ def test_what_waits_is_reported_for_each_model(http):
     metrics = http.get("/metrics").text
     labels = f'fingerprint="{OTHER}",model="owner/other",priority="interactive"'
     assert f"evascore_waiting_messages{{{labels}}} 2.0" in metrics
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_large_body_for_a_model_that_is_not_served_harms_no_later_request(http, path):
+    # Its parse runs in a thread that must not use the connections to Redis of all requests.
+    fields = {"prompt": "x" * 300_000} if path == "/tokenize" else {"tokens": [164] * 100_000}
+    for _ in range(3):
+        assert http.post("/score", json={"text": "x"}).status_code == 202
+        response = http.post(path, json={**fields, "model": "nobody"})
+        assert (response.status_code, response.json()["type"]) == (404, "model_not_found")
+    for _ in range(10):
+        assert http.post("/score", json={"text": "x"}).status_code == 202
+        assert http.get("/stats").status_code == 200
