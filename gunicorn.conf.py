@@ -7,9 +7,11 @@ from app.server.open_files import connections_within_limit
 from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
+from contract.store.key_store import check_keys_file
 
 try:
     _settings = load_settings()
+    check_keys_file(_settings)
 except SettingsInvalid as error:
     sys.exit(f"evascore: {error}")
 configure_logging(_settings.log_level, "web")

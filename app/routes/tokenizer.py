@@ -86,8 +86,8 @@ def _answer(model: type[_Body], view: Callable[[_Body], dict[str, Any]]) -> Resp
 
     large_work = service().large_work
     body = large_work.run(len(content), parsed)
-    # All models have the same ids, and yet one that is not served is refused. It may ask Redis, which
-    # the thread of a large body must not.
+    # All models have the same ids, and yet one that is not served is refused. This may ask Redis,
+    # so it must not run in the thread of a large body.
     if body.model:
         target(body.model)
     return json_response(large_work.run(len(content), partial(view, body)))

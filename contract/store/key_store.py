@@ -8,8 +8,10 @@ from pathlib import Path
 import redis
 
 from contract import keys
-from contract.api_keys import ApiKey, NotAKey, decode_key, rotated
+from contract.api_keys import ApiKey, NotAKey, check_key, decode_key, rotated
 from contract.logs import get_logger
+from contract.setting_refusals import environment_name
+from contract.settings import Settings, SettingsInvalid
 
 log = get_logger(__name__)
 
@@ -44,10 +46,14 @@ class KeyStore:
 
         Returns:
             The token and the new key.
+
+        Raises:
+            NotAKey: `grace_s` is no time.
         """
         token, new = rotated(key)
         ends_at = time.time() + grace_s
         old = replace(key, expires_at=min(key.expires_at or ends_at, ends_at))
+        check_key(old)
         with self._client.pipeline() as pipe:
             pipe.hset(keys.API_KEYS, new.id, new.encode())
             pipe.hset(keys.API_KEYS, old.id, old.encode()).execute()
@@ -70,3 +76,22 @@ def read_keys_file(path: Path) -> list[ApiKey]:
         except NotAKey as error:
             raise NotAKey(f"line {number} of {path} is no key: {error}") from None
     return found
+
+
+def check_keys_file(settings: Settings) -> None:
+    """Check that the file of keys, if there is one, can be used.
+
+    Raises:
+        SettingsInvalid
+    """
+    name, path = environment_name("keys_file"), settings.keys_file
+    if path is None:
+        return
+    try:
+        read_keys_file(path)
+    except NotAKey as error:
+        raise SettingsInvalid(f"{name}: {error}") from None
+    except OSError as error:
+        raise SettingsInvalid(
+            f"{name}: {path} cannot be read ({error.strerror}); check the path and its permissions"
+        ) from None

@@ -1,5 +1,6 @@
 """API keys over HTTP: who may do what, whose a task is, and what needs no key."""
 
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import evascore
 from contract.api_keys import Scope, new_key
+from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
 from tests.web import Outcomes, WebServer
@@ -272,3 +274,18 @@ def submitted(client: evascore.Client) -> str | None:
         return client.submit("x").id
     except evascore.Unauthorized:
         return None
+
+
+@pytest.mark.parametrize("content", [None, "{}", "no key"])
+def test_keys_file_that_cannot_be_used_is_refused_at_the_start(web_redis, tmp_path, content):
+    file = tmp_path / "keys"
+    if content is not None:
+        file.write_text(content)
+    server = WebServer(tmp_path, web_redis.url, auth="keys", keys_file=file)
+    ended = subprocess.run(
+        server.command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("evascore: EVASCORE_KEYS_FILE: ")
+    assert ended.stderr.count("\n") == 1
+    assert str(file) in ended.stderr
