@@ -12,9 +12,9 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from contract.core_dumps import forbid_core_dumps
+from contract.keys_file import check_keys_file
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
-from contract.store.key_store import check_keys_file
 from deploy.disk_guard import guard, options_for
 from deploy.embedded_redis import (
     memory_limit,

@@ -8,9 +8,10 @@ import redis
 
 from contract.api_keys import ApiKey, NotAKey, id_of_token, is_token_of
 from contract.errors import BrokerUnavailable, Unauthorized
+from contract.keys_file import read_keys_file
 from contract.logs import get_logger
 from contract.settings import Settings
-from contract.store.key_store import KeyStore, read_keys_file
+from contract.store.key_store import KeyStore
 
 log = get_logger(__name__)
 

@@ -1,17 +1,14 @@
-"""Keeps API keys in Redis, and reads those of a file."""
+"""Keeps API keys in Redis."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import redis
 
 from contract import keys
 from contract.api_keys import ApiKey, NotAKey, check_key, decode_key, rotated
 from contract.logs import get_logger
-from contract.setting_refusals import environment_name
-from contract.settings import Settings, SettingsInvalid
 
 log = get_logger(__name__)
 
@@ -58,40 +55,3 @@ class KeyStore:
             pipe.hset(keys.API_KEYS, new.id, new.encode())
             pipe.hset(keys.API_KEYS, old.id, old.encode()).execute()
         return token, new
-
-
-def read_keys_file(path: Path) -> list[ApiKey]:
-    """The keys of a file with one entry per line, as `python -m app.keys create --entry` prints it.
-
-    Raises:
-        NotAKey: with the number of the line.
-        OSError
-    """
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(decode_key(line))
-        except NotAKey as error:
-            raise NotAKey(f"line {number} of {path} is no key: {error}") from None
-    return found
-
-
-def check_keys_file(settings: Settings) -> None:
-    """Check that the file of keys, if there is one, can be used.
-
-    Raises:
-        SettingsInvalid
-    """
-    name, path = environment_name("keys_file"), settings.keys_file
-    if path is None:
-        return
-    try:
-        read_keys_file(path)
-    except NotAKey as error:
-        raise SettingsInvalid(f"{name}: {error}") from None
-    except OSError as error:
-        raise SettingsInvalid(
-            f"{name}: {path} cannot be read ({error.strerror}); check the path and its permissions"
-        ) from None

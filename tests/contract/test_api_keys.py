@@ -18,9 +18,10 @@ from contract.api_keys import (
     is_token_of,
     new_key,
 )
+from contract.keys_file import read_keys_file
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY
-from contract.store.key_store import KeyStore, read_keys_file
+from contract.store.key_store import KeyStore
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
 
 SECRET = b"s" * 32

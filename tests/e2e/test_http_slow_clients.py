@@ -1,6 +1,7 @@
 """Slow clients in numbers: the others are served at once, and slots come back."""
 
 import socket
+import subprocess
 import time
 from contextlib import contextmanager, suppress
 
@@ -10,6 +11,8 @@ import pytest
 
 from app.requests import upload_stream
 from app.server.gunicorn_worker import HEADER_S
+from app.server.open_files import OTHER_FILES
+from contract.settings import REPOSITORY
 from tests.conftest import wait_until
 from tests.web import Outcomes, WebServer
 
@@ -222,6 +225,38 @@ def test_waits_streams_and_connections_of_one_client_leave_some_to_others(small)
             assert time.monotonic() - began_at > 0.5
             with other.stream("GET", f"{path}/events") as events:
                 assert events.status_code == 200
+
+
+def with_open_files(server: WebServer, limit: int) -> WebServer:
+    """Give the server a hard limit of open files."""
+    server.command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *server.command]
+    return server
+
+
+def test_slots_follow_the_connections_that_open_files_allow(web_redis, tmp_path):
+    server = with_open_files(WebServer(tmp_path, web_redis.url), OTHER_FILES + 16).start()
+    try:
+        (warning,) = server.log_lines("open_files_limit_connections")
+        assert (warning["connections"], warning["wanted_connections"]) == (16, 4096)
+        with server.client() as http:
+            path = http.post("/score", json={"text": "x"}).headers["Location"]
+        stream = f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        # A client gets half of the four streams.
+        with connected(server, 3, stream) as clients:
+            answers = [peeked(client)[:12] for client in clients]
+        assert sorted(answers) == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 503"]
+    finally:
+        assert server.stop() == 0
+
+
+def test_too_few_open_files_are_refused_at_the_start(web_redis, tmp_path):
+    server = with_open_files(WebServer(tmp_path, web_redis.url), OTHER_FILES + 15)
+    ended = subprocess.run(
+        server.command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("evascore: the hard limit of open files allows 15 connections")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
