@@ -1,6 +1,7 @@
 """The model of a request, on a web server whose workers are those that the tests pose as."""
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.responses.models import ModelList
 from contract import keys
@@ -126,9 +127,15 @@ def test_models_are_listed_as_openai_lists_them(http):
 
 def test_description_names_what_can_be_asked_for(http):
     document = http.get("/openapi.json").json()
-    names = ["evascore", "demo", f"demo@{OLD}", "owner/other"]
     asked = document["components"]["schemas"]["ScoreBody"]["properties"]["model"]
-    assert asked["enum"] == [*names, None]
+    described = Draft202012Validator(asked).is_valid
+    # The current model of a name has an exact name, too.
+    for name in (None, "evascore", "demo", f"demo@{OLD}", f"demo@{NEW}", "owner/other"):
+        assert described(name)
+        fields = {"text": "a", **({"model": name} if name else {})}
+        assert http.post("/score", json=fields).status_code == 202
+    assert not described("unknown")
+    assert http.post("/score", json={"text": "a", "model": "unknown"}).status_code == 404
 
 
 def test_a_replayed_request_is_the_job_of_its_first_model(http, outcomes):
