@@ -2,6 +2,7 @@
 
 import os
 import re
+import select
 import shutil
 import socket
 import subprocess
@@ -121,6 +122,68 @@ def test_body_that_waits_at_the_edge_arrives_whole(port, num_bytes):
         items = [{"text": "x" * min(num_bytes, 20_000)}] * max(1, num_bytes // 20_000)
         response = http.post("/score", json={"items": items})
         assert response.status_code == 202
+
+
+def unfinished(method: str, path: str, length: str) -> bytes:
+    """The beginning of a request whose body is not complete."""
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n1\r\nx".encode()
+
+
+@contextmanager
+def sent(address: str, port: int, requests: list[bytes]) -> Iterator[list[socket.socket]]:
+    """Connections from `address`, with one request on each."""
+    with ExitStack() as stack:
+        clients = []
+        for request in requests:
+            client = stack.enter_context(socket.socket())
+            client.bind((address, 0))
+            client.connect(("127.0.0.1", port))
+            client.sendall(request)
+            clients.append(client)
+        yield clients
+
+
+def answered(clients: list[socket.socket]) -> list[socket.socket]:
+    return select.select(clients, [], [], 0)[0]
+
+
+LARGE_BODIES = {
+    "score": ("127.0.1.1", "/score", "Content-Length: 1000000"),
+    "completions": ("127.0.1.2", "/v1/completions", "Content-Length: 9000000"),
+    "tokenize": ("127.0.1.3", "/tokenize", "Content-Length: 9000000"),
+    "detokenize": ("127.0.1.4", "/detokenize", "Content-Length: 9000000"),
+    "chunked": ("127.0.1.5", "/score", "Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize(("address", "path", "length"), LARGE_BODIES.values(), ids=LARGE_BODIES)
+def test_client_has_at_most_four_large_bodies_at_the_edge(port, address, path, length):
+    with sent(address, port, [unfinished("POST", path, length)] * 5) as clients:
+        # It may be any of them, as nginx has several processes.
+        (refused,) = wait_until(lambda: answered(clients), timeout_s=20)
+        answer = refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b'"type":"too_many_requests"' in answer
+        items = {"items": [{"text": "x" * 20_000}] * 100}
+        with from_address(address, port) as same, from_address("127.0.1.9", port) as other:
+            assert same.post("/score", json=items).status_code == 429
+            assert same.post("/score", json={"text": "x" * 20_000}).status_code == 202
+            assert same.options("/score").status_code == 200
+            assert other.post("/score", json=items).status_code == 202
+        assert not answered([client for client in clients if client is not refused])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/score"), ("OPTIONS", "/score"), ("POST", "/score/x/cancel")]
+)
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_requests_without_texts_have_no_large_body(port, method, path, is_chunked):
+    body = b"x" * 70_000
+    with from_address("127.0.1.6", port) as http:
+        content = iter([body]) if is_chunked else body
+        response = http.request(method, path, content=content)
+    assert response.status_code == 413
+    assert response.json()["type"] == "body_too_large"
 
 
 def test_clients_behind_the_edge_have_shares_of_their_own(web, port):
