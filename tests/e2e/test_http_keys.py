@@ -12,7 +12,7 @@ import evascore
 from contract.api_keys import Scope, new_key
 from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
-from tests.conftest import wait_until
+from tests.conftest import LIMITS, wait_until
 from tests.web import Outcomes, WebServer
 
 
@@ -34,7 +34,10 @@ class Keys:
     def with_token(self, token: str) -> httpx.Client:
         """A client that sends `token`."""
         client = httpx.Client(
-            base_url=self._web.url, headers={"Authorization": f"Bearer {token}"}, timeout=30
+            base_url=self._web.url,
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=30,
+            limits=LIMITS,
         )
         self._clients.append(client)
         return client
