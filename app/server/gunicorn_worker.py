@@ -9,6 +9,7 @@ the application are imported where they are used.
 """
 
 import fcntl
+import logging
 import struct
 import sys
 import termios
@@ -50,12 +51,16 @@ _STATUS = {
 
 
 class EdgeLogger(Logger):
-    """Gunicorn's own log lines, sent through the root logger, which writes JSON."""
+    """Gunicorn's own log lines, sent through the root logger, which writes JSON.
+
+    Those of the level DEBUG are left out: they have the path of each request, which may be a text.
+    """
 
     def setup(self, cfg: Any) -> None:
         """Configure logging as Gunicorn does, and let the root logger write its lines."""
         super().setup(cfg)
         self.error_log.propagate = True
+        self.error_log.setLevel(max(self.error_log.level, logging.INFO))
 
 
 class HeaderTimeout(BaseException):

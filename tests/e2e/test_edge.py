@@ -1,57 +1,28 @@
 """The configuration of the edge in a real nginx, without TLS, before a real web server."""
 
-import os
 import re
 import select
-import shutil
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
 from contract.api_keys import new_key
-from contract.settings import REPOSITORY
 from contract.store.broker import connect
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
+from tests.edge import CONF, NGINX, edge, nginx
 from tests.web import WebServer, free_port
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONF = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
 HEAD = (
     b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 9\r\n\r\n"
 )
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-
-@contextmanager
-def nginx(folder: Path, conf: str, port: int) -> Iterator[None]:
-    """An nginx with this configuration, once it listens on `port`."""
-    file = folder / "nginx.conf"
-    # Its workers must enter the folders of the tests.
-    file.write_text(f"user root;\n{conf}" if os.geteuid() == 0 else conf)
-    command = [str(NGINX), "-p", str(folder), "-e", "stderr", "-c", str(file)]
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log)
-    try:
-        wait_until(lambda: is_open(process, port), timeout_s=10)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def is_open(process: subprocess.Popen[bytes], port: int) -> bool:
-    assert process.poll() is None, "nginx has ended; see nginx.log"
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -63,34 +34,11 @@ def web(web_redis, tmp_path_factory):
     assert server.stop() == 0
 
 
-@contextmanager
-def edge(web: WebServer, folder: Path) -> Iterator[int]:
-    """The edge before a web server; yields its port."""
-    port = free_port()
-    conf = re.sub(r"^ +(ssl_\w+|http2|resolver\w*) .*;\n", "", CONF, flags=re.MULTILINE)
-    for theirs, ours in {
-        "listen 8443 ssl": f"listen 127.0.0.1:{port}",
-        "listen 8080": f"listen 127.0.0.1:{free_port()}",
-        "listen 127.0.0.1:8081": f"listen 127.0.0.1:{free_port()}",
-        "http://web:8000": web.url,
-        "/tmp/": f"{folder}/",
-        "access_log /dev/stdout refused": f"access_log {folder}/access.log refused",
-        "error_log /dev/stderr": f"error_log {folder}/error.log",
-    }.items():
-        assert theirs in conf
-        conf = conf.replace(theirs, ours)
-    shutil.copy(REPOSITORY / "deploy/nginx/problem.conf", folder)
-    # The container writes it at its start.
-    (folder / "server_name.conf").write_text("server_name localhost 127.0.0.1;")
-    with nginx(folder, conf, port):
-        yield port
-
-
 @pytest.fixture(scope="module")
 def port(web, tmp_path_factory):
     """The port of the edge before the web server."""
-    with edge(web, tmp_path_factory.mktemp("nginx")) as port:
-        yield port
+    with edge(web.url, tmp_path_factory.mktemp("nginx")) as running:
+        yield running.port
 
 
 def from_address(address: str, port: int) -> httpx.Client:
@@ -211,7 +159,7 @@ def test_key_and_quota_pass_through_the_edge_and_into_none_of_its_logs(web_redis
     headers = {"Authorization": f"Bearer {token}"}
     with connect(server.settings) as client:
         KeyStore(client).add(key)
-    with edge(server, tmp_path) as port, from_address("127.0.0.11", port) as http:
+    with edge(server.url, tmp_path) as running, from_address("127.0.0.11", running.port) as http:
         wait_until(lambda: http.get("/score/x", headers=headers).status_code == 404)
         assert http.post("/score", json={"text": "x"}).status_code == 401
         answers = [http.post("/score", json={"text": "x"}, headers=headers) for _ in range(3)]
