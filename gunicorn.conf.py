@@ -3,16 +3,20 @@
 import sys
 
 from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
-from app.server.open_files import connections_within_limit
+from app.server.open_files import warn_of_fewer_connections, with_possible_connections
 from contract.core_dumps import forbid_core_dumps
+from contract.keys_file import check_keys_file
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
 
 try:
-    _settings = load_settings()
+    _given = load_settings()
+    check_keys_file(_given)
+    _settings = with_possible_connections(_given)
 except SettingsInvalid as error:
     sys.exit(f"evascore: {error}")
 configure_logging(_settings.log_level, "web")
+warn_of_fewer_connections(_given.web_connections, _settings.web_connections)
 forbid_core_dumps()
 
 wsgi_app = "app.wsgi:application"
@@ -20,7 +24,7 @@ bind = _settings.bind
 # A connection holds a greenlet and little else, so one process serves thousands of them.
 workers = 1
 worker_class = EdgeWorker
-worker_connections = connections_within_limit(_settings.web_connections)
+worker_connections = _settings.web_connections
 timeout = _settings.web_timeout_s
 graceful_timeout = int(_settings.drain_s)
 keepalive = 5

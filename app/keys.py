@@ -6,6 +6,7 @@ may keep what this command writes.
 """
 
 import argparse
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -53,7 +54,11 @@ def _parser() -> argparse.ArgumentParser:
     create.add_argument("--requests-per-minute", type=int, metavar="N")
     create.add_argument("--bytes-per-minute", type=int, metavar="N", help="bytes of work")
     create.add_argument(
-        "--queue-share", type=float, default=1.0, help="most of the queue that it may fill, 0 to 1"
+        "--queue-share",
+        type=float,
+        default=1.0,
+        metavar="SHARE",
+        help="largest share of the queue that its jobs may fill, above 0 and at most 1",
     )
     create.add_argument(
         "--entry",
@@ -85,7 +90,8 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
         return 0
     chosen = [key for key in found if parsed.key in (key.id, key.name)]
     if not chosen:
-        return _fail(f"there is no key {parsed.key!r}; see `list`", EX_FAILED)
+        hint = "Keys of EVASCORE_KEYS_FILE are revoked by deleting their line."
+        return _fail(f"Redis has no key {parsed.key!r}; see `list`. {hint}", EX_FAILED)
     if parsed.command == "revoke":
         print(f"{store.revoke(chosen)} revoked")
         for key in chosen:
@@ -94,6 +100,8 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
     valid = [key for key in chosen if key.is_valid(time.time())]
     if len(valid) != 1:
         return _fail(f"{parsed.key!r} has {len(valid)} valid keys; give the ID of one", EX_FAILED)
+    if not 0 <= parsed.grace_s < math.inf:
+        raise NotAKey(f"--grace-s must be a number of seconds from 0, not {parsed.grace_s:g}")
     token, new = store.rotate(valid[0], parsed.grace_s)
     _log("key_rotated", new, old_key_id=valid[0].id)
     print(token)
@@ -109,6 +117,8 @@ def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
     for scope in scopes:
         if scope not in SCOPES:
             raise NotAKey(f"scope {scope!r} does not exist; choose from {', '.join(SCOPES)}")
+    if parsed.days is not None and not 0 < parsed.days < math.inf:
+        raise NotAKey(f"--days must be a number of days above 0, not {parsed.days:g}")
     return new_key(
         parsed.name,
         scopes,

@@ -1,11 +1,12 @@
 """Makes the application that Gunicorn serves, with the settings of this process."""
 
 from app.factory import create_app
+from app.server.open_files import with_possible_connections
 from app.service.forgetting import forget_in_background
 from contract.logs import configure_logging
 from contract.settings import load_settings
 
-settings = load_settings()
+settings = with_possible_connections(load_settings())
 configure_logging(settings.log_level, "web")
 application = create_app(settings)
 forget_in_background(settings)

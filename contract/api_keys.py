@@ -21,6 +21,8 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 """`score`: single requests; `bulk`: batches; `metrics`: figures of the service; `admin`: all."""
 
 MAX_NAME_CHARS = 64
+# The last second that a date can be shown for, at the end of the year 9999.
+MAX_TIME = 253_402_300_799
 _NAME = re.compile(rf"[A-Za-z0-9][A-Za-z0-9_.@-]{{0,{MAX_NAME_CHARS - 1}}}")
 _TOKEN = re.compile(r"evs_([a-z0-9]{12})_([A-Za-z0-9_-]{32})")
 _NO_HASH = "0" * 64
@@ -68,7 +70,7 @@ class ApiKey:
     bytes_per_minute: int | None = None
     """Quota of bytes of work; None for no limit."""
     queue_share: float = 1.0
-    """Most of the queue that its jobs may fill, from 0 to 1."""
+    """Largest share of the queue that its jobs may fill, above 0 and at most 1."""
 
     @property
     def quota(self) -> Quota:
@@ -117,6 +119,10 @@ def check_key(key: ApiKey) -> None:
     for quota in (key.requests_per_minute, key.bytes_per_minute):
         if quota is not None and quota < 1:
             raise NotAKey(f"a quota per minute must be at least 1, not {quota}")
+    if key.expires_at is not None and not 0 <= key.expires_at <= MAX_TIME:
+        raise NotAKey(
+            f"expires_at must be a Unix time before the year 10000, not {key.expires_at:g}"
+        )
     if not 0 < key.queue_share <= 1:
         raise NotAKey(f"the queue share must be above 0 and at most 1, not {key.queue_share:g}")
 

@@ -220,7 +220,7 @@ class ResultNotStored(DependencyError):
 
 
 class ModelGone(DependencyError):
-    """No worker serves the model any more that the job had to be scored with."""
+    """No worker serves the model that this job needs any more."""
 
     code = "model_gone"
 

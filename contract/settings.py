@@ -202,22 +202,23 @@ class Settings(BaseModel):
     max_queued_bytes: Bytes = Field(
         256 * 1024**2,
         description="Most text bytes of jobs that are not scored yet; above it, 503. "
-        "One client may have as many as are free, so a single one gets half of them.",
+        "One client may use as much as is still free: alone, it gets half.",
     )
     max_queued_jobs: Count = Field(
         100_000,
         description="Most jobs that are not scored yet; above it, 503. "
-        "One client may have as many as are free.",
+        "One client may have as many as are still free: alone, it gets half.",
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
         description="Most text bytes of batches that are not scored yet, "
-        "at least 64 for each line; above it, 503. One client may have as many as are free.",
+        "at least 64 for each line; above it, 503. "
+        "One client may use as much as is still free: alone, it gets half.",
     )
     max_queued_batches: Count = Field(
         10_000,
         description="Most batches that have not ended; above it, 503. "
-        "One client may have as many as are free.",
+        "One client may have as many as are still free: alone, it gets half.",
     )
     max_redis_bytes: Bytes = Field(
         4 * 1024**3,

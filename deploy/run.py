@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from contract.core_dumps import forbid_core_dumps
+from contract.keys_file import check_keys_file
 from contract.logs import configure_logging
 from contract.settings import Settings, SettingsInvalid, load_settings
 from deploy.disk_guard import guard, options_for
@@ -43,6 +44,7 @@ def main() -> int:
     """
     try:
         settings = load_settings()
+        check_keys_file(settings)
         configure_logging(settings.log_level, "supervisor")
         _check_port_is_free(settings)
         forbid_core_dumps()

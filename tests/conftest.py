@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 import pytest
 import redis
 
@@ -19,6 +20,10 @@ from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port, server_command
 
 T = TypeVar("T")
+
+LIMITS = httpx.Limits(keepalive_expiry=2)
+"""For clients of tests. The web server closes connections that are idle for five seconds, and a
+request that is sent at that moment gets no answer. So older connections are not used again."""
 
 
 class RedisServer:

@@ -7,6 +7,7 @@ from typing import Any
 import httpx
 
 from contract.messages import FINAL_STATES
+from tests.conftest import LIMITS
 
 _PAUSE_S = 0.1
 
@@ -16,7 +17,7 @@ class PatientClient:
 
     def __init__(self, url: str, patience_s: float = 120) -> None:
         """Make a client that gives up `patience_s` seconds after it was made."""
-        self.http = httpx.Client(base_url=url, timeout=60)
+        self.http = httpx.Client(base_url=url, timeout=60, limits=LIMITS)
         self.num_refused = 0
         """Answers 503 and lost connections."""
         self._deadline = time.monotonic() + patience_s

@@ -16,6 +16,7 @@ import redis
 from contract.setting_refusals import PREFIX, environment_name
 from contract.settings import REDIS_SOCKET, REPOSITORY, load_settings
 from deploy.embedded_redis import free_port
+from tests.conftest import LIMITS
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
 """Random weights, every feature of the architecture; loads in a moment."""
@@ -117,7 +118,7 @@ class Service:
 
     def client(self, timeout_s: float = 60) -> httpx.Client:
         """An HTTP client of this service; the caller closes it."""
-        return httpx.Client(base_url=self.url, timeout=timeout_s)
+        return httpx.Client(base_url=self.url, timeout=timeout_s, limits=LIMITS)
 
     def redis(self) -> redis.Redis:
         """A client of the embedded Redis; the caller closes it."""

@@ -21,7 +21,7 @@ from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
-from tests.conftest import free_port, wait_until
+from tests.conftest import LIMITS, free_port, wait_until
 from tests.waiting_messages import take
 
 
@@ -68,7 +68,7 @@ class WebServer:
 
     def client(self) -> httpx.Client:
         """An HTTP client of this server; the caller closes it."""
-        return httpx.Client(base_url=self.url, timeout=60)
+        return httpx.Client(base_url=self.url, timeout=60, limits=LIMITS)
 
     def workers(self) -> list[psutil.Process]:
         """The processes that serve requests."""

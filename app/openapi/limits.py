@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from contract.grammar.model_names import EXACT_MODEL_PATTERN, MAX_REFERENCE_CHARS
 from contract.settings import Settings
 
 _BODIES_WITH_MODEL = ("ScoreBody", "CompletionBody", "TokenizeBody", "DetokenizeBody")
@@ -40,15 +41,22 @@ def add_limits(document: dict[str, Any], settings: Settings, models: Sequence[st
     prompts["maxItems"] = settings.max_items
     if models:
         for body in _BODIES_WITH_MODEL:
-            schemas[body]["properties"]["model"]["enum"] = [*models, None]
+            forms = [*_forms_of_model(models), {"type": "null"}]
+            schemas[body]["properties"]["model"]["anyOf"] = forms
     for operation in (each for item in document["paths"].values() for each in item.values()):
         for parameter in operation["parameters"]:
             if parameter["name"] == "model" and models:
-                parameter["schema"]["enum"] = list(models)
+                parameter["schema"]["anyOf"] = _forms_of_model(models)
             key = operation["operationId"], parameter["name"]
             if key in _OF_PARAMETERS:
                 path, setting = _OF_PARAMETERS[key]
                 _put(parameter["schema"], path, getattr(settings, setting))
+
+
+def _forms_of_model(models: Sequence[str]) -> list[dict[str, Any]]:
+    """The two forms in which a request names its model: a listed name, or one exact model."""
+    exact = {"type": "string", "pattern": EXACT_MODEL_PATTERN, "maxLength": MAX_REFERENCE_CHARS}
+    return [{"type": "string", "enum": list(models)}, exact]
 
 
 def _put(schema: dict[str, Any], path: tuple[str, ...], limit: float) -> None:

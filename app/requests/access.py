@@ -28,7 +28,7 @@ _IDS = ("task_id", "batch_id")
 def register(app: Flask) -> None:
     """Check every request of `app`, unless the settings say that anyone may do everything."""
     app.before_request(_check)
-    app.after_request(_tell_quota)
+    app.after_request(_add_quota_headers)
 
 
 def scope_of(endpoint: str) -> Scope | None:
@@ -46,13 +46,14 @@ def owner() -> str:
     return "" if key is None else key.name
 
 
-def _tell_quota(response: Response) -> Response:
+def _add_quota_headers(response: Response) -> Response:
     response.headers.update(rate_limit_headers())
     return response
 
 
 def _check() -> None:
-    if service().settings.auth == "off":
+    # A browser sends no key with a preflight, and its answer shows nothing of anyone.
+    if service().settings.auth == "off" or request.method == "OPTIONS":
         return
     scope = scope_of(request.endpoint or "")
     if scope is None:

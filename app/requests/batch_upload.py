@@ -192,7 +192,8 @@ class Receiver:
     def _full(self, full: QueueFull) -> Overloaded:
         depth = full.depth
         return Overloaded(
-            "Your batches fill your share of the queue; upload this one when some have ended."
+            "You have reached your share of the queue (you may hold as much as is still free); "
+            "upload this batch when some batches have ended."
             if full.is_share
             else "Other batches fill the queue; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,

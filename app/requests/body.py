@@ -12,7 +12,7 @@ from werkzeug.http import parse_options_header
 
 from app.requests.clients import client_of
 from app.requests.query import refuse_unknown_parameters
-from app.service.body_memory import FREE_BYTES
+from app.service.body_memory import UNCOUNTED_BYTES
 from app.service.components import service
 from contract.errors import (
     BodyTooLarge,
@@ -27,7 +27,8 @@ CUT_SHORT = (
 # A client has this long to send a body that is not an upload, or less if `web_timeout_s` says so.
 BODY_S = 30
 _TOO_SLOW = "The body did not arrive within {:g} s; send it faster, or less of it."
-_PIECE_BYTES = 64 * 1024
+# A body is read, and cut, in pieces of this size.
+PIECE_BYTES = 64 * 1024
 
 
 def read_body(request: Request, max_bytes: int) -> bytes:
@@ -67,17 +68,17 @@ def release_body() -> None:
 
 def _pieces(request: Request, max_bytes: int) -> Iterator[bytes]:
     read, num_bytes = request.environ["wsgi.input"].read, 0
-    while piece := read(min(_PIECE_BYTES, max_bytes - num_bytes)):
+    while piece := read(min(PIECE_BYTES, max_bytes - num_bytes)):
         num_bytes += len(piece)
-        if num_bytes > FREE_BYTES:
-            _count_in_memory(request, num_bytes - FREE_BYTES)
+        if num_bytes > UNCOUNTED_BYTES:
+            _count_in_memory(request, num_bytes - UNCOUNTED_BYTES)
         yield piece
 
 
 def _count_in_memory(request: Request, num_bytes: int) -> None:
-    held_bytes = g.setdefault("held_body_bytes", 0)
-    client = g.setdefault("client_of_body", client_of(request))
-    service().bodies.take(client, num_bytes - held_bytes)
+    if "client_of_body" not in g:
+        g.client_of_body = client_of(request)
+    service().bodies.take(g.client_of_body, num_bytes - g.get("held_body_bytes", 0))
     g.held_body_bytes = num_bytes
 
 

@@ -72,7 +72,12 @@ def _receive(request: Request, service: Service) -> Accepted:
 
 
 def read_rest(request: Request, service: Service) -> None:
-    """Read on after a refusal: many clients send their whole body before they read the answer."""
+    """Read on after a refusal: many clients send their whole body before they read the answer.
+
+    A body that was too slow or cut short is not waited for again.
+    """
+    if g.get("has_body_ended"):
+        return
     num_bytes = 0
     with suppress(MalformedBody):
         for piece in in_turns(read_pieces(request, service.settings.web_timeout_s)):
@@ -98,6 +103,10 @@ def _media_type(request: Request) -> str:
 def _pieces(request: Request, service: Service) -> Iterator[bytes]:
     """The body as it arrives; its size is logged."""
     g.body_bytes = 0
-    for piece in read_pieces(request, service.settings.web_timeout_s):
-        g.body_bytes += len(piece)
-        yield piece
+    try:
+        for piece in read_pieces(request, service.settings.web_timeout_s):
+            g.body_bytes += len(piece)
+            yield piece
+    except MalformedBody:
+        g.has_body_ended = True
+        raise

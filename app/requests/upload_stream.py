@@ -10,10 +10,9 @@ import zstandard
 from flask import Request
 from gunicorn.http.errors import ParseException
 
-from app.requests.body import CUT_SHORT
+from app.requests.body import CUT_SHORT, PIECE_BYTES
 from contract.errors import BodyTooLarge, MalformedBody, UnsupportedMediaType
 
-PIECE_BYTES = 64 * 1024
 # The least speed of an upload, averaged over the reserve. Even a slow mobile line reaches it.
 MIN_BYTES_PER_S = 64_000
 # An upload may stall for this long, or less if `web_timeout_s` says so; what it sends faster than
@@ -28,7 +27,7 @@ _GZIP_WBITS = zlib.MAX_WBITS | 16
 # of instructions 369. gzip at level 1, which our client uses, reaches 229 at most.
 MAX_RATIO = 400
 # An upload of this size may be compressed to anything.
-FREE_BYTES = 1024**2
+ANY_RATIO_BYTES = 1024**2
 
 
 _Decode = Callable[[Iterable[bytes]], Iterator[bytes]]
@@ -138,7 +137,7 @@ def _of_bounded_ratio(decode: _Decode, pieces: Iterable[bytes]) -> Iterator[byte
 
     for piece in decode(received()):
         num_bytes += len(piece)
-        if num_bytes > max(FREE_BYTES, MAX_RATIO * num_received):
+        if num_bytes > max(ANY_RATIO_BYTES, MAX_RATIO * num_received):
             raise BodyTooLarge(
                 f"The upload decompresses to more than {MAX_RATIO} times its size; send it with "
                 "less compression, or uncompressed.",

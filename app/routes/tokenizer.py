@@ -1,6 +1,7 @@
 """Routes that convert between text and ids, for lm-eval: tokenize, detokenize, tokenizer_info."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from flask import Blueprint, Response, request
@@ -80,11 +81,13 @@ def _answer(model: type[_Body], view: Callable[[_Body], dict[str, Any]]) -> Resp
         max_bytes = min(max_bytes, _MAX_OPEN_BODY_BYTES)
     content = read_json_body(request, max_bytes)
 
-    def made() -> dict[str, Any]:
-        body = validated(parse_json(content, max_values=max_bytes), model)
-        # All models have the same ids, and yet one that is not served is refused.
-        if body.model:
-            target(body.model)
-        return view(body)
+    def parsed() -> _Body:
+        return validated(parse_json(content, max_values=max_bytes), model)
 
-    return json_response(service().large_work.run(len(content), made))
+    large_work = service().large_work
+    body = large_work.run(len(content), parsed)
+    # All models have the same ids, and yet one that is not served is refused. This may ask Redis,
+    # so it must not run in the thread of a large body.
+    if body.model:
+        target(body.model)
+    return json_response(large_work.run(len(content), partial(view, body)))

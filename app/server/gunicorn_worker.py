@@ -8,7 +8,11 @@ Gunicorn imports this module before gevent replaces the blocking functions of Py
 the application are imported where they are used.
 """
 
+import fcntl
+import logging
+import struct
 import sys
+import termios
 import time
 from contextlib import suppress
 from functools import partial
@@ -27,6 +31,8 @@ from gunicorn.workers.ggevent import GeventWorker
 
 # A client has this long to send a header, the wait for its first byte included.
 HEADER_S = 5
+# Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
+LATE_HEADER_S = 1
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
 # report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
@@ -45,12 +51,49 @@ _STATUS = {
 
 
 class EdgeLogger(Logger):
-    """Gunicorn's own log lines, sent through the root logger, which writes JSON."""
+    """Gunicorn's own log lines, sent through the root logger, which writes JSON.
+
+    Those of the level DEBUG are left out: they have the path of each request, which may be a text.
+    """
 
     def setup(self, cfg: Any) -> None:
         """Configure logging as Gunicorn does, and let the root logger write its lines."""
         super().setup(cfg)
         self.error_log.propagate = True
+        self.error_log.setLevel(max(self.error_log.level, logging.INFO))
+
+
+class HeaderTimeout(BaseException):
+    """Raises itself in the current greenlet when a header has not arrived in time.
+
+    A process that was stopped or busy meanwhile first reads what has arrived. Otherwise it would
+    drop connections of clients that sent their requests in time.
+    """
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self._greenlet = gevent.getcurrent()
+        self._timer = gevent.get_hub().loop.timer(HEADER_S, repeat=LATE_HEADER_S)
+        self._is_late = False
+
+    def __enter__(self) -> None:
+        self._timer.start(self._expire)
+
+    def __exit__(self, *error: object) -> None:
+        self._timer.close()
+
+    def _expire(self) -> None:
+        if not self._is_late and _has_unread_bytes(self._client):
+            self._is_late = True
+            # From now on: after a stop, the next repetition would be due at once.
+            self._timer.again(self._expire, update=True)
+        else:
+            self._greenlet.throw(self)
+
+
+def _has_unread_bytes(client: Any) -> bool:
+    (num_bytes,) = struct.unpack("i", fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)))
+    return num_bytes > 0
 
 
 class EdgeWorker(GeventWorker):
@@ -130,7 +173,7 @@ class EdgeWorker(GeventWorker):
         parser, request = http.get_parser(self.cfg, client, addr), None
         try:
             while True:
-                request = self._next_request(parser)
+                request = self._next_request(parser, client)
                 if request is None:
                     return
                 # A client that takes nothing of its answer for this long is disconnected.
@@ -146,16 +189,17 @@ class EdgeWorker(GeventWorker):
         finally:
             util.close_graceful(client, max_drain=LINGER_BYTES)
 
-    def _next_request(self, parser: Any) -> Any:
+    def _next_request(self, parser: Any, client: Any) -> Any:
         """The next request with its whole header; None if the client takes too long."""
         greenlet = gevent.getcurrent()
         self._idle.add(greenlet)
         try:
-            with gevent.Timeout(HEADER_S, False):
+            with HeaderTimeout(client):
                 return next(parser)
+        except HeaderTimeout:
+            return None
         finally:
             self._idle.discard(greenlet)
-        return None
 
     def _drain(self, pool: Pool) -> None:
         """Wait for the open connections, `graceful_timeout` at most."""

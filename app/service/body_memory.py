@@ -5,8 +5,8 @@ from collections import Counter
 
 from contract.errors import Overloaded
 
-# The beginning of each body is free, so that large bodies never keep small ones out.
-FREE_BYTES = 64 * 1024
+# The beginning of each body is not counted, so that large bodies never keep small ones out.
+UNCOUNTED_BYTES = 64 * 1024
 RETRY_AFTER_S = 2
 
 

@@ -3,15 +3,15 @@
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import redis
 
 from contract.api_keys import ApiKey, NotAKey, id_of_token, is_token_of
 from contract.errors import BrokerUnavailable, Unauthorized
+from contract.keys_file import read_keys_file
 from contract.logs import get_logger
 from contract.settings import Settings
-from contract.store.key_store import KeyStore, read_keys_file
+from contract.store.key_store import KeyStore
 
 log = get_logger(__name__)
 
@@ -27,19 +27,26 @@ class KeyRing:
         self._file = settings.keys_file
         self._lock = threading.Lock()
         self._read_at = float("-inf")
-        self._keys: dict[str, ApiKey] = {}
-        self._of_file: dict[str, ApiKey] = {}
+        # None until Redis has answered once.
+        self._stored: dict[str, ApiKey] | None = None
+        # None until the file could be read once.
+        self._of_file: dict[str, ApiKey] | None = None
         self._file_changed_at = 0.0
+        self._file_problem = ""
 
     def find(self, token: str, now: Callable[[], float] = time.time) -> ApiKey:
         """The valid key of a token.
 
         Raises:
             Unauthorized
-            BrokerUnavailable: the keys could not be read since this process started.
+            BrokerUnavailable: it is no key of the file, and Redis did not answer since this process
+                started.
         """
         self._refresh()
-        key = self._keys.get(id_of_token(token) or "")
+        key_id = id_of_token(token) or ""
+        key = (self._of_file or {}).get(key_id) or (self._stored or {}).get(key_id)
+        if key_id and key is None and self._stored is None:
+            raise BrokerUnavailable("Redis does not answer; try again.")
         if not is_token_of(token, key) or key is None:
             raise Unauthorized("This API key is not known; check it, or ask the operator for one.")
         if not key.is_valid(now()):
@@ -53,19 +60,19 @@ class KeyRing:
             if time.monotonic() < self._read_at + MAX_AGE_S:
                 return
             self._refresh_file()
-            try:
-                stored = {key.id: key for key in self._store.all()}
-            except redis.RedisError as error:
-                if self._read_at == float("-inf") and not self._of_file:
-                    raise BrokerUnavailable("Redis does not answer; try again.") from error
-                # Those that are known stay valid: without Redis no request has an effect anyway.
-                log.warning("keys_unreadable", error=type(error).__name__)
-                stored = self._keys
-            known = {**stored, **self._of_file}
-            if self._read_at != float("-inf"):
-                _log_changes(self._keys, known)
-            self._keys = known
+            self._refresh_stored()
             self._read_at = time.monotonic()
+
+    def _refresh_stored(self) -> None:
+        try:
+            stored = {key.id: key for key in self._store.all()}
+        except redis.RedisError as error:
+            # Those that are known stay valid: without Redis no request has an effect anyway.
+            log.warning("keys_unreadable", error=type(error).__name__)
+            return
+        if self._stored is not None:
+            _log_changes(self._stored, stored)
+        self._stored = stored
 
     def _refresh_file(self) -> None:
         """Read the file again if it changed; a file that is broken now changes nothing."""
@@ -73,12 +80,18 @@ class KeyRing:
         if path is None:
             return
         try:
-            changed_at = _changed_at(path)
+            changed_at = path.stat().st_mtime
             if changed_at != self._file_changed_at:
-                self._of_file = {key.id: key for key in read_keys_file(path)}
-                self._file_changed_at = changed_at
+                of_file = {key.id: key for key in read_keys_file(path)}
+                if self._of_file is not None:
+                    _log_changes(self._of_file, of_file)
+                self._of_file, self._file_changed_at = of_file, changed_at
         except (OSError, NotAKey) as error:
-            log.error("keys_file_unreadable", reason=str(error))
+            if str(error) != self._file_problem:
+                log.error("keys_file_unreadable", reason=str(error))
+            self._file_problem = str(error)
+        else:
+            self._file_problem = ""
 
 
 def _log_changes(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:
@@ -96,7 +109,3 @@ def _log_changes(before: dict[str, ApiKey], after: dict[str, ApiKey]) -> None:
             scopes=key.scopes,
             expires_at=key.expires_at,
         )
-
-
-def _changed_at(path: Path) -> float:
-    return path.stat().st_mtime

@@ -27,8 +27,8 @@ class RetryEstimate:
         """The error for a job that the queue, or its client's share of it, has no room for."""
         depth = full.depth
         return Overloaded(
-            "Your jobs fill your share of the queue, which is as much as is free; "
-            "send more when some have ended."
+            "You have reached your share of the queue (you may hold as much as is still free); "
+            "send more when some jobs have ended."
             if full.is_share
             else "The queue is full; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
@@ -52,7 +52,7 @@ class RetryEstimate:
         return Overloaded(
             f"The results could take {needed} bytes, for which "
             + (
-                "your jobs that wait leave no room: you may hold as much as is free. "
+                "your jobs that wait leave no room: you may hold as much as is still free. "
                 if full.is_share
                 else "Redis has no room. "
             )

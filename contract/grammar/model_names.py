@@ -7,7 +7,7 @@ MAX_NAME_CHARS = 96
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
 _NAME = f"{_PART}(?:/{_PART})?"
 _FINGERPRINT = "[0-9a-f]{12}"
-REFERENCE_PATTERN = f"^{_NAME}(?:@{_FINGERPRINT})?$"
+EXACT_MODEL_PATTERN = f"^{_NAME}@{_FINGERPRINT}$"
 MAX_REFERENCE_CHARS = MAX_NAME_CHARS + 13
 NAME_RULE = (
     f"1 to {MAX_NAME_CHARS} letters, digits, dots, hyphens or underscores, with at most one slash"

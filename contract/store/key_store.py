@@ -1,14 +1,13 @@
-"""Keeps API keys in Redis, and reads those of a file."""
+"""Keeps API keys in Redis."""
 
 import time
 from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
 
 import redis
 
 from contract import keys
-from contract.api_keys import ApiKey, NotAKey, decode_key, rotated
+from contract.api_keys import ApiKey, NotAKey, check_key, decode_key, rotated
 from contract.logs import get_logger
 
 log = get_logger(__name__)
@@ -44,29 +43,15 @@ class KeyStore:
 
         Returns:
             The token and the new key.
+
+        Raises:
+            NotAKey: `grace_s` is no time.
         """
         token, new = rotated(key)
         ends_at = time.time() + grace_s
         old = replace(key, expires_at=min(key.expires_at or ends_at, ends_at))
+        check_key(old)
         with self._client.pipeline() as pipe:
             pipe.hset(keys.API_KEYS, new.id, new.encode())
             pipe.hset(keys.API_KEYS, old.id, old.encode()).execute()
         return token, new
-
-
-def read_keys_file(path: Path) -> list[ApiKey]:
-    """The keys of a file with one entry per line, as `python -m app.keys create --entry` prints it.
-
-    Raises:
-        NotAKey: with the number of the line.
-        OSError
-    """
-    found = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            found.append(decode_key(line))
-        except NotAKey as error:
-            raise NotAKey(f"line {number} of {path} is not an API key: {error}") from None
-    return found

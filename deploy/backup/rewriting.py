@@ -51,7 +51,10 @@ def _rewrite(server: BufferedRWPair) -> None:
     until = time.monotonic() + MAX_REWRITE_S
     # One that runs already may have begun before the last deletion.
     _wait(server, until)
-    _do(server, "BGREWRITEAOF")
+    # A web server may have begun one since then, perhaps before the last deletion.
+    while _is_running_already(answer := _ask(server, "BGREWRITEAOF")):
+        _wait(server, until)
+    _check(answer)
     if _wait(server, until)["aof_last_bgrewrite_status"] != "ok":
         raise StateFailed(
             "Redis could not rewrite its file; see its log, and check the free disk space"
@@ -61,23 +64,28 @@ def _rewrite(server: BufferedRWPair) -> None:
 def _wait(server: BufferedRWPair, until: float) -> Mapping[str, str]:
     """What Redis reports about its files while no rewrite runs."""
     while True:
-        lines = _do(server, "INFO persistence").splitlines()
-        facts = dict(line.split(":", 1) for line in lines if ":" in line)
-        if facts["aof_rewrite_in_progress"] == facts["aof_rewrite_scheduled"] == "0":
-            return facts
         if time.monotonic() > until:
             raise StateFailed(
                 f"Redis has not finished rewriting its file after {MAX_REWRITE_S:.0f} s; "
                 "see its log"
             )
+        answer = _ask(server, "INFO persistence")
+        _check(answer)
+        facts = dict(line.split(":", 1) for line in answer.splitlines() if ":" in line)
+        if facts["aof_rewrite_in_progress"] == facts["aof_rewrite_scheduled"] == "0":
+            return facts
         time.sleep(_POLL_S)
 
 
-def _do(server: BufferedRWPair, command: str) -> str:
-    answer = _ask(server, command)
+def _is_running_already(answer: str) -> bool:
+    """Whether Redis refused a rewrite because it rewrites the file now."""
+    return answer.startswith("-") and "in progress" in answer
+
+
+def _check(answer: str) -> None:
+    """Refuse an error of Redis. Raises: StateFailed."""
     if answer.startswith("-"):
         raise StateFailed(f"Redis refuses to rewrite its file ({answer[1:]}); see its log")
-    return answer
 
 
 def _ask(server: BufferedRWPair, command: str) -> str:

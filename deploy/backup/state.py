@@ -107,7 +107,8 @@ class State:
 
     def _prune(self, kind: str) -> None:
         """Delete old backups, and leftovers that are older than the newest."""
-        complete = self._complete(kind)
+        # Somebody else named the others; they are neither counted nor deleted.
+        complete = [name for name in self._complete(kind) if _made_at(name) is not None]
         stay = [name for name in complete[-self.keep :] if not self._is_too_old(kind, name)]
         for name in complete:
             if name not in stay:
@@ -115,15 +116,16 @@ class State:
                 self.place.remove(name)
         kept = {part for name in stay for part in (name, name + CHECKSUM)}
         for name in self.place.names():
-            if name.startswith(f"{kind}-") and name < complete[-1] and name not in kept:
+            is_old = name.startswith(f"{kind}-") and name < complete[-1] and name not in kept
+            if is_old and _made_at(name) is not None:
                 self.place.remove(name)
 
     def _is_too_old(self, kind: str, name: str) -> bool:
         if kind != "redis":
             # Caches hold no texts. Unchanged, they are not stored again.
             return False
-        moment = name.removeprefix("redis-").removesuffix(SUFFIX)
-        return calendar.timegm(time.strptime(moment, _TIME)) < time.time() - self.max_age_s
+        made_at = _made_at(name)
+        return made_at is not None and made_at < time.time() - self.max_age_s
 
     def _complete(self, kind: str) -> list[str]:
         """The archives that have a checksum, the oldest first."""
@@ -154,6 +156,15 @@ class State:
         raise StateFailed(
             f"every backup of {kind} is damaged; check the disk, or start without one"
         )
+
+
+def _made_at(name: str) -> float | None:
+    """The Unix time in the name of an archive or of a part of it; None if it has none."""
+    moment = name.partition(".")[0].split("-")[1]
+    try:
+        return calendar.timegm(time.strptime(moment, _TIME))
+    except ValueError:
+        return None
 
 
 def _now() -> str:

@@ -18,9 +18,10 @@ from contract.api_keys import (
     is_token_of,
     new_key,
 )
+from contract.keys_file import read_keys_file
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY
-from contract.store.key_store import KeyStore, read_keys_file
+from contract.store.key_store import KeyStore
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
 
 SECRET = b"s" * 32
@@ -85,6 +86,11 @@ def test_no_token_is_kept():
         ({"bytes_per_minute": -1}, "at least 1, not -1"),
         ({"queue_share": 0}, "not 0"),
         ({"queue_share": 1.5}, "not 1.5"),
+        ({"queue_share": float("nan")}, "not nan"),
+        ({"expires_at": float("nan")}, "not nan"),
+        ({"expires_at": float("inf")}, "not inf"),
+        ({"expires_at": -1.0}, "not -1"),
+        ({"expires_at": 1e300}, "not 1e+300"),
     ],
 )
 def test_wrong_values_are_named(changes, said):
@@ -125,7 +131,8 @@ def test_key_is_made_listed_rotated_and_revoked(command, redis_client):
     assert command("list")[1] == []
     exit_code, lines, err = command("revoke", "alice")
     assert (exit_code, lines) == (1, [])
-    assert "no key" in err
+    assert "Redis has no key 'alice'" in err
+    assert "EVASCORE_KEYS_FILE" in err
 
 
 @pytest.mark.parametrize(
@@ -136,6 +143,11 @@ def test_key_is_made_listed_rotated_and_revoked(command, redis_client):
         ["create", "a", "--scopes", ""],
         ["create", "a", "--queue-share", "2"],
         ["create", "a", "--requests-per-minute", "0"],
+        ["create", "a", "--days", "nan"],
+        ["create", "a", "--days", "inf"],
+        ["create", "a", "--days", "0"],
+        ["create", "a", "--days", "-1"],
+        ["create", "a", "--days", "1e300"],
     ],
 )
 def test_wrong_command_says_what_is_wrong_in_one_line(command, arguments, redis_client):
@@ -144,6 +156,18 @@ def test_wrong_command_says_what_is_wrong_in_one_line(command, arguments, redis_
     assert err.startswith("evascore keys: ")
     assert err.count("\n") == 1
     assert not redis_client.exists(keys.API_KEYS)
+
+
+@pytest.mark.parametrize("grace_s", ["nan", "inf", "-1", "1e300"])
+def test_old_token_must_end_within_a_time(command, redis_client, grace_s):
+    store = KeyStore(redis_client)
+    _, key = new_key("a", ["score"])
+    store.add(key)
+    exit_code, lines, err = command("rotate", "a", "--grace-s", grace_s)
+    assert (exit_code, lines) == (2, [])
+    assert err.startswith("evascore keys: ")
+    assert err.count("\n") == 1
+    assert store.all() == [key]
 
 
 def test_every_change_of_a_key_is_a_line_on_stderr_without_the_token(command, redis_client):

@@ -261,12 +261,14 @@ def test_edge_lets_pass_what_the_web_server_takes():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     settings = load_settings({})
     directives = dict(re.findall(r"^ +([a-z_]+) (\w+);", conf, re.MULTILINE))
-    # That of the errors themselves, none, is left out.
-    limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
+    # That of the errors themselves, none, is left out; the first one is that of all other routes.
+    _, *limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
     for limit, max_bytes in zip(
         limits, (settings.max_body_bytes, settings.max_upload_bytes), strict=True
     ):
         assert max_bytes < amount(f"{limit}b") <= 1.25 * max_bytes
+    (routes,) = re.findall(r"location ~ \^/\(([^)]+)\)\$", conf)
+    assert set(routes.split("|")) == {"score", "tokenize", "detokenize", "v1/completions"}
     longest_s = max(settings.web_timeout_s, settings.max_wait_s, settings.completion_wait_s)
     assert amount(directives["proxy_read_timeout"]) > longest_s
     assert amount(directives["client_header_timeout"]) == HEADER_S
@@ -277,6 +279,22 @@ def test_edge_lets_pass_what_the_web_server_takes():
     assert unbuffered == ["= /batches"]
     assert conf.count("proxy_request_buffering on;") == 1
     assert f"set $web http://web:{settings.port};" in conf
+
+
+def test_bodies_of_one_client_fill_at_most_a_third_of_the_edge():
+    conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
+    small, large = re.findall(r"client_max_body_size ([1-9]\w*);", conf)[:2]
+    # Bodies that fit the buffer of a request need no file.
+    assert f"client_body_buffer_size {small};" in conf
+    digits = int(re.search(r'"~\^\[0-9\]{(\d+)}"', conf)[1])
+    num_large = int(re.search(r"limit_conn large_bodies (\d+);", conf)[1])
+    num_at_once = int(re.search(r"limit_conn connections (\d+);", conf)[1])
+    most_bytes = num_large * amount(f"{large}b") + (num_at_once - num_large) * 10 ** (digits - 1)
+    (tmpfs,) = SERVICES["edge"]["tmpfs"]
+    tmpfs_bytes = amount(re.search(r"size=(\w+)", tmpfs)[1] + "b")
+    assert 3 * most_bytes <= tmpfs_bytes
+    # Its pages count as memory of the container; nginx itself needs the rest.
+    assert amount(SERVICES["edge"]["mem_limit"] + "b") >= tmpfs_bytes + 128 * 1024**2
 
 
 def test_edge_gives_errors_as_the_web_server_does():
@@ -317,6 +335,9 @@ def test_edge_tells_the_limits_that_it_keeps():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     per_s = re.search(r"rate=(\d+)r/s", conf)[1]
     at_once = re.search(r"limit_conn connections (\d+);", conf)[1]
+    large = re.search(r"limit_conn large_bodies (\d+);", conf)[1]
+    assert f"or more than {large} with bodies of 1 MB or more, or of unannounced length;" in conf
+    assert f"{at_once} at once per client ({large} with large bodies)" in DOCUMENT
     assert f"more than {per_s} requests a second, or has more than {at_once} open" in conf
     assert f"{per_s} requests per second and {at_once} at once" in DOCUMENT
 

@@ -21,7 +21,7 @@ from tests.docker.conftest import (
 
 # What a proxy waits for a byte unless told otherwise (nginx's proxy_read_timeout).
 USUAL_PROXY_S = 60
-UPLOAD_BYTES = 100 * 10**6
+UPLOAD_BYTES = 200 * 10**6
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
 
@@ -121,7 +121,7 @@ def _server(http: httpx.Client, stack: Stack) -> str:
 
 
 def test_upload_passes_without_a_file_at_the_edge(http):
-    # The edge's only writable place has 96 MB. Blank lines cost the worker nothing.
+    # The edge's only writable place has 192 MB. Blank lines cost the worker nothing.
     blank = (b" " * 999 + b"\n") * 1000
 
     def body() -> Iterator[bytes]:

@@ -10,7 +10,7 @@ import pytest
 
 from contract.api_keys import Scope, new_key
 from contract.store.key_store import KeyStore
-from tests.conftest import wait_until
+from tests.conftest import LIMITS, wait_until
 from tests.service import Service
 from tests.web import WebServer
 
@@ -41,7 +41,7 @@ def client_with(
     token, key = new_key(name, scopes or ("score", "bulk"), **limits)
     store.add(key)
     headers = {"Authorization": f"Bearer {token}"}
-    with httpx.Client(base_url=web.url, headers=headers, timeout=30) as client:
+    with httpx.Client(base_url=web.url, headers=headers, timeout=30, limits=LIMITS) as client:
         wait_until(lambda: client.get("/score/x").status_code != 401)
         yield client
 

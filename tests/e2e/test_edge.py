@@ -1,56 +1,28 @@
 """The configuration of the edge in a real nginx, without TLS, before a real web server."""
 
-import os
 import re
-import shutil
+import select
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import httpx
 import pytest
 
 from contract.api_keys import new_key
-from contract.settings import REPOSITORY
 from contract.store.broker import connect
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
+from tests.edge import CONF, NGINX, edge, nginx
 from tests.web import WebServer, free_port
 
-NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
-CONF = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
 HEAD = (
     b"POST /score HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n"
     b"Content-Length: 9\r\n\r\n"
 )
 
 pytestmark = pytest.mark.skipif(NGINX is None, reason="nginx is not installed")
-
-
-@contextmanager
-def nginx(folder: Path, conf: str, port: int) -> Iterator[None]:
-    """An nginx with this configuration, once it listens on `port`."""
-    file = folder / "nginx.conf"
-    # Its workers must enter the folders of the tests.
-    file.write_text(f"user root;\n{conf}" if os.geteuid() == 0 else conf)
-    command = [str(NGINX), "-p", str(folder), "-e", "stderr", "-c", str(file)]
-    with (folder / "nginx.log").open("wb") as log:
-        process = subprocess.Popen([*command, "-g", "daemon off;"], stdout=log, stderr=log)
-    try:
-        wait_until(lambda: is_open(process, port), timeout_s=10)
-        yield
-    finally:
-        process.terminate()
-        process.wait()
-
-
-def is_open(process: subprocess.Popen[bytes], port: int) -> bool:
-    assert process.poll() is None, "nginx has ended; see nginx.log"
-    with socket.socket() as client:
-        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")
@@ -62,34 +34,11 @@ def web(web_redis, tmp_path_factory):
     assert server.stop() == 0
 
 
-@contextmanager
-def edge(web: WebServer, folder: Path) -> Iterator[int]:
-    """The edge before a web server; yields its port."""
-    port = free_port()
-    conf = re.sub(r"^ +(ssl_\w+|http2|resolver\w*) .*;\n", "", CONF, flags=re.MULTILINE)
-    for theirs, ours in {
-        "listen 8443 ssl": f"listen 127.0.0.1:{port}",
-        "listen 8080": f"listen 127.0.0.1:{free_port()}",
-        "listen 127.0.0.1:8081": f"listen 127.0.0.1:{free_port()}",
-        "http://web:8000": web.url,
-        "/tmp/": f"{folder}/",
-        "access_log /dev/stdout refused": f"access_log {folder}/access.log refused",
-        "error_log /dev/stderr": f"error_log {folder}/error.log",
-    }.items():
-        assert theirs in conf
-        conf = conf.replace(theirs, ours)
-    shutil.copy(REPOSITORY / "deploy/nginx/problem.conf", folder)
-    # The container writes it at its start.
-    (folder / "server_name.conf").write_text("server_name localhost 127.0.0.1;")
-    with nginx(folder, conf, port):
-        yield port
-
-
 @pytest.fixture(scope="module")
 def port(web, tmp_path_factory):
     """The port of the edge before the web server."""
-    with edge(web, tmp_path_factory.mktemp("nginx")) as port:
-        yield port
+    with edge(web.url, tmp_path_factory.mktemp("nginx")) as running:
+        yield running.port
 
 
 def from_address(address: str, port: int) -> httpx.Client:
@@ -123,6 +72,68 @@ def test_body_that_waits_at_the_edge_arrives_whole(port, num_bytes):
         assert response.status_code == 202
 
 
+def unfinished(method: str, path: str, length: str) -> bytes:
+    """The beginning of a request whose body is not complete."""
+    return f"{method} {path} HTTP/1.1\r\nHost: localhost\r\n{length}\r\n\r\n1\r\nx".encode()
+
+
+@contextmanager
+def sent(address: str, port: int, requests: list[bytes]) -> Iterator[list[socket.socket]]:
+    """Connections from `address`, with one request on each."""
+    with ExitStack() as stack:
+        clients = []
+        for request in requests:
+            client = stack.enter_context(socket.socket())
+            client.bind((address, 0))
+            client.connect(("127.0.0.1", port))
+            client.sendall(request)
+            clients.append(client)
+        yield clients
+
+
+def answered(clients: list[socket.socket]) -> list[socket.socket]:
+    return select.select(clients, [], [], 0)[0]
+
+
+LARGE_BODIES = {
+    "score": ("127.0.1.1", "/score", "Content-Length: 1000000"),
+    "completions": ("127.0.1.2", "/v1/completions", "Content-Length: 9000000"),
+    "tokenize": ("127.0.1.3", "/tokenize", "Content-Length: 9000000"),
+    "detokenize": ("127.0.1.4", "/detokenize", "Content-Length: 9000000"),
+    "chunked": ("127.0.1.5", "/score", "Transfer-Encoding: chunked"),
+}
+
+
+@pytest.mark.parametrize(("address", "path", "length"), LARGE_BODIES.values(), ids=LARGE_BODIES)
+def test_client_has_at_most_four_large_bodies_at_the_edge(port, address, path, length):
+    with sent(address, port, [unfinished("POST", path, length)] * 5) as clients:
+        # It may be any of them, as nginx has several processes.
+        (refused,) = wait_until(lambda: answered(clients), timeout_s=20)
+        answer = refused.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert b'"type":"too_many_requests"' in answer
+        items = {"items": [{"text": "x" * 20_000}] * 100}
+        with from_address(address, port) as same, from_address("127.0.1.9", port) as other:
+            assert same.post("/score", json=items).status_code == 429
+            assert same.post("/score", json={"text": "x" * 20_000}).status_code == 202
+            assert same.options("/score").status_code == 200
+            assert other.post("/score", json=items).status_code == 202
+        assert not answered([client for client in clients if client is not refused])
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/score"), ("OPTIONS", "/score"), ("POST", "/score/x/cancel")]
+)
+@pytest.mark.parametrize("is_chunked", [False, True])
+def test_requests_without_texts_have_no_large_body(port, method, path, is_chunked):
+    body = b"x" * 70_000
+    with from_address("127.0.1.6", port) as http:
+        content = iter([body]) if is_chunked else body
+        response = http.request(method, path, content=content)
+    assert response.status_code == 413
+    assert response.json()["type"] == "body_too_large"
+
+
 def test_clients_behind_the_edge_have_shares_of_their_own(web, port):
     share = web.settings.max_uploads // 2
     assert share == 1
@@ -148,7 +159,7 @@ def test_key_and_quota_pass_through_the_edge_and_into_none_of_its_logs(web_redis
     headers = {"Authorization": f"Bearer {token}"}
     with connect(server.settings) as client:
         KeyStore(client).add(key)
-    with edge(server, tmp_path) as port, from_address("127.0.0.11", port) as http:
+    with edge(server.url, tmp_path) as running, from_address("127.0.0.11", running.port) as http:
         wait_until(lambda: http.get("/score/x", headers=headers).status_code == 404)
         assert http.post("/score", json={"text": "x"}).status_code == 401
         answers = [http.post("/score", json={"text": "x"}, headers=headers) for _ in range(3)]

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from contract.settings import DEMO_CHECKPOINT
+from tests.conftest import LIMITS
 from tests.service import Service
 
 LONG = {"text": "All animals are equal. " * 900, "window": {"size": 4096, "stride": 256}}
@@ -26,7 +27,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def flooder(service: Service) -> Iterator[httpx.Client]:
-    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    transport = httpx.HTTPTransport(local_address="127.0.0.2", limits=LIMITS)
     with httpx.Client(base_url=service.url, transport=transport, timeout=60) as client:
         yield client
 

@@ -12,7 +12,7 @@ import zstandard
 
 from app.responses.batch_models import BatchView
 from contract import keys
-from tests.conftest import wait_until
+from tests.conftest import LIMITS, wait_until
 from tests.waiting_messages import waiting
 from tests.web import WebServer
 
@@ -232,7 +232,7 @@ def test_client_may_have_as_many_batches_as_are_free(web, http, outcomes):
     assert "share" in problem["detail"]
     assert "Retry-After" in response.headers
     assert http.get("/stats").json()["batches"]["max_batches"] == 50
-    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    transport = httpx.HTTPTransport(local_address="127.0.0.2", limits=LIMITS)
     with httpx.Client(base_url=web.url, transport=transport) as other:
         http.delete(accepted(other, numbered(1)))
     http.delete(paths[0])

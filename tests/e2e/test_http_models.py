@@ -1,6 +1,7 @@
 """Requests choose a model; the tests pose as its workers."""
 
 import pytest
+from jsonschema import Draft202012Validator
 
 from app.responses.models import ModelList
 from contract import keys
@@ -126,9 +127,15 @@ def test_models_are_listed_as_openai_lists_them(http):
 
 def test_description_names_what_can_be_asked_for(http):
     document = http.get("/openapi.json").json()
-    names = ["evascore", "demo", f"demo@{OLD}", "owner/other"]
     asked = document["components"]["schemas"]["ScoreBody"]["properties"]["model"]
-    assert asked["enum"] == [*names, None]
+    described = Draft202012Validator(asked).is_valid
+    # The current model of a name has an exact name, too.
+    for name in (None, "evascore", "demo", f"demo@{OLD}", f"demo@{NEW}", "owner/other"):
+        assert described(name)
+        fields = {"text": "a", **({"model": name} if name else {})}
+        assert http.post("/score", json=fields).status_code == 202
+    assert not described("unknown")
+    assert http.post("/score", json={"text": "a", "model": "unknown"}).status_code == 404
 
 
 def test_a_replayed_request_is_the_job_of_its_first_model(http, outcomes):
@@ -155,3 +162,16 @@ def test_what_waits_is_reported_for_each_model(http):
     metrics = http.get("/metrics").text
     labels = f'fingerprint="{OTHER}",model="owner/other",priority="interactive"'
     assert f"evascore_waiting_messages{{{labels}}} 2.0" in metrics
+
+
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_large_body_for_a_model_that_is_not_served_harms_no_later_request(http, path):
+    # Its parse runs in a thread that must not use the connections to Redis of all requests.
+    fields = {"prompt": "x" * 300_000} if path == "/tokenize" else {"tokens": [164] * 100_000}
+    for _ in range(3):
+        assert http.post("/score", json={"text": "x"}).status_code == 202
+        response = http.post(path, json={**fields, "model": "nobody"})
+        assert (response.status_code, response.json()["type"]) == (404, "model_not_found")
+    for _ in range(10):
+        assert http.post("/score", json={"text": "x"}).status_code == 202
+        assert http.get("/stats").status_code == 200

@@ -169,3 +169,20 @@ def test_other_origins_get_no_cors_headers(http, origin, method):
     asked = {"Origin": origin, "Access-Control-Request-Method": "POST"}
     headers = http.request(method, "/info", headers=asked).headers
     assert not [name for name in headers if name.startswith("access-control-")]
+
+
+def test_preflight_needs_no_api_key(web_redis, tmp_path):
+    server = WebServer(tmp_path, web_redis.url, auth="keys", **SETTINGS).start()
+    asked = {"Origin": APP, "Access-Control-Request-Method": "POST"}
+    try:
+        with server.client() as http:
+            for path in ("/score", "/batches", "/v1/completions", "/score/agr/events"):
+                preflight = http.options(path, headers=asked)
+                assert preflight.status_code == 200, path
+                assert preflight.headers["Access-Control-Allow-Origin"] == APP
+                assert "Authorization" in preflight.headers["Access-Control-Allow-Headers"]
+            assert (
+                http.post("/score", headers={"Origin": APP}, json={"text": "x"}).status_code == 401
+            )
+    finally:
+        assert server.stop() == 0

@@ -1,8 +1,9 @@
 """Slow clients in numbers: the others are served at once, and slots come back."""
 
 import socket
+import subprocess
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 import httpx
 import orjson
@@ -10,7 +11,9 @@ import pytest
 
 from app.requests import upload_stream
 from app.server.gunicorn_worker import HEADER_S
-from tests.conftest import wait_until
+from app.server.open_files import OTHER_FILES
+from contract.settings import REPOSITORY
+from tests.conftest import LIMITS, wait_until
 from tests.web import Outcomes, WebServer
 
 TIMEOUT_S = 3
@@ -149,6 +152,14 @@ def test_upload_below_the_least_speed_is_refused_and_gives_its_slot_back(http, w
         assert_prompt(http)
 
 
+def test_upload_that_stalls_is_answered_after_one_reserve(web):
+    with connected(web, 1, NDJSON_HEAD + b" ") as (client,):
+        began_at = time.monotonic()
+        client.settimeout(3 * TIMEOUT_S)
+        assert client.recv(12) == b"HTTP/1.1 400"
+        assert TIMEOUT_S / 2 < time.monotonic() - began_at < 1.8 * TIMEOUT_S
+
+
 def test_upload_above_the_least_speed_may_take_any_time(http):
     def body():
         for _ in range(2 * TIMEOUT_S * 10):
@@ -185,7 +196,7 @@ def peeked(client: socket.socket) -> bytes:
 
 
 def from_another_address(web: WebServer) -> httpx.Client:
-    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    transport = httpx.HTTPTransport(local_address="127.0.0.2", limits=LIMITS)
     return httpx.Client(base_url=web.url, transport=transport, timeout=10)
 
 
@@ -203,14 +214,83 @@ def test_waits_streams_and_connections_of_one_client_leave_some_to_others(small)
         wait = f"GET {path}?wait=30 HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         stream = f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
         with connected(small, 4, wait), connected(small, 2, stream), connected(small, 2, b""):
+            began_at = time.monotonic()
+            healthz = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
             # The answer may be lost, as the server closes the connection at once.
-            with connected(small, 1, b"") as (refused,):
-                assert whole(refused)[:12] in (b"HTTP/1.1 503", b"")
+            with suppress(ConnectionError), connected(small, 1, healthz) as (refused,):
+                assert whole(refused)[:12] != b"HTTP/1.1 200"
+            assert time.monotonic() - began_at < HEADER_S
             began_at = time.monotonic()
             assert other.get(path, params={"wait": "1"}).status_code == 200
             assert time.monotonic() - began_at > 0.5
             with other.stream("GET", f"{path}/events") as events:
                 assert events.status_code == 200
+
+
+@pytest.mark.parametrize("num_requests_before", [0, 1], ids=["new", "kept"])
+def test_requests_that_arrive_while_the_server_stands_still_are_answered(
+    patient, num_requests_before
+):
+    healthz = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    (worker,) = patient.workers()
+    before = num_connections(patient)
+    with connected(patient, 5, healthz * num_requests_before) as clients:
+        for client in clients * num_requests_before:
+            answer = b""
+            while not answer.endswith(b'{"status":"ok"}'):
+                answer += client.recv(1000)
+        wait_until(lambda: num_connections(patient) == before + 5)
+        worker.suspend()
+        try:
+            for client in clients:
+                client.sendall(healthz)
+            # The time that it waits for a header passes.
+            time.sleep(HEADER_S + 1)
+        finally:
+            worker.resume()
+        for client in clients:
+            client.settimeout(20)
+            assert client.recv(12) == b"HTTP/1.1 200"
+
+
+def test_header_that_trickles_is_cut_off(patient):
+    until = time.monotonic() + 3 * HEADER_S
+    with connected(patient, 1, b"GET /healthz HTTP/1.1\r\nHost: ") as (client,):
+        while not trickled(client):
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+
+def with_open_files(server: WebServer, limit: int) -> WebServer:
+    """Give the server a hard limit of open files."""
+    server.command = ["sh", "-c", f'ulimit -n {limit} && exec "$@"', "sh", *server.command]
+    return server
+
+
+def test_slots_follow_the_connections_that_open_files_allow(web_redis, tmp_path):
+    server = with_open_files(WebServer(tmp_path, web_redis.url), OTHER_FILES + 16).start()
+    try:
+        (warning,) = server.log_lines("open_files_limit_connections")
+        assert (warning["connections"], warning["wanted_connections"]) == (16, 4096)
+        with server.client() as http:
+            path = http.post("/score", json={"text": "x"}).headers["Location"]
+        stream = f"GET {path}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+        # A client gets half of the four streams.
+        with connected(server, 3, stream) as clients:
+            answers = [peeked(client)[:12] for client in clients]
+        assert sorted(answers) == [b"HTTP/1.1 200", b"HTTP/1.1 200", b"HTTP/1.1 503"]
+    finally:
+        assert server.stop() == 0
+
+
+def test_too_few_open_files_are_refused_at_the_start(web_redis, tmp_path):
+    server = with_open_files(WebServer(tmp_path, web_redis.url), OTHER_FILES + 15)
+    ended = subprocess.run(
+        server.command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30
+    )
+    assert ended.returncode != 0
+    assert ended.stderr.startswith("evascore: the hard limit of open files allows 15 connections")
+    assert ended.stderr.count("\n") == 1
 
 
 @pytest.fixture(scope="module")
@@ -279,6 +359,8 @@ def test_bodies_of_one_client_leave_memory_to_others(web_redis, tmp_path):
 
 
 NUM_AT_ONCE = 500
+# So few take turns at Redis in time on a busy machine, too.
+NUM_SENT_AT_ONCE = 50
 
 
 def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
@@ -296,11 +378,11 @@ def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
         ]
 
     with (
-        each_connected(patient, requests("?wait=60")) as waiting,
-        each_connected(patient, requests("/events")) as streaming,
+        each_open(patient, "stream", requests("/events")) as streaming,
+        # These end after 60 s.
+        each_open(patient, "wait", requests("?wait=60")) as waiting,
     ):
-        wait_until(lambda: patient.num_open("wait") == NUM_AT_ONCE, timeout_s=40)
-        wait_until(lambda: patient.num_open("stream") == NUM_AT_ONCE, timeout_s=40)
+        assert patient.num_open("stream") == NUM_AT_ONCE
         # Gevent has ten for names of hosts.
         assert worker.num_threads() < 16
         assert worker.memory_info().rss - before < 200e6
@@ -314,6 +396,18 @@ def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
         outcomes.client.close()
     assert all(b'"state":"SUCCESS"' in answer for answer in answers)
     assert all(answer.startswith(b"HTTP/1.1 200 ") for answer in answers)
+
+
+@contextmanager
+def each_open(web: WebServer, kind: str, requests: list[bytes]):
+    """Clients that send one of `requests` each, once the server counts all as open."""
+    with ExitStack() as stack:
+        clients: list[socket.socket] = []
+        for at in range(0, len(requests), NUM_SENT_AT_ONCE):
+            some = each_connected(web, requests[at : at + NUM_SENT_AT_ONCE])
+            clients.extend(stack.enter_context(some))
+            wait_until(lambda: web.num_open(kind) == len(clients), timeout_s=40)
+        yield clients
 
 
 def whole(client: socket.socket) -> bytes:

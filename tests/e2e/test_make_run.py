@@ -120,6 +120,13 @@ def test_wrong_setting_is_refused_at_once(service):
     assert "did you mean EVASCORE_PORT?" in one_line(refused)
 
 
+def test_missing_file_of_keys_is_refused_at_once(service, tmp_path):
+    service.settings["keys_file"] = tmp_path / "nothing"
+    refused = service.run_to_end()
+    assert refused.returncode == 2
+    assert "EVASCORE_KEYS_FILE" in one_line(refused)
+
+
 def test_wrong_checkpoint_ends_everything_with_the_workers_line(service, tmp_path):
     service.settings["model"] = tmp_path / "nothing"
     refused = service.run_to_end()

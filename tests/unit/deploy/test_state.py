@@ -230,6 +230,20 @@ def test_backups_of_redis_expire_and_those_of_caches_stay(machine):
     assert len(machine.backups("caches")) == 3
 
 
+@pytest.mark.parametrize("moment", ["before-upgrade", "", "20261399T000000Z"])
+def test_backup_without_a_time_in_its_name_stays_and_hinders_no_other(machine, moment):
+    machine.fill()
+    machine.to.mkdir()
+    archive = machine.to / f"redis-{moment}.tar.zst"
+    archive.write_bytes(b"old")
+    (machine.to / f"{archive.name}.sha256").write_text("0")
+    for _ in range(2):
+        backed_up = machine.state("backup", "--keep", "1")
+        assert backed_up.returncode == 0, backed_up.stderr
+        assert archive.exists()
+        assert len(machine.backups()) == 2
+
+
 def test_backup_holds_nothing_that_was_deleted(cloud, tmp_path):
     server = RedisServer(tmp_path / "redis")
     server.data_dir.mkdir()

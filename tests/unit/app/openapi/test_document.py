@@ -106,22 +106,44 @@ def test_limits_are_those_of_the_settings_and_of_the_workers(document):
     window, body = schemas["SlidingWindow"]["properties"], schemas["ScoreBody"]["properties"]
     assert window["size"]["maximum"] == SETTINGS.max_text_bytes
     assert body["items"]["maxItems"] == SETTINGS.max_items
-    for model in ("ScoreBody", "CompletionBody", "TokenizeBody", "DetokenizeBody"):
-        assert schemas[model]["properties"]["model"]["enum"] == ["evascore", "demo", None]
     deadlines = {
         path: parameter["schema"]["maximum"]
         for path in ("/score", "/batches")
         for parameter in document["paths"][path]["post"]["parameters"]
         if parameter["name"] == "deadline_s"
     }
-    named = [
-        parameter["schema"]["enum"]
+    assert deadlines == {"/score": SETTINGS.max_deadline_s, "/batches": 99999}
+
+
+MODELS = {
+    "demo": True,
+    "evascore": True,
+    "demo@0123456789ab": True,
+    "owner/other@0123456789ab": True,
+    "other": False,
+    "demo@": False,
+    "demo@0123456789AB": False,
+    "@0123456789ab": False,
+}
+
+
+@pytest.mark.parametrize(("name", "is_described"), MODELS.items())
+def test_models_are_described_as_listed_names_or_with_a_fingerprint(document, name, is_described):
+    schemas = document["components"]["schemas"]
+    of_bodies = [
+        schemas[body]["properties"]["model"]
+        for body in ("ScoreBody", "CompletionBody", "TokenizeBody", "DetokenizeBody")
+    ]
+    of_queries = [
+        parameter["schema"]
         for path in ("/score", "/batches")
         for parameter in document["paths"][path]["post"]["parameters"]
         if parameter["name"] == "model"
     ]
-    assert named == [["evascore", "demo"]] * 2
-    assert deadlines == {"/score": SETTINGS.max_deadline_s, "/batches": 99999}
+    assert len(of_queries) == 2
+    for schema in of_bodies + of_queries:
+        assert Draft202012Validator(schema).is_valid(name) == is_described
+    assert [Draft202012Validator(schema).is_valid(None) for schema in of_bodies] == [True] * 4
 
 
 PROMPTS = {

@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from app.server.open_files import OTHER_FILES
-from contract.settings import REPOSITORY
+from app.server.open_files import MIN_CONNECTIONS, OTHER_FILES
+from contract.settings import REPOSITORY, Settings
 
 SCRIPT = """
 import resource
@@ -31,3 +31,8 @@ def test_connections_fit_the_open_files(soft, hard, connections, raised):
     command = [sys.executable, "-c", script]
     found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
     assert found.stdout.split() == [str(connections), str(raised)]
+
+
+def test_least_number_of_connections_is_that_of_the_setting():
+    (least,) = Settings.model_fields["web_connections"].metadata
+    assert least.ge == MIN_CONNECTIONS
