@@ -105,7 +105,7 @@ bench-gpu: $(FOR_GPU) ## measure the machine, the kernels and the model on this 
 	@exec $(GPU_PYTHON_OR_OURS) -m bench.first_gpu $(GPU_STEPS)
 
 gpu-wheels: ## fill the folder WHEELS with what a GPU machine without a package index lacks
-	@PYTHON=$(PYTHON) sh bench/first_gpu/wheels.sh $(WHEELS)
+	@$(PYTHON) -m bench.first_gpu.wheels $(WHEELS)
 
 train: $(VENV)/development ## train the demo checkpoint; hours, on Debian 12 with libsword-utils
 	$(BIN)/python -m model.training.corpus
