@@ -5,20 +5,26 @@ run ends with a table. `--cpu-rehearsal` runs all steps with tiny sizes on a CPU
 """
 
 import argparse
+import importlib
 import os
 import signal
 import sys
 import tempfile
 import time
+import traceback
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bench.first_gpu.run import Run
 
 # Seconds in which no step can do anything.
 SHORTEST_STEP_S = 8
 
 
 def main() -> int:
-    """Run the steps of the command line; return 1 if anything failed, else 0."""
+    """Run the steps of the command line; return 1 if anything failed, 2 without a GPU, else 0."""
     began_s = time.time()
     options = _options()
     _prepare_environment()
@@ -32,6 +38,9 @@ def main() -> int:
     from bench.first_gpu.table import has_failed, table
     from bench.results import circumstances
 
+    if not options.cpu_rehearsal and not torch.cuda.is_available():
+        print("bench.first_gpu: no CUDA device found; --cpu-rehearsal needs none", file=sys.stderr)
+        return 2
     options.out.mkdir(parents=True, exist_ok=True)
     run = Run(
         folder=options.out.absolute(),
@@ -45,6 +54,7 @@ def main() -> int:
         torch.set_num_threads(1)
     num_lines_before = len(run.figures.lines())
     run.put("imported", seconds=round(time.time() - began_s, 1), **circumstances())
+    _import_project(run)
     signal.signal(signal.SIGTERM, _end)
     starter = Starter()
     try:
@@ -76,6 +86,16 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument("--cpu-rehearsal", action="store_true", help="tiny sizes, no GPU")
     return parser.parse_args()
+
+
+def _import_project(run: "Run") -> None:
+    """Import the model once for all parts; without it the machine can still be measured."""
+    try:
+        importlib.import_module("bench.first_gpu.project")
+    except Exception as error:  # noqa: BLE001 - a figure says what it was
+        message = f"{type(error).__name__}: {str(error)[:500]}"
+        run.put("import of the project: FAILED", error=message)
+        traceback.print_exc()
 
 
 def _prepare_environment() -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from multiprocessing.context import BaseContext
 from multiprocessing.process import BaseProcess
+from types import FrameType
 
 import torch
 
@@ -20,8 +21,9 @@ from bench.first_gpu.run import OutOfTime, Run
 
 # A rehearsal may run on a busy machine.
 REHEARSAL_PATIENCE = 5
-# A part ends itself at its limit where it can.
+# A part ends itself at its limit where it can. Later it is asked to, and stops what it started.
 GRACE_S = 2.0
+STOP_S = 10.0
 POLL_S = 0.05
 # The exit status of a part that cannot start CUDA in a forked process.
 CANNOT_FORK = 99
@@ -62,17 +64,14 @@ class Starter:
                     run.put(f"part {name} ended", status=status, seconds=seconds)
                 time.sleep(POLL_S)
         finally:
-            for name, (process, began_s) in running.items():
-                seconds = round(time.time() - began_s, 1)
-                run.put(f"part {name} was ended at its time limit", seconds=seconds)
-                _kill(process)
+            _end_all(run, running)
         return outcomes
 
 
 def run_part(run: Run, part: Part, num_beside: int) -> None:
     """Run one part in this process, which ends with status 0, 1 or `CANNOT_FORK`."""
     os.setpgid(0, 0)  # what it starts is ended with it
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, _stop)
     status = 1
     try:
         if run.is_on_gpu and part.uses_device and not _can_start_cuda(run):
@@ -94,6 +93,11 @@ def run_part(run: Run, part: Part, num_beside: int) -> None:
     os._exit(status)
 
 
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End a part by an exception, so that it stops what it started."""
+    raise SystemExit(128 + number)
+
+
 def _can_start_cuda(run: Run) -> bool:
     try:
         torch.cuda.init()
@@ -110,6 +114,18 @@ def _ended(running: dict[str, tuple[BaseProcess, float]]) -> Iterator[tuple[str,
         if process.exitcode is not None:
             del running[name]
             yield name, process.exitcode, round(time.time() - began_s, 1)
+
+
+def _end_all(run: Run, running: dict[str, tuple[BaseProcess, float]]) -> None:
+    """Ask the parts that still run to stop, then kill them and all that they started."""
+    for process, _ in running.values():
+        process.terminate()
+    stop_by_s = time.time() + STOP_S
+    for name, (process, began_s) in running.items():
+        process.join(max(stop_by_s - time.time(), 0))
+        seconds = round(time.time() - began_s, 1)
+        run.put(f"part {name} was ended at its time limit", seconds=seconds)
+        _kill(process)
 
 
 def _kill(process: BaseProcess) -> None:

@@ -6,13 +6,16 @@ import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from bench.first_gpu.figures import Figures
 from bench.first_gpu.sizes import Sizes
-from model.ops.backend import Backend
+
+if TYPE_CHECKING:
+    # Where the model cannot be imported, the machine is measured all the same.
+    from model.ops.backend import Backend
 
 
 class OutOfTime(Exception):
@@ -26,7 +29,7 @@ class Run:
     folder: Path  # holds figures, table and logs
     sizes: Sizes
     device: str  # cuda, or cpu in a rehearsal
-    backend: Backend
+    backend: "Backend"
     began_s: float  # by time.time(), as all times here: processes share it
     deadline_s: float
     step: str = "start"

@@ -92,6 +92,14 @@ def sleep_beyond_the_limit(run, folder):
     time.sleep(600)
 
 
+def stop_what_it_started(run):
+    """A part that cleans up when it is asked to stop."""
+    try:
+        time.sleep(600)
+    finally:
+        run.put("cleaned up")
+
+
 def end_like_a_crash(run):
     """A part that a signal ends."""
     run.put("before the crash")
@@ -144,6 +152,40 @@ def test_hanging_part_is_ended_at_its_limit_with_all_that_it_started(run, steps)
     pid = run.figures.latest("child", "pid")
     assert "part hanging was ended at its time limit" in whats(run)
     wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+
+def test_part_at_its_limit_stops_what_it_started(run, steps):
+    run.deadline_s = time.time() + 5
+    Starter().run_group(run, Group(600, (Part("slow", "fake:stop_what_it_started"),)))
+
+    assert "cleaned up" in whats(run)
+    assert "part slow was ended at its time limit" in whats(run)
+
+
+def test_machine_without_a_gpu_is_told_so():
+    command = [sys.executable, "-m", "bench.first_gpu"]
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bench.first_gpu: no CUDA device found")
+
+
+def test_machine_is_measured_where_the_model_cannot_be_imported(tmp_path):
+    program = (
+        "import runpy, sys\n"
+        "sys.modules['model'] = None\n"
+        f"sys.argv[1:] = ['--cpu-rehearsal', '--steps', 'facts', '--out', {str(tmp_path)!r}]\n"
+        "runpy.run_module('bench.first_gpu', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    found = Figures(tmp_path / "first_gpu.jsonl", 0)
+
+    assert ended.returncode == 1
+    assert found.latest("import of the project: FAILED", "error")
+    assert found.latest("products in bf16", "ceiling_tera_per_s") is not None
 
 
 @pytest.mark.parametrize("step", STEPS)

@@ -19,8 +19,11 @@ from torch.overrides import TorchFunctionMode
 from triton.runtime.jit import JITFunction
 
 from bench.first_gpu import project
+from bench.first_gpu.fp8 import Fp8Linear, SharedRows
 from bench.first_gpu.modes import PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
+from bench.first_gpu.steps.tiles import TILES, Product
+from bench.gpu import Shape, cases
 from model import Scorer, ScoreRequest
 from model.ops.backend import Backend
 from model.scoring.sliding_window import SlidingWindow
@@ -171,3 +174,40 @@ def test_request_is_scored(launched, backend, mode, kind):
     else:
         assert {"eva_attention_fwd_kernel", "head_log_likelihood_fwd_kernel"} <= launched.keys()
         assert ("int8_linear_fwd_kernel" in launched) == (mode == "int8")
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_tile_of_the_benchmark_is_launched(launched, tile):
+    with torch.device(DEVICE):
+        x, weight = (torch.empty(size, 4096, dtype=torch.int8) for size in (300, 11_008))
+        scales = torch.empty(300), torch.empty(11_008)
+    product = Product(x, weight, scales).multiply(tile)
+
+    assert (product.shape, product.dtype) == ((300, 11_008), torch.bfloat16)
+    assert launched == {"int8_linear_fwd_kernel": 1}
+
+
+def test_fp8_layers_of_the_benchmark_quantize_shared_rows_once(launched):
+    with torch.device(DEVICE):
+        x, weight = (torch.empty(size, 4096, dtype=torch.bfloat16) for size in (64, 11_008))
+    shared = SharedRows()
+    layers = [Fp8Linear(weight, shared) for _ in range(2)]
+    launched.clear()
+
+    for layer in layers:
+        assert layer(x).shape == (64, 11_008)
+    assert launched == {"quantize_rows_fwd_kernel": 1}
+
+
+def test_every_case_of_the_benchmark_launches_its_kernel(launched, monkeypatch):
+    def empty(size, *, generator, device):
+        return torch.empty(size, device=device)
+
+    # Random numbers would need a driver.
+    monkeypatch.setattr(torch, "randn", empty)
+    monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
+    shape = Shape(lengths=(200, 200, 2 * WINDOW + 1))
+    for name, case in cases(shape, torch.device(DEVICE)):
+        launched.clear()
+        case("triton")()
+        assert launched, name
