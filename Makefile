@@ -31,10 +31,17 @@ WARN_OF_CUDA = $(if $(HAS_NO_USE_FOR_CUDA),$(if $(HAS_TORCH),,printf '%s\n' \
 	"No NVIDIA driver was found, but PyTorch for Linux comes with CUDA: 2.7 GB to download, 5 GB on disk." \
 	"To download 0.2 GB without CUDA instead, press Ctrl-C and run this:" \
 	"  make $(MAKECMDGOALS) TORCH_INDEX=$(CPU_TORCH_INDEX)"))
+# GPU_PYTHON=python3 names the Python of a machine that brings PyTorch; nothing is installed then.
+# GPU_STEPS are arguments of bench.first_gpu.
+GPU_PYTHON ?=
+GPU_STEPS ?=
+GPU_PYTHON_OR_OURS = $(or $(GPU_PYTHON),$(BIN)/python)
+FOR_GPU = $(if $(GPU_PYTHON),,$(VENV)/development)
+WHEELS ?= dist/gpu-wheels
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -87,8 +94,8 @@ bench: $(VENV)/development ## measure speed, latency, throughput and the worker'
 bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and FastAPI around the same model
 	$(BIN)/python -m bench.peers
 
-test-gpu: $(VENV)/development ## run the tests that need a GPU
-	@exec $(BIN)/python -m pytest -m gpu
+test-gpu: $(FOR_GPU) ## run the tests that need a GPU
+	@exec $(GPU_PYTHON_OR_OURS) -m pytest -m gpu $(if $(GPU_PYTHON),-o filterwarnings=default)
 
 test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the tests with the stock lm-eval
 	@exec $(BIN)/python -m pytest tests/lm_eval
@@ -96,8 +103,11 @@ test-lm-eval: $(VENV)/development $(LM_EVAL)/installed ## run the tests with the
 test-openapi: $(VENV)/development $(SCHEMATHESIS)/installed ## test the API with schemathesis
 	@exec $(BIN)/python -m pytest tests/schemathesis
 
-bench-gpu: $(VENV)/development ## measure every kernel and the model on this GPU
-	@exec $(BIN)/python -m bench.gpu
+bench-gpu: $(FOR_GPU) ## measure the machine, the kernels and the model on this GPU, in eight minutes
+	@exec $(GPU_PYTHON_OR_OURS) -m bench.first_gpu $(GPU_STEPS)
+
+gpu-wheels: ## fill the folder WHEELS with what a GPU machine without a package index lacks
+	@$(PYTHON) -m bench.first_gpu.wheels $(WHEELS)
 
 train: $(VENV)/development ## train the demo checkpoint; hours, on Debian 12 with libsword-utils
 	$(BIN)/python -m model.training.corpus

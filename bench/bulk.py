@@ -8,6 +8,7 @@ The upload is measured without a worker, so that all of it is in Redis at its en
 """
 
 import argparse
+import math
 import random
 import resource
 import subprocess
@@ -26,7 +27,7 @@ import orjson
 import psutil
 import redis
 
-from bench.results import write_results
+from bench.results import Results
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
 from tests.conftest import RedisServer
 from tests.service import Service
@@ -52,16 +53,21 @@ def main() -> None:
         "--upload-mb", type=int, default=200, help="size of the upload; 0 measures only the runs"
     )
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
+    parser.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+    )
     options = parser.parse_args()
     texts = f"{MIN_TEXT_BYTES} to {MAX_TEXT_BYTES} bytes, uniform, English prose"
     if options.pairs:
-        figures = _throughput(options.model, options.texts, options.pairs)
         setup = {"texts": options.texts, "pairs": options.pairs, "model": options.model.name}
-        write_results("bulk", figures, {**setup, "each_text": texts})
+        with Results("bulk", {**setup, "each_text": texts}, limit_s=options.limit_s) as results:
+            _measure_throughput(results, options.model, options.texts, options.pairs)
     if options.upload_mb:
-        figures = _upload(options.upload_mb * 1_000_000)
-        setup = {"upload_mb": options.upload_mb, "each_text": texts}
-        write_results("bulk_upload", figures, setup)
+        with Results(
+            "bulk_upload", {"upload_mb": options.upload_mb, "each_text": texts}
+        ) as results:
+            results.step(f"upload {options.upload_mb:,} MB")
+            results.put(_upload(options.upload_mb * 1_000_000), is_printed=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +78,28 @@ class Run:
     cpu_s: float
 
 
-def _throughput(model: Path, num_texts: int, num_pairs: int) -> dict[str, Any]:
-    """Texts per second through both commands, in turns."""
+def _measure_throughput(results: Results, model: Path, num_texts: int, num_pairs: int) -> None:
+    """Measure texts per second through both commands, in turns."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         source, warm_up, one = folder / "in.jsonl", folder / "warm_up.jsonl", folder / "one.jsonl"
         for path, count in ((source, num_texts), (warm_up, WARM_UP_TEXTS), (one, 1)):
             path.write_bytes(b"".join(_lines(count)))
+        results.step("start the service")
         service = Service(folder, model).start(timeout_s=START_S)
+        pairs: list[dict[str, float]] = []
         try:
             _run_bulk(service, warm_up, folder / "warm_up")
-            pairs = [_pair(service, source, one, num_texts) for _ in range(num_pairs)]
+            for number in range(num_pairs):
+                results.step(f"pair {number + 1} of {num_pairs}")
+                pairs.append(_pair(service, source, one, num_texts))
+                results.put(_figures_of(pairs))
         finally:
             service.stop()
+
+
+def _figures_of(pairs: list[dict[str, float]]) -> dict[str, Any]:
+    """Return the median of each figure."""
     figures = {name: median(pair[name] for pair in pairs) for name in pairs[0]}
     return {
         **{name: round(figure, 3) for name, figure in figures.items()},

@@ -5,6 +5,7 @@ time of Redis' main thread, so a busy machine changes it little.
 """
 
 import argparse
+import math
 import random
 import time
 from statistics import median
@@ -12,7 +13,7 @@ from statistics import median
 import redis
 
 from bench.own_redis import own_redis
-from bench.results import write_results
+from bench.results import Results
 from contract import keys
 from contract.messages import Job
 from contract.settings import Settings, load_settings
@@ -32,23 +33,31 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+    )
     options = parser.parse_args()
-    with own_redis() as url:
+    setup = {"jobs": options.jobs, "clients": options.clients, "rounds": options.rounds}
+    with Results("fetch", setup, limit_s=options.limit_s) as results, own_redis() as url:
         settings = load_settings({"EVASCORE_REDIS_URL": url})
         with connect(settings) as client:
-            pairs = [
-                [_fetch_all(client, settings, options.jobs, n) for n in (1, options.clients)]
-                for _ in range(options.rounds)
-            ]
+            pairs: list[list[float]] = []
+            for number in range(options.rounds):
+                results.step(f"round {number + 1} of {options.rounds}")
+                pairs.append(
+                    [_fetch_all(client, settings, options.jobs, n) for n in (1, options.clients)]
+                )
+                results.put(_figures(pairs))
+
+
+def _figures(pairs: list[list[float]]) -> dict[str, float | list[float]]:
     one, many = (median(pair[i] for pair in pairs) for i in (0, 1))
-    figures = {
+    return {
         "us_per_job_one_client": round(one, 2),
         "us_per_job_many_clients": round(many, 2),
         "ratio": round(median(pair[1] / pair[0] for pair in pairs), 3),
         "ratio_of_each_round": [round(pair[1] / pair[0], 3) for pair in pairs],
     }
-    setup = {"jobs": options.jobs, "clients": options.clients, "rounds": options.rounds}
-    write_results("fetch", figures, setup)
 
 
 def _fetch_all(client: redis.Redis, settings: Settings, num_jobs: int, num_clients: int) -> float:

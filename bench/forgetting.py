@@ -12,7 +12,7 @@ from collections.abc import Callable
 import redis
 
 from bench.own_redis import own_redis
-from bench.results import write_results
+from bench.results import Results
 
 VALUE_BYTES = 20_000
 QUIET_S = 10.0
@@ -23,13 +23,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--megabytes", type=int, default=2_000, help="results that Redis holds")
     options = parser.parse_args()
-    with own_redis() as url, redis.Redis.from_url(url) as client:
-        figures = _measure(client, options.megabytes * 1_000_000)
-    write_results("forgetting", figures, {"megabytes": options.megabytes, "value": VALUE_BYTES})
+    setup = {"megabytes": options.megabytes, "value": VALUE_BYTES}
+    with (
+        Results("forgetting", setup) as results,
+        own_redis() as url,
+        redis.Redis.from_url(url) as client,
+    ):
+        results.step(f"write {options.megabytes:,} MB")
+        _fill(client, options.megabytes * 1_000_000)
+        results.step("rewrite the file")
+        results.put(_measure(client), is_printed=False)
 
 
-def _measure(client: redis.Redis, num_bytes: int) -> dict[str, float]:
-    _fill(client, num_bytes)
+def _measure(client: redis.Redis) -> dict[str, float]:
     quiet_until = time.monotonic() + QUIET_S
     quiet = _waits_ms(client, lambda: time.monotonic() < quiet_until)
     began = time.monotonic()

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
 
-from bench.results import write_results
+from bench.results import Results
 from contract.settings import DEMO_CHECKPOINT
 from tests.service import Service
 
@@ -29,17 +29,19 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=300)
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    setup = {"requests": options.requests, "text_bytes": len(TEXT), "model": options.model.name}
+    with Results("latency", setup) as results, tempfile.TemporaryDirectory() as folder:
+        results.step("start the service")
         service = Service(Path(folder), options.model).start()
         try:
+            results.step(f"send {options.requests} requests")
             times = _measure(service, options.requests + WARM_UP)[WARM_UP:]
         finally:
             service.stop()
-    figures = {f"{stage}_p50_ms": _round(median(t[stage] for t in times)) for stage in STAGES}
-    for stage in ("beyond_compute", "wall"):
-        figures[f"{stage}_p95_ms"] = _round(quantiles((t[stage] for t in times), n=20)[-1])
-    setup = {"requests": options.requests, "text_bytes": len(TEXT), "model": options.model.name}
-    write_results("latency", figures, setup)
+        figures = {f"{stage}_p50_ms": _round(median(t[stage] for t in times)) for stage in STAGES}
+        for stage in ("beyond_compute", "wall"):
+            figures[f"{stage}_p95_ms"] = _round(quantiles((t[stage] for t in times), n=20)[-1])
+        results.put(figures, is_printed=False)
 
 
 def _measure(service: Service, num_requests: int) -> list[dict[str, float]]:

@@ -9,11 +9,12 @@ import argparse
 import json
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-from bench.results import write_results
+from bench.results import Results
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
 from tests.service import Service
 
@@ -36,12 +37,21 @@ def main() -> None:
         "rounds": options.rounds,
         "model": options.model.name,
     }
-    with tempfile.TemporaryDirectory() as folder:
+    rounds = []
+    with Results("lm_eval", setup) as results, tempfile.TemporaryDirectory() as folder:
+        results.step("start the service")
         service = Service(Path(folder), options.model).start()
         try:
-            rounds = _measure(service.url, setup)
+            for seconds in _measure(service.url, setup):
+                rounds.append(seconds)
+                results.step(f"round {len(rounds)} of {options.rounds} is over")
+                results.put(_figures(rounds))
         finally:
             service.stop()
+
+
+def _figures(rounds: list[dict[str, float]]) -> dict[str, float]:
+    """Return median seconds, and how many times those of evascore's client the others are."""
     seconds = {name: round(median(each[name] for each in rounds), 2) for name in rounds[0]}
     ratios = {
         f"{name.removesuffix('_s')}_over_evascore": round(seconds[name] / seconds[ours], 1)
@@ -49,19 +59,23 @@ def main() -> None:
         for ours in [f"{name.partition('_')[0]}_evascore_s"]
         if name != ours
     }
-    write_results("lm_eval", {**seconds, **ratios}, setup)
+    return {**seconds, **ratios}
 
 
-def _measure(url: str, setup: dict[str, Any]) -> list[dict[str, float]]:
-    run = subprocess.run(
-        [PYTHON, "-m", "bench.lm_eval_timing", url],
-        cwd=REPOSITORY,
-        input=json.dumps(setup),
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return [json.loads(line) for line in run.stdout.splitlines()]
+def _measure(url: str, setup: dict[str, Any]) -> Iterator[dict[str, float]]:
+    """Yield the seconds of each round as soon as it is over."""
+    command = [str(PYTHON), "-m", "bench.lm_eval_timing", url]
+    with subprocess.Popen(
+        command, cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as timing:
+        assert timing.stdin is not None
+        assert timing.stdout is not None
+        with timing.stdin as given:
+            json.dump(setup, given)
+        for line in timing.stdout:
+            yield json.loads(line)
+    if timing.returncode:
+        raise subprocess.CalledProcessError(timing.returncode, command)
 
 
 if __name__ == "__main__":

@@ -37,6 +37,7 @@ def main() -> None:
             _check_alike([answer for _, answer in answers.values()])
             found.update({f"{name}_s": seconds for name, (seconds, _) in answers.items()})
         sys.stdout.write(json.dumps(found) + "\n")
+        sys.stdout.flush()
 
 
 _METHODS = {"choices": "loglikelihood", "rolling": "loglikelihood_rolling"}

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from bench.results import write_results
+from bench.results import Results
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer
 from model.weights.checkpoint import without_progress_bars
 from model.weights.quantization import bits_and_bytes_config
@@ -38,20 +38,21 @@ def main() -> None:
         folder, mode, cache = options.load
         print(json.dumps(_load(folder, mode, Path(cache))))
         return
-    with tempfile.TemporaryDirectory() as work:
+    with Results("loading") as results, tempfile.TemporaryDirectory() as work:
         folder = Path(work) / "checkpoint"
+        results.step("make the checkpoint")
         largest_bytes = make_checkpoint(folder, options.hidden_size, options.layers)
         checkpoint_bytes = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        figures: dict[str, Any] = {}
+        results.setup |= {
+            "checkpoint_mb": round(checkpoint_bytes / 1e6, 1),
+            "shard_mb": SHARD_MB,
+            "largest_tensor_mb": round(largest_bytes / 1e6, 1),
+            "dtype": "bfloat16",
+        }
         for load in LOADS:
-            figures |= _figures(load, load_in_child(folder, load.split()[0], Path(work) / "cache"))
-    setup = {
-        "checkpoint_mb": round(checkpoint_bytes / 1e6, 1),
-        "shard_mb": SHARD_MB,
-        "largest_tensor_mb": round(largest_bytes / 1e6, 1),
-        "dtype": "bfloat16",
-    }
-    write_results("loading", figures, setup)
+            results.step(f"load {load}")
+            measured = load_in_child(folder, load.split()[0], Path(work) / "cache")
+            results.put(_figures(load, measured))
 
 
 def make_checkpoint(folder: Path, hidden_size: int, num_layers: int) -> int:

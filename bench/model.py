@@ -8,11 +8,12 @@ rounds.
 
 import argparse
 import json
+import math
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows
 from torch import Tensor
 from transformers import AutoModelForCausalLM
 
-from bench.results import write_results
+from bench.results import Results
 from contract.grammar.vocabulary import encode
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
 from model.scoring.cpu_threads import count_lanes, side_by_side
@@ -173,17 +174,45 @@ def _time(function: Callable[..., Any], *arguments: Any) -> float:
     return time.perf_counter() - began
 
 
-def measure_contenders(bench: Bench, num_rounds: int) -> dict[str, Any]:
-    """Compare all contenders on the main mix."""
+def measure_contenders(bench: Bench, num_rounds: int, results: Results) -> None:
+    """Compare all contenders on the main mix; the figures are those of all rounds so far."""
     texts = make_texts(MAIN_MIX)
-    num_bytes, flop = sum(map(len, texts)), flop_of(texts)
-    contenders = {name: bench.contender(name) for name in CONTENDERS}
-    for score in contenders.values():
-        score(texts[:8])
+    contenders = {}
+    for name in CONTENDERS:
+        results.step(f"load {name}")
+        contenders[name] = bench.contender(name)
+        contenders[name](texts[:8])
     rounds, ceilings = [], []
-    for _ in range(num_rounds):
+    for number in range(num_rounds):
+        of_all = f"of {num_rounds}"
+        results.step(f"round {number + 1} {of_all}: ceilings")
         ceilings.append(measure_ceilings())
-        rounds.append({name: _time(score, texts) for name, score in contenders.items()})
+        rounds.append(_take_turns(contenders, texts, f"round {number + 1} {of_all}", results))
+        results.put(_compare(texts, rounds, ceilings), is_printed=False)
+
+
+def _take_turns(
+    contenders: Mapping[str, Callable[[Sequence[bytes]], Any]],
+    texts: Sequence[bytes],
+    turn: str,
+    results: Results,
+) -> dict[str, float]:
+    """Return the seconds of each contender for `texts`."""
+    num_bytes, seconds = sum(map(len, texts)), {}
+    for name, score in contenders.items():
+        results.step(f"{turn}: {name}")
+        seconds[name] = _time(score, texts)
+        print(f"          {num_bytes / seconds[name]:,.0f} bytes per second", flush=True)
+    return seconds
+
+
+def _compare(
+    texts: Sequence[bytes],
+    rounds: Sequence[Mapping[str, float]],
+    ceilings: Sequence[Mapping[str, float]],
+) -> dict[str, Any]:
+    """Return the medians of the rounds: seconds by contender, and GFLOP/s of the ceilings."""
+    num_bytes, flop = sum(map(len, texts)), flop_of(texts)
     best = {kind: max(each[kind] for each in ceilings) for kind in ceilings[0]}
     figures: dict[str, Any] = {f"ceiling_{kind}_gflop_per_s": round(v) for kind, v in best.items()}
     for name in CONTENDERS:
@@ -202,47 +231,49 @@ def measure_contenders(bench: Bench, num_rounds: int) -> dict[str, Any]:
     return figures
 
 
-def measure_mixes(bench: Bench, num_rounds: int) -> dict[str, Any]:
-    """Return the speed by length mix, and by the bytes of one pass."""
-    figures: dict[str, Any] = {}
+def measure_mixes(bench: Bench, num_rounds: int, results: Results) -> None:
+    """Measure the speed by length mix, and by the bytes of one pass."""
     names = (ALONE, PADDED, "bfloat16", "int8_over_float32")
     contenders = {name: bench.contender(name) for name in names}
     for mix in MIXES.keys() - {MAIN_MIX}:
-        figures |= _speeds(contenders, make_texts(mix), num_rounds, f"texts_of_{mix}_bytes")
+        _measure_speeds(contenders, mix, f"texts_of_{mix}_bytes", num_rounds, results)
     by_budget = {
         f"{name}_pass_of_{budget}": bench.contender(name, pass_bytes=budget)
         for name in ("bfloat16", "int8_over_float32")
         for budget in BUDGETS
     }
-    return figures | _speeds(by_budget, make_texts(MAIN_MIX), num_rounds, "texts_of_100_to_400")
+    _measure_speeds(by_budget, MAIN_MIX, "texts_of_100_to_400", num_rounds, results)
 
 
-def _speeds(
-    contenders: dict[str, Callable[[Sequence[bytes]], Any]],
-    texts: list[bytes],
-    num_rounds: int,
+def _measure_speeds(
+    contenders: Mapping[str, Callable[[Sequence[bytes]], Any]],
+    mix: str,
     prefix: str,
-) -> dict[str, Any]:
-    seconds = [
-        {name: _time(score, texts) for name, score in contenders.items()} for _ in range(num_rounds)
-    ]
-    num_bytes = sum(map(len, texts))
-    return {
-        f"{prefix}_{name}_bytes_per_s": round(num_bytes / median(each[name] for each in seconds))
-        for name in contenders
-    }
+    num_rounds: int,
+    results: Results,
+) -> None:
+    texts = make_texts(mix)
+    num_bytes, seconds = sum(map(len, texts)), []
+    for number in range(num_rounds):
+        turn = f"{prefix}, round {number + 1} of {num_rounds}"
+        seconds.append(_take_turns(contenders, texts, turn, results))
+        figures = {
+            f"{prefix}_{name}_bytes_per_s": round(num_bytes / median(s[name] for s in seconds))
+            for name in contenders
+        }
+        results.put(figures, is_printed=False)
 
 
-def measure_memory(bench: Bench) -> dict[str, Any]:
-    """Return by contender, and by the bytes of one pass, what scoring takes beyond the model."""
+def measure_memory(bench: Bench, results: Results) -> None:
+    """Measure by contender, and by the bytes of one pass, what scoring takes beyond the model."""
     cases = [(name, None) for name in CONTENDERS] + [("bfloat16", budget) for budget in BUDGETS]
-    figures = {}
     for name, budget in cases:
+        figure = f"{name}{f'_pass_of_{budget}' if budget else ''}_peak_mb"
+        results.step(figure)
         command = [sys.executable, "-m", "bench.model", "--peak", str(bench.folder), name]
         command += [str(budget or 0)]
         peak_mb = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
-        figures[f"{name}{f'_pass_of_{budget}' if budget else ''}_peak_mb"] = peak_mb
-    return figures
+        results.put({figure: peak_mb})
 
 
 def peak_mb(bench: Bench, name: str, pass_bytes: int | None) -> int:
@@ -266,19 +297,15 @@ def main() -> None:
     parser.add_argument(
         "--only-contenders", action="store_true", help="skip the mixes of lengths and the memory"
     )
+    parser.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+    )
     parser.add_argument("--peak", nargs=3, metavar=("FOLDER", "CONTENDER", "PASS_BYTES"))
     options = parser.parse_args()
     if options.peak:
         folder, name, pass_bytes = options.peak
         print(json.dumps(peak_mb(Bench(Path(folder)), name, int(pass_bytes) or None)))
         return
-    with tempfile.TemporaryDirectory() as folder, without_progress_bars():
-        torch.manual_seed(0)
-        EvaByteForCausalLM(CONFIG).save_pretrained(folder)
-        bench = Bench(Path(folder))
-        figures = measure_contenders(bench, options.rounds)
-        if not options.only_contenders:
-            figures |= measure_mixes(bench, max(options.rounds // 2, 1)) | measure_memory(bench)
     num_texts, shortest, longest = MIXES[MAIN_MIX]
     setup = {
         "texts": f"{num_texts} of {shortest} to {longest} bytes",
@@ -287,7 +314,18 @@ def main() -> None:
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "model": "hidden 512, 8 layers, 8 heads, feed-forward 1376, random weights",
     }
-    write_results("model", figures, setup)
+    with (
+        Results("model", setup, limit_s=options.limit_s) as results,
+        tempfile.TemporaryDirectory() as folder,
+        without_progress_bars(),
+    ):
+        torch.manual_seed(0)
+        EvaByteForCausalLM(CONFIG).save_pretrained(folder)
+        bench = Bench(Path(folder))
+        measure_contenders(bench, options.rounds, results)
+        if not options.only_contenders:
+            measure_mixes(bench, max(options.rounds // 2, 1), results)
+            measure_memory(bench, results)
 
 
 if __name__ == "__main__":

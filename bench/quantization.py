@@ -5,6 +5,7 @@ docs/quantization.md.
 """
 
 import argparse
+import math
 import tempfile
 import time
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.results import RESULTS, write_results
+from bench.results import RESULTS, Results
 from contract.settings import DEMO_CHECKPOINT
 from model import Scorer, ScoreRequest
 from model.training.corpus import DEFAULT_FOLDER
@@ -68,16 +69,13 @@ def main() -> None:
     parser.add_argument(
         "--rounds", type=int, default=5, help="timings of each mode; the fastest counts (default 5)"
     )
+    parser.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+    )
     options = parser.parse_args()
     texts = _read_texts(options.folder, options.texts, options.text_bytes)
     if not texts:
         parser.error(f"no held_*.bin in {options.folder}: run python -m model.training.corpus")
-    table = _measure(options.model, texts, options.rounds)
-    figures = {
-        f"{'_'.join(mode)}_{column}": value
-        for mode, row in table.items()
-        for column, value in row.items()
-    }
     setup = {
         "model": options.model.name,
         "texts": len(texts),
@@ -86,8 +84,9 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "bitsandbytes": version("bitsandbytes"),
     }
-    write_results("quantization", figures, setup)
-    _write_table(table)
+    with Results("quantization", setup, limit_s=options.limit_s) as results:
+        table = _measure(options.model, texts, options.rounds, results)
+        _write_table(table)
 
 
 def _read_texts(folder: Path, num_texts: int, text_bytes: int) -> list[bytes]:
@@ -101,9 +100,10 @@ def _read_texts(folder: Path, num_texts: int, text_bytes: int) -> list[bytes]:
 
 
 def _measure(
-    model: Path, texts: list[bytes], num_rounds: int
+    model: Path, texts: list[bytes], num_rounds: int, results: Results
 ) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return one row for each of `MODES`."""
+    """Put the figures of each of `MODES`, and return one row for each."""
+    results.step("load the model in every mode")
     with tempfile.TemporaryDirectory() as folder:
         caches = {mode: Path(folder) / "-".join(mode) for mode in MODES}
         scorers = {
@@ -116,21 +116,30 @@ def _measure(
             mode: sum(file.stat().st_size for file in caches[mode].glob("*/*.safetensors"))
             for mode in MODES
         }
-    scores = {mode: _score(scorer, texts) for mode, scorer in scorers.items()}
-    # Modes take turns, so that a machine that slows down slows all of them.
-    seconds = [[_time(scorer, texts) for scorer in scorers.values()] for _ in range(num_rounds)]
-    fastest = dict(zip(MODES, np.min(seconds, axis=0), strict=True))
+    table: dict[tuple[str, str], dict[str, Any]] = {}
+    reference = None
+    for mode, scorer in scorers.items():
+        results.step(f"score in {' '.join(mode)}")
+        scores = _score(scorer, texts)
+        reference = reference or scores  # the first mode is `REFERENCE`
+        size = weights_bytes[mode] / scorer.info.num_parameters or BYTES_PER_VALUE[mode[1]]
+        table[mode] = {**_compare(scores, reference), "bytes_per_parameter": round(size, 3)}
+        results.put(_named(mode, table[mode]))
     num_bytes = sum(len(text) for text in texts)
-    return {
-        mode: {
-            **_compare(scores[mode], scores[REFERENCE]),
-            "bytes_per_parameter": round(
-                weights_bytes[mode] / scorer.info.num_parameters or BYTES_PER_VALUE[mode[1]], 3
-            ),
-            "text_bytes_per_s": round(num_bytes / fastest[mode]),
-        }
-        for mode, scorer in scorers.items()
-    }
+    fastest = dict.fromkeys(MODES, math.inf)
+    # Modes take turns, so that a machine that slows down slows all of them.
+    for number in range(num_rounds):
+        results.step(f"time all modes, round {number + 1} of {num_rounds}")
+        for mode, scorer in scorers.items():
+            fastest[mode] = min(fastest[mode], _time(scorer, texts))
+            table[mode]["text_bytes_per_s"] = round(num_bytes / fastest[mode])
+            results.put(_named(mode, table[mode]), is_printed=False)
+    return table
+
+
+def _named(mode: tuple[str, str], row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row of a mode as figures with the mode in their names."""
+    return {f"{'_'.join(mode)}_{column}": value for column, value in row.items()}
 
 
 def _score(scorer: Scorer, texts: list[bytes]) -> Scores:

@@ -52,12 +52,28 @@ FUSED_BYTES = LAYERS * (8 * _D + 4 * _D + 4 * _D + 3 * _I)
 # The same by PyTorch's operations and their float32 copies: addition 3 d and norm 20 d, twice;
 # rotation 20 d each for q and k; attention with its gathered rows 12 d; gate 5 i.
 TORCH_BYTES = LAYERS * (46 * _D + 40 * _D + 12 * _D + 5 * _I)
-# Rows to int8 for each linear layer, 1.5 times what it reads: 5 d for q, k, v, gate and up, d for
-# the output and i for the last. By PyTorch's operations and float32 copies, 23.5 times.
-_READ_BYTES = 6 * _D + _I
-QUANTIZE_BYTES = LAYERS * _READ_BYTES * 3 // 2
+# Rows to int8 where linear layers read them, 1.5 times the row: d once for q, k and v, once for the
+# output, once for gate and up, and i for the last. By PyTorch's operations and float32 copies, 23.5
+# times.
+_QUANTIZED_BYTES = 3 * _D + _I
+QUANTIZE_BYTES = LAYERS * _QUANTIZED_BYTES * 3 // 2
 # int32 sums to bfloat16 by PyTorch: 17 times the 5 d and 2 i that come out.
-TORCH_INT8_BYTES = LAYERS * (_READ_BYTES * 47 // 2 + 17 * (5 * _D + 2 * _I))
+TORCH_INT8_BYTES = LAYERS * (_QUANTIZED_BYTES * 47 // 2 + 17 * (5 * _D + 2 * _I))
+# The least, if kernels are joined further. Norms and attention as above; rotation happens where
+# attention loads, SwiGLU where gate and up are multiplied.
+JOINED_BYTES = LAYERS * (8 * _D + 4 * _D)
+# In int8 a norm writes d and d / 2 in place of 2 d, SwiGLU writes i and reads it for i / 2, since a
+# row's scale needs the whole row. The output's rows are quantized alone.
+JOINED_INT8_BYTES = LAYERS * (7 * _D + 4 * _D + _D * 3 // 2 + _I * 3 // 2)
+
+# The data sheet's peak is at the boost clock, which 72 W do not hold in long products.
+L4_BASE_MHZ, L4_BOOST_MHZ = 795, 2040
+# Thousands of bytes of text per second that would be excellent: estimates, from to.
+TARGETS = {
+    "L4 24 GB": ((6.0, 6.5), (8, 10)),
+    "A100 80 GB SXM": ((20, 21), (33, 36)),
+    "H100 80 GB SXM": ((58, 62), (95, 110)),
+}
 
 NF4_BYTES_PER_WEIGHT = 0.5625
 # Of a layer at work, per byte of text: stream, branch, norm, q, k, v and gate, up, product.
@@ -155,11 +171,49 @@ def kernels_table() -> str:
     return "\n".join(lines)
 
 
+def joined_table() -> str:
+    """Return the ceilings of products alone, with the kernels, and with kernels joined further."""
+    lines = [
+        "| GPU | mode | products alone, kB/s | with the kernels | with kernels joined further |",
+        "|---|---|---|---|---|",
+    ]
+    for gpu in GPUS:
+        for mode, joined_bytes in ((MODES[0], JOINED_BYTES), (MODES[1], JOINED_INT8_BYTES)):
+            if gpu.has_triton:
+                products_s = products_s_per_byte(gpu, mode)
+                joined = 1 / (products_s + joined_bytes / gpu.bandwidth)
+                speeds = (1 / products_s, ceiling(gpu, mode), joined)
+                cells = [gpu.name, mode.name, *(f"{value / 1e3:.1f}" for value in speeds)]
+                lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def targets_table() -> str:
+    """Return the targets, and their shares of what products alone allow at the dense peak."""
+    lines = [
+        "| GPU | bfloat16, kB/s | share | int8 or fp8, kB/s | share |",
+        "|---|---|---|---|---|",
+    ]
+    for gpu in GPUS:
+        if gpu.name not in TARGETS:
+            continue
+        cells = [gpu.name]
+        for mode, (low, high) in zip(MODES[:2], TARGETS[gpu.name], strict=True):
+            shares = (target * 1e3 * products_s_per_byte(gpu, mode) for target in (low, high))
+            cells += [f"{low:g} to {high:g}", " to ".join(f"{share:.0%}" for share in shares)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def products_s_per_byte(gpu: Gpu, mode: Mode) -> float:
+    """Return the seconds of a byte's products at the dense peak."""
+    return FLOPS_PER_BYTE / (gpu.peak_int8 if mode.is_int8 else gpu.peak_bf16)
+
+
 def main() -> None:
     """Print the tables of docs/gpu.md."""
-    print(table())
-    print()
-    print(kernels_table())
+    for each in (table(), kernels_table(), joined_table(), targets_table()):
+        print(each, end="\n\n")
 
 
 if __name__ == "__main__":

@@ -8,10 +8,9 @@ continuations. Each figure is the shortest of three runs.
 
 import argparse
 import time
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
-from bench.results import write_results
+from bench.results import Results
 from model.__main__ import DEMO_CHECKPOINT
 from model.scorer import Scorer
 from model.scoring.request import ScoreRequest
@@ -24,19 +23,16 @@ MAX_ALONE = 32
 NUM_RUNS = 3
 
 
-def measure(scorer: Scorer) -> dict[str, Any]:
-    """Return seconds by number of continuations, together and alone."""
-    figures: dict[str, Any] = {
-        "context_alone_s": _shortest_s(scorer, [ScoreRequest(text=CONTEXT)]),
-    }
+def measure(scorer: Scorer) -> Iterator[dict[str, float]]:
+    """Yield seconds by number of continuations, together and alone."""
+    yield {"context_alone_s": _shortest_s(scorer, [ScoreRequest(text=CONTEXT)])}
     for number in NUM_CONTINUATIONS:
         texts = [f"{place:>{CONTINUATION_BYTES}}".encode() for place in range(number)]
         together = [ScoreRequest(context=CONTEXT, continuations=tuple(texts))]
-        figures[f"together_{number}_s"] = _shortest_s(scorer, together)
+        yield {f"together_{number}_s": _shortest_s(scorer, together)}
         if number <= MAX_ALONE:
             alone = [ScoreRequest(context=CONTEXT, continuations=(text,)) for text in texts]
-            figures[f"alone_{number}_s"] = _shortest_s(scorer, alone)
-    return figures
+            yield {f"alone_{number}_s": _shortest_s(scorer, alone)}
 
 
 def _shortest_s(scorer: Scorer, requests: Sequence[ScoreRequest]) -> float:
@@ -62,7 +58,9 @@ def main() -> None:
         "continuation_bytes": CONTINUATION_BYTES,
         "num_runs": NUM_RUNS,
     }
-    write_results("shared_context", measure(scorer), setup)
+    with Results("shared_context", setup) as results:
+        for figures in measure(scorer):
+            results.put(figures)
 
 
 if __name__ == "__main__":

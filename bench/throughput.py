@@ -5,6 +5,7 @@ time is measured with one text and subtracted. The service is already running wh
 """
 
 import argparse
+import math
 import random
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from bench.results import write_results
+from bench.results import Results
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
 from tests.service import Service
 
@@ -33,22 +34,11 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=5)
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
+    parser.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+    )
     options = parser.parse_args()
     requests = _make_requests(options.texts)
-    with tempfile.TemporaryDirectory() as folder:
-        service = Service(Path(folder), options.model).start()
-        try:
-            _through_http(service, requests[:WARM_UP_TEXTS], options.clients)
-            pairs = [_pair(service, requests, options.clients) for _ in range(options.pairs)]
-        finally:
-            service.stop()
-    figures = {
-        "http_texts_per_s": _median(pairs, "http_texts_per_s"),
-        "command_texts_per_s": _median(pairs, "command_texts_per_s"),
-        "http_to_command_ratio": _median(pairs, "ratio", digits=3),
-        "ratio_of_each_pair": [round(pair["ratio"], 3) for pair in pairs],
-        "mean_batch_texts": _median(pairs, "mean_batch_texts"),
-    }
     sizes = [len(request["text"]) for request in requests]
     setup = {
         "texts": options.texts,
@@ -57,7 +47,31 @@ def main() -> None:
         "pairs": options.pairs,
         "model": options.model.name,
     }
-    write_results("throughput", figures, setup)
+    with (
+        Results("throughput", setup, limit_s=options.limit_s) as results,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        results.step("start the service")
+        service = Service(Path(folder), options.model).start()
+        pairs = []
+        try:
+            _through_http(service, requests[:WARM_UP_TEXTS], options.clients)
+            for number in range(options.pairs):
+                results.step(f"pair {number + 1} of {options.pairs}")
+                pairs.append(_pair(service, requests, options.clients))
+                results.put(_figures(pairs))
+        finally:
+            service.stop()
+
+
+def _figures(pairs: list[dict[str, float]]) -> dict[str, Any]:
+    return {
+        "http_texts_per_s": _median(pairs, "http_texts_per_s"),
+        "command_texts_per_s": _median(pairs, "command_texts_per_s"),
+        "http_to_command_ratio": _median(pairs, "ratio", digits=3),
+        "ratio_of_each_pair": [round(pair["ratio"], 3) for pair in pairs],
+        "mean_batch_texts": _median(pairs, "mean_batch_texts"),
+    }
 
 
 def _pair(service: Service, requests: list[dict[str, Any]], clients: int) -> dict[str, float]:

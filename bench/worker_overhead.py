@@ -18,7 +18,7 @@ import orjson
 import redis
 
 from bench.own_redis import own_redis
-from bench.results import write_results
+from bench.results import Results
 from contract import keys
 from contract.messages import Job
 from contract.setting_refusals import environment_name
@@ -37,16 +37,13 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=16_384)
     parser.add_argument("--model", type=Path, default=TINY_CHECKPOINT)
     options = parser.parse_args()
-    with own_redis() as url:
+    setup = {"texts": options.texts, "text_bytes": len(TEXT), "model": options.model.name}
+    with Results("worker_overhead", setup) as results, own_redis() as url:
         given = {"redis_url": url, "model": str(options.model)}
+        results.step(f"score {options.texts:,} texts")
         batches = _run({environment_name(n): v for n, v in given.items()}, options.texts)
-    setup = {
-        "texts": options.texts,
-        "text_bytes": len(TEXT),
-        "batches": len(batches),
-        "model": options.model.name,
-    }
-    write_results("worker_overhead", _figures(batches), setup)
+        results.setup["batches"] = len(batches)
+        results.put(_figures(batches), is_printed=False)
 
 
 def _figures(batches: list[dict[str, Any]]) -> dict[str, float]:

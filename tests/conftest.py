@@ -1,4 +1,8 @@
-"""Real servers for tests, on free ports, killed by handle when the test ends."""
+"""Real servers for tests, on free ports, killed by handle when the test ends.
+
+With `-m gpu`, only the files with tests that need a GPU are collected. They need no package of the
+service, so this file imports those where it uses them.
+"""
 
 from __future__ import annotations
 
@@ -8,18 +12,37 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import httpx
 import pytest
-import redis
 
-from contract.settings import Settings, load_settings
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
-from deploy.embedded_redis import free_port, server_command
+if TYPE_CHECKING:
+    import redis
+
+    from contract.settings import Settings
+    from contract.store.job_store import JobStore
 
 T = TypeVar("T")
+GPU_TESTS = "mark.gpu"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files and folders without a GPU test, if `-m gpu` asks for these alone."""
+    if config.option.markexpr != "gpu":
+        return None
+    if collection_path.is_dir():
+        marking = [*collection_path.rglob("test_*.py"), *collection_path.rglob("conftest.py")]
+    elif collection_path.match("test_*.py"):
+        # A conftest.py can mark all tests of its folder.
+        marking = [collection_path, collection_path.with_name("conftest.py")]
+    else:
+        return None
+    this_file = Path(__file__)
+    has_gpu_tests = any(
+        path.exists() and path != this_file and GPU_TESTS in path.read_text() for path in marking
+    )
+    return None if has_gpu_tests else True
 
 LIMITS = httpx.Limits(keepalive_expiry=2)
 """For clients of tests. The web server closes connections that are idle for five seconds, and a
@@ -30,6 +53,8 @@ class RedisServer:
     """A Redis-protocol server of one test, which may kill and start it again."""
 
     def __init__(self, data_dir: Path) -> None:
+        from deploy.embedded_redis import free_port
+
         self.data_dir = data_dir
         self.port = free_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
@@ -37,6 +62,10 @@ class RedisServer:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        import redis
+
+        from deploy.embedded_redis import server_command
+
         command = server_command(port=self.port, server=self.socket, data_dir=self.data_dir)
         # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
@@ -48,6 +77,8 @@ class RedisServer:
 
         With `appendfsync always` it would end; with `everysec` it refuses writes.
         """
+        import redis
+
         with redis.Redis.from_url(self.url) as client:
             client.config_set("appendfsync", "everysec")
             self._limit_files(1)
@@ -73,6 +104,8 @@ class RedisServer:
 
 
 def _refuses_writes(client: redis.Redis) -> bool:
+    import redis
+
     try:
         return not client.set("of-a-test", "")
     except redis.ResponseError:
@@ -80,6 +113,8 @@ def _refuses_writes(client: redis.Redis) -> bool:
 
 
 def _answers(client: redis.Redis) -> bool:
+    import redis
+
     try:
         return bool(client.ping())
     except redis.RedisError:
@@ -112,12 +147,16 @@ def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
 @pytest.fixture
 def settings(redis_server: RedisServer) -> Settings:
     """Default settings on the test's Redis; the default model is the tiny one of the workers."""
+    from contract.settings import load_settings
+
     return load_settings({"EVASCORE_REDIS_URL": redis_server.url, "EVASCORE_MODEL_NAME": "small"})
 
 
 @pytest.fixture
 def redis_client(settings: Settings) -> Iterator[redis.Redis]:
     """A client of the test's Redis."""
+    from contract.store.broker import connect
+
     with connect(settings) as client:
         yield client
 
@@ -125,4 +164,6 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def job_store(redis_client: redis.Redis, settings: Settings) -> JobStore:
     """A job store on the test's Redis."""
+    from contract.store.job_store import JobStore
+
     return JobStore(redis_client, settings)

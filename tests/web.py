@@ -21,7 +21,8 @@ from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
-from tests.conftest import LIMITS, free_port, wait_until
+from deploy.embedded_redis import free_port
+from tests.conftest import LIMITS, wait_until
 from tests.waiting_messages import take
 
 

@@ -15,9 +15,10 @@ from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
 from contract.grammar.checked_text import Checked, check_text, custom_id_of
-from contract.grammar.invalid import MAX_ERRORS_TOLD, invalid, invalid_fields, plain_errors
+from contract.grammar.invalid import invalid, invalid_fields
 from contract.grammar.json_text import parse_json_array
 from contract.grammar.lines import Line, parse_line
+from contract.grammar.validation import MAX_ERRORS_TOLD, plain_errors
 from contract.messages import Job
 from contract.settings import Settings
 from contract.stored_results import promised_bytes

@@ -18,8 +18,9 @@ from app.requests.completion_models import CompletionBody
 from app.requests.intake import check_job_bytes, check_result_bytes, priority_of
 from app.service.components import Service
 from contract.errors import EmptyText, TextTooLarge
-from contract.grammar.invalid import invalid, validated
+from contract.grammar.invalid import invalid
 from contract.grammar.json_text import parse_json
+from contract.grammar.validation import validated
 from contract.grammar.vocabulary import BOS_ID
 from contract.messages import Job
 from contract.settings import Settings

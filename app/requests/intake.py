@@ -14,8 +14,9 @@ from contract.grammar.checked_text import (
     checked_request,
     read_bytes,
 )
-from contract.grammar.invalid import invalid, validated
+from contract.grammar.invalid import invalid
 from contract.grammar.text_request import TextRequest
+from contract.grammar.validation import validated
 from contract.messages import Job
 from contract.settings import Settings
 

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.grammar import schema_rules
-from contract.grammar.invalid import conflict
 from contract.grammar.model_names import MAX_REFERENCE_CHARS
 from contract.grammar.schema_rules import SCORED_FIELDS
 from contract.grammar.text_request import TEXT_OPTIONS, OutputNames, TextRequest, TopK
+from contract.grammar.validation import conflict
 
 ModelName = Annotated[
     str | None,

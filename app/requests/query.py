@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 
 from app.requests.models import ScoreBody
-from contract.grammar.invalid import invalid, plain_errors, plain_name
+from contract.grammar.invalid import invalid, plain_name
 from contract.grammar.numbers import parse_number, parse_whole
 from contract.grammar.text_request import TEXT_OPTIONS
+from contract.grammar.validation import plain_errors
 
 Query = MultiDict[str, str]
 

@@ -22,8 +22,8 @@ from contract.errors import (
     RequestInvalid,
     UnsupportedMediaType,
 )
-from contract.grammar.invalid import validated
 from contract.grammar.json_text import parse_json
+from contract.grammar.validation import validated
 
 _Body = TypeVar("_Body", TokenizeBody, DetokenizeBody)
 

@@ -23,7 +23,7 @@ from typing import Any
 from bench.peers.load import Load, send_for
 from bench.peers.process_use import cpu_s, memory
 from bench.peers.servers import PEERS_PACKAGES, PEERS_PYTHON, STARTERS, Server
-from bench.results import write_results
+from bench.results import Results
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
 
 PROSE = REPOSITORY / "LICENSE"
@@ -52,7 +52,7 @@ class Options:
 def main() -> None:
     """Measure and write the results."""
     options = _options()
-    began, found = time.monotonic(), defaultdict[str, list[float]](list)
+    found = defaultdict[str, list[float]](list)
     texts = make_texts(NUM_TEXTS)
     # The servers take turns, so that a change of the machine's speed affects all of them.
     runs = [
@@ -63,24 +63,19 @@ def main() -> None:
         # Flask has no model here.
         if (mode, name) != ("model", "flask")
     ]
-    num_done = 0
-    for mode, name in runs:
-        if time.monotonic() - began > options.limit_s:
-            print(f"Stopped: the limit of {options.limit_s:g} s is over.", flush=True)
-            break
-        print(f"{num_done + 1} of {len(runs)}: {name}, {mode}", flush=True)
-        with (
-            tempfile.TemporaryDirectory() as folder,
-            STARTERS[name](Path(folder), options.model, mode == "costless") as server,
-        ):
-            for measured in _measure(server, texts, options):
-                print(f"  {measured}", flush=True)
-                for what, value in measured.items():
-                    found[f"{mode}_{name}_{what}"].append(value)
-                setup = _setup(options, num_done, len(runs))
-                write_results("peers", medians(found), setup, is_printed=False)
-        num_done += 1
-    write_results("peers", medians(found), _setup(options, num_done, len(runs)))
+    with Results("peers", _setup(options, 0, len(runs)), limit_s=options.limit_s) as results:
+        for number, (mode, name) in enumerate(runs):
+            results.step(f"{number + 1} of {len(runs)}: {name}, {mode}")
+            with (
+                tempfile.TemporaryDirectory() as folder,
+                STARTERS[name](Path(folder), options.model, mode == "costless") as server,
+            ):
+                for measured in _measure(server, texts, options):
+                    print(f"  {measured}", flush=True)
+                    for what, value in measured.items():
+                        found[f"{mode}_{name}_{what}"].append(value)
+                    results.put(medians(found), is_printed=False)
+            results.setup |= _setup(options, number + 1, len(runs))
 
 
 def medians(found: Mapping[str, Sequence[float]]) -> dict[str, float]:

@@ -7,11 +7,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
-from contract.grammar.invalid import invalid, plain_name, validated
+from contract.grammar.invalid import invalid, plain_name
 from contract.grammar.limits import RequestLimits
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_BYTES_READ_ON, MAX_CUSTOM_ID_CHARS
 from contract.grammar.result_size import result_bytes
 from contract.grammar.text_request import REQUEST_OPTIONS, SlidingWindow, TextRequest
+from contract.grammar.validation import validated
 
 _REQUEST_FIELDS = set(TextRequest.model_fields)
 

@@ -13,7 +13,6 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from contract.grammar import schema_rules
-from contract.grammar.invalid import conflict
 from contract.grammar.numbers import MAX_EXACT, AsWhole, wholes
 from contract.grammar.outputs import (
     DEFAULT_TOP_K,
@@ -25,6 +24,7 @@ from contract.grammar.outputs import (
     UNITS,
 )
 from contract.grammar.schema_rules import CONTEXT_FIELDS, SCORED_FIELDS
+from contract.grammar.validation import conflict
 
 if TYPE_CHECKING:
     OutputName = str

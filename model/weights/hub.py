@@ -15,7 +15,6 @@ from os.path import normpath
 from pathlib import Path
 from typing import IO
 
-import httpx2
 from filelock import FileLock
 from huggingface_hub import (
     DryRunFileInfo,
@@ -55,6 +54,8 @@ def fetch_files(name: str, small_files: tuple[str, ...], revision: str | None = 
     Raises:
         CheckpointInvalid: one line says how the Hub, the connection or the disk failed.
     """
+    import httpx2  # here, since a machine that downloads nothing may lack it
+
     pin = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"), PIN_FILE)
     pinned = None if revision else _pinned(pin)
     wanted = revision or pinned
@@ -180,6 +181,8 @@ def _fetch(name: str, file: DryRunFileInfo) -> None:
 
 def _download(url: str, target: IO[bytes], num_bytes: int | None) -> None:
     """Append the missing bytes to `target`; retry as long as each attempt brings some."""
+    import httpx2
+
     if num_bytes is not None and target.tell() > num_bytes:
         target.seek(0)
         target.truncate()

@@ -10,9 +10,10 @@ import pytest
 
 import evascore
 from contract.settings import REPOSITORY
+from deploy.embedded_redis import free_port
 from evascore import bulk_files
 from evascore.cli.main import main
-from tests.conftest import free_port, wait_until
+from tests.conftest import wait_until
 from tests.service import Service
 
 NUM_LINES = 1500

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 import pytest
 
 from contract.settings import REPOSITORY
+from deploy.embedded_redis import free_port
 from evascore.cli.main import main
-from tests.conftest import free_port
 from tests.service import Service
 
 SECRET = "Sesame-Marker"

@@ -12,8 +12,8 @@ import pytest
 
 import evascore
 from contract.settings import REPOSITORY
+from deploy.embedded_redis import free_port
 from evascore.transport import UrlInvalid
-from tests.conftest import free_port
 from tests.service import Service
 
 TEXT = "The quick brown fox"

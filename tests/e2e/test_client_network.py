@@ -8,8 +8,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 
 import evascore
+from deploy.embedded_redis import free_port
 from evascore.cli.main import main
-from tests.conftest import free_port
 from tests.service import Service
 
 

@@ -5,6 +5,7 @@ import torch
 
 from bench import model as bench_model
 from bench.model import ALONE, CONTENDERS, PADDED, Bench
+from bench.results import Results
 from model import EvaByteConfig, EvaByteForCausalLM
 
 TEXTS = [b"a", b"several texts", b"\xff" * 40, b"of unequal length"]
@@ -43,8 +44,15 @@ def test_contenders_score_the_same_texts_alike(bench):
     torch.testing.assert_close(padded, exact, rtol=0.05, atol=0.5)
 
 
-def test_every_contender_is_measured_and_the_ceilings_too(bench):
-    figures = bench_model.measure_contenders(bench, num_rounds=1)
+@pytest.fixture
+def results(tmp_path) -> Results:
+    return Results("model", folder=tmp_path / "results")
+
+
+def test_every_contender_is_measured_and_the_ceilings_too(bench, results):
+    bench_model.measure_contenders(bench, 1, results)
+
+    figures = results.figures
 
     for kind in ("float32", "bfloat16", "int8"):
         assert figures[f"ceiling_{kind}_gflop_per_s"] >= 0
@@ -53,9 +61,10 @@ def test_every_contender_is_measured_and_the_ceilings_too(bench):
     assert figures[f"{ALONE}_times_alone"] == 1
 
 
-def test_mixes_and_budgets_are_measured(bench):
-    figures = bench_model.measure_mixes(bench, num_rounds=1)
+def test_mixes_and_budgets_are_measured(bench, results):
+    bench_model.measure_mixes(bench, 1, results)
 
+    figures = results.figures
     assert len(figures) == 2 * 4 + 2 * len(bench_model.BUDGETS)
     assert min(figures.values()) > 0
 

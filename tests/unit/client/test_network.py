@@ -5,12 +5,12 @@ import ssl
 import httpx
 import pytest
 
+from deploy.embedded_redis import free_port
 from evascore import AsyncClient, Client, ServiceError, ServiceUnreachable, UnexpectedAnswer
 from evascore.network import NetworkInvalid, is_exempt, is_loopback, network_for
 from evascore.retrying import failure
 from evascore.steps import Answer, Send
 from evascore.transport import HeaderInvalid, client_headers, is_lost, lost_of, request_options
-from tests.conftest import free_port
 
 PROXY = "http://name:password@proxy.test:3128"
 

@@ -11,9 +11,11 @@ import pytest
 import torch
 
 from model import CheckpointInvalid, ModelDrifted, Scorer
-from model.__main__ import DEMO_CHECKPOINT
 from model.canary import TEXT, check_canary, score_canary, tolerance_nats, write_canary
 from model.weights.quantization import QUANTIZATIONS
+
+# Not from contract/settings.py: its packages may be missing on a machine with a GPU.
+DEMO_CHECKPOINT = Path(__file__).parents[3] / "model" / "checkpoints" / "demo"
 
 
 @pytest.fixture

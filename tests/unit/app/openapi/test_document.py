@@ -14,7 +14,7 @@ from app.requests.completion import prompts_of
 from app.requests.completion_models import CompletionBody
 from app.responses.problems import STATUS_BY_CODE
 from contract.errors import ClientError
-from contract.grammar.invalid import validated
+from contract.grammar.validation import validated
 from contract.settings import load_settings
 
 # Pages for people; they are not part of the API.

@@ -6,7 +6,7 @@ from app.requests.completion import Prompt
 from app.requests.completion_models import CompletionBody
 from app.responses.completion_views import completion
 from contract.errors import RequestInvalid
-from contract.grammar.invalid import validated
+from contract.grammar.validation import validated
 
 SCORED = {"prompt": "ab", "max_tokens": 0, "echo": True}
 CONTINUED = {"prompt": "ab", "max_tokens": 1, "temperature": 0}

@@ -92,7 +92,7 @@ def test_broken_file_changes_nothing_and_is_logged_once_for_each_reason(file):
         with capture_logs() as logged:
             for _ in range(3):
                 assert ring.find(token) == key
-        assert [line["event"] for line in logged] == ["keys_file_not_read"]
+        assert [line["event"] for line in logged] == ["keys_file_unreadable"]
 
 
 def test_only_a_change_of_what_was_known_is_logged(file):
@@ -106,7 +106,7 @@ def test_only_a_change_of_what_was_known_is_logged(file):
             ring.find(token)
         store.is_away = False
         ring.find(token)
-    assert [line["event"] for line in logged] == ["keys_not_read"]
+    assert [line["event"] for line in logged] == ["keys_unreadable"]
     store.stored = []
     with capture_logs() as logged, pytest.raises(Unauthorized):
         ring.find(token)

@@ -1,6 +1,7 @@
 """All kernels together give the scores that the authors' code gave."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,11 +9,10 @@ import torch
 from safetensors.numpy import load_file
 
 from contract.grammar.vocabulary import encode
-from contract.settings import REPOSITORY
 from model import EvaByteForCausalLM
 from model.scoring.log_likelihood import score_bytes
 
-ORACLE = REPOSITORY / "tests" / "oracle"
+ORACLE = Path(__file__).parents[4] / "oracle"
 # Bytes of a recorded text: none, one, and as many as cross a window of 64. A score depends on what
 # comes before alone, so that the beginning of a text has the beginning of its scores.
 CASES = {"empty": 0, "one_ff": 1, "english_127": 68}

@@ -1,0 +1,39 @@
+"""Keeps the figures of a run: a line of JSON each, on disk before the next is measured."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+MAX_PRINTED_CHARS = 600
+
+
+@dataclass(frozen=True)
+class Figures:
+    """The figures in a file of lines of JSON, which several processes append to."""
+
+    path: Path
+    began_s: float  # of the run, by time.time()
+
+    def put(self, step: str, what: str, **figures: Any) -> None:
+        """Write and print one line of figures about `what`."""
+        at_s = round(time.time() - self.began_s, 1)
+        line = json.dumps({"step": step, "what": what, "at_s": at_s, **figures}, default=str)
+        with self.path.open("a") as file:
+            file.write(line + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        print(line[:MAX_PRINTED_CHARS], flush=True)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all figures so far, in the order in which they came."""
+        if not self.path.exists():
+            return []
+        return [json.loads(line) for line in self.path.read_text().splitlines()]
+
+    def latest(self, what: str, name: str) -> Any:
+        """Return the newest figure `name` of `what`; None if there is none."""
+        found = [line[name] for line in self.lines() if line["what"] == what and name in line]
+        return found[-1] if found else None

@@ -1,0 +1,138 @@
+"""Runs parts of a step in processes of their own, and ends those that outrun their limit."""
+
+import contextlib
+import importlib
+import multiprocessing
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from multiprocessing.context import BaseContext
+from multiprocessing.process import BaseProcess
+from types import FrameType
+
+import torch
+
+from bench.first_gpu.plan import Group, Part
+from bench.first_gpu.run import OutOfTime, Run
+
+# A rehearsal may run on a busy machine.
+REHEARSAL_PATIENCE = 5
+# A part ends itself at its limit where it can. Later it is asked to, and stops what it started.
+GRACE_S = 2.0
+STOP_S = 10.0
+POLL_S = 0.05
+# The exit status of a part that cannot start CUDA in a forked process.
+CANNOT_FORK = 99
+# Parts that run side by side share the cores.
+SHARED_THREADS = 2
+
+
+class Starter:
+    """Starts parts by fork, which imports nothing again, or by spawn where CUDA needs that."""
+
+    def __init__(self) -> None:
+        self._context: BaseContext = multiprocessing.get_context("fork")
+
+    def run_group(self, run: Run, group: Group) -> None:
+        """Run the parts of a group side by side until they end or the limit is over."""
+        outcomes = self._run_parts(run, group, group.parts)
+        again = [part for part in group.parts if outcomes.get(part.name) == CANNOT_FORK]
+        if again and self._context.get_start_method() == "fork":
+            self._context = multiprocessing.get_context("spawn")
+            self._run_parts(run, group, again)
+
+    def _run_parts(self, run: Run, group: Group, parts: Sequence[Part]) -> dict[str, int]:
+        patience = 1 if run.is_on_gpu else REHEARSAL_PATIENCE
+        deadline_s = min(time.time() + group.limit_s * patience, run.deadline_s)
+        running: dict[str, tuple[BaseProcess, float]] = {}
+        outcomes: dict[str, int] = {}
+        try:
+            for part in parts:
+                own = replace(run, deadline_s=deadline_s, step=part.name)
+                process = self._context.Process(  # type: ignore[attr-defined]
+                    target=run_part, args=(own, part, len(group.parts))
+                )
+                process.start()
+                running[part.name] = (process, time.time())
+            while running and time.time() < deadline_s + GRACE_S:
+                for name, status, seconds in _ended(running):
+                    outcomes[name] = status
+                    run.put(f"part {name} ended", status=status, seconds=seconds)
+                time.sleep(POLL_S)
+        finally:
+            _end_all(run, running)
+        return outcomes
+
+
+def run_part(run: Run, part: Part, num_beside: int) -> None:
+    """Run one part in this process, which ends with status 0, 1 or `CANNOT_FORK`."""
+    os.setpgid(0, 0)  # what it starts is ended with it
+    signal.signal(signal.SIGTERM, _stop)
+    status = 1
+    try:
+        if run.is_on_gpu and part.uses_device and not _can_start_cuda(run):
+            status = CANNOT_FORK
+        else:
+            if num_beside > 1 and run.is_on_gpu:
+                torch.set_num_threads(SHARED_THREADS)
+            module, _, function = part.function.partition(":")
+            steps = importlib.import_module(f"bench.first_gpu.steps.{module}")
+            with contextlib.suppress(OutOfTime):
+                getattr(steps, function)(run, *part.arguments)
+            status = 0
+    except BaseException as error:  # noqa: BLE001 - the process ends; the reason is a figure
+        run.put("part FAILED", error=f"{type(error).__name__}: {str(error)[:700]}")
+        traceback.print_exc()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # No handlers of the process that it was forked from.
+    os._exit(status)
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """End a part by an exception, so that it stops what it started."""
+    raise SystemExit(128 + number)
+
+
+def _can_start_cuda(run: Run) -> bool:
+    try:
+        torch.cuda.init()
+        torch.zeros(1, device=run.device)
+    except RuntimeError as error:
+        run.put("CUDA does not start here", error=str(error)[:300])
+        return False
+    return True
+
+
+def _ended(running: dict[str, tuple[BaseProcess, float]]) -> Iterator[tuple[str, int, float]]:
+    """Yield name, status and seconds of each process that has ended, and forget it."""
+    for name, (process, began_s) in list(running.items()):
+        if process.exitcode is not None:
+            del running[name]
+            yield name, process.exitcode, round(time.time() - began_s, 1)
+
+
+def _end_all(run: Run, running: dict[str, tuple[BaseProcess, float]]) -> None:
+    """Ask the parts that still run to stop, then kill them and all that they started."""
+    for process, _ in running.values():
+        process.terminate()
+    stop_by_s = time.time() + STOP_S
+    for name, (process, began_s) in running.items():
+        process.join(max(stop_by_s - time.time(), 0))
+        seconds = round(time.time() - began_s, 1)
+        run.put(f"part {name} was ended at its time limit", seconds=seconds)
+        _kill(process)
+
+
+def _kill(process: BaseProcess) -> None:
+    """Kill a process and all that it started."""
+    assert process.pid is not None
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        process.kill()
+    process.join()

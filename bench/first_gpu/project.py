@@ -1,0 +1,139 @@
+"""Wraps the model's inner parts for the steps, so that only this module follows their changes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+from bench.first_gpu.sizes import Sizes
+from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
+from model.canary import score_canary, tolerance_nats
+from model.evabyte.linear_layers import Int8Linear
+from model.ops.backend import Backend
+from model.ops.int8_linear.reference import LARGEST, quantize_rows
+from model.packing import PackedLayout
+from model.scoring.forward import ROW_STEP, cut_into_passes
+from model.scoring.log_likelihood import ByteScores, score_bytes
+from model.weights.fingerprint import fingerprint_of
+
+REPOSITORY = Path(__file__).parents[2]
+DEMO = REPOSITORY / "model" / "checkpoints" / "demo"
+ORACLE = REPOSITORY / "tests" / "oracle"
+GPU_TESTS = REPOSITORY / "tests" / "unit" / "model"
+KERNEL_TESTS = GPU_TESTS / "ops" / "kernels"
+CLIENT_FOLDER = REPOSITORY / "client"
+NO_REVISION = "0" * 16
+
+__all__ = ["ROW_STEP", "ByteScores", "cut_into_passes", "score_canary", "tolerance_nats"]
+
+
+def new_model(device: str, sizes: Sizes, **changes: Any) -> EvaByteForCausalLM:
+    """Make a model with random weights on the device; `changes` go into its configuration."""
+    config = EvaByteConfig(**{**sizes.config, **changes})
+    torch.manual_seed(0)
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(config, dtype=getattr(torch, sizes.dtype))
+    return model.eval().requires_grad_(False)
+
+
+def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
+    """Return the layers that quantization replaces, by their names."""
+    return {
+        name: layer
+        for name, layer in model.named_modules()
+        if type(layer) is nn.Linear and name != "lm_head"
+    }
+
+
+def int8_layer(weight: Tensor, backend: Backend) -> nn.Module:
+    """Return the project's int8 layer of a weight."""
+    rows, scales = quantize_rows(weight)
+    return Int8Linear(rows, scales * LARGEST, backend)
+
+
+def set_backend(model: EvaByteForCausalLM, backend: Backend) -> None:
+    """Choose the kernels or PyTorch for all operations of a model."""
+    model.model.backend = backend
+    for layer in model.modules():
+        if isinstance(layer, Int8Linear):
+            layer.backend = backend
+
+
+def score_pass(
+    model: EvaByteForCausalLM, ids: Tensor, targets: Tensor, layout: PackedLayout
+) -> ByteScores:
+    """Compute layers and head of one packed pass as the scorer does: the bare model."""
+    hidden = model.model(ids, layout)
+    return score_bytes(
+        hidden,
+        model.next_id_weight,
+        targets,
+        with_moments=False,
+        top_k=0,
+        backend=model.model.backend,
+    )
+
+
+def scorer_of(model: EvaByteForCausalLM, pass_bytes: int, quantization: str) -> Scorer:
+    """Return a scorer of a model that was not loaded from a checkpoint."""
+    config, dtype = model.config, str(model.dtype).removeprefix("torch.")
+    info = ModelInfo(
+        name="random",
+        fingerprint=fingerprint_of(NO_REVISION, config, dtype=dtype, quantization=quantization),
+        revision=NO_REVISION,
+        num_parameters=0,
+        dtype=dtype,
+        device=str(model.device),
+        quantization=quantization,
+        backend=model.model.backend,
+        max_text_bytes=config.max_position_embeddings - 1,
+        window_size=config.window_size,
+        chunk_size=config.chunk_size,
+        is_demo=False,
+    )
+    return Scorer(model, info, folder=DEMO, pass_bytes=pass_bytes)
+
+
+def canary_of_demo(dtype: str, quantization: str) -> float | None:
+    """Return the published score of the demo's canary in nats; None in a mode without one."""
+    published = json.loads((DEMO / "canary.json").read_bytes())["log_likelihood_nats"]
+    return published.get(dtype, {}).get(quantization)
+
+
+def watch_compilation(tell: Callable[[float], None]) -> None:
+    """Call `tell` with the seconds of each kernel that Triton compiles from now on."""
+    from model.ops.compilation import watch_compilation as watch
+
+    watch(tell)
+
+
+def launch_int8_product(
+    x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: dict[str, int]
+) -> None:
+    """Launch the kernel of the int8 product with a tile of its own.
+
+    x: [T, in] int8; weight: [out, in] int8; y: [T, out]; scales: [T] of the rows, [out] of the
+    weight.
+    """
+    import triton
+
+    from model.ops.int8_linear.kernel import GROUP_SIZE, int8_linear_fwd_kernel
+
+    num_rows, num_in = x.shape
+    num_blocks = triton.cdiv(num_rows, tile["BLOCK_T"]) * triton.cdiv(len(weight), tile["BLOCK_O"])
+    int8_linear_fwd_kernel[(num_blocks,)](
+        x,
+        weight,
+        *scales,
+        y,
+        num_rows,
+        NUM_IN=num_in,
+        NUM_OUT=len(weight),
+        LARGEST=LARGEST,
+        GROUP_SIZE=GROUP_SIZE,
+        **tile,
+    )

@@ -1,0 +1,1 @@
+"""The steps of a run, one module each; `bench.first_gpu.plan` names their order and time limits."""

@@ -1,0 +1,75 @@
+"""Checks the fields of a request by pydantic models, and puts pydantic's errors in plain words."""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails, PydanticCustomError
+
+from contract.grammar.invalid import invalid_fields
+
+MAX_ERRORS_TOLD = 10
+_Schema = TypeVar("_Schema", bound=BaseModel)
+
+
+def conflict(message: str) -> PydanticCustomError:
+    """Make the error of fields that do not go together, inside a pydantic model."""
+    return PydanticCustomError("conflict", message)
+
+
+def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
+    """Check the fields of a request by a pydantic model.
+
+    Raises:
+        RequestInvalid: it tells the first `MAX_ERRORS_TOLD` errors.
+    """
+    try:
+        return schema.model_validate(fields)
+    except ValidationError as error:
+        raise invalid_fields(
+            [
+                {"detail": detail, "pointer": "".join(f"/{step}" for step in place)}
+                for detail, place in plain_errors(error)
+            ]
+        ) from None
+
+
+def plain_errors(error: ValidationError) -> list[tuple[str, tuple[int | str, ...]]]:
+    """List the errors that pydantic found: in plain words, without values, each with its place."""
+    found = error.errors(include_url=False, include_input=False)
+    return [(_plain_detail(each), each["loc"]) for each in found[:MAX_ERRORS_TOLD]]
+
+
+_DETAILS = {
+    "string_type": "must be a string",
+    "string_too_short": "must have at least {min_length} characters",
+    "string_too_long": "must have at most {max_length} characters",
+    "int_type": "must be an integer",
+    "int_from_float": "must be an integer",
+    "int_parsing": "must be an integer",
+    "int_parsing_size": "must be an integer of at most 64 bits",
+    "float_type": "must be a number",
+    "float_parsing": "must be a number",
+    "finite_number": "must be a finite number",
+    "bool_type": "must be true or false",
+    "list_type": "must be a list",
+    "dict_type": "must be an object",
+    "model_type": "must be an object",
+    "model_attributes_type": "must be an object",
+    "none_required": "must be null or absent",
+    "literal_error": "must be one of {expected}",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length} elements",
+    "too_long": "must have at most {max_length} elements",
+    "extra_forbidden": "is not a known field",
+    "missing": "is missing",
+}
+
+
+def _plain_detail(error: ErrorDetails) -> str:
+    template = _DETAILS.get(error["type"])
+    # What our own models say is plain already.
+    return error["msg"] if template is None else template.format(**error.get("ctx", {}))

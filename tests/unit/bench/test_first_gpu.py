@@ -1,0 +1,322 @@
+"""A run on a GPU keeps every figure, whatever fails, hangs or runs out of time."""
+
+import json
+import subprocess
+import sys
+import time
+import zipfile
+from dataclasses import replace
+
+import psutil
+import pytest
+import torch
+
+from bench.first_gpu import fp8, wheels
+from bench.first_gpu.figures import Figures
+from bench.first_gpu.modes import MODES, PLAIN, Modes
+from bench.first_gpu.passes import Pass
+from bench.first_gpu.plan import STEPS, Group, Part
+from bench.first_gpu.processes import Starter
+from bench.first_gpu.run import OutOfTime, Run
+from bench.first_gpu.sizes import REAL, TINY, data_sheet
+from bench.first_gpu.steps import oracle
+from bench.first_gpu.steps.kernels import union
+from bench.first_gpu.table import has_failed, table
+from bench.first_gpu.texts import mixed_lengths, random_text, texts_of
+from bench.roofline import LINEAR_WEIGHTS
+from contract.settings import REPOSITORY
+from tests.conftest import wait_until
+
+
+@pytest.fixture
+def run(tmp_path) -> Run:
+    """A rehearsal with minutes left."""
+    began_s = time.time()
+    return Run(tmp_path, TINY, "cpu", "torch", began_s=began_s, deadline_s=began_s + 600)
+
+
+def whats(run) -> list[str]:
+    """What the figures so far are about."""
+    return [line["what"] for line in run.figures.lines()]
+
+
+def test_figure_is_on_disk_before_the_next_is_measured(run):
+    run.put("copy", gb_per_s=1.5)
+    text = (run.folder / "first_gpu.jsonl").read_text()
+    on_disk = [json.loads(line) for line in text.splitlines()]
+    run.put("copy", gb_per_s=2.5)
+
+    assert [(line["step"], line["what"], line["gb_per_s"]) for line in on_disk] == [
+        ("start", "copy", 1.5)
+    ]
+    assert run.figures.latest("copy", "gb_per_s") == 2.5
+    assert run.figures.latest("copy", "no such figure") is None
+
+
+def test_figures_of_no_run_are_none(tmp_path):
+    assert Figures(tmp_path / "none.jsonl", 0).lines() == []
+
+
+def test_failure_of_a_part_is_a_figure_and_the_next_part_runs(run):
+    with run.part("first"):
+        raise ValueError("it broke")
+    with run.part("second"):
+        run.put("second")
+
+    [failed, second] = run.figures.lines()
+    assert failed["what"] == "first: FAILED"
+    assert failed["error"] == "ValueError: it broke"
+    assert "test_first_gpu.py" in failed["at"]
+    assert second["what"] == "second"
+
+
+def test_broken_cuda_ends_the_step(run):
+    with pytest.raises(RuntimeError), run.part("first"):
+        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    assert whats(run) == ["first: FAILED"]
+
+
+def test_part_without_time_is_left_out_and_ends_the_step(run):
+    run.deadline_s = time.time() + 5
+    with pytest.raises(OutOfTime), run.part("outer"), run.part("inner", needs_s=10):
+        run.put("never")
+
+    assert whats(run) == ["inner: left out"]
+
+
+def sleep_beyond_the_limit(run, folder):
+    """A part that hangs, with a child that hangs too."""
+    child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
+    run.put("child", pid=child.pid)
+    time.sleep(600)
+
+
+def stop_what_it_started(run):
+    """A part that cleans up when it is asked to stop."""
+    try:
+        time.sleep(600)
+    finally:
+        run.put("cleaned up")
+
+
+def end_like_a_crash(run):
+    """A part that a signal ends."""
+    run.put("before the crash")
+    import os
+    import signal
+
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def raise_an_error(run):
+    """A part with an error outside of any `Run.part`."""
+    raise ValueError("no part around it")
+
+
+def put_a_figure(run, name):
+    """A part that works."""
+    run.put(name)
+
+
+@pytest.fixture
+def steps(monkeypatch):
+    """The parts of this file in place of a module of steps."""
+    monkeypatch.setitem(sys.modules, "bench.first_gpu.steps.fake", sys.modules[__name__])
+
+
+def test_parts_that_crash_or_fail_cost_the_others_nothing(run, steps):
+    parts = (
+        Part("crashing", "fake:end_like_a_crash"),
+        Part("failing", "fake:raise_an_error"),
+        Part("working", "fake:put_a_figure", ("it works",)),
+    )
+    Starter().run_group(run, Group(60, parts))
+
+    lines = {line["what"]: line for line in run.figures.lines()}
+    assert lines["part crashing ended"]["status"] == -9
+    assert lines["part failing ended"]["status"] == 1
+    assert lines["part working ended"]["status"] == 0
+    assert {"before the crash", "it works"} <= lines.keys()
+    assert "no part around it" in lines["part FAILED"]["error"]
+    assert [has_failed(lines[f"part {name} ended"]) for name in ("crashing", "working")] == [
+        True,
+        False,
+    ]
+
+
+def test_hanging_part_is_ended_at_its_limit_with_all_that_it_started(run, steps):
+    run.deadline_s = time.time() + 5
+    Starter().run_group(run, Group(600, (Part("hanging", "fake:sleep_beyond_the_limit", ("",)),)))
+
+    pid = run.figures.latest("child", "pid")
+    assert "part hanging was ended at its time limit" in whats(run)
+    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+
+
+def test_part_at_its_limit_stops_what_it_started(run, steps):
+    run.deadline_s = time.time() + 5
+    Starter().run_group(run, Group(600, (Part("slow", "fake:stop_what_it_started"),)))
+
+    assert "cleaned up" in whats(run)
+    assert "part slow was ended at its time limit" in whats(run)
+
+
+def test_machine_without_a_gpu_is_told_so():
+    command = [sys.executable, "-m", "bench.first_gpu"]
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("bench.first_gpu: no CUDA device found")
+
+
+def test_machine_is_measured_where_the_model_cannot_be_imported(tmp_path):
+    program = (
+        "import runpy, sys\n"
+        "sys.modules['model'] = None\n"
+        f"sys.argv[1:] = ['--cpu-rehearsal', '--steps', 'facts', '--out', {str(tmp_path)!r}]\n"
+        "runpy.run_module('bench.first_gpu', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=False)
+    found = Figures(tmp_path / "first_gpu.jsonl", 0)
+
+    assert ended.returncode == 1
+    assert found.latest("import of the project: FAILED", "error")
+    assert found.latest("products in bf16", "ceiling_tera_per_s") is not None
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_parts_of_the_plan_exist(step):
+    for group in STEPS[step]:
+        for part in group.parts:
+            module, _, function = part.function.partition(":")
+            program = f"from bench.first_gpu.steps.{module} import {function}"
+            assert compile(program, part.name, "exec")
+            assert (REPOSITORY / f"bench/first_gpu/steps/{module}.py").exists()
+            assert (
+                f"\ndef {function}("
+                in (REPOSITORY / f"bench/first_gpu/steps/{module}.py").read_text()
+            )
+
+
+def test_short_table_has_failures_and_leaves_details_out():
+    lines = [
+        {"step": "model", "what": "model int8 triton", "at_s": 1, "budget": 8192, "share": 0.61234},
+        {"step": "model", "what": "model int8 triton", "at_s": 1, "budget": 4096, "share": 0.5},
+        {"step": "compare", "what": "compile int8: FAILED", "at_s": 1, "error": "why"},
+        {"step": "compare", "what": "compile int8", "at_s": 1, "kernels": 3},
+        {"step": "facts", "what": "part facts ended", "at_s": 1, "status": 0},
+        {"step": "model", "what": "part model ended", "at_s": 1, "status": 1},
+    ]
+    short, whole = table(lines, is_short=True).splitlines(), table(lines).splitlines()
+
+    assert [row.partition("  ")[0] for row in short] == [
+        "model int8 triton",
+        "compile int8: FAILED",
+        "part model ended",
+    ]
+    assert "share 0.6123" in short[0]
+    assert len(whole) == 5
+
+
+@pytest.mark.parametrize(
+    ("device", "sheet"),
+    [
+        ("NVIDIA H100 80GB HBM3", "H100 80 GB SXM"),
+        ("NVIDIA H200", "H100 80 GB SXM"),
+        ("NVIDIA A100-SXM4-80GB", "A100 80 GB SXM"),
+        ("NVIDIA L4", "L4 24 GB"),
+        ("NVIDIA L40S", None),
+        ("None", None),
+    ],
+)
+def test_peaks_are_those_of_the_card(device, sheet):
+    found = data_sheet(device)
+    assert (found and found.name) == sheet
+
+
+def test_sizes_are_those_of_evabyte():
+    assert REAL.linear_weights == LINEAR_WEIGHTS
+
+
+def test_lengths_fill_a_pass():
+    assert texts_of(1024, 200) == [200] * 5 + [24]
+    assert texts_of(400, 200) == [200, 200]
+    assert {len(random_text(length, 0)) for length in mixed_lengths(TINY, 50)} <= set(range(10, 41))
+
+
+# In nats, of log-probabilities whose standard deviation is 1: fewer bits move them further.
+MEAN_DIFFERENCES = {PLAIN: 0.0, "int8": 0.03, "fp8": 0.1, "nf4": 0.25}
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_exchanged_layers_score_alike_and_can_be_changed_back(run, mode):
+    with torch.inference_mode():
+        modes = Modes(run)
+        expected = Pass(modes.use(PLAIN), [30, 50]).run().log_prob
+        ours = Pass(modes.use(mode), [30, 50]).run().log_prob
+        again = Pass(modes.use(PLAIN), [30, 50]).run().log_prob
+
+    assert abs(ours - expected).mean() <= MEAN_DIFFERENCES[mode]
+    assert (mode == PLAIN) == bool((ours == expected).all())
+    assert (again == expected).all()
+    assert (mode == PLAIN) or modes.weight_bytes(mode) < 4 * modes.num_parameters
+
+
+def test_fp8_rows_are_as_close_as_three_bits_are():
+    torch.manual_seed(0)
+    x, weight = torch.randn(30, 64), torch.randn(48, 64)
+    rows, scales = fp8.quantize_rows(x)
+    layer = fp8.Fp8Linear(weight, fp8.SharedRows())
+
+    # A step of e4m3 is an eighth of the value's power of two.
+    assert ((rows.float() * scales - x).abs() <= x.abs() / 16 + scales / 512).all()
+    torch.testing.assert_close(layer(x), x @ weight.t(), rtol=0.1, atol=1.5)
+    assert fp8.quantize_rows(torch.zeros(2, 4))[0].float().abs().sum() == 0
+
+
+def test_busy_time_counts_overlapping_spans_once():
+    assert union([(0, 2), (1, 3), (5, 6), (5.5, 5.75)]) == 4
+    assert union([]) == 0
+
+
+def test_floats_of_a_result_leave_perplexity_out():
+    result = {"b": [1.5, {"c": 2.5}], "a": 0.5, "perplexity": 9.5, "n": 3}
+    assert list(oracle.floats(result)) == [0.5, 1.5, 2.5]
+
+
+def test_wheels_are_the_pinned_ones_that_the_machine_lacks():
+    lock = (REPOSITORY / "requirements.lock").read_text()
+    wanted = dict(wheels.lacking(lock))
+
+    assert {"pydantic", "orjson", "celery", "bitsandbytes", "gevent", "tzdata"} <= wanted.keys()
+    assert not wanted.keys() & (wheels.MACHINE_BRINGS | {"torch", "colorama", "cffi"})
+    assert all(" \\\n" in pin and "--hash=sha256:" in pin for pin in wanted.values())
+    assert wanted["gevent"].startswith("gevent==26.")
+    # A name that nothing pins would hide a package that is needed.
+    assert all(f"\n{name}==" in f"\n{lock}" for name in wheels.MACHINE_BRINGS)
+
+
+def test_slim_wheel_has_the_libraries_of_cuda_13_alone_and_a_true_record(tmp_path):
+    wheel = tmp_path / "bitsandbytes-1-py3-none-any.whl"
+    names = ["b/__init__.py", "b/libbitsandbytes_cpu.so", "b/libbitsandbytes_cuda130.so"]
+    unwanted = ["b/libbitsandbytes_cuda118.so", "b/libbitsandbytes_rocm63.so"]
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name in [*names, *unwanted, "b-1.dist-info/RECORD"]:
+            file.writestr(name, name)
+    wheels.slim(wheel)
+
+    with zipfile.ZipFile(wheel) as file:
+        assert file.namelist() == [*names, "b-1.dist-info/RECORD"]
+        record = file.read("b-1.dist-info/RECORD").decode().splitlines()
+    assert [line.partition(",")[0] for line in record] == [*names, "b-1.dist-info/RECORD"]
+    assert record[0].endswith(",13")
+
+
+def test_run_of_another_step_keeps_what_is_shared(run):
+    other = replace(run, step="model")
+    other.put("model int8")
+    assert whats(run) == ["model int8"]

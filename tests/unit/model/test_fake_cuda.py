@@ -1,0 +1,213 @@
+"""The scoring path on a GPU, walked without one: every shape, type, device and launch is checked.
+
+Tensors are fake: they have no memory and no numbers. Kernels are counted and not launched; their
+launchers check all arguments as on a GPU. The model has the width of EvaByte 6.5B and two layers.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
+from torch.overrides import TorchFunctionMode
+from triton.runtime.jit import JITFunction
+
+from bench.first_gpu import project
+from bench.first_gpu.fp8 import Fp8Linear, SharedRows
+from bench.first_gpu.modes import PLAIN, maker, put_layers
+from bench.first_gpu.sizes import REAL
+from bench.first_gpu.steps.tiles import TILES, Product
+from bench.gpu import Shape, cases
+from model import Scorer, ScoreRequest
+from model.ops.backend import Backend
+from model.scoring.sliding_window import SlidingWindow
+
+NUM_LAYERS = 2
+DEVICE = "cuda:0"
+WINDOW = REAL.window
+PASS_BYTES = 2 * WINDOW
+BYTES, TOP_K = frozenset({"bytes"}), frozenset({"bytes", "top_k"})
+NF4_BLOCK = 64
+
+REQUESTS: dict[str, list[ScoreRequest]] = {
+    "a batch": [ScoreRequest(text=bytes(length)) for length in (1, 200, 333, WINDOW)],
+    "bytes and top_k": [ScoreRequest(text=bytes(300), outputs=TOP_K, top_k=5)] * 3,
+    "three windows": [ScoreRequest(text=bytes(2 * WINDOW + 1), outputs=BYTES)],
+    "several passes": [ScoreRequest(text=bytes(3 * PASS_BYTES + 5))],
+    "continuations": [
+        ScoreRequest(context=bytes(WINDOW + 77), continuations=(bytes(3), bytes(500), bytes(1)))
+    ],
+    "one continuation": [ScoreRequest(context=bytes(100), continuations=(bytes(20),))],
+    "sliding window": [
+        ScoreRequest(text=bytes(4 * WINDOW), window=SlidingWindow(2 * WINDOW, WINDOW))
+    ],
+    "next characters": [ScoreRequest(text=bytes(length), next_chars=3) for length in (0, 9, 2100)],
+}
+MODES = (PLAIN, "int8", "nf4")
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+    """Have tensors be fake and launches be counted by the names of their kernels."""
+    counts: Counter[str] = Counter()
+
+    def count(self: JITFunction, *arguments: Any, **options: Any) -> None:
+        counts[self.fn.__name__] += 1
+
+    def zeros(self: Tensor, *, force: bool = False) -> np.ndarray:
+        """What a fake tensor on the host has for numbers."""
+        assert self.device.type == "cpu", "only the host's memory is read"
+        return np.zeros(tuple(self.shape), dtype=str(self.dtype).removeprefix("torch."))
+
+    monkeypatch.setattr(JITFunction, "run", count)
+    monkeypatch.setattr(Tensor, "numpy", zeros)
+    from_numpy = torch.from_numpy
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, IndexingWithoutDriver():
+        monkeypatch.setattr(torch, "from_numpy", lambda array: mode.from_tensor(from_numpy(array)))
+        yield counts
+
+
+class IndexingWithoutDriver(TorchFunctionMode):
+    """Indexes tensors by PyTorch's operations: its own short cut asks for a CUDA driver first."""
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is Tensor.__getitem__:
+            return index(*args)
+        if function is Tensor.__setitem__:
+            tensor, places, values = args
+            assert values.device == tensor.device
+            index(tensor, places).add(values)  # the shapes fit; there are no numbers to keep
+            return None
+        return function(*args, **(kwargs or {}))
+
+
+def index(tensor: Tensor, places: Any) -> Tensor:
+    """Return `tensor[places]`."""
+    places = places if isinstance(places, tuple) else (places,)
+    axis = 0
+    for number, place in enumerate(places):
+        if place is None:
+            tensor = tensor.unsqueeze(axis)
+        elif place is Ellipsis:
+            axis = tensor.dim() - sum(each is not None for each in places[number + 1 :])
+            continue
+        elif isinstance(place, int):
+            tensor = tensor.select(axis, place)
+            continue
+        elif isinstance(place, slice):
+            start, stop, step = place.indices(tensor.shape[axis])
+            tensor = torch.ops.aten.slice.Tensor(tensor, axis, start, stop, step)
+        else:
+            tensor = torch.ops.aten.index.Tensor(tensor, [None] * axis + [torch.as_tensor(place)])
+        axis += 1
+    return tensor
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        *(3, -1, None, slice(1, -1), slice(None, None, 2), torch.tensor([1, 1, 3])),
+        *((None, slice(2)), (..., 0), (..., None), (..., slice(1, 3)), (slice(None), None, 1)),
+        *((slice(None), torch.tensor([2, 0])), (2, ..., None, slice(2))),
+    ],
+)
+def test_indexing_of_this_file_is_pytorchs(places):
+    tensor = torch.arange(120).view(4, 5, 6)
+    assert index(tensor, places).equal(tensor[places])
+
+
+def nf4_layer(weight: Tensor) -> nn.Module:
+    """A layer of bitsandbytes around a fake weight: its own parameter class cannot be fake."""
+    import bitsandbytes as bnb
+    from bitsandbytes.functional import QuantState
+
+    options = {"bias": False, "compute_dtype": weight.dtype, "quant_type": "nf4"}
+    with unset_fake_temporarily():
+        layer = bnb.nn.Linear4bit(weight.shape[1], weight.shape[0], device="meta", **options)
+    packed = torch.empty(weight.numel() // 2, 1, dtype=torch.uint8, device=weight.device)
+    layer.weight = nn.Parameter(packed, requires_grad=False)
+    layer.weight.quant_state = QuantState(
+        absmax=torch.empty(weight.numel() // NF4_BLOCK, device=weight.device),
+        shape=weight.shape,
+        code=torch.empty(16, device=weight.device),
+        blocksize=NF4_BLOCK,
+        quant_type="nf4",
+        dtype=weight.dtype,
+    )
+    return layer
+
+
+def fake_scorer(mode: str, backend: Backend) -> Scorer:
+    """A scorer of a model on a GPU that is not there."""
+    with unset_fake_temporarily():  # random numbers would need a device
+        model = project.new_model("meta", REAL, num_hidden_layers=NUM_LAYERS)
+    for module in model.modules():
+        for name, value in list(module.named_parameters(recurse=False)):
+            empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
+            setattr(module, name, nn.Parameter(empty, requires_grad=False))
+    if mode != PLAIN:
+        make = nf4_layer if mode == "nf4" else maker(mode, backend)
+        layers = project.linear_layers(model)
+        put_layers(model, {name: make(layer.weight.data) for name, layer in layers.items()})
+    project.set_backend(model, backend)
+    return project.scorer_of(model, PASS_BYTES, "none" if mode == PLAIN else mode)
+
+
+@pytest.mark.parametrize("kind", REQUESTS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("backend", ["triton", "torch"])
+def test_request_is_scored(launched, backend, mode, kind):
+    requests = REQUESTS[kind]
+    results = fake_scorer(mode, backend).score(requests)
+
+    assert len(results) == len(requests)
+    if backend == "torch":
+        assert not launched
+    else:
+        assert {"eva_attention_fwd_kernel", "head_log_likelihood_fwd_kernel"} <= launched.keys()
+        assert ("int8_linear_fwd_kernel" in launched) == (mode == "int8")
+
+
+@pytest.mark.parametrize("tile", TILES, ids=str)
+def test_tile_of_the_benchmark_is_launched(launched, tile):
+    with torch.device(DEVICE):
+        x, weight = (torch.empty(size, 4096, dtype=torch.int8) for size in (300, 11_008))
+        scales = torch.empty(300), torch.empty(11_008)
+    product = Product(x, weight, scales).multiply(tile)
+
+    assert (product.shape, product.dtype) == ((300, 11_008), torch.bfloat16)
+    assert launched == {"int8_linear_fwd_kernel": 1}
+
+
+def test_fp8_layers_of_the_benchmark_quantize_shared_rows_once(launched):
+    with torch.device(DEVICE):
+        x, weight = (torch.empty(size, 4096, dtype=torch.bfloat16) for size in (64, 11_008))
+    shared = SharedRows()
+    layers = [Fp8Linear(weight, shared) for _ in range(2)]
+    launched.clear()
+
+    for layer in layers:
+        assert layer(x).shape == (64, 11_008)
+    assert launched == {"quantize_rows_fwd_kernel": 1}
+
+
+def test_every_case_of_the_benchmark_launches_its_kernel(launched, monkeypatch):
+    def empty(size, *, generator, device):
+        return torch.empty(size, device=device)
+
+    # Random numbers would need a driver.
+    monkeypatch.setattr(torch, "randn", empty)
+    monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
+    shape = Shape(lengths=(200, 200, 2 * WINDOW + 1))
+    for name, case in cases(shape, torch.device(DEVICE)):
+        launched.clear()
+        case("triton")()
+        assert launched, name
