@@ -98,9 +98,9 @@ def _read(
     carried: Sequence[KeysValues] | None = None,
 ) -> tuple[Tensor, list[KeysValues]]:
     """Stand in for `EvaByteModel.read`: plan the pass as for kernels, and compute no layer."""
-    embedded = torch.zeros(len(input_ids), CONFIG.hidden_size)
-    plan_pass(layout, self.config, embedded, "triton")
-    return embedded, []
+    on_cpu = torch.float32, torch.device("cpu")
+    plan_pass(layout, self.config, input_ids, embedded=on_cpu, backend="triton")
+    return torch.zeros(len(input_ids), CONFIG.hidden_size), []
 
 
 class _FixedHead:
