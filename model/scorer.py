@@ -49,6 +49,7 @@ class ModelInfo:
     window_size: int
     chunk_size: int
     is_demo: bool
+    advice: str | None = None  # where the mode saves memory but no time on this machine
 
     @classmethod
     def of(
@@ -70,6 +71,7 @@ class ModelInfo:
             window_size=config.window_size,
             chunk_size=config.chunk_size,
             is_demo=config.is_demo,
+            advice=setup.advice(),
         )
 
     def as_json(self) -> dict[str, Any]:

@@ -173,6 +173,8 @@ class Process:
             fingerprint=scorer.info.fingerprint,
             pass_bytes=scorer.pass_bytes,
         )
+        if scorer.info.advice:
+            log.warning("mode_saves_no_time", advice=scorer.info.advice)
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Stop without scoring, and let `/readyz` say why."""
