@@ -89,6 +89,7 @@ bench: $(VENV)/development ## measure speed, latency, throughput and the worker'
 	$(BIN)/python -m bench.latency
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.worker_overhead
+	$(BIN)/python -m bench.host_time
 	$(BIN)/python -m bench.shared_context
 
 bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and FastAPI around the same model

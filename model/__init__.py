@@ -20,6 +20,7 @@ from model.errors import (
 )
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
+from model.machine.collector import leave_out_loaded_objects
 from model.scorer import ModelInfo, Scorer
 from model.scoring.plan import Plan, Slice, SliceScores
 from model.scoring.request import ScoreRequest
@@ -47,5 +48,6 @@ __all__ = [
     "SliceScores",
     "check_canary",
     "fetch_checkpoint",
+    "leave_out_loaded_objects",
     "score_canary",
 ]

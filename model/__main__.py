@@ -14,6 +14,7 @@ from contract.grammar.outputs import MAX_NEXT_CHARS
 from model.commands.predict_lines import predict_lines
 from model.commands.score_lines import score_lines
 from model.errors import ModelError
+from model.machine.collector import leave_out_loaded_objects
 from model.ops.backend import KERNELS
 from model.scorer import DTYPES, Scorer
 from model.weights.quantization import QUANTIZATIONS
@@ -111,7 +112,7 @@ def _predict(options: argparse.Namespace) -> int:
 
 
 def _load(options: argparse.Namespace) -> Scorer:
-    return Scorer.load(
+    scorer = Scorer.load(
         options.model,
         hub_revision=options.revision,
         device=options.device,
@@ -122,6 +123,8 @@ def _load(options: argparse.Namespace) -> Scorer:
         pass_bytes=options.pass_bytes,
         is_reproducible=options.reproducible,
     )
+    leave_out_loaded_objects()
+    return scorer
 
 
 def _progress() -> tqdm:

@@ -20,6 +20,7 @@ from model.machine.pass_memory import (
     pass_bytes_that_fit,
 )
 from model.scoring.forward import Reader
+from model.scoring.in_flight import InFlight
 from model.scoring.next_chars import next_characters
 from model.scoring.passes import Scoring, tell_nobody
 from model.scoring.plan import Plan, Result, Slice, SliceScores
@@ -48,6 +49,7 @@ class ModelInfo:
     window_size: int
     chunk_size: int
     is_demo: bool
+    advice: str | None = None  # where the mode saves memory but no time on this machine
 
     @classmethod
     def of(
@@ -69,6 +71,7 @@ class ModelInfo:
             window_size=config.window_size,
             chunk_size=config.chunk_size,
             is_demo=config.is_demo,
+            advice=setup.advice(),
         )
 
     def as_json(self) -> dict[str, Any]:
@@ -255,7 +258,9 @@ class Scorer:
         for each_slice in slices:
             each_slice.request.check_limits(self.info.max_text_bytes, self.info.window_size)
         return self._in_passes_that_fit(
-            lambda reader: Scoring(reader, on_pass or tell_nobody).score(slices)
+            lambda reader: Scoring(
+                reader, on_pass or tell_nobody, InFlight.on(self._model.device)
+            ).score(slices)
         )
 
     def predict_characters(

@@ -26,6 +26,7 @@ from model import (
     Scorer,
     ScoringFailed,
     check_canary,
+    leave_out_loaded_objects,
 )
 from worker import transport
 from worker.filling import Budget
@@ -159,6 +160,7 @@ class Process:
             self._stop_drifted(error)
         self._startup.enter("warm_up")
         scorer.warm_up()
+        leave_out_loaded_objects()
         self._startup.enter("consume")
         self._app.conf.broker_transport_options = {
             **self._app.conf.broker_transport_options,
@@ -173,6 +175,8 @@ class Process:
             fingerprint=scorer.info.fingerprint,
             pass_bytes=scorer.pass_bytes,
         )
+        if scorer.info.advice:
+            log.warning("mode_saves_no_time", advice=scorer.info.advice)
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Stop without scoring, and let `/readyz` say why."""

@@ -71,12 +71,12 @@ def of_service(client: Client) -> Iterator[Check]:
     if isinstance(stats, Check):
         yield stats
         yield _readiness(client, None)
-        yield _model(info.model)
+        yield from _model(info.model)
         if stats.state == "failed":
             return
     else:
         yield _readiness(client, stats["workers"])
-        yield _model(info.model)
+        yield from _model(info.model)
         yield _queue(stats["queue"])
     yield from _scoring(client)
 
@@ -112,15 +112,20 @@ def _readiness(client: Client, workers: list[dict[str, Any]] | None) -> Check:
     return Check("worker", "ok", named)
 
 
-def _model(model: Mapping[str, Any] | None) -> Check:
+def _model(model: Mapping[str, Any] | None) -> Iterator[Check]:
     if model is None:
-        return Check("model", "skipped", "unknown without a worker")
+        yield Check("model", "skipped", "unknown without a worker")
+        return
     shown = [model.get(name) for name in ("name", "fingerprint", *_MODEL_FACTS)]
     detail = " ".join(str(value) for value in shown if value)
     if model.get("is_demo"):
         remedy = "set EVASCORE_MODEL to the folder of a checkpoint or its name on the Hub"
-        return Check("model", "warning", f"{detail} (the bundled demo)", remedy)
-    return Check("model", "ok", detail)
+        yield Check("model", "warning", f"{detail} (the bundled demo)", remedy)
+    else:
+        yield Check("model", "ok", detail)
+    if advice := model.get("advice"):
+        remedy = "use EVASCORE_QUANTIZATION=none and EVASCORE_DTYPE=float32 if the memory suffices"
+        yield Check("speed", "warning", advice, remedy)
 
 
 def _queue(queue: Mapping[str, int]) -> Check:

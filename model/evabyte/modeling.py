@@ -157,7 +157,10 @@ class EvaByteModel(nn.Module):
         self.norm = EvaByteRMSNorm(config)
 
     def forward(self, input_ids: Tensor, layout: PackedLayout) -> Tensor:
-        """Return the normalised last hidden states, [T, channels], of `input_ids` [T] int64."""
+        """Return the normalised last hidden states, [T, channels], of `input_ids` [T] int64.
+
+        `input_ids` may be on the host, wherever the weights are.
+        """
         return self.read(input_ids, layout)[0]
 
     def read(
@@ -170,8 +173,10 @@ class EvaByteModel(nn.Module):
 
         `carried` holds for each layer the KV cache rows of the contexts that sequences continue.
         """
-        x, branch, kept = self.embed_tokens(input_ids).to(self.stream_dtype), None, []
-        plan = plan_pass(layout, self.config, x, self.backend)
+        weight = self.embed_tokens.weight
+        embedded = self.stream_dtype or weight.dtype, weight.device
+        plan = plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+        x, branch, kept = self.embed_tokens(plan.input_ids).to(self.stream_dtype), None, []
         for number, layer in enumerate(self.layers):
             of_layer = None if carried is None else carried[number]
             x, branch, kept_rows = layer(x, branch, plan, of_layer)

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from model.evabyte.configuration import EvaByteConfig
+from model.evabyte.transfers import to_device
 from model.ops.backend import Backend
 from model.ops.eva_attention import AttentionPlan, plan_attention
 from model.ops.rotary import rotary_tables
-from model.packing import IntArray, PackedLayout
+from model.packing import PackedLayout
 
 
 @dataclass(frozen=True, slots=True)
 class PassPlan:
-    """Everything a pass needs besides its tokens; row indices are those of `PackedLayout`."""
+    """Everything a pass needs besides weights; row indices are those of `PackedLayout`."""
 
+    input_ids: Tensor  # [T] int64
     rotary: tuple[Tensor, Tensor]  # cosines and sines, each [T, D / 2]
     attention: AttentionPlan
     chunk_starts: Tensor
@@ -26,27 +28,43 @@ class PassPlan:
 
 
 def plan_pass(
-    layout: PackedLayout, config: EvaByteConfig, embedded: Tensor, backend: Backend
+    layout: PackedLayout,
+    config: EvaByteConfig,
+    input_ids: Tensor,
+    *,
+    embedded: tuple[torch.dtype, torch.device],
+    backend: Backend,
 ) -> PassPlan:
-    """Prepare a pass over the sequences of `layout`, whose tokens are `embedded` [T, channels]."""
+    """Prepare a pass over the sequences of `layout`, whose tokens are `input_ids` [T].
 
-    def on_device(rows: IntArray) -> Tensor:
-        return torch.from_numpy(rows).to(embedded.device)
-
+    `embedded` is the type and the device of the activations. What is on the host goes to this
+    device in one copy.
+    """
+    dtype, device = embedded
+    attention = plan_attention(
+        layout,
+        num_heads=config.num_attention_heads,
+        dtype=dtype,
+        device=torch.device("cpu"),
+        backend=backend,
+    )
+    rows = (
+        layout.positions,
+        layout.chunk_starts,
+        layout.split_chunk_rows,
+        layout.past_rows,
+        layout.kept_rows,
+    )
+    on_host = input_ids, attention, tuple(map(torch.from_numpy, rows))
+    ids, attention, on_device = to_device(on_host, device)
+    positions, chunk_starts, split_chunk_rows, past_rows, kept_rows = on_device
     return PassPlan(
-        rotary=rotary_tables(
-            on_device(layout.positions), head_dim=config.head_dim, theta=config.rope_theta
-        ),
-        attention=plan_attention(
-            layout,
-            num_heads=config.num_attention_heads,
-            dtype=embedded.dtype,
-            device=embedded.device,
-            backend=backend,
-        ),
-        chunk_starts=on_device(layout.chunk_starts),
-        split_chunk_rows=on_device(layout.split_chunk_rows),
-        past_rows=on_device(layout.past_rows),
-        kept_rows=on_device(layout.kept_rows),
+        input_ids=ids,
+        rotary=rotary_tables(positions, head_dim=config.head_dim, theta=config.rope_theta),
+        attention=attention,
+        chunk_starts=chunk_starts,
+        split_chunk_rows=split_chunk_rows,
+        past_rows=past_rows,
+        kept_rows=kept_rows,
         backend=backend,
     )

@@ -5,19 +5,20 @@ Loading a model on a CPU makes these settings.
 
 import contextlib
 import ctypes
-import time
-from collections.abc import Callable
+from functools import cache
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor
+
+from model.ops.int8_linear import int8_linear
+from model.ops.timing import shortest_times
 
 # float32 products of this depth have a relative error of about 1e-6, bfloat16 products 1e-2.
 MAX_RELATIVE_ERROR = 1e-5
 
 # float32 must be faster by this factor, so that the choice is the same at every start.
 MIN_SPEED_UP = 1.25
-NUM_TIMINGS = 7  # the fastest counts: other processes only slow it down
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8  # malloc.h of glibc
 FIRST_KEPT_BLOCK_BYTES = 128 << 10  # glibc's own default of both
@@ -84,10 +85,29 @@ def is_bfloat16_slow() -> bool:
     """
     x, weight = _factors()
     narrow, narrow_weight = x.bfloat16(), weight.bfloat16()
-    wide_s, narrow_s = _fastest(
-        lambda: F.linear(x, narrow_weight.float()), lambda: F.linear(narrow, narrow_weight)
+    wide_s, narrow_s = shortest_times(
+        [lambda: F.linear(x, narrow_weight.float()), lambda: F.linear(narrow, narrow_weight)]
     )
     return wide_s * MIN_SPEED_UP <= narrow_s
+
+
+@cache
+def int8_speed() -> float:
+    """Return how many times as fast int8 linear layers are here as those of float32.
+
+    Both are measured for the rows and the weight of a small model's layer, with quantizing the rows
+    in int8. Scoring needs both in the form of `use_onednn_for_float32`.
+    """
+    x, weight = _factors()
+    largest = weight.abs().amax(dim=1)
+    narrow = (weight * (127 / largest)[:, None]).round().to(torch.int8)
+    wide_s, narrow_s = shortest_times(
+        [
+            lambda: F.linear(x, weight),
+            lambda: int8_linear(x, narrow, largest, backend="torch"),
+        ]
+    )
+    return wide_s / narrow_s
 
 
 def _factors() -> tuple[Tensor, Tensor]:
@@ -96,26 +116,6 @@ def _factors() -> tuple[Tensor, Tensor]:
     shapes = ((256, 512), (1024, 512))
     x, weight = (torch.randn(shape, generator=generator) for shape in shapes)
     return x, weight
-
-
-def _fastest(*forms: Callable[[], Tensor]) -> list[float]:
-    """Return the shortest time of each form in seconds; the forms take turns on one core.
-
-    One core, since short passes run in parallel, and since one busy core would slow them all.
-    """
-    num_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        times = [[_seconds(form) for form in forms] for _ in range(NUM_TIMINGS + 1)]
-    finally:
-        torch.set_num_threads(num_threads)
-    return [min(of_form) for of_form in zip(*times[1:], strict=True)]
-
-
-def _seconds(form: Callable[[], Tensor]) -> float:
-    began = time.perf_counter()
-    form()
-    return time.perf_counter() - began
 
 
 def _relative_error() -> float:

@@ -3,7 +3,10 @@
 A kernel only gets addresses: with a wrong shape or type it would silently read other memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -17,6 +20,9 @@ Argument = tuple[str, Tensor, str, tuple[torch.dtype, ...]]
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 INDICES = (torch.int64,)
 
+# More than the kinds of launches in a few passes.
+REMEMBERED_LAUNCHES = 512
+
 # 16 numbers for each of the 1,024 threads that a program may have: with 32, registers spill.
 MAX_ROW = 16_384
 
@@ -27,23 +33,58 @@ _TRITON_TYPES = {
 }
 
 
-def check_arguments(op: str, *arguments: Argument) -> dict[str, int]:
+class _Argument(NamedTuple):
+    """What is checked of one tensor."""
+
+    name: str
+    axes: str
+    dtypes: tuple[torch.dtype, ...]
+    shape: torch.Size
+    dtype: torch.dtype
+    device: torch.device
+    strides: tuple[int, ...] | None  # None where it is contiguous
+    needs_gradient: bool
+
+
+def check_arguments(op: str, *arguments: Argument) -> Mapping[str, int]:
     """Check the tensors of one launch against each other; return the size of each axis.
 
-    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors.
+    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors. All layers
+    of a pass launch with like tensors, so the checks run at the first of them and are remembered.
 
     Raises:
         ValueError: a shape, type, device or memory layout is wrong, or a tensor requires a
             gradient, which kernels do not compute. The message names the argument.
     """
+    return _checked(
+        op,
+        tuple(
+            [
+                (
+                    name,
+                    axes,
+                    dtypes,
+                    tensor.shape,
+                    tensor.dtype,
+                    tensor.device,
+                    None if tensor.is_contiguous() else tensor.stride(),
+                    tensor.requires_grad and torch.is_grad_enabled(),
+                )
+                for name, tensor, axes, dtypes in arguments
+            ]
+        ),
+    )
+
+
+@lru_cache(maxsize=REMEMBERED_LAUNCHES)
+def _checked(op: str, arguments: tuple[tuple[Any, ...], ...]) -> Mapping[str, int]:
     sizes: dict[str, int] = {}
-    for name, tensor, axes, dtypes in arguments:
-        names = axes.split()
-        # The message is built on a fault only: a pass of 32 layers launches hundreds of kernels.
-        if fault := _fault(tensor, names, dtypes, sizes) or _misplacement(tensor, arguments[0]):
-            raise ValueError(f"{op}: {name} {fault}")
-        sizes.update(zip(names, tensor.shape, strict=True))
-    return sizes
+    described = [_Argument(*argument) for argument in arguments]
+    for each in described:
+        if fault := _fault(each, sizes) or _misplacement(each, described[0]):
+            raise ValueError(f"{op}: {each.name} {fault}")
+        sizes.update(zip(each.axes.split(), each.shape, strict=True))
+    return MappingProxyType(sizes)
 
 
 def dot_type(dtype: torch.dtype) -> tl.dtype:
@@ -71,29 +112,26 @@ def row_config(op: str, num_channels: int) -> dict[str, int]:
     return {"BLOCK_C": block, "num_warps": min(max(block // 512, 1), 32)}
 
 
-def _fault(
-    tensor: Tensor, axes: list[str], dtypes: tuple[torch.dtype, ...], sizes: dict[str, int]
-) -> str:
+def _fault(argument: _Argument, sizes: dict[str, int]) -> str:
     """Return what is wrong with shape, type or layout; an empty string if nothing is."""
-    shape = tensor.shape
+    shape, axes = argument.shape, argument.axes.split()
     if len(shape) != len(axes) or any(
         sizes.get(axis, size) != size for axis, size in zip(axes, shape, strict=True)
     ):
         expected = _listed(sizes.get(axis, axis) for axis in axes)
         return f"has shape {list(shape)}; the other tensors imply {expected}"
-    if tensor.dtype not in dtypes:
-        return f"has type {tensor.dtype}; allowed are {_listed(dtypes)}"
-    if not tensor.is_contiguous():
-        return f"has strides {list(tensor.stride())} for shape {list(shape)}; make it contiguous"
+    if argument.dtype not in argument.dtypes:
+        return f"has type {argument.dtype}; allowed are {_listed(argument.dtypes)}"
+    if argument.strides is not None:
+        return f"has strides {list(argument.strides)} for shape {list(shape)}; make it contiguous"
     return ""
 
 
-def _misplacement(tensor: Tensor, first: Argument) -> str:
+def _misplacement(argument: _Argument, first: _Argument) -> str:
     """Return why the kernel cannot use the tensor here; an empty string if it can."""
-    name, neighbour, _, _ = first
-    if tensor.device != neighbour.device:
-        return f"is on {tensor.device}, but {name} is on {neighbour.device}; move one of them"
-    if tensor.requires_grad and torch.is_grad_enabled():
+    if argument.device != first.device:
+        return f"is on {argument.device}, but {first.name} is on {first.device}; move one of them"
+    if argument.needs_gradient:
         return (
             "requires a gradient, but the kernel runs forward only; "
             "use torch.inference_mode() or the torch backend"

@@ -14,11 +14,48 @@ from torch import Tensor
 from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS
 from model.evabyte.kv_rows import KeysValues
 from model.evabyte.modeling import EvaByteForCausalLM
+from model.evabyte.transfers import to_device
 from model.packing import ContextRows, IntArray
 
 ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
 # A product of fewer rows, or of an odd number, may give a row other bits (docs/numerics.md).
 ROW_STEP = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """The ids of sequences, end to end."""
+
+    ids: IntArray  # [T]
+    lengths: IntArray  # [sequences]
+
+    @classmethod
+    def of(cls, texts: Sequence[bytes]) -> "Tokens":
+        """Return one sequence for each of `texts`, without BOS."""
+        ids = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
+        return cls(ids, np.array([len(text) for text in texts], dtype=np.int64))
+
+    @classmethod
+    def after_bos(cls, texts: Sequence[bytes], *, is_last_read: bool = True) -> "Tokens":
+        """Return BOS and each of `texts`; only with `is_last_read` also the last id of each."""
+        places = [b"\0" + text if is_last_read else (b"\0" + text)[:-1] for text in texts]
+        tokens = cls.of(places)
+        is_begun = tokens.lengths > 0
+        tokens.ids[(tokens.lengths.cumsum() - tokens.lengths)[is_begun]] = BOS_ID
+        return tokens
+
+    @classmethod
+    def alone(cls, ids: IntArray) -> "Tokens":
+        """Return one sequence."""
+        return cls(ids, np.array([len(ids)]))
+
+    def filled_up(self, num_added: int) -> "Tokens":
+        """Lengthen the last sequence by `num_added` tokens."""
+        if not num_added:
+            return self
+        lengths = self.lengths.copy()
+        lengths[-1] += num_added
+        return Tokens(np.append(self.ids, np.full(num_added, BOS_ID)), lengths)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +90,11 @@ class Reader:
         All texts are read in one pass. Only a single text longer than a pass is read in several
         passes (chunked prefill): whole windows at a time, and only their summaries are kept.
         """
-        sequences = [_ids(text)[:-1] for text in texts]
+        tokens = Tokens.after_bos(texts, is_last_read=False)
         if len(texts) > 1:
-            yield self._run(sequences)[0]
+            yield self._run(tokens)[0]
             return
-        for hidden, _ in self._read_alone(sequences[0], is_kept=False):
+        for hidden, _ in self._read_alone(tokens.ids, is_kept=False):
             yield hidden
 
     def read_contexts(self, texts: Sequence[bytes]) -> Contexts:
@@ -72,18 +109,18 @@ class Reader:
         Here a text has one token more than bytes: its last token predicts the byte after the text.
         The passes are those of `read`.
         """
-        sequences = [_ids(text) for text in texts]
+        tokens = Tokens.after_bos(texts)
         if len(texts) > 1:
-            yield self._run(sequences, is_kept=True)
+            yield self._run(tokens, is_kept=True)
             return
-        yield from self._read_alone(sequences[0], is_kept=True)
+        yield from self._read_alone(tokens.ids, is_kept=True)
 
     def read_on(self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]) -> Tensor:
         """Read each text after its context in one pass: text i continues context `context_of[i]`.
 
         Return the hidden states of their bytes, end to end: [bytes, channels].
         """
-        return self._run([_ids(text)[1:] for text in texts], contexts, context_of)[0]
+        return self._run(Tokens.of(texts), contexts, context_of)[0]
 
     def predict_on(
         self, contexts: Contexts, context_of: IntArray, texts: Sequence[bytes]
@@ -96,26 +133,26 @@ class Reader:
         rows = len(contexts.num_tokens) + np.arange(lengths.sum()) - owner - 1
         rows[lengths.cumsum() - lengths] = context_of
         states = torch.cat((contexts.last_hidden, hidden))
-        return states[torch.from_numpy(rows).to(states.device)]
+        return states[to_device(torch.from_numpy(rows), states.device)]
 
     def _read_alone(self, ids: IntArray, *, is_kept: bool) -> Iterator[tuple[Tensor, Contexts]]:
         """Read one sequence in as many passes as needed; `is_kept` applies to the last pass."""
         window_size = self.model.config.window_size
         if len(ids) <= max(self.pass_bytes, window_size):
-            yield self._run([ids], is_kept=is_kept)
+            yield self._run(Tokens.alone(ids), is_kept=is_kept)
             return
         step = max(self.pass_bytes // window_size, 1) * window_size
         contexts = None
         for start in range(0, len(ids), step):
             is_last = start + step >= len(ids)
-            piece = [ids[start : start + step]]
+            piece = Tokens.alone(ids[start : start + step])
             hidden, contexts = self._run(piece, contexts, is_kept=is_kept or not is_last)
             yield hidden, contexts
 
     @torch.inference_mode()
     def _run(
         self,
-        sequences: Sequence[IntArray],
+        tokens: Tokens,
         contexts: Contexts | None = None,
         context_of: IntArray = ONLY_CONTEXT,
         *,
@@ -126,20 +163,20 @@ class Reader:
         A pass that is not kept is filled up to a whole step of rows behind its last token, where
         nobody sees what is added.
         """
-        model, num_rows = self.model, sum(map(len, sequences))
+        model, num_rows = self.model, len(tokens.ids)
         if not is_kept:
-            sequences = _filled_up(sequences, -num_rows % ROW_STEP)
-        num_tokens = np.array([len(ids) for ids in sequences])
-        num_read, rows, carried = num_tokens, None, None
+            tokens = tokens.filled_up(-num_rows % ROW_STEP)
+        num_read, rows, carried = tokens.lengths, None, None
         if contexts is not None:
             rows = self._rows_of(contexts).by_sequence(context_of)
-            num_read, carried = rows.num_tokens + num_tokens, contexts.carried
-        layout = model.lay_out(num_tokens, rows, is_kept=is_kept)
-        input_ids = torch.from_numpy(np.concatenate(sequences)).to(model.device)
-        hidden, kept = model.model.read(input_ids, layout, carried)
+            num_read, carried = rows.num_tokens + tokens.lengths, contexts.carried
+        layout = model.lay_out(tokens.lengths, rows, is_kept=is_kept)
+        hidden, kept = model.model.read(torch.from_numpy(tokens.ids), layout, carried)
+        if not is_kept:
+            return hidden[:num_rows], Contexts(num_read, kept, hidden[:0])
+        ends = torch.from_numpy(tokens.lengths.cumsum() - 1)
         # A copy: a view would keep all hidden states in memory.
-        last = hidden[torch.from_numpy(num_tokens.cumsum() - 1)] if is_kept else hidden[:0]
-        return hidden[:num_rows], Contexts(num_read, kept, last)
+        return hidden, Contexts(num_read, kept, hidden[to_device(ends, hidden.device)])
 
     def _rows_of(self, contexts: Contexts) -> ContextRows:
         config = self.model.config
@@ -164,19 +201,3 @@ def cut_into_passes(lengths: Sequence[int], pass_bytes: int) -> Iterator[list[in
         num_bytes += lengths[number]
     if numbers:
         yield numbers
-
-
-def _filled_up(sequences: Sequence[IntArray], num_added: int) -> Sequence[IntArray]:
-    """Lengthen the last sequence by `num_added` tokens."""
-    if not num_added:
-        return sequences
-    return [*sequences[:-1], np.append(sequences[-1], np.full(num_added, BOS_ID))]
-
-
-def _ids(text: bytes) -> IntArray:
-    """Return the ids of `text` after BOS."""
-    ids = np.empty(len(text) + 1, dtype=np.int64)
-    ids[0] = BOS_ID
-    ids[1:] = np.frombuffer(text, dtype=np.uint8)
-    ids[1:] += NUM_SPECIAL_IDS
-    return ids

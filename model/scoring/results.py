@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.errors import ScoringFailed
+from model.machine.collector import collector_paused
 from model.scoring.log_likelihood import ByteScores
 from model.scoring.spans import Spans, bounds_of
 
@@ -77,7 +78,7 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
     ]
     bounds = list(zip(starts.tolist(), ends.tolist(), strict=True))
     _add_bytes(results, texts, bounds, scores)
-    _add_top_k(results, texts, bounds, scores)
+    _add_top_k(results, texts, lengths, scores)
     _add_spans(results, texts, bounds, scores)
     _add_curvature(results, texts, starts, log_likelihood, scores)
     return results
@@ -137,20 +138,33 @@ def _add_bytes(
 
 
 def _add_top_k(
-    results: Results, texts: Sequence[ScoredText], bounds: Bounds, scores: ByteScores
+    results: Results, texts: Sequence[ScoredText], lengths: NDArray[np.int64], scores: ByteScores
 ) -> None:
-    for number, scored in enumerate(texts):
-        if not scored.top_k:
-            continue
+    """Add the likeliest ids; texts that want the same number of them are built together."""
+    top_k = np.array([scored.top_k for scored in texts])
+    for number_of_ids in set(top_k.tolist()) - {0}:
         assert scores.top_ids is not None
         assert scores.top_log_probs is not None
-        kept = slice(*bounds[number]), slice(scored.top_k)
-        byte_values = (scores.top_ids[kept] - NUM_SPECIAL_IDS).tolist()
-        log_probs = scores.top_log_probs[kept].tolist()
-        results[number]["top_k"] = [
-            [list(pair) for pair in zip(*row, strict=True)]
-            for row in zip(byte_values, log_probs, strict=True)
-        ]
+        is_wanted = top_k == number_of_ids
+        rows = slice(None) if is_wanted.all() else np.repeat(is_wanted, lengths)
+        kept = rows, slice(number_of_ids)
+        pairs = _pairs(scores.top_ids[kept] - NUM_SPECIAL_IDS, scores.top_log_probs[kept])
+        ends = np.cumsum(lengths[is_wanted]).tolist()
+        for number, start, end in zip(
+            np.flatnonzero(is_wanted).tolist(), [0, *ends], ends, strict=False
+        ):
+            results[number]["top_k"] = pairs[start:end]
+
+
+def _pairs(
+    byte_values: NDArray[np.int64], log_probs: NDArray[np.float32]
+) -> list[list[list[int | float]]]:
+    """Return `[byte, log_prob]` for each entry of two arrays [N, k], as nested lists."""
+    # NumPy makes the numbers and the lists of one array of objects without a loop in Python.
+    pairs = np.empty((*byte_values.shape, 2), dtype=np.object_)
+    pairs[..., 0], pairs[..., 1] = byte_values, log_probs
+    with collector_paused():
+        return pairs.tolist()
 
 
 def _add_spans(

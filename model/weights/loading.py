@@ -9,6 +9,8 @@ import torch
 from model.errors import OutOfMemory
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.machine.cpu import (
+    MIN_SPEED_UP,
+    int8_speed,
     is_bfloat16_slow,
     keep_freed_memory,
     return_freed_memory,
@@ -59,6 +61,23 @@ class Setup:
     def torch_dtype(self) -> torch.dtype:
         """The type of the weights."""
         return DTYPES[self.dtype]
+
+    def advice(self) -> str | None:
+        """Say that the mode saves memory but no time on this machine; None where that is not so.
+
+        It measures products for some milliseconds. Call it when the weights are loaded.
+        """
+        if self.is_cpu and self.quantization.mode == "int8" and int8_speed() < MIN_SPEED_UP:
+            return (
+                "int8 saves memory but no time on this CPU: its products run at "
+                f"{int8_speed():.1f} times the speed of float32"
+            )
+        if self.is_widened:
+            return (
+                "bfloat16 saves memory but no time on this CPU: its products are computed in "
+                "float32, which is faster here"
+            )
+        return None
 
     @property
     def default_pass_bytes(self) -> int:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from model.ops.int8_linear.cpu_forms import exact_sums
 from model.ops.int8_linear.reference import LARGEST, int_mm
 
 
@@ -12,14 +13,19 @@ def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Te
     """Compute what `reference.int8_linear` defines for each weight and its absmax, to the bit."""
     quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
     return [
-        int_mm(quantized, weight.t())
-        .float()
+        _sums(quantized, weight)
         .mul_(scales)
         .mul_(weight_absmax / LARGEST)
         .to(x.dtype)
         .view(*x.shape[:-1], len(weight))
         for weight, weight_absmax in weights
     ]
+
+
+def _sums(quantized: Tensor, weight: Tensor) -> Tensor:
+    if quantized.is_cuda:
+        return int_mm(quantized, weight.t()).float()
+    return exact_sums(quantized, weight)
 
 
 def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,6 @@ It is the row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, s
 method leaves some columns in 16 bits; we do not, since all texts of a pass decide which columns.
 """
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -44,24 +42,13 @@ def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
 
 
 def int_mm(a: Tensor, b: Tensor) -> Tensor:
-    """Multiply int8 matrices into int32; cuBLAS needs 17 rows or more."""
+    """Multiply int8 matrices into int32, exactly; cuBLAS needs 17 rows or more."""
     if not a.is_cuda:
-        return torch._int_mm(a, b) if is_int_mm_exact() else float32_int_mm(a, b)
+        return float32_int_mm(a, b)
     num_missing = max(17 - len(a), 0)
     if num_missing:
         a = torch.cat((a, a.new_zeros(num_missing, a.shape[1])))
     return torch._int_mm(a, b)[: len(a) - num_missing]
-
-
-@cache
-def is_int_mm_exact() -> bool:
-    """Tell whether int8 products are exact on this CPU.
-
-    Without VNNI instructions oneDNN adds two products in int16, which overflows: nearly every sum
-    of random int8 matrices is wrong then.
-    """
-    largest = torch.full((32, 64), LARGEST, dtype=torch.int8)
-    return bool((torch._int_mm(largest, largest.t()) == 64 * LARGEST**2).all())
 
 
 def float32_int_mm(a: Tensor, b: Tensor) -> Tensor:

@@ -3,12 +3,13 @@
 import os
 import subprocess
 import sys
+import time
 
 import bitsandbytes.functional as bnb
 import pytest
 import torch
 
-from model.ops.int8_linear import in_place, int8_linear, int8_linears, reference
+from model.ops.int8_linear import cpu_forms, in_place, int8_linear, int8_linears, reference
 from model.ops.int8_linear.reference import float32_int_mm, quantize_rows
 
 
@@ -88,6 +89,50 @@ def test_sums_are_exact_on_cpus_without_vnni_too(instructions):
     command = [sys.executable, "-c", EXACT_PROGRAM]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
     assert (run.returncode, run.stdout.strip()) == (0, "0"), run.stderr
+
+
+@pytest.mark.parametrize("depth", [1, 512, 1040, 1041, 2500])
+def test_every_exact_form_on_a_cpu_has_the_same_bits(depth):
+    generator = torch.Generator().manual_seed(depth)
+    x, weight = (
+        torch.randint(-127, 128, (rows, depth), generator=generator, dtype=torch.int8)
+        for rows in (19, 33)
+    )
+    x[0] = weight[0] = 127
+    exact = (x.double() @ weight.double().t()).float()
+    forms = [cpu_forms.by_float32, cpu_forms.exact_sums]
+    forms += [cpu_forms.by_int8] if cpu_forms.is_exact(cpu_forms.by_int8) else []
+    for form in forms:
+        assert torch.equal(form(x, weight), exact)
+
+
+def exact_form(x, weight):
+    return (x.double() @ weight.double().t()).float()
+
+
+def slow_exact_form(x, weight):
+    time.sleep(0.2)
+    return exact_form(x, weight)
+
+
+def wrong_form(x, weight):
+    """Saturates one sum, as a CPU without VNNI does."""
+    return exact_form(x, weight).clamp(max=2**15)
+
+
+@pytest.mark.parametrize(
+    ("by_int8", "by_float32", "chosen"),
+    [
+        (wrong_form, slow_exact_form, "by_float32"),
+        (slow_exact_form, exact_form, "by_float32"),
+        (exact_form, slow_exact_form, "by_int8"),
+    ],
+    ids=["the fast one is wrong", "int8 is slow", "float32 is slow"],
+)
+def test_fastest_exact_form_is_taken(by_int8, by_float32, chosen, monkeypatch):
+    monkeypatch.setattr(cpu_forms, "by_int8", by_int8)
+    monkeypatch.setattr(cpu_forms, "by_float32", by_float32)
+    assert cpu_forms.fastest_exact_form.__wrapped__() is getattr(cpu_forms, chosen)
 
 
 @pytest.mark.parametrize("depth", [1, 1039, 1040, 1041, 2500])

@@ -28,6 +28,25 @@ def test_cpu_widens_only_bfloat16_and_only_where_it_is_slow(
     assert (setup.backend, setup.default_pass_bytes) == ("torch", 2048)
 
 
+@pytest.mark.parametrize(
+    ("quantization", "dtype", "speed", "is_slow", "begins"),
+    [
+        ("int8", "float32", 0.9, False, "int8 saves memory but no time on this CPU"),
+        ("int8", "float32", 4.0, False, None),
+        ("none", "bfloat16", 4.0, True, "bfloat16 saves memory but no time on this CPU"),
+        ("none", "bfloat16", 0.9, False, None),
+        ("none", "float32", 0.9, True, None),
+    ],
+)
+def test_mode_that_saves_no_time_here_says_so(
+    quantization, dtype, speed, is_slow, begins, monkeypatch
+):
+    monkeypatch.setattr(loading, "is_bfloat16_slow", lambda: is_slow)
+    monkeypatch.setattr(loading, "int8_speed", lambda: speed)
+    advice = Setup.choose("cpu", dtype, "auto", Quantization(quantization, None)).advice()
+    assert (advice is None) if begins is None else advice.startswith(begins)
+
+
 def test_kernels_that_the_device_cannot_run_are_refused():
     with pytest.raises(DeviceUnavailable):
         Setup.choose("cpu", "auto", "triton", NONE)

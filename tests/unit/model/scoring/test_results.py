@@ -1,0 +1,103 @@
+"""Results built from the arrays of a pass: the same as when each byte is taken alone."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from contract.grammar.vocabulary import NUM_SPECIAL_IDS, VOCABULARY_SIZE
+from model.machine.collector import collector_paused
+from model.scoring.log_likelihood import ByteScores
+from model.scoring.results import ScoredText, to_results
+
+
+def drawn_scores(num_bytes: int, top_k: int, seed: int) -> ByteScores:
+    generator = np.random.default_rng(seed)
+    top_ids = np.argsort(generator.random((num_bytes, VOCABULARY_SIZE)), axis=1)[:, :top_k]
+    return ByteScores(
+        log_prob=-generator.exponential(size=num_bytes).astype(np.float32),
+        rank=generator.integers(1, VOCABULARY_SIZE + 1, num_bytes),
+        entropy=None,
+        variance=None,
+        top_ids=top_ids if top_k else None,
+        top_log_probs=(
+            np.sort(-generator.exponential(size=(num_bytes, top_k)).astype(np.float32))[:, ::-1]
+            if top_k
+            else None
+        ),
+    )
+
+
+def likeliest_by_byte(scores: ByteScores, start: int, end: int, top_k: int) -> list:
+    """Return the output `top_k` of the bytes from `start` to `end`, one pair at a time."""
+    return [
+        [
+            [
+                int(scores.top_ids[row, place]) - NUM_SPECIAL_IDS,
+                float(scores.top_log_probs[row, place]),
+            ]
+            for place in range(top_k)
+        ]
+        for row in range(start, end)
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    texts=st.lists(
+        st.tuples(st.binary(min_size=1, max_size=40), st.sampled_from([0, 0, 1, 2, 5, 320])),
+        min_size=1,
+        max_size=12,
+    ),
+    seed=st.integers(0, 1 << 30),
+)
+def test_likeliest_ids_are_those_of_each_byte_alone(texts, seed):
+    scored = [ScoredText(text, frozenset(), top_k) for text, top_k in texts]
+    num_bytes = sum(len(text) for text, _ in texts)
+    scores = drawn_scores(num_bytes, max(top_k for _, top_k in texts), seed)
+
+    results = to_results(scored, scores)
+
+    start = 0
+    for (text, top_k), result in zip(texts, results, strict=True):
+        end = start + len(text)
+        if top_k:
+            expected = likeliest_by_byte(scores, start, end, top_k)
+            assert result["top_k"] == expected
+            # Not only equal: also of the types that JSON knows.
+            assert json.dumps(result["top_k"]) == json.dumps(expected)
+        else:
+            assert "top_k" not in result
+        start = end
+
+
+def test_texts_share_no_list():
+    scored = [ScoredText(b"ab", frozenset(), 2)] * 2
+    results = to_results(scored, drawn_scores(4, 2, 0))
+    before = json.dumps(results[1])
+    for pairs in results[0]["top_k"]:
+        pairs[0][0] = None
+        pairs.clear()
+    results[0]["top_k"].clear()
+    assert json.dumps(results[1]) == before
+
+
+def fail_while_paused() -> None:
+    with collector_paused():
+        assert not gc.isenabled()
+        raise MemoryError
+
+
+@pytest.mark.parametrize("is_enabled", [True, False])
+def test_collector_is_afterwards_as_it_was(is_enabled):
+    before = gc.isenabled()
+    try:
+        (gc.enable if is_enabled else gc.disable)()
+        with pytest.raises(MemoryError):
+            fail_while_paused()
+        assert gc.isenabled() == is_enabled
+    finally:
+        (gc.enable if before else gc.disable)()
