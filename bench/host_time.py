@@ -16,7 +16,7 @@ from unittest import mock
 import torch
 from torch import Tensor
 
-from bench.results import write_results
+from bench.results import Results
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer, ScoreRequest
 from model.evabyte.kv_rows import KeysValues
 from model.evabyte.pass_plan import plan_pass
@@ -46,16 +46,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    figures = {f"{name}_ms": 0.0 for name in OUTPUTS}
-    for name, fields in OUTPUTS.items():
-        figures[f"{name}_ms"] = measure(fields, options.rounds)
-        print(f"{name}: {figures[f'{name}_ms']} ms", flush=True)
     setup = {
         "pass": f"{NUM_TEXTS} texts of {TEXT_BYTES} bytes",
         "top_k": TOP_K,
         "rounds": options.rounds,
     }
-    write_results("host_time", figures, setup, is_printed=False)
+    with Results("host_time", setup) as results:
+        for name, fields in OUTPUTS.items():
+            results.step(name)
+            results.put({f"{name}_ms": measure(fields, options.rounds)})
 
 
 def measure(fields: dict[str, Any], num_rounds: int) -> float:

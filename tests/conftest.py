@@ -44,6 +44,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     )
     return None if has_gpu_tests else True
 
+
 LIMITS = httpx.Limits(keepalive_expiry=2)
 """For clients of tests. The web server closes connections that are idle for five seconds, and a
 request that is sent at that moment gets no answer. So older connections are not used again."""
