@@ -1,7 +1,8 @@
 """Makes the errors of wrong requests; no error quotes a text of the sender."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -52,12 +53,41 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
 def plain_errors(error: ValidationError) -> list[tuple[str, tuple[int | str, ...]]]:
     """List the errors that pydantic found: in plain words, without values, each with its place."""
     found = error.errors(include_url=False, include_input=False)
-    return [(_plain_detail(each), each["loc"]) for each in found[:MAX_ERRORS_TOLD]]
+    return [(_plain_detail(each), _place(each)) for each in found[:MAX_ERRORS_TOLD]]
+
+
+def _place(error: ErrorDetails) -> tuple[int | str, ...]:
+    """Where the error is; a name that we did not define is left out if it could be a text."""
+    place = error["loc"]
+    if error["type"] != "extra_forbidden":
+        return place
+    name = plain_name(str(place[-1]))
+    return (*place[:-1], name) if name else place[:-1]
 
 
 def plain_name(name: str) -> str:
     """Return `name` if it is a plain identifier, else '': a long name could be a text."""
     return name if _PLAIN_NAME.fullmatch(name) else ""
+
+
+# Names that other services give to what a field holds here; the first that exists is suggested.
+_NAMES_ELSEWHERE = {
+    "content": ("text",),
+    "document": ("text",),
+    "id": ("custom_id",),
+    "input": ("text",),
+    "inputs": ("items", "text"),
+    "prompt": ("text", "context"),
+    "texts": ("items", "text"),
+}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the known name that is nearest to `name`, or ''."""
+    names = list(known)
+    elsewhere = [each for each in _NAMES_ELSEWHERE.get(name, ()) if each in names]
+    close = elsewhere or difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 _DETAILS = {
