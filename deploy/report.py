@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Protocol
 
 from contract import __version__
@@ -15,6 +16,8 @@ from deploy.terminal import Terminal, styled
 log = get_logger(__name__)
 
 EXAMPLE = '{"text": "The quick brown fox jumps over the lazy dog."}'
+# Where the client looks for the service unless it is given a URL.
+DEFAULT_URL = "http://127.0.0.1:8000"
 _STOPPING = "evascore stops: it finishes the running micro-batch and keeps waiting jobs."
 
 
@@ -132,6 +135,7 @@ class TextReport:
         rows = (
             ("page", f"{url}/"),
             ("try", command),
+            ("shell", shell_command(url, Path(sys.executable).parent)),
             ("docs", f"{url}/docs/"),
             ("stop", "Ctrl-C; accepted jobs are kept and scored after the next start"),
         )
@@ -223,6 +227,18 @@ def curl_of(url: str, *, has_keys: bool) -> str:
     if has_keys:
         headers += ' -H "Authorization: Bearer $EVASCORE_API_KEY"'
     return f"curl '{url}/score?wait=10' {headers} -d '{EXAMPLE}'"
+
+
+def shell_command(url: str, scripts: Path) -> str:
+    """How to score a text with the client's command, and how to install it if it is missing.
+
+    Args:
+        scripts: the folder of this environment's commands.
+    """
+    # pip is there in any case, and the client is a package of its own.
+    install = "" if (scripts / "evascore").exists() else f"{scripts / 'pip'} install ./client && "
+    option = "" if url == DEFAULT_URL else f" --url {url}"
+    return f'{install}{scripts / "evascore"} score{option} "Any text."'
 
 
 def _log_redis(line: str) -> None:

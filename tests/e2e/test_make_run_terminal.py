@@ -56,7 +56,7 @@ def test_step_of_the_model_shows_its_phases_while_they_run(written):
 
 def test_block_names_page_command_documents_and_how_to_stop(written):
     heads = [line.split()[0] for line in lines_of(written) if re.match(r"  [a-z]", line)]
-    assert heads == ["page", "try", "docs", "stop"]
+    assert heads == ["page", "try", "shell", "docs", "stop"]
 
 
 def test_each_request_and_each_micro_batch_is_one_line(written):
