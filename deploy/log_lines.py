@@ -80,7 +80,7 @@ def _request(event: Mapping[str, Any]) -> str | None:
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     refusal = styled(f"  {event.get('outcome', '')}", fg=colour) if status >= 400 else ""
     return (
-        f"{event['method']:<6} {route:<22} {styled(str(status), fg=colour)}"
+        f"{_printable(event['method']):<6} {route:<22} {styled(str(status), fg=colour)}"
         f"  {_ms(event['time_ms'])}{_work(event)}{refusal}"
     )
 
@@ -106,13 +106,19 @@ def _job_ended(event: Mapping[str, Any]) -> str | None:
 
 def _other(event: Mapping[str, Any], level: str) -> str:
     fields = "  ".join(
-        f"{name}={value}"
+        f"{name}={_printable(value)}"
         for name, value in event.items()
         if name not in _COMMON_FIELDS and value is not None
     )
     colour = _LEVEL_COLOURS.get(level)
-    name = styled(str(event["event"]), fg=colour) if colour else event["event"]
+    name = _printable(event["event"])
+    name = styled(name, fg=colour) if colour else name
     return f"{event.get('process', '')}: {name}  {fields}".rstrip()
+
+
+def _printable(value: Any) -> str:
+    """The value without what a terminal would obey; a library may repeat what came to it."""
+    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in str(value))
 
 
 def _ms(time_ms: float) -> str:

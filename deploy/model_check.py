@@ -21,7 +21,7 @@ class ModelRefused(Exception):
     """EVASCORE_MODEL names nothing that could be scored with; the message is one line."""
 
 
-def check_model(name: str, revision: str | None = None) -> None:
+def check_model(name: str) -> None:
     """Check that a folder could hold a checkpoint, or that the Hub has one of this name.
 
     Raises:
@@ -31,7 +31,7 @@ def check_model(name: str, revision: str | None = None) -> None:
     if folder.is_dir():
         complaint = _complaint_of_folder(folder)
     elif _HUB_NAME.fullmatch(name):
-        complaint = _complaint_of_hub(name, revision)
+        complaint = _complaint_of_hub(name)
     else:
         complaint = (
             f"checkpoint {name}: no such folder; give a folder, or a name on the Hub as owner/name"
@@ -63,14 +63,17 @@ def _complaint_of_folder(folder: Path) -> str | None:
     return None
 
 
-def _complaint_of_hub(name: str, revision: str | None) -> str | None:
+def _complaint_of_hub(name: str) -> str | None:
     """What the Hub says against the name; None where it cannot be asked."""
     # Only a start with a checkpoint from the Hub pays for this import.
     import httpx2
-    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub.file_download import repo_folder_name
 
-    if isinstance(try_to_load_from_cache(name, _CONFIG, revision=revision), str):
+    # What is in the cache can be loaded, even if the Hub has deleted it since.
+    cached = Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model"))
+    if cached.is_dir():
         return None
     try:
         HfApi().model_info(name, timeout=HUB_TIMEOUT_S)

@@ -52,7 +52,7 @@ def main() -> int:
         settings = load_settings()
         configure_logging(settings.log_level, "supervisor")
         _check_port_is_free(settings)
-        check_model(settings.model, settings.model_revision)
+        check_model(settings.model)
         forbid_core_dumps()
         # Others on this machine read nothing that is written from here on.
         os.umask(0o077)

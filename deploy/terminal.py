@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import suppress
 from typing import Any, TextIO
 
 import click
@@ -50,8 +51,10 @@ class Terminal:
     def _write(self, text: str) -> None:
         shown = text if self._has_colour else _without_colours(text)
         encoding = self._stream.encoding or "ascii"
-        self._stream.write(shown.encode(encoding, "replace").decode(encoding))
-        self._stream.flush()
+        # A terminal that was closed ends the run by SIGHUP, not by a failed write.
+        with suppress(OSError):
+            self._stream.write(shown.encode(encoding, "replace").decode(encoding))
+            self._stream.flush()
 
 
 def _without_colours(text: str) -> str:

@@ -101,6 +101,7 @@ def test_continuations_are_compared(scoring):
     [
         (["a", "--continuation", "b"], "--continuation goes with --context"),
         (["--continuation", "b"], "needs --context"),
+        (["--context", "a", "--continuation", "b", "-o", "bytes"], "need --json"),
         (["a", "--window", "3"], "SIZE,STRIDE"),
         (["a", "--urll", "x"], "did you mean --url?"),
         (["a", "--spans", "letters"], "--spans"),

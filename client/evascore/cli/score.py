@@ -108,6 +108,12 @@ def command(
                 "--continuation goes with --context, not with a text or with options of a text.",
                 USAGE,
             )
+        if (outputs or top_k is not None) and not as_json:
+            raise CommandFailed(
+                "With --continuation, --output and --top-k need --json; the table has no place"
+                " for them.",
+                USAGE,
+            )
         with connected as client:
             _continuations(client, context, continuations, asked, as_json=as_json)
         return

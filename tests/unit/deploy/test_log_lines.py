@@ -55,6 +55,11 @@ def test_event_that_has_no_form_of_its_own_is_shown_with_its_fields():
     assert unstyle(readable(event)) == "--:--:--  web: key_created  key_id=k1"
 
 
+def test_terminal_gets_no_control_characters_of_a_log_line():
+    shown = readable({"event": "a\x1b[2J", "level": "info", "reason": "b\x9bc\u202e"})
+    assert unstyle(shown) == "--:--:--  : a\\x1b[2J  reason=b\\x9bc\\x202e"
+
+
 @pytest.mark.parametrize("line", ["Traceback", "{", '["event"]', '{"a": 1}', ""])
 def test_line_that_is_no_event_is_not_taken_for_one(line):
     assert event_of(line) is None

@@ -65,6 +65,12 @@ def test_name_that_the_hub_has_passes(hub):
     check_model(hub.name)
 
 
+def test_cached_checkpoint_passes_though_the_hub_has_deleted_it(hub):
+    find_checkpoint(hub.name)
+    cached, hub.name = hub.name, "owner/renamed"
+    check_model(cached)
+
+
 def test_hub_that_does_not_answer_refuses_nothing(hub):
     hub.is_refusing = True
     check_model("owner/nmae")
