@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> Flask:
     origins.register(app, settings)
     access.register(app)
     register_error_handlers(app)
+    pages.register_error_pages(app)
     app.teardown_request(lambda _: release_body())
     for routes in (
         jobs.routes,

@@ -5,19 +5,24 @@ import os
 import sys
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 
 
-def configure_logging(level: str, process: str) -> None:
+def configure_logging(
+    level: str, process: str, on_line: Callable[[str], None] | None = None
+) -> None:
     """Send all logs of this process, those of libraries too, to stderr as JSON lines.
 
     Args:
         level: the lowest level that is written.
-        process: `web` or `worker`; every line names it.
+        process: `web`, `worker` or `supervisor`; every line names it.
+        on_line: takes the lines instead of stderr.
     """
+    write = _writing_to(sys.stderr.fileno()) if on_line is None else _handing_to(on_line)
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -27,11 +32,11 @@ def configure_logging(level: str, process: str) -> None:
     # Our own events do not pass through `logging`, which would take most of the time of a line.
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_line)],
-        logger_factory=_writers_to(sys.stderr.fileno()),
+        logger_factory=partial(_Writer, write),
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if on_line is None else _Handler(on_line)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
@@ -53,22 +58,38 @@ def get_logger(name: str) -> Any:
 
 
 class _Writer:
-    """Writes lines to a file descriptor: one call for each line, so that lines stay whole."""
+    """Writes the lines of our own events."""
 
-    def __init__(self, descriptor: int, name: str) -> None:
+    def __init__(self, write: Callable[[bytes], None], name: str) -> None:
         self.name = name
-        self._descriptor = descriptor
+        self.msg = self.debug = self.info = self.warning = self.error = self.critical = write
 
-    def msg(self, line: bytes) -> None:
-        """Write a line. Where it cannot be written, work goes on without it."""
+
+def _writing_to(descriptor: int) -> Callable[[bytes], None]:
+    """One call for each line, so that lines stay whole."""
+
+    def write(line: bytes) -> None:
+        # Where a line cannot be written, work goes on without it.
         with suppress(OSError):
-            os.write(self._descriptor, line)
+            os.write(descriptor, line)
 
-    debug = info = warning = error = critical = msg
+    return write
 
 
-def _writers_to(descriptor: int) -> Callable[[str], _Writer]:
-    return lambda name: _Writer(descriptor, name)
+def _handing_to(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
+    return lambda line: on_line(line.decode().rstrip())
+
+
+class _Handler(logging.Handler):
+    """Hands on the lines of libraries."""
+
+    def __init__(self, on_line: Callable[[str], None]) -> None:
+        super().__init__()
+        self._on_line = on_line
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Hand on the line of `record`."""
+        self._on_line(self.format(record))
 
 
 def _naming(process: str) -> Any:

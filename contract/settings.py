@@ -109,6 +109,11 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of the log lines that are written."
     )
+    log_format: Literal["auto", "json", "text"] = Field(
+        "auto",
+        description="What `make run` writes: `json` lines for programs, `text` for people. "
+        "`auto` is `text` on a terminal, else `json`.",
+    )
 
     model: Name = Field(
         DEMO_CHECKPOINT, description="Checkpoint folder, or a name on the Hugging Face Hub."

@@ -18,6 +18,20 @@ WorkerState = Literal["starting", "ready", "busy", "draining"]
 WARM_STATES: frozenset[WorkerState] = frozenset({"ready", "busy"})
 """The model is loaded, and the worker takes jobs."""
 
+PHASES = {
+    "import": "importing libraries",
+    "redis": "connecting to Redis",
+    "download": "downloading the model",
+    "checksum": "verifying the model's files",
+    "load": "loading the model",
+    "quantize": "quantizing the model",
+    "canary": "scoring a canary text",
+    "warm_up": "warming up the model",
+    "compile": "compiling kernels",
+    "consume": "connecting to the queue",
+}
+"""The phases of a worker's start, in words."""
+
 
 class NotAWorkerStatus(ValueError):
     """The bytes are no worker status."""

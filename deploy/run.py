@@ -7,7 +7,9 @@ import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -22,13 +24,18 @@ from deploy.embedded_redis import (
     remove_unfinished_rewrites,
     server_command,
 )
+from deploy.model_check import ModelRefused, check_model
+from deploy.report import Report, curl_of, report_for
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # Time that a process needs to end, besides draining.
 EXIT_S = 10.0
 REDIS_POLL_S = 0.02
 READY_POLL_S = 0.2
-EXAMPLE = '{"text": "The quick brown fox jumps over the lazy dog."}'
+# A large model loads for minutes, and then a second more does not matter.
+MAX_READY_POLL_S = 1.0
+READY_POLL_GROWTH = 1.1
+REFRESH_S = 0.25
 
 
 class CannotStart(Exception):
@@ -47,6 +54,7 @@ def main() -> int:
         check_keys_file(settings)
         configure_logging(settings.log_level, "supervisor")
         _check_port_is_free(settings)
+        check_model(settings.model)
         forbid_core_dumps()
         # Others on this machine read nothing that is written from here on.
         os.umask(0o077)
@@ -56,6 +64,8 @@ def main() -> int:
         return _refuse(error, 2)
     except CannotStart as error:
         return _refuse(error, 1)
+    except ModelRefused as error:
+        return _refuse(error, os.EX_CONFIG)
     except ProgramFailed as error:
         return _refuse(error, os.EX_CONFIG if error.exit_code == os.EX_CONFIG else 1)
 
@@ -66,22 +76,38 @@ def _refuse(error: Exception, exit_code: int) -> int:
 
 
 async def _run(settings: Settings, server: Path | None) -> int:
-    supervisor = Supervisor()
+    supervisor, report = Supervisor(), report_for(settings)
+    configure_logging(settings.log_level, "supervisor", report.reader_of("supervisor"))
     supervisor.handle_signals()
-    starting = asyncio.create_task(_start(supervisor, settings, server))
+    tasks = [
+        asyncio.create_task(_start(supervisor, report, settings, server)),
+        asyncio.create_task(_refresh(report)),
+    ]
     try:
         await supervisor.ended
-        print(
-            "evascore stops: it finishes the running micro-batch and keeps waiting jobs.",
-            flush=True,
-        )
-    finally:
-        starting.cancel()
+        report.stopping()
+    except ProgramFailed as error:
+        # Once all programs have ended, their last lines are known.
         await supervisor.stop()
+        reason = report.last_words(error.program.name)
+        raise ProgramFailed(error.program, error.exit_code, reason) from None
+    finally:
+        for task in tasks:
+            task.cancel()
+        await supervisor.stop()
+        report.close()
     return 130 if supervisor.is_hurried.is_set() else 0
 
 
-async def _start(supervisor: Supervisor, settings: Settings, server: Path | None) -> None:
+async def _refresh(report: Report) -> None:
+    while True:
+        await asyncio.sleep(REFRESH_S)
+        report.refresh()
+
+
+async def _start(
+    supervisor: Supervisor, report: Report, settings: Settings, server: Path | None
+) -> None:
     """Start all programs in the order of their needs, and say when they are ready.
 
     Args:
@@ -89,19 +115,35 @@ async def _start(supervisor: Supervisor, settings: Settings, server: Path | None
             EVASCORE_REDIS_URL, web server and workers find the socket by the data folder.
     """
     guarding = None
+    report.begin("Redis")
     if server is not None:
-        supervisor.start(_redis(settings, server))
+        supervisor.start(_read(_redis(settings, server), report))
         await _until_open(server)
+        report.done("Redis", f"in {settings.data_dir}")
         guarding = asyncio.create_task(guard(settings.data_dir, server))
-    supervisor.start(_web(settings))
+    report.begin("web")
+    supervisor.start(_read(_web(settings), report))
     workers = _workers(settings)
+    report.begin("model")
     for worker in workers:
-        supervisor.start(worker)
+        supervisor.start(_read(worker, report))
+    await _until_web_answers(settings)
+    report.done("web", f"at {settings.bind}")
+    if server is None:
+        await _until_redis_answers(settings)
+        report.done("Redis", "of EVASCORE_REDIS_URL")
     await _until_ready(settings, len(workers))
     supervisor.has_been_ready = True
-    print(_ready_line(settings), flush=True)
+    report.done("model", settings.served_name)
+    url = _url(settings)
+    report.ready(url, curl_of(url, has_keys=settings.auth == "keys"))
     if guarding is not None:
         await guarding
+
+
+def _read(program: Program, report: Report) -> Program:
+    """The program with its lines going through the report, if the report reads them."""
+    return replace(program, on_line=report.reader_of(program.name))
 
 
 def _redis(settings: Settings, server: Path) -> Program:
@@ -154,10 +196,9 @@ def _workers(settings: Settings) -> list[Program]:
     return programs
 
 
-def _ready_line(settings: Settings) -> str:
-    url = f"http://{settings.model_copy(update={'host': _local_host(settings)}).bind}"
-    headers = "-H 'Content-Type: application/json' -H 'Prefer: wait=10'"
-    return f"""evascore is ready at {url} - try: curl {url}/score {headers} -d '{EXAMPLE}'"""
+def _url(settings: Settings) -> str:
+    """The URL at which this machine itself reaches the web server."""
+    return f"http://{settings.model_copy(update={'host': _local_host(settings)}).bind}"
 
 
 def _local_host(settings: Settings) -> str:
@@ -221,35 +262,44 @@ async def _pong(server: Path) -> bool:
         return False
 
 
+async def _until_web_answers(settings: Settings) -> None:
+    while (await _ask(settings, "/healthz")).status != 200:
+        await asyncio.sleep(READY_POLL_S)
+
+
+async def _until_redis_answers(settings: Settings) -> None:
+    while (await _ask(settings, "/readyz")).body.get("type") == "broker_unavailable":
+        await asyncio.sleep(MAX_READY_POLL_S)
+
+
 async def _until_ready(settings: Settings, num_workers: int) -> None:
-    """Wait until the service is ready, and every worker is."""
-    address = _local_host(settings), settings.port
-    while b" 200 " not in await _ask(*address, _get("/readyz")):
-        await asyncio.sleep(READY_POLL_S)
-    while num_workers > 1 and await _num_ready(*address) < num_workers:
-        await asyncio.sleep(READY_POLL_S)
+    """Wait until the service is ready, and every worker is; asks less and less often."""
+    pause_s = READY_POLL_S
+    while (await _ask(settings, "/readyz")).body.get("ready_workers", 0) < num_workers:
+        await asyncio.sleep(pause_s)
+        pause_s = min(pause_s * READY_POLL_GROWTH, MAX_READY_POLL_S)
 
 
-async def _num_ready(host: str, port: int) -> int:
-    """How many workers are ready, as `/readyz` tells it, which needs no API key."""
-    _, _, body = (await _ask(host, port, _get("/readyz"), whole=True)).partition(b"\r\n\r\n")
-    return int(json.loads(body).get("ready_workers", 0)) if body else 0
+class _Answer(NamedTuple):
+    """What a route of the service answered; status 0 for no answer."""
+
+    status: int
+    body: dict[str, Any]
 
 
-def _get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode()
-
-
-async def _ask(host: str, port: int, request: bytes, *, whole: bool = False) -> bytes:
-    """The first line of the answer at this address, or all of it; empty without an answer."""
+async def _ask(settings: Settings, path: str) -> _Answer:
+    """The answer of a route that needs no API key."""
+    request = f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
     try:
-        reader, writer = await asyncio.open_connection(host, port)
-        writer.write(request)
-        answer = await (reader.read() if whole else reader.readline())
+        reader, writer = await asyncio.open_connection(_local_host(settings), settings.port)
+        writer.write(request.encode())
+        answer = await reader.read()
         writer.close()
-        return answer
-    except OSError:
-        return b""
+        head, _, body = answer.partition(b"\r\n\r\n")
+        return _Answer(int(head.split()[1]), json.loads(body))
+    except (OSError, ValueError, IndexError):
+        # The web server is starting, or being started again.
+        return _Answer(0, {})
 
 
 if __name__ == "__main__":

@@ -8,10 +8,11 @@ program that started last first.
 import asyncio
 import ctypes
 import os
+import re
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from contract.logs import get_logger
@@ -23,6 +24,8 @@ FIRST_PAUSE_S = 0.25
 MAX_PAUSE_S = 2.0
 # A second SIGINT this soon is the same key press, sent by the terminal and by a parent.
 SAME_KEY_PRESS_S = 0.5
+# What a pipe holds on Linux.
+PIPE_BYTES = 65_536
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 log = get_logger(__name__)
@@ -41,13 +44,18 @@ class Program:
     """Variables besides those of this process."""
     is_killed_when_hurried: bool = True
     """Whether a second Ctrl-C ends it by SIGKILL at once."""
+    on_line: Callable[[str], None] | None = None
+    """Takes each line that it writes; without it, the program writes to our own output."""
 
 
 class ProgramFailed(Exception):
     """A program ended in a way that a restart cannot fix."""
 
-    def __init__(self, program: Program, exit_code: int) -> None:
-        super().__init__(f"the {program.name} ended with exit code {exit_code}")
+    def __init__(self, program: Program, exit_code: int, reason: str | None = None) -> None:
+        """Name the program, or give its own `reason`."""
+        ended = f"the {program.name} ended with exit code {exit_code}; its lines above say why"
+        super().__init__(ended if reason is None else reason)
+        self.program = program
         self.exit_code = exit_code
 
 
@@ -163,16 +171,66 @@ class _Keeper:
 
     async def _run_once(self) -> int:
         command = self._program.command
-        self._process = await asyncio.create_subprocess_exec(
-            *(command() if callable(command) else command),
-            env={**os.environ, **self._program.environment},
-            start_new_session=True,
-            preexec_fn=_die_with_parent,
-        )
-        exit_code = await self._process.wait()
-        # A child that it left behind may hold its port.
-        _kill_group(self._process.pid)
+        with _output_to(self._program.on_line) as output:
+            self._process = await asyncio.create_subprocess_exec(
+                *(command() if callable(command) else command),
+                env={**os.environ, **self._program.environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+            exit_code = await self._process.wait()
+            # A child that it left behind may hold its port.
+            _kill_group(self._process.pid)
         return exit_code
+
+
+@contextmanager
+def _output_to(on_line: Callable[[str], None] | None) -> Iterator[int | None]:
+    """Yield a file descriptor whose lines `on_line` gets; None without it.
+
+    It is a pipe of our own. With a pipe of asyncio's, the wait for a process may last until all of
+    its children have closed theirs.
+    """
+    if on_line is None:
+        yield None
+        return
+    loop = asyncio.get_running_loop()
+    reader, writer = os.pipe()
+    os.set_blocking(reader, False)
+    lines = _Lines(reader, on_line)
+    loop.add_reader(reader, lines.read)
+    try:
+        yield writer
+    finally:
+        os.close(writer)
+        lines.read()
+        lines.end()
+        loop.remove_reader(reader)
+        os.close(reader)
+
+
+class _Lines:
+    """Cuts what a pipe holds into lines; a progress bar ends each of its states with CR."""
+
+    def __init__(self, descriptor: int, on_line: Callable[[str], None]) -> None:
+        self._descriptor = descriptor
+        self._on_line = on_line
+        self._rest = b""
+
+    def read(self) -> None:
+        """Hand on the lines that have arrived."""
+        with suppress(BlockingIOError):
+            while chunk := os.read(self._descriptor, PIPE_BYTES):
+                *lines, self._rest = re.split(rb"[\r\n]", self._rest + chunk)
+                for line in lines:
+                    self._on_line(line.decode(errors="replace"))
+
+    def end(self) -> None:
+        """Hand on a last line without an end."""
+        if self._rest:
+            self._on_line(self._rest.decode(errors="replace"))
 
 
 def _kill_group(leader: int) -> None:

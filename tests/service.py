@@ -137,7 +137,7 @@ class Service:
     def _wait_until_ready(self, timeout_s: float) -> None:
         assert self.process is not None
         deadline = time.monotonic() + timeout_s
-        while f"ready at {self.url}" not in self.log.read_text():
+        while f'"url":"{self.url}"' not in self.log.read_text():
             if self.process.poll() is not None:
                 raise RuntimeError(f"exit code {self.process.returncode}:\n{self.log.read_text()}")
             if time.monotonic() > deadline:

@@ -2,12 +2,15 @@
 
 import sys
 import time
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
 import redis
 from celery import Celery, signals
+from celery.apps import worker as celery_worker
+from celery.exceptions import SecurityWarning
 
 from contract import keys
 from contract.core_dumps import forbid_core_dumps
@@ -243,6 +246,10 @@ def _refuse(reason: object) -> NoReturn:
     sys.exit(EX_CONFIG)
 
 
+def _log_celery(message: str, *_: Any) -> None:
+    log.info("celery_message", message=message)
+
+
 def _create_app() -> Celery:
     try:
         settings = load_settings()
@@ -250,6 +257,10 @@ def _create_app() -> Celery:
         _refuse(error)
     configure_logging(settings.log_level, "worker")
     forbid_core_dumps()
+    # Celery writes when it shuts down, past all logging.
+    celery_worker.safe_say = _log_celery
+    # Celery warns root of messages that hold code. This worker reads JSON only.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     return create_worker(settings)
 
 

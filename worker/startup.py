@@ -6,6 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from contract.logs import get_logger
+
+log = get_logger(__name__)
+
 PROCESS = Path("/proc/self/stat")
 
 
@@ -24,6 +28,8 @@ class Startup:
         if self._phase is not None:
             self.credit(self._phase, now - self._began_at)
         self._phase, self._began_at = phase, now
+        if phase is not None:
+            log.info("startup_phase", phase=phase)
 
     def credit(self, phase: str, elapsed_s: float) -> None:
         """Count the last `elapsed_s` as time of `phase`, not of the running phase."""

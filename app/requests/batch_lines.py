@@ -15,10 +15,10 @@ from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
 from contract.grammar.checked_text import Checked, check_text, custom_id_of
-from contract.grammar.invalid import invalid, invalid_fields
+from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid, invalid_fields
 from contract.grammar.json_text import parse_json_array
 from contract.grammar.lines import Line, parse_line
-from contract.grammar.validation import MAX_ERRORS_TOLD, plain_errors
+from contract.grammar.validation import plain_errors
 from contract.messages import Job
 from contract.settings import Settings
 from contract.stored_results import promised_bytes
@@ -155,7 +155,7 @@ class PartCutter:
     def _count_bad(self, line: Line, error: ClientError) -> None:
         """Count a skipped line, and refuse the upload once there are too many of them."""
         self._num_bad += 1
-        if len(self._first_errors) < MAX_ERRORS_TOLD:
+        if len(self._first_errors) < MAX_ERRORS_SHOWN:
             self._first_errors.append(_errors_of(line, error)[0])
         limit = self._settings.max_upload_errors
         if self._num_bad > limit:

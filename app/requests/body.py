@@ -19,8 +19,22 @@ from contract.errors import (
     MalformedBody,
     UnsupportedMediaType,
 )
+from contract.grammar.encodings import not_utf8
 from contract.grammar.json_text import parse_json
 
+JSON = "application/json"
+_USUAL_MEDIA_TYPES = {
+    "": "The request has no Content-Type",
+    "application/x-www-form-urlencoded": (
+        "The Content-Type is application/x-www-form-urlencoded, which curl -d sends by default"
+    ),
+    "multipart/form-data": "The Content-Type is multipart/form-data, which curl -F sends",
+    "text/json": "The Content-Type is text/json",
+    "application/x-ndjson": "The Content-Type is application/x-ndjson, which /batches takes",
+    "application/jsonl": "The Content-Type is application/jsonl",
+    "text/html": "The Content-Type is text/html",
+    "application/gzip": "The Content-Type is application/gzip",
+}
 CUT_SHORT = (
     "The body ended before its announced length, or its chunks are malformed; send it again."
 )
@@ -92,8 +106,8 @@ def read_json_body(request: Request, max_bytes: int) -> bytes:
     g.body_bytes = len(body)
     refuse_encodings(request)
     media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
-    if media_type.lower() != "application/json":
-        raise UnsupportedMediaType("The Content-Type is not supported; send application/json.")
+    if media_type.lower() != JSON:
+        raise _unsupported(media_type, body, (JSON,))
     _check_charset(parameters)
     refuse_unknown_parameters(MultiDict(request.args), ())
     return body
@@ -120,12 +134,24 @@ def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
     media_type, parameters = parse_options_header(content_type)
     parse = _PARSERS.get(media_type.lower())
     if parse is None:
-        raise UnsupportedMediaType(
-            "The Content-Type is not supported; "
-            "send application/json, text/plain or application/octet-stream."
-        )
+        raise _unsupported(media_type, body, tuple(_PARSERS))
     _check_charset(parameters)
     return parse(body)
+
+
+def _unsupported(media_type: str, body: bytes, supported: tuple[str, ...]) -> UnsupportedMediaType:
+    """Say which Content-Type came, if it is a usual one, and which to send instead.
+
+    Any other one is not repeated: it may be a text in the wrong place.
+    """
+    came = _USUAL_MEDIA_TYPES.get(media_type.lower(), "This Content-Type is not supported")
+    is_json = body.lstrip()[:1] in (b"{", b"[") or "text/plain" not in supported
+    fitting = JSON if is_json else "text/plain"
+    others = [name for name in supported if name != fitting]
+    besides = f" Also supported: {' and '.join(others)}." if others else ""
+    return UnsupportedMediaType(
+        f"{came}; send {fitting}, with curl by -H 'Content-Type: {fitting}'.{besides}"
+    )
 
 
 def _check_charset(parameters: Mapping[str, str]) -> None:
@@ -139,10 +165,8 @@ def _parse_text(body: bytes) -> dict[str, Any]:
     try:
         return {"text": body.decode()}
     except UnicodeDecodeError as error:
-        raise MalformedBody(
-            f"The body is not valid UTF-8 at byte {error.start}; "
-            "send other bytes as application/octet-stream."
-        ) from None
+        remedy = "save it as UTF-8, or send other bytes as application/octet-stream"
+        raise MalformedBody(not_utf8(body, "body", error.start, remedy)) from None
 
 
 def _parse_bytes(body: bytes) -> dict[str, Any]:
@@ -150,7 +174,7 @@ def _parse_bytes(body: bytes) -> dict[str, Any]:
 
 
 _PARSERS: dict[str, Callable[[bytes], dict[str, Any]]] = {
-    "application/json": parse_json,
+    JSON: parse_json,
     "text/plain": _parse_text,
     "application/octet-stream": _parse_bytes,
 }

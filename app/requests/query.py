@@ -8,7 +8,13 @@ from pydantic import ValidationError
 from werkzeug.datastructures import MultiDict
 
 from app.requests.models import ScoreBody
-from contract.grammar.invalid import invalid, plain_name
+from contract.grammar.invalid import (
+    MAX_ERRORS_SHOWN,
+    invalid,
+    invalid_fields,
+    plain_name,
+    suggestion,
+)
 from contract.grammar.numbers import parse_number, parse_whole
 from contract.grammar.text_request import TEXT_OPTIONS
 from contract.grammar.validation import plain_errors
@@ -82,7 +88,8 @@ def options_of_texts(query: Query) -> dict[str, Any]:
     Raises:
         RequestInvalid
     """
-    options = parse_options(query, tuple(QUERY_FORMS))
+    # `wait` was taken out of the query before; it is named for those who misspell it.
+    options = parse_options(query, (*QUERY_FORMS, "wait"))
     for name, value in options.items():
         try:
             ScoreBody.model_validate({"text": "-", name: value})
@@ -116,12 +123,22 @@ def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
     Raises:
         RequestInvalid
     """
+    unknown = [name for name in query if name not in known]
+    if unknown:
+        raise invalid_fields(
+            [
+                {"detail": _unknown_parameter(name, known), "parameter": plain_name(name)}
+                for name in unknown[:MAX_ERRORS_SHOWN]
+            ]
+        )
     for name, values in query.lists():
-        if name not in known:
-            listed = f"; known here: {', '.join(known)}" if known else ""
-            raise invalid(f"is not a known query parameter{listed}", parameter=plain_name(name))
         if len(values) > 1:
             raise invalid("is given more than once; give it once", parameter=name)
+
+
+def _unknown_parameter(name: str, known: tuple[str, ...]) -> str:
+    listed = f"; known here: {', '.join(known)}" if known else "; this route takes none"
+    return f"is not a known query parameter{suggestion(plain_name(name), known) or listed}"
 
 
 def _filled(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

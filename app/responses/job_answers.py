@@ -13,6 +13,9 @@ from app.service.turns import in_turns
 from contract.messages import Apart, Record
 from contract.store.admission import Receipt
 
+# Ends the object, and the line for a terminal.
+_END = b"}\n"
+
 
 def job_answer(
     service: Service,
@@ -70,9 +73,9 @@ def _streamed(
         result = with_problems(result)
     head = view.removesuffix(b"}") + b',"result":'
     encoding = choose(request)
-    body = encoded(itertools.chain([head], result, [b"}"]), encoding)
+    body = encoded(itertools.chain([head], result, [_END]), encoding)
     response = Response(in_turns(body), content_type="application/json")
     note_encoding(response, encoding)
     if not encoding and not apart.num_errors:
-        response.content_length = len(head) + apart.num_bytes + 1
+        response.content_length = len(head) + apart.num_bytes + len(_END)
     return response

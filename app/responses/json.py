@@ -14,5 +14,6 @@ def json_response(
     headers: Mapping[str, str] | None = None,
     media_type: str = "application/json",
 ) -> Response:
-    """An answer whose body is `body` as JSON in UTF-8."""
-    return Response(orjson.dumps(body), status, headers=headers, content_type=media_type)
+    """An answer whose body is `body` as JSON in UTF-8, on a line that ends, as a terminal needs."""
+    line = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
+    return Response(line, status, headers=headers, content_type=media_type)

@@ -1,10 +1,11 @@
 """Turns errors into RFC 9457 problem objects, and holds the one table of status codes."""
 
 import traceback
-from http import HTTPStatus
+from collections.abc import Iterable
+from http import HTTPMethod, HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, g
+from flask import Flask, Response, g, request
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 
 from app.responses.json import json_response
@@ -101,7 +102,7 @@ def problem(body: dict[str, Any]) -> dict[str, Any]:
 def register_error_handlers(app: Flask) -> None:
     """Make every error of `app` an `application/problem+json` answer."""
     app.register_error_handler(ServiceError, _answer)
-    app.register_error_handler(HTTPException, _answer_http)
+    app.register_error_handler(HTTPException, answer_http)
     app.register_error_handler(Exception, _answer_bug)
 
 
@@ -115,12 +116,32 @@ def _answer(error: ServiceError) -> Response:
     return _problem_response(answer, headers)
 
 
-def _answer_http(error: HTTPException) -> Response:
+def answer_http(error: HTTPException) -> Response:
     """Answer the errors of Flask and Werkzeug as problem objects."""
-    headers = {}
+    return _problem_response(problem_of(error), headers_of(error))
+
+
+def headers_of(error: HTTPException) -> dict[str, str]:
+    """The headers that an HTTP error needs besides its body."""
     if isinstance(error, MethodNotAllowed) and error.valid_methods:
-        headers["Allow"] = ", ".join(sorted(error.valid_methods))
-    return _problem_response(http_problem(error.code or 500), headers)
+        return {"Allow": ", ".join(sorted(error.valid_methods))}
+    return {}
+
+
+def problem_of(error: HTTPException) -> dict[str, Any]:
+    """The problem object of an error of Flask or Werkzeug."""
+    answer = http_problem(error.code or 500)
+    if isinstance(error, MethodNotAllowed) and error.valid_methods:
+        answer["detail"] = _refused_method(request.method, error.valid_methods)
+    return answer
+
+
+def _refused_method(method: str, valid_methods: Iterable[str]) -> str:
+    # A method that HTTP does not define may be a text in the wrong place.
+    came = method if method in HTTPMethod.__members__ else "the method of this request"
+    # Every route takes these two, and nobody means them.
+    use = sorted(set(valid_methods) - {"HEAD", "OPTIONS"})
+    return f"This route does not accept {came}; use {' or '.join(use)}."
 
 
 def http_problem(status: int) -> dict[str, Any]:

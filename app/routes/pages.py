@@ -6,13 +6,15 @@ and the headers tell the browser to refuse it.
 
 from typing import Any
 
-from flask import Blueprint, Response, render_template, request, url_for
+from flask import Blueprint, Flask, Response, render_template, request, url_for
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from app.openapi.operation import operation
 from app.responses.json import json_response
 from app.responses.models import Index
-from app.responses.problems import DEFAULT_RETRY_AFTER_S
+from app.responses.problems import DEFAULT_RETRY_AFTER_S, answer_http, headers_of, problem_of
 from app.responses.service_views import index_view, stats_view
+from app.service import audit
 from app.service.components import service
 from contract.errors import BrokerUnavailable
 
@@ -49,8 +51,7 @@ def page(template: str, *, status: int = 200, **values: Any) -> Response:
 @operation({200: Index})
 def home() -> Response:
     """List the routes; a client that prefers HTML gets the page that scores a text."""
-    accepted = request.accept_mimetypes
-    if accepted["text/html"] > accepted["application/json"]:
+    if _prefers_html():
         # The page opens without Redis, and then tells what is wrong.
         response = page("score.html", max_text_bytes=service().models.limits().max_text_bytes)
     else:
@@ -74,6 +75,29 @@ def status() -> Response:
         response.headers["Retry-After"] = str(DEFAULT_RETRY_AFTER_S)
         return response
     return page("status.html", stats=stats)
+
+
+def register_error_pages(app: Flask) -> None:
+    """Answer a wrong address with a page, where a browser asks."""
+    for error in (NotFound, MethodNotAllowed):
+        app.register_error_handler(error, _wrong_address)
+
+
+def _wrong_address(error: HTTPException) -> Response:
+    if _prefers_html():
+        answer = problem_of(error)
+        audit.note(outcome=answer["type"])
+        response = page("wrong_address.html", status=answer["status"], detail=answer["detail"])
+        response.headers.update(headers_of(error))
+    else:
+        response = answer_http(error)
+    response.vary.add("Accept")
+    return response
+
+
+def _prefers_html() -> bool:
+    accepted = request.accept_mimetypes
+    return accepted["text/html"] > accepted["application/json"]
 
 
 def _needs_key() -> bool:

@@ -216,7 +216,8 @@ class EdgeWorker(GeventWorker):
 
 
 def _refuse(client: Any, problem: dict[str, Any]) -> None:
-    body, answered = orjson.dumps(problem), HTTPStatus(problem["status"])
+    body = orjson.dumps(problem, option=orjson.OPT_APPEND_NEWLINE)
+    answered = HTTPStatus(problem["status"])
     head = (
         f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
         f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"

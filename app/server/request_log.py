@@ -20,6 +20,10 @@ log = get_logger(__name__)
 # logged at DEBUG only.
 QUIET = ("/healthz", "/readyz", "/metrics", "/stats", assets.ROUTE)
 
+# Balancers ask for this one every few seconds, also while it answers 503. After the first time, the
+# same answer is logged at DEBUG only.
+PROBED = "/readyz"
+
 # Refusals that are about an ID which was issued. Any other refused ID may be anything, even a text.
 _OF_ISSUED_IDS = ("job_ended", "job_gone")
 
@@ -32,7 +36,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 def register(app: Flask) -> None:
     """Name, time, log and count every request of `app`."""
     app.before_request(_begin)
-    app.after_request(_end)
+    app.after_request(RequestLog().end)
 
 
 def _begin() -> None:
@@ -41,29 +45,43 @@ def _begin() -> None:
     g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
 
 
-def _end(response: Response) -> Response:
-    elapsed_s = time.perf_counter() - g.began_at
-    response.headers["X-Request-Id"] = g.request_id
-    response.headers["X-Content-Type-Options"] = "nosniff"
-    response.headers.setdefault("Cache-Control", "no-store")
-    # The route's template, not the path, and no query: it may hold the custom_id of a raw body.
-    route = request.url_rule.rule if request.url_rule else None
-    is_quiet = route in QUIET and response.status_code == 200
-    log.log(
-        logging.DEBUG if is_quiet else logging.INFO,
-        "request_served",
-        request_id=g.request_id,
-        method=request.method,
-        route=route,
-        status=response.status_code,
-        client=client_of(request),
-        **_audited(response),
-        body_bytes=g.get("body_bytes", 0),
-        answer_bytes=response.content_length,
-        time_ms=round(elapsed_s * 1000, 3),
-    )
-    service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
-    return response
+class RequestLog:
+    """Writes the line of each request."""
+
+    def __init__(self) -> None:
+        """Begin without an answer of the probe."""
+        self._last_probe: tuple[int, Any] = 200, None
+
+    def end(self, response: Response) -> Response:
+        """Log and count the request, and set the headers that every answer carries."""
+        elapsed_s = time.perf_counter() - g.began_at
+        response.headers["X-Request-Id"] = g.request_id
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        response.headers.setdefault("Cache-Control", "no-store")
+        # The route's template, not the path, and no query: it may hold the custom_id of a raw body.
+        route = request.url_rule.rule if request.url_rule else None
+        fields = _audited(response)
+        log.log(
+            self._level(route, response.status_code, fields.get("outcome")),
+            "request_served",
+            request_id=g.request_id,
+            method=request.method,
+            route=route,
+            status=response.status_code,
+            client=client_of(request),
+            **fields,
+            body_bytes=g.get("body_bytes", 0),
+            answer_bytes=response.content_length,
+            time_ms=round(elapsed_s * 1000, 3),
+        )
+        service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
+        return response
+
+    def _level(self, route: str | None, status: int, outcome: Any) -> int:
+        if route == PROBED:
+            before, self._last_probe = self._last_probe, (status, outcome)
+            return logging.DEBUG if before == self._last_probe else logging.INFO
+        return logging.DEBUG if route in QUIET and status == 200 else logging.INFO
 
 
 def _audited(response: Response) -> dict[str, Any]:

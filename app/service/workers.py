@@ -6,20 +6,7 @@ from collections.abc import Callable, Sequence
 from app.service.stalls import check_progress
 from contract.errors import ModelDrifted, WorkerUnavailable
 from contract.store.job_store import JobStore
-from contract.worker_status import WorkerStatus
-
-_PHASES = {
-    "import": "importing libraries",
-    "redis": "connecting to Redis",
-    "download": "downloading the model",
-    "checksum": "verifying the model's files",
-    "load": "loading the model",
-    "quantize": "quantizing the model",
-    "canary": "scoring a canary text",
-    "warm_up": "warming up the model",
-    "compile": "compiling kernels",
-    "consume": "connecting to the queue",
-}
+from contract.worker_status import PHASES, WorkerStatus
 
 
 def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: float) -> int:
@@ -60,7 +47,7 @@ def no_worker_ready(statuses: Sequence[WorkerStatus], now: float) -> WorkerUnava
 
 
 def _startup(status: WorkerStatus, now: float) -> str:
-    phase = _PHASES.get(status.startup.phase or "", "loading the model")
+    phase = PHASES.get(status.startup.phase or "", "loading the model")
     if status.started_at is None:
         return phase
     # The worker's clock may differ from this machine's.

@@ -44,7 +44,9 @@ from evascore.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
+from evascore.frames import PandasMissing, to_frame
 from evascore.network import NetworkInvalid
+from evascore.progress import TqdmMissing
 from evascore.results import (
     Batch,
     ByteScores,
@@ -103,6 +105,7 @@ __all__ = [
     "OriginNotAllowed",
     "OutOfMemory",
     "Overloaded",
+    "PandasMissing",
     "PoisonJob",
     "QuotaExceeded",
     "RequestInvalid",
@@ -116,10 +119,12 @@ __all__ = [
     "Text",
     "TextTooLarge",
     "TimedOut",
+    "TqdmMissing",
     "Unauthorized",
     "UnexpectedAnswer",
     "UnsupportedMediaType",
     "UrlInvalid",
     "Window",
     "WorkerUnavailable",
+    "to_frame",
 ]

@@ -116,7 +116,11 @@ class Operations:
         whole = whole if model is None else {**whole, "model": model}
         try:
             job = yield from self.complete(whole, call, key=None)
-            return list(job.outcomes())
+            pairs = zip(job.outcomes(), texts, strict=True)
+            return [
+                results.with_text(outcome, text.text) if isinstance(outcome, Score) else outcome
+                for outcome, text in pairs
+            ]
         except CAUSED_BY_ONE_TEXT as error:
             if len(texts) == 1:
                 return [error]

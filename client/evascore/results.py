@@ -1,9 +1,12 @@
 """Parses the answers of the service into frozen dataclasses; docs/api.md names fields and units."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar
+import builtins
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from evascore import html
+from evascore.characters import Character, characters
 from evascore.errors import ServiceError, UnexpectedAnswer, error_from_problem
 from evascore.json_objects import (
     BatchLinks,
@@ -17,6 +20,9 @@ from evascore.json_objects import (
     Usage,
 )
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 JobState = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 LineStatus = Literal["SUCCESS", "FAILURE", "REVOKED"]
 BatchStatus = Literal[
@@ -28,14 +34,20 @@ FINAL_STATUSES = frozenset({"completed", "expired", "cancelled"})
 _T = TypeVar("_T", bound="Answered")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Answered:
     """Base of all answers: keeps the JSON, with fields that this client does not know."""
 
     raw: Mapping[str, Any] = field(repr=False, compare=False)
 
+    def __repr__(self) -> str:
+        """The fields that have a value, in one line: lists and objects by their size or name."""
+        shown = ((f.name, getattr(self, f.name)) for f in fields(self) if f.repr)
+        given = (f"{name}={_short(value)}" for name, value in shown if value not in (None, {}))
+        return f"{type(self).__name__}({', '.join(given)})"
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class ByteScores(Answered):
     """Scores of single bytes; each list has one number per scored byte."""
 
@@ -47,7 +59,7 @@ class ByteScores(Answered):
     """Entropy of the model's prediction."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class NextChars(Answered):
     """The likeliest characters after a text; their probabilities and the other three sum to 1."""
 
@@ -61,7 +73,7 @@ class NextChars(Answered):
     """Probability of first bytes that were not followed to a whole character."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Span(Answered):
     """The score of the bytes `start` to `end` of a text, the end exclusive."""
 
@@ -74,7 +86,7 @@ class Span(Answered):
     """None for an empty span."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Window(Answered):
     """A sliding window: scored the bytes `start` to `end`, reading from `context_from` on."""
 
@@ -83,7 +95,7 @@ class Window(Answered):
     context_from: int
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Score(Answered):
     """The score of one text; numbers are in bits unless the name says `_nats`."""
 
@@ -113,13 +125,47 @@ class Score(Answered):
     custom_id: str | None = None
     model: Model = field(default_factory=Model)
     """The model that gave the score; empty in lines of a batch, which names its model itself."""
-    timings_ms: Timings = field(default_factory=Timings)
-    batch: MicroBatch = field(default_factory=MicroBatch)
+    timings_ms: Timings = field(default_factory=Timings, repr=False)
+    batch: MicroBatch = field(default_factory=MicroBatch, repr=False)
     """Size of the micro-batch that scored it."""
-    usage: Usage = field(default_factory=Usage)
+    usage: Usage = field(default_factory=Usage, repr=False)
+    scored_text: builtins.bytes | None = field(default=None, repr=False, compare=False)
+    """The text, where this client has sent it and the score has `bytes` or `spans` of it."""
+
+    def characters(self) -> Iterator[Character]:
+        """The characters of the text with their bits.
+
+        Raises:
+            UnexpectedAnswer: the score has no output `bytes`, or its text is not known.
+        """
+        if self.bytes is None or self.scored_text is None:
+            raise UnexpectedAnswer(
+                'The score has no scores of characters; ask for outputs=["bytes"] in the call that'
+                " scores the text."
+            )
+        return characters(self.scored_text, self.bytes.log_prob_nats)
+
+    def to_frame(self) -> "pd.DataFrame":
+        """Make a data frame of pandas with a row for each character, or for each of the `spans`.
+
+        Raises:
+            UnexpectedAnswer: the score has neither `spans` nor the output `bytes`.
+            PandasMissing
+        """
+        # It imports this module.
+        from evascore.frames import characters_to_frame, spans_to_frame
+
+        if self.spans is not None:
+            return spans_to_frame(self.spans, self.scored_text)
+        return characters_to_frame(self.characters())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the figures, and the text in colours if its `bytes` are known."""
+        has_map = self.bytes is not None and self.scored_text is not None
+        return html.table(_figures(self)) + (html.heat_map(self.characters()) if has_map else "")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Job(Answered):
     """A job as it was when it was last read."""
 
@@ -185,7 +231,7 @@ class Job(Answered):
         return dict(_get(self.raw, "result"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Counts(Answered):
     """Numbers of lines of a batch."""
 
@@ -196,7 +242,7 @@ class Counts(Answered):
     """Lines that ended without a score."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Batch(Answered):
     """A batch as it was when it was last read; times are RFC 3339 in UTC."""
 
@@ -226,7 +272,7 @@ class Batch(Answered):
         return self.status in FINAL_STATUSES
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Line(Answered):
     """The outcome of one line of a batch."""
 
@@ -252,7 +298,7 @@ class Line(Answered):
         return _continuations(_get(self.raw, "result"))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
 class Info(Answered):
     """The service, its model, and what a request may ask for."""
 
@@ -264,6 +310,34 @@ class Info(Answered):
     outputs: list[str]
     priorities: list[str]
     limits: Limits
+
+
+def with_text(score: Score, text: str | bytes) -> Score:
+    """Keep the text in a score that has results for parts of it."""
+    if score.bytes is None and score.spans is None:
+        return score
+    return replace(score, scored_text=text if isinstance(text, bytes) else text.encode())
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if isinstance(value, list):
+        return f"[{len(value)} items]"
+    if isinstance(value, Mapping):
+        return repr(value["name"]) if "name" in value else f"{{{len(value)} fields}}"
+    return repr(value)
+
+
+def _figures(score: Score) -> Iterator[tuple[str, str]]:
+    yield "log-likelihood", f"{score.log_likelihood_nats:.4f} nats"
+    if score.bits_per_byte is not None:
+        yield "bits per byte", f"{score.bits_per_byte:.4f}"
+    if score.curvature is not None:
+        yield "curvature", f"{score.curvature:.4f}"
+    chars = "" if score.num_chars is None else f", {score.num_chars:,} characters"
+    yield "length", f"{score.num_bytes:,} bytes{chars}"
+    yield "model", str(score.model.get("name", ""))
 
 
 def id_of(named: Job | Batch | str) -> str:

@@ -2,21 +2,23 @@
 """Defines the synchronous client, `Client`."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, TypeVar
 
 import httpx
 
-from evascore import transport
+from evascore import results, transport
 from evascore.calls import BatchLines, batch_request, job_fields, json_line, score_fields
 from evascore.errors import EvascoreError
 from evascore.grouping import Errors, Group, check_errors, groups, yielded
 from evascore.operations import Operations
+from evascore.progress import Progress, reported
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
 from evascore.retrying import Call
 from evascore.steps import Steps
 from evascore.sync_driver import SyncDriver
-from evascore.texts import Text, listed
+from evascore.texts import Text, as_text, listed
 
 T = TypeVar("T")
 
@@ -128,7 +130,7 @@ class Client:
         """
         fields = score_fields(text, context, outputs, top_k, options)
         job = self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
-        return job.score()
+        return results.with_text(job.score(), as_text(text).text)
 
     def score_continuations(
         self,
@@ -153,7 +155,7 @@ class Client:
         *,
         errors: Errors = "raise",
         concurrency: int = 4,
-        progress: Callable[[int], None] | None = None,
+        progress: Progress = None,
         model: str | None = None,
         timeout_s: float | None = None,
         **asked: Any,
@@ -163,7 +165,7 @@ class Client:
         Args:
             errors: `"raise"` raises the first error; `"return"` yields each in its text's place.
             concurrency: number of requests at once, each of up to 32 texts.
-            progress: called with the number of texts done so far.
+            progress: called with the number of texts done so far; True shows a bar of tqdm.
             model: the model that scores; None: that of this client.
             timeout_s: seconds that each request may take.
             asked: `context`, `outputs`, `top_k` and `options` of texts that are not `Text`.
@@ -178,21 +180,21 @@ class Client:
             return self._operations.outcomes(group, self._call(timeout_s), model)
 
         outcomes = self._driver.in_order(begin, groups(listed(texts, "texts"), asked), concurrency)
-        return self._one_by_one(outcomes, errors, progress)
+        return self._one_by_one(outcomes, errors, reported(progress, texts))
 
     def _one_by_one(
         self,
         groups_of_outcomes: Iterator[list[Score | EvascoreError]],
         errors: Errors,
-        progress: Callable[[int], None] | None,
+        reporting: AbstractContextManager[Callable[[int], None]],
     ) -> Iterator[Score | EvascoreError]:
         """Yield the outcomes one by one, and report their number to `progress`."""
         num_done = 0
-        for outcomes in groups_of_outcomes:
-            num_done += len(outcomes)
-            if progress is not None:
-                progress(num_done)
-            yield from yielded(outcomes, errors)
+        with reporting as report:
+            for outcomes in groups_of_outcomes:
+                num_done += len(outcomes)
+                report(num_done)
+                yield from yielded(outcomes, errors)
 
     # --- jobs ---------------------------------------------------------------------------------
 

@@ -22,6 +22,8 @@ _PROXY_STATUS = re.compile(r"\d{3}\b")
 WRITE_S = 60.0
 # The service closes connections that were idle for 5 s; ours are gone before that.
 LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
+# Last parts of addresses that people copy from a browser or a curl command.
+ROUTES = frozenset({"batches", "completions", "docs", "info", "readyz", "score", "stats", "status"})
 
 
 class UrlInvalid(EvascoreError, ValueError):
@@ -136,6 +138,13 @@ def base_url(url: str | None) -> httpx.URL:
     if parsed.scheme not in ("http", "https") or not parsed.host:
         raise UrlInvalid(
             f"The URL of the service must have http or https and a host, as in {DEFAULT_URL}."
+        )
+    prefix, _, last = parsed.path.rpartition("/")
+    if last in ROUTES:
+        meant = parsed.copy_with(path=prefix or "/", query=None, fragment=None, userinfo=b"")
+        raise UrlInvalid(
+            f"The URL of the service ends in /{last}, which is a route of it;"
+            f" did you mean {str(meant).rstrip('/')}?"
         )
     return parsed
 

@@ -2,12 +2,17 @@
 
 import base64
 import binascii
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from contract.errors import BodyTooLarge, EmptyText, TextTooLarge
-from contract.grammar.invalid import invalid, plain_name
+from contract.grammar.invalid import (
+    MAX_ERRORS_SHOWN,
+    invalid,
+    invalid_fields,
+    plain_name,
+    suggestion,
+)
 from contract.grammar.limits import RequestLimits
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_BYTES_READ_ON, MAX_CUSTOM_ID_CHARS
 from contract.grammar.result_size import result_bytes
@@ -76,10 +81,17 @@ def check_fields(
     Raises:
         RequestInvalid
     """
-    for name in fields:
-        if name not in schema.model_fields:
-            pointer = f"{at}/{plain_name(name)}".rstrip("/")
-            raise invalid(_unknown_field(name, schema), pointer=pointer)
+    unknown = [name for name in fields if name not in schema.model_fields]
+    if unknown:
+        raise invalid_fields(
+            [
+                {
+                    "detail": _unknown_field(name, schema),
+                    "pointer": f"{at}/{plain_name(name)}".rstrip("/"),
+                }
+                for name in unknown[:MAX_ERRORS_SHOWN]
+            ]
+        )
     for name in ("continuations", "continuations_b64"):
         value = fields.get(name)
         if isinstance(value, list) and len(value) > max_continuations:
@@ -94,8 +106,8 @@ def _unknown_field(name: str, schema: type[TextRequest]) -> str:
     if name in REQUEST_OPTIONS:
         return "is an option of a whole request; leave it out of a single text"
     # A name that could be a text is not even compared: the suggestion would tell of it.
-    close = difflib.get_close_matches(plain_name(name), schema.model_fields, n=1)
-    return f"is not a known field; did you mean {close[0]}?" if close else "is not a known field"
+    meant = suggestion(plain_name(name), schema.model_fields)
+    return f"is not a known field{meant}"
 
 
 def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Makes the errors of wrong requests; no error quotes a text of the sender."""
 
+import difflib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from contract.errors import RequestInvalid
 
+MAX_ERRORS_SHOWN = 10
 # A name that cannot be anybody's text, so that an error may repeat it.
 _PLAIN_NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
 
@@ -24,3 +26,23 @@ def invalid_fields(errors: Sequence[Mapping[str, str]]) -> RequestInvalid:
 def plain_name(name: str) -> str:
     """Return `name` if it is a plain identifier, else '': a long name could be a text."""
     return name if _PLAIN_NAME.fullmatch(name) else ""
+
+
+# Names that other services give to what a field holds here; the first that exists is suggested.
+_NAMES_ELSEWHERE = {
+    "content": ("text",),
+    "document": ("text",),
+    "id": ("custom_id",),
+    "input": ("text",),
+    "inputs": ("items", "text"),
+    "prompt": ("text", "context"),
+    "texts": ("items", "text"),
+}
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """Return "; did you mean ...?" with the known name that is nearest to `name`, or ''."""
+    names = list(known)
+    elsewhere = [each for each in _NAMES_ELSEWHERE.get(name, ()) if each in names]
+    close = elsewhere or difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {close[0]}?" if close else ""

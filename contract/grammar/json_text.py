@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from contract.errors import MalformedBody
+from contract.grammar.encodings import not_utf8
 from contract.grammar.invalid import invalid
 
 # Above what the largest request within all other limits holds: 256 items of 256 continuations.
@@ -42,6 +43,8 @@ def parse_json_array(body: bytes) -> list[Any]:
 
 def _load_json(body: bytes, what: str, max_values: int) -> Any:
     content = body.removeprefix(BYTE_ORDER_MARK)
+    if not content.strip():
+        raise MalformedBody(f"The {what} is empty; send a JSON value.")
     text = _utf8(content, what, skipped_bytes=len(body) - len(content))
     _refuse_bombs(content, max_values)
     try:
@@ -59,10 +62,8 @@ def _utf8(content: bytes, what: str, *, skipped_bytes: int) -> str:
     try:
         return content.decode()
     except UnicodeDecodeError as error:
-        raise MalformedBody(
-            f"The {what} is not valid UTF-8 at byte {skipped_bytes + error.start}; "
-            "save it as UTF-8, or send other bytes as base64 (text_b64)."
-        ) from None
+        remedy = "save it as UTF-8, or send other bytes as base64 (text_b64)"
+        raise MalformedBody(not_utf8(content, what, skipped_bytes + error.start, remedy)) from None
 
 
 def _refuse_bombs(body: bytes, max_values: int) -> None:

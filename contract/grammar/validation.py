@@ -6,9 +6,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from contract.grammar.invalid import invalid_fields
+from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid_fields, plain_name
 
-MAX_ERRORS_TOLD = 10
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
 
@@ -21,7 +20,7 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
     """Check the fields of a request by a pydantic model.
 
     Raises:
-        RequestInvalid: it tells the first `MAX_ERRORS_TOLD` errors.
+        RequestInvalid: it names the first `MAX_ERRORS_SHOWN` errors.
     """
     try:
         return schema.model_validate(fields)
@@ -37,7 +36,16 @@ def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
 def plain_errors(error: ValidationError) -> list[tuple[str, tuple[int | str, ...]]]:
     """List the errors that pydantic found: in plain words, without values, each with its place."""
     found = error.errors(include_url=False, include_input=False)
-    return [(_plain_detail(each), each["loc"]) for each in found[:MAX_ERRORS_TOLD]]
+    return [(_plain_detail(each), _place(each)) for each in found[:MAX_ERRORS_SHOWN]]
+
+
+def _place(error: ErrorDetails) -> tuple[int | str, ...]:
+    """Where the error is; a name that we did not define is left out if it could be a text."""
+    place = error["loc"]
+    if error["type"] != "extra_forbidden":
+        return place
+    name = plain_name(str(place[-1]))
+    return (*place[:-1], name) if name else place[:-1]
 
 
 _DETAILS = {

@@ -50,6 +50,16 @@ def test_checker_finds_nothing_serious_in_the_status(open_page, service, theme):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
+def test_checker_finds_nothing_at_a_wrong_address(open_page, service, theme):
+    page = open_page(f"{service.url}/nowhere")
+    page.emulate_media(color_scheme=theme)
+    expect(page.get_by_role("heading", level=1)).to_contain_text("no page at this address")
+    assert_no_violations(page)
+    page.get_by_role("link", name="Score a text").click()
+    expect(page).to_have_url(f"{service.url}/")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
 def test_levels_are_reported_apart_by_lightness_and_keep_their_ink_readable(page, theme):
     page.emulate_media(color_scheme=theme)
     levels = page.evaluate(LEVELS)

@@ -142,6 +142,9 @@ def fields_of_model(model: type[BaseModel]) -> dict[str, Field]:
 
 # --- the client's side ----------------------------------------------------------------------------
 
+# What the client adds to an answer: all of its JSON, and the text that it sent.
+OWN_FIELDS = {"raw", "scored_text"}
+
 
 def fields_of_client(kind: type) -> dict[str, Field]:
     """The fields of a dataclass or of a TypedDict."""
@@ -150,7 +153,7 @@ def fields_of_client(kind: type) -> dict[str, Field]:
         missing = {
             field.name: not (field.default is field.default_factory is MISSING)
             for field in fields(kind)
-            if field.name != "raw"
+            if field.name not in OWN_FIELDS
         }
     else:
         missing = {name: name not in kind.__required_keys__ for name in hints}

@@ -1,5 +1,6 @@
 """`make run`: it says when it is ready, refuses clearly, and ends with all that it started."""
 
+import json
 import resource
 import shutil
 import subprocess
@@ -36,9 +37,25 @@ def service(tmp_path: Path) -> Iterator[Service]:
         service.stop()
 
 
+def test_piped_output_is_json_alone(running):
+    events = [json.loads(line) for line in running.log.read_text().splitlines()]
+    assert "startup_phase" in {event["event"] for event in events}
+
+
+def test_start_logs_the_probe_once_before_it_is_ready(running):
+    events = [json.loads(line) for line in running.log.read_text().splitlines()]
+    probes = [event["status"] for event in events if event.get("route") == "/readyz"]
+    assert probes[:1] == [503]
+    assert probes[1:] in ([], [200])
+
+
 def test_curl_of_the_ready_line_scores_the_text(running):
-    (line,) = (line for line in running.log.read_text().splitlines() if " try: curl " in line)
-    curl = line.partition(" try: ")[2]
+    (ready,) = (
+        event
+        for event in map(json.loads, running.log.read_text().splitlines())
+        if event["event"] == "service_ready"
+    )
+    curl = ready["try_command"]
     answer = subprocess.run(["bash", "-c", curl], capture_output=True, text=True, check=True)
     assert '"state":"SUCCESS"' in answer.stdout
 
@@ -127,8 +144,18 @@ def test_missing_file_of_keys_is_refused_at_once(service, tmp_path):
     assert "EVASCORE_KEYS_FILE" in one_line(refused)
 
 
-def test_wrong_checkpoint_ends_everything_with_the_workers_line(service, tmp_path):
+def test_wrong_checkpoint_is_refused_at_once(service, tmp_path):
     service.settings["model"] = tmp_path / "nothing"
+    refused = service.run_to_end()
+    assert refused.returncode == 78
+    assert "EVASCORE_MODEL" in one_line(refused)
+    assert not service.data_dir.exists()
+
+
+def test_checkpoint_that_the_worker_refuses_ends_everything(service, tmp_path):
+    service.settings["model"] = shutil.copytree(service.model, tmp_path / "cut")
+    with (tmp_path / "cut" / "model.safetensors").open("r+b") as weights:
+        weights.truncate(100)
     refused = service.run_to_end()
     assert refused.returncode == 78
     assert refused.stderr.count("evascore worker: ") == 1
@@ -174,7 +201,7 @@ def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
     service.start()
     service.part("worker").suspend()
     service.press_ctrl_c()
-    wait_until(lambda: "evascore stops" in service.log.read_text())
+    wait_until(lambda: "service_stopping" in service.log.read_text())
     time.sleep(SAME_KEY_PRESS_S)
     service.press_ctrl_c()
     assert service.process.wait(10) == 130
@@ -196,7 +223,7 @@ def test_each_device_has_a_worker_of_its_own(service):
 def test_all_workers_are_waited_for_where_requests_need_keys(service):
     service.settings |= {"devices": "cpu,cpu", "auth": "keys"}
     service.start()
-    wait_until(lambda: "evascore is ready" in service.log.read_text(), timeout_s=30)
+    wait_until(lambda: "service_ready" in service.log.read_text(), timeout_s=30)
     with service.client() as client:
         assert client.get("/readyz").json()["ready_workers"] == 2
         assert client.get("/stats").status_code == 401

@@ -1,14 +1,18 @@
 """Builds the command `evascore` and turns exceptions into messages and exit codes."""
 
+import inspect
 import json
 import os
 import re
 import sys
 import traceback
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
 
-from evascore.cli import bench, bulk, common, doctor, gen_data, next_chars, score
+from evascore import __version__
+from evascore.cli import bench, bulk, common, doctor, gen_data, jobs, next_chars, score
 from evascore.errors import EvascoreError, ServiceError, Unauthorized
 from evascore.network import NetworkInvalid
 from evascore.transport import KEY_VARIABLE, HeaderInvalid, KeyInvalid, UrlInvalid
@@ -22,12 +26,44 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("score")(score.command)
-app.command("bulk")(bulk.command)
-app.command("next-chars")(next_chars.command)
-app.command("bench")(bench.command)
-app.command("gen-data")(gen_data.command)
-app.command("doctor")(doctor.command)
+
+
+def _whole_paragraphs(command: Callable[..., Any]) -> str:
+    """The help of a command. Typer keeps the line breaks of a docstring, which fit no terminal."""
+    paragraphs = inspect.cleandoc(command.__doc__ or "").split("\n\n")
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
+
+
+for _name, _command in (
+    ("score", score.command),
+    ("bulk", bulk.command),
+    ("next-chars", next_chars.command),
+    ("status", jobs.status),
+    ("get", jobs.get),
+    ("cancel", jobs.cancel),
+    ("bench", bench.command),
+    ("gen-data", gen_data.command),
+    ("doctor", doctor.command),
+):
+    app.command(_name, help=_whole_paragraphs(_command))(_command)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        typer.echo(f"evascore {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options_of_all(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", help="Show the version and exit.", callback=_show_version, is_eager=True
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -74,8 +110,10 @@ def _usage(error: typer.TyperException) -> str:
     message = error.format_message()
     if message.startswith("Got unexpected extra argument"):
         return "Too many arguments; put a text that has spaces in quotes."
-    if message.startswith("No such option") and len(message.split()) > 4:
-        return "No such option; put -- before a text that begins with a dash."
+    if message.startswith("No such option"):
+        close = getattr(error, "possibilities", None)
+        meant = f"did you mean {' or '.join(sorted(close))}? Put" if close else "put"
+        return f"No such option; {meant} -- before a text that begins with a dash."
     if not message:
         return "Give a command; `evascore --help` lists them."
     for words, plain in _PLAIN:

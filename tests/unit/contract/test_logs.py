@@ -75,3 +75,14 @@ def test_a_stderr_that_takes_nothing_harms_nobody():
     os.close(writer)
 
     assert done.stdout == "went on\n"
+
+
+def test_lines_can_be_handed_on_instead_of_written():
+    code = (
+        "configure_logging('INFO', 'web', lambda line: print('got', line))\n"
+        "log.info('ours')\nlogging.getLogger('lib').warning('theirs')"
+    )
+    done = _run(code)
+    events = [orjson.loads(line.removeprefix("got ")) for line in done.stdout.splitlines()]
+    assert [event["event"] for event in events] == ["ours", "theirs"]
+    assert done.stderr == ""

@@ -159,3 +159,25 @@ def test_what_a_dead_program_left_running_is_ended(tmp_path):
         await supervisor.stop()
 
     run(scenario())
+
+
+def test_lines_of_a_program_are_handed_on_whole_and_to_the_last(tmp_path):
+    code = (
+        "import os, time\n"
+        "os.write(1, b'half ')\n"
+        "time.sleep(0.1)\n"
+        "os.write(2, b'of a line\\n10%\\r20%\\r')\n"
+        "os.write(1, b'x' * 200_000 + b'\\nlast, without an end')\n"
+    )
+    found: list[str] = []
+
+    async def scenario():
+        supervisor = Supervisor()
+        command = [sys.executable, "-S", "-c", f"{code}raise SystemExit(3)"]
+        supervisor.start(Program("writer", command, 1, on_line=found.append))
+        with pytest.raises(ProgramFailed):
+            await supervisor.ended
+        await supervisor.stop()
+
+    run(scenario())
+    assert found == ["half of a line", "10%", "20%", "x" * 200_000, "last, without an end"]
