@@ -45,7 +45,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     setup = {
         "pass": f"{NUM_TEXTS} texts of {TEXT_BYTES} bytes",
         "top_k": TOP_K,
@@ -64,11 +63,15 @@ def measure(fields: dict[str, Any], num_rounds: int) -> float:
         ScoreRequest(text=bytes([65 + number % 26]) * TEXT_BYTES, **fields)
         for number in range(NUM_TEXTS)
     ]
+    num_threads = torch.get_num_threads()
+    # A lane per core would cut the pass; one lane is what a GPU has.
+    torch.set_num_threads(1)
     with (
         mock.patch.object(type(scorer._model.model), "read", _read),
         mock.patch.object(log_likelihood, "head_log_likelihood", _FixedHead(fields)),
     ):
         times_s = [_cpu_s(scorer, requests) for _ in range(num_rounds + 1)]
+    torch.set_num_threads(num_threads)
     return round(median(times_s[1:]) * 1e3, 2)
 
 
@@ -86,7 +89,6 @@ def _scorer() -> Scorer:
     model = EvaByteForCausalLM(CONFIG).eval()
     setup = Setup.choose("cpu", "float32", "auto", Quantization("none", None))
     info = ModelInfo.of("none", "", CONFIG, setup, model.num_parameters())
-    # A lane per core would cut the pass; one lane is what a GPU has.
     return Scorer(model, info, folder=Path(), pass_bytes=PASS_BYTES)
 
 
