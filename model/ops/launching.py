@@ -4,6 +4,8 @@ A kernel only gets addresses: with a wrong shape or type it would silently read 
 """
 
 from collections.abc import Iterable
+from functools import cache
+from typing import Any
 
 import torch
 import triton
@@ -44,6 +46,24 @@ def check_arguments(op: str, *arguments: Argument) -> dict[str, int]:
             raise ValueError(f"{op}: {name} {fault}")
         sizes.update(zip(names, tensor.shape, strict=True))
     return sizes
+
+
+def gpu_capability() -> int:
+    """Return the compute capability of the GPU that kernels compile for: 89 for 8.9.
+
+    Without a GPU, as in Triton's interpreter, it is 0.
+    """
+    try:
+        driver = triton.runtime.driver.active
+    except RuntimeError:  # Triton finds no driver
+        return 0
+    return _capability_of(driver)
+
+
+@cache
+def _capability_of(driver: Any) -> int:
+    """Return the compute capability of the GPU that `driver` found; asking costs microseconds."""
+    return int(driver.get_current_target().arch)
 
 
 def dot_type(dtype: torch.dtype) -> tl.dtype:

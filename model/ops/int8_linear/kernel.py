@@ -21,23 +21,8 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS
-from model.ops.launching import FLOATS, check_arguments, row_config
-
-# Blocks of rows that share a stripe of the weight while it is in the L2 cache.
-GROUP_SIZE = 8
-
-
-def launch_config(num_rows: int) -> dict[str, int]:
-    """Return the block of rows by outputs by inputs.
-
-    With few rows most of a tall block would be idle. Above 64 rows a block of 128 by 128 uses each
-    byte for 128 products: enough to keep int8 tensor cores busy from the L2 cache.
-    """
-    if num_rows <= 16:
-        return {"BLOCK_T": 16, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
-    if num_rows <= 64:
-        return {"BLOCK_T": 64, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
-    return {"BLOCK_T": 128, "BLOCK_O": 128, "BLOCK_I": 64, "num_warps": 8, "num_stages": 3}
+from model.ops.int8_linear.tiles import GROUP_SIZE, tile_for
+from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
 
 
 def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
@@ -80,7 +65,7 @@ def _multiply(
     num_rows, num_in = quantized.shape
     num_out = len(weight)
     y = torch.empty((num_rows, num_out), dtype=dtype, device=quantized.device)
-    config = launch_config(num_rows)
+    config = tile_for(gpu_capability(), num_rows).launch_config()
     num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
     int8_linear_fwd_kernel[(num_blocks,)](
         quantized,
@@ -175,21 +160,20 @@ def int8_linear_fwd_kernel(
     rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
     is_row, is_output = rows < num_rows, outputs < NUM_OUT
+    inputs = tl.arange(0, BLOCK_I)
+    x_tile_ptr = x_ptr + rows[:, None] * NUM_IN + inputs[None, :]
+    weight_tile_ptr = weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :]
     acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
     for first in range(0, NUM_IN, BLOCK_I):
-        inputs = first + tl.arange(0, BLOCK_I)
-        is_input = (inputs < NUM_IN)[None, :]
-        x = tl.load(
-            x_ptr + rows[:, None] * NUM_IN + inputs[None, :],
-            mask=is_row[:, None] & is_input,
-            other=0,
-        )
-        weight = tl.load(
-            weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :],
-            mask=is_output[:, None] & is_input,
-            other=0,
-        )
+        x_mask, weight_mask = is_row[:, None], is_output[:, None]
+        if NUM_IN % BLOCK_I != 0:
+            is_input = (inputs < NUM_IN - first)[None, :]
+            x_mask, weight_mask = x_mask & is_input, weight_mask & is_input
+        x = tl.load(x_tile_ptr, mask=x_mask, other=0)
+        weight = tl.load(weight_tile_ptr, mask=weight_mask, other=0)
         acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
+        x_tile_ptr += BLOCK_I
+        weight_tile_ptr += BLOCK_I
 
     scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
     weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=is_output, other=0.0)

@@ -26,6 +26,7 @@ from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
 from model.ops.int8_linear.kernel import int8_linear
+from model.ops.int8_linear.tiles import TILES, tile_for
 from model.ops.rms_norm.kernel import add_rms_norm
 from model.ops.rotary.kernel import rotate_in_place
 from model.ops.swiglu.kernel import swiglu
@@ -138,12 +139,10 @@ def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
     head_log_likelihood(hidden, weight, targets, with_moments=with_moments, top_k=top_k)
 
 
-def multiply(dtype: torch.dtype, num_rows: int) -> None:
-    x, weight = (
-        torch.empty(num_rows, 11008, dtype=dtype),
-        torch.empty(4096, 11008, dtype=torch.int8),
-    )
-    int8_linear(x, weight, torch.empty(4096))
+def multiply(num_rows: int, num_in: int = 4096, num_out: int = 12_288) -> None:
+    x = torch.empty(num_rows, num_in, dtype=torch.bfloat16)
+    weight = torch.empty(num_out, num_in, dtype=torch.int8)
+    int8_linear(x, weight, torch.empty(num_out))
 
 
 # What EvaByte 6.5B launches: the kernels' pattern of tensor-core instructions, and the launch.
@@ -154,9 +153,6 @@ PUBLISHED = {
     "rotate": ([NO_DOT], lambda: rotate(torch.bfloat16)),
     "gate": ([NO_DOT], lambda: gate(torch.bfloat16)),
     "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
-    "multiply_many": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 4096)),
-    "multiply_some": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 40)),
-    "multiply_few": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 3)),
 }
 
 # Other models and types, for the GPU with the least shared memory.
@@ -173,6 +169,7 @@ OTHERS = {
         [BF16_DOT],
         lambda: score(torch.bfloat16, with_moments=False, top_k=0),
     ),
+    "multiply_widths_between_tiles": ([NO_DOT, INT8_DOT], lambda: multiply(4096, 1000, 776)),
     "score_float32": ([TF32_DOT], lambda: score(torch.float32, with_moments=True, top_k=5)),
 }
 
@@ -188,8 +185,20 @@ def test_other_models_compile(dots, launch, compile_for, tmp_path):
     check(compile_for(89, launch), 89, dots, tmp_path)
 
 
+TILE_ROWS = [(capability, most or 8192) for capability, tiles in TILES.items() for most, _ in tiles]
+
+
+@pytest.mark.parametrize(("capability", "num_rows"), TILE_ROWS)
+def test_each_tile_of_the_int8_product_compiles(capability, num_rows, compile_for, tmp_path):
+    kernels = compile_for(capability, lambda: multiply(num_rows))
+    check(kernels, capability, [NO_DOT, INT8_DOT], tmp_path)
+    tile = tile_for(capability, num_rows)
+    assert kernels[1].metadata.num_warps == tile.num_warps
+    assert kernels[1].metadata.num_stages == tile.num_stages
+
+
 def test_int8_rows_are_rounded_as_often_as_in_the_reference(compile_for):
-    quantize, _ = compile_for(89, lambda: multiply(torch.bfloat16, 40))
+    quantize, _ = compile_for(89, lambda: multiply(40))
     assert not re.search(FMA_DOT, quantize.asm["ptx"])
 
 

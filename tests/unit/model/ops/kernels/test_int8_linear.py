@@ -2,8 +2,17 @@
 
 import pytest
 import torch
+import triton
 
 from model.ops.int8_linear import kernel, reference
+from model.ops.int8_linear.tiles import GROUP_SIZE, TILES, Tile, tile_for
+
+IS_INTERPRETED = triton.knobs.runtime.interpret
+# Rows, inputs and outputs. The interpreter is slow: it computes few rows and outputs.
+WIDE = [(8200, 4096, 22_016), (3000, 11_008, 4096)]
+if IS_INTERPRETED:
+    WIDE = [(130, 4096, 7), (70, 11_008, 5)]
+TALL = sorted({tiles[-1][1] for tiles in TILES.values()}, key=str)
 
 
 def quantized_weight(num_out, num_in, device):
@@ -13,17 +22,41 @@ def quantized_weight(num_out, num_in, device):
     return weight.to(device), torch.rand(num_out, generator=generator).to(device) + 0.1
 
 
+def assert_bits_of_the_reference(num_rows, num_in, num_out, randn, dtype=torch.float32):
+    x = randn(num_rows, num_in, dtype=dtype)
+    weight, absmax = quantized_weight(num_out, num_in, x.device)
+    expected = reference.int8_linear(x.cpu(), weight.cpu(), absmax.cpu())
+    ours = kernel.int8_linear(x, weight, absmax)
+    torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("num_rows", "num_in", "num_out"),
     [(1, 64, 64), (17, 100, 65), (65, 129, 7), (130, 64, 130), (3, 1, 1), (0, 64, 64)],
 )
 def test_kernel_gives_the_bits_of_the_reference(num_rows, num_in, num_out, dtype, randn):
-    x = randn(num_rows, num_in, dtype=dtype)
-    weight, absmax = quantized_weight(num_out, num_in, x.device)
-    expected = reference.int8_linear(x.cpu(), weight.cpu(), absmax.cpu())
-    ours = kernel.int8_linear(x, weight, absmax)
-    torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=0)
+    assert_bits_of_the_reference(num_rows, num_in, num_out, randn, dtype)
+
+
+@pytest.mark.parametrize("tile", TALL, ids=str)
+def test_every_group_of_tiles_gives_the_bits_of_the_reference(tile, randn, monkeypatch):
+    """Programs go through groups of rows of tiles; here are a full group and a part of one."""
+    num_rows, num_out = GROUP_SIZE * tile.rows + 2 * tile.rows + 5, tile.outputs + 7
+    monkeypatch.setattr(kernel, "tile_for", lambda capability, num_rows: tile)
+    assert_bits_of_the_reference(num_rows, 100, num_out, randn)
+
+
+@pytest.mark.parametrize(("num_rows", "num_in", "num_out"), WIDE, ids=str)
+def test_products_as_wide_as_those_of_the_published_model(num_rows, num_in, num_out, randn):
+    assert_bits_of_the_reference(num_rows, num_in, num_out, randn)
+
+
+@pytest.mark.parametrize("capability", [0, 75, 80, 86, 87, 89, 90, 100, 120])
+def test_every_capability_has_a_tile_for_any_number_of_rows(capability):
+    tiles = [tile_for(capability, num_rows) for num_rows in (1, 16, 17, 64, 65, 1025, 30_000)]
+    assert all(isinstance(tile, Tile) for tile in tiles)
+    assert [tile.rows for tile in tiles] == sorted(tile.rows for tile in tiles)
 
 
 def test_leading_axes_are_kept(randn):
