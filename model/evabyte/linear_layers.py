@@ -8,7 +8,7 @@ import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows
 from torch import Tensor, nn
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import int8_linears
+from model.ops.int8_linear import QuantizedRows, int8_linear, quantize_rows
 
 
 class Int8Linear(nn.Module):
@@ -27,9 +27,11 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight_absmax", weight_absmax)
         self.backend = backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., in] times the weight, [..., out] in the type of `x`."""
-        return project(x, self)[0]
+    def forward(self, x: Tensor | QuantizedRows) -> Tensor:
+        """Return x [T, in] times the weight, [T, out] in the type of `x`."""
+        if isinstance(x, Tensor):
+            x = quantize_rows(x, backend=self.backend)
+        return int8_linear(x, self.weight, self.weight_absmax, backend=self.backend)
 
 
 class WideLinear(nn.Module):
@@ -47,15 +49,6 @@ class WideLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return x [..., in] times the weight, [..., out] in the type of `x`."""
         return F.linear(x, self.weight.to(x.dtype))
-
-
-def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """Multiply the rows of `x` by the weights of several layers of one kind."""
-    int8_layers = [layer for layer in layers if isinstance(layer, Int8Linear)]
-    if len(int8_layers) < len(layers):
-        return [layer(x) for layer in layers]
-    weights = [(layer.weight, layer.weight_absmax) for layer in int8_layers]
-    return int8_linears(x, weights, backend=int8_layers[0].backend)
 
 
 def widen_products(model: nn.Module) -> None:

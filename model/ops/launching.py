@@ -3,7 +3,7 @@
 A kernel only gets addresses: with a wrong shape or type it would silently read other memory.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from functools import cache
 from typing import Any
 
@@ -29,10 +29,14 @@ _TRITON_TYPES = {
 }
 
 
-def check_arguments(op: str, *arguments: Argument) -> dict[str, int]:
+def check_arguments(
+    op: str, *arguments: Argument, rows_apart: Collection[str] = ()
+) -> dict[str, int]:
     """Check the tensors of one launch against each other; return the size of each axis.
 
-    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors.
+    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors. Tensors are
+    contiguous. Those named in `rows_apart` are at least contiguous behind the first axis, as the
+    parts of one product are.
 
     Raises:
         ValueError: a shape, type, device or memory layout is wrong, or a tensor requires a
@@ -42,7 +46,10 @@ def check_arguments(op: str, *arguments: Argument) -> dict[str, int]:
     for name, tensor, axes, dtypes in arguments:
         names = axes.split()
         # The message is built on a fault only: a pass of 32 layers launches hundreds of kernels.
-        if fault := _fault(tensor, names, dtypes, sizes) or _misplacement(tensor, arguments[0]):
+        fault = _fault(tensor, names, dtypes, sizes)
+        fault = fault or _misplacement(tensor, arguments[0])
+        if fault or not (tensor.is_contiguous() or (name in rows_apart and _has_rows(tensor))):
+            fault = fault or _layout_fault(tensor)
             raise ValueError(f"{op}: {name} {fault}")
         sizes.update(zip(names, tensor.shape, strict=True))
     return sizes
@@ -94,7 +101,7 @@ def row_config(op: str, num_channels: int) -> dict[str, int]:
 def _fault(
     tensor: Tensor, axes: list[str], dtypes: tuple[torch.dtype, ...], sizes: dict[str, int]
 ) -> str:
-    """Return what is wrong with shape, type or layout; an empty string if nothing is."""
+    """Return what is wrong with shape or type; an empty string if nothing is."""
     shape = tensor.shape
     if len(shape) != len(axes) or any(
         sizes.get(axis, size) != size for axis, size in zip(axes, shape, strict=True)
@@ -103,9 +110,22 @@ def _fault(
         return f"has shape {list(shape)}; the other tensors imply {expected}"
     if tensor.dtype not in dtypes:
         return f"has type {tensor.dtype}; allowed are {_listed(dtypes)}"
-    if not tensor.is_contiguous():
-        return f"has strides {list(tensor.stride())} for shape {list(shape)}; make it contiguous"
     return ""
+
+
+def _layout_fault(tensor: Tensor) -> str:
+    strides, shape = list(tensor.stride()), list(tensor.shape)
+    return f"has strides {strides} for shape {shape}; make it contiguous"
+
+
+def _has_rows(tensor: Tensor) -> bool:
+    """Whether the tensor is contiguous behind its first axis, and its rows do not overlap."""
+    num_values = 1
+    for size, stride in zip(tensor.shape[:0:-1], tensor.stride()[:0:-1], strict=True):
+        if size != 1 and stride != num_values:
+            return False
+        num_values *= size
+    return tensor.stride(0) >= num_values
 
 
 def _misplacement(tensor: Tensor, first: Argument) -> str:

@@ -17,6 +17,7 @@ from model.machine.cpu import (
 from model.machine.device import find_device, translated_memory_errors
 from model.ops.backend import Backend, choose_backend
 from model.weights.checkpoint import Checkpoint, load_model
+from model.weights.fused_products import fuse_products
 from model.weights.hub import check_downloads
 from model.weights.quantization import Quantization, load_quantized_model
 
@@ -101,6 +102,8 @@ def load_weights(
         model.compute_in_float32()
     if setup.is_cpu:
         keep_freed_memory()
+    else:
+        fuse_products(model)
     model.model.backend = setup.backend
     return model
 

@@ -8,69 +8,50 @@ The second multiplies on int8 tensor cores and scales the int32 sums before they
 
     y = (q @ weight^T) * scale * (weight_absmax / 127)
 
-Between them 1 byte per activation goes through memory. The separate operations of bitsandbytes also
-write and read the int32 sums, 8 bytes per result. The results have the same bits as `reference.py`
-with any block sizes, since int32 sums are exact.
+The norm and SwiGLU quantize their rows themselves (`quantize_row`), where a product follows.
+Between the kernels 1 byte per activation goes through memory. The separate operations of
+bitsandbytes also write and read the int32 sums, 8 bytes per result. The results have the same bits
+as `reference.py` with any block sizes, since int32 sums are exact.
 """
-
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS
+from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedRows
 from model.ops.int8_linear.tiles import GROUP_SIZE, tile_for
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
 
 
-def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Compute what `reference.int8_linear` defines for each weight and its absmax, contiguous.
+def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Compute what `reference.int8_linear` defines; all tensors contiguous.
 
     Raises:
-        ValueError: a tensor does not fit the kernels.
+        ValueError: a tensor does not fit the kernel.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    for weight, weight_absmax in weights:
-        sizes = check_arguments(
-            "int8_linear",
-            ("x", rows, "T in", FLOATS),
-            ("weight", weight, "out in", (torch.int8,)),
-            ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    sizes = check_arguments(
+        "int8_linear",
+        ("x.values", x.values, "T in", (torch.int8,)),
+        ("x.scales", x.scales, "T", (torch.float32,)),
+        ("weight", weight, "out in", (torch.int8,)),
+        ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    )
+    num_rows, num_in, num_out = sizes["T"], sizes["in"], sizes["out"]
+    if num_in > MAX_IN_CHANNELS:
+        raise ValueError(
+            f"int8_linear: rows have {num_in:,} inputs; "
+            f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
         )
-        if sizes["in"] > MAX_IN_CHANNELS:
-            raise ValueError(
-                f"int8_linear: rows have {sizes['in']:,} inputs; "
-                f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
-            )
-    quantized, scales = quantize_rows(rows)
-    return [
-        _multiply(quantized, scales, *weight, dtype=x.dtype).view(*x.shape[:-1], -1)
-        if rows.numel()
-        else x.new_empty((*x.shape[:-1], len(weight[0])))
-        for weight in weights
-    ]
-
-
-def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
-    """Compute `int8_linears` for one weight."""
-    return int8_linears(x, [(weight, weight_absmax)])[0]
-
-
-def _multiply(
-    quantized: Tensor, scales: Tensor, weight: Tensor, weight_absmax: Tensor, *, dtype: torch.dtype
-) -> Tensor:
-    """Multiply one or more quantized rows, and scale the sums: [T, out] of type `dtype`."""
-    num_rows, num_in = quantized.shape
-    num_out = len(weight)
-    y = torch.empty((num_rows, num_out), dtype=dtype, device=quantized.device)
+    y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
+    if num_rows == 0:
+        return y
     config = tile_for(gpu_capability(), num_rows).launch_config()
     num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
     int8_linear_fwd_kernel[(num_blocks,)](
-        quantized,
+        x.values,
         weight,
-        scales,
+        x.scales,
         weight_absmax,
         y,
         num_rows,
@@ -83,7 +64,7 @@ def _multiply(
     return y
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor) -> QuantizedRows:
     """Compute what `reference.quantize_rows` defines; x: [T, channels], contiguous.
 
     Raises:
@@ -91,21 +72,27 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
     config = row_config("quantize_rows", sizes["channels"])
-    quantized = torch.empty_like(x, dtype=torch.int8)
-    scales = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    quantized = empty_rows(x.shape, x.dtype, x.device)
     if len(x) > 0:
         quantize_rows_fwd_kernel[(len(x),)](
             x,
-            quantized,
-            scales,
+            quantized.values,
+            quantized.scales,
             NUM_CHANNELS=sizes["channels"],
             LARGEST=LARGEST,
-            # A fused multiply-add rounds once, but the reference rounds twice: of normal bfloat16
-            # numbers 1 in 1,500 would become the next int8.
-            enable_fp_fusion=False,
+            enable_fp_fusion=False,  # see `quantize_row`
             **config,
         )
-    return quantized, scales
+    return quantized
+
+
+def empty_rows(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> QuantizedRows:
+    """Return room for quantized rows of `shape` [T, channels] that had the type `dtype`."""
+    return QuantizedRows(
+        torch.empty(shape, dtype=torch.int8, device=device),
+        torch.empty(shape[0], dtype=torch.float32, device=device),
+        dtype,
+    )
 
 
 @triton.jit
@@ -122,13 +109,25 @@ def quantize_rows_fwd_kernel(
     channels = tl.arange(0, BLOCK_C)
     mask = channels < NUM_CHANNELS
     x = tl.load(x_ptr + row * NUM_CHANNELS + channels, mask=mask, other=0.0).to(tl.float32)
+    quantized, scale = quantize_row(x, LARGEST)
+    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized, mask=mask)
+    tl.store(scales_ptr + row, scale)
+
+
+@triton.jit
+def quantize_row(x, LARGEST: tl.constexpr):
+    """Return the float32 row `x` as int8, and its scale; zeros behind the row change nothing.
+
+    Kernels that call it are compiled with `enable_fp_fusion=False`. A fused multiply-add rounds
+    once, but the reference rounds twice: of normal bfloat16 numbers 1 in 1,500 would become the
+    next int8.
+    """
     # A maximum skips NaN. The sum brings NaN and infinity into the scale.
     absmax = tl.max(tl.abs(x), axis=0) + tl.sum(x * 0.0, axis=0)
     inverse = tl.where(absmax > 0, tl.div_rn(1.0, absmax) * LARGEST, 0.0)
     # Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded, halves to even.
     quantized = (x * inverse + 12582912.0) - 12582912.0
-    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized.to(tl.int8), mask=mask)
-    tl.store(scales_ptr + row, tl.div_rn(absmax, LARGEST + 0.0))
+    return quantized.to(tl.int8), tl.div_rn(absmax, LARGEST + 0.0)
 
 
 @triton.jit(do_not_specialize=["num_rows"])

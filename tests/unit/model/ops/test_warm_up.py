@@ -14,6 +14,7 @@ from triton.runtime.jit import JITFunction
 
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer, ScoreRequest
 from model.evabyte.linear_layers import Int8Linear
+from model.weights.fused_products import fuse_products
 
 Launches = set[tuple[Any, ...]]
 
@@ -50,6 +51,7 @@ def scorer() -> Scorer:
         if isinstance(layer, torch.nn.Linear):
             weight, absmax = layer.weight.sign().to(torch.int8), torch.ones(layer.out_features)
             model.model.layers.set_submodule(name, Int8Linear(weight, absmax, "triton"))
+    fuse_products(model)
     info = ModelInfo(
         name="random",
         fingerprint="",
