@@ -14,7 +14,7 @@ from model.machine.cpu import (
     return_freed_memory,
     use_onednn_for_float32,
 )
-from model.machine.device import find_device, translated_memory_errors
+from model.machine.device import find_device, translated_memory_errors, use_device
 from model.ops.backend import Backend, choose_backend
 from model.weights.checkpoint import Checkpoint, load_model
 from model.weights.fused_products import fuse_products
@@ -123,8 +123,7 @@ def named_memory_errors(checkpoint: str, device: torch.device) -> Iterator[None]
 def _prepare_process(setup: Setup) -> None:
     """Make the settings of the whole process that `setup` needs while it loads and computes."""
     if setup.device.type == "cuda":
-        # Triton launches on the current device, wherever the tensors are.
-        torch.cuda.set_device(setup.device)
+        use_device(setup.device)
     if setup.is_cpu and (setup.dtype == "float32" or setup.is_widened):
         use_onednn_for_float32()
     return_freed_memory()
