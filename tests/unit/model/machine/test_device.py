@@ -30,14 +30,20 @@ def test_gpu_that_is_not_there_is_refused(two_gpus):
         find_device("cuda:2")
 
 
-@pytest.mark.parametrize("kind", ["bf16", "fp16"])
-def test_gpu_adds_no_partial_sums_in_two_bytes(kind, monkeypatch):
+def test_gpu_adds_no_partial_sums_in_two_bytes(monkeypatch):
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
-    setting, name = torch.backends.cuda.matmul, f"allow_{kind}_reduced_precision_reduction"
-    monkeypatch.setattr(setting, name, True)
-    use_device(torch.device("cuda", 1))
-    assert not getattr(setting, name)
+    settings = torch.backends.cuda.matmul
+    names = [f"allow_{kind}_reduced_precision_reduction" for kind in ("bf16", "fp16")]
+    before = {name: getattr(settings, name) for name in names}
+    try:
+        for name in names:
+            setattr(settings, name, True)
+        use_device(torch.device("cuda", 1))
+        assert [getattr(settings, name) for name in names] == [False, False]
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
     assert current == [torch.device("cuda", 1)]
 
 
