@@ -124,7 +124,8 @@ class Scorer:
             cache_dir: keeps quantized weights for the next load.
             pass_bytes: upper bound of the bytes that one pass reads; a longer text goes alone.
             is_reproducible: continuations share no pass, so that on a CPU no bit of their scores
-                depends on other texts.
+                depends on other texts. With Triton's kernels products have one tile for any number
+                of rows, for the same reason.
             on_phase: called when a phase begins, for some more than once: download, checksum,
                 import, quantize, load.
 
@@ -134,7 +135,13 @@ class Scorer:
             OutOfMemory: the weights do not fit into the memory of the device.
             QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
-        setup = Setup.choose(device, dtype, kernels, Quantization(quantization, cache_dir))
+        setup = Setup.choose(
+            device,
+            dtype,
+            kernels,
+            Quantization(quantization, cache_dir),
+            is_reproducible=is_reproducible,
+        )
         on_phase("download")
         found = find_checkpoint(checkpoint, hub_revision)
         on_phase("checksum")

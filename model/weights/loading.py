@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from model.errors import OutOfMemory
+from model.evabyte.linear_layers import make_products_invariant
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.machine.cpu import (
     is_bfloat16_slow,
@@ -35,9 +36,19 @@ class Setup:
     is_widened: bool
     """Whether products of bfloat16 weights are computed in float32."""
     quantization: Quantization
+    is_reproducible: bool = False
+    """Whether products must not depend on the number of their rows."""
 
     @classmethod
-    def choose(cls, device: str, dtype: str, kernels: str, quantization: Quantization) -> "Setup":
+    def choose(
+        cls,
+        device: str,
+        dtype: str,
+        kernels: str,
+        quantization: Quantization,
+        *,
+        is_reproducible: bool = False,
+    ) -> "Setup":
         """Resolve what was asked for; the values are those of `Scorer.load`.
 
         Raises:
@@ -49,7 +60,7 @@ class Setup:
         if dtype == "auto":
             dtype = "float32" if is_cpu else "bfloat16"
         is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
-        return cls(target, backend, dtype, is_widened, quantization)
+        return cls(target, backend, dtype, is_widened, quantization, is_reproducible)
 
     @property
     def is_cpu(self) -> bool:
@@ -104,6 +115,8 @@ def load_weights(
         keep_freed_memory()
     else:
         fuse_products(model)
+    if setup.is_reproducible and setup.backend == "triton":
+        make_products_invariant(model.model.layers)
     model.model.backend = setup.backend
     return model
 

@@ -7,7 +7,7 @@ On a GPU without Triton a launch costs more than a masked product: there PyTorch
 computes each group in one operation, without scores in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -143,8 +143,8 @@ def eva_attention(
             output = _causal_attention(queries, own_k, own_v)
         else:
             by_head = (group.num_segments, num_heads)
-            rows = (part.unflatten(0, by_head) for part in (queries, own_k, own_v))
-            output = _fused_attention(*rows, group.mask, plan.fused_dtype)
+            q_k_v = [part.unflatten(0, by_head) for part in (queries, own_k, own_v)]
+            output = _fused_attention(q_k_v, group.mask, plan.fused_dtype)
         outputs.append(output.reshape(-1, head_dim))
         query_start, key_start = query_end, key_end
     if not outputs:
@@ -242,14 +242,11 @@ def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
 
-def _fused_attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, dtype: torch.dtype
-) -> Tensor:
+def _fused_attention(q_k_v: Sequence[Tensor], mask: Tensor | None, dtype: torch.dtype) -> Tensor:
     """Compute `_causal_attention` by PyTorch's fused attention in `dtype`; [n, H, rows, D]."""
-    attended = F.scaled_dot_product_attention(
-        q.to(dtype), k.to(dtype), v.to(dtype), attn_mask=mask, is_causal=mask is None
-    )
-    return attended.to(q.dtype)
+    q, k, v = (rows.to(dtype) for rows in q_k_v)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return attended.to(q_k_v[0].dtype)
 
 
 def _causal_mask(

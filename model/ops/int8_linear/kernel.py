@@ -20,8 +20,11 @@ import triton.language as tl
 from torch import Tensor
 
 from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedRows
-from model.ops.int8_linear.tiles import GROUP_SIZE, tile_for
+from model.ops.int8_linear.tiles import tile_for
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
+
+# Blocks of rows that share a stripe of the weight while it is in the L2 cache.
+GROUP_SIZE = tl.constexpr(8)
 
 
 def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
@@ -58,7 +61,6 @@ def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tens
         NUM_IN=num_in,
         NUM_OUT=num_out,
         LARGEST=LARGEST,
-        GROUP_SIZE=GROUP_SIZE,
         **config,
     )
     return y
@@ -141,21 +143,13 @@ def int8_linear_fwd_kernel(
     NUM_IN: tl.constexpr,
     NUM_OUT: tl.constexpr,
     LARGEST: tl.constexpr,
-    GROUP_SIZE: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
     """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    # Programs that run together form a square of blocks and share rows and weights in the L2.
-    num_output_blocks = tl.cdiv(NUM_OUT, BLOCK_O)
-    group = tl.program_id(0) // (GROUP_SIZE * num_output_blocks)
-    first_row_block = group * GROUP_SIZE
-    group_rows = tl.minimum(tl.cdiv(num_rows, BLOCK_T) - first_row_block, GROUP_SIZE)
-    place = tl.program_id(0) % (GROUP_SIZE * num_output_blocks)
-    row_block = first_row_block + place % group_rows
-    output_block = place // group_rows
-
+    num_row_blocks, num_output_blocks = tl.cdiv(num_rows, BLOCK_T), tl.cdiv(NUM_OUT, BLOCK_O)
+    row_block, output_block = block_of_program(num_row_blocks, num_output_blocks)
     rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
     is_row, is_output = rows < num_rows, outputs < NUM_OUT
@@ -183,3 +177,16 @@ def int8_linear_fwd_kernel(
         y.to(y_ptr.dtype.element_ty),
         mask=is_row[:, None] & is_output[None, :],
     )
+
+
+@triton.jit
+def block_of_program(num_row_blocks, num_output_blocks):
+    """Return the block of rows and the block of outputs that this program of a product computes.
+
+    Programs that run together form a square of blocks and share rows and weights in the L2 cache.
+    """
+    group_size = GROUP_SIZE * num_output_blocks
+    first_row_block = tl.program_id(0) // group_size * GROUP_SIZE
+    group_rows = tl.minimum(num_row_blocks - first_row_block, GROUP_SIZE)
+    place = tl.program_id(0) % group_size
+    return first_row_block + place % group_rows, place // group_rows

@@ -28,9 +28,6 @@ spilled, and shared memory suffices.
 
 from dataclasses import dataclass
 
-# Blocks of rows that share a stripe of the weight while it is in the L2 cache.
-GROUP_SIZE = 8
-
 
 @dataclass(frozen=True, slots=True)
 class Tile:

@@ -25,6 +25,7 @@ from model.ops.chunk_summaries.kernel import chunk_summaries
 from model.ops.compilation import watch_compilation
 from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
+from model.ops.float_linear.kernel import float_linear
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
 from model.ops.int8_linear.kernel import int8_linear, quantize_rows
 from model.ops.int8_linear.tiles import TILES, tile_for
@@ -154,6 +155,10 @@ def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
     head_log_likelihood(hidden, weight, targets, with_moments=with_moments, top_k=top_k)
 
 
+def multiply_floats(dtype: torch.dtype) -> None:
+    float_linear(torch.empty(3000, 4096, dtype=dtype), torch.empty(12_288, 4096, dtype=dtype))
+
+
 def multiply(num_rows: int, num_in: int = 4096, num_out: int = 12_288) -> None:
     x = torch.empty(num_rows, num_in, dtype=torch.bfloat16)
     weight = torch.empty(num_out, num_in, dtype=torch.int8)
@@ -169,6 +174,7 @@ PUBLISHED = {
     "gate": ([NO_DOT], lambda: gate(torch.bfloat16)),
     "normalise_quantized": ([NO_DOT], normalise_quantized),
     "gate_quantized": ([NO_DOT], gate_quantized),
+    "multiply_floats": ([BF16_DOT], lambda: multiply_floats(torch.bfloat16)),
     "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
 }
 
@@ -186,6 +192,7 @@ OTHERS = {
         [BF16_DOT],
         lambda: score(torch.bfloat16, with_moments=False, top_k=0),
     ),
+    "multiply_float32": ([TF32_DOT], lambda: multiply_floats(torch.float32)),
     "multiply_widths_between_tiles": ([NO_DOT, INT8_DOT], lambda: multiply(4096, 1000, 776)),
     "score_float32": ([TF32_DOT], lambda: score(torch.float32, with_moments=True, top_k=5)),
 }
