@@ -15,7 +15,7 @@ from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention, plan_attention
 from model.ops.head_log_likelihood import head_log_likelihood
-from model.ops.int8_linear import int8_linear
+from model.ops.int8_linear import int8_linear, quantize_rows
 from model.ops.rms_norm import add_rms_norm
 from model.ops.rotary import rotary_tables, rotate_queries_and_keys
 from model.ops.swiglu import swiglu
@@ -101,7 +101,10 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
     def int8(backend: Backend) -> Callable[[], Any]:
         x, absmax = randn(num_tokens, shape.hidden), torch.ones(shape.hidden, device=device)
         weight = (randn(shape.hidden, shape.hidden) * 30).to(torch.int8)
-        return lambda: int8_linear(x, weight, absmax / shape.hidden**0.5, backend=backend)
+        absmax = absmax / shape.hidden**0.5
+        return lambda: int8_linear(
+            quantize_rows(x, backend=backend), weight, absmax, backend=backend
+        )
 
     yield from {
         "attention": attention,

@@ -156,7 +156,8 @@ class Settings(BaseModel):
     reproducible: bool = Field(
         False,
         description="Score every continuation in a pass of its own. "
-        "Its score then has the same bits whatever else is scored.",
+        "Its score then has the same bits whatever else is scored. "
+        "On a GPU with Triton, products have one tile for any number of rows.",
     )
     cache_dir: Path | None = Field(
         None,

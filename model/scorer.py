@@ -127,7 +127,8 @@ class Scorer:
             cache_dir: keeps quantized weights for the next load.
             pass_bytes: upper bound of the bytes that one pass reads; a longer text goes alone.
             is_reproducible: continuations share no pass, so that on a CPU no bit of their scores
-                depends on other texts.
+                depends on other texts. With Triton's kernels products have one tile for any number
+                of rows, for the same reason.
             on_phase: called when a phase begins, for some more than once: download, checksum,
                 import, quantize, load.
 
@@ -137,7 +138,13 @@ class Scorer:
             OutOfMemory: the weights do not fit into the memory of the device.
             QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
         """
-        setup = Setup.choose(device, dtype, kernels, Quantization(quantization, cache_dir))
+        setup = Setup.choose(
+            device,
+            dtype,
+            kernels,
+            Quantization(quantization, cache_dir),
+            is_reproducible=is_reproducible,
+        )
         on_phase("download")
         found = find_checkpoint(checkpoint, hub_revision)
         on_phase("checksum")
@@ -183,9 +190,10 @@ class Scorer:
 
     def _compile_rare_forms(self) -> None:
         """Compile the kernels that a pass of several windows does not launch."""
-        # `int8_linear` has other blocks for few rows; each kind of output has kernels of its own.
+        # `int8_linear/tiles.py` has other tiles for few rows; each kind of output has its kernels.
         self._score_zeros(16, outputs=frozenset({"bytes"}))
         self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
+        self._score_zeros(MIN_PASS_BYTES)
         # Summaries, even where a pass is shorter than a window. Without the memory for it, skip it.
         num_bytes = self.info.window_size + 1
         with contextlib.suppress(OutOfMemory):

@@ -30,6 +30,7 @@ class Modes:
         self._run = run
         began = time.perf_counter()
         self.model: EvaByteForCausalLM = project.new_model(run.device, run.sizes)
+        project.fuse_products(self.model)
         run.synchronize()
         self.num_parameters = sum(each.numel() for each in self.model.parameters())
         self._plain = project.linear_layers(self.model)

@@ -11,12 +11,11 @@ from transformers import AutoModelForCausalLM
 
 from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
-from model.canary import score_canary, tolerance_nats
+from model.canary import tolerance_nats
 from model.evabyte.linear_layers import Int8Linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
 from model.packing import PackedLayout
-from model.scoring.forward import ROW_STEP, cut_into_passes
 from model.scoring.log_likelihood import ByteScores, score_bytes
 from model.weights.fingerprint import fingerprint_of
 
@@ -28,7 +27,10 @@ KERNEL_TESTS = GPU_TESTS / "ops" / "kernels"
 CLIENT_FOLDER = REPOSITORY / "client"
 NO_REVISION = "0" * 16
 
-__all__ = ["ROW_STEP", "ByteScores", "cut_into_passes", "score_canary", "tolerance_nats"]
+__all__ = [
+    *("ROW_STEP", "ByteScores", "cut_into_passes", "fuse_products", "score_canary"),
+    "tolerance_nats",
+]
 
 
 def new_model(device: str, sizes: Sizes, **changes: Any) -> EvaByteForCausalLM:
@@ -51,8 +53,8 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def int8_layer(weight: Tensor, backend: Backend) -> nn.Module:
     """Return the project's int8 layer of a weight."""
-    rows, scales = quantize_rows(weight)
-    return Int8Linear(rows, scales * LARGEST, backend)
+    rows = quantize_rows(weight)
+    return Int8Linear(rows.values, rows.scales * LARGEST, backend)
 
 
 def set_backend(model: EvaByteForCausalLM, backend: Backend) -> None:

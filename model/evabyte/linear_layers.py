@@ -3,12 +3,15 @@
 They replace `nn.Linear` and the layers of bitsandbytes after a model is loaded.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor, nn
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import int8_linears
+from model.ops.float_linear import float_linear
+from model.ops.int8_linear import QuantizedRows, int8_linear, quantize_rows
 
 
 class Int8Linear(nn.Module):
@@ -27,9 +30,11 @@ class Int8Linear(nn.Module):
         self.register_buffer("weight_absmax", weight_absmax)
         self.backend = backend
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return x [..., in] times the weight, [..., out] in the type of `x`."""
-        return project(x, self)[0]
+    def forward(self, x: Tensor | QuantizedRows) -> Tensor:
+        """Return x [T, in] times the weight, [T, out] in the type of `x`."""
+        if isinstance(x, Tensor):
+            x = quantize_rows(x, backend=self.backend)
+        return int8_linear(x, self.weight, self.weight_absmax, backend=self.backend)
 
 
 class WideLinear(nn.Module):
@@ -49,13 +54,33 @@ class WideLinear(nn.Module):
         return F.linear(x, self.weight.to(x.dtype))
 
 
-def project(x: Tensor, *layers: nn.Module) -> list[Tensor]:
-    """Multiply the rows of `x` by the weights of several layers of one kind."""
-    int8_layers = [layer for layer in layers if isinstance(layer, Int8Linear)]
-    if len(int8_layers) < len(layers):
-        return [layer(x) for layer in layers]
-    weights = [(layer.weight, layer.weight_absmax) for layer in int8_layers]
-    return int8_linears(x, weights, backend=int8_layers[0].backend)
+class InvariantLinear(nn.Module):
+    """A linear layer on a GPU of which no bit of a row depends on the other rows of a pass."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        """`layer`: of floats, or of bitsandbytes in 4 bits; its weight is not copied."""
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x [T, in] times the weight, [T, out] in the type of `x`."""
+        weight: Any = self.layer.weight
+        state = getattr(weight, "quant_state", None)
+        if state is not None:
+            from bitsandbytes.functional import dequantize_4bit
+
+            weight = dequantize_4bit(weight.data, state)
+        return float_linear(x, weight.to(x.dtype))
+
+
+def make_products_invariant(layers: nn.Module) -> None:
+    """Replace the products of `layers` whose bits may depend on the number of rows on a GPU.
+
+    Those of int8 are exact and stay.
+    """
+    for name, layer in list(layers.named_modules()):
+        if isinstance(layer, nn.Linear):  # Linear4bit is one
+            layers.set_submodule(name, InvariantLinear(layer))
 
 
 def widen_products(model: nn.Module) -> None:

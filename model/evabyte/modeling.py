@@ -16,15 +16,19 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.kv_rows import KeysValues
-from model.evabyte.linear_layers import project, widen_products
+from model.evabyte.linear_layers import Int8Linear, widen_products
 from model.evabyte.pass_plan import PassPlan, plan_pass
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
-from model.ops.rms_norm import add_rms_norm
+from model.ops.int8_linear import QuantizedRows
+from model.ops.rms_norm import add_rms_norm, add_rms_norm_quantized
 from model.ops.rotary import rotate_queries_and_keys
-from model.ops.swiglu import swiglu
+from model.ops.swiglu import swiglu, swiglu_quantized
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
+
+# Normalised rows: in the type of the stream, or as int8 where int8 products read them.
+Rows = Tensor | QuantizedRows
 
 
 class EvaByteRMSNorm(nn.Module):
@@ -38,14 +42,19 @@ class EvaByteRMSNorm(nn.Module):
 
     def forward(self, x: Tensor, branch: Tensor | None, backend: Backend) -> tuple[Tensor, Tensor]:
         """Return `x + branch` [T, channels] and its normalisation."""
-        return add_rms_norm(
-            x,
-            branch,
-            self.weight,
-            eps=self.eps,
-            add_unit_offset=self.add_unit_offset,
-            backend=backend,
-        )
+        return add_rms_norm(x, branch, self.weight, **self._options, backend=backend)
+
+    def for_layer(
+        self, layer: nn.Module, x: Tensor, branch: Tensor | None, backend: Backend
+    ) -> tuple[Tensor, Rows]:
+        """Compute `forward`; quantize the normalised rows if the linear `layer` reads int8."""
+        if isinstance(layer, Int8Linear):
+            return add_rms_norm_quantized(x, branch, self.weight, **self._options, backend=backend)
+        return self(x, branch, backend)
+
+    @property
+    def _options(self) -> dict[str, Any]:
+        return {"eps": self.eps, "add_unit_offset": self.add_unit_offset}
 
 
 class EvaByteAttention(nn.Module):
@@ -59,25 +68,36 @@ class EvaByteAttention(nn.Module):
         self.k_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.v_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
         self.o_proj = nn.Linear(config.hidden_size, config.hidden_size, bias=False)
+        self.qkv_proj: nn.Module | None = None  # the first three as one, see `fuse_products`
         shape = (1, self.num_heads, 1, 1, self.head_dim)  # as published
         self.adaptive_phi = nn.Parameter(torch.empty(shape))
         self.adaptive_mu_k = nn.Parameter(torch.empty(shape))
 
+    @property
+    def first_layer(self) -> nn.Module:
+        """A linear layer that reads the normalised rows."""
+        return self.q_proj if self.qkv_proj is None else self.qkv_proj
+
     def forward(
-        self, x: Tensor, plan: PassPlan, carried: KeysValues | None
+        self, x: Rows, plan: PassPlan, carried: KeysValues | None
     ) -> tuple[Tensor, KeysValues]:
         """Attend; x: [T, channels]. Return also the KV cache rows that later passes need.
 
         `carried` holds the KV cache rows of the contexts that the sequences continue.
         """
-        by_head = (len(x), self.num_heads, self.head_dim)
-        q, k, v = (rows.view(by_head) for rows in project(x, self.q_proj, self.k_proj, self.v_proj))
+        q, k, v = (rows.unflatten(1, (self.num_heads, self.head_dim)) for rows in self._project(x))
         q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
         own = KeysValues(k, v)
         past = self._past(own, plan, carried)
         attended = eva_attention(q, *own, *past, plan.attention)
         rows = past.followed_by(own) if len(plan.kept_rows) else own
-        return self.o_proj(attended.view(x.shape)), rows.take(plan.kept_rows)
+        return self.o_proj(attended.flatten(1)), rows.take(plan.kept_rows)
+
+    def _project(self, x: Rows) -> Sequence[Tensor]:
+        """Return queries, keys and values, each [T, channels]."""
+        if self.qkv_proj is not None:
+            return self.qkv_proj(x).chunk(3, dim=1)
+        return self.q_proj(x), self.k_proj(x), self.v_proj(x)
 
     def _past(self, own: KeysValues, plan: PassPlan, carried: KeysValues | None) -> KeysValues:
         """Return the past: the rows that windows see besides their own tokens."""
@@ -110,11 +130,25 @@ class EvaByteMLP(nn.Module):
         self.gate_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.up_proj = nn.Linear(config.hidden_size, config.intermediate_size, bias=False)
         self.down_proj = nn.Linear(config.intermediate_size, config.hidden_size, bias=False)
+        self.gate_up_proj: nn.Module | None = None  # the first two as one, see `fuse_products`
 
-    def forward(self, x: Tensor, backend: Backend) -> Tensor:
+    @property
+    def first_layer(self) -> nn.Module:
+        """A linear layer that reads the normalised rows."""
+        return self.gate_proj if self.gate_up_proj is None else self.gate_up_proj
+
+    def forward(self, x: Rows, backend: Backend) -> Tensor:
         """Transform `x` [T, channels]."""
-        gate, up = project(x, self.gate_proj, self.up_proj)
+        gate, up = self._project(x)
+        if isinstance(self.down_proj, Int8Linear):
+            return self.down_proj(swiglu_quantized(gate, up, backend=backend))
         return self.down_proj(swiglu(gate, up, backend=backend))
+
+    def _project(self, x: Rows) -> Sequence[Tensor]:
+        """Return gate and up, each [T, channels]."""
+        if self.gate_up_proj is not None:
+            return self.gate_up_proj(x).chunk(2, dim=1)
+        return self.gate_proj(x), self.up_proj(x)
 
 
 class EvaByteDecoderLayer(nn.Module):
@@ -135,10 +169,11 @@ class EvaByteDecoderLayer(nn.Module):
         Each norm first adds the branch before it to the stream. The first norm of a layer adds
         the feed-forward of the layer before.
         """
-        x, normalised = self.input_layernorm(x, branch, plan.backend)
-        attended, kept = self.self_attn(normalised, plan, carried)
-        x, normalised = self.post_attention_layernorm(x, attended, plan.backend)
-        return x, self.mlp(normalised, plan.backend), kept
+        attention, mlp, backend = self.self_attn, self.mlp, plan.backend
+        x, rows = self.input_layernorm.for_layer(attention.first_layer, x, branch, backend)
+        attended, kept = attention(rows, plan, carried)
+        x, rows = self.post_attention_layernorm.for_layer(mlp.first_layer, x, attended, backend)
+        return x, mlp(rows, backend), kept
 
 
 class EvaByteModel(nn.Module):

@@ -40,6 +40,15 @@ def find_device(name: str) -> torch.device:
     return torch.device("cuda", number)
 
 
+def use_device(device: torch.device) -> None:
+    """Make the settings of the whole process for a model on `device`, a GPU with its number."""
+    # Triton launches on the current device, wherever the tensors are.
+    torch.cuda.set_device(device)
+    # By default cuBLAS may add partial sums in the type of the result, which costs digits.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+
+
 @contextlib.contextmanager
 def translated_memory_errors() -> Iterator[None]:
     """Turn every error that means missing memory into `OutOfMemory`."""

@@ -3,8 +3,8 @@
 A kernel only gets addresses: with a wrong shape or type it would silently read other memory.
 """
 
-from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from collections.abc import Collection, Iterable, Mapping
+from functools import cache, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -43,14 +43,19 @@ class _Argument(NamedTuple):
     dtype: torch.dtype
     device: torch.device
     strides: tuple[int, ...] | None  # None where it is contiguous
+    may_have_rows_apart: bool
     needs_gradient: bool
 
 
-def check_arguments(op: str, *arguments: Argument) -> Mapping[str, int]:
+def check_arguments(
+    op: str, *arguments: Argument, rows_apart: Collection[str] = ()
+) -> Mapping[str, int]:
     """Check the tensors of one launch against each other; return the size of each axis.
 
-    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors. All layers
-    of a pass launch with like tensors, so the checks run at the first of them and are remembered.
+    Axes are names in a row, such as `"T H D"`; one name means one size in all tensors. Tensors are
+    contiguous. Those named in `rows_apart` are at least contiguous behind the first axis, as the
+    parts of one product are. All layers of a pass launch with like tensors, so the checks run at
+    the first of them and are remembered.
 
     Raises:
         ValueError: a shape, type, device or memory layout is wrong, or a tensor requires a
@@ -68,6 +73,7 @@ def check_arguments(op: str, *arguments: Argument) -> Mapping[str, int]:
                     tensor.dtype,
                     tensor.device,
                     None if tensor.is_contiguous() else tensor.stride(),
+                    name in rows_apart,
                     tensor.requires_grad and torch.is_grad_enabled(),
                 )
                 for name, tensor, axes, dtypes in arguments
@@ -85,6 +91,24 @@ def _checked(op: str, arguments: tuple[tuple[Any, ...], ...]) -> Mapping[str, in
             raise ValueError(f"{op}: {each.name} {fault}")
         sizes.update(zip(each.axes.split(), each.shape, strict=True))
     return MappingProxyType(sizes)
+
+
+def gpu_capability() -> int:
+    """Return the compute capability of the GPU that kernels compile for: 89 for 8.9.
+
+    Without a GPU, as in Triton's interpreter, it is 0.
+    """
+    try:
+        driver = triton.runtime.driver.active
+    except RuntimeError:  # Triton finds no driver
+        return 0
+    return _capability_of(driver)
+
+
+@cache
+def _capability_of(driver: Any) -> int:
+    """Return the compute capability of the GPU that `driver` found; asking costs microseconds."""
+    return int(driver.get_current_target().arch)
 
 
 def dot_type(dtype: torch.dtype) -> tl.dtype:
@@ -122,9 +146,20 @@ def _fault(argument: _Argument, sizes: dict[str, int]) -> str:
         return f"has shape {list(shape)}; the other tensors imply {expected}"
     if argument.dtype not in argument.dtypes:
         return f"has type {argument.dtype}; allowed are {_listed(argument.dtypes)}"
-    if argument.strides is not None:
-        return f"has strides {list(argument.strides)} for shape {list(shape)}; make it contiguous"
-    return ""
+    if argument.strides is None or (argument.may_have_rows_apart and _has_rows(argument)):
+        return ""
+    return f"has strides {list(argument.strides)} for shape {list(shape)}; make it contiguous"
+
+
+def _has_rows(argument: _Argument) -> bool:
+    """Whether the tensor is contiguous behind its first axis, and its rows do not overlap."""
+    assert argument.strides is not None
+    num_values = 1
+    for size, stride in zip(argument.shape[:0:-1], argument.strides[:0:-1], strict=True):
+        if size != 1 and stride != num_values:
+            return False
+        num_values *= size
+    return argument.strides[0] >= num_values
 
 
 def _misplacement(argument: _Argument, first: _Argument) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from model.errors import OutOfMemory
+from model.evabyte.linear_layers import make_products_invariant
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.machine.cpu import (
     MIN_SPEED_UP,
@@ -16,9 +17,10 @@ from model.machine.cpu import (
     return_freed_memory,
     use_onednn_for_float32,
 )
-from model.machine.device import find_device, translated_memory_errors
+from model.machine.device import find_device, translated_memory_errors, use_device
 from model.ops.backend import Backend, choose_backend
 from model.weights.checkpoint import Checkpoint, load_model
+from model.weights.fused_products import fuse_products
 from model.weights.hub import check_downloads
 from model.weights.quantization import Quantization, load_quantized_model
 
@@ -36,9 +38,19 @@ class Setup:
     is_widened: bool
     """Whether products of bfloat16 weights are computed in float32."""
     quantization: Quantization
+    is_reproducible: bool = False
+    """Whether products must not depend on the number of their rows."""
 
     @classmethod
-    def choose(cls, device: str, dtype: str, kernels: str, quantization: Quantization) -> "Setup":
+    def choose(
+        cls,
+        device: str,
+        dtype: str,
+        kernels: str,
+        quantization: Quantization,
+        *,
+        is_reproducible: bool = False,
+    ) -> "Setup":
         """Resolve what was asked for; the values are those of `Scorer.load`.
 
         Raises:
@@ -50,7 +62,7 @@ class Setup:
         if dtype == "auto":
             dtype = "float32" if is_cpu else "bfloat16"
         is_widened = is_cpu and dtype == "bfloat16" and is_bfloat16_slow()
-        return cls(target, backend, dtype, is_widened, quantization)
+        return cls(target, backend, dtype, is_widened, quantization, is_reproducible)
 
     @property
     def is_cpu(self) -> bool:
@@ -120,6 +132,10 @@ def load_weights(
         model.compute_in_float32()
     if setup.is_cpu:
         keep_freed_memory()
+    else:
+        fuse_products(model)
+    if setup.is_reproducible and setup.backend == "triton":
+        make_products_invariant(model.model.layers)
     model.model.backend = setup.backend
     return model
 
@@ -139,8 +155,7 @@ def named_memory_errors(checkpoint: str, device: torch.device) -> Iterator[None]
 def _prepare_process(setup: Setup) -> None:
     """Make the settings of the whole process that `setup` needs while it loads and computes."""
     if setup.device.type == "cuda":
-        # Triton launches on the current device, wherever the tensors are.
-        torch.cuda.set_device(setup.device)
+        use_device(setup.device)
     if setup.is_cpu and (setup.dtype == "float32" or setup.is_widened):
         use_onednn_for_float32()
     return_freed_memory()

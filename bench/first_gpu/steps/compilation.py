@@ -35,6 +35,7 @@ def compile_model(run: Run) -> None:
 
 def _run_every_form(run: Run, mode: str) -> None:
     model = project.new_model(run.device, run.sizes, num_hidden_layers=1)
+    project.fuse_products(model)
     if mode != PLAIN:
         make = maker(mode, run.backend)
         layers = project.linear_layers(model)

@@ -37,9 +37,10 @@ def chunk_summaries(
     mu: Tensor,
     phi: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """Compute what `reference.chunk_summaries` defines; all tensors contiguous.
+    """Compute what `reference.chunk_summaries` defines.
 
-    Every chunk must lie within `keys`: checking it would mean to read `chunk_starts`.
+    All tensors are contiguous, but keys and values may be parts of one product. Every chunk must
+    lie within `keys`: checking it would mean to read `chunk_starts`.
 
     Raises:
         ValueError: a tensor does not fit the kernel.
@@ -51,6 +52,7 @@ def chunk_summaries(
         ("chunk_starts", chunk_starts, "C", INDICES),
         ("mu", mu, "H D", FLOATS),
         ("phi", phi, "H D", (mu.dtype,)),
+        rows_apart=("keys", "values"),
     )
     num_chunks, num_heads, head_dim = sizes["C"], sizes["H"], sizes["D"]
     key_summaries = torch.empty(
@@ -67,6 +69,8 @@ def chunk_summaries(
         phi,
         key_summaries,
         value_summaries,
+        keys.stride(0),
+        values.stride(0),
         head_dim**-0.5,
         chunk_size,
         H=num_heads,
@@ -79,13 +83,15 @@ def chunk_summaries(
 
 @triton.jit
 def chunk_summaries_fwd_kernel(
-    keys_ptr,  # [T, H, D], as values
-    values_ptr,
+    keys_ptr,  # [T, H, D], key_stride from token to token
+    values_ptr,  # [T, H, D], value_stride from token to token
     chunk_starts_ptr,  # [C] int64
     mu_ptr,  # [H, D], as phi
     phi_ptr,
     key_summaries_ptr,  # [C, H, D], as value_summaries
     value_summaries_ptr,
+    key_stride,
+    value_stride,
     scale,
     chunk_size,
     H: tl.constexpr,
@@ -101,7 +107,7 @@ def chunk_summaries_fwd_kernel(
     is_channel = channels < D
     mu = tl.load(mu_ptr + head * D + channels, mask=is_channel, other=0.0).to(tl.float32)
     phi = tl.load(phi_ptr + head * D + channels, mask=is_channel, other=0.0).to(tl.float32)
-    first_offset = tl.load(chunk_starts_ptr + chunk) * (H * D) + head * D
+    first_token = tl.load(chunk_starts_ptr + chunk)
 
     key_peak = float("-inf")
     value_peak = float("-inf")
@@ -112,10 +118,11 @@ def chunk_summaries_fwd_kernel(
     for first in range(0, chunk_size, BLOCK_T):
         tokens = first + tl.arange(0, BLOCK_T)
         is_token = tokens < chunk_size
-        offsets = first_offset + tokens.to(tl.int64)[:, None] * (H * D) + channels[None, :]
+        rows = (first_token + tokens)[:, None]
+        in_row = head * D + channels[None, :]
         mask = is_token[:, None] & is_channel[None, :]
-        k = tl.load(keys_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
-        v = tl.load(values_ptr + offsets, mask=mask, other=0.0).to(tl.float32)
+        k = tl.load(keys_ptr + rows * key_stride + in_row, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(values_ptr + rows * value_stride + in_row, mask=mask, other=0.0).to(tl.float32)
 
         key_scores = tl.sum(k * mu[None, :], axis=1)
         value_scores = tl.sum(k * phi[None, :] - k * k / 2, axis=1) * scale

@@ -21,7 +21,18 @@ def plan_attention(
     """Prepare the attention of one pass for `backend`; all layers share the plan."""
     if backend == "triton":
         return kernel_plan.plan_attention(layout, dtype=dtype, device=device)
-    return blocked.plan_attention(layout, num_heads=num_heads, device=device)
+    return blocked.plan_attention(
+        layout,
+        num_heads=num_heads,
+        device=device,
+        fused_dtype=_fused_dtype(dtype, device) if device.type == "cuda" else None,
+    )
+
+
+def _fused_dtype(dtype: torch.dtype, device: torch.device) -> torch.dtype:
+    """Return the type for PyTorch's fused attention: below 8.0 it has no form for bfloat16."""
+    is_old = torch.cuda.is_available() and torch.cuda.get_device_capability(device) < (8, 0)
+    return torch.float32 if is_old and dtype == torch.bfloat16 else dtype
 
 
 def eva_attention(

@@ -2,13 +2,17 @@
 
 Segments of similar length share one product. A block of queries never multiplies later keys.
 Segments with the same past, the continuations of one context, also share its rows.
+
+On a GPU without Triton a launch costs more than a masked product: there PyTorch's fused attention
+computes each group in one operation, without scores in memory.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor
 
 from model.packing import IntArray, PackedLayout
@@ -36,6 +40,7 @@ class _Group:
     num_queries: int
     num_keys: int
     num_shared: int
+    mask: Tensor | None  # [queries, keys], for fused attention after a past
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,10 +54,20 @@ class BlockedPlan:
     query_rows: Tensor  # [sum of segments * H * queries] int64
     key_rows: Tensor  # [sum of segments * H * keys] int64
     output_rows: Tensor  # [T * H] int64, indices into query_rows
+    fused_dtype: torch.dtype | None
 
 
-def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device) -> BlockedPlan:
-    """Group the segments of `layout` into products and number their rows."""
+def plan_attention(
+    layout: PackedLayout,
+    *,
+    num_heads: int,
+    device: torch.device,
+    fused_dtype: torch.dtype | None = None,
+) -> BlockedPlan:
+    """Group the segments of `layout` into products and number their rows.
+
+    With `fused_dtype`, the type of its inputs, PyTorch's fused attention computes them.
+    """
     heads = np.arange(num_heads)
     output_rows = np.empty((layout.num_tokens, num_heads), dtype=np.int64)
     groups, query_rows, key_rows, num_rows = [], [], [], 0
@@ -66,9 +81,11 @@ def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device
         keys = tokens if is_shared else np.concatenate((past, tokens), axis=1)
         if is_shared:
             key_rows.append(_rows(past[:1], heads))
-        groups.append(
-            _Group(num_segments, num_queries, keys.shape[1], past.shape[1] if is_shared else 0)
-        )
+        num_keys, num_shared = keys.shape[1], past.shape[1] if is_shared else 0
+        mask = None
+        if fused_dtype is not None and not is_shared and past.size:
+            mask = _causal_mask(num_queries, num_keys, fused_dtype, device)
+        groups.append(_Group(num_segments, num_queries, num_keys, num_shared, mask))
         query_rows.append(_rows(tokens, heads, is_head_first=is_shared))
         key_rows.append(_rows(keys, heads, is_head_first=is_shared))
         segment, query = np.nonzero(is_real)
@@ -85,6 +102,7 @@ def plan_attention(layout: PackedLayout, *, num_heads: int, device: torch.device
         query_rows=_to_device(query_rows, device),
         key_rows=_to_device(key_rows, device),
         output_rows=_to_device([output_rows.reshape(-1)], device),
+        fused_dtype=fused_dtype,
     )
 
 
@@ -121,9 +139,13 @@ def eva_attention(
             shared_k = k_rows[key_start:own_start].view(shared_shape)
             shared_v = v_rows[key_start:own_start].view(shared_shape)
             output = _attention_after(shared_k, shared_v, queries, own_k, own_v)
-        else:
+        elif plan.fused_dtype is None:
             output = _causal_attention(queries, own_k, own_v)
-        outputs.append(output.view(-1, head_dim))
+        else:
+            by_head = (group.num_segments, num_heads)
+            q_k_v = [part.unflatten(0, by_head) for part in (queries, own_k, own_v)]
+            output = _fused_attention(q_k_v, group.mask, plan.fused_dtype)
+        outputs.append(output.reshape(-1, head_dim))
         query_start, key_start = query_end, key_end
     if not outputs:
         return torch.empty_like(q)
@@ -218,6 +240,21 @@ def _causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         scores = _masked_scores(q[:, start:end], k[:, visible], block_mask)
         outputs.append(torch.bmm(scores.softmax(dim=-1), v[:, visible]))
     return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+
+def _fused_attention(q_k_v: Sequence[Tensor], mask: Tensor | None, dtype: torch.dtype) -> Tensor:
+    """Compute `_causal_attention` by PyTorch's fused attention in `dtype`; [n, H, rows, D]."""
+    q, k, v = (rows.to(dtype) for rows in q_k_v)
+    attended = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None)
+    return attended.to(q_k_v[0].dtype)
+
+
+def _causal_mask(
+    num_queries: int, num_keys: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """Return what is added to scores where the last query sees all keys: [queries, keys]."""
+    mask = torch.full((num_queries, num_keys), float("-inf"), dtype=dtype, device=device)
+    return mask.triu(1 + num_keys - num_queries)
 
 
 def _masked_scores(q: Tensor, k: Tensor, mask: Tensor) -> Tensor:

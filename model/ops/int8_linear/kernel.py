@@ -8,97 +8,65 @@ The second multiplies on int8 tensor cores and scales the int32 sums before they
 
     y = (q @ weight^T) * scale * (weight_absmax / 127)
 
-Between them 1 byte per activation goes through memory. The separate operations of bitsandbytes also
-write and read the int32 sums, 8 bytes per result. The results have the same bits as `reference.py`
-with any block sizes, since int32 sums are exact.
+The norm and SwiGLU quantize their rows themselves (`quantize_row`), where a product follows.
+Between the kernels 1 byte per activation goes through memory. The separate operations of
+bitsandbytes also write and read the int32 sums, 8 bytes per result. The results have the same bits
+as `reference.py` with any block sizes, since int32 sums are exact.
 """
-
-from collections.abc import Sequence
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS
-from model.ops.launching import FLOATS, check_arguments, row_config
+from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedRows
+from model.ops.int8_linear.tiles import tile_for
+from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
 
 # Blocks of rows that share a stripe of the weight while it is in the L2 cache.
-GROUP_SIZE = 8
+GROUP_SIZE = tl.constexpr(8)
 
 
-def launch_config(num_rows: int) -> dict[str, int]:
-    """Return the block of rows by outputs by inputs.
-
-    With few rows most of a tall block would be idle. Above 64 rows a block of 128 by 128 uses each
-    byte for 128 products: enough to keep int8 tensor cores busy from the L2 cache.
-    """
-    if num_rows <= 16:
-        return {"BLOCK_T": 16, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
-    if num_rows <= 64:
-        return {"BLOCK_T": 64, "BLOCK_O": 64, "BLOCK_I": 128, "num_warps": 4, "num_stages": 3}
-    return {"BLOCK_T": 128, "BLOCK_O": 128, "BLOCK_I": 64, "num_warps": 8, "num_stages": 3}
-
-
-def int8_linears(x: Tensor, weights: Sequence[tuple[Tensor, Tensor]]) -> list[Tensor]:
-    """Compute what `reference.int8_linear` defines for each weight and its absmax, contiguous.
+def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Compute what `reference.int8_linear` defines; all tensors contiguous.
 
     Raises:
-        ValueError: a tensor does not fit the kernels.
+        ValueError: a tensor does not fit the kernel.
     """
-    rows = x.reshape(-1, x.shape[-1])
-    for weight, weight_absmax in weights:
-        sizes = check_arguments(
-            "int8_linear",
-            ("x", rows, "T in", FLOATS),
-            ("weight", weight, "out in", (torch.int8,)),
-            ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    sizes = check_arguments(
+        "int8_linear",
+        ("x.values", x.values, "T in", (torch.int8,)),
+        ("x.scales", x.scales, "T", (torch.float32,)),
+        ("weight", weight, "out in", (torch.int8,)),
+        ("weight_absmax", weight_absmax, "out", (torch.float32,)),
+    )
+    num_rows, num_in, num_out = sizes["T"], sizes["in"], sizes["out"]
+    if num_in > MAX_IN_CHANNELS:
+        raise ValueError(
+            f"int8_linear: rows have {num_in:,} inputs; "
+            f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
         )
-        if sizes["in"] > MAX_IN_CHANNELS:
-            raise ValueError(
-                f"int8_linear: rows have {sizes['in']:,} inputs; "
-                f"the limit of exact int32 sums is {MAX_IN_CHANNELS:,}"
-            )
-    quantized, scales = quantize_rows(rows)
-    return [
-        _multiply(quantized, scales, *weight, dtype=x.dtype).view(*x.shape[:-1], -1)
-        if rows.numel()
-        else x.new_empty((*x.shape[:-1], len(weight[0])))
-        for weight in weights
-    ]
-
-
-def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
-    """Compute `int8_linears` for one weight."""
-    return int8_linears(x, [(weight, weight_absmax)])[0]
-
-
-def _multiply(
-    quantized: Tensor, scales: Tensor, weight: Tensor, weight_absmax: Tensor, *, dtype: torch.dtype
-) -> Tensor:
-    """Multiply one or more quantized rows, and scale the sums: [T, out] of type `dtype`."""
-    num_rows, num_in = quantized.shape
-    num_out = len(weight)
-    y = torch.empty((num_rows, num_out), dtype=dtype, device=quantized.device)
-    config = launch_config(num_rows)
+    y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
+    if num_rows == 0:
+        return y
+    config = tile_for(gpu_capability(), num_rows).launch_config()
     num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
     int8_linear_fwd_kernel[(num_blocks,)](
-        quantized,
+        x.values,
         weight,
-        scales,
+        x.scales,
         weight_absmax,
         y,
         num_rows,
         NUM_IN=num_in,
         NUM_OUT=num_out,
         LARGEST=LARGEST,
-        GROUP_SIZE=GROUP_SIZE,
         **config,
     )
     return y
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
+def quantize_rows(x: Tensor) -> QuantizedRows:
     """Compute what `reference.quantize_rows` defines; x: [T, channels], contiguous.
 
     Raises:
@@ -106,21 +74,27 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
     config = row_config("quantize_rows", sizes["channels"])
-    quantized = torch.empty_like(x, dtype=torch.int8)
-    scales = torch.empty(len(x), dtype=torch.float32, device=x.device)
+    quantized = empty_rows(x.shape, x.dtype, x.device)
     if len(x) > 0:
         quantize_rows_fwd_kernel[(len(x),)](
             x,
-            quantized,
-            scales,
+            quantized.values,
+            quantized.scales,
             NUM_CHANNELS=sizes["channels"],
             LARGEST=LARGEST,
-            # A fused multiply-add rounds once, but the reference rounds twice: of normal bfloat16
-            # numbers 1 in 1,500 would become the next int8.
-            enable_fp_fusion=False,
+            enable_fp_fusion=False,  # see `quantize_row`
             **config,
         )
-    return quantized, scales
+    return quantized
+
+
+def empty_rows(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> QuantizedRows:
+    """Return room for quantized rows of `shape` [T, channels] that had the type `dtype`."""
+    return QuantizedRows(
+        torch.empty(shape, dtype=torch.int8, device=device),
+        torch.empty(shape[0], dtype=torch.float32, device=device),
+        dtype,
+    )
 
 
 @triton.jit
@@ -137,13 +111,25 @@ def quantize_rows_fwd_kernel(
     channels = tl.arange(0, BLOCK_C)
     mask = channels < NUM_CHANNELS
     x = tl.load(x_ptr + row * NUM_CHANNELS + channels, mask=mask, other=0.0).to(tl.float32)
+    quantized, scale = quantize_row(x, LARGEST)
+    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized, mask=mask)
+    tl.store(scales_ptr + row, scale)
+
+
+@triton.jit
+def quantize_row(x, LARGEST: tl.constexpr):
+    """Return the float32 row `x` as int8, and its scale; zeros behind the row change nothing.
+
+    Kernels that call it are compiled with `enable_fp_fusion=False`. A fused multiply-add rounds
+    once, but the reference rounds twice: of normal bfloat16 numbers 1 in 1,500 would become the
+    next int8.
+    """
     # A maximum skips NaN. The sum brings NaN and infinity into the scale.
     absmax = tl.max(tl.abs(x), axis=0) + tl.sum(x * 0.0, axis=0)
     inverse = tl.where(absmax > 0, tl.div_rn(1.0, absmax) * LARGEST, 0.0)
     # Adding 1.5 * 2^23 leaves no bits for a fraction: the sum is rounded, halves to even.
     quantized = (x * inverse + 12582912.0) - 12582912.0
-    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized.to(tl.int8), mask=mask)
-    tl.store(scales_ptr + row, tl.div_rn(absmax, LARGEST + 0.0))
+    return quantized.to(tl.int8), tl.div_rn(absmax, LARGEST + 0.0)
 
 
 @triton.jit(do_not_specialize=["num_rows"])
@@ -157,39 +143,30 @@ def int8_linear_fwd_kernel(
     NUM_IN: tl.constexpr,
     NUM_OUT: tl.constexpr,
     LARGEST: tl.constexpr,
-    GROUP_SIZE: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
     """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    # Programs that run together form a square of blocks and share rows and weights in the L2.
-    num_output_blocks = tl.cdiv(NUM_OUT, BLOCK_O)
-    group = tl.program_id(0) // (GROUP_SIZE * num_output_blocks)
-    first_row_block = group * GROUP_SIZE
-    group_rows = tl.minimum(tl.cdiv(num_rows, BLOCK_T) - first_row_block, GROUP_SIZE)
-    place = tl.program_id(0) % (GROUP_SIZE * num_output_blocks)
-    row_block = first_row_block + place % group_rows
-    output_block = place // group_rows
-
+    num_row_blocks, num_output_blocks = tl.cdiv(num_rows, BLOCK_T), tl.cdiv(NUM_OUT, BLOCK_O)
+    row_block, output_block = block_of_program(num_row_blocks, num_output_blocks)
     rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
     outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
     is_row, is_output = rows < num_rows, outputs < NUM_OUT
+    inputs = tl.arange(0, BLOCK_I)
+    x_tile_ptr = x_ptr + rows[:, None] * NUM_IN + inputs[None, :]
+    weight_tile_ptr = weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :]
     acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
     for first in range(0, NUM_IN, BLOCK_I):
-        inputs = first + tl.arange(0, BLOCK_I)
-        is_input = (inputs < NUM_IN)[None, :]
-        x = tl.load(
-            x_ptr + rows[:, None] * NUM_IN + inputs[None, :],
-            mask=is_row[:, None] & is_input,
-            other=0,
-        )
-        weight = tl.load(
-            weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :],
-            mask=is_output[:, None] & is_input,
-            other=0,
-        )
+        x_mask, weight_mask = is_row[:, None], is_output[:, None]
+        if NUM_IN % BLOCK_I != 0:
+            is_input = (inputs < NUM_IN - first)[None, :]
+            x_mask, weight_mask = x_mask & is_input, weight_mask & is_input
+        x = tl.load(x_tile_ptr, mask=x_mask, other=0)
+        weight = tl.load(weight_tile_ptr, mask=weight_mask, other=0)
         acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
+        x_tile_ptr += BLOCK_I
+        weight_tile_ptr += BLOCK_I
 
     scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
     weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=is_output, other=0.0)
@@ -200,3 +177,16 @@ def int8_linear_fwd_kernel(
         y.to(y_ptr.dtype.element_ty),
         mask=is_row[:, None] & is_output[None, :],
     )
+
+
+@triton.jit
+def block_of_program(num_row_blocks, num_output_blocks):
+    """Return the block of rows and the block of outputs that this program of a product computes.
+
+    Programs that run together form a square of blocks and share rows and weights in the L2 cache.
+    """
+    group_size = GROUP_SIZE * num_output_blocks
+    first_row_block = tl.program_id(0) // group_size * GROUP_SIZE
+    group_rows = tl.minimum(num_row_blocks - first_row_block, GROUP_SIZE)
+    place = tl.program_id(0) % group_size
+    return first_row_block + place % group_rows, place // group_rows

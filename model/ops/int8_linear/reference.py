@@ -4,6 +4,8 @@ It is the row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, s
 method leaves some columns in 16 bits; we do not, since all texts of a pass decide which columns.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -14,8 +16,16 @@ EXACT_FLOAT32_DEPTH = 1040
 MAX_IN_CHANNELS = 133_152
 
 
-def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `x` [T, channels] as int8 and the scale of each row, [T] float32.
+class QuantizedRows(NamedTuple):
+    """Rows of activations as int8, and what a product needs besides them."""
+
+    values: Tensor  # [T, channels] int8
+    scales: Tensor  # [T] float32
+    dtype: torch.dtype  # type of the rows before, and of products
+
+
+def quantize_rows(x: Tensor) -> QuantizedRows:
+    """Quantize `x` [T, channels], any float type, row by row.
 
         scale = max |x_row| / 127        q = round(x * (1 / max |x_row| * 127)), halves to even
 
@@ -25,20 +35,19 @@ def quantize_rows(x: Tensor) -> tuple[Tensor, Tensor]:
     absmax = rows.abs().amax(dim=-1)
     inverse = torch.where(absmax > 0, absmax.reciprocal() * LARGEST, 0.0)
     quantized = (rows * inverse[:, None]).nan_to_num(nan=0.0).round().to(torch.int8)
-    return quantized, absmax / LARGEST
+    return QuantizedRows(quantized, absmax / LARGEST, x.dtype)
 
 
-def int8_linear(x: Tensor, weight: Tensor, weight_absmax: Tensor) -> Tensor:
-    """Return `x @ W^T` [..., out] in the type of `x`, for W = weight * weight_absmax / 127.
+def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
+    """Return `x @ W^T` [T, out] in the type of `x`, for W = weight * weight_absmax / 127.
 
-    x: [..., in], any float type; weight: [out, in] int8 and weight_absmax: [out] float32 as
-    bitsandbytes stores them (`CB` and `SCB`). Sums of products are exact (int32), so no bit of a
-    row's result depends on the other rows.
+    weight: [out, in] int8 and weight_absmax: [out] float32 as bitsandbytes stores them (`CB` and
+    `SCB`). Sums of products are exact (int32), so no bit of a row's result depends on the other
+    rows.
     """
-    quantized, scales = quantize_rows(x.reshape(-1, x.shape[-1]))
-    products = int_mm(quantized, weight.t())
-    y = products.float() * scales[:, None] * (weight_absmax / LARGEST)
-    return y.to(x.dtype).view(*x.shape[:-1], len(weight))
+    products = int_mm(x.values, weight.t())
+    y = products.float() * x.scales[:, None] * (weight_absmax / LARGEST)
+    return y.to(x.dtype)
 
 
 def int_mm(a: Tensor, b: Tensor) -> Tensor:

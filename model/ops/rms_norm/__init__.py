@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from model.ops.backend import Backend
+from model.ops.int8_linear import QuantizedRows, quantize_rows
 from model.ops.rms_norm import in_place
 
 
@@ -23,4 +24,26 @@ def add_rms_norm(
     return in_place.add_rms_norm(x, branch, weight, eps=eps, add_unit_offset=add_unit_offset)
 
 
-__all__ = ["add_rms_norm"]
+def add_rms_norm_quantized(
+    x: Tensor,
+    branch: Tensor | None,
+    weight: Tensor,
+    *,
+    eps: float,
+    add_unit_offset: bool,
+    backend: Backend,
+) -> tuple[Tensor, QuantizedRows]:
+    """Compute `add_rms_norm`, and quantize the normalised rows, with the version for `backend`."""
+    if backend == "triton":
+        from model.ops.rms_norm import kernel
+
+        return kernel.add_rms_norm_quantized(
+            x, branch, weight, eps=eps, add_unit_offset=add_unit_offset
+        )
+    total, normalised = in_place.add_rms_norm(
+        x, branch, weight, eps=eps, add_unit_offset=add_unit_offset
+    )
+    return total, quantize_rows(normalised, backend=backend)
+
+
+__all__ = ["add_rms_norm", "add_rms_norm_quantized"]

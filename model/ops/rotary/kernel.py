@@ -25,7 +25,7 @@ def launch_config(num_heads: int, head_dim: int) -> dict[str, int]:
 def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     """Compute what `reference.rotate` defines of q and k [T, H, D] into themselves; return them.
 
-    cos, sin: the tables [T, D / 2] of `reference.rotary_tables`.
+    q and k may be parts of one product. cos, sin: [T, D / 2], of `reference.rotary_tables`.
 
     Raises:
         ValueError: a tensor does not fit the kernel.
@@ -36,6 +36,7 @@ def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
         ("k", k, "T H D", (q.dtype,)),
         ("cos", cos, "T D/2", (torch.float32,)),
         ("sin", sin, "T D/2", (torch.float32,)),
+        rows_apart=("q", "k"),
     )
     if sizes["D"] != 2 * sizes["D/2"]:
         raise ValueError(
@@ -48,16 +49,28 @@ def rotate_in_place(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Ten
     if sizes["T"] > 0:
         config = launch_config(sizes["H"], sizes["D"])
         grid = (sizes["T"], triton.cdiv(sizes["H"], config["BLOCK_H"]))
-        rotate_fwd_kernel[grid](q, k, cos, sin, H=sizes["H"], NUM_PAIRS=sizes["D/2"], **config)
+        rotate_fwd_kernel[grid](
+            q,
+            k,
+            cos,
+            sin,
+            q.stride(0),
+            k.stride(0),
+            H=sizes["H"],
+            NUM_PAIRS=sizes["D/2"],
+            **config,
+        )
     return q, k
 
 
 @triton.jit
 def rotate_fwd_kernel(
-    q_ptr,  # [T, H, 2 * NUM_PAIRS], as k
-    k_ptr,
+    q_ptr,  # [T, H, 2 * NUM_PAIRS], q_stride from token to token
+    k_ptr,  # [T, H, 2 * NUM_PAIRS], k_stride from token to token
     cos_ptr,  # [T, NUM_PAIRS] float32, as sin
     sin_ptr,
+    q_stride,
+    k_stride,
     H: tl.constexpr,
     NUM_PAIRS: tl.constexpr,
     BLOCK_H: tl.constexpr,
@@ -71,10 +84,10 @@ def rotate_fwd_kernel(
     angles = token * NUM_PAIRS + pairs
     cos = tl.load(cos_ptr + angles, mask=is_pair, other=0.0)[None, :]
     sin = tl.load(sin_ptr + angles, mask=is_pair, other=0.0)[None, :]
-    offsets = token * (H * 2 * NUM_PAIRS) + heads[:, None] * (2 * NUM_PAIRS) + pairs[None, :]
+    offsets = heads[:, None] * (2 * NUM_PAIRS) + pairs[None, :]
     mask = (heads[:, None] < H) & is_pair[None, :]
-    _rotate_block(q_ptr + offsets, cos, sin, mask, NUM_PAIRS)
-    _rotate_block(k_ptr + offsets, cos, sin, mask, NUM_PAIRS)
+    _rotate_block(q_ptr + token * q_stride + offsets, cos, sin, mask, NUM_PAIRS)
+    _rotate_block(k_ptr + token * k_stride + offsets, cos, sin, mask, NUM_PAIRS)
 
 
 @triton.jit

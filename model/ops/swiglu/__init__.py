@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from model.ops.backend import Backend
+from model.ops.int8_linear import QuantizedRows, quantize_rows
 from model.ops.swiglu import in_place
 
 
@@ -15,4 +16,13 @@ def swiglu(gate: Tensor, up: Tensor, *, backend: Backend) -> Tensor:
     return in_place.swiglu(gate, up)
 
 
-__all__ = ["swiglu"]
+def swiglu_quantized(gate: Tensor, up: Tensor, *, backend: Backend) -> QuantizedRows:
+    """Compute `swiglu`, and quantize its rows, with the version for `backend`."""
+    if backend == "triton":
+        from model.ops.swiglu import kernel
+
+        return kernel.swiglu_quantized(gate, up)
+    return quantize_rows(in_place.swiglu(gate, up), backend=backend)
+
+
+__all__ = ["swiglu", "swiglu_quantized"]

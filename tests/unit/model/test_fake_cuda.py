@@ -153,6 +153,7 @@ def fake_scorer(mode: str, backend: Backend) -> Scorer:
         for name, value in list(module.named_parameters(recurse=False)):
             empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
             setattr(module, name, nn.Parameter(empty, requires_grad=False))
+    project.fuse_products(model)
     if mode != PLAIN:
         make = nf4_layer if mode == "nf4" else maker(mode, backend)
         layers = project.linear_layers(model)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from model.errors import DeviceUnavailable, OutOfMemory
-from model.machine.device import find_device, translated_memory_errors
+from model.machine.device import find_device, translated_memory_errors, use_device
 
 
 @pytest.fixture
@@ -28,6 +28,23 @@ def test_gpu_has_a_number_without_which_it_cannot_become_the_current_one(name, n
 def test_gpu_that_is_not_there_is_refused(two_gpus):
     with pytest.raises(DeviceUnavailable, match="device cuda:2: this machine has 2 GPUs"):
         find_device("cuda:2")
+
+
+def test_gpu_adds_no_partial_sums_in_two_bytes(monkeypatch):
+    current: list[torch.device] = []
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    settings = torch.backends.cuda.matmul
+    names = [f"allow_{kind}_reduced_precision_reduction" for kind in ("bf16", "fp16")]
+    before = {name: getattr(settings, name) for name in names}
+    try:
+        for name in names:
+            setattr(settings, name, True)
+        use_device(torch.device("cuda", 1))
+        assert [getattr(settings, name) for name in names] == [False, False]
+    finally:
+        for name, value in before.items():
+            setattr(settings, name, value)
+    assert current == [torch.device("cuda", 1)]
 
 
 @pytest.mark.parametrize("name", ["meta", "mps", "abacus"])

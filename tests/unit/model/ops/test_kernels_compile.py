@@ -5,6 +5,7 @@ The launchers themselves run, on tensors without memory; only the launch is left
 
 from __future__ import annotations
 
+import math
 import re
 import subprocess
 from collections.abc import Callable, Iterator
@@ -24,11 +25,13 @@ from model.ops.chunk_summaries.kernel import chunk_summaries
 from model.ops.compilation import watch_compilation
 from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
+from model.ops.float_linear.kernel import float_linear
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
-from model.ops.int8_linear.kernel import int8_linear
-from model.ops.rms_norm.kernel import add_rms_norm
+from model.ops.int8_linear.kernel import int8_linear, quantize_rows
+from model.ops.int8_linear.tiles import TILES, tile_for
+from model.ops.rms_norm.kernel import add_rms_norm, add_rms_norm_quantized
 from model.ops.rotary.kernel import rotate_in_place
-from model.ops.swiglu.kernel import swiglu
+from model.ops.swiglu.kernel import swiglu, swiglu_quantized
 
 # Compute capability to the shared memory that one block may have (CUDA C++ Programming Guide,
 # table "Technical Specifications per Compute Capability").
@@ -100,20 +103,24 @@ def compile_for(monkeypatch: pytest.MonkeyPatch) -> Iterator[CompileFor]:
         function.device_caches.clear()
 
 
+def of_one_product(dtype: torch.dtype, num_parts: int, *shape: int) -> tuple[Tensor, ...]:
+    """Return the parts of a product, each [3000, *shape], as the model's layers have them."""
+    parts = torch.empty(3000, num_parts * math.prod(shape), dtype=dtype).chunk(num_parts, dim=1)
+    return tuple(part.unflatten(1, shape) for part in parts)
+
+
 def attend(dtype: torch.dtype, head_dim: int = 128) -> None:
-    q, past = (
-        torch.empty(3000, 32, head_dim, dtype=dtype),
-        torch.empty(128, 32, head_dim, dtype=dtype),
-    )
+    q, k, v = of_one_product(dtype, 3, 32, head_dim)
+    past = torch.empty(128, 32, head_dim, dtype=dtype)
     blocks = torch.empty(50, 5, dtype=torch.int64)
     plan = KernelPlan(blocks, dtype, num_tokens=3000, num_summaries=128)
-    eva_attention(q, q, q, past, past, plan)
+    eva_attention(q, k, v, past, past, plan)
 
 
 def summarise(dtype: torch.dtype, head_dim: int = 128, chunk_size: int = 16) -> None:
-    keys, mu = torch.empty(3000, 32, head_dim, dtype=dtype), torch.empty(32, head_dim, dtype=dtype)
-    starts = torch.empty(128, dtype=torch.int64)
-    chunk_summaries(keys, keys, starts, chunk_size=chunk_size, mu=mu, phi=mu)
+    _, keys, values = of_one_product(dtype, 3, 32, head_dim)
+    mu, starts = torch.empty(32, head_dim, dtype=dtype), torch.empty(128, dtype=torch.int64)
+    chunk_summaries(keys, values, starts, chunk_size=chunk_size, mu=mu, phi=mu)
 
 
 def normalise(dtype: torch.dtype, channels: int = 4096) -> None:
@@ -122,14 +129,24 @@ def normalise(dtype: torch.dtype, channels: int = 4096) -> None:
 
 
 def rotate(dtype: torch.dtype) -> None:
-    q, k = (torch.empty(3000, 32, 128, dtype=dtype) for _ in range(2))
+    q, k, _ = of_one_product(dtype, 3, 32, 128)
     table = torch.empty(3000, 64)
     rotate_in_place(q, k, table, table)
 
 
 def gate(dtype: torch.dtype) -> None:
-    x = torch.empty(3000, 11008, dtype=dtype)
-    swiglu(x, x)
+    swiglu(*of_one_product(dtype, 2, 11008))
+
+
+def normalise_quantized(channels: int = 4096) -> None:
+    x, weight = (
+        torch.empty(*shape, dtype=torch.bfloat16) for shape in ((3000, channels), (channels,))
+    )
+    add_rms_norm_quantized(x, x, weight, eps=1e-5, add_unit_offset=True)
+
+
+def gate_quantized() -> None:
+    swiglu_quantized(*of_one_product(torch.bfloat16, 2, 11008))
 
 
 def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
@@ -138,12 +155,14 @@ def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
     head_log_likelihood(hidden, weight, targets, with_moments=with_moments, top_k=top_k)
 
 
-def multiply(dtype: torch.dtype, num_rows: int) -> None:
-    x, weight = (
-        torch.empty(num_rows, 11008, dtype=dtype),
-        torch.empty(4096, 11008, dtype=torch.int8),
-    )
-    int8_linear(x, weight, torch.empty(4096))
+def multiply_floats(dtype: torch.dtype) -> None:
+    float_linear(torch.empty(3000, 4096, dtype=dtype), torch.empty(12_288, 4096, dtype=dtype))
+
+
+def multiply(num_rows: int, num_in: int = 4096, num_out: int = 12_288) -> None:
+    x = torch.empty(num_rows, num_in, dtype=torch.bfloat16)
+    weight = torch.empty(num_out, num_in, dtype=torch.int8)
+    int8_linear(quantize_rows(x), weight, torch.empty(num_out))
 
 
 # What EvaByte 6.5B launches: the kernels' pattern of tensor-core instructions, and the launch.
@@ -153,10 +172,10 @@ PUBLISHED = {
     "normalise": ([NO_DOT], lambda: normalise(torch.bfloat16)),
     "rotate": ([NO_DOT], lambda: rotate(torch.bfloat16)),
     "gate": ([NO_DOT], lambda: gate(torch.bfloat16)),
+    "normalise_quantized": ([NO_DOT], normalise_quantized),
+    "gate_quantized": ([NO_DOT], gate_quantized),
+    "multiply_floats": ([BF16_DOT], lambda: multiply_floats(torch.bfloat16)),
     "score": ([BF16_DOT], lambda: score(torch.bfloat16, with_moments=True, top_k=5)),
-    "multiply_many": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 4096)),
-    "multiply_some": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 40)),
-    "multiply_few": ([NO_DOT, INT8_DOT], lambda: multiply(torch.bfloat16, 3)),
 }
 
 # Other models and types, for the GPU with the least shared memory.
@@ -173,6 +192,8 @@ OTHERS = {
         [BF16_DOT],
         lambda: score(torch.bfloat16, with_moments=False, top_k=0),
     ),
+    "multiply_float32": ([TF32_DOT], lambda: multiply_floats(torch.float32)),
+    "multiply_widths_between_tiles": ([NO_DOT, INT8_DOT], lambda: multiply(4096, 1000, 776)),
     "score_float32": ([TF32_DOT], lambda: score(torch.float32, with_moments=True, top_k=5)),
 }
 
@@ -188,9 +209,26 @@ def test_other_models_compile(dots, launch, compile_for, tmp_path):
     check(compile_for(89, launch), 89, dots, tmp_path)
 
 
+TILE_ROWS = [(capability, most or 8192) for capability, tiles in TILES.items() for most, _ in tiles]
+
+
+@pytest.mark.parametrize(("capability", "num_rows"), TILE_ROWS)
+def test_each_tile_of_the_int8_product_compiles(capability, num_rows, compile_for, tmp_path):
+    kernels = compile_for(capability, lambda: multiply(num_rows))
+    check(kernels, capability, [NO_DOT, INT8_DOT], tmp_path)
+    tile = tile_for(capability, num_rows)
+    assert kernels[1].metadata.num_warps == tile.num_warps
+    assert kernels[1].metadata.num_stages == tile.num_stages
+
+
 def test_int8_rows_are_rounded_as_often_as_in_the_reference(compile_for):
-    quantize, _ = compile_for(89, lambda: multiply(torch.bfloat16, 40))
-    assert not re.search(FMA_DOT, quantize.asm["ptx"])
+    def launch() -> None:
+        normalise_quantized()
+        gate_quantized()
+        multiply(40)
+
+    for kernel in compile_for(89, launch)[:3]:
+        assert not re.search(FMA_DOT, kernel.asm["ptx"]), kernel.name
 
 
 def check(kernels: list[Any], capability: int, dots: list[str], folder: Path) -> None:

@@ -14,6 +14,7 @@ from triton.runtime.jit import JITFunction
 
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer, ScoreRequest
 from model.evabyte.linear_layers import Int8Linear
+from model.weights.fused_products import fuse_products
 
 Launches = set[tuple[Any, ...]]
 
@@ -50,6 +51,7 @@ def scorer() -> Scorer:
         if isinstance(layer, torch.nn.Linear):
             weight, absmax = layer.weight.sign().to(torch.int8), torch.ones(layer.out_features)
             model.model.layers.set_submodule(name, Int8Linear(weight, absmax, "triton"))
+    fuse_products(model)
     info = ModelInfo(
         name="random",
         fingerprint="",
@@ -59,12 +61,12 @@ def scorer() -> Scorer:
         device="cpu",
         quantization="int8",
         backend="triton",
-        max_text_bytes=500,
+        max_text_bytes=3000,
         window_size=config.window_size,
         chunk_size=config.chunk_size,
         is_demo=False,
     )
-    return Scorer(model, info, folder=Path(), pass_bytes=256)
+    return Scorer(model, info, folder=Path(), pass_bytes=2048)
 
 
 OUTPUTS = [(), ("bytes",), ("curvature",), ("top_k",), ("bytes", "top_k", "curvature")]
@@ -74,7 +76,7 @@ def test_no_text_needs_a_form_that_the_warm_up_did_not_launch(scorer, launches):
     scorer.warm_up()
     warm = launches.copy()
 
-    for num_bytes in (1, 16, 17, 64, 65, 300):
+    for num_bytes in (1, 16, 17, 64, 65, 300, 600, 1200):
         for outputs in map(frozenset, OUTPUTS):
             top_k = 3 if "top_k" in outputs else 0
             scorer.score([ScoreRequest(text=bytes(num_bytes), outputs=outputs, top_k=top_k)])

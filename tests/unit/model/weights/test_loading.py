@@ -1,10 +1,14 @@
 """What `Setup.choose` makes of the device, data type and kernels that were asked for."""
 
+from dataclasses import replace
+
 import pytest
 
 from model import DeviceUnavailable
+from model.evabyte.linear_layers import InvariantLinear
 from model.weights import loading
-from model.weights.loading import Setup
+from model.weights.checkpoint import find_checkpoint
+from model.weights.loading import Setup, load_weights
 from model.weights.quantization import Quantization
 
 NONE = Quantization("none", None)
@@ -50,3 +54,20 @@ def test_mode_that_saves_no_time_here_says_so(
 def test_kernels_that_the_device_cannot_run_are_refused():
     with pytest.raises(DeviceUnavailable):
         Setup.choose("cpu", "auto", "triton", NONE)
+
+
+@pytest.mark.parametrize("is_reproducible", [False, True])
+def test_products_are_batch_invariant_only_where_that_is_asked_for(
+    is_reproducible, tiny_checkpoint
+):
+    setup = Setup.choose("cpu", "auto", "torch", NONE, is_reproducible=is_reproducible)
+    found = find_checkpoint(str(tiny_checkpoint))
+    for backend, num_layers in (("torch", 0), ("triton", 14 if is_reproducible else 0)):
+        model = load_weights(
+            found,
+            replace(setup, backend=backend),
+            revision="any",
+            on_phase=lambda phase: None,
+        )
+        layers = [layer for layer in model.modules() if isinstance(layer, InvariantLinear)]
+        assert len(layers) == num_layers

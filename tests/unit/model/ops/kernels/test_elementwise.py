@@ -2,7 +2,9 @@
 
 import pytest
 import torch
+import triton
 
+from model.ops.int8_linear import kernel as int8_linear
 from model.ops.rms_norm import kernel as rms_norm
 from model.ops.rms_norm import reference as rms_norm_reference
 from model.ops.rotary import kernel as rotary
@@ -10,6 +12,7 @@ from model.ops.rotary import reference as rotary_reference
 from model.ops.swiglu import kernel as swiglu
 from model.ops.swiglu import reference as swiglu_reference
 
+IS_INTERPRETED = triton.knobs.runtime.interpret
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 
 
@@ -52,10 +55,47 @@ def test_sum_is_rounded_before_it_is_normalised(randn):
     assert (ours.cpu() != expected).float().mean() < 0.01
 
 
-def test_row_beyond_the_registers_is_refused(randn):
+@pytest.mark.parametrize("form", [rms_norm.add_rms_norm, rms_norm.add_rms_norm_quantized])
+def test_row_beyond_the_registers_is_refused(form, randn):
     x, weight = randn(1, 16385), randn(16385)
     with pytest.raises(ValueError, match="rows have 16,385 numbers; the limit is 16,384"):
-        rms_norm.add_rms_norm(x, None, weight, eps=1e-5, add_unit_offset=True)
+        form(x, None, weight, eps=1e-5, add_unit_offset=True)
+
+
+def assert_same_rows(ours, expected):
+    torch.testing.assert_close(ours.values, expected.values, rtol=0, atol=0)
+    torch.testing.assert_close(ours.scales, expected.scales, rtol=0, atol=0)
+    assert ours.dtype == expected.dtype
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("has_branch", [True, False], ids=["branch", "no_branch"])
+@pytest.mark.parametrize(("num_tokens", "channels"), [(3, 512), (4, 600), (1, 1), (0, 64)])
+def test_norm_that_quantizes_gives_what_two_kernels_give(
+    num_tokens, channels, has_branch, dtype, randn
+):
+    x, weight = randn(num_tokens, channels, dtype=dtype), randn(channels, dtype=dtype)
+    branch = randn(num_tokens, channels, dtype=dtype) if has_branch else None
+    options = {"eps": 1e-5, "add_unit_offset": True}
+    total, rows = rms_norm.add_rms_norm_quantized(x, branch, weight, **options)
+    expected_total, normalised = rms_norm.add_rms_norm(x, branch, weight, **options)
+    torch.testing.assert_close(total, expected_total, rtol=0, atol=0)
+    expected = int8_linear.quantize_rows(normalised)
+    if IS_INTERPRETED:
+        assert_same_rows(rows, expected)
+    # A GPU may add the squares in another order: the last bit of a number may differ.
+    step = torch.finfo(dtype).eps
+    torch.testing.assert_close(rows.scales, expected.scales, rtol=2 * step, atol=0)
+    torch.testing.assert_close(rows.values.int(), expected.values.int(), rtol=0, atol=1)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
+def test_quantized_row_that_is_not_finite_has_no_finite_scale(value, randn):
+    x, up = randn(3, 64), randn(3, 64)
+    x[1, 5] = value
+    _, rows = rms_norm.add_rms_norm_quantized(x, None, randn(64), eps=1e-5, add_unit_offset=True)
+    for scales in (rows.scales, swiglu.swiglu_quantized(x, up).scales):
+        assert scales.isfinite().tolist() == [True, False, True]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -77,6 +117,18 @@ def test_queries_and_keys_are_rotated_in_place(
         assert_close(ours, reference)
 
 
+def test_parts_of_one_product_are_rotated_and_the_rest_of_it_stays(randn):
+    product = randn(5, 3 * 2 * 8)
+    before = product.clone()
+    q, k, v = (part.unflatten(1, (2, 8)) for part in product.chunk(3, dim=1))
+    tables = [randn(5, 4), randn(5, 4)]
+    expected = rotary.rotate_in_place(q.contiguous(), k.contiguous(), *tables)
+    rotary.rotate_in_place(q, k, *tables)
+    for ours, reference in zip((q, k), expected, strict=True):
+        torch.testing.assert_close(ours, reference, rtol=0, atol=0)
+    torch.testing.assert_close(v.flatten(1), before[:, 32:], rtol=0, atol=0)
+
+
 def test_rotation_leaves_its_neighbours_in_memory_alone(randn):
     row = randn(3, 2, 16)
     before = row.clone()
@@ -95,6 +147,22 @@ def test_rotating_one_tensor_twice_is_refused(randn):
 def test_gate(num_tokens, channels, dtype, randn, assert_close):
     gate, up = (randn(num_tokens, channels, dtype=dtype) for _ in range(2))
     assert_close(swiglu.swiglu(gate, up), swiglu_reference.swiglu(gate.cpu(), up.cpu()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("num_tokens", "channels"), [(3, 1376), (1, 1), (7, 147), (0, 64)])
+def test_gate_that_quantizes_has_the_bits_of_both_kernels(num_tokens, channels, dtype, randn):
+    gate, up = randn(num_tokens, 2 * channels, dtype=dtype).chunk(2, dim=1)
+    expected = swiglu.swiglu(gate.contiguous(), up.contiguous())
+    torch.testing.assert_close(swiglu.swiglu(gate, up), expected, rtol=0, atol=0)
+    rows = swiglu.swiglu_quantized(gate, up)
+    assert_same_rows(rows, int8_linear.quantize_rows(expected))
+
+
+def test_overlapping_rows_are_refused(randn):
+    rows = randn(1, 64).expand(3, 64)
+    with pytest.raises(ValueError, match="gate has strides"):
+        swiglu.swiglu(rows, rows)
 
 
 def test_far_gates_are_closed_or_open(randn):

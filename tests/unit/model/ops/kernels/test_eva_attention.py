@@ -45,6 +45,25 @@ def test_kernel_takes_two_byte_types(dtype, randn, assert_close):
     assert_close(*attend_both_ways([1, 65, 200], 64, 16, 1, 64, dtype, randn))
 
 
+@pytest.mark.parametrize("capability", [89, 90])
+def test_tiles_of_every_capability_give_the_same(capability, randn, assert_close, monkeypatch):
+    monkeypatch.setattr(kernel, "gpu_capability", lambda: capability)
+    # 0, 32 and 64 summaries: none, a tile of the one or of both; queries after whole tiles.
+    assert_close(*attend_both_ways([1, 31, 65, 300], 128, 4, 1, 32, torch.float16, randn))
+
+
+def test_parts_of_one_product_give_the_same(randn, assert_close):
+    layout = lay_out([70, 9], window_size=32, chunk_size=8)
+    parts = randn(79, 3 * 2 * 16, dtype=torch.float16).chunk(3, dim=1)
+    q, k, v = (part.unflatten(1, (2, 16)) for part in parts)
+    past = randn(8, 2, 16, dtype=torch.float16)
+    plan = plan_attention(layout, dtype=q.dtype, device=q.device)
+    ours = kernel.eva_attention(q, k, v, past, past, plan)
+    assert ours.is_contiguous()
+    on_host = [tensor.cpu() for tensor in (q, k, v, past, past)]
+    assert_close(ours, reference.eva_attention(*on_host, layout))
+
+
 def test_blocks_of_the_largest_heads_are_computed_in_parts(randn, assert_close):
     assert_close(*attend_both_ways([1, 33, 100], 64, 16, 1, 512, torch.float16, randn))
 

@@ -2,8 +2,21 @@
 
 import pytest
 import torch
+import triton
 
 from model.ops.int8_linear import kernel, reference
+from model.ops.int8_linear.tiles import TILES, Tile, tile_for
+
+IS_INTERPRETED = triton.knobs.runtime.interpret
+# Rows, inputs and outputs. The interpreter is slow: it computes few rows and outputs.
+WIDE = [(8200, 4096, 22_016), (3000, 11_008, 4096)]
+if IS_INTERPRETED:
+    WIDE = [(130, 4096, 7), (70, 11_008, 5)]
+TALL = sorted({tiles[-1][1] for tiles in TILES.values()}, key=str)
+
+
+def int8_linear(x, weight, absmax):
+    return kernel.int8_linear(kernel.quantize_rows(x), weight, absmax)
 
 
 def quantized_weight(num_out, num_in, device):
@@ -13,30 +26,55 @@ def quantized_weight(num_out, num_in, device):
     return weight.to(device), torch.rand(num_out, generator=generator).to(device) + 0.1
 
 
+def assert_same_rows(ours, expected):
+    torch.testing.assert_close(ours.values.cpu(), expected.values, rtol=0, atol=0)
+    torch.testing.assert_close(ours.scales.cpu(), expected.scales, rtol=0, atol=0)
+    assert ours.dtype == expected.dtype
+
+
+def assert_bits_of_the_reference(num_rows, num_in, num_out, randn, dtype=torch.float32):
+    x = randn(num_rows, num_in, dtype=dtype)
+    weight, absmax = quantized_weight(num_out, num_in, x.device)
+    rows = reference.quantize_rows(x.cpu())
+    expected = reference.int8_linear(rows, weight.cpu(), absmax.cpu())
+    ours = int8_linear(x, weight, absmax)
+    torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
 @pytest.mark.parametrize(
     ("num_rows", "num_in", "num_out"),
     [(1, 64, 64), (17, 100, 65), (65, 129, 7), (130, 64, 130), (3, 1, 1), (0, 64, 64)],
 )
 def test_kernel_gives_the_bits_of_the_reference(num_rows, num_in, num_out, dtype, randn):
-    x = randn(num_rows, num_in, dtype=dtype)
-    weight, absmax = quantized_weight(num_out, num_in, x.device)
-    expected = reference.int8_linear(x.cpu(), weight.cpu(), absmax.cpu())
-    ours = kernel.int8_linear(x, weight, absmax)
-    torch.testing.assert_close(ours.cpu(), expected, rtol=0, atol=0)
+    assert_bits_of_the_reference(num_rows, num_in, num_out, randn, dtype)
 
 
-def test_leading_axes_are_kept(randn):
-    weight, absmax = quantized_weight(5, 16, randn(1).device)
-    assert kernel.int8_linear(randn(2, 3, 16), weight, absmax).shape == (2, 3, 5)
+@pytest.mark.parametrize("tile", TALL, ids=str)
+def test_every_group_of_tiles_gives_the_bits_of_the_reference(tile, randn, monkeypatch):
+    """Programs go through groups of rows of tiles; here are a full group and a part of one."""
+    num_rows, num_out = (kernel.GROUP_SIZE.value + 2) * tile.rows + 5, tile.outputs + 7
+    monkeypatch.setattr(kernel, "tile_for", lambda capability, num_rows: tile)
+    assert_bits_of_the_reference(num_rows, 100, num_out, randn)
+
+
+@pytest.mark.parametrize(("num_rows", "num_in", "num_out"), WIDE, ids=str)
+def test_products_as_wide_as_those_of_the_published_model(num_rows, num_in, num_out, randn):
+    assert_bits_of_the_reference(num_rows, num_in, num_out, randn)
+
+
+@pytest.mark.parametrize("capability", [0, 75, 80, 86, 87, 89, 90, 100, 120])
+def test_every_capability_has_a_tile_for_any_number_of_rows(capability):
+    tiles = [tile_for(capability, num_rows) for num_rows in (1, 16, 17, 64, 65, 1025, 30_000)]
+    assert all(isinstance(tile, Tile) for tile in tiles)
+    assert [tile.rows for tile in tiles] == sorted(tile.rows for tile in tiles)
 
 
 @pytest.mark.parametrize("factor", [0.0, 1e-30, 1e30], ids=["zero", "tiny", "huge"])
 def test_rows_of_any_size_are_quantized_as_the_reference_does(factor, randn):
     x = randn(2, 100) * factor
     ours, expected = kernel.quantize_rows(x), reference.quantize_rows(x.cpu())
-    for tensor, reference_tensor in zip(ours, expected, strict=True):
-        torch.testing.assert_close(tensor.cpu(), reference_tensor, rtol=0, atol=0)
+    assert_same_rows(ours, expected)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
@@ -44,8 +82,7 @@ def test_numbers_halfway_between_two_int8_are_rounded_as_the_reference_does(dtyp
     largest = torch.arange(2, 256, 2)[:, None]
     whole_numbers = torch.arange(256).minimum(largest).to(dtype)
     ours = kernel.quantize_rows(whole_numbers.to(device))
-    for tensor, reference_tensor in zip(ours, reference.quantize_rows(whole_numbers), strict=True):
-        torch.testing.assert_close(tensor.cpu(), reference_tensor, rtol=0, atol=0)
+    assert_same_rows(ours, reference.quantize_rows(whole_numbers))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
@@ -53,7 +90,7 @@ def test_row_that_is_not_finite_gives_no_finite_number(value, randn):
     x = randn(3, 64)
     x[1, 5] = value
     weight, absmax = quantized_weight(4, 64, x.device)
-    y = kernel.int8_linear(x, weight, absmax)
+    y = int8_linear(x, weight, absmax)
     assert not y[1].isfinite().any()
     assert y[[0, 2]].isfinite().all()
 
@@ -71,4 +108,4 @@ def test_wrong_weight_is_named(change, message, randn):
     x = randn(2, 64)
     weight, absmax = quantized_weight(8, 64, x.device)
     with pytest.raises(ValueError, match=message):
-        kernel.int8_linear(x, change(weight), absmax)
+        int8_linear(x, change(weight), absmax)

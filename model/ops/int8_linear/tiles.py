@@ -1,0 +1,70 @@
+"""Chooses the tile of an int8 product by compute capability and number of rows; needs no Triton.
+
+A tile of T rows by O outputs reads T + O bytes for T * O products, so that large tiles need less of
+the L2 cache. What decides between them, from data sheets and from the compiled code:
+
+| | A100 (8.0) | A10 (8.6) | L4 (8.9) | H100 (9.0) |
+|---|---|---|---|---|
+| int8 peak, TOPS | 624 | 250 | 242 | 1979 |
+| L2 traffic at that peak, 128 x 128 tiles, TB/s | 4.9 | 2.0 | 1.9 | 15.5 |
+| L2 traffic at that peak, 128 x 256 tiles, TB/s | 3.7 | 1.5 | 1.4 | 11.6 |
+| streaming multiprocessors (SMs) | 108 | 72 | 58 | 132 |
+| rows that give each SM a 128 x 256 tile of 4,096 outputs | 864 | 576 | 464 | 1056 |
+
+- Above the rows of the last line, rounded, a tile has 128 x 256 numbers. Its int32 sums and its
+  operands take 205 to 212 of 255 registers; a larger tile spills them. CUTLASS has the same default
+  for int8 on compute capability 8.0 (`default_gemm_configuration.h`). An H100 still waits for its
+  L2 cache, which gives about 5.5 of the 11.6 TB/s.
+- Below, a tile of 128 x 128 gives work to twice as many SMs, and two of them fit on one SM.
+- With few rows most of a tall tile is idle, and the product waits for the weights anyway.
+- A step of a large tile reads 64 inputs, a row of 64 bytes. On an H100 it reads 128, the longest
+  row that its asynchronous tensor-core instructions (wgmma) take from shared memory.
+- Stages hide the latency of a load as far as shared memory goes: one thread block may have 163 KiB
+  (8.0), 99 KiB (8.6 and 8.9) or 227 KiB (9.0).
+
+Nothing here was measured on a GPU. The tests compile each tile for its capability: no register is
+spilled, and shared memory suffices.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """The block of rows by outputs that a program computes, and the inputs that it reads a step."""
+
+    rows: int
+    outputs: int
+    inputs: int
+    num_warps: int
+    num_stages: int
+
+    def launch_config(self) -> dict[str, int]:
+        """Return the tile as arguments of a kernel launch."""
+        return {
+            "BLOCK_T": self.rows,
+            "BLOCK_O": self.outputs,
+            "BLOCK_I": self.inputs,
+            "num_warps": self.num_warps,
+            "num_stages": self.num_stages,
+        }
+
+
+_FEW = ((16, Tile(16, 64, 128, 4, 3)), (64, Tile(64, 64, 128, 4, 3)))
+_SMALL_SHARED = (*_FEW, (512, Tile(128, 128, 64, 8, 3)), (None, Tile(128, 256, 64, 8, 4)))
+
+# Compute capability to tiles, each with the largest number of rows that it is for.
+TILES: dict[int, tuple[tuple[int | None, Tile], ...]] = {
+    80: (*_FEW, (1024, Tile(128, 128, 64, 8, 3)), (None, Tile(128, 256, 64, 8, 4))),
+    86: _SMALL_SHARED,
+    89: _SMALL_SHARED,
+    90: (*_FEW, (1024, Tile(128, 128, 128, 8, 3)), (None, Tile(128, 256, 128, 8, 4))),
+}
+# Tiles for other capabilities: those that need the least shared memory.
+OTHER_CAPABILITY = 89
+
+
+def tile_for(capability: int, num_rows: int) -> Tile:
+    """Return the tile for a product of `num_rows` rows; capability 89 means 8.9."""
+    tiles = TILES.get(capability, TILES[OTHER_CAPABILITY])
+    return next(tile for most, tile in tiles if most is None or num_rows <= most)
