@@ -23,8 +23,8 @@ class KeysValues(NamedTuple):
         )
 
     def take(self, rows: Tensor) -> "KeysValues":
-        """Return a copy of `rows` [n] int64; nothing is launched where there are none."""
+        """Return a copy of `rows` [n] int64; it starts nothing on the device if there are none."""
         if len(rows) == 0:
-            shape = (0, *self.keys.shape[1:])
-            return KeysValues(self.keys.new_empty(shape), self.values.new_empty(shape))
+            empty = (0, *self.keys.shape[1:])
+            return KeysValues(self.keys.new_empty(empty), self.values.new_empty(empty))
         return KeysValues(self.keys.index_select(0, rows), self.values.index_select(0, rows))
