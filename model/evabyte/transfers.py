@@ -9,7 +9,6 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
@@ -29,9 +28,9 @@ def to_device(value: Value, device: torch.device) -> Value:
     if device.type == "cpu":
         return value
     on_host = [tensor for tensor in _tensors_in(value) if tensor.device.type == "cpu"]
-    packed = torch.from_numpy(pack([tensor.numpy() for tensor in on_host]))
+    packed = pack(on_host)
     if device.type == "cuda":
-        packed = packed.pin_memory()
+        packed = _pinned(packed)
     moved = unpack(packed.to(device, non_blocking=True), on_host)
     by_id = {id(old): new for old, new in zip(on_host, moved, strict=True)}
     found: Value = _replaced(value, by_id)
@@ -47,12 +46,10 @@ class Fetch:
         self._copied: torch.cuda.Event | None = None
         if not self._tensors or self._tensors[0].device.type == "cpu":
             return
-        packed = pack_on_device(self._tensors)
+        packed = pack(self._tensors)
         # PyTorch takes pinned memory for such a copy.
         self._tensors = unpack(packed.to("cpu", non_blocking=True), self._tensors)
-        # Blocking: while it waits, the thread leaves its core to others.
-        self._copied = torch.cuda.Event(blocking=True)
-        self._copied.record()
+        self._copied = _mark_on_stream()
 
     def wait(self) -> list[NDArray[Any]]:
         """Return the tensors as arrays, once they are on the host."""
@@ -61,30 +58,39 @@ class Fetch:
         return [tensor.numpy() for tensor in self._tensors]
 
 
-def pack(arrays: Sequence[NDArray[Any]]) -> NDArray[np.uint8]:
-    """Return the bytes of `arrays` behind each other, each from a multiple of `ALIGNMENT` on."""
-    places = list(_places([array.nbytes for array in arrays]))
-    packed = np.zeros(places[-1].stop if places else 0, dtype=np.uint8)
-    for array, place in zip(arrays, places, strict=True):
-        packed[place] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return packed
+def _pinned(tensor: Tensor) -> Tensor:
+    return tensor.pin_memory()
 
 
-def pack_on_device(tensors: Sequence[Tensor]) -> Tensor:
-    """Return what `pack` does, computed on the device of `tensors` in one operation."""
+def _mark_on_stream() -> torch.cuda.Event:
+    """Return an event that comes when the device has done what was launched so far."""
+    # Blocking: a thread that waits for it leaves its core to others.
+    event = torch.cuda.Event(blocking=True)
+    event.record()
+    return event
+
+
+def pack(tensors: Sequence[Tensor]) -> Tensor:
+    """Return the bytes of `tensors` behind each other, each from a multiple of `ALIGNMENT` on.
+
+    All are on one device, which copies them in one operation.
+    """
     pieces = []
     for tensor in tensors:
-        pieces.append(tensor.reshape(-1).view(torch.uint8))
+        flat = tensor.reshape(-1)
+        if flat.stride(0) != 1:  # such as 0, of a single number that was broadcast
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        pieces.append(flat.view(torch.uint8))
         if padding := -tensor.nbytes % ALIGNMENT:
             pieces.append(tensor.new_empty(padding, dtype=torch.uint8))
-    return torch.cat(pieces)
+    return torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.uint8)
 
 
 def unpack(packed: Tensor, like: Sequence[Tensor]) -> list[Tensor]:
     """Return views of a packed buffer with types and shapes of the tensors that were packed."""
     places = _places([tensor.nbytes for tensor in like])
     return [
-        packed[place].view(tensor.dtype).view(tensor.shape)
+        packed.narrow(0, place.start, tensor.nbytes).view(tensor.dtype).view(tensor.shape)
         for tensor, place in zip(like, places, strict=True)
     ]
 

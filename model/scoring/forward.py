@@ -133,7 +133,7 @@ class Reader:
         rows = len(contexts.num_tokens) + np.arange(lengths.sum()) - owner - 1
         rows[lengths.cumsum() - lengths] = context_of
         states = torch.cat((contexts.last_hidden, hidden))
-        return states[to_device(torch.from_numpy(rows), states.device)]
+        return states.index_select(0, to_device(torch.from_numpy(rows), states.device))
 
     def _read_alone(self, ids: IntArray, *, is_kept: bool) -> Iterator[tuple[Tensor, Contexts]]:
         """Read one sequence in as many passes as needed; `is_kept` applies to the last pass."""
@@ -176,7 +176,8 @@ class Reader:
             return hidden[:num_rows], Contexts(num_read, kept, hidden[:0])
         ends = torch.from_numpy(tokens.lengths.cumsum() - 1)
         # A copy: a view would keep all hidden states in memory.
-        return hidden, Contexts(num_read, kept, hidden[to_device(ends, hidden.device)])
+        last = hidden.index_select(0, to_device(ends, hidden.device))
+        return hidden, Contexts(num_read, kept, last)
 
     def _rows_of(self, contexts: Contexts) -> ContextRows:
         config = self.model.config

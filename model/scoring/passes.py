@@ -186,7 +186,7 @@ class Scoring:
             return self._score_bytes(hidden, torch.from_numpy(targets), sequences)
         on_host = torch.from_numpy(wanted), torch.from_numpy(targets[wanted])
         rows, ids = to_device(on_host, hidden.device)
-        return self._score_bytes(hidden[rows], ids, sequences)
+        return self._score_bytes(hidden.index_select(0, rows), ids, sequences)
 
     def _score_families(self, families: Sequence[tuple[bytes, list[ReadSequence]]]) -> None:
         """Read contexts, as many as fit a pass, and score their branches after them."""
