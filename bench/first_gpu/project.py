@@ -51,7 +51,7 @@ def linear_layers(model: nn.Module) -> dict[str, nn.Linear]:
 
 def int8_layer(weight: Tensor, backend: Backend) -> nn.Module:
     """Return the project's int8 layer of a weight."""
-    rows, scales = quantize_rows(weight)
+    rows, scales = quantize_rows(weight)[:2]
     return Int8Linear(rows, scales * LARGEST, backend)
 
 
