@@ -67,10 +67,26 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
 
     monkeypatch.setattr(JITFunction, "run", count)
     monkeypatch.setattr(Tensor, "numpy", zeros)
+    # Pinned memory and events ask for a driver.
+    monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
+    monkeypatch.setattr(torch.cuda, "Event", FinishedEvent)
     from_numpy = torch.from_numpy
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, IndexingWithoutDriver():
         monkeypatch.setattr(torch, "from_numpy", lambda array: mode.from_tensor(from_numpy(array)))
         yield counts
+
+
+class FinishedEvent:
+    """An event of a device that has always computed everything."""
+
+    def __init__(self, *, blocking: bool = False) -> None:
+        """Take the options of `torch.cuda.Event`."""
+
+    def record(self) -> None:
+        """Mark this moment."""
+
+    def synchronize(self) -> None:
+        """Wait for nothing."""
 
 
 class IndexingWithoutDriver(TorchFunctionMode):
