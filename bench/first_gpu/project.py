@@ -11,13 +11,15 @@ from transformers import AutoModelForCausalLM
 
 from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
-from model.canary import tolerance_nats
+from model.canary import score_canary, tolerance_nats
 from model.evabyte.linear_layers import Int8Linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
 from model.packing import PackedLayout
+from model.scoring.forward import ROW_STEP, cut_into_passes
 from model.scoring.log_likelihood import ByteScores, score_bytes
 from model.weights.fingerprint import fingerprint_of
+from model.weights.fused_products import fuse_products
 
 REPOSITORY = Path(__file__).parents[2]
 DEMO = REPOSITORY / "model" / "checkpoints" / "demo"
@@ -28,7 +30,11 @@ CLIENT_FOLDER = REPOSITORY / "client"
 NO_REVISION = "0" * 16
 
 __all__ = [
-    *("ROW_STEP", "ByteScores", "cut_into_passes", "fuse_products", "score_canary"),
+    "ROW_STEP",
+    "ByteScores",
+    "cut_into_passes",
+    "fuse_products",
+    "score_canary",
     "tolerance_nats",
 ]
 
