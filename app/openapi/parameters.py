@@ -130,6 +130,14 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": BatchOptions.model_fields["on_error"].description,
         "schema": {"type": "string", "enum": ["fail", "skip"], "default": "fail"},
     },
+    **{
+        name: {
+            "in": "query",
+            "description": BatchOptions.model_fields[name].description,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        }
+        for name in ("text_field", "id_field")
+    },
     "after": {
         "in": "query",
         "description": "Number of results to skip: those that the client has already.",
@@ -142,7 +150,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     **{name: _option(name, form) for name, form in QUERY_FORMS.items()},
 }
-BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s", "model")
+BATCH_PARAMETERS = ("on_error", "text_field", "id_field", "outputs", "top_k", "deadline_s", "model")
 RESULT_PARAMETERS = ("after", "limit", "wait")
 SUBMIT_PARAMETERS = ("wait", *QUERY_FORMS, "Prefer")
 READ_PARAMETERS = ("wait", "Prefer")

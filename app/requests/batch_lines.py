@@ -14,9 +14,10 @@ from app.service.turns import LargeWork
 from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
-from contract.grammar.checked_text import Checked, check_text, custom_id_of
+from contract.grammar.checked_text import Checked
 from contract.grammar.invalid import MAX_ERRORS_TOLD, invalid, invalid_fields, plain_errors
 from contract.grammar.json_text import parse_json_array
+from contract.grammar.line_fields import Columns, check_line, id_of_line
 from contract.grammar.lines import Line, parse_line
 from contract.messages import Job
 from contract.settings import Settings
@@ -85,6 +86,7 @@ class PartCutter:
         self.promised_bytes = 0
         """Most bytes of Redis that the results of all parts so far take."""
         self._options = options
+        self._columns = Columns(options.text_field, options.id_field)
         self._settings = settings
         self._deadline_at = deadline_at
         self._request_id = request_id
@@ -143,12 +145,12 @@ class PartCutter:
         fields: dict[str, Any] = {}
         try:
             fields = parse_line(line, self._settings.max_body_bytes)
-            return check_text(fields, self._settings, self._options)
+            return check_line(fields, self._settings, self._options, self._columns)
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
             self._count_bad(line, error)
-            request = _refused(line, custom_id_of(fields), error)
+            request = _refused(line, id_of_line(fields, self._columns), error)
             return Checked(request, result_bytes=_REFUSED_BYTES + len(orjson.dumps(request)))
 
     def _count_bad(self, line: Line, error: ClientError) -> None:

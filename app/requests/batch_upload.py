@@ -64,7 +64,9 @@ class Receiver:
             model=name,
         )
         # Uploads without a model keep the digests that they had before models could be asked for.
-        asked = options.model_dump(exclude=None if options.model else {"model"})
+        # So do those without columns.
+        later = ("model", "text_field", "id_field")
+        asked = options.model_dump(exclude={n for n in later if not getattr(options, n)})
         self._digest = hashlib.sha256(
             orjson.dumps([asked, deadline_s], option=orjson.OPT_SORT_KEYS)
         )

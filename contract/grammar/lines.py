@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import BodyTooLarge
-from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json
+from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json, refuse_other_encodings
 
 # The whitespace of JSON (RFC 8259, section 2); a form feed is none.
 _WHITESPACE = b" \t\r\n"
+# The longest byte order mark.
+_MARK_BYTES = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +28,10 @@ def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) 
 
     Raises:
         BodyTooLarge: there are more than `max_lines`, blank ones counted.
+        MalformedBody: the stream is in UTF-16 or UTF-32.
     """
     number, begun, num_bytes = 1, list[bytes](), 0
-    for piece in pieces:
+    for piece in _in_utf8(pieces):
         if number - 1 + piece.count(b"\n") > max_lines:
             raise _too_many_lines(max_lines)
         for index, rest in enumerate(piece.split(b"\n")):
@@ -57,6 +60,23 @@ def parse_line(line: Line, max_line_bytes: int) -> dict[str, Any]:
             f"The line is over {max_line_bytes} bytes; split its text.", limit_bytes=max_line_bytes
         )
     return parse_json(line.content, "line")
+
+
+def _in_utf8(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces; join the first ones until an encoding can be recognized."""
+    beginning: bytes | None = b""
+    for piece in pieces:
+        if beginning is None:
+            yield piece
+            continue
+        beginning += piece
+        if len(beginning) >= _MARK_BYTES:
+            refuse_other_encodings(beginning, "upload")
+            yield beginning
+            beginning = None
+    if beginning:
+        refuse_other_encodings(beginning, "upload")
+        yield beginning
 
 
 def _line(number: int, begun: list[bytes], num_bytes: int, max_line_bytes: int) -> Iterator[Line]:
