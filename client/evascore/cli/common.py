@@ -30,6 +30,7 @@ from evascore.errors import (
     TimedOut,
     Unauthorized,
 )
+from evascore.readers.packages import InputRefused
 from evascore.sync import Client
 from evascore.transport import DEFAULT_URL, KEY_VARIABLE
 
@@ -90,6 +91,13 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Encoding = Annotated[
+    str,
+    typer.Option(
+        help="Encoding of the text, such as utf-8, utf-16, latin-1 or cp1252; bytes scores bytes as"
+        " they are."
+    ),
+]
 URL = DEFAULT_URL
 
 
@@ -108,14 +116,23 @@ def connect(
     timeout_s: float = 300,
     patience_s: float = 10,
     model: str | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Client:
     """Make a client of the service at `url`, whose texts `model` scores.
 
     Args:
         headers: as on the command line.
+        on_wait: called with the reason when a request is sent again after a pause.
     """
     named = named_headers(headers)
-    return Client(url, timeout_s=timeout_s, patience_s=patience_s, model=model, headers=named)
+    return Client(
+        url,
+        timeout_s=timeout_s,
+        patience_s=patience_s,
+        model=model,
+        headers=named,
+        on_wait=on_wait,
+    )
 
 
 def named_headers(given: list[str] | None) -> dict[str, str]:
@@ -141,6 +158,8 @@ def named_headers(given: list[str] | None) -> dict[str, str]:
 
 def exit_code_of(error: Exception) -> int:
     """The exit code for an error of the package."""
+    if isinstance(error, InputRefused):
+        return USAGE
     passing = CapacityError | DependencyError | ServiceUnreachable | TimedOut
     return TRY_AGAIN if isinstance(error, passing) else REFUSED
 
