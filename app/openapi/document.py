@@ -15,6 +15,7 @@ from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
 from app.requests.access import scope_of
 from app.requests.models import ScoreBody, TextRequest
+from app.requests.openai_batch import OpenAIBatchBody
 from app.requests.tokenizer_models import DetokenizeBody, TokenizeBody
 from app.responses.batch_models import BatchResult, BatchView
 from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
@@ -28,6 +29,7 @@ from app.responses.models import (
     Readiness,
     Stats,
 )
+from app.responses.openai_models import FileDeleted, FileView, OpenAIBatchView
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
 from contract.api_keys import Scope
@@ -42,6 +44,10 @@ _MODELS: tuple[type[BaseModel], ...] = (
         ModelList,
         CompletionBody,
         Completion,
+        OpenAIBatchBody,
+        OpenAIBatchView,
+        FileView,
+        FileDeleted,
         TokenizeBody,
         Tokens,
         DetokenizeBody,

@@ -79,6 +79,25 @@ LINES = {
         },
     },
 }
+FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "purpose": {"type": "string", "enum": ["batch"]},
+                    "file": {"type": "string", "format": "binary", "minLength": 1},
+                },
+                "required": ["purpose", "file"],
+            }
+        }
+    },
+}
+JSON_LINES = {
+    "description": "One JSON object per line.",
+    "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+}
 RESULT_LINES = {
     "description": "One JSON object per line, in the order of the upload.",
     "headers": {

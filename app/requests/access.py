@@ -15,6 +15,8 @@ _SCOPES: dict[str, Scope] = {
     "events": "score",
     "completions": "score",
     "batches": "bulk",
+    "files": "bulk",
+    "openai_batches": "bulk",
     "metrics": "metrics",
 }
 _SCOPES_OF_ROUTES: dict[str, Scope] = {
@@ -22,7 +24,8 @@ _SCOPES_OF_ROUTES: dict[str, Scope] = {
     "events.follow_batch": "bulk",
 }
 _BEARER = "Bearer "
-_IDS = ("task_id", "batch_id")
+# The ID of results holds that of their batch behind a dash.
+_IDS = ("task_id", "batch_id", "file_id")
 
 
 def register(app: Flask) -> None:
@@ -80,5 +83,5 @@ def _check_owner() -> None:
     """Treat the task or batch of another owner as one that does not exist."""
     for name in _IDS:
         asked = (request.view_args or {}).get(name)
-        if asked is not None and not service().jobs.is_owned_by(asked, owner()):
+        if asked is not None and not service().jobs.is_owned_by(asked.rpartition("-")[2], owner()):
             raise JobNotFound("This ID was never issued to your key; check it for typing errors.")
