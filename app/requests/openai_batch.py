@@ -6,6 +6,7 @@ from typing import Any, Literal
 from flask import Request, g
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.requests.access import check_owned
 from app.requests.batch_upload import Receiver
 from app.requests.body import read_json_body
 from app.requests.clients import client_of
@@ -53,6 +54,7 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
     """
     fields = parse_json(read_json_body(request, _MAX_BODY_BYTES))
     body = validated(fields, OpenAIBatchBody)
+    check_owned(body.input_file_id)
     file = service.files.read(body.input_file_id)
     model = _model_of_first_line(file, service)
     settings = service.models.limits(model)

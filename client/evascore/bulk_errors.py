@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,7 +34,7 @@ class ErrorSummary:
             index: of the line among all results, from 0.
         """
         error = json.loads(line).get("error") or {}
-        detail = _detail_of(error)
+        detail = detail_of(error)
         name = str(error.get("type", "")), re.sub(r"\d+", "0", detail)
         number = int(error.get("line", index + 1))
         kind = self._kinds.setdefault(name, ErrorKind(name[0], detail, number))
@@ -44,7 +45,7 @@ class ErrorSummary:
         return sorted(self._kinds.values(), key=lambda kind: -kind.count)
 
 
-def _detail_of(error: dict[str, Any]) -> str:
+def detail_of(error: Mapping[str, Any]) -> str:
     """What is wrong: the first of several errors with its place, or the whole message."""
     first = (error.get("errors") or [{}])[0]
     if "detail" not in first:

@@ -10,6 +10,7 @@ import typer
 from evascore.cli.common import (
     URL,
     AsJson,
+    Encoding,
     Headers,
     Model,
     Outputs,
@@ -24,6 +25,7 @@ from evascore.cli.common import (
     show_table,
 )
 from evascore.constants import NUM_SPECIAL_IDS
+from evascore.readers.encodings import UTF8
 from evascore.results import Score
 
 
@@ -38,6 +40,7 @@ def command(
             "--file", "-f", help="Read the text from this file, its last newline included."
         ),
     ] = None,
+    encoding: Encoding = UTF8,
     context: Annotated[
         str | None, typer.Option(help="Text before the scored text; it is read, but not scored.")
     ] = None,
@@ -51,7 +54,7 @@ def command(
     as_json: AsJson = False,
 ) -> None:
     """Score one text: the log-likelihood of its bytes, each given all bytes before it."""
-    given = read_input(text, file)
+    given = read_input(text, file, encoding)
     with connect(url, headers, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         score = client.score(
             given,

@@ -49,6 +49,9 @@ def decompressed(source: BinaryIO, name: str) -> Iterator[BinaryIO]:
         if error.errno is None:
             raise _damaged(name) from None
         raise
+    finally:
+        # Else it would close stdin.
+        buffered.detach()
 
 
 @contextmanager

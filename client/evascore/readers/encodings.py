@@ -8,6 +8,8 @@ from evascore.readers.packages import InputRefused
 BYTE_ORDER_MARK = codecs.BOM_UTF8
 UTF8, BYTES = "utf-8", "bytes"
 HEAD_BYTES = 4096
+# Fewer bytes do not show an encoding.
+_KNOWN_BYTES = 4
 # UTF-32 comes first: its mark in little-endian begins with that of UTF-16.
 _MARKS = (
     (codecs.BOM_UTF32_LE, "UTF-32"),
@@ -34,8 +36,11 @@ def codec_of(encoding: str) -> str:
         ) from None
 
 
-def check_head(head: bytes, name: str) -> None:
+def check_head(head: bytes, name: str, *, are_lines: bool = True) -> None:
     """Refuse a file in UTF-16 or UTF-32, known from its first bytes.
+
+    Args:
+        are_lines: whether it is read line by line, so that old line ends matter, too.
 
     Raises:
         InputRefused
@@ -46,9 +51,10 @@ def check_head(head: bytes, name: str) -> None:
     # Without a mark, the zero bytes beside ASCII characters show it.
     for offset in (0, 1):
         beside = head[offset::2]
-        if len(head) > 1 and beside.count(0) > 0.6 * len(beside):
+        if len(head) >= _KNOWN_BYTES and beside.count(0) > 0.6 * len(beside):
             raise _other(name, "UTF-32" if head.count(0) > 0.7 * len(head) else "UTF-16")
-    if b"\r" in head.rstrip(b"\r") and b"\n" not in head and len(head) < HEAD_BYTES:
+    has_newline = b"\n" in head or len(head) == HEAD_BYTES
+    if are_lines and b"\r" in head.rstrip(b"\r") and not has_newline:
         raise InputRefused(
             f"{name} ends its lines with carriage returns alone, as old Macs did; convert them to"
             " newlines first."
@@ -112,21 +118,26 @@ def whole_text(content: bytes, codec: str, name: str) -> str | bytes:
     Raises:
         InputRefused: it is not in this encoding.
     """
-    if codec == BYTES:
-        return content
+    return content if codec == BYTES else decoded(content, codec, name).replace("\r\n", "\n")
+
+
+def decoded(content: bytes, codec: str, name: str) -> str:
+    """Decode a file that is one text, without its byte order mark.
+
+    Raises:
+        InputRefused: it is not in this encoding.
+    """
     if codec == UTF8:
-        check_head(content[:HEAD_BYTES], name)
+        check_head(content[:HEAD_BYTES], name, are_lines=False)
     try:
-        text = content.decode("utf-8-sig" if codec == UTF8 else codec)
+        return content.decode(codec).removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         if codec != UTF8:
             raise InputRefused(f"{name} is not in the encoding {codec}; give another.") from None
         raise not_utf8(content, error, f"{name} is not UTF-8: byte") from None
-    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _other(name: str, encoding: str) -> InputRefused:
     return InputRefused(
-        f"{name} is in {encoding}; save it as UTF-8, or give --encoding {encoding.lower()} if its"
-        " lines are texts."
+        f"{name} is in {encoding}; save it as UTF-8, or give --encoding {encoding.lower()}."
     )

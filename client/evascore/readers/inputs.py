@@ -2,6 +2,7 @@
 
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from evascore.readers.encodings import (
     UTF8,
     check_head,
     check_utf8,
+    decoded,
     decoded_lines,
     whole_text,
     without_line_end,
@@ -110,7 +112,7 @@ def opened_input(source: Path, reading: Reading, folder: Path) -> Iterator[Input
         magic = compression.magic_of(source)
         kind = _kind_of(source, reading, magic)
         is_in_place = not compression.is_compressed(magic) and kind in ("jsonl", "text")
-        if is_in_place and (kind == "jsonl" or reading.encoding in (UTF8, BYTES)):
+        if is_in_place and reading.encoding in (UTF8, BYTES):
             yield _in_place(source, kind, reading)
             return
     else:
@@ -142,8 +144,7 @@ def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input
     name = "stdin" if source == STDIN else str(source)
     if kind in ("jsonl", "json"):
         for path in _files_of(source, reading):
-            lines = _lines_of_json(path) if kind == "jsonl" else tables.lines_of_json(path)
-            copy.writelines(_with_ends(lines))
+            copy.writelines(_with_ends(_lines_of_json(path, kind, reading.encoding)))
         params = _params(reading.columns)
     elif kind == "text" and not source.is_dir():
         for line in _lines_of_text(source, reading.encoding):
@@ -231,14 +232,17 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
         with opened_text(source) as file:
             yield file
         return
-    with (
-        os.fdopen(os.dup(0), "rb", buffering=0) as raw,
-        decompressed(cast(BinaryIO, raw), "stdin") as file,
-    ):
+    with decompressed(sys.stdin.buffer, "stdin") as file:
         yield file
 
 
-def _lines_of_json(source: Path) -> Iterator[bytes]:
+def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
+    if kind == "json":
+        yield from tables.lines_of_json(source, UTF8 if encoding == BYTES else encoding)
+        return
+    if encoding not in (UTF8, BYTES):
+        yield from (str(line).encode() for line in _lines_of_text(source, encoding))
+        return
     with _opened(source) as file:
         check_head(_peeked(file), _name(source))
         yield from file
@@ -258,6 +262,35 @@ def _lines_of_text(source: Path, encoding: str) -> Iterator[str | bytes]:
             if encoding == UTF8:
                 check_utf8(line, number, _name(source))
             yield without_line_end(line, is_first=number == 1)
+
+
+def texts_of_lines(source: Path, encoding: str) -> Iterator[str | bytes]:
+    """Yield the lines of a text file, or of stdin for `-`, without their ends; read once.
+
+    Raises:
+        InputRefused: it is not in the encoding.
+        OSError
+    """
+    return _lines_of_text(source, encoding)
+
+
+def text_of(source: Path, encoding: str) -> tuple[bytes, bool]:
+    """Read a file, or stdin for `-`, as one text.
+
+    Returns:
+        Its bytes, in UTF-8 unless they are to be taken as they are, and whether its lines end in
+        CR LF, which stays.
+
+    Raises:
+        InputRefused: it is not in the encoding.
+        OSError
+    """
+    with _opened(source) as file:
+        content = file.read()
+    if encoding == BYTES:
+        return content, False
+    text = decoded(content, encoding, _name(source)).encode()
+    return text, b"\r\n" in text
 
 
 def _rows(source: Path, kind: Kind, reading: Reading) -> Iterator[Row]:

@@ -89,7 +89,7 @@ def _rows_of(text: TextIOWrapper, columns: Columns, name: str, delimiter: str) -
             yield _row(dict(zip(header, values, strict=False)), chosen_columns)
 
 
-def lines_of_json(path: Path) -> Iterator[bytes]:
+def lines_of_json(path: Path, encoding: str) -> Iterator[bytes]:
     """Yield the objects of a file that is one JSON array as lines, as `jsonl` would have them.
 
     Raises:
@@ -97,9 +97,9 @@ def lines_of_json(path: Path) -> Iterator[bytes]:
     """
     with opened_text(path) as source:
         try:
-            rows = json.loads(source.read().decode("utf-8-sig"))
+            rows = json.loads(source.read().decode(encoding).removeprefix("\ufeff"))
         except ValueError:
-            raise InputRefused(f"{path} is not valid JSON in UTF-8.") from None
+            raise InputRefused(f"{path} is not valid JSON in {encoding}.") from None
     if not isinstance(rows, list):
         raise InputRefused(f"{path} must be JSON lines, or a JSON array of objects.")
     for row in rows:

@@ -103,6 +103,14 @@ def test_text_in_a_named_encoding_is_converted(tmp_path, text, codec):
     assert texts == text.removeprefix("\ufeff").split()
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz"])
+def test_json_lines_in_a_named_encoding_are_converted(tmp_path, name):
+    content = '{"text":"é"}\r\n{"text":"ü"}'.encode("utf-16")
+    source = file_of(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
+    read = read_of(source, tmp_path, encoding=codec_of("utf-16"))
+    assert read == [{"text": "é"}, {"text": "ü"}]
+
+
 def test_compressed_text_is_checked_as_plain_text_is(tmp_path):
     source = file_of(tmp_path, "in.txt.gz", gzip.compress("\ufeffé\r\nü\r\n".encode()))
     assert read_of(source, tmp_path) == [{"text": "é"}, {"text": "ü"}]

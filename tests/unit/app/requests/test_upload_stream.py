@@ -55,6 +55,7 @@ def test_lines_do_not_depend_on_where_the_body_is_cut(size):
 def test_lines_are_those_of_the_whole_body(body, size):
     assume(not body.startswith((b"\xff\xfe", b"\xfe\xff", b"\0\0\xfe\xff")))
     assume(b"\0" not in body[:4])
+    assume(not body.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd")))
     whole = [(n, line.strip(b" \t\r")) for n, line in enumerate(body.split(b"\n"), 1)]
     lines = [line for line in whole if line[1] and line != (1, BYTE_ORDER_MARK)]
     assert lines_of(in_pieces(body, size)) == lines

@@ -43,6 +43,14 @@ def test_stream_in_utf_32_is_refused_by_its_name(codec):
         lines_of('{"text": "one"}\n'.encode(codec))
 
 
+@pytest.mark.parametrize(
+    ("beginning", "name"), [(b"\x1f\x8b\x08\0", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")]
+)
+def test_compressed_stream_is_refused_with_the_header_to_send(beginning, name):
+    with pytest.raises(MalformedBody, match=f"Content-Encoding: {name}"):
+        lines_of(beginning + b"rest")
+
+
 def test_longer_line_is_refused_by_its_number_alone():
     _, line, _ = lines_of(b"a\n", b"b" * 60, b"b" * 60 + b"\nc")
     assert line == Line(2, None)
