@@ -1,6 +1,7 @@
 """Receives a file of OpenAI's Files API and stores it piece by piece."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 from flask import Request, g
@@ -11,7 +12,7 @@ from app.requests.clients import client_of
 from app.requests.query import refuse_unknown_parameters
 from app.requests.upload_stream import limited, read_pieces
 from app.service.components import Service
-from contract.errors import MalformedBody, RequestInvalid, UnsupportedMediaType
+from contract.errors import BrokerUnavailable, MalformedBody, RequestInvalid, UnsupportedMediaType
 from contract.grammar.invalid import invalid
 from contract.messages import owner_of
 from contract.store.admission import NoRoom
@@ -23,7 +24,7 @@ MAX_NAME_CHARS = 255
 _PIECE_BYTES = 256 * 1024
 # What surrounds the file in the body, and fields beside it.
 _FORM_BYTES = 256 * 1024
-_FIELDS = ("purpose", "file", "expires_after[anchor]", "expires_after[seconds]")
+_FIELDS = ("purpose", "file")
 
 
 def receive_file(request: Request, service: Service) -> StoredFile:
@@ -40,16 +41,28 @@ def receive_file(request: Request, service: Service) -> StoredFile:
     file_id = store.new_id(owner_of(client_of(request)))
     form = _Form(parameters["boundary"].encode())
     pieces = limited(_body(request, service), limit_bytes + _FORM_BYTES)
+    try:
+        return _stored(form, pieces, file_id, service)
+    except BrokerUnavailable:
+        # What was received expires.
+        raise
+    except BaseException:
+        with suppress(BrokerUnavailable):
+            store.delete(file_id)
+        raise
+
+
+def _stored(form: "_Form", pieces: Iterator[bytes], file_id: str, service: Service) -> StoredFile:
     num_bytes = num_pieces = num_stored = 0
     for piece in _gathered(form.content(pieces)):
-        num_stored += store.add_piece(file_id, num_pieces, piece)
+        num_stored += service.files.add_piece(file_id, num_pieces, piece)
         num_bytes, num_pieces = num_bytes + len(piece), num_pieces + 1
         _check_room(service, num_stored)
     if form.purpose != PURPOSE:
         raise invalid(f"must be {PURPOSE}", pointer="/purpose")
     if not num_bytes:
         raise RequestInvalid("The form has no file, or an empty one.", errors=_NO_FILE)
-    return store.finish(file_id, form.name[:MAX_NAME_CHARS], num_bytes, num_pieces)
+    return service.files.finish(file_id, form.name[:MAX_NAME_CHARS], num_bytes, num_pieces)
 
 
 _NO_FILE = [{"detail": "is missing or empty", "pointer": "/file"}]
@@ -61,7 +74,7 @@ class _Form:
     def __init__(self, boundary: bytes) -> None:
         self._decoder = MultipartDecoder(boundary, max_form_memory_size=None, max_parts=8)
         self.purpose = self.name = ""
-        self._field = ""
+        self._field, self._seen = "", set[str]()
 
     def content(self, pieces: Iterator[bytes]) -> Iterator[bytes]:
         """Yield the content of the file.
@@ -91,13 +104,17 @@ class _Form:
         if isinstance(event, Field | File):
             if event.name not in _FIELDS:
                 raise invalid("is not a known field; send purpose and file", pointer="")
+            if event.name in self._seen:
+                raise invalid("is given twice; send one", pointer=f"/{event.name}")
+            self._seen.add(event.name)
             self._field = event.name
             if isinstance(event, File):
                 self.name = event.filename
         elif isinstance(event, Data) and self._field == "file":
             yield event.data
         elif isinstance(event, Data) and self._field == "purpose":
-            self.purpose += event.data.decode(errors="replace")[:MAX_NAME_CHARS]
+            # A longer one is wrong anyway.
+            self.purpose = (self.purpose + event.data.decode(errors="replace"))[:MAX_NAME_CHARS]
 
 
 def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:

@@ -190,6 +190,8 @@ def test_native_batch_is_none_of_openai(api, scoring):
         (b"", 400),
         (b"--b\r\nContent-Disposition: form-data; name=purpose\r\n\r\nbatch\r\n", 400),
         (b"--b\r\nContent-Disposition: form-data; name=other\r\n\r\nx\r\n--b--\r\n", 422),
+        (b"--b\r\nContent-Disposition: form-data; name=file\r\n\r\nx\r\n" * 2 + b"--b--\r\n", 422),
+        (b"no boundary" * 50_000, 400),
     ],
 )
 def test_form_that_is_broken_is_refused(scoring, body, status):
@@ -199,6 +201,14 @@ def test_form_that_is_broken_is_refused(scoring, body, status):
         )
         assert answer.status_code == status
         assert client.post("/v1/files", json={}).status_code == 415
+
+
+def test_what_was_received_of_a_refused_file_is_deleted(api, scoring):
+    with scoring.redis() as redis:
+        before = set(redis.keys("evascore:file:*"))
+        with pytest.raises(openai.UnprocessableEntityError):
+            api.files.create(file=b"x" * 600_000, purpose="fine-tune")
+        assert set(redis.keys("evascore:file:*")) == before
 
 
 def test_openai_package_is_a_requirement_of_the_tests():

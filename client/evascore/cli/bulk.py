@@ -5,7 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, BinaryIO
@@ -138,6 +138,8 @@ def command(
 ) -> int:
     """Score a file of texts and write one result per line, in order.
 
+    IN may hold JSON lines, lines of text or a table; docs/client.md lists what is read.
+
     A JSON line is an object such as {"custom_id": "a", "text": "any text"}; docs/bulk.md lists its
     fields. Blank JSON lines are skipped. The result of a bad line is its error.
 
@@ -238,7 +240,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
 
 
 def _with_target(plan: Plan, target: Path) -> Plan:
-    return Plan(plan.source, target, plan.options, plan.resume, plan.overwrite, plan.keep)
+    return replace(plan, target=target)
 
 
 def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
