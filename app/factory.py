@@ -12,10 +12,12 @@ from app.routes import (
     completions,
     docs,
     events,
+    files,
     health,
     jobs,
     metrics,
     models,
+    openai_batches,
     openapi,
     pages,
     tokenizer,
@@ -36,6 +38,7 @@ from contract.settings import Settings
 from contract.store.batch_store import BatchStore
 from contract.store.broker import connect, drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
+from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
 
 
@@ -57,6 +60,8 @@ def create_app(settings: Settings) -> Flask:
         batches.routes,
         events.routes,
         completions.routes,
+        files.routes,
+        openai_batches.routes,
         models.routes,
         tokenizer.routes,
         health.routes,
@@ -85,6 +90,7 @@ def create_service(settings: Settings) -> Service:
         settings=settings,
         jobs=jobs,
         batches=batches,
+        files=FileStore(client, settings, jobs, guard),
         changes=changes,
         workers=workers,
         models=ServedModels(workers, settings.served_name),

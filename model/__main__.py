@@ -9,7 +9,9 @@ from typing import NoReturn
 
 from tqdm import tqdm
 
+from contract.errors import ClientError
 from contract.grammar.limits import DEFAULT_LIMITS, NO_LIMITS
+from contract.grammar.line_fields import Columns
 from contract.grammar.outputs import MAX_NEXT_CHARS
 from model.commands.predict_lines import predict_lines
 from model.commands.score_lines import score_lines
@@ -60,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         return options.run(options)
-    except ModelError as error:
+    except (ModelError, ClientError) as error:
         print(f"model: {error}", file=sys.stderr)
         return 1
     except BrokenPipeError:
@@ -87,6 +89,7 @@ def _score(options: argparse.Namespace) -> int:
             sys.stdout.buffer,
             scorer,
             limits=NO_LIMITS if options.unlimited else DEFAULT_LIMITS,
+            columns=Columns(options.text_field, options.id_field),
             on_pass=progress.update,
         )
     if num_failed:
@@ -160,6 +163,12 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="score lines that the service refuses as too large; only the model's limits hold",
     )
+    score.add_argument(
+        "--text-field",
+        metavar="NAME",
+        help="column of the text, for lines that are rows of a corpus; other columns are ignored",
+    )
+    score.add_argument("--id-field", metavar="NAME", help="column of the ID of such a row")
     _add_model_options(score)
     next_chars = commands.add_parser(
         "next-chars",

@@ -14,8 +14,9 @@ from app.openapi.limits import add_limits
 from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
 from app.requests.access import scope_of
-from app.requests.completion_models import CompletionBody, DetokenizeBody, TokenizeBody
 from app.requests.models import ScoreBody, TextRequest
+from app.requests.openai_batch import OpenAIBatchBody
+from app.requests.tokenizer_models import DetokenizeBody, TokenizeBody
 from app.responses.batch_models import BatchResult, BatchView
 from app.responses.completion_models import Completion, Prompt, TokenizerInfo, Tokens
 from app.responses.models import (
@@ -28,10 +29,12 @@ from app.responses.models import (
     Readiness,
     Stats,
 )
+from app.responses.openai_models import FileDeleted, FileView, OpenAIBatchView
 from app.responses.problems import STATUS_BY_CODE
 from contract import __version__
 from contract.api_keys import Scope
 from contract.errors import Forbidden, OriginNotAllowed, ServiceError, Unauthorized
+from contract.grammar.completion_request import CompletionBody
 from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (
@@ -41,6 +44,10 @@ _MODELS: tuple[type[BaseModel], ...] = (
         ModelList,
         CompletionBody,
         Completion,
+        OpenAIBatchBody,
+        OpenAIBatchView,
+        FileView,
+        FileDeleted,
         TokenizeBody,
         Tokens,
         DetokenizeBody,

@@ -79,6 +79,25 @@ LINES = {
         },
     },
 }
+FORM = {
+    "required": True,
+    "content": {
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "properties": {
+                    "purpose": {"type": "string", "enum": ["batch"]},
+                    "file": {"type": "string", "format": "binary", "minLength": 1},
+                },
+                "required": ["purpose", "file"],
+            }
+        }
+    },
+}
+JSON_LINES = {
+    "description": "One JSON object per line.",
+    "content": {"application/x-ndjson": {"schema": {"type": "string"}}},
+}
 RESULT_LINES = {
     "description": "One JSON object per line, in the order of the upload.",
     "headers": {
@@ -130,6 +149,14 @@ PARAMETERS: dict[str, dict[str, Any]] = {
         "description": BatchOptions.model_fields["on_error"].description,
         "schema": {"type": "string", "enum": ["fail", "skip"], "default": "fail"},
     },
+    **{
+        name: {
+            "in": "query",
+            "description": BatchOptions.model_fields[name].description,
+            "schema": {"type": "string", "minLength": 1, "maxLength": 128},
+        }
+        for name in ("text_field", "id_field")
+    },
     "after": {
         "in": "query",
         "description": "Number of results to skip: those that the client has already.",
@@ -142,7 +169,7 @@ PARAMETERS: dict[str, dict[str, Any]] = {
     },
     **{name: _option(name, form) for name, form in QUERY_FORMS.items()},
 }
-BATCH_PARAMETERS = ("on_error", "outputs", "top_k", "deadline_s", "model")
+BATCH_PARAMETERS = ("on_error", "text_field", "id_field", "outputs", "top_k", "deadline_s", "model")
 RESULT_PARAMETERS = ("after", "limit", "wait")
 SUBMIT_PARAMETERS = ("wait", *QUERY_FORMS, "Prefer")
 READ_PARAMETERS = ("wait", "Prefer")

@@ -15,6 +15,8 @@ _SCOPES: dict[str, Scope] = {
     "events": "score",
     "completions": "score",
     "batches": "bulk",
+    "files": "bulk",
+    "openai_batches": "bulk",
     "metrics": "metrics",
 }
 _SCOPES_OF_ROUTES: dict[str, Scope] = {
@@ -22,7 +24,7 @@ _SCOPES_OF_ROUTES: dict[str, Scope] = {
     "events.follow_batch": "bulk",
 }
 _BEARER = "Bearer "
-_IDS = ("task_id", "batch_id")
+_IDS = ("task_id", "batch_id", "file_id")
 
 
 def register(app: Flask) -> None:
@@ -77,9 +79,21 @@ def _token() -> str:
     return given[len(_BEARER) :].strip()
 
 
+def check_owned(asked: str) -> None:
+    """Treat the task, batch or file of another owner as one that does not exist.
+
+    Raises:
+        JobNotFound
+    """
+    if service().settings.auth == "off":
+        return
+    # The ID of results holds that of their batch behind a dash.
+    if not service().jobs.is_owned_by(asked.rpartition("-")[2], owner()):
+        raise JobNotFound("This ID was never issued to your key; check it for typing errors.")
+
+
 def _check_owner() -> None:
-    """Treat the task or batch of another owner as one that does not exist."""
     for name in _IDS:
         asked = (request.view_args or {}).get(name)
-        if asked is not None and not service().jobs.is_owned_by(asked, owner()):
-            raise JobNotFound("This ID was never issued to your key; check it for typing errors.")
+        if asked is not None:
+            check_owned(asked)

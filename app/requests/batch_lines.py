@@ -1,7 +1,7 @@
 """Checks the lines of an upload and cuts them into the parts of a batch."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,9 +14,16 @@ from app.service.turns import LargeWork
 from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
-from contract.grammar.checked_text import Checked, check_text, custom_id_of
+from contract.grammar.checked_text import Checked
 from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid, invalid_fields
 from contract.grammar.json_text import parse_json_array
+from contract.grammar.line_fields import (
+    Columns,
+    check_line,
+    completion_of_line,
+    id_of_line,
+    is_openai_line,
+)
 from contract.grammar.lines import Line, parse_line
 from contract.grammar.validation import plain_errors
 from contract.messages import Job
@@ -77,7 +84,15 @@ class PartCutter:
         request_id: str,
         client: str = "",
         model: str = "",
+        serves: Callable[[str], bool] = bool,
+        answers_completions: bool = False,
     ) -> None:
+        """Start without lines.
+
+        Args:
+            serves: whether the batch's model is the one that a line names.
+            answers_completions: whether lines are those of an OpenAI batch, and get completions.
+        """
         self.num_lines = 0
         self.num_bytes = 0
         """Lines in all parts so far (no blank ones), and bytes that the model reads for them."""
@@ -86,10 +101,12 @@ class PartCutter:
         self.promised_bytes = 0
         """Most bytes of Redis that the results of all parts so far take."""
         self._options = options
+        self._columns = Columns(options.text_field, options.id_field)
         self._settings = settings
         self._deadline_at = deadline_at
         self._request_id = request_id
         self._client, self._model = client, model
+        self._serves, self._answers_completions = serves, answers_completions
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0
@@ -144,13 +161,27 @@ class PartCutter:
         fields: dict[str, Any] = {}
         try:
             fields = parse_line(line, self._settings.max_body_bytes)
-            return check_text(fields, self._settings, self._options)
+            return self._check(fields)
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
             self._count_bad(line, error)
-            request = _refused(line, custom_id_of(fields), error)
+            request = _refused(line, id_of_line(fields, self._columns), error)
             return Checked(request, result_bytes=_REFUSED_BYTES + len(orjson.dumps(request)))
+
+    def _check(self, fields: dict[str, Any]) -> Checked:
+        if self._answers_completions:
+            checked = completion_of_line(fields, self._settings)
+        else:
+            checked = check_line(fields, self._settings, self._options, self._columns)
+        if not self._columns.are_named and is_openai_line(fields):
+            asked = fields["body"].get("model")
+            if asked is not None and not self._serves(asked):
+                raise invalid(
+                    "is not the model of this batch, which scores all of its lines",
+                    pointer="/body/model",
+                )
+        return checked
 
     def _count_bad(self, line: Line, error: ClientError) -> None:
         """Count a skipped line, and refuse the upload once there are too many of them."""

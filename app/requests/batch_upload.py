@@ -16,7 +16,13 @@ from app.service.submission import key_reused
 from app.service.turns import in_turns
 from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import LINE_WORK_BYTES, Batch, Part
-from contract.errors import BodyTooLarge, BrokerUnavailable, Overloaded, RequestInvalid
+from contract.errors import (
+    BodyTooLarge,
+    BrokerUnavailable,
+    ModelNotFound,
+    Overloaded,
+    RequestInvalid,
+)
 from contract.grammar.lines import Line
 from contract.messages import Job, owner_of
 from contract.settings import Settings
@@ -28,6 +34,8 @@ GROUP_BYTES = 1024**2
 GROUP_PARTS = 64
 # While an upload goes on, Redis is asked this often how much room it has.
 LOAD_MAX_AGE_S = 1.0
+# Redis is asked for so many models that lines name; a batch has one.
+MAX_MODEL_NAMES = 8
 
 
 class Receiver:
@@ -44,13 +52,23 @@ class Receiver:
         request_id: str,
         client: str = "",
         quota: Quota = NO_QUOTA,
+        answers_completions: bool = False,
     ) -> None:
+        """Check that there is room for an upload.
+
+        Args:
+            answers_completions: whether lines are those of an OpenAI batch, and get completions.
+
+        Raises:
+            ModelNotFound, Overloaded, QuotaUsedUp, BrokerUnavailable
+        """
         self._store = store
         self._settings = settings
         self._retry = retry
         # Known before the body is read: a model that is not served is refused at once.
         name = target(options.model or "").name
         self._target, self._asked_model = target, options.model or name
+        self._model_name, self._named_models = name, dict[str, bool]()
         self._client, self._owner = client, owner_of(client)
         self._created_at = time.time()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
@@ -62,9 +80,15 @@ class Receiver:
             request_id=request_id,
             client=client,
             model=name,
+            serves=self._serves,
+            answers_completions=answers_completions,
         )
         # Uploads without a model keep the digests that they had before models could be asked for.
-        asked = options.model_dump(exclude=None if options.model else {"model"})
+        # So do those without columns.
+        later = ("model", "text_field", "id_field")
+        asked = options.model_dump(exclude={n for n in later if not getattr(options, n)})
+        if answers_completions:
+            asked["completions"] = True
         self._digest = hashlib.sha256(
             orjson.dumps([asked, deadline_s], option=orjson.OPT_SORT_KEYS)
         )
@@ -156,6 +180,17 @@ class Receiver:
         if accepted.is_replay:
             self._discard()
         return accepted
+
+    def _serves(self, asked: str) -> bool:
+        """Whether a line that names the model `asked` names that of the batch."""
+        if asked == self._asked_model:
+            return True
+        if len(self._named_models) < MAX_MODEL_NAMES and asked not in self._named_models:
+            try:
+                self._named_models[asked] = self._target(asked).name == self._model_name
+            except ModelNotFound:
+                self._named_models[asked] = False
+        return self._named_models.get(asked, False)
 
     def _keep(self) -> None:
         """Renew the stored parts while the client is slow to send the next group."""

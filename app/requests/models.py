@@ -5,22 +5,12 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from contract.grammar import schema_rules
-from contract.grammar.model_names import MAX_REFERENCE_CHARS
+from contract.grammar.model_names import ModelName
 from contract.grammar.schema_rules import SCORED_FIELDS
 from contract.grammar.text_request import TEXT_OPTIONS, OutputNames, TextRequest, TopK
 from contract.grammar.validation import conflict
 
-ModelName = Annotated[
-    str | None,
-    Field(
-        min_length=1,
-        max_length=MAX_REFERENCE_CHARS,
-        description=(
-            "Model that scores: its name, or `name@fingerprint` for one exact model; "
-            "/v1/models lists them. By default that of the service."
-        ),
-    ),
-]
+ColumnName = Annotated[str | None, Field(min_length=1, max_length=128)]
 
 
 class ScoreBody(TextRequest):
@@ -64,6 +54,17 @@ class BatchOptions(BaseModel):
             "`fail`: one bad line refuses the whole upload. `skip`: a bad line becomes a result "
             "with its error. An array is always accepted or refused as a whole."
         ),
+    )
+    text_field: ColumnName = Field(
+        None,
+        description=(
+            "Column of the text, for lines that are rows of a corpus. All columns but this one and "
+            "that of the ID are ignored."
+        ),
+    )
+    id_field: ColumnName = Field(
+        None,
+        description="Column of the ID, which comes back as `custom_id`: a string or an integer.",
     )
     outputs: OutputNames | None = None
     top_k: TopK | None = None

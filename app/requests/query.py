@@ -57,6 +57,7 @@ QUERY_FORMS: dict[str, QueryForm] = {
     "model": QueryForm(str),
     "custom_id": QueryForm(str),
     "spans": QueryForm(str, "A unit; ranges need a JSON body."),
+    "span_unit": QueryForm(str),
     "window": QueryForm(
         _window, "Size and stride in bytes, as `size,stride`.", _SIZE_AND_STRIDE, has_commas=True
     ),

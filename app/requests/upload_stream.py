@@ -151,13 +151,17 @@ def _as_it_is(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 
 def _gunzipped(pieces: Iterable[bytes]) -> Iterator[bytes]:
-    """Decompress gzip with one or several members, such as `cat a.gz b.gz` makes."""
+    """Decompress gzip with one or several members, such as `cat a.gz b.gz` makes, and padding."""
     member = zlib.decompressobj(_GZIP_WBITS)
     has_begun = False
     for piece in pieces:
         while piece:
             if member.eof:
-                member, has_begun = zlib.decompressobj(_GZIP_WBITS), False
+                # gzip itself ignores zeros behind a member: tapes and disk images pad with them.
+                piece = piece.lstrip(b"\0")
+                if not piece:
+                    break
+                member = zlib.decompressobj(_GZIP_WBITS)
             has_begun = True
             try:
                 yield member.decompress(piece, PIECE_BYTES)

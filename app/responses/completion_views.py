@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from app.requests.byte_tokens import BOS, EOS, decode, name_of, offsets
-from app.requests.completion import Prompt
-from app.requests.completion_models import CompletionBody
+from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.vocabulary import BOS_ID, EOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
 from contract.messages import Record, error_from_body
 

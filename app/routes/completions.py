@@ -8,7 +8,6 @@ from flask import Blueprint, Response, g, request
 from app.openapi.operation import operation
 from app.requests.clients import caller_of
 from app.requests.completion import read_completion
-from app.requests.completion_models import CompletionBody
 from app.responses.completion_models import Completion
 from app.responses.completion_views import completion, results_of
 from app.responses.json import json_response
@@ -27,6 +26,7 @@ from contract.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
+from contract.grammar.completion_request import CompletionBody
 
 # The answer to one byte of a prompt takes about as long as checking this many bytes of a body.
 _WORK_PER_BYTE = 50

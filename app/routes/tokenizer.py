@@ -9,7 +9,7 @@ from flask import Blueprint, Response, request
 from app.openapi.operation import operation
 from app.requests import byte_tokens
 from app.requests.body import read_json_body
-from app.requests.completion_models import DetokenizeBody, TokenizeBody
+from app.requests.tokenizer_models import DetokenizeBody, TokenizeBody
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.completion_views import tokenizer_view
 from app.responses.json import json_response

@@ -15,6 +15,7 @@ from app.service.turns import LargeWork
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
+from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
 
 EXTENSION = "evascore"
@@ -27,6 +28,7 @@ class Service:
     settings: Settings
     jobs: JobStore
     batches: BatchStore
+    files: FileStore
     changes: ChangeListener
     workers: RecentWorkers
     models: ServedModels

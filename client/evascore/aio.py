@@ -40,6 +40,7 @@ class AsyncClient:
         patience_s: float = 30,
         model: str | None = None,
         headers: Mapping[str, str] | None = None,
+        on_wait: Callable[[str], None] | None = None,
         http: httpx.AsyncClient | None = None,
     ) -> None:
         """Prepare the client; the first call connects.
@@ -55,6 +56,8 @@ class AsyncClient:
                 the service. A call may name another with the option `model`.
             headers: headers of every request, for example for a proxy that checks who sends.
                 Those named `Proxy-...` go to the proxy of the shell's variables alone.
+            on_wait: called with the reason when a request failed and is sent again after a pause;
+                it must return at once. Pickles do not hold it.
             http: the httpx client to send with; it chooses the proxy and the certificates itself.
 
         Raises:
@@ -68,7 +71,7 @@ class AsyncClient:
         self.model = model
         self._operations = Operations(model)
         self._driver = AsyncDriver(
-            self.url, http, transport.client_headers(self.url, api_key, headers)
+            self.url, http, transport.client_headers(self.url, api_key, headers), on_wait
         )
         self._unpicklable = transport.kept_from_pickles(self.url, api_key, headers, http)
 
@@ -305,16 +308,19 @@ class AsyncClient:
         after: int = 0,
         limit: int = 500,
         timeout_s: float | None = None,
+        quiet_s: float | None = None,
     ) -> AsyncIterator[list[bytes]]:
         """Yield the lines of `batch_results` as raw JSON, one list for each request.
 
         Args:
             timeout_s: seconds to wait for the next line.
+            quiet_s: yield an empty list when no line has come for this many seconds.
         """
         while True:
             call = self._call(timeout_s)
-            page = await self.run(self._operations.page(id_of(batch), after, limit, call))
-            if page.lines:
+            steps = self._operations.page(id_of(batch), after, limit, call, quiet_s)
+            page = await self.run(steps)
+            if page.lines or page.has_more:
                 yield page.lines
             after += len(page.lines)
             if not page.has_more:

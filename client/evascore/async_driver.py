@@ -21,14 +21,18 @@ class AsyncDriver:
     """Sends requests and sleeps for one `AsyncClient`; `SyncDriver` has the same methods."""
 
     def __init__(
-        self, url: httpx.URL, http: httpx.AsyncClient | None, headers: dict[str, str]
+        self,
+        url: httpx.URL,
+        http: httpx.AsyncClient | None,
+        headers: dict[str, str],
+        on_wait: Callable[[str], None] | None = None,
     ) -> None:
         """Keep the URL and the headers of every request; connect to nothing.
 
         Raises:
             NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
         """
-        self._url, self._headers = url, headers
+        self._url, self._headers, self._on_wait = url, headers, on_wait
         network = Network() if http else transport.network_of(url, headers)
         self._via = network.via
 
@@ -85,6 +89,8 @@ class AsyncDriver:
 
     async def _do(self, step: Step) -> Reply:
         if isinstance(step, Pause):
+            if step.reason and self._on_wait is not None:
+                self._on_wait(step.reason)
             await asyncio.sleep(step.seconds)
             return None
         http = self._connections.here(asyncio.get_running_loop())

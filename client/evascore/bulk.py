@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from evascore.bulk_errors import ErrorKind
 from evascore.bulk_files import (
     BulkRefused,
-    Format,
     State,
     Target,
     Upload,
@@ -25,11 +25,14 @@ from evascore.bulk_files import (
 )
 from evascore.calls import GZIP, BatchRequest, compressed
 from evascore.errors import JobGone, JobNotFound
+from evascore.readers.inputs import STDIN, Input
 from evascore.sync import Client
 
 # Uploads at the service at once: it scores the next one while the results of one are fetched.
 UPLOADS_AT_ONCE = 2
 PAGE_LINES = 1000
+# After this time without a result a run says what it waits for.
+QUIET_S = 5.0
 # No time limit here: the service ends a late batch itself, with an error for each line.
 NO_LIMIT_S = 1e9
 
@@ -40,7 +43,6 @@ class Plan:
 
     source: Path
     target: Path
-    form: Format
     options: dict[str, str]
     """Query parameters of `POST /batches`."""
     resume: bool = False
@@ -62,35 +64,48 @@ class Summary:
     num_failed: int
     num_resumed: int
     """Lines that were in the target when the run started."""
+    errors: list[ErrorKind]
+    """The errors of lines by kind, the most frequent first."""
 
 
 class Bulk:
     """One run; `num_done` of `num_lines` lines are written."""
 
-    def __init__(self, client: Client, plan: Plan, target: Target) -> None:
+    def __init__(self, client: Client, plan: Plan, lines: Input, target: Target) -> None:
         """Read the files, and decide whether to start or to resume.
+
+        Args:
+            lines: what `plan.source` holds.
 
         Raises:
             BulkRefused: the files do not belong together, or one would be overwritten.
             OSError: a file cannot be read.
         """
-        self._client, self._plan, self._target = client, plan, target
-        self._state = _state(plan, target)
+        self._client, self._plan, self._lines, self._target = client, plan, lines, target
+        self._state = _state(plan, lines, target)
         self.num_lines = self._state.num_lines
-        self._numbers = enumerate(numbers_of(plan.source, plan.form))
+        self._numbers = enumerate(numbers_of(lines))
+        self._on_quiet: Callable[[], None] = lambda: None
 
     @property
     def num_done(self) -> int:
         """Number of lines that are written."""
         return self._target.num_lines
 
-    def run(self, on_progress: Callable[[int], None]) -> Summary:
+    def run(
+        self, on_progress: Callable[[int], None], on_quiet: Callable[[], None] | None = None
+    ) -> Summary:
         """Score all lines that have no result yet.
+
+        Args:
+            on_progress: called with the number of lines done.
+            on_quiet: called when no result has come for `QUIET_S` seconds.
 
         Raises:
             EvascoreError, OSError: the run is not complete; start it again to resume.
         """
         num_resumed = self.num_done
+        self._on_quiet = on_quiet or self._on_quiet
         self._save()
         for at, upload in enumerate(self._state.uploads):
             if upload.end > self.num_done:
@@ -98,7 +113,8 @@ class Bulk:
                 self._fetch(at, on_progress)
             if not self._state.uploads[at].is_finished:
                 self._finish(self._state.uploads[at])
-        return Summary(self.num_done, self._target.num_failed, num_resumed)
+        target = self._target
+        return Summary(self.num_done, target.num_failed, num_resumed, target.errors.kinds())
 
     def _submit(self, begin: int, end: int) -> None:
         """Send those of these uploads that are not at the service yet."""
@@ -114,12 +130,10 @@ class Bulk:
                 self._save()
 
     def _request(self, upload: Upload) -> BatchRequest:
-        plan = self._plan
-
         def body() -> Iterator[bytes]:
-            return compressed(lines_of(plan.source, plan.form, upload))
+            return compressed(lines_of(self._lines, upload))
 
-        return BatchRequest(body, plan.options, GZIP)
+        return BatchRequest(body, self._state.options, GZIP)
 
     def _fetch(self, at: int, on_progress: Callable[[int], None]) -> None:
         """Write the results of an upload as they come; send again what the service has lost."""
@@ -144,8 +158,12 @@ class Bulk:
             after=self.num_done - upload.first,
             limit=PAGE_LINES,
             timeout_s=NO_LIMIT_S,
+            quiet_s=QUIET_S,
         )
         for lines in pages:
+            if not lines:
+                self._on_quiet()
+                continue
             self._target.append(self._placed(lines), upload.first)
             on_progress(self.num_done)
 
@@ -170,8 +188,8 @@ class Bulk:
         )
 
     def _replace(self, at: int) -> None:
-        plan, uploads = self._plan, self._state.uploads
-        uploads[at] = rest_of(plan.source, plan.form, uploads[at], self.num_done)
+        uploads = self._state.uploads
+        uploads[at] = rest_of(self._lines, uploads[at], self.num_done)
         self._save()
 
     def _finish(self, upload: Upload) -> None:
@@ -187,20 +205,19 @@ class Bulk:
 
 
 def check_paths(plan: Plan) -> None:
-    """Check that the input can be read more than once, and that the output may be written.
+    """Check that the input is there, and that the output may be written.
 
     Raises:
-        BulkRefused, OSError: it cannot, or must not be.
+        BulkRefused, OSError: it is not, or must not be.
     """
-    with plan.source.open("rb"):
-        pass
-    for path in (plan.source, plan.target):
-        if path.exists() and not path.is_file():
-            raise BulkRefused(
-                f"{path} is not a regular file; evascore bulk reads it more than once, so save it"
-                " to a file first."
-            )
-    if plan.target.exists() and plan.target.samefile(plan.source):
+    if plan.source != STDIN:
+        plan.source.stat()
+    if plan.target.exists() and not plan.target.is_file():
+        raise BulkRefused(
+            f"{plan.target} is not a regular file; evascore bulk reads OUT again to resume. Give a"
+            " file, or - for stdout."
+        )
+    if plan.source != STDIN and plan.target.exists() and plan.target.samefile(plan.source):
         raise BulkRefused(f"{plan.target} is also the input; give another file for the output.")
     has_content = plan.target.exists() and plan.target.stat().st_size > 0
     if has_content and not (plan.overwrite or plan.state_path.exists()):
@@ -210,9 +227,9 @@ def check_paths(plan: Plan) -> None:
         )
 
 
-def _state(plan: Plan, target: Target) -> State:
+def _state(plan: Plan, lines: Input, target: Target) -> State:
     """The state to start or to resume with."""
-    fresh = planned(plan.source, plan.form, plan.options)
+    fresh = planned(lines, {**plan.options, **lines.params})
     if plan.overwrite or not plan.state_path.exists():
         target.clear()
         return fresh
@@ -227,10 +244,10 @@ def _state(plan: Plan, target: Target) -> State:
             f"{plan.source} has changed since the run that wrote {plan.target}, so the run cannot"
             " be resumed. Start again with --overwrite."
         )
-    if (state.format, state.options) != (plan.form, plan.options):
+    if (state.format, state.options) != (fresh.format, fresh.options):
         raise BulkRefused(
             f"{plan.target} was started with other options"
-            f" (--format {state.format}, {_query(state.options)}). Give the same options, or start"
+            f" ({_query(state.options)}). Give the same options, or start"
             " again with --overwrite."
         )
     return state

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import BinaryIO
 
-from evascore.errors import EvascoreError, UnexpectedAnswer
+from evascore.bulk_errors import ErrorSummary
+from evascore.errors import UnexpectedAnswer
 from evascore.operations import new_key
-from evascore.texts import encode, named
-
-Format = Literal["jsonl", "text"]
+from evascore.readers.inputs import Form, Input
+from evascore.readers.packages import InputRefused
 
 # Size of one upload. Two at a time are at the service, which bounds what it stores of a file: with
 # the scores of every byte about 300 MB for each.
@@ -26,7 +26,7 @@ _HEAD = re.compile(rb'\{"index":\s*(\d+),\s*"status":\s*"(\w+)"')
 _LINE = re.compile(rb'"line":\s*\d+')
 
 
-class BulkRefused(EvascoreError):
+class BulkRefused(InputRefused):
     """The files of a run cannot be used; the message says why and what to do."""
 
 
@@ -55,7 +55,7 @@ class Upload:
 class State:
     """The progress of a run, except the number of results, which the target itself shows."""
 
-    format: Format
+    format: Form
     options: dict[str, str]
     input_sha256: str
     num_lines: int
@@ -90,50 +90,58 @@ class State:
             ) from None
 
 
-def planned(source: Path, form: Format, options: dict[str, str]) -> State:
-    """Plan a new run: count the lines of the input and divide them into uploads."""
+def planned(source: Input, options: dict[str, str]) -> State:
+    """Plan a new run: count the lines of the input and divide them into uploads.
+
+    Raises:
+        InputRefused: a line of text is not in the encoding of the input.
+    """
     digest = hashlib.sha256()
     uploads: list[Upload] = []
     num_lines = at = 0
-    with source.open("rb") as file:
-        for line in file:
+    with source.open() as file:
+        for number, line in enumerate(file, 1):
             digest.update(line)
             begin, at = at, at + len(line)
-            if not _is_scored(line, form):
+            if not source.is_scored(line):
                 continue
+            source.check(line, number)
             if not uploads or _is_full(uploads[-1], at):
                 uploads.append(Upload(num_lines, 0, begin, begin))
             uploads[-1].num_lines += 1
             uploads[-1].end_byte = at
             num_lines += 1
-    return State(form, options, digest.hexdigest(), num_lines, uploads)
+    return State(source.form, options, digest.hexdigest(), num_lines, uploads)
 
 
-def lines_of(source: Path, form: Format, upload: Upload) -> Iterator[bytes]:
+def lines_of(source: Input, upload: Upload) -> Iterator[bytes]:
     """Yield the lines of an upload as JSON."""
-    with source.open("rb") as file:
-        file.seek(upload.begin_byte)
+    at = upload.begin_byte
+    with source.open() as file:
+        file.seek(at)
         for line in _until(file, upload.end_byte):
-            if _is_scored(line, form):
-                yield _as_json(line, form)
+            if source.is_scored(line):
+                yield source.as_json(line, is_first=at == 0)
+            at += len(line)
 
 
-def rest_of(source: Path, form: Format, upload: Upload, first: int) -> Upload:
+def rest_of(source: Input, upload: Upload, first: int) -> Upload:
     """A new upload of the lines of `upload` from index `first` on."""
     begin, num_skipped = upload.begin_byte, 0
-    with source.open("rb") as file:
+    with source.open() as file:
         file.seek(begin)
         while num_skipped < first - upload.first:
-            num_skipped += _is_scored(file.readline(), form)
-        begin = file.tell()
+            line = file.readline()
+            num_skipped += source.is_scored(line)
+            begin += len(line)
     return Upload(first, upload.end - first, begin, upload.end_byte)
 
 
-def numbers_of(source: Path, form: Format) -> Iterator[int]:
+def numbers_of(source: Input) -> Iterator[int]:
     """Yield the line numbers, from 1, of the lines of the input that are scored."""
-    with source.open("rb") as file:
+    with source.open() as file:
         for number, line in enumerate(file, 1):
-            if _is_scored(line, form):
+            if source.is_scored(line):
                 yield number
 
 
@@ -148,16 +156,20 @@ def at_line(result: bytes, number_of: Callable[[], int]) -> bytes:
 class Target:
     """The file of results: one whole line for each line of the input, in order."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, also: BinaryIO | None = None) -> None:
         """Open and lock the file, and remove an incomplete last line.
+
+        Args:
+            also: gets a copy of each line that is written.
 
         Raises:
             BulkRefused: another run writes the file, or it does not hold results.
             OSError: the file cannot be opened.
         """
-        self.path = path
+        self.path, self._also = path, also
         self.num_lines = 0
         self.num_failed = 0
+        self.errors = ErrorSummary()
         self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), "r+b")
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -182,6 +194,7 @@ class Target:
         self._file.seek(0)
         self._file.truncate()
         self.num_lines = self.num_failed = 0
+        self.errors = ErrorSummary()
 
     def append(self, lines: list[bytes], first: int) -> None:
         """Write the next lines of results.
@@ -193,8 +206,12 @@ class Target:
             UnexpectedAnswer: they are not the next lines.
             OSError: not all lines were written; the next `Target` of this path continues there.
         """
-        self._file.write(b"".join([self._numbered(line, first) for line in lines]))
+        numbered = b"".join([self._numbered(line, first) for line in lines])
+        self._file.write(numbered)
         self._file.flush()
+        if self._also is not None:
+            self._also.write(numbered)
+            self._also.flush()
 
     def sync(self) -> None:
         """Return when all that is written is on disk."""
@@ -207,12 +224,14 @@ class Target:
                 f"The service did not send the result of line {self.num_lines + 1} next."
             )
         numbered = b'{"index":%d' % self.num_lines + line[head.end(1) :] if first else line
-        self._count(head)
+        self._count(head, line)
         return numbered
 
-    def _count(self, head: re.Match[bytes]) -> None:
+    def _count(self, head: re.Match[bytes], line: bytes) -> None:
+        if head[2] != b"SUCCESS":
+            self.num_failed += 1
+            self.errors.add(line, self.num_lines)
         self.num_lines += 1
-        self.num_failed += head[2] != b"SUCCESS"
 
     def _read(self) -> None:
         end = 0
@@ -225,7 +244,7 @@ class Target:
                     f"Line {self.num_lines + 1} of {self.path} was not written by evascore bulk;"
                     " move the file away, or give another one."
                 )
-            self._count(head)
+            self._count(head, line)
             end += len(line)
         self._file.seek(end)
         self._file.truncate()
@@ -235,18 +254,9 @@ def _is_full(upload: Upload, end_byte: int) -> bool:
     return upload.num_lines == UPLOAD_LINES or end_byte - upload.begin_byte > UPLOAD_BYTES
 
 
-def _is_scored(line: bytes, form: Format) -> bool:
-    """Whether a line is sent: blank JSON lines are not, blank lines of text are."""
-    return form == "text" or not line.isspace()
-
-
-def _as_json(line: bytes, form: Format) -> bytes:
-    if form == "jsonl":
-        return line if line.endswith(b"\n") else line + b"\n"
-    fields: dict[str, Any] = dict(named("text", line.removesuffix(b"\n")))
-    return encode(fields) + b"\n"
-
-
 def _until(file: BinaryIO, end_byte: int) -> Iterator[bytes]:
-    while file.tell() < end_byte:
-        yield file.readline()
+    at = file.tell()
+    while at < end_byte:
+        line = file.readline()
+        at += len(line)
+        yield line

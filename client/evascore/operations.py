@@ -160,16 +160,24 @@ class Operations:
         """Delete the texts and the results of a batch."""
         yield from exchange(Send("DELETE", _batch_path(batch_id), ANSWER_S), call, self.reading)
 
-    def page(self, batch_id: str, after: int, limit: int, call: Call) -> Steps["Page"]:
-        """Fetch the next lines of a batch's results; waits for the first, gives none at the end."""
+    def page(
+        self, batch_id: str, after: int, limit: int, call: Call, quiet_s: float | None = None
+    ) -> Steps["Page"]:
+        """Fetch the next lines of a batch's results; waits for the first, gives none at the end.
+
+        Args:
+            quiet_s: seconds after which it gives none although there are more; None: it waits on.
+        """
+        longest_s, first_at = quiet_s or MAX_WAIT_S, call.clock()
         while True:
-            began, wait_s = call.clock(), min(call.left_s, MAX_WAIT_S)
+            began, wait_s = call.clock(), min(call.left_s, longest_s, MAX_WAIT_S)
             params = {"after": str(after), "limit": str(limit), **_wait(wait_s)}
             path = f"{_batch_path(batch_id)}/results"
             answer = yield from self._get(path, call, params, wait_s)
             page = Page(answer.body.splitlines(keepends=True), _has_more(answer))
             matching.check_lines(page.lines, after)
-            if page.lines or not page.has_more:
+            is_over = quiet_s is not None and call.clock() - first_at >= quiet_s
+            if page.lines or not page.has_more or is_over:
                 return page
             yield from _until_next_poll(
                 answer,

@@ -155,7 +155,7 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
         if now + pause_s > min(call.deadline, away_since + call.patience_s):
             raise error
         num_failures += 1
-        yield Pause(pause_s)
+        yield Pause(pause_s, str(error))
 
 
 def backoff_s(num_failures: int, named_s: float | None, chance: float) -> float:

@@ -38,6 +38,8 @@ class Pause:
     """Asks the driver to sleep; its reply is None."""
 
     seconds: float
+    reason: str = ""
+    """Why a request is sent again after it; empty if none is."""
 
 
 @dataclass(frozen=True, slots=True)

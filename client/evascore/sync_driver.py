@@ -23,13 +23,19 @@ Part = TypeVar("Part")
 class SyncDriver:
     """Sends requests and sleeps for one `Client`; `AsyncDriver` has the same methods."""
 
-    def __init__(self, url: httpx.URL, http: httpx.Client | None, headers: dict[str, str]) -> None:
+    def __init__(
+        self,
+        url: httpx.URL,
+        http: httpx.Client | None,
+        headers: dict[str, str],
+        on_wait: Callable[[str], None] | None = None,
+    ) -> None:
         """Keep the URL and the headers of every request; connect to nothing.
 
         Raises:
             NetworkInvalid: a variable of the shell names a proxy or certificates in a wrong way.
         """
-        self._url, self._headers = url, headers
+        self._url, self._headers, self._on_wait = url, headers, on_wait
         network = Network() if http else transport.network_of(url, headers)
         self._via = network.via
 
@@ -90,6 +96,8 @@ class SyncDriver:
 
     def _do(self, step: Step) -> Reply:
         if isinstance(step, Pause):
+            if step.reason and self._on_wait is not None:
+                self._on_wait(step.reason)
             time.sleep(step.seconds)
             return None
         http = self._connections.here()

@@ -4,11 +4,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from contract.errors import BodyTooLarge
-from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json
+from contract.errors import BodyTooLarge, MalformedBody
+from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json, refuse_other_encodings
 
 # The whitespace of JSON (RFC 8259, section 2); a form feed is none.
 _WHITESPACE = b" \t\r\n"
+# The longest byte order mark.
+_MARK_BYTES = 4
+_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +29,10 @@ def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) 
 
     Raises:
         BodyTooLarge: there are more than `max_lines`, blank ones counted.
+        MalformedBody: the stream is in UTF-16 or UTF-32, or compressed.
     """
     number, begun, num_bytes = 1, list[bytes](), 0
-    for piece in pieces:
+    for piece in _in_utf8(pieces):
         if number - 1 + piece.count(b"\n") > max_lines:
             raise _too_many_lines(max_lines)
         for index, rest in enumerate(piece.split(b"\n")):
@@ -57,6 +61,33 @@ def parse_line(line: Line, max_line_bytes: int) -> dict[str, Any]:
             f"The line is over {max_line_bytes} bytes; split its text.", limit_bytes=max_line_bytes
         )
     return parse_json(line.content, "line")
+
+
+def _in_utf8(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield the pieces; join the first ones until an encoding can be recognized."""
+    beginning: bytes | None = b""
+    for piece in pieces:
+        if beginning is None:
+            yield piece
+            continue
+        beginning += piece
+        if len(beginning) >= _MARK_BYTES:
+            _check_beginning(beginning)
+            yield beginning
+            beginning = None
+    if beginning:
+        _check_beginning(beginning)
+        yield beginning
+
+
+def _check_beginning(beginning: bytes) -> None:
+    refuse_other_encodings(beginning, "upload")
+    for mark, encoding in _COMPRESSED.items():
+        if beginning.startswith(mark):
+            raise MalformedBody(
+                f"The upload is compressed with {encoding}; send the header Content-Encoding: "
+                f"{encoding}."
+            )
 
 
 def _line(number: int, begun: list[bytes], num_bytes: int, max_line_bytes: int) -> Iterator[Line]:

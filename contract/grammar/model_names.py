@@ -1,7 +1,9 @@
 """Reads how a request names a model: `name`, or `name@fingerprint` for one exact model."""
 
 import re
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from pydantic import Field
 
 MAX_NAME_CHARS = 96
 _PART = "[A-Za-z0-9][A-Za-z0-9._-]*"
@@ -14,6 +16,18 @@ NAME_RULE = (
 )
 _NAMES = re.compile(_NAME)
 _REFERENCES = re.compile(f"(?P<name>{_NAME})(?:@(?P<fingerprint>{_FINGERPRINT}))?")
+
+ModelName = Annotated[
+    str | None,
+    Field(
+        min_length=1,
+        max_length=MAX_REFERENCE_CHARS,
+        description=(
+            "Model that scores: its name, or `name@fingerprint` for one exact model; "
+            "/v1/models lists them. By default that of the service."
+        ),
+    ),
+]
 
 
 class ModelReference(NamedTuple):

@@ -67,3 +67,5 @@ NEEDING_MOMENTS = frozenset(output.name for output in OUTPUTS if output.needs_mo
 
 UNITS = ("words", "lines", "characters")
 """Units into which `spans` cuts a whole text."""
+RANGE_UNITS = ("bytes", "characters")
+"""Units in which the ranges of `spans` count; the first is the default."""

@@ -1,5 +1,6 @@
 """Checks the fields of one text to score; the API's description is made from these models."""
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -21,6 +22,7 @@ from contract.grammar.outputs import (
     MAX_TOP_K,
     OUTPUT_NAMES,
     OUTPUTS,
+    RANGE_UNITS,
     UNITS,
 )
 from contract.grammar.schema_rules import CONTEXT_FIELDS, SCORED_FIELDS
@@ -28,8 +30,10 @@ from contract.grammar.validation import conflict
 
 if TYPE_CHECKING:
     OutputName = str
+    RangeUnit = str
 else:
     OutputName = Literal[OUTPUT_NAMES]
+    RangeUnit = Literal[RANGE_UNITS]
 
 # fail_fast: a list of wrong values gives one error, not a million.
 Texts = Annotated[list[str], Field(min_length=1, fail_fast=True)]
@@ -41,12 +45,14 @@ Base64s = Annotated[list[Base64], Field(min_length=1, fail_fast=True)]
 
 def _are_spans(spans: Any) -> Any:
     """Check for a unit or ranges; pydantic itself would give an error for each of the two forms."""
-    if spans in (None, *UNITS):
+    if spans is None or (isinstance(spans, str) and spans in UNITS):
         return spans
     ranges = list(map(wholes, spans)) if isinstance(spans, list) else []
     if not ranges or not all(map(_is_range, ranges)):
         raise PydanticCustomError(
-            "spans", f"must be one of {', '.join(UNITS)}, or a list of [start, end], both from 0 on"
+            "spans",
+            f"must be one of {', '.join(UNITS)}, or a list of [start, end], both from 0 on; or "
+            "such a list as ranges, with their unit",
         )
     return ranges
 
@@ -54,6 +60,16 @@ def _are_spans(spans: Any) -> Any:
 def _is_range(span: Any) -> bool:
     is_pair = isinstance(span, list) and len(span) == 2 and all(type(each) is int for each in span)
     return is_pair and min(span) >= 0 and max(span) <= MAX_EXACT
+
+
+def _spread(fields: Any) -> Any:
+    """Write `spans` that are {"unit": ..., "ranges": ...} as ranges and their `span_unit`."""
+    given = fields.get("spans") if isinstance(fields, Mapping) else None
+    if not (isinstance(given, dict) and given.keys() == {"unit", "ranges"}):
+        return fields
+    if fields.get("span_unit") not in (None, given["unit"]):
+        raise conflict("give the unit of the ranges once, in spans or as span_unit")
+    return {**fields, "spans": given["ranges"], "span_unit": given["unit"]}
 
 
 _OFFSET = {"type": "integer", "minimum": 0, "maximum": MAX_EXACT}
@@ -66,6 +82,15 @@ Spans = Annotated[
             "anyOf": [
                 {"type": "string", "enum": list(UNITS)},
                 {"type": "array", "items": _RANGE, "minItems": 1},
+                {
+                    "type": "object",
+                    "properties": {
+                        "unit": {"enum": list(RANGE_UNITS)},
+                        "ranges": {"type": "array", "items": _RANGE, "minItems": 1},
+                    },
+                    "required": ["unit", "ranges"],
+                    "additionalProperties": False,
+                },
                 {"type": "null"},
             ]
         }
@@ -141,6 +166,14 @@ class TextRequest(BaseModel):
             "bytes. Ranges beyond the text are cut to it, as Python's slices are."
         ),
     )
+    span_unit: RangeUnit | None = Field(
+        None,
+        description=(
+            "What the ranges of `spans` count: `bytes` (default), or `characters` as Python's "
+            "strings do. Words, lines and characters are not affected. `spans` may name it itself: "
+            '`{"unit": "characters", "ranges": [[0, 3]]}`.'
+        ),
+    )
     next_chars: NumNextChars | None = Field(
         None,
         description="Number of likeliest next characters after the text, which may be empty.",
@@ -148,6 +181,11 @@ class TextRequest(BaseModel):
     window: SlidingWindow | None = Field(
         None, description="Score a text of up to `max_windowed_bytes` in sliding windows."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names_the_unit_once(cls, fields: Any) -> Any:
+        return _spread(fields)
 
     @model_validator(mode="after")
     def _asks_for_one_thing(self) -> "TextRequest":

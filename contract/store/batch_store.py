@@ -281,7 +281,10 @@ class BatchStore:
             with self._client.pipeline() as pipe:
                 self._forget(keys=LIVE_KEYS, args=[batch_id], client=pipe)
                 pipe.unlink(
-                    keys.batch(batch_id), keys.batch_texts(batch_id), keys.batch_results(batch_id)
+                    keys.batch(batch_id),
+                    keys.batch_texts(batch_id),
+                    keys.batch_results(batch_id),
+                    keys.openai_batch(batch_id),
                 )
                 pipe.publish(keys.batch(batch_id), b"").execute()
             # Workers drop the queued messages, because the records that they name are gone.

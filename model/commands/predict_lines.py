@@ -5,6 +5,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from contract.grammar.json_text import BYTE_ORDER_MARK, refuse_other_encodings
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.scorer import Scorer
 
@@ -23,9 +24,9 @@ def predict_lines(
 ) -> tuple[int, int]:
     """Write the next characters after each line; return the numbers of lines and of refused lines.
 
-    A line is any bytes before a newline; an empty line is the empty text. The answer is a result
-    of `next_chars.next_characters`. A line gets an `error` where the model's context has no room
-    for a character after it.
+    A line is any bytes before LF or CR LF; an empty line is the empty text. A byte order mark
+    before the first line is skipped. The answer is a result of `next_chars.next_characters`. A line
+    gets an `error` where the model's context has no room for a character after it.
     """
     max_bytes = scorer.info.max_text_bytes - MAX_BYTES_READ_ON
     refusal = {
@@ -65,9 +66,18 @@ def _gather(source: BinaryIO, max_bytes: int) -> Iterator[list[bytes]]:
 
 
 def _lines(source: BinaryIO, max_bytes: int) -> Iterator[bytes]:
-    """Yield lines without newlines; of a line that is too long only the first bytes."""
-    while raw := source.readline(max_bytes + 2):
+    """Yield lines without newlines; of a line that is too long only the first bytes.
+
+    Raises:
+        MalformedBody: the stream is in UTF-16 or UTF-32.
+    """
+    is_first = True
+    # Room for a mark, CR and LF, and one byte by which a longer line is known.
+    while raw := source.readline(max_bytes + len(BYTE_ORDER_MARK) + 3):
         rest = raw
         while not rest.endswith(b"\n") and (rest := source.readline(max_bytes)):
             pass
-        yield raw.removesuffix(b"\n")
+        if is_first:
+            refuse_other_encodings(raw, "input")
+            raw, is_first = raw.removeprefix(BYTE_ORDER_MARK), False
+        yield raw.removesuffix(b"\n").removesuffix(b"\r") if raw.endswith(b"\n") else raw

@@ -15,8 +15,8 @@ from contract.errors import (
     error_body,
 )
 from contract.errors import OutOfMemory as TooLargeForMemory
-from contract.grammar.checked_text import check_text, custom_id_of
 from contract.grammar.limits import DEFAULT_LIMITS, FixedLimits, RequestLimits
+from contract.grammar.line_fields import NO_COLUMNS, Columns, check_line, id_of_line
 from contract.grammar.lines import Line, parse_line, read_lines
 from model import errors
 from model.scorer import ModelInfo, Scorer
@@ -52,17 +52,21 @@ def score_lines(
     scorer: Scorer,
     *,
     limits: FixedLimits = DEFAULT_LIMITS,
+    columns: Columns = NO_COLUMNS,
     on_pass: Callable[[int], None] | None = None,
 ) -> tuple[int, int]:
     """Score each line that is not blank; return the numbers of lines and of failed lines.
 
     A line is taken or refused, and gets the result, as in an upload to `/batches`: the same code
     reads both. Its `custom_id` comes back with the `result` or the `error`.
+
+    Raises:
+        MalformedBody: the stream is in UTF-16 or UTF-32.
     """
     # As the service, which takes no text that the loaded model cannot read.
     longest = min(limits.max_text_bytes, scorer.info.max_text_bytes)
     num_lines = num_failed = 0
-    for lines in _gather(source, scorer.info, replace(limits, max_text_bytes=longest)):
+    for lines in _gather(source, scorer.info, replace(limits, max_text_bytes=longest), columns):
         _score(scorer, [line for line in lines if line.request is not None], on_pass)
         target.writelines(line.as_json() for line in lines)
         target.flush()
@@ -90,14 +94,14 @@ def _score(scorer: Scorer, lines: list[_ScoredLine], on_pass: Callable[[int], No
 
 
 def _gather(
-    source: BinaryIO, info: ModelInfo, limits: RequestLimits
+    source: BinaryIO, info: ModelInfo, limits: RequestLimits, columns: Columns
 ) -> Iterator[list[_ScoredLine]]:
     """Yield lists of lines whose texts have about `GATHERED_BYTES` together."""
     pieces = iter(partial(source.readline, PIECE_BYTES), b"")
     gathered: list[_ScoredLine] = []
     num_bytes = 0
     for line in read_lines(pieces, max_line_bytes=limits.max_body_bytes, max_lines=sys.maxsize):
-        read = _read(line, info, limits)
+        read = _read(line, info, limits, columns)
         gathered.append(read)
         num_bytes += read.request.num_bytes if read.request else 0
         if num_bytes >= GATHERED_BYTES or len(gathered) >= GATHERED_LINES:
@@ -107,13 +111,13 @@ def _gather(
         yield gathered
 
 
-def _read(line: Line, info: ModelInfo, limits: RequestLimits) -> _ScoredLine:
+def _read(line: Line, info: ModelInfo, limits: RequestLimits, columns: Columns) -> _ScoredLine:
     read = _ScoredLine()
     try:
         fields = parse_line(line, limits.max_body_bytes)
-        read.custom_id = custom_id_of(fields)
+        read.custom_id = id_of_line(fields, columns)
         read.request = ScoreRequest.from_json(
-            check_text(fields, limits).request,
+            check_line(fields, limits, columns=columns).request,
             max_text_bytes=info.max_text_bytes,
             window_size=info.window_size,
         )

@@ -9,7 +9,7 @@ from contract.errors import TextTooLarge
 from contract.grammar.invalid import invalid
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.scoring.sliding_window import SlidingWindow, TextWindow
-from model.scoring.spans import Spans
+from model.scoring.spans import CharacterRanges, Spans
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class ScoreRequest:
             continuations=_texts(fields, "continuations") if one is None else (one,),
             outputs=frozenset(fields.get("outputs") or ()),
             top_k=fields.get("top_k") or 0,
-            spans=tuple(map(tuple, spans)) if isinstance(spans, list) else spans,
+            spans=_ranges(spans, fields.get("span_unit")) if isinstance(spans, list) else spans,
             next_chars=fields.get("next_chars") or 0,
             # Bytes between windows would have no score.
             window=window and SlidingWindow(window["size"], min(window["stride"], window["size"])),
@@ -123,6 +123,11 @@ def _check_window(
     if window_size is not None and window.stride_bytes % window_size:
         detail = f"must be, like a smaller size, a multiple of the model's window, {window_size}"
         raise invalid(detail, pointer="/window/stride")
+
+
+def _ranges(spans: list[list[int]], unit: str | None) -> Spans:
+    ranges = tuple((start, end) for start, end in spans)
+    return CharacterRanges(ranges) if unit == "characters" else ranges
 
 
 def _text(fields: Mapping[str, Any], name: str) -> bytes | None:

@@ -5,6 +5,7 @@ spans add up to the score of the text.
 """
 
 import re
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +14,19 @@ from numpy.typing import NDArray
 _WORD = re.compile(r"\s*\S+|\s+")
 _LINE = re.compile(r"[^\n]*\n|[^\n]+")
 
-Spans = str | tuple[tuple[int, int], ...]
-"""One of `contract.grammar.outputs.UNITS`, or ranges of bytes [start, end)."""
+Ranges = tuple[tuple[int, int], ...]
+"""Ranges of bytes [start, end)."""
+
+
+@dataclass(frozen=True, slots=True)
+class CharacterRanges:
+    """Ranges of characters [start, end)."""
+
+    ranges: Ranges
+
+
+Spans = str | Ranges | CharacterRanges
+"""One of `contract.grammar.outputs.UNITS`, or ranges."""
 
 
 def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
@@ -24,13 +36,15 @@ def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
     * `lines`: each ends with its newline, and the last one with the text;
     * `words`: each with the whitespace before it; whitespace at the end of the text is a span of
       its own;
-    * ranges: cut to the text like slices in Python; a range may be empty.
+    * ranges: cut to the text like slices in Python; a range may be empty. Ranges of characters
+      count those of the unit `characters`.
     """
-    if not isinstance(spans, str):
-        within = (slice(*span).indices(len(text)) for span in spans)
-        return np.array([(start, max(start, end)) for start, end, _ in within], dtype=np.int64)
+    if isinstance(spans, tuple):
+        return _within(spans, len(text))
     characters = text.decode(errors="surrogateescape")
     offsets = _offsets(characters)
+    if isinstance(spans, CharacterRanges):
+        return offsets[_within(spans.ranges, len(characters))]
     if spans == "characters":
         ends = offsets[1:]
     else:
@@ -38,6 +52,12 @@ def bounds_of(spans: Spans, text: bytes) -> NDArray[np.int64]:
         found = np.fromiter((match.end() for match in pattern.finditer(characters)), np.int64)
         ends = offsets[found]
     return np.stack((np.concatenate(([0], ends[:-1])) if len(ends) else ends, ends), axis=1)
+
+
+def _within(ranges: Ranges, length: int) -> NDArray[np.int64]:
+    """Cut ranges to a text as Python's slices are."""
+    cut = (slice(*span).indices(length) for span in ranges)
+    return np.array([(start, max(start, end)) for start, end, _ in cut], dtype=np.int64)
 
 
 def _offsets(characters: str) -> NDArray[np.int64]:

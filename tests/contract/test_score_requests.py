@@ -12,7 +12,7 @@ from app.openapi.document import describe
 from app.requests.intake import to_job
 from app.requests.models import ScoreBody
 from contract.errors import ClientError
-from contract.grammar.outputs import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES, UNITS
+from contract.grammar.outputs import MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES, RANGE_UNITS, UNITS
 from contract.grammar.text_request import TextRequest
 from contract.messages import decode_payload, encode_payload
 from contract.settings import load_settings
@@ -41,6 +41,9 @@ ACCEPTED = {
     "spans": {"text": "ab", "spans": "words"},
     "ranges": {"text": "ab", "spans": [[0, 1], [0, 2]]},
     "ranges-of-a-continuation": {"context": "abc", "continuations": ["d"], "spans": [[0, 1]]},
+    "ranges-of-characters": {"text": "ab", "spans": [[0, 1]], "span_unit": "characters"},
+    "ranges-with-their-unit": {"text": "ab", "spans": {"unit": "characters", "ranges": [[0, 1]]}},
+    "unit-without-ranges": {"text": "ab", "span_unit": "bytes"},
     "next_chars": {"text": "ab", "next_chars": 100},
     "next_chars-of-nothing": {"text": "", "next_chars": 1},
     "window": {"text": "x" * 1000, "window": {"size": 300, "stride": 160}},
@@ -76,7 +79,11 @@ OPTIONS = {
     "outputs": st.lists(st.sampled_from(OUTPUT_NAMES), max_size=4),
     "top_k": st.integers(-1, MAX_TOP_K + 1),
     "spans": st.sampled_from([*UNITS, "word"])
-    | st.lists(st.lists(st.integers(-1, 12), min_size=1, max_size=3), max_size=3),
+    | st.lists(st.lists(st.integers(-1, 12), min_size=1, max_size=3), max_size=3)
+    | st.fixed_dictionaries(
+        {"unit": st.sampled_from(RANGE_UNITS), "ranges": st.just([[0, 1]])}, optional={"x": plain}
+    ),
+    "span_unit": st.sampled_from([*RANGE_UNITS, "words"]),
     "next_chars": st.integers(-1, MAX_NEXT_CHARS + 1),
     "window": st.fixed_dictionaries(
         {"size": st.integers(0, 21), "stride": st.integers(0, 21)}, optional={"overlap": plain}

@@ -1,17 +1,22 @@
 """`evascore bulk` against the real service: killed, cut, resumed, complete and in order."""
 
+import csv
+import gzip
 import json
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import datasets
+import pyarrow.parquet
 import pytest
+import zstandard
 
 import evascore
 from contract.settings import REPOSITORY
 from deploy.embedded_redis import free_port
-from evascore import bulk_files
+from evascore import bulk_files, exports
 from evascore.cli.main import main
 from tests.conftest import wait_until
 from tests.service import Service
@@ -109,8 +114,9 @@ def test_interrupted_run_says_how_to_go_on(scoring, source, target):
     finally:
         worker.resume()
     assert process.returncode == 130
-    (line,) = said.decode().splitlines()
-    assert f"of {NUM_LINES:,} lines. Run the same command again to continue." in line
+    line = said.decode().splitlines()[-1]
+    assert f"of {NUM_LINES:,} lines" in line
+    assert line.endswith("Run the same command again to continue.")
     assert run(scoring, source, target, "--resume") == 4
     assert_complete(source, target)
 
@@ -161,12 +167,27 @@ def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys)
     arguments = ["bulk", str(source), str(target), "--resume", "--json", "--url", url]
     assert main([*arguments, "--patience", "0"]) == 4
     summary = json.loads(capsys.readouterr().out)
+    (kind,) = summary.pop("errors")
     assert summary == {"num_lines": NUM_LINES, "num_failed": 1, "num_resumed": NUM_LINES}
+    assert (kind["type"], kind["count"], kind["first_line"]) == ("empty_text", 1, NUM_LINES)
 
 
 def test_lines_of_text_are_scored_one_by_one(scoring, target, tmp_path):
     (tmp_path / "in").write_bytes("eins\n\nzwölf\n".encode() + b"\xff\n")
-    assert run(scoring, tmp_path / "in", target, "--format", "text", "-o", "bytes") == 4
+    assert (
+        run(
+            scoring,
+            tmp_path / "in",
+            target,
+            "--format",
+            "text",
+            "--encoding",
+            "bytes",
+            "-o",
+            "bytes",
+        )
+        == 4
+    )
     reply = [json.loads(line) for line in target.read_bytes().splitlines()]
     sizes = [line.get("result", {}).get("num_bytes") for line in reply]
     assert sizes == [4, None, 6, 1]
@@ -236,3 +257,145 @@ def test_full_disk_is_reported_and_the_run_goes_on_later(scoring, source, target
     assert 0 < num_lines(target) < NUM_LINES
     assert run(scoring, source, target, "--resume") == 4
     assert_complete(source, target)
+
+
+def results_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_bytes().splitlines()]
+
+
+def piped(scoring: Service, command: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a command of a shell in which `evascore` is the client of the service."""
+    run_it = f'evascore() {{ "{sys.executable}" -m evascore "$@"; }}; {command}'
+    variables = {"EVASCORE_URL": scoring.url, "PYTHONPATH": str(REPOSITORY / "client")}
+    return subprocess.run(
+        ["env", *(f"{name}={value}" for name, value in variables.items()), "bash", "-c", run_it],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_dash_is_stdin_and_stdout(scoring, tmp_path):
+    ran = piped(scoring, """printf '{"text":"one"}\\n' | gzip | evascore bulk - -""", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert json.loads(ran.stdout)["result"]["num_bytes"] == 3
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_process_substitution_is_read(scoring, tmp_path):
+    ran = piped(scoring, """evascore bulk --format text <(printf 'a\\nbc\\n') out""", tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert [line["result"]["num_bytes"] for line in results_of(tmp_path / "out")] == [1, 2]
+
+
+def test_rows_of_a_corpus_are_scored_as_they_are(scoring, target, tmp_path, capsys):
+    rows = [
+        {"text": "one", "timestamp": "2019-04-25T12:57:54Z", "url": "http://example.org"},
+        {"text": "two", "meta": {"pile_set_name": "s"}},
+        {"id": "x1", "text": "three", "source": "s", "added": "2024"},
+    ]
+    (tmp_path / "in.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert run(scoring, tmp_path / "in.jsonl", target) == 4
+    assert "--text-field" in capsys.readouterr().err
+    assert run(scoring, tmp_path / "in.jsonl", target, "--overwrite", "--text-field", "text") == 0
+    assert [line["result"]["num_bytes"] for line in results_of(target)] == [3, 3, 5]
+    with_ids = ["--overwrite", "--text-field", "text", "--id-field", "id"]
+    assert run(scoring, tmp_path / "in.jsonl", target, *with_ids) == 4
+    assert results_of(target)[2]["custom_id"] == "x1"
+
+
+def test_errors_are_summed_up_by_kind_with_the_first_line_of_each(
+    scoring, target, tmp_path, capsys
+):
+    good, empty, wide = '{"text":"a"}', '{"text":""}', '{"text":"a","top_k":999}'
+    (tmp_path / "in").write_text("\n".join([good, "nonsense", empty, "", empty, wide, empty]))
+    assert run(scoring, tmp_path / "in", target) == 4
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("is complete: 6 lines, 5 of them with an error.")
+    assert "3 x empty_text, first in line 3: /text is empty" in said[1]
+    assert any("1 x malformed_body, line 2:" in line and "--format text" in line for line in said)
+    assert any("1 x invalid_request, line 6: /top_k must be at most 320" in line for line in said)
+    assert len(said) == 4
+
+
+@pytest.mark.parametrize("form", ["csv", "tsv", "parquet", "dataset", "jsonl.gz", "jsonl.zst"])
+def test_output_in_another_form_has_a_row_for_each_text(scoring, tmp_path, form):
+    (tmp_path / "in.csv").write_text('id,text\n1,"one, two"\n2,\n3,"a\nb"\n')
+    out = tmp_path / (form if form == "dataset" else f"out.{form}")
+    options = ["--id-field", "id", "--to", form] if form == "dataset" else ["--id-field", "id"]
+    assert run(scoring, tmp_path / "in.csv", out, *options) == 4
+    rows = rows_of(out, form)
+    assert [row["custom_id"] for row in rows] == ["1", "2", "3"]
+    assert [int(row["num_bytes"] or 0) for row in rows] == [8, 0, 3]
+    assert rows[1]["error_type"] == "empty_text"
+    assert float(rows[0]["bits_per_byte"]) > 0
+    assert run(scoring, tmp_path / "in.csv", out, *options) == 2
+    assert run(scoring, tmp_path / "in.csv", out, *options, "--resume") == 4
+    assert run(scoring, tmp_path / "in.csv", out, *options, "--overwrite") == 4
+    assert rows_of(out, form) == rows
+
+
+def rows_of(out: Path, form: str) -> list[dict]:
+    """Read an output as its users do."""
+    if form in ("csv", "tsv"):
+        with out.open(newline="") as file:
+            return list(csv.DictReader(file, delimiter="," if form == "csv" else "\t"))
+    if form == "parquet":
+        return pyarrow.parquet.read_table(out).to_pylist()
+    if form == "dataset":
+        return list(datasets.load_from_disk(str(out)))
+    content = out.read_bytes()
+    lines = gzip.decompress(content) if form == "jsonl.gz" else unzstd(content)
+    (tmp := out.with_name("unpacked")).write_bytes(lines)
+    return list(exports.rows_of(tmp))
+
+
+def unzstd(content: bytes) -> bytes:
+    return zstandard.ZstdDecompressor().decompressobj().decompress(content)
+
+
+def test_run_says_that_it_waits_for_a_worker_also_when_it_is_interrupted(tmp_path, source, target):
+    service = Service(tmp_path / "service", lease_s=2)
+    (tmp_path / "service").mkdir()
+    service.start()
+    try:
+        service.part("worker").suspend()
+        process = begin(service, source, target)
+        assert process.stderr is not None
+        # No worker is there once the lease of the suspended one has expired.
+        first = process.stderr.readline().decode()
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+    finally:
+        service.part("worker").resume()
+        service.stop()
+    assert "Waiting: " in first
+    assert process.returncode == 130
+    assert "while waiting: " in said.decode().splitlines()[-1]
+
+
+def test_run_says_that_the_service_is_away(source, target, capsys):
+    url = f"http://127.0.0.1:{free_port()}"
+    assert main(["bulk", str(source), str(target), "--url", url, "--patience", "1"]) == 3
+    assert "Waiting: " in capsys.readouterr().err.splitlines()[0]
+
+
+def test_run_says_that_the_queue_is_full(tmp_path, source, target):
+    (tmp_path / "service").mkdir()
+    service = Service(tmp_path / "service", max_queued_batches=1).start()
+    try:
+        service.part("worker").suspend()
+        with evascore.Client(service.url) as client:
+            client.submit_batch(["another text"])
+        process = begin(service, source, target)
+        assert process.stderr is not None
+        said = process.stderr.readline().decode()
+        process.kill()
+        process.communicate()
+    finally:
+        service.part("worker").resume()
+        service.stop()
+    assert "Waiting: " in said
+    assert "batches fill" in said

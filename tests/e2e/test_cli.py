@@ -94,7 +94,9 @@ def test_text_comes_as_argument_from_a_file_and_on_stdin(cli, tmp_path):
 
 
 def test_bytes_that_are_not_utf8_are_scored_as_they_are(cli):
-    assert json.loads(cli("score", "--json", stdin=b"\xff\x00").stdout)["num_bytes"] == 2
+    as_they_are = ("score", "--json", "--encoding", "bytes")
+    assert json.loads(cli(*as_they_are, stdin=b"\xff\x00").stdout)["num_bytes"] == 2
+    assert "give --encoding" in refusal(cli("score", stdin=b"a\xff\x00"), 2)
     assert json.loads(cli("score", "--json", b"a\xff").stdout)["num_chars"] is None
 
 

@@ -1,5 +1,6 @@
 """API keys over HTTP: who may do what, whose a task is, and what needs no key."""
 
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -84,6 +85,9 @@ NEEDS_A_KEY = [
     ("GET", "/batches/abc/results"),
     ("GET", "/batches/abc/events"),
     ("DELETE", "/batches/abc"),
+    ("POST", "/v1/files"),
+    ("GET", "/v1/files/abc/content"),
+    ("POST", "/v1/batches"),
     ("GET", "/metrics"),
     ("GET", "/stats"),
 ]
@@ -114,7 +118,7 @@ def test_every_route_of_the_description_needs_a_key_or_is_known_to_be_open(http)
     open_paths = [*OPEN, *OPEN_TO_LM_EVAL, "/v1/models"]
     described = http.get("/openapi.json").json()["paths"]
     for path, methods in described.items():
-        filled = path.replace("{task_id}", "abc").replace("{batch_id}", "abc")
+        filled = re.sub(r"{\w+}", "abc", path)
         for method in methods:
             status = http.request(method, filled, content=b"x").status_code
             assert (status == 401) != (path in open_paths), (method, path)
@@ -189,6 +193,26 @@ def test_batch_of_another_key_does_not_exist(alice, bob):
         assert bob.request(method, f"/batches/{batch_id}{path}").status_code == 404
     assert alice.get(f"/batches/{batch_id}").status_code == 200
     assert alice.delete(f"/batches/{batch_id}").status_code == 204
+
+
+def test_file_of_another_key_does_not_exist(alice, bob):
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("f", b'{"a": 1}')}}
+    file_id = alice.post("/v1/files", **form).json()["id"]
+    assert alice.get(f"/v1/files/{file_id}/content").content == b'{"a": 1}'
+    asked = {
+        "input_file_id": file_id,
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+    }
+    assert bob.get(f"/v1/files/{file_id}").status_code == 404
+    assert bob.get(f"/v1/files/{file_id}/content").status_code == 404
+    assert bob.delete(f"/v1/files/{file_id}").status_code == 404
+    assert bob.post("/v1/batches", json=asked).status_code == 404
+    batch_id = alice.post("/v1/batches", json=asked).json()["id"]
+    assert alice.get(f"/v1/batches/{batch_id}").status_code == 200
+    assert bob.get(f"/v1/batches/{batch_id}").status_code == 404
+    assert bob.get(f"/v1/files/output-{batch_id}/content").status_code == 404
+    assert bob.delete(f"/v1/files/output-{batch_id}").status_code == 404
 
 
 def test_idempotency_keys_of_two_owners_do_not_meet(alice, bob):

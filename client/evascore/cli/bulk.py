@@ -1,14 +1,19 @@
 """Implements `evascore bulk`, which scores a file of texts and resumes after interruptions."""
 
-from contextlib import suppress
-from dataclasses import asdict
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
 
-from evascore.bulk import Bulk, Plan, check_paths
+from evascore.bulk import Bulk, Plan, Summary, check_paths
+from evascore.bulk_errors import ErrorKind, detail_of
 from evascore.bulk_files import BulkRefused, Target
 from evascore.cli.common import (
     FILES,
@@ -18,6 +23,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Encoding,
     Headers,
     Model,
     Outputs,
@@ -30,20 +36,58 @@ from evascore.cli.common import (
     sentence_of,
     show_json,
 )
-from evascore.errors import EvascoreError
+from evascore.errors import EvascoreError, ServiceError
+from evascore.exports import To, check_packages, export, form_of
+from evascore.readers.encodings import UTF8, codec_of
+from evascore.readers.inputs import Reading, opened_input
+from evascore.readers.packages import InputRefused
+from evascore.readers.tables import Columns
+from evascore.sync import Client
+
+STDOUT = Path("-")
+MAX_KINDS = 10
+# Seconds to ask whether the service is ready.
+PROBE_S = 5.0
 
 
 class Form(StrEnum):
     """Formats of the input."""
 
+    AUTO = "auto"
     JSONL = "jsonl"
     TEXT = "text"
+    JSON = "json"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    ARROW = "arrow"
+    DATASET = "dataset"
+
+
+class OutForm(StrEnum):
+    """Formats of the output."""
+
+    AUTO = "auto"
+    JSONL = "jsonl"
+    JSONL_GZ = "jsonl.gz"
+    JSONL_ZST = "jsonl.zst"
+    CSV = "csv"
+    TSV = "tsv"
+    PARQUET = "parquet"
+    DATASET = "dataset"
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="File with one text per line.")],
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="Texts: a file, also .gz, .zst, .bz2 or .xz; a folder; or - for stdin.",
+        ),
+    ],
     target: Annotated[
-        Path, typer.Argument(metavar="OUT", help="File for the results, one per text.")
+        Path,
+        typer.Argument(metavar="OUT", help="File for the results, one per text; - for stdout."),
     ],
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue where OUT ends; start if there is no OUT.")
@@ -53,8 +97,28 @@ def command(
     ] = False,
     form: Annotated[
         Form,
-        typer.Option("--format", help="Whether each line is a JSON object or the text itself."),
-    ] = Form.JSONL,
+        typer.Option(
+            "--format",
+            help="Format of IN; auto follows its name. text: each line is a text; in a folder, each"
+            " file.",
+        ),
+    ] = Form.AUTO,
+    to: Annotated[
+        OutForm, typer.Option("--to", help="Format of OUT; auto follows its name.")
+    ] = OutForm.AUTO,
+    text_field: Annotated[
+        str | None,
+        typer.Option(
+            help="Column of the text, if lines or rows have columns of their own; all but this and"
+            " the ID are ignored.",
+            show_default=False,
+        ),
+    ] = None,
+    id_field: Annotated[
+        str | None,
+        typer.Option(help="Column of the ID, which comes back as custom_id.", show_default=False),
+    ] = None,
+    encoding: Encoding = UTF8,
     outputs: Outputs = None,
     top_k: TopK = None,
     keep: Annotated[
@@ -74,6 +138,8 @@ def command(
 ) -> int:
     """Score a file of texts and write one result per line, in order.
 
+    IN may hold JSON lines, lines of text or a table; docs/client.md lists what is read.
+
     A JSON line is an object such as {"custom_id": "a", "text": "any text"}; docs/bulk.md lists its
     fields. Blank JSON lines are skipped. The result of a bad line is its error.
 
@@ -82,6 +148,8 @@ def command(
     """
     if resume and overwrite:
         raise CommandFailed("Give either --resume or --overwrite, not both.", USAGE)
+    if resume and target == STDOUT:
+        raise CommandFailed("Give a file for OUT to use --resume.", USAGE)
     options = {"on_error": "skip"}
     if outputs:
         options["outputs"] = ",".join(outputs)
@@ -89,36 +157,149 @@ def command(
         options["top_k"] = str(top_k)
     if model is not None:
         options["model"] = model
-    plan = Plan(source, target, form.value, options, resume, overwrite, keep)
+    reading = Reading(form.value, Columns(text_field, id_field), codec_of(encoding))
+    waits = Waits()
+    with (
+        connect(url, headers, patience_s=patience_s, on_wait=waits.note) as client,
+        connect(url, headers, timeout_s=PROBE_S, patience_s=0) as probe,
+        _planned(Plan(source, target, options, resume, overwrite, keep), to.value) as run,
+    ):
+        waits.ask = lambda: _readiness(probe)
+        plan, also, finish = run
+        with (
+            opened_input(source, reading, plan.target.parent) as lines,
+            Target(plan.target, also) as written,
+        ):
+            bulk = Bulk(client, plan, lines, written)
+            summary = _run(bulk, plan, waits)
+            if isinstance(summary, Summary):
+                finish()
+                return _report(summary, target, as_json=as_json)
+            return summary
+
+
+class Waits:
+    """Says what a run waits for, once for each reason."""
+
+    def __init__(self) -> None:
+        """Wait for nothing."""
+        self.reason = ""
+        self.ask: Callable[[], str] = str
+        self._said = ""
+
+    def note(self, reason: str) -> None:
+        """Take a reason to wait, and say it unless it is the last one."""
+        self.reason = reason
+        kind = re.sub(r"\d+", "0", reason)
+        if kind != self._said:
+            self._said = kind
+            say(f"Waiting: {reason}")
+
+    def look(self) -> None:
+        """Ask the service why no result comes."""
+        if reason := self.ask():
+            self.note(reason)
+
+    def over(self) -> None:
+        """A result has come."""
+        self.reason = self._said = ""
+
+
+def _readiness(probe: Client) -> str:
+    """Why the service scores nothing now, or that it has other work."""
     try:
+        probe.get("/readyz")
+    except EvascoreError as error:
+        return sentence_of(error)
+    return "a worker is ready and has other texts, or long ones, to score first."
+
+
+@contextmanager
+def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callable[[], None]]]:
+    """Choose the file of result lines for OUT, and what makes OUT of it at the end."""
+    if plan.target == STDOUT:
+        if to not in ("auto", "jsonl"):
+            raise CommandFailed("stdout gets JSON lines; give a file for another format.", USAGE)
+        with tempfile.TemporaryDirectory() as folder:
+            inner = _with_target(plan, Path(folder) / "results.jsonl")
+            check_paths(inner)
+            yield inner, sys.stdout.buffer, lambda: None
+        return
+    form = form_of(plan.target, to)
+    if form == "jsonl":
         check_paths(plan)
-        with connect(url, headers, patience_s=patience_s) as client, Target(target) as written:
-            return _run(Bulk(client, plan, written), plan, as_json=as_json)
-    except BulkRefused as error:
-        raise CommandFailed(str(error), USAGE) from None
+        yield plan, None, lambda: None
+        return
+    check_packages(form)
+    lines = plan.target.with_name(plan.target.name + ".lines")
+    inner = _with_target(plan, lines)
+    if plan.target.exists() and not (plan.overwrite or inner.state_path.exists()):
+        raise BulkRefused(f"{plan.target} exists; replace it with --overwrite.")
+    check_paths(inner)
+    yield inner, None, lambda: export(lines, plan.target, form)
 
 
-def _run(bulk: Bulk, plan: Plan, *, as_json: bool) -> int:
+def _with_target(plan: Plan, target: Path) -> Plan:
+    return replace(plan, target=target)
+
+
+def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
+    """Run it; return its summary, or the exit code if it was interrupted."""
     try:
         with progress_bar("scored", bulk.num_lines, bulk.num_done) as tell:
-            summary = bulk.run(tell)
+
+            def on_progress(num_done: int) -> None:
+                waits.over()
+                tell(num_done)
+
+            return bulk.run(on_progress, waits.look)
     except KeyboardInterrupt:
+        waited = f", while waiting: {waits.reason}" if waits.reason else "."
         with suppress(OSError):
-            say(f"Interrupted at {bulk.num_done:,} of {bulk.num_lines:,} lines. {_go_on(plan)}")
+            say(
+                f"Interrupted at {bulk.num_done:,} of {bulk.num_lines:,} lines{waited}"
+                f" {_go_on(plan)}"
+            )
         return INTERRUPTED
-    except BulkRefused:
+    except InputRefused:
         raise
     except EvascoreError as error:
-        raise CommandFailed(f"{sentence_of(error)} {_go_on(plan)}", exit_code_of(error)) from None
+        message = f"{sentence_of(error)}{_first_of(error)} {_go_on(plan)}"
+        raise CommandFailed(message, exit_code_of(error)) from None
+    except BrokenPipeError:
+        raise
     except OSError as error:
         where = error.filename or plan.target
         raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
-    if as_json:
+
+
+def _first_of(error: EvascoreError) -> str:
+    """What is wrong with the first line of an upload that was refused as a whole."""
+    if not isinstance(error, ServiceError) or not error.problem.get("errors"):
+        return ""
+    return f" The first: {detail_of(error.problem)}."
+
+
+def _report(summary: Summary, target: Path, *, as_json: bool) -> int:
+    if as_json and target != STDOUT:
         show_json(asdict(summary))
     else:
         failed = f", {summary.num_failed:,} of them with an error" if summary.num_failed else ""
-        say(f"{plan.target} is complete: {summary.num_lines:,} lines{failed}.")
+        name = "The output" if target == STDOUT else str(target)
+        say(f"{name} is complete: {summary.num_lines:,} lines{failed}.")
+        for kind in summary.errors[:MAX_KINDS]:
+            say(f"  {_told(kind)}")
+        if len(summary.errors) > MAX_KINDS:
+            say(f"  and {len(summary.errors) - MAX_KINDS:,} other kinds of errors")
     return SOME_FAILED if summary.num_failed else 0
+
+
+def _told(kind: ErrorKind) -> str:
+    hint = ""
+    if kind.type == "malformed_body" and "not valid JSON" in kind.detail:
+        hint = " (if each line is a text itself, give --format text)"
+    where = "line" if kind.count == 1 else "first in line"
+    return f"{kind.count:,} x {kind.type}, {where} {kind.first_line:,}: {kind.detail}{hint}"
 
 
 def _go_on(plan: Plan) -> str:

@@ -30,6 +30,9 @@ from evascore.errors import (
     TimedOut,
     Unauthorized,
 )
+from evascore.readers.encodings import UTF8, codec_of
+from evascore.readers.inputs import STDIN, text_of
+from evascore.readers.packages import InputRefused
 from evascore.sync import Client
 from evascore.transport import DEFAULT_URL, KEY_VARIABLE
 
@@ -90,6 +93,13 @@ Model = Annotated[
         show_default=False,
     ),
 ]
+Encoding = Annotated[
+    str,
+    typer.Option(
+        help="Encoding of the text, such as utf-8, utf-16, latin-1 or cp1252; bytes scores bytes as"
+        " they are."
+    ),
+]
 URL = DEFAULT_URL
 
 
@@ -108,14 +118,23 @@ def connect(
     timeout_s: float = 300,
     patience_s: float = 10,
     model: str | None = None,
+    on_wait: Callable[[str], None] | None = None,
 ) -> Client:
     """Make a client of the service at `url`, whose texts `model` scores.
 
     Args:
         headers: as on the command line.
+        on_wait: called with the reason when a request is sent again after a pause.
     """
     named = named_headers(headers)
-    return Client(url, timeout_s=timeout_s, patience_s=patience_s, model=model, headers=named)
+    return Client(
+        url,
+        timeout_s=timeout_s,
+        patience_s=patience_s,
+        model=model,
+        headers=named,
+        on_wait=on_wait,
+    )
 
 
 def named_headers(given: list[str] | None) -> dict[str, str]:
@@ -141,6 +160,8 @@ def named_headers(given: list[str] | None) -> dict[str, str]:
 
 def exit_code_of(error: Exception) -> int:
     """The exit code for an error of the package."""
+    if isinstance(error, InputRefused):
+        return USAGE
     passing = CapacityError | DependencyError | ServiceUnreachable | TimedOut
     return TRY_AGAIN if isinstance(error, passing) else REFUSED
 
@@ -160,21 +181,25 @@ def as_bytes(argument: str) -> bytes:
     return os.fsencode(argument)
 
 
-def read_input(text: str | None, file: Path | None) -> bytes:
+def read_input(text: str | None, file: Path | None, encoding: str = UTF8) -> bytes:
     """Read the text of a command: its argument, a file, or stdin.
+
+    A file may be compressed. A byte order mark is skipped, and line ends of Windows are reported.
 
     Raises:
         CommandFailed: two texts are given, or none.
+        InputRefused: the file is not in the encoding.
     """
     if text is not None and file is not None:
         raise CommandFailed("Give either a text or --file, not both.", USAGE)
-    if file is not None:
-        return file.read_bytes()
-    if text is not None and text != "-":
+    if file is None and text is not None and text != "-":
         return as_bytes(text)
-    if text is None and sys.stdin.isatty():
+    if file is None and text is None and sys.stdin.isatty():
         raise CommandFailed("Give a text, --file, or a text on stdin.", USAGE)
-    return sys.stdin.buffer.read()
+    content, has_windows_ends = text_of(file or STDIN, codec_of(encoding))
+    if has_windows_ends:
+        say("The lines end in CR LF (Windows); both characters are scored.")
+    return content
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Implements `evascore next-chars`, which prints the likeliest characters after texts."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Encoding,
     Headers,
     Model,
     PatienceS,
@@ -27,6 +28,8 @@ from evascore.cli.common import (
 )
 from evascore.constants import MAX_NEXT_CHARS
 from evascore.errors import ClientError, EvascoreError, ModelError
+from evascore.readers.encodings import UTF8, codec_of
+from evascore.readers.inputs import STDIN, texts_of_lines
 from evascore.results import NextChars, Score
 from evascore.sync import Client
 from evascore.texts import Text
@@ -46,6 +49,7 @@ def command(
     out: Annotated[
         Path | None, typer.Option("--out", help="Write JSON lines to this file instead of stdout.")
     ] = None,
+    encoding: Encoding = UTF8,
     k: Annotated[
         int, typer.Option("-k", min=1, max=MAX_NEXT_CHARS, help="Number of characters.")
     ] = 3,
@@ -59,13 +63,13 @@ def command(
     """Print the likeliest characters after a text, or after each line of a file.
 
     For lines, the output has one JSON object per line, in order: the characters with their
-    probabilities, and the probability of all others. The newline is not part of a text.
+    probabilities, and the probability of all others. LF or CR LF is not part of a text.
     """
     if text is not None and file is not None:
         raise CommandFailed("Give either a text or --file, not both.", USAGE)
     with connect(url, headers, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         if text is None:
-            return _lines(client, file, out, k)
+            return _lines(client, texts_of_lines(file or STDIN, codec_of(encoding)), out, k)
         likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))
     if as_json or out is not None:
         with opened(out, "wb") as target:
@@ -75,14 +79,13 @@ def command(
     return 0
 
 
-def _lines(client: Client, file: Path | None, out: Path | None, k: int) -> int:
+def _lines(client: Client, lines: Iterable[str | bytes], out: Path | None, k: int) -> int:
     num_failed = 0
     with (
-        opened(file, "rb") as source,
         opened(out, "wb") as target,
         progress_bar("lines", None) as tell,
     ):
-        texts = (Text(line.removesuffix(b"\n"), options={"next_chars": k}) for line in source)
+        texts = (Text(line, options={"next_chars": k}) for line in lines)
         for outcome in client.score_many(texts, errors="return", progress=tell):
             num_failed += isinstance(outcome, EvascoreError)
             target.write(_line(_answer(outcome)))

@@ -16,6 +16,7 @@ from evascore.cli.common import (
     USAGE,
     AsJson,
     CommandFailed,
+    Encoding,
     Headers,
     Model,
     Outputs,
@@ -30,6 +31,7 @@ from evascore.cli.common import (
     show_table,
 )
 from evascore.constants import MAX_NEXT_CHARS, NUM_SPECIAL_IDS
+from evascore.readers.encodings import UTF8
 from evascore.results import Score
 from evascore.sync import Client
 
@@ -53,6 +55,7 @@ def command(
             "--file", "-f", help="Read the text from this file, its last newline included."
         ),
     ] = None,
+    encoding: Encoding = UTF8,
     context: Annotated[
         str | None, typer.Option(help="Text before the scored text; it is read, but not scored.")
     ] = None,
@@ -117,7 +120,7 @@ def command(
         with connected as client:
             _continuations(client, context, continuations, asked, as_json=as_json)
         return
-    given = read_input(text, file)
+    given = read_input(text, file, encoding)
     terminal = heat.console()
     has_map = heat.has_colours(terminal) and not as_json and "bytes" not in (outputs or ())
     if has_map:

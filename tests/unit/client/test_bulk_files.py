@@ -17,65 +17,94 @@ from evascore.bulk_files import (
     rest_of,
 )
 from evascore.errors import UnexpectedAnswer
+from evascore.readers.encodings import BYTES
+from evascore.readers.inputs import Input
+from evascore.readers.packages import InputRefused
+
+
+def given(path, content, form):
+    path.write_bytes(content)
+    return Input(str(path), form, path=path)
 
 
 @pytest.fixture
 def source(tmp_path):
-    path = tmp_path / "in"
-    path.write_bytes(b"a\n\n  \nb\nc\nd\ne")
-    return path
+    """Makes the input of a form."""
+    return lambda form: given(tmp_path / "in", b"a\n\n  \nb\nc\nd\ne", form)
 
 
 def result(index, status="SUCCESS"):
     return b'{"index":%d,"status":"%s","result":{}}\n' % (index, status.encode())
 
 
-def uploaded(source, form, upload):
-    return list(lines_of(source, form, upload))
+def uploaded(source, upload):
+    return list(lines_of(source, upload))
 
 
 def test_blank_lines_are_none_in_json_and_lines_in_text(source):
-    assert planned(source, "jsonl", {}).num_lines == 5
-    assert planned(source, "text", {}).num_lines == 7
+    assert planned(source("jsonl"), {}).num_lines == 5
+    assert planned(source("text"), {}).num_lines == 7
 
 
 def test_lines_of_text_become_json(tmp_path):
+    content = '\ufeffü "x"\r\n\n\r'.encode() + b"\xff"
     path = tmp_path / "in"
-    path.write_bytes('ü "x"\r\n\n'.encode() + b"\xff")
-    (upload,) = planned(path, "text", {}).uploads
-    fields = [json.loads(line) for line in uploaded(path, "text", upload)]
-    assert fields == [{"text": 'ü "x"\r'}, {"text": ""}, {"text_b64": "/w=="}]
+    path.write_bytes(content)
+    lines = Input(str(path), "text", BYTES, path)
+    (upload,) = planned(lines, {}).uploads
+    fields = [json.loads(line) for line in uploaded(lines, upload)]
+    assert fields == [{"text": 'ü "x"'}, {"text": ""}, {"text_b64": "Df8="}]
+
+
+def test_mark_is_skipped_at_the_beginning_alone(tmp_path, monkeypatch):
+    monkeypatch.setattr(bulk_files, "UPLOAD_LINES", 1)
+    lines = given(tmp_path / "in", "\ufeffa\n\ufeffb\n".encode(), "text")
+    uploads = planned(lines, {}).uploads
+    texts = [json.loads(line)["text"] for each in uploads for line in uploaded(lines, each)]
+    assert texts == ["a", "\ufeffb"]
+
+
+def test_line_that_holds_a_mark_alone_is_not_sent(tmp_path):
+    lines = given(tmp_path / "in", b'\xef\xbb\xbf\n{"text": "a"}\n', "jsonl")
+    assert planned(lines, {}).num_lines == 1
+    assert list(numbers_of(lines)) == [2]
+
+
+@pytest.mark.parametrize(("byte", "name"), [(b"\xe9", "Latin-1"), (b"\x93", "Windows-1252")])
+def test_text_in_another_encoding_is_refused_by_its_name(tmp_path, byte, name):
+    lines = given(tmp_path / "in", b"abc\nab" + byte + b"\n", "text")
+    with pytest.raises(InputRefused, match=f"line 2, byte 3. It may be in {name}"):
+        planned(lines, {})
 
 
 @pytest.mark.parametrize("form", ["jsonl", "text"])
 @pytest.mark.parametrize("lines_each", [1, 2, 3, 100])
 def test_uploads_together_are_the_file(source, monkeypatch, form, lines_each):
-    whole = uploaded(source, form, planned(source, form, {}).uploads[0])
+    whole = uploaded(source(form), planned(source(form), {}).uploads[0])
     monkeypatch.setattr(bulk_files, "UPLOAD_LINES", lines_each)
-    state = planned(source, form, {})
-    assert [line for upload in state.uploads for line in uploaded(source, form, upload)] == whole
+    state = planned(source(form), {})
+    assert [line for upload in state.uploads for line in uploaded(source(form), upload)] == whole
     assert [upload.first for upload in state.uploads] == list(range(0, len(whole), lines_each))
     assert all(line.endswith(b"\n") for line in whole)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "text"])
 def test_rest_of_an_upload_is_what_follows(source, form):
-    (upload,) = planned(source, form, {}).uploads
-    whole = uploaded(source, form, upload)
+    (upload,) = planned(source(form), {}).uploads
+    whole = uploaded(source(form), upload)
     for first in range(len(whole)):
-        rest = rest_of(source, form, upload, first)
-        assert uploaded(source, form, rest) == whole[first:]
+        rest = rest_of(source(form), upload, first)
+        assert uploaded(source(form), rest) == whole[first:]
         assert (rest.first, rest.end) == (first, upload.end)
         assert rest.key != upload.key
 
 
 def test_empty_input_needs_no_upload(tmp_path):
-    (tmp_path / "in").touch()
-    assert planned(tmp_path / "in", "jsonl", {}).uploads == []
+    assert planned(given(tmp_path / "in", b"", "jsonl"), {}).uploads == []
 
 
 def test_state_is_read_as_it_was_saved(source, tmp_path):
-    state = planned(source, "jsonl", {"on_error": "skip"})
+    state = planned(source("jsonl"), {"on_error": "skip"})
     state.uploads[0].batch_id = "abc"
     state.save(tmp_path / "state")
     assert State.load(tmp_path / "state") == state
@@ -108,7 +137,7 @@ def test_file_of_something_else_is_left_as_it_is(tmp_path, content):
 
 @pytest.mark.parametrize(("form", "numbers"), [("jsonl", [1, 4, 5, 6, 7]), ("text", range(1, 8))])
 def test_scored_lines_know_their_places_in_the_file(source, form, numbers):
-    assert list(numbers_of(source, form)) == list(numbers)
+    assert list(numbers_of(source(form))) == list(numbers)
 
 
 def test_only_an_error_that_names_a_line_is_given_another():
@@ -142,8 +171,7 @@ def test_second_run_on_the_same_file_is_refused(tmp_path):
         Target(tmp_path / "out")
 
 
-def test_state_holds_no_text(source, tmp_path):
-    source.write_text("a secret text\n")
-    planned(source, "text", {}).save(tmp_path / "state")
+def test_state_holds_no_text(tmp_path):
+    planned(given(tmp_path / "in", b"a secret text\n", "text"), {}).save(tmp_path / "state")
     assert "secret" not in (tmp_path / "state").read_text()
     assert stat.S_ISREG((tmp_path / "state").stat().st_mode)

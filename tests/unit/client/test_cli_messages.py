@@ -14,7 +14,7 @@ KEY_IN_HEADER = "Set the variable EVASCORE_API_KEY instead."
         (["score", "--top-k", "many", "x"], "'--top-k': must be an integer (see --help)"),
         (["score", "--timeout", "soon", "x"], "'--timeout': must be a number (see --help)"),
         (["score", "--timeout", "-1", "x"], "'--timeout': must be at least 0.001 (see --help)"),
-        (["bulk", "--format", "zz", "a", "b"], "must be one of 'jsonl', 'text'. (see --help)"),
+        (["bulk", "--format", "zz", "a", "b"], "'parquet', 'arrow', 'dataset'. (see --help)"),
         (["score", "--file"], "Give a value to '--file'. (see --help)"),
         (["bulk"], "Give the argument 'IN'. (see --help)"),
         (["score", "-H", "x", "x"], "Give --header in the form 'Name: value'."),

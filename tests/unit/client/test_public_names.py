@@ -3,10 +3,11 @@
 import evascore
 from contract.settings import REPOSITORY
 from evascore.bulk_files import BulkRefused
+from evascore.readers.packages import InputRefused
 from tests.error_classes import classes_of_errors
 
 # No method of a client raises these; the command `evascore bulk` does.
-OF_A_COMMAND = {BulkRefused}
+OF_A_COMMAND = {BulkRefused, InputRefused}
 
 
 def test_every_exception_of_a_client_can_be_imported_from_the_package():

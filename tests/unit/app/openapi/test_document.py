@@ -10,10 +10,9 @@ from jsonschema import Draft202012Validator
 
 from app.factory import create_app
 from app.openapi.document import describe
-from app.requests.completion import prompts_of
-from app.requests.completion_models import CompletionBody
 from app.responses.problems import STATUS_BY_CODE
 from contract.errors import ClientError
+from contract.grammar.completion_request import CompletionBody, prompts_of
 from contract.grammar.validation import validated
 from contract.settings import load_settings
 
@@ -174,7 +173,11 @@ def test_prompts_are_described_as_they_are_taken(document, prompt, needed_tokens
         is_taken = needed_tokens is not None and max_tokens >= needed_tokens
         assert described.is_valid(fields) == is_taken
         try:
-            prompts_of(validated(fields, CompletionBody), SETTINGS)
+            prompts_of(
+                validated(fields, CompletionBody),
+                max_items=SETTINGS.max_items,
+                max_text_bytes=SETTINGS.max_text_bytes,
+            )
             assert is_taken
         except ClientError:
             assert not is_taken

@@ -78,6 +78,13 @@ def refusal_of(fields, limits=DEFAULT_LIMITS) -> ClientError:
         ({"text": "ab", "spans": 5}, RequestInvalid, "/spans"),
         ({"text": "ab", "spans": []}, RequestInvalid, "/spans"),
         ({"text": "ab", "spans": {"unit": "words"}}, RequestInvalid, "/spans"),
+        (
+            {"text": "ab", "spans": {"unit": "words", "ranges": [[0, 1]]}},
+            RequestInvalid,
+            "/span_unit",
+        ),
+        ({"text": "ab", "spans": {"unit": "bytes", "ranges": []}}, RequestInvalid, "/spans"),
+        ({"text": "ab", "spans": [[0, 1]], "span_unit": "words"}, RequestInvalid, "/span_unit"),
         ({"text": "ab", "spans": [[0, 1], [1]]}, RequestInvalid, "/spans"),
         ({"text": "ab", "spans": [[-1, 1]]}, RequestInvalid, "/spans"),
         ({"text": "ab", "spans": [[0, True]]}, RequestInvalid, "/spans"),

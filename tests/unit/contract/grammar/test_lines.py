@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from contract.errors import BodyTooLarge
+from contract.errors import BodyTooLarge, MalformedBody
 from contract.grammar.lines import Line, parse_line, read_lines
 
 
@@ -27,6 +27,28 @@ def test_only_the_whitespace_of_json_is_taken_away():
 
 def test_mark_at_the_beginning_of_a_file_is_no_line():
     assert lines_of(b"\xef\xbb\xbf\n{}") == [Line(2, b"{}")]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 100])
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_stream_in_utf_16_is_refused_by_its_name(codec, size):
+    upload = '{"text": "one"}\n'.encode(codec)
+    with pytest.raises(MalformedBody, match="UTF-16"):
+        lines_of(*(upload[at : at + size] for at in range(0, len(upload), size)))
+
+
+@pytest.mark.parametrize("codec", ["utf-32", "utf-32-le", "utf-32-be"])
+def test_stream_in_utf_32_is_refused_by_its_name(codec):
+    with pytest.raises(MalformedBody, match="UTF-32"):
+        lines_of('{"text": "one"}\n'.encode(codec))
+
+
+@pytest.mark.parametrize(
+    ("beginning", "name"), [(b"\x1f\x8b\x08\0", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd")]
+)
+def test_compressed_stream_is_refused_with_the_header_to_send(beginning, name):
+    with pytest.raises(MalformedBody, match=f"Content-Encoding: {name}"):
+        lines_of(beginning + b"rest")
 
 
 def test_longer_line_is_refused_by_its_number_alone():

@@ -3,6 +3,7 @@ import io
 import orjson
 import pytest
 
+from contract.errors import MalformedBody
 from model.commands.predict_lines import predict_lines
 
 
@@ -19,17 +20,29 @@ def predictions(scorer, source: bytes, **options) -> tuple[tuple[int, int], list
         (b"\n", [b""]),
         (b"a", [b"a"]),
         (b"a\n", [b"a"]),
-        (b"a\n\nb\r\n", [b"a", b"", b"b\r"]),
+        (b"\xef\xbb\xbfa\r\n\r\nb\r", [b"a", b"", b"b\r"]),
         (b"\x00\xff\n\xe2\x82", [b"\x00\xff", b"\xe2\x82"]),
         (b"x" * 508 + b"\ny", [b"x" * 508, b"y"]),
     ],
-    ids=["nothing", "empty-line", "no-newline", "newline", "carriage-return", "bytes", "limit"],
+    ids=["nothing", "empty-line", "no-newline", "newline", "windows", "bytes", "limit"],
 )
 def test_each_line_without_its_newline_is_a_text(scorer, source, texts):
     counts, answers = predictions(scorer, source)
 
     assert counts == (len(texts), 0)
     assert answers == scorer.predict_characters(texts, 3)
+
+
+def test_line_of_windows_may_fill_the_context(scorer):
+    counts, _ = predictions(scorer, b"\xef\xbb\xbf" + b"x" * 508 + b"\r\n")
+
+    assert counts == (1, 0)
+
+
+@pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
+def test_stream_in_another_encoding_is_refused_by_its_name(scorer, encoding, name):
+    with pytest.raises(MalformedBody, match=f"in {name}; save it as UTF-8"):
+        predictions(scorer, "eins\n".encode(encoding))
 
 
 @pytest.mark.parametrize("length", [509, 510, 511, 512, 2000])

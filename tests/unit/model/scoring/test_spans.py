@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from contract.grammar.outputs import UNITS
 from model import ScoreRequest
-from model.scoring.spans import bounds_of
+from model.scoring.spans import CharacterRanges, bounds_of
 
 TOLERANCE_NATS = 1e-9
 
@@ -102,3 +102,26 @@ def test_ranges_are_cut_from_each_continuation(scorer):
     [result] = scorer.score([request])
 
     assert [each["spans"][0]["num_bytes"] for each in result["continuations"]] == [0, 2]
+
+
+@given(
+    st.text(max_size=30),
+    st.lists(st.tuples(st.integers(0, 40), st.integers(0, 40)), min_size=1, max_size=5),
+)
+def test_ranges_of_characters_are_slices_of_the_string(text, ranges):
+    found = bounds_of(CharacterRanges(tuple(ranges)), text.encode(errors="replace")).tolist()
+    text = text.encode(errors="replace").decode()
+
+    for (start, end), (first, last) in zip(ranges, found, strict=True):
+        assert text.encode()[first:last] == text[start:end].encode()
+
+
+def test_range_of_characters_behind_an_emoji_scores_the_word(scorer):
+    text = "so \U0001f680 rocket"
+    ranges = {"spans": [[5, 11]], "span_unit": "characters"}
+    asked = [ranges, {"spans": [[8, 14]]}]
+    requests = [ScoreRequest.from_json({"text": text, **each}) for each in asked]
+    of_characters, of_bytes = (result["spans"] for result in scorer.score(requests))
+
+    assert of_characters == of_bytes
+    assert text.encode()[of_bytes[0]["start"] : of_bytes[0]["end"]] == b"rocket"

@@ -1,0 +1,208 @@
+"""Makes the answers of OpenAI's Files and Batches API from ours."""
+
+from collections.abc import Iterator
+from typing import Any, Literal, NamedTuple
+
+import orjson
+
+from app.requests.openai_batch import lines_of_file
+from app.responses.completion_views import completion
+from app.responses.views import result_lines
+from app.service import batch_waits
+from app.service.components import Service
+from contract.batches import Batch, Part, pieces_of_lines
+from contract.errors import JobGone, JobNotFound
+from contract.grammar.line_fields import read_openai_line
+from contract.grammar.lines import Line, parse_line
+from contract.settings import Settings
+from contract.store.file_store import StoredFile
+
+Kind = Literal["output", "errors"]
+_KINDS: tuple[Kind, ...] = ("output", "errors")
+# Parts of a batch that are read at once.
+_PAGE_LINES = 1000
+
+
+class ResultFile(NamedTuple):
+    """Results of a batch that are read as a file."""
+
+    kind: Kind
+    batch_id: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}-{self.batch_id}"
+
+
+def result_file(file_id: str) -> ResultFile | None:
+    """The results that a file ID names; None for the ID of an upload."""
+    kind, dash, batch_id = file_id.partition("-")
+    return next((ResultFile(each, batch_id) for each in _KINDS if dash and each == kind), None)
+
+
+def file_view(file: StoredFile) -> dict[str, Any]:
+    """The JSON of an uploaded file."""
+    return {
+        "id": file.id,
+        "object": "file",
+        "bytes": file.num_bytes,
+        "created_at": int(file.created_at),
+        "expires_at": int(file.expires_at),
+        "filename": file.name,
+        "purpose": "batch",
+        "status": "processed",
+    }
+
+
+def result_file_view(file: ResultFile, batch: Batch) -> dict[str, Any]:
+    """The JSON of the results of a batch."""
+    return {
+        "id": str(file),
+        "object": "file",
+        "bytes": 0,
+        "created_at": _seconds(batch.ended_at) or int(batch.created_at),
+        "expires_at": _seconds(batch.expires_at),
+        "filename": f"{file.kind}.jsonl",
+        "purpose": "batch_output",
+        "status": "processed",
+    }
+
+
+def openai_batch_view(batch: Batch, facts: dict[str, Any]) -> dict[str, Any]:
+    """The JSON of a batch in OpenAI's form.
+
+    Args:
+        facts: what `FileStore.note_batch` stored.
+
+    Raises:
+        JobNotFound: it was not made of a file.
+    """
+    if not facts:
+        raise JobNotFound(
+            "This batch was not made by POST /v1/batches; read it at /batches/{id} instead."
+        )
+    ended_at, status = _seconds(batch.ended_at), batch.status
+    return {
+        "id": batch.id,
+        "object": "batch",
+        "endpoint": facts["endpoint"],
+        "errors": None,
+        "input_file_id": facts["input_file_id"],
+        "completion_window": facts["completion_window"],
+        "status": status,
+        "output_file_id": _result_id("output", batch, batch.completed),
+        "error_file_id": _result_id("errors", batch, batch.failed),
+        "created_at": int(batch.created_at),
+        "in_progress_at": _seconds(batch.in_progress_at),
+        "expires_at": int(batch.deadline_at),
+        "finalizing_at": None,
+        "completed_at": ended_at if status == "completed" else None,
+        "failed_at": None,
+        "expired_at": ended_at if status == "expired" else None,
+        "cancelling_at": _seconds(batch.cancelling_at),
+        "cancelled_at": ended_at if status == "cancelled" else None,
+        "request_counts": {
+            "total": batch.total,
+            "completed": batch.completed,
+            "failed": batch.failed,
+        },
+        "metadata": facts.get("metadata"),
+    }
+
+
+def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterator[bytes]:
+    """The lines of the results of a batch that has ended, in OpenAI's form.
+
+    A completion repeats its prompt, which is read from the uploaded file.
+
+    Raises:
+        JobGone: the results, or for completions the uploaded file, have expired or were deleted.
+        BrokerUnavailable
+    """
+    facts = service.files.batch_facts(batch.id)
+    uploaded = _uploaded(service, facts)
+    settings = service.models.limits(batch.model_name)
+    lines = lines_of_file(uploaded, service, settings)
+    for line, raw in zip(lines, _raw_results(service, batch), strict=True):
+        result = orjson.loads(raw)
+        is_scored = result["status"] == "SUCCESS"
+        if is_scored == (file.kind == "output"):
+            made = _completed(line, result, batch, settings) if is_scored else _failed(result)
+            named = {
+                "id": f"{batch.id}-{result['index']}",
+                "custom_id": result.get("custom_id"),
+                **made,
+            }
+            yield orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _uploaded(service: Service, facts: dict[str, Any]) -> StoredFile:
+    if not facts:
+        raise JobNotFound("This batch was not made by POST /v1/batches, so it has no such file.")
+    try:
+        return service.files.read(facts["input_file_id"])
+    except JobGone:
+        raise JobGone(
+            "The uploaded file, whose prompts the completions repeat, has expired or was deleted; "
+            "/batches/{id}/results still has the scores."
+        ) from None
+
+
+def _raw_results(service: Service, batch: Batch) -> Iterator[bytes]:
+    """The result lines of a batch, each whole."""
+    after = 0
+    while after < batch.total:
+        parts = service.batches.results(batch.id, after, _PAGE_LINES, batch_waits.MAX_PAGE_BYTES)
+        if not parts:
+            raise JobGone("The results of this batch have expired or were erased.")
+        for part, stored in parts:
+            yield from _lines_of_part(service, batch, part, stored)
+            after = part.first + part.num_lines
+
+
+def _lines_of_part(
+    service: Service, batch: Batch, part: Part, stored: bytes | None
+) -> Iterator[bytes]:
+    pieces = (
+        service.batches.result_pieces(batch.id, part) if stored is None else pieces_of_lines(stored)
+    )
+    rest = b""
+    for piece in result_lines(pieces, 0, part.num_lines):
+        *whole, rest = (rest + piece).split(b"\n")
+        yield from whole
+
+
+def _completed(
+    line: Line, result: dict[str, Any], batch: Batch, settings: Settings
+) -> dict[str, Any]:
+    body, prompt = read_openai_line(parse_line(line, settings.max_body_bytes), settings)
+    request_id = f"{batch.id}-{result['index']}"
+    answer = completion(
+        body,
+        [prompt],
+        [result["result"]],
+        request_id=request_id,
+        model=batch.model or {"name": batch.model_name},
+        now=batch.ended_at or batch.created_at,
+    )
+    return {
+        "response": {"status_code": 200, "request_id": request_id, "body": answer},
+        "error": None,
+    }
+
+
+def _failed(result: dict[str, Any]) -> dict[str, Any]:
+    error = result["error"]
+    if result["status"] == "REVOKED":
+        code = "batch_cancelled" if error["type"] == "job_cancelled" else "batch_expired"
+        return {"response": None, "error": {"code": code, "message": error["detail"]}}
+    told = {"message": error["detail"], "type": error["type"], "errors": error.get("errors")}
+    answer = {"status_code": error["status"], "request_id": None, "body": {"error": told}}
+    return {"response": answer, "error": None}
+
+
+def _result_id(kind: Kind, batch: Batch, num_lines: int) -> str | None:
+    return str(ResultFile(kind, batch.id)) if batch.is_final and num_lines else None
+
+
+def _seconds(moment: float | None) -> int | None:
+    return None if moment is None else int(moment)

@@ -1,0 +1,71 @@
+"""Routes of `/v1/batches`, in OpenAI's form, over the batches of `/batches`."""
+
+from flask import Blueprint, Response, request
+
+from app.openapi.operation import operation
+from app.requests.openai_batch import OpenAIBatchBody, receive_openai_batch
+from app.responses.json import json_response
+from app.responses.openai_models import OpenAIBatchView
+from app.responses.openai_views import openai_batch_view
+from app.service import audit
+from app.service.components import service
+from contract.errors import (
+    BodyTooLarge,
+    BrokerUnavailable,
+    IdempotencyKeyReused,
+    JobEnded,
+    JobGone,
+    JobNotFound,
+    MalformedBody,
+    ModelNotFound,
+    Overloaded,
+    QuotaExceeded,
+    RequestInvalid,
+    UnsupportedMediaType,
+)
+
+routes = Blueprint("openai_batches", __name__)
+
+
+@routes.post("/v1/batches")
+@operation(
+    {200: OpenAIBatchView},
+    MalformedBody,
+    ModelNotFound,
+    JobNotFound,
+    JobGone,
+    BodyTooLarge,
+    UnsupportedMediaType,
+    RequestInvalid,
+    IdempotencyKeyReused,
+    Overloaded,
+    QuotaExceeded,
+    BrokerUnavailable,
+    takes=OpenAIBatchBody,
+)
+def create_openai_batch() -> Response:
+    """Score the lines of an uploaded file as one batch."""
+    _, accepted = receive_openai_batch(request, service())
+    audit.note(batch_id=accepted.batch_id, outcome="accepted")
+    return _answer(accepted.batch_id)
+
+
+@routes.get("/v1/batches/<batch_id>")
+@operation({200: OpenAIBatchView}, JobNotFound, JobGone, BrokerUnavailable)
+def read_openai_batch(batch_id: str) -> Response:
+    """Read the state and the counts of a batch."""
+    return _answer(batch_id)
+
+
+@routes.post("/v1/batches/<batch_id>/cancel")
+@operation({200: OpenAIBatchView}, JobNotFound, JobEnded, JobGone, BrokerUnavailable)
+def cancel_openai_batch(batch_id: str) -> Response:
+    """Cancel a batch that has not ended; results that are there stay."""
+    service().batches.cancel(batch_id)
+    audit.note(outcome="cancelled")
+    return _answer(batch_id)
+
+
+def _answer(batch_id: str) -> Response:
+    batch = service().batches.read(batch_id)
+    return json_response(openai_batch_view(batch, service().files.batch_facts(batch_id)))

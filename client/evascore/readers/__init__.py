@@ -1,0 +1,1 @@
+"""Reads the files that people have: compressed, tables, folders, other encodings."""

@@ -1,0 +1,143 @@
+"""Decodes lines and texts as UTF-8 or as a named encoding, and refuses others by name."""
+
+import codecs
+from collections.abc import Iterable, Iterator
+
+from evascore.readers.packages import InputRefused
+
+BYTE_ORDER_MARK = codecs.BOM_UTF8
+UTF8, BYTES = "utf-8", "bytes"
+HEAD_BYTES = 4096
+# Fewer bytes do not show an encoding.
+_KNOWN_BYTES = 4
+# UTF-32 comes first: its mark in little-endian begins with that of UTF-16.
+_MARKS = (
+    (codecs.BOM_UTF32_LE, "UTF-32"),
+    (codecs.BOM_UTF32_BE, "UTF-32"),
+    (codecs.BOM_UTF16_LE, "UTF-16"),
+    (codecs.BOM_UTF16_BE, "UTF-16"),
+)
+
+
+def codec_of(encoding: str) -> str:
+    """Return Python's name of an encoding; `bytes` stands for none.
+
+    Raises:
+        InputRefused: there is no such encoding.
+    """
+    if encoding == BYTES:
+        return BYTES
+    try:
+        return codecs.lookup(encoding).name
+    except LookupError:
+        raise InputRefused(
+            "No such encoding; use utf-8, utf-16, latin-1, cp1252 or another one of Python's"
+            " codecs, or bytes to score bytes as they are."
+        ) from None
+
+
+def check_head(head: bytes, name: str, *, are_lines: bool = True) -> None:
+    """Refuse a file in UTF-16 or UTF-32, known from its first bytes.
+
+    Args:
+        are_lines: whether it is read line by line, so that old line ends matter, too.
+
+    Raises:
+        InputRefused
+    """
+    for mark, encoding in _MARKS:
+        if head.startswith(mark):
+            raise _other(name, encoding)
+    # Without a mark, the zero bytes beside ASCII characters show it.
+    for offset in (0, 1):
+        beside = head[offset::2]
+        if len(head) >= _KNOWN_BYTES and beside.count(0) > 0.6 * len(beside):
+            raise _other(name, "UTF-32" if head.count(0) > 0.7 * len(head) else "UTF-16")
+    has_newline = b"\n" in head or len(head) == HEAD_BYTES
+    if are_lines and b"\r" in head.rstrip(b"\r") and not has_newline:
+        raise InputRefused(
+            f"{name} ends its lines with carriage returns alone, as old Macs did; convert them to"
+            " newlines first."
+        )
+
+
+def without_line_end(line: bytes, *, is_first: bool) -> bytes:
+    """Remove LF or CR LF at the end of a line, and a byte order mark before the first one."""
+    line = line.removeprefix(BYTE_ORDER_MARK) if is_first else line
+    return line.removesuffix(b"\n").removesuffix(b"\r") if line.endswith(b"\n") else line
+
+
+def check_utf8(line: bytes, number: int, name: str) -> None:
+    """Refuse a line that is not UTF-8, with the likely encoding by its name.
+
+    Raises:
+        InputRefused
+    """
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        raise not_utf8(line, error, f"{name} is not UTF-8: line {number}, byte") from None
+
+
+def not_utf8(text: bytes, error: UnicodeDecodeError, where: str) -> InputRefused:
+    """Make the error of a text in another encoding."""
+    # Latin-1 has only control characters there; Windows has quotes and dashes.
+    is_windows = any(0x80 <= byte < 0xA0 for byte in text)
+    name, codec = ("Windows-1252", "cp1252") if is_windows else ("Latin-1", "latin-1")
+    return InputRefused(
+        f"{where} {error.start + 1}. It may be in {name}: give --encoding {codec} to convert it,"
+        " or --encoding bytes to score bytes as they are."
+    )
+
+
+def decoded_lines(source: Iterable[bytes], codec: str, name: str) -> Iterator[str]:
+    """Yield the lines of a stream in another encoding, without their line ends.
+
+    Raises:
+        InputRefused: it is not in this encoding.
+    """
+    decoder = codecs.getincrementaldecoder(codec)()
+    rest = ""
+    try:
+        for piece in source:
+            rest += decoder.decode(piece)
+            *whole, rest = rest.split("\n")
+            yield from (line.removesuffix("\r") for line in whole)
+        rest += decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        raise InputRefused(f"{name} is not in the encoding {codec}; give another one.") from None
+    *whole, rest = rest.split("\n")
+    yield from (line.removesuffix("\r") for line in whole)
+    if rest:
+        yield rest
+
+
+def whole_text(content: bytes, codec: str, name: str) -> str | bytes:
+    """Return a file that is one text: without mark, with newlines for CR LF.
+
+    Raises:
+        InputRefused: it is not in this encoding.
+    """
+    return content if codec == BYTES else decoded(content, codec, name).replace("\r\n", "\n")
+
+
+def decoded(content: bytes, codec: str, name: str) -> str:
+    """Decode a file that is one text, without its byte order mark.
+
+    Raises:
+        InputRefused: it is not in this encoding.
+    """
+    if codec == UTF8:
+        check_head(content[:HEAD_BYTES], name, are_lines=False)
+    try:
+        return content.decode(codec).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        if codec != UTF8:
+            raise InputRefused(f"{name} is not in the encoding {codec}; give another.") from None
+        raise not_utf8(content, error, f"{name} is not UTF-8: byte") from None
+
+
+def _other(name: str, encoding: str) -> InputRefused:
+    return InputRefused(
+        f"{name} is in {encoding}; save it as UTF-8, or give --encoding {encoding.lower()}."
+    )

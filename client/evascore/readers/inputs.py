@@ -1,0 +1,373 @@
+"""Opens the input of a bulk run: a file, a folder, a table or stdin, as lines read many times."""
+
+import io
+import os
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, Literal, cast
+
+from evascore.readers import compression, tables
+from evascore.readers.compression import SUFFIXES, decompressed, opened_text
+from evascore.readers.encodings import (
+    BYTE_ORDER_MARK,
+    BYTES,
+    HEAD_BYTES,
+    UTF8,
+    check_head,
+    check_utf8,
+    decoded,
+    decoded_lines,
+    whole_text,
+    without_line_end,
+)
+from evascore.readers.packages import InputRefused
+from evascore.readers.tables import Columns, Row
+from evascore.texts import encode, named
+
+Form = Literal["jsonl", "text"]
+Kind = Literal["auto", "jsonl", "text", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
+STDIN = Path("-")
+MAX_ID_CHARS = 128
+_KINDS: dict[str, Kind] = {
+    ".txt": "text",
+    ".text": "text",
+    ".csv": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".arrow": "arrow",
+    ".feather": "arrow",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "json",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How an input is to be read."""
+
+    kind: Kind = "auto"
+    columns: Columns = field(default_factory=Columns)
+    encoding: str = UTF8
+    """A codec of Python, or `bytes` to take lines as they are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """Lines that can be read more than once, from any place."""
+
+    name: str
+    form: Form
+    encoding: str = UTF8
+    path: Path | None = None
+    copy: BinaryIO | None = None
+    """A file without a name that holds a copy, where `path` is None."""
+    params: dict[str, str] = field(default_factory=dict)
+    """Query parameters by which the service reads the lines."""
+
+    def open(self) -> BinaryIO:
+        """Open it at its beginning."""
+        if self.path is not None:
+            return cast(BinaryIO, self.path.open("rb"))
+        assert self.copy is not None
+        return cast(BinaryIO, io.BufferedReader(_View(self.copy.fileno())))
+
+    def is_scored(self, line: bytes) -> bool:
+        """Whether a line is sent: blank JSON lines are not, blank lines of text are."""
+        return self.form == "text" or not line.removeprefix(BYTE_ORDER_MARK).isspace()
+
+    def as_json(self, line: bytes, *, is_first: bool) -> bytes:
+        """Return a line as a line of JSON."""
+        if self.form == "jsonl":
+            return line if line.endswith(b"\n") else line + b"\n"
+        return encode(dict(named("text", without_line_end(line, is_first=is_first)))) + b"\n"
+
+    def check(self, line: bytes, number: int) -> None:
+        """Check the encoding of a line of text; number 1 is the first.
+
+        Raises:
+            InputRefused
+        """
+        if self.form == "text" and self.encoding == UTF8:
+            check_utf8(line, number, self.name)
+
+
+@contextmanager
+def opened_input(source: Path, reading: Reading, folder: Path) -> Iterator[Input]:
+    """Open an input; what cannot be read twice in place is copied to a file without a name.
+
+    Args:
+        folder: for the copy, which is gone when the process ends.
+
+    Raises:
+        InputRefused, OSError
+    """
+    if _is_plain(source):
+        magic = compression.magic_of(source)
+        kind = _kind_of(source, reading, magic)
+        is_in_place = not compression.is_compressed(magic) and kind in ("jsonl", "text")
+        if is_in_place and reading.encoding in (UTF8, BYTES):
+            yield _in_place(source, kind, reading)
+            return
+    else:
+        kind = _kind_of(source, reading, b"")
+    with tempfile.TemporaryFile(dir=folder) as copy:
+        yield _copied(source, kind, reading, cast(BinaryIO, copy))
+
+
+def _is_plain(source: Path) -> bool:
+    if source == STDIN:
+        return False
+    source.stat()
+    return source.is_file()
+
+
+def _in_place(source: Path, kind: Kind, reading: Reading) -> Input:
+    with opened_text(source) as file:
+        head = file.peek(HEAD_BYTES)[:HEAD_BYTES]  # type: ignore[attr-defined]
+    if kind == "jsonl":
+        check_head(head, str(source))
+        return Input(str(source), "jsonl", UTF8, source, params=_params(reading.columns))
+    if reading.encoding == UTF8:
+        check_head(head, str(source))
+    return Input(str(source), "text", reading.encoding, source)
+
+
+def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input:
+    params: dict[str, str] = {}
+    name = "stdin" if source == STDIN else str(source)
+    if kind in ("jsonl", "json"):
+        for path in _files_of(source, reading):
+            copy.writelines(_with_ends(_lines_of_json(path, kind, reading.encoding)))
+        params = _params(reading.columns)
+    elif kind == "text" and not source.is_dir():
+        for line in _lines_of_text(source, reading.encoding):
+            copy.write(encode(dict(named("text", line))) + b"\n")
+    else:
+        for row in _rows(source, kind, reading):
+            copy.write(encode(row) + b"\n")
+    copy.flush()
+    return Input(name, "jsonl", copy=copy, params=params)
+
+
+def _params(columns: Columns) -> dict[str, str]:
+    given = {"text_field": columns.text, "id_field": columns.id}
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _kind_of(source: Path, reading: Reading, magic: bytes) -> Kind:
+    """The kind of a file that is asked for, or that its name and its first bytes show."""
+    if reading.kind != "auto":
+        return reading.kind
+    if source.is_dir():
+        return _kind_of_folder(source)
+    if magic.startswith(compression.PARQUET):
+        return "parquet"
+    if magic.startswith(compression.ARROW):
+        return "arrow"
+    kind = _kind_by_name(source)
+    if kind == "json":
+        return "json" if _first_byte(source) == b"[" else "jsonl"
+    # JSON lines are often saved as .txt.
+    if kind == "text" and _first_byte(source) == b"{":
+        return "jsonl"
+    return kind or "jsonl"
+
+
+def _kind_by_name(source: Path) -> Kind | None:
+    name = Path(source.name.lower())
+    if name.suffix in SUFFIXES:
+        name = name.with_suffix("")
+    return _KINDS.get(name.suffix)
+
+
+def _kind_of_folder(folder: Path) -> Kind:
+    if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
+        return "dataset"
+    kinds = {kind for path in _all_files(folder) if (kind := _kind_by_name(path)) is not None}
+    if len(kinds) != 1:
+        found = f"files of several kinds ({', '.join(sorted(kinds))})" if kinds else "no such file"
+        raise InputRefused(
+            f"The folder {folder} has {found}; it must hold .txt files, one text each, or shards of"
+            " one other kind. --format names the kind to read."
+        )
+    return kinds.pop()
+
+
+def _all_files(folder: Path) -> list[Path]:
+    hidden = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return [
+        path
+        for path in hidden
+        if not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _files_of(source: Path, reading: Reading) -> list[Path]:
+    """The file itself, or the files of the wanted kind in a folder, in the order of their names."""
+    if not source.is_dir():
+        return [source]
+    kind = _kind_of(source, reading, b"")
+    return [path for path in _all_files(source) if _kind_by_name(path) == kind]
+
+
+def _first_byte(source: Path) -> bytes:
+    """The first byte that is no blank and no mark; b'' if the file cannot be read twice."""
+    if source == STDIN or not source.is_file():
+        return b""
+    with opened_text(source) as file:
+        head: bytes = file.peek(HEAD_BYTES)  # type: ignore[attr-defined]
+    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+
+
+@contextmanager
+def _opened(source: Path) -> Iterator[BinaryIO]:
+    if source != STDIN:
+        with opened_text(source) as file:
+            yield file
+        return
+    with decompressed(sys.stdin.buffer, "stdin") as file:
+        yield file
+
+
+def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
+    if kind == "json":
+        yield from tables.lines_of_json(source, UTF8 if encoding == BYTES else encoding)
+        return
+    if encoding not in (UTF8, BYTES):
+        yield from (str(line).encode() for line in _lines_of_text(source, encoding))
+        return
+    with _opened(source) as file:
+        check_head(_peeked(file), _name(source))
+        yield from file
+
+
+def _lines_of_text(source: Path, encoding: str) -> Iterator[str | bytes]:
+    """Yield the lines of a text without their ends."""
+    with _opened(source) as file:
+        if encoding not in (UTF8, BYTES):
+            pieces = iter(lambda: file.read(HEAD_BYTES), b"")
+            for number, text in enumerate(decoded_lines(pieces, encoding, _name(source))):
+                yield text.removeprefix("\ufeff") if number == 0 else text
+            return
+        if encoding == UTF8:
+            check_head(_peeked(file), _name(source))
+        for number, line in enumerate(file, 1):
+            if encoding == UTF8:
+                check_utf8(line, number, _name(source))
+            yield without_line_end(line, is_first=number == 1)
+
+
+def texts_of_lines(source: Path, encoding: str) -> Iterator[str | bytes]:
+    """Yield the lines of a text file, or of stdin for `-`, without their ends; read once.
+
+    Raises:
+        InputRefused: it is not in the encoding.
+        OSError
+    """
+    return _lines_of_text(source, encoding)
+
+
+def text_of(source: Path, encoding: str) -> tuple[bytes, bool]:
+    """Read a file, or stdin for `-`, as one text.
+
+    Returns:
+        Its bytes, in UTF-8 unless they are to be taken as they are, and whether its lines end in
+        CR LF, which stays.
+
+    Raises:
+        InputRefused: it is not in the encoding.
+        OSError
+    """
+    with _opened(source) as file:
+        content = file.read()
+    if encoding == BYTES:
+        return content, False
+    text = decoded(content, encoding, _name(source)).encode()
+    return text, b"\r\n" in text
+
+
+def _rows(source: Path, kind: Kind, reading: Reading) -> Iterator[Row]:
+    if kind == "dataset":
+        yield from tables.rows_of_dataset(source, reading.columns)
+        return
+    if kind == "text":
+        yield from _texts_of_folder(source, reading)
+        return
+    if source == STDIN or not (source.is_file() or source.is_dir()):
+        raise InputRefused(
+            f"{_name(source)} can be JSON lines or text; save a table to a file first."
+        )
+    for path in _files_of(source, reading):
+        yield from _rows_of_file(path, kind, reading)
+
+
+def _rows_of_file(path: Path, kind: Kind, reading: Reading) -> Iterator[Row]:
+    if kind in ("csv", "tsv"):
+        delimiter = "," if kind == "csv" else "\t"
+        return tables.rows_of_csv(path, reading.columns, reading.encoding, delimiter)
+    if kind == "parquet":
+        return tables.rows_of_parquet(path, reading.columns)
+    return tables.rows_of_arrow(path, reading.columns)
+
+
+def _texts_of_folder(folder: Path, reading: Reading) -> Iterator[Row]:
+    """Yield one text for each file, with its path in the folder as its ID."""
+    for path in _files_of(folder, reading):
+        name = path.relative_to(folder).as_posix()
+        if len(name) > MAX_ID_CHARS:
+            raise InputRefused(
+                f"A path in {folder} has {len(name)} characters; it is the ID of its text, and an"
+                f" ID has at most {MAX_ID_CHARS}."
+            )
+        with opened_text(path) as file:
+            text = whole_text(file.read(), reading.encoding, str(path))
+        yield {"custom_id": name, **named("text", text)}
+
+
+def _with_ends(lines: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield lines, each with its newline: a file of shards may end without one."""
+    return (line if line.endswith(b"\n") else line + b"\n" for line in lines)
+
+
+def _peeked(file: BinaryIO) -> bytes:
+    head: bytes = cast(Any, file).peek(HEAD_BYTES)
+    return head[:HEAD_BYTES]
+
+
+def _name(source: Path) -> str:
+    return "stdin" if source == STDIN else str(source)
+
+
+class _View(io.RawIOBase):
+    """Reads a file that others read, too, from a place of its own."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._at = descriptor, 0
+
+    def readable(self) -> bool:
+        """Tell io.BufferedReader that this can be read."""
+        return True
+
+    def seekable(self) -> bool:
+        """Tell io.BufferedReader that this can be read from any place."""
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Go to a place, counted from the beginning or from here."""
+        assert whence != io.SEEK_END
+        self._at = offset if whence == io.SEEK_SET else self._at + offset
+        return self._at
+
+    def readinto(self, target: Any) -> int:
+        """Fill `target`; return the number of bytes, 0 at the end."""
+        found = os.pread(self._descriptor, len(target), self._at)
+        target[: len(found)] = found
+        self._at += len(found)
+        return len(found)

@@ -1,0 +1,48 @@
+"""Errors of result lines are summed up by kind, and waits are said once for each reason."""
+
+import json
+
+from evascore.bulk_errors import ErrorSummary
+from evascore.cli.bulk import Waits, _first_of
+from evascore.errors import RequestInvalid
+
+
+def line_of(error: dict) -> bytes:
+    return json.dumps({"index": 0, "status": "FAILURE", "error": error}).encode()
+
+
+def test_errors_that_differ_in_numbers_alone_are_one_kind():
+    summary = ErrorSummary()
+    for number in (7, 9):
+        detail = f"The text has {number} bytes; the limit is 5."
+        summary.add(line_of({"type": "text_too_large", "detail": detail, "line": number}), 0)
+    summary.add(line_of({"type": "job_expired", "detail": "It expired."}), 41)
+    first, second = summary.kinds()
+    assert (first.count, first.first_line, first.detail) == (
+        2,
+        7,
+        "The text has 7 bytes; the limit is 5.",
+    )
+    assert (second.type, second.first_line) == ("job_expired", 42)
+
+
+def test_upload_that_is_refused_as_a_whole_shows_its_first_error():
+    errors = [{"pointer": "/meta", "detail": "is not a known field", "line": 1}]
+    refused = RequestInvalid({"type": "invalid_request", "detail": "Too many.", "errors": errors})
+    assert _first_of(refused) == " The first: /meta is not a known field."
+    assert _first_of(RequestInvalid({"type": "invalid_request", "detail": "x"})) == ""
+
+
+def test_reason_to_wait_is_said_once_until_a_result_comes(capsys):
+    waits = Waits()
+    for reason in ("No worker: 5 s", "No worker: 9 s", "The queue is full"):
+        waits.note(reason)
+    assert waits.reason == "The queue is full"
+    waits.over()
+    assert waits.reason == ""
+    waits.note("The queue is full")
+    assert capsys.readouterr().err.splitlines() == [
+        "evascore: Waiting: No worker: 5 s",
+        "evascore: Waiting: The queue is full",
+        "evascore: Waiting: The queue is full",
+    ]

@@ -1,0 +1,230 @@
+"""Files as people have them: compressed, tables, folders, other encodings."""
+
+import bz2
+import gzip
+import json
+import lzma
+import os
+import threading
+
+import pyarrow
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+import zstandard
+
+from evascore.readers.encodings import codec_of
+from evascore.readers.inputs import STDIN, Reading, opened_input
+from evascore.readers.packages import InputRefused, package
+from evascore.readers.tables import Columns
+
+LINES = b'{"text":"one"}\n{"text":"two"}\n'
+ROWS = [{"id": 1, "body": "one", "x": 0}, {"id": 2, "body": "zwölf\n", "x": 1}]
+COLUMNS = Columns("body", "id")
+READ = [{"custom_id": "1", "text": "one"}, {"custom_id": "2", "text": "zwölf\n"}]
+
+
+def lines_of(source, tmp_path, reading=None):
+    """The lines that a run would send, and how the service reads them."""
+    with opened_input(source, reading or Reading(), tmp_path) as lines, lines.open() as file:
+        read, at = [], 0
+        for line in file:
+            if lines.is_scored(line):
+                read.append(json.loads(lines.as_json(line, is_first=at == 0)))
+            at += len(line)
+        return read, lines.params
+
+
+def read_of(source, tmp_path, *, columns=None, **how):
+    return lines_of(source, tmp_path, Reading(columns=columns or Columns(), **how))[0]
+
+
+def file_of(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content)
+    return path
+
+
+COMPRESSED = {
+    "gz": gzip.compress(LINES),
+    "gz-members": gzip.compress(LINES[:15]) + gzip.compress(LINES[15:]),
+    "gz-padding": gzip.compress(LINES) + bytes(512),
+    "zst": zstandard.ZstdCompressor(write_checksum=True).compress(LINES),
+    "zst-frames": zstandard.compress(LINES[:15]) + zstandard.compress(LINES[15:]),
+    "bz2": bz2.compress(LINES),
+    "xz": lzma.compress(LINES),
+    "plain": LINES,
+}
+
+
+@pytest.mark.parametrize("name", ["in.jsonl.gz", "in"])
+@pytest.mark.parametrize("content", COMPRESSED.values(), ids=COMPRESSED)
+def test_compressed_file_is_read_whatever_its_name(tmp_path, name, content):
+    source = file_of(tmp_path, name, content)
+    assert read_of(source, tmp_path) == [{"text": "one"}, {"text": "two"}]
+
+
+@pytest.mark.parametrize("kind", ["gz", "zst", "bz2", "xz"])
+@pytest.mark.parametrize("damage", ["cut", "changed"])
+def test_damaged_file_is_refused_and_not_read_in_part(tmp_path, kind, damage):
+    whole = COMPRESSED[kind]
+    middle = len(whole) // 2
+    content = whole[:-3] if damage == "cut" else whole[:middle] + b"\xff\xff" + whole[middle + 2 :]
+    with pytest.raises(InputRefused, match="damaged or incomplete"):
+        read_of(file_of(tmp_path, f"in.jsonl.{kind}", content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(b"PK\x03\x04rest", "zip archive"), (b"%PDF-1.7", "PDF"), (b"\xd0\xcf\x11\xe0", "Office")],
+)
+def test_file_that_is_no_text_is_named(tmp_path, content, said):
+    with pytest.raises(InputRefused, match=said):
+        read_of(file_of(tmp_path, "in.jsonl", content), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "text"])
+@pytest.mark.parametrize("codec", ["utf-16", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_utf_16_is_refused_by_its_name(tmp_path, kind, codec, suffix):
+    content = LINES.decode().encode(codec)
+    content = gzip.compress(content) if suffix else content
+    with pytest.raises(InputRefused, match="UTF-16"):
+        read_of(file_of(tmp_path, f"in{suffix}", content), tmp_path, kind=kind)
+
+
+@pytest.mark.parametrize(
+    ("text", "codec"),
+    [("\ufeffé\r\nü", "utf-16"), ("é\r\nü\r\n", "latin-1"), ("“é\r\nü", "cp1252")],
+)
+def test_text_in_a_named_encoding_is_converted(tmp_path, text, codec):
+    source = file_of(tmp_path, "in.txt", text.encode(codec))
+    texts = [line["text"] for line in read_of(source, tmp_path, encoding=codec_of(codec))]
+    assert texts == text.removeprefix("\ufeff").split()
+
+
+@pytest.mark.parametrize("name", ["in.jsonl", "in.jsonl.gz"])
+def test_json_lines_in_a_named_encoding_are_converted(tmp_path, name):
+    content = '{"text":"é"}\r\n{"text":"ü"}'.encode("utf-16")
+    source = file_of(tmp_path, name, gzip.compress(content) if name.endswith("gz") else content)
+    read = read_of(source, tmp_path, encoding=codec_of("utf-16"))
+    assert read == [{"text": "é"}, {"text": "ü"}]
+
+
+def test_compressed_text_is_checked_as_plain_text_is(tmp_path):
+    source = file_of(tmp_path, "in.txt.gz", gzip.compress("\ufeffé\r\nü\r\n".encode()))
+    assert read_of(source, tmp_path) == [{"text": "é"}, {"text": "ü"}]
+    source = file_of(tmp_path, "latin.txt.gz", gzip.compress("a\né".encode("latin-1")))
+    with pytest.raises(InputRefused, match=r"line 2, byte 1\. It may be in Latin-1"):
+        read_of(source, tmp_path)
+
+
+def test_old_line_ends_are_named(tmp_path):
+    with pytest.raises(InputRefused, match="carriage returns alone"):
+        read_of(file_of(tmp_path, "in.txt", b"one\rtwo\r"), tmp_path)
+
+
+def test_txt_file_with_json_lines_is_read_as_json(tmp_path):
+    assert read_of(file_of(tmp_path, "in.txt", LINES), tmp_path)[0] == {"text": "one"}
+
+
+@pytest.mark.parametrize("form", ["csv", "csv-excel", "tsv", "json", "parquet", "arrow", "feather"])
+def test_table_gives_text_and_id_of_each_row(tmp_path, form):
+    source = tmp_path / f"in.{form.removesuffix('-excel')}"
+    table = pyarrow.Table.from_pylist(ROWS)
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, source)
+    elif form == "feather":
+        pyarrow.feather.write_feather(table, source)
+    elif form == "arrow":
+        with pyarrow.ipc.new_stream(source, table.schema) as writer:
+            writer.write_table(table)
+    elif form == "json":
+        source.write_text(json.dumps(ROWS))
+    else:
+        sep = {"csv": ",", "csv-excel": ";", "tsv": "\t"}[form]
+        rows = f'id{sep}body{sep}x\r\n1{sep}one{sep}0\r\n2{sep}"zwölf\n"{sep}1\r\n'
+        source.write_bytes(b"\xef\xbb\xbf" + rows.encode())
+    read, params = lines_of(source, tmp_path, Reading(columns=COLUMNS))
+    if form == "json":
+        # The service reads the columns, as of JSON lines.
+        assert (read, params) == (ROWS, {"text_field": "body", "id_field": "id"})
+    else:
+        assert (read, params) == (READ, {})
+
+
+def test_dataset_on_disk_is_read_and_several_splits_are_named(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    dataset = datasets.Dataset.from_list(ROWS)
+    dataset.save_to_disk(str(tmp_path / "one"))
+    assert read_of(tmp_path / "one", tmp_path, columns=COLUMNS) == READ
+    datasets.DatasetDict({"test": dataset}).save_to_disk(str(tmp_path / "splits"))
+    with pytest.raises(InputRefused, match="splits/test"):
+        read_of(tmp_path / "splits", tmp_path, columns=COLUMNS)
+
+
+def test_missing_values_are_rows_of_their_own(tmp_path):
+    table = pyarrow.table({"text": ["a", None, ""], "custom_id": [1.0, None, float("nan")]})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    read = read_of(tmp_path / "in.parquet", tmp_path)
+    assert read == [
+        {"custom_id": "1.0", "text": "a"},
+        {"custom_id": "", "text": None},
+        {"custom_id": "", "text": ""},
+    ]
+
+
+def test_unknown_column_is_refused_with_those_that_there_are(tmp_path):
+    source = file_of(tmp_path, "in.csv", b"id,a secret text!\n1,2\n")
+    with pytest.raises(InputRefused, match="one of: id, 1 whose names are no plain words") as said:
+        read_of(source, tmp_path, columns=Columns("body"))
+    assert "secret" not in str(said.value)
+
+
+def test_column_without_texts_is_refused(tmp_path):
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(ROWS), tmp_path / "in.parquet")
+    with pytest.raises(InputRefused, match="column x holds values of the type int"):
+        read_of(tmp_path / "in.parquet", tmp_path, columns=Columns("x"))
+
+
+def test_folder_gives_one_text_for_each_file(tmp_path):
+    folder = tmp_path / "texts"
+    (folder / "deep").mkdir(parents=True)
+    file_of(folder, "b.txt", b"\xef\xbb\xbftwo\r\nlines\r\n")
+    file_of(folder / "deep", "a.txt.gz", gzip.compress(b"one"))
+    file_of(folder, ".hidden.txt", b"no")
+    file_of(folder, "README.md", b"no")
+    assert read_of(folder, tmp_path) == [
+        {"custom_id": "b.txt", "text": "two\nlines\n"},
+        {"custom_id": "deep/a.txt.gz", "text": "one"},
+    ]
+
+
+def test_folder_of_shards_is_read_in_the_order_of_their_names(tmp_path):
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    file_of(folder, "2.jsonl.zst", zstandard.compress(b'{"text":"b"}'))
+    file_of(folder, "1.jsonl.gz", gzip.compress(b'{"text":"a"}'))
+    assert [line["text"] for line in read_of(folder, tmp_path)] == ["a", "b"]
+    file_of(folder, "0.csv", b"text\nc\n")
+    with pytest.raises(InputRefused, match="several kinds"):
+        read_of(folder, tmp_path)
+    assert read_of(folder, tmp_path, kind="csv") == [{"text": "c"}]
+
+
+def test_pipe_is_read_like_a_file(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=[COMPRESSED["gz"]])
+    writer.start()
+    assert len(read_of(tmp_path / "pipe", tmp_path)) == 2
+    writer.join()
+
+
+def test_stdin_can_be_no_table(tmp_path):
+    with pytest.raises(InputRefused, match="save a table to a file first"):
+        read_of(STDIN, tmp_path, kind="csv")
+
+
+def test_package_that_is_missing_is_named_with_its_extra():
+    with pytest.raises(InputRefused, match=r"needs the package no_such.*evascore\[parquet\]"):
+        package("no_such.part", "parquet", "in.parquet is a Parquet file")
