@@ -6,25 +6,13 @@ from typing import Any
 import orjson
 
 from contract.errors import MalformedBody
-from contract.grammar.encodings import not_utf8
+from contract.grammar.encodings import not_utf8, refuse_other_encodings
 from contract.grammar.invalid import invalid
 
 # Above what the largest request within all other limits holds: 256 items of 256 continuations.
 MAX_JSON_VALUES = 200_000
 # RFC 8259, section 8.1: a parser may ignore it. Windows programs begin files with it.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-# With a byte order mark, or with the zero bytes beside an ASCII character, with which JSON begins.
-# UTF-32 comes first: its mark in little-endian begins with that of UTF-16.
-_OTHER_ENCODINGS = (
-    (b"\xff\xfe\0\0", "UTF-32"),
-    (b"\0\0\xfe\xff", "UTF-32"),
-    (b"\xff\xfe", "UTF-16"),
-    (b"\xfe\xff", "UTF-16"),
-    *((b"%c\0\0\0" % first, "UTF-32") for first in b'{["'),
-    *((b"\0\0\0%c" % first, "UTF-32") for first in b'{["'),
-    *((b"%c\0" % first, "UTF-16") for first in b'{["'),
-    *((b"\0%c" % first, "UTF-16") for first in b'{["'),
-)
 
 
 def parse_json(
@@ -68,17 +56,6 @@ def _load_json(body: bytes, what: str, max_values: int) -> Any:
         ) from None
     _refuse_duplicate_keys(text, what)
     return value
-
-
-def refuse_other_encodings(beginning: bytes, what: str) -> None:
-    """Refuse UTF-16 and UTF-32 by name, from the first bytes of JSON in them.
-
-    Raises:
-        MalformedBody
-    """
-    for mark, name in _OTHER_ENCODINGS:
-        if beginning.startswith(mark):
-            raise MalformedBody(f"The {what} is in {name}; save it as UTF-8 and send it again.")
 
 
 def _utf8(content: bytes, what: str, *, skipped_bytes: int) -> str:

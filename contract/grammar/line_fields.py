@@ -166,13 +166,12 @@ def _of_row(fields: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
 
 
 def _with_hint(error: RequestInvalid) -> RequestInvalid:
-    """Add to the error of an unknown field how rows with other columns are scored."""
-    errors = [
-        {**each, "detail": each["detail"] + _COLUMNS_HINT}
-        if each["detail"].startswith("is not a known field")
-        else each
-        for each in error.details.get("errors", ())
-    ]
+    """Add to the first error of an unknown field how rows with other columns are scored."""
+    errors = [dict(each) for each in error.details.get("errors", ())]
+    for each in errors:
+        if each["detail"].startswith("is not a known field"):
+            each["detail"] += _COLUMNS_HINT
+            break
     return RequestInvalid(error.message, **{**error.details, "errors": errors})
 
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import BodyTooLarge, MalformedBody
-from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json, refuse_other_encodings
+from contract.grammar.encodings import refuse_other_encodings
+from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json
 
 # The whitespace of JSON (RFC 8259, section 2); a form feed is none.
 _WHITESPACE = b" \t\r\n"

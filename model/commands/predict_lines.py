@@ -5,7 +5,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from contract.grammar.json_text import BYTE_ORDER_MARK, refuse_other_encodings
+from contract.grammar.encodings import refuse_other_encodings
+from contract.grammar.json_text import BYTE_ORDER_MARK
 from contract.grammar.outputs import MAX_BYTES_READ_ON
 from model.scorer import Scorer
 
