@@ -52,8 +52,8 @@ class Intake:
         self._store.set_aside("message", error.reason, task_id=task_id, num_bytes=len(raw), raw=raw)
         if not is_job and task_id and self._store.queue_again(task_id, tag, self._worker):
             return
-        if is_job:
-            self._store.conclude([self._unreadable(tag)], self._worker)
+        if task_id:
+            self._store.conclude([self._unreadable(task_id)], self._worker)
         self._store.drop_message(tag, self._worker)
 
     def _job_named_in(self, raw: bytes) -> str:

@@ -1,7 +1,8 @@
 """Ends jobs that no message names any more, once their deadlines have passed.
 
 A job whose message was lost or cannot be read is never fetched. Without this it would wait, and
-count as live, for ever. A waiting job is ended here too, if its deadline has passed.
+count as live, for ever. A waiting job is ended here too, if its deadline has passed. A job whose
+record cannot be read ends at once: nobody knows its deadline.
 """
 
 import time
@@ -17,6 +18,7 @@ from contract.messages import Job, Record, decode_record
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
+from worker.intake import unreadable_ending
 from worker.outcomes import failed_ending, lost_ending
 
 log = get_logger(__name__)
@@ -58,16 +60,32 @@ class Overdue:
 
     def _end(self, task_ids: Sequence[str]) -> None:
         records = self._client.mget([keys.record(each) for each in task_ids]) if task_ids else []
-        endings = []
-        for task_id, raw in zip(task_ids, records, strict=True):
-            ending = self._ending(task_id, raw)
-            if ending is not None:
-                endings.append(ending)
+        found = dict(zip(task_ids, records, strict=True))
+        endings = [
+            ending
+            for task_id, raw in found.items()
+            if (ending := self._ending(task_id, raw)) is not None
+        ]
         held = self._held([each.task_id for each in endings])
         chosen = [each for each in endings if each.task_id not in held]
+        for each in chosen:
+            self._keep_if_broken(each.task_id, found[each.task_id])
         if chosen:
             self._store.conclude(chosen)
             log.warning("overdue_jobs_ended", jobs=len(chosen))
+
+    def _keep_if_broken(self, task_id: str, raw: bytes | None) -> None:
+        """Keep a dead letter of a job whose record cannot be read, as at its fetch."""
+        try:
+            decode_record(task_id, raw or b"{}")
+        except NewerFormat:
+            return
+        except Unreadable as error:
+            if raw is not None:
+                payload = self._payload(task_id) or b""
+                self._store.set_aside(
+                    "record", error.reason, task_id=task_id, num_bytes=len(raw), raw=payload
+                )
 
     def _ending(self, task_id: str, raw: bytes | None) -> Ending | None:
         """The end of a job if it is overdue; of a job without a record, the end of its counts."""
@@ -76,8 +94,10 @@ class Overdue:
             return None if part_id(task_id) else Ending(task_id)
         try:
             record = decode_record(task_id, raw)
-        except (Unreadable, NewerFormat):
-            # The worker that fetches it sets it aside or parks it.
+        except Unreadable:
+            # The worker that fetches it would end it so, too.
+            return unreadable_ending(task_id, self._store.facts(task_id))
+        except NewerFormat:
             return None
         if record.is_final or not self._is_over(float(record.job.get("deadline_at", "inf"))):
             return None
@@ -91,13 +111,19 @@ class Overdue:
 
     def _part(self, record: Record) -> Job | None:
         """The part of a batch, with the custom_ids of its lines; None if it is no part."""
-        part = part_id(record.task_id)
-        place = (keys.batch_texts(part.batch_id), str(part.first)) if part else None
-        payload = self._client.hget(*place) if place else None
+        payload = self._payload(record.task_id) if part_id(record.task_id) else None
         try:
             return decode_part_payload(payload) if payload else None
         except (Unreadable, NewerFormat):
             return None
+
+    def _payload(self, task_id: str) -> bytes | None:
+        part = part_id(task_id)
+        if part is None:
+            found = self._client.get(keys.payload(task_id))
+        else:
+            found = self._client.hget(keys.batch_texts(part.batch_id), str(part.first))
+        return None if found is None else bytes(found)
 
     def _held(self, task_ids: Sequence[str]) -> set[str]:
         """The jobs that a worker has in hand; it may have begun them before their deadline."""

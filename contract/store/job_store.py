@@ -313,7 +313,7 @@ class JobStore:
             tag: the delivery tag under which `worker` fetched the unreadable message.
 
         Returns:
-            Whether the job waits now; False if it has ended or its record cannot be read.
+            Whether nothing is left to do; False if it has ended or its record cannot be read.
         """
         part = part_id(task_id)
         with self._client.pipeline(transaction=False) as pipe:
@@ -322,8 +322,12 @@ class JobStore:
             raw, of_batch = pipe.execute()
         try:
             record = decode_record(task_id, raw or b"")
-        except (Unreadable, NewerFormat):
+        except Unreadable:
             return False
+        except NewerFormat:
+            # Workers of that release look after it.
+            self.drop_message(tag, worker)
+            return True
         if record.is_final:
             return False
         facts = record.job

@@ -7,7 +7,7 @@ import pytest
 
 from contract import keys
 from contract.batches import Batch, Part, PartId
-from contract.errors import JobExpired
+from contract.errors import JobExpired, JobUnreadable
 from contract.messages import Job
 from contract.queue_messages import decode_message
 from contract.store.admission import QueueDepth
@@ -88,6 +88,19 @@ def test_job_whose_record_is_gone_leaves_the_counts(job_store, redis_client):
     assert job_store.depth() == QueueDepth(0, 0)
 
 
+def test_job_whose_record_cannot_be_read_ends_with_a_dead_letter(job_store, redis_client):
+    task_id = submit(job_store)
+    payload = redis_client.get(keys.payload(task_id))
+    redis_client.set(keys.record(task_id), b"broken", keepttl=True)
+    clear(redis_client)
+    look(redis_client, job_store, 0)
+    assert job_store.read(task_id).error["code"] == JobUnreadable.code
+    assert job_store.depth() == QueueDepth(0, 0)
+    (letter,) = job_store.dead_letters()
+    assert (letter.kind, letter.task_id) == ("record", task_id)
+    assert redis_client.hget(keys.DEAD_LETTER_RAWS, letter.id) == payload
+
+
 def test_part_whose_message_is_lost_expires_with_its_lines(job_store, redis_client, batches, queue):
     batch_id = submit_batch(batches, queue)
     clear(redis_client)
@@ -137,6 +150,18 @@ def test_broken_message_that_shows_its_job_is_replaced(
     assert (claim.task_id, claim.num_bytes) == (task_id, decode_message(raw).num_bytes)
     assert not redis_client.exists(keys.unacked(WORKER))
     assert [letter.task_id for letter in job_store.dead_letters()] == [task_id]
+
+
+def test_broken_message_and_broken_record_end_the_job(job_store, redis_client):
+    task_id = submit(job_store)
+    (raw,) = waiting(redis_client)
+    clear(redis_client)
+    redis_client.set(keys.record(task_id), b"broken", keepttl=True)
+    redis_client.hset(keys.unacked(WORKER), "garbage:1", orjson.dumps(["..."]))
+    Intake(redis_client, job_store, WORKER).read_message("garbage:1", raw[:-300], False)
+    assert job_store.read(task_id).error["code"] == JobUnreadable.code
+    assert job_store.depth() == QueueDepth(0, 0)
+    assert not redis_client.exists(keys.unacked(WORKER))
 
 
 def test_broken_message_of_an_ended_job_is_dropped(job_store, redis_client):
