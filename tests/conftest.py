@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,6 +20,10 @@ from contract.store.job_store import JobStore
 from deploy.embedded_redis import free_port, server_command
 
 T = TypeVar("T")
+
+HANG_S = 600
+"""After this a process counts as hanging. It is no measure of speed: on a busy machine, importing
+torch alone was seen to take 45 s."""
 
 
 class RedisServer:
@@ -36,7 +41,7 @@ class RedisServer:
         # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
         self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
-            wait_until(lambda: _answers(client), timeout_s=20)
+            wait_until(lambda: _answers(client))
 
     def fill_disk(self) -> None:
         """Have every further write to its files fail, as on a full disk, until `clear_disk`.
@@ -81,7 +86,18 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], T], timeout_s: float = 60, every_s: float = 0.02) -> T:
+@contextmanager
+def killed_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Kill a process that a test has started if it still runs when the test ends."""
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float = 180, every_s: float = 0.02) -> T:
     """The first true value of `condition()`; fails the test when `timeout_s` pass without one."""
     deadline = time.monotonic() + timeout_s
     while True:
