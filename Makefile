@@ -32,7 +32,7 @@ WARN_OF_CUDA = $(if $(HAS_NO_USE_FOR_CUDA),$(if $(HAS_TORCH),,printf '%s\n' \
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -74,6 +74,9 @@ sync-client: $(VENV)/development ## generate the synchronous client from the asy
 
 storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
+
+chaos: $(VENV)/development ## break all parts at random for SECONDS, drawn from SEED, and check every promise
+	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
 
 bench: $(VENV)/development ## measure speed, latency, throughput and the worker's own cost
 	$(BIN)/python -m bench.model
