@@ -384,12 +384,8 @@ class JobStore:
             log.warning("suspects_not_noted", worker=worker, error=type(error).__name__)
 
     def note_model_drifted(self, worker: str) -> None:
-        """Note that `worker` stopped because its model gave a wrong score."""
+        """Note that `worker` stopped because of a wrong score, until another one is ready."""
         self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_NOTE_S)
-
-    def forget_model_drifted(self) -> None:
-        """Forget what `note_model_drifted` noted: a worker is ready."""
-        self._client.delete(keys.MODEL_DRIFTED)
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Whether each job has neither ended nor been erased."""
