@@ -1,6 +1,6 @@
 """Reads fetched messages, and sets aside what cannot be read, so that its neighbours are scored.
 
-A broken message that still shows the ID of its job, but not in its place, is replaced by a new one.
+A broken message that still shows the ID of its job is replaced by a new one.
 A message that only a newer release can read is parked for a worker of that release.
 """
 
@@ -50,7 +50,7 @@ class Intake:
         is_job = error.reason != "not_a_job" and self._client.exists(keys.record(tag))
         task_id = tag if is_job else self._job_named_in(raw)
         self._store.set_aside("message", error.reason, task_id=task_id, num_bytes=len(raw), raw=raw)
-        if not is_job and task_id and self._store.queue_again(task_id, tag, self._worker):
+        if task_id and self._store.queue_again(task_id, tag, self._worker):
             return
         if task_id:
             self._store.conclude([self._unreadable(task_id)], self._worker)
