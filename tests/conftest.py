@@ -39,9 +39,12 @@ class RedisServer:
     def start(self) -> None:
         command = server_command(port=self.port, server=self.socket, data_dir=self.data_dir)
         # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
+        self.process = process
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
-            wait_until(lambda: _answers(client))
+            wait_until(lambda: process.poll() is not None or _answers(client))
+        if process.poll() is not None:
+            raise RuntimeError(f"Redis ended with exit code {process.returncode}")
 
     def fill_disk(self) -> None:
         """Have every further write to its files fail, as on a full disk, until `clear_disk`.

@@ -32,8 +32,8 @@ _PERMANENT = frozenset(
 )
 _KOMBU = "_kombu.binding"
 _GROWTH = {"num_fds": 40, "num_threads": 16, "rss_mib": 500}
-"""What a process may have more than when it was fresh. On a CPU, oneDNN keeps what it prepared for
-the last 1,024 shapes of products; with the tiny model a worker was flat after 380 MiB of that."""
+"""What a process may have more than when it was fresh. A worker of the tiny model was flat after it
+had grown by up to 380 MiB in its first minutes."""
 
 
 class Checker:

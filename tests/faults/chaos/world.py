@@ -103,6 +103,7 @@ class World:
             worker.stop()
         if self.web is not None and self.web.process is not None:
             _kill_family(self.web.process.pid)
+            self.web.process.wait()
         for proxy in self.proxies.values():
             proxy.close()
         self.redis_server.kill()
