@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -49,6 +50,10 @@ LIMITS = httpx.Limits(keepalive_expiry=2)
 """For clients of tests. The web server closes connections that are idle for five seconds, and a
 request that is sent at that moment gets no answer. So older connections are not used again."""
 
+HANG_S = 600
+"""After this a process counts as hanging. It is no measure of speed: on a busy machine, importing
+torch alone was seen to take 45 s."""
+
 
 class RedisServer:
     """A Redis-protocol server of one test, which may kill and start it again."""
@@ -69,9 +74,12 @@ class RedisServer:
 
         command = server_command(port=self.port, server=self.socket, data_dir=self.data_dir)
         # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
-        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
+        self.process = process
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
-            wait_until(lambda: _answers(client), timeout_s=20)
+            wait_until(lambda: process.poll() is not None or _answers(client))
+        if process.poll() is not None:
+            raise RuntimeError(f"Redis ended with exit code {process.returncode}")
 
     def fill_disk(self) -> None:
         """Have every further write to its files fail, as on a full disk, until `clear_disk`.
@@ -122,7 +130,18 @@ def _answers(client: redis.Redis) -> bool:
         return False
 
 
-def wait_until(condition: Callable[[], T], timeout_s: float = 60, every_s: float = 0.02) -> T:
+@contextmanager
+def killed_at_end(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Kill a process that a test has started if it still runs when the test ends."""
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def wait_until(condition: Callable[[], T], timeout_s: float = 180, every_s: float = 0.02) -> T:
     """The first true value of `condition()`; fails the test when `timeout_s` pass without one."""
     deadline = time.monotonic() + timeout_s
     while True:

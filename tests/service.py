@@ -54,7 +54,7 @@ class Service:
         self.settings = {**ours, **settings}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str] = COMMAND, timeout_s: float = 60) -> "Service":
+    def start(self, command: Sequence[str] = COMMAND, timeout_s: float = 300) -> "Service":
         """Start it, the leader of its own process group, and return when it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

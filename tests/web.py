@@ -54,7 +54,7 @@ class WebServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )
-        wait_until(self._answers, timeout_s=30)
+        wait_until(self._answers)
         return self
 
     def stop(self) -> int:

@@ -11,7 +11,7 @@ from contract import keys
 from contract.messages import Job, Record
 from contract.settings import REPOSITORY
 from contract.store.job_store import JobStore
-from tests.conftest import wait_until
+from tests.conftest import HANG_S, wait_until
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
 # One text of this size keeps the tiny model busy for about a second on one core.
@@ -49,14 +49,20 @@ class Worker:
         return self
 
     def wait_ready(self) -> "Worker":
-        wait_until(lambda: "worker_ready" in self.log.read_text(), timeout_s=60)
+        wait_until(self._is_ready_or_over, timeout_s=HANG_S)
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
         return self
+
+    def _is_ready_or_over(self) -> bool:
+        assert self.process is not None
+        return "worker_ready" in self.log.read_text() or self.process.poll() is not None
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
         self.process.send_signal(number)
 
-    def wait_exit(self, timeout_s: float = 30) -> int:
+    def wait_exit(self, timeout_s: float = HANG_S) -> int:
         assert self.process is not None
         return self.process.wait(timeout_s)
 
@@ -82,7 +88,7 @@ def submit(store: JobStore, *sizes: int, **options) -> str:
     return store.submit(a_job(*sizes, **options)).task_id
 
 
-def final(store: JobStore, task_id: str, timeout_s: float = 60) -> Record:
+def final(store: JobStore, task_id: str, timeout_s: float = HANG_S) -> Record:
     def ended() -> Record | None:
         record = store.read(task_id)
         return record if record.is_final else None

@@ -1,8 +1,10 @@
 """Reads fetched messages, and sets aside what cannot be read, so that its neighbours are scored.
 
+A broken message that still shows the ID of its job is replaced by a new one.
 A message that only a newer release can read is parked for a worker of that release.
 """
 
+import re
 from typing import Any
 
 import redis
@@ -14,6 +16,10 @@ from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 from worker.outcomes import lost_ending
+
+# A task ID, or that of a part; a message names its job five times.
+_ID = re.compile(rb"(?<![a-z2-7])[a-z2-7]{32}(?:\.\d+)?")
+_MAX_IDS = 8
 
 
 class Intake:
@@ -42,11 +48,21 @@ class Intake:
 
     def _set_aside(self, tag: str, raw: bytes, error: Unreadable) -> None:
         is_job = error.reason != "not_a_job" and self._client.exists(keys.record(tag))
-        task_id = tag if is_job else ""
+        task_id = tag if is_job else self._job_named_in(raw)
         self._store.set_aside("message", error.reason, task_id=task_id, num_bytes=len(raw), raw=raw)
-        if is_job:
-            self._store.conclude([self._unreadable(tag)], self._worker)
+        if task_id and self._store.queue_again(task_id, tag, self._worker):
+            return
+        if task_id:
+            self._store.conclude([self._unreadable(task_id)], self._worker)
         self._store.drop_message(tag, self._worker)
+
+    def _job_named_in(self, raw: bytes) -> str:
+        """The one live job whose ID a broken message still shows; '' if there is none."""
+        shown = list(dict.fromkeys(_ID.findall(raw)))[:_MAX_IDS]
+        ids = [task_id.decode() for task_id in shown]
+        records = self._client.mget([keys.record(each) for each in ids]) if ids else []
+        live = [each for each, record in zip(ids, records, strict=True) if record is not None]
+        return live[0] if len(live) == 1 else ""
 
     def _unreadable(self, task_id: str) -> Ending:
         return unreadable_ending(task_id, self._store.facts(task_id))

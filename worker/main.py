@@ -3,7 +3,6 @@
 import sys
 import time
 import warnings
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -195,12 +194,7 @@ class Process:
         """Mark the worker ready: it takes jobs."""
         runtime = self._app.runtime
         self._startup.enter(None)
-        runtime.status.state = "ready"
-        runtime.lease.renew()
-        # The upkeep does it again if Redis refuses.
-        with suppress(redis.RedisError):
-            runtime.registration.renew()
-        self._app.runtime.store.forget_model_drifted()
+        runtime.become_ready()
         seconds = self._startup.as_json()["seconds"]
         log.info(
             "worker_ready",

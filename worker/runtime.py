@@ -1,5 +1,6 @@
 """Holds the components of a worker process, which the task and the boot steps share."""
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import redis
@@ -26,3 +27,11 @@ class Runtime:
     scorer: Scorer | None = field(default=None)
     is_broken: bool = False
     """Whether the jobs in hand ended this process, as if it had crashed while scoring them."""
+
+    def become_ready(self) -> None:
+        """Say that the worker takes jobs, and make its model the current one of its name."""
+        self.status.state = "ready"
+        # The thread of the lease and the upkeep do it again if Redis is away.
+        with suppress(redis.RedisError):
+            self.lease.renew()
+            self.registration.renew()

@@ -124,17 +124,20 @@ class Channel(kombu_redis.Channel):
         return super().basic_consume(queue, no_ack, *args, **kwargs)
 
     def _queue_bind(self, *args: Any) -> None:
-        """Note a binding in Redis; a worker that reconnects to a full Redis does without it.
+        """Note a binding in Redis; a worker that reconnects goes without it if Redis refuses it.
 
         Binding the queue of jobs again changes nothing, and control commands need none.
         """
-        with suppress(redis.OutOfMemoryError):
+        with suppress(redis.ResponseError):
             super()._queue_bind(*args)
 
-    def _refresh_bindings(self, *args: Any) -> None:
-        """Renew the notes of bindings that expire; a full Redis goes without them."""
-        with suppress(redis.OutOfMemoryError):
-            super()._refresh_bindings(*args)
+    def maybe_refresh_binding_expiry(self) -> None:
+        """Renew and sweep the notes of bindings; where Redis refuses that, it goes without them.
+
+        Kombu would log a traceback once a second while the disk of Redis is full.
+        """
+        with suppress(redis.ResponseError):
+            super().maybe_refresh_binding_expiry()
 
     def close(self) -> None:
         """Close the channel, also where Redis does not answer.

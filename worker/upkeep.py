@@ -1,4 +1,4 @@
-"""Looks after parked jobs, orphans, dead letters and broken leases, once a second."""
+"""Looks after parked and overdue jobs, orphans, dead letters and broken leases, once a second."""
 
 import time
 
@@ -13,6 +13,7 @@ from contract.store.parked_jobs import ParkedJobs
 from contract.worker_status import NotAWorkerStatus, decode_status
 from worker.orphans import Orphans
 from worker.outcomes import lost_ending
+from worker.overdue import Overdue
 from worker.registration import Registration
 
 
@@ -29,6 +30,7 @@ class Upkeep:
         self._client, self._store = client, store
         self._registration = registration
         self._orphans = Orphans(client, store, lease_s=settings.lease_s)
+        self._overdue = Overdue(client, store)
         self._parked = ParkedJobs(client)
         self._letters = DeadLetters(client, settings)
         self._max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
@@ -38,6 +40,7 @@ class Upkeep:
         self._registration.renew()
         self._orphans.take_over(*self._registration.model)
         self._parked.take_back()
+        self._overdue.end_some()
         self._letters.drop_expired()
         set_aside_broken_leases(self._client, self._store)
         # Its own deadline cannot be read, so the longest that there is applies.

@@ -17,7 +17,7 @@ from contract.batches import part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record, failure_record
-from contract.queue_messages import queue_of, rebound_message
+from contract.queue_messages import queue_of, rebound_message, task_message
 from contract.settings import Settings
 from contract.store.admission import (
     Idempotency,
@@ -306,6 +306,44 @@ class JobStore:
         )
         log.warning("job_passed_on", task_id=task_id, fingerprint=fingerprint)
 
+    def queue_again(self, task_id: str, tag: str, worker: str) -> bool:
+        """Queue a new message of a job in the place of one that cannot be read.
+
+        Args:
+            tag: the delivery tag under which `worker` fetched the unreadable message.
+
+        Returns:
+            Whether nothing is left to do; False if it has ended or its record cannot be read.
+        """
+        part = part_id(task_id)
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.get(keys.record(task_id))
+            pipe.hget(keys.batch(part.batch_id) if part else "", "fingerprint")
+            raw, of_batch = pipe.execute()
+        try:
+            record = decode_record(task_id, raw or b"")
+        except Unreadable:
+            return False
+        except NewerFormat:
+            # Workers of that release look after it.
+            self.drop_message(tag, worker)
+            return True
+        if record.is_final:
+            return False
+        facts = record.job
+        fingerprint = of_batch.decode() if of_batch else facts.get("fingerprint", keys.UNBOUND)
+        queue = fingerprint, facts.get("priority", keys.INTERACTIVE)
+        message = task_message(task_id, facts.get("num_bytes", 0), queue[1], fingerprint)
+        self._requeue(
+            keys=[
+                *(keys.unacked(worker), keys.unacked_index(worker)),
+                *(keys.turns(*queue), keys.waiting(*queue)),
+            ],
+            args=[tag, message],
+        )
+        log.warning("job_queued_again", task_id=task_id)
+        return True
+
     def conclude(self, endings: Sequence[Ending], worker: str | None = None) -> list[str]:
         """Write final records (the first one wins) and acknowledge `worker`'s messages.
 
@@ -346,12 +384,8 @@ class JobStore:
             log.warning("suspects_not_noted", worker=worker, error=type(error).__name__)
 
     def note_model_drifted(self, worker: str) -> None:
-        """Note that `worker` stopped because its model gave a wrong score."""
+        """Note that `worker` stopped because of a wrong score, until another one is ready."""
         self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_NOTE_S)
-
-    def forget_model_drifted(self) -> None:
-        """Forget what `note_model_drifted` noted: a worker is ready."""
-        self._client.delete(keys.MODEL_DRIFTED)
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Whether each job has neither ended nor been erased."""

@@ -34,8 +34,10 @@ class ModelRegistry:
         )
 
     def make_current(self, name: str, fingerprint: str) -> None:
-        """Have new jobs for `name` bound to `fingerprint` from now on."""
+        """Have new jobs for `name` bound to `fingerprint` from now on: a worker is ready."""
         self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, 1])
+        # Of a worker that stopped because its model gave a wrong score.
+        self._client.delete(keys.MODEL_DRIFTED)
 
     def keep(self, name: str, fingerprint: str) -> None:
         """Register a model again in a Redis that has lost it; another current one stays."""

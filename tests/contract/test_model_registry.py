@@ -3,10 +3,14 @@
 import pytest
 
 from contract import keys
+from contract.store.batch_queue import BatchQueue
 from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.worker_status import WorkerStatus
 from tests.contract.test_job_store import a_job
+from worker.lease import Lease, OwnStatus
 from worker.registration import Registration
+from worker.runtime import Runtime
+from worker.startup import Startup
 
 OLD, NEW = "0" * 12, "1" * 12
 
@@ -38,6 +42,28 @@ def test_a_worker_that_only_goes_on_does_not_take_the_name_back(registry):
     old.renew()
 
     assert registry.current() == {"mine": NEW}
+
+
+def test_a_worker_that_becomes_ready_while_redis_is_away_is_current_later(
+    redis_server, redis_client, settings, job_store
+):
+    status = OwnStatus("w", 1, Startup("import", began_at=0.0))
+    status.model = {"name": "mine", "fingerprint": OLD}
+    lease = Lease(redis_client, status, lease_s=5, micro_batch_timeout_s=60)
+    registration = Registration(job_store.models, status)
+    queue = BatchQueue(redis_client, settings)
+    runtime = Runtime(settings, redis_client, job_store, queue, status, lease, registration)
+    job_store.note_model_drifted("other")
+
+    redis_server.kill()
+    runtime.become_ready()
+    assert status.state == "ready"
+    redis_server.start()
+    assert job_store.has_model_drifted()
+    registration.renew()
+
+    assert job_store.current_models() == {"mine": OLD}
+    assert not job_store.has_model_drifted()
 
 
 def test_a_registry_that_redis_has_lost_is_made_again(registry, redis_client):

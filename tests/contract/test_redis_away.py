@@ -23,7 +23,7 @@ from deploy.embedded_redis import free_port
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
     *("facts", "set_aside", "park", "pass_on", "models"),
-    *("note_model_drifted", "forget_model_drifted", "drop_message", "give_up"),
+    *("note_model_drifted", "drop_message", "give_up", "queue_again"),
 }
 
 
@@ -154,6 +154,7 @@ def test_worker_meets_the_errors_of_redis_themselves():
             lambda: jobs.set_aside("message", "not_json", num_bytes=1),
             lambda: jobs.park("a", 2, "w"),
             lambda: jobs.pass_on("a", "0" * 12, "w"),
+            lambda: jobs.queue_again("a", "a", "w"),
             lambda: jobs.models.make_current("a", "0" * 12),
         ):
             with pytest.raises(redis.ConnectionError):

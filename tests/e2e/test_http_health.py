@@ -50,7 +50,7 @@ def test_not_ready_when_a_worker_stopped_for_its_models_drift(http, outcomes):
     assert (response.status_code, response.json()["type"]) == (503, "model_drifted")
     outcomes.pose_as_worker(STATUS)
     assert http.get("/readyz").status_code == 200
-    outcomes.store.forget_model_drifted()
+    outcomes.client.delete(keys.MODEL_DRIFTED)
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new
     worker = new_worker(redis_timeout_s="0.04", drain_s="0.04", **limits)
     task_id = submit(job_store, LONG_TEXT_BYTES)
     for _ in range(3):
-        assert worker.start().wait_exit(60) == os.EX_SOFTWARE
+        assert worker.start().wait_exit() == os.EX_SOFTWARE
     worker.start()
     assert final(job_store, task_id).error["code"] == "poison_job"
 
@@ -127,7 +127,7 @@ def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new
 def test_second_worker_of_the_same_name_refuses_to_start(job_store, new_worker):
     new_worker(lease_s="2").start().wait_ready()
     twin = new_worker(lease_s="2").start()
-    assert twin.wait_exit(60) == os.EX_CONFIG
+    assert twin.wait_exit() == os.EX_CONFIG
     assert "EVASCORE_WORKER_NAME" in twin.log.read_text()
 
 
@@ -138,7 +138,7 @@ def test_second_worker_of_the_same_name_refuses_to_start(job_store, new_worker):
 )
 def test_worker_that_cannot_work_says_why_in_one_line(redis_server, new_worker, wrong, said):
     worker = new_worker(**wrong).start()
-    assert worker.wait_exit(60) == os.EX_CONFIG
+    assert worker.wait_exit() == os.EX_CONFIG
     (line,) = [
         line for line in worker.log.read_text().splitlines() if line.startswith("evascore worker:")
     ]
@@ -159,7 +159,7 @@ def damaged_demo(tmp_path: Path) -> Path:
 def assert_stops_as_drifted(worker: Worker, store: JobStore, said: str) -> None:
     """It scores nothing, and tells the operator in its log, on one line, and in Redis."""
     waiting = submit(store, 10)
-    assert worker.start().wait_exit(120) == os.EX_CONFIG
+    assert worker.start().wait_exit() == os.EX_CONFIG
     lines = worker.log.read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("evascore worker:")]
     assert said in line

@@ -28,7 +28,7 @@ class Consuming:
         self.messages: list[str] = []
         self.connection = Connection(url, transport_options=options)
         tasks = Queue(keys.QUEUE, Exchange(keys.QUEUE), keys.QUEUE)
-        control = Queue("control", Exchange("control", type="fanout"), auto_delete=True)
+        control = Queue("control", Exchange("control", type="fanout"), auto_delete=True, expires=10)
         self.channels = [self.connection.channel(), self.connection.channel()]
         for channel, queue in zip(self.channels, (tasks, control), strict=True):
             Consumer(
@@ -120,3 +120,13 @@ def test_nothing_is_written_to_requeue_by_age(consuming, redis_client):
     consuming.connection.transport.cycle.on_poll_init(consuming.hub.poller)
     consuming.connection.transport.cycle.maybe_restore_messages()
     assert not redis_client.exists("unacked_mutex")
+
+
+@pytest.mark.parametrize("refusal", ["maxmemory", "min-replicas-to-write"])
+def test_bindings_that_redis_refuses_to_renew_are_not_logged_every_second(
+    consuming, redis_client, refusal, caplog
+):
+    redis_client.config_set(refusal, 1)
+    consuming.connection.transport.cycle.on_poll_init(consuming.hub.poller)
+    consuming.connection.transport.cycle.maybe_refresh_binding_expiry()
+    assert caplog.records == []

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from model.__main__ import main
+from tests.conftest import HANG_S, killed_at_end
 
 ROOT = Path(__file__).parents[4]
-TIMEOUT_S = 120
 
 
 def command(*arguments: str) -> list[str]:
@@ -28,7 +28,7 @@ def score_tiny(tiny_checkpoint) -> list[str]:
 
 def run(arguments: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
-        arguments, input=stdin, capture_output=True, cwd=ROOT, timeout=TIMEOUT_S, check=False
+        arguments, input=stdin, capture_output=True, cwd=ROOT, timeout=HANG_S, check=False
     )
 
 
@@ -82,16 +82,17 @@ def test_what_cannot_start_says_why_in_one_line(arguments, status, complaint, ca
 
 
 def test_reader_that_leaves_ends_it_quietly(score_tiny):
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         score_tiny,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         cwd=ROOT,
     )
-    assert process.stdout is not None
-    process.stdout.close()  # before there is anything to write
-    _, complaints = process.communicate(b'{"text": "abc"}\n' * 10, timeout=TIMEOUT_S)
+    with killed_at_end(started) as process:
+        assert process.stdout is not None
+        process.stdout.close()  # before there is anything to write
+        _, complaints = process.communicate(b'{"text": "abc"}\n' * 10, timeout=HANG_S)
 
     assert (process.returncode, complaints) == (141, b"")
 
@@ -104,7 +105,7 @@ def test_full_disk_is_reported_in_one_line(score_tiny):
             stdout=full,
             stderr=subprocess.PIPE,
             cwd=ROOT,
-            timeout=TIMEOUT_S,
+            timeout=HANG_S,
             check=False,
         )
 
@@ -116,7 +117,7 @@ def test_full_disk_is_reported_in_one_line(score_tiny):
 def test_interrupt_ends_it_quietly_and_a_terminal_sees_progress(score_tiny):
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, 80))
-    process = subprocess.Popen(
+    started = subprocess.Popen(
         score_tiny,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -126,11 +127,10 @@ def test_interrupt_ends_it_quietly_and_a_terminal_sees_progress(score_tiny):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     os.close(theirs)
-    assert process.stdin is not None
-    seen = os.read(ours, 4096)  # the bar appears once the model is loaded
-    process.send_signal(signal.SIGINT)
-    status = process.wait(TIMEOUT_S)
-    process.stdin.close()
+    with killed_at_end(started) as process:
+        seen = os.read(ours, 4096)  # the bar appears once the model is loaded
+        process.send_signal(signal.SIGINT)
+        status = process.wait(HANG_S)
     os.close(ours)
 
     assert status == 130

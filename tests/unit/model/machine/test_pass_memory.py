@@ -17,6 +17,7 @@ from model.machine.pass_memory import (
     pass_bytes_that_fit,
 )
 from model.scoring.forward import Reader
+from tests.conftest import HANG_S
 
 REPOSITORY = Path(__file__).parents[4]
 # 10 kB for each byte of text and 300 kB besides.
@@ -115,7 +116,7 @@ def score_with(checkpoint: Path, *, spare_bytes: int, pass_bytes: int) -> list[s
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert done.returncode == 0, done.stderr

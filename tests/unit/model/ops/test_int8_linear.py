@@ -13,6 +13,7 @@ from model.ops.int8_linear import cpu_forms, in_place, reference
 from model.ops.int8_linear import int8_linear as multiply
 from model.ops.int8_linear import quantize_rows as quantize
 from model.ops.int8_linear.reference import float32_int_mm, quantize_rows
+from tests.conftest import HANG_S
 
 
 def int8_linear(x, weight, weight_absmax):
@@ -94,7 +95,7 @@ print((y.double() != (a.double() @ b.double().t()).float().double()).sum().item(
 def test_sums_are_exact_on_cpus_without_vnni_too(instructions):
     environment = {**os.environ, "ONEDNN_MAX_CPU_ISA": instructions}
     command = [sys.executable, "-c", EXACT_PROGRAM]
-    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=HANG_S)
     assert (run.returncode, run.stdout.strip()) == (0, "0"), run.stderr
 
 

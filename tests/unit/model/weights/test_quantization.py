@@ -17,6 +17,7 @@ from model.weights.quantization import (
     bits_and_bytes_config,
     load_quantized_model,
 )
+from tests.conftest import HANG_S
 
 CPU = torch.device("cpu")
 TEXT = b"windows of 16 bytes, and chunks of four"
@@ -135,4 +136,4 @@ def test_mode_none_neither_needs_nor_imports_bitsandbytes(tiny_checkpoint):
         "from model import Scorer, ScoreRequest\n"
         f"Scorer.load({str(tiny_checkpoint)!r}).score([ScoreRequest(text=b'ab')])\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=100)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=HANG_S)

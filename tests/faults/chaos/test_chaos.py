@@ -1,0 +1,129 @@
+"""A small edition of `make chaos`, and that its checks notice what is wrong."""
+
+from copy import deepcopy
+from itertools import islice
+from typing import Any
+
+import pytest
+
+from tests.faults.chaos.checker import Checker
+from tests.faults.chaos.faults import FAULTS
+from tests.faults.chaos.history import Entry, History
+from tests.faults.chaos.plan import Plan, lane
+from tests.faults.chaos.run import run
+from tests.faults.chaos.texts import Offline
+from tests.faults.chaos.world import World
+from tests.service import TINY_CHECKPOINT
+
+TEXT = "It scores."
+
+
+def test_every_promise_is_kept_while_all_parts_are_broken(tmp_path):
+    report = run(Plan(seconds=30, seed=1, num_clients=4, deadline_s=40), tmp_path)
+    assert report.is_well, report.violations
+    assert sum(report.faults.values()) > 5, report
+    assert report.states["SUCCESS"] > 20, report
+
+
+def test_a_seed_draws_the_same_faults_and_soon_all_kinds():
+    def drawn(seed: int) -> list[Any]:
+        return list(islice(lane(Plan(seed=seed), 0, tuple(FAULTS)), len(FAULTS)))
+
+    assert drawn(1) == drawn(1) != drawn(2)
+    assert {step.kind for step in drawn(1)} == FAULTS.keys()
+
+
+@pytest.fixture(scope="module")
+def offline() -> Offline:
+    found = Offline([TEXT])
+    found.add(TINY_CHECKPOINT)
+    return found
+
+
+@pytest.fixture
+def checker(tmp_path, offline) -> Checker:
+    history = History()
+    found = Checker(World(tmp_path, history), history, offline)
+    (found.fingerprints["mine"],) = offline.fingerprints
+    return found
+
+
+def a_job(checker: Checker, offline: Offline) -> dict[str, Any]:
+    """A job as a client reads it, with everything right."""
+    fingerprint = checker.fingerprints["mine"]
+    return {
+        "id": "x",
+        "state": "SUCCESS",
+        "num_texts": 1,
+        "submitted_at": "2026-11-22T03:54:11.000+00:00",
+        "deadline_at": "2026-11-22T03:54:12.000+00:00",
+        "finished_at": "2026-11-22T03:54:11.500+00:00",
+        "result": {
+            "num_bytes": len(TEXT),
+            "custom_id": "c-1",
+            "log_likelihood_nats": offline.nats(fingerprint, TEXT),
+            "model": {"name": "mine", "fingerprint": fingerprint},
+            "timings_ms": {"queue": 1.0, "batch_wait": 1.0},
+        },
+    }
+
+
+def ended(state: str, code: str) -> dict[str, Any]:
+    return {"state": state, "result": None, "error": {"type": code}}
+
+
+WRONG: dict[str, tuple[str, dict[str, Any]]] = {
+    "score": ("scores are those of the command", {"result": {"log_likelihood_nats": -1.0}}),
+    "text": ("nothing of another text", {"result": {"num_bytes": 3}}),
+    "custom_id": ("nothing of another job", {"result": {"custom_id": "c-2"}}),
+    "model": (
+        "nothing of another model",
+        {"result": {"model": {"name": "theirs", "fingerprint": "0"}}},
+    ),
+    "late": ("deadlines are kept", {"result": {"timings_ms": {"queue": 6e3, "batch_wait": 0}}}),
+    "early": ("no job expires early", ended("REVOKED", "job_expired")),
+    "failed": ("only what was asked for fails", ended("FAILURE", "internal_error")),
+    "cancelled": ("only what was asked for fails", ended("REVOKED", "job_cancelled")),
+}
+
+
+def an_entry() -> Entry:
+    requests = [{"text": TEXT, "custom_id": "c-1"}]
+    return Entry("x", "job", "alice", "mine", None, requests, True, 0.0)
+
+
+def changed(job: dict[str, Any], change: dict[str, Any]) -> dict[str, Any]:
+    """The job with other fields, and with other fields of its result."""
+    found = deepcopy(job)
+    for name, value in change.items():
+        found[name] = {**found[name], **value} if name == "result" and value else value
+    return found
+
+
+def test_a_job_in_order_breaks_no_promise(checker, offline):
+    entry = an_entry()
+    entry.final = a_job(checker, offline)
+    checker.check_entry(entry)
+    assert checker.history.violations == []
+
+
+@pytest.mark.parametrize(("promise", "change"), WRONG.values(), ids=WRONG)
+def test_a_job_that_is_wrong_breaks_its_promise(checker, offline, promise, change):
+    entry = an_entry()
+    entry.final = changed(a_job(checker, offline), change)
+    checker.check_entry(entry)
+    assert {each.promise for each in checker.history.violations} == {promise}
+
+
+def test_a_job_without_a_final_state_is_lost(checker):
+    checker.check_entry(an_entry())
+    assert [each.promise for each in checker.history.violations] == ["every accepted ID ends"]
+
+
+def test_a_second_final_state_must_equal_the_first():
+    history, entry = History(), an_entry()
+    history.see_final(entry, {"state": "SUCCESS"})
+    history.see_final(entry, {"state": "SUCCESS"})
+    assert history.violations == []
+    history.see_final(entry, {"state": "FAILURE"})
+    assert [each.promise for each in history.violations] == ["final states never change"]
