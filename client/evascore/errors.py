@@ -287,7 +287,7 @@ class ResultNotStored(DependencyError):
 
 
 class ModelGone(DependencyError):
-    """No worker serves the model any more that the job had to be scored with; send it again."""
+    """No worker serves the model that the job needs any more; send it again."""
 
     code = "model_gone"
 

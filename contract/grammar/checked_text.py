@@ -122,6 +122,9 @@ def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> d
         fields.setdefault("top_k", DEFAULT_TOP_K)
     elif "top_k" in fields:
         fields["outputs"] = [*outputs, "top_k"]
+    if fields.pop("span_unit", None) == "characters" and isinstance(fields.get("spans"), list):
+        # In a form that a worker of an older release cannot take for ranges of bytes.
+        fields["spans"] = {"unit": "characters", "ranges": fields["spans"]}
     return fields
 
 

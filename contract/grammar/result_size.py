@@ -35,8 +35,9 @@ def result_bytes(fields: Mapping[str, Any]) -> int:
     num_bytes += _CUSTOM_ID_CHARACTER * len(fields.get("custom_id", ""))
     num_bytes += _NEXT_CHARACTER * fields.get("next_chars", 0)
     spans = fields.get("spans")
-    if isinstance(spans, list):
-        num_bytes += _SPAN * len(spans) * len(texts)
+    ranges = spans["ranges"] if isinstance(spans, dict) else spans
+    if isinstance(ranges, list):
+        num_bytes += _SPAN * len(ranges) * len(texts)
     elif spans:
         num_bytes += _SPAN * sum(_num_spans(spans, text) for text in texts)
     if window := fields.get("window"):

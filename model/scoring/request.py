@@ -63,18 +63,14 @@ class ScoreRequest:
         Raises:
             ClientError: the request is beyond the model's limits.
         """
-        one, spans, window = (
-            _text(fields, "continuation"),
-            fields.get("spans"),
-            fields.get("window"),
-        )
+        one, window = _text(fields, "continuation"), fields.get("window")
         request = cls(
             text=_text(fields, "text") or b"",
             context=_text(fields, "context") or b"",
             continuations=_texts(fields, "continuations") if one is None else (one,),
             outputs=frozenset(fields.get("outputs") or ()),
             top_k=fields.get("top_k") or 0,
-            spans=_ranges(spans, fields.get("span_unit")) if isinstance(spans, list) else spans,
+            spans=_spans(fields.get("spans")),
             next_chars=fields.get("next_chars") or 0,
             # Bytes between windows would have no score.
             window=window and SlidingWindow(window["size"], min(window["stride"], window["size"])),
@@ -125,9 +121,11 @@ def _check_window(
         raise invalid(detail, pointer="/window/stride")
 
 
-def _ranges(spans: list[list[int]], unit: str | None) -> Spans:
-    ranges = tuple((start, end) for start, end in spans)
-    return CharacterRanges(ranges) if unit == "characters" else ranges
+def _spans(given: Any) -> Spans | None:
+    """Return the name of a unit as it is, and ranges of bytes or characters as such."""
+    if isinstance(given, dict):
+        return CharacterRanges(tuple((start, end) for start, end in given["ranges"]))
+    return tuple((start, end) for start, end in given) if isinstance(given, list) else given
 
 
 def _text(fields: Mapping[str, Any], name: str) -> bytes | None:

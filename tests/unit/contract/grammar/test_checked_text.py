@@ -162,3 +162,21 @@ def test_without_limits_a_book_is_taken():
     fields = {"text": "a" * 2**21, "window": {"size": 32_767, "stride": 16_384}}
     assert type(refusal_of(fields)) is TextTooLarge
     assert check(fields, NO_LIMITS).num_bytes > 2**21
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"spans": [[0, 1]], "span_unit": "characters"},
+        {"spans": {"unit": "characters", "ranges": [[0, 1]]}},
+    ],
+    ids=["two fields", "one field"],
+)
+def test_ranges_of_characters_have_a_form_that_older_workers_refuse(fields):
+    request = check({"text": "ab", **fields}).request
+    assert request == {"text": "ab", "spans": {"unit": "characters", "ranges": [[0, 1]]}}
+
+
+def test_ranges_of_bytes_have_the_form_of_older_workers():
+    request = check({"text": "ab", "spans": [[0, 1]], "span_unit": "bytes"}).request
+    assert request == {"text": "ab", "spans": [[0, 1]]}

@@ -118,7 +118,7 @@ def test_ranges_of_characters_are_slices_of_the_string(text, ranges):
 
 def test_range_of_characters_behind_an_emoji_scores_the_word(scorer):
     text = "so \U0001f680 rocket"
-    ranges = {"spans": [[5, 11]], "span_unit": "characters"}
+    ranges = {"spans": {"unit": "characters", "ranges": [[5, 11]]}}
     asked = [ranges, {"spans": [[8, 14]]}]
     requests = [ScoreRequest.from_json({"text": text, **each}) for each in asked]
     of_characters, of_bytes = (result["spans"] for result in scorer.score(requests))
