@@ -19,11 +19,12 @@ from model.scoring.log_likelihood import ByteScores, PendingScores, begin_scorin
 from model.scoring.neighbours import group_neighbours
 from model.scoring.next_chars import search_characters
 from model.scoring.plan import Slice, SliceScores
-from model.scoring.results import check_finite, to_empty_result
+from model.scoring.results import check_finite
 from model.scoring.sequences import (
     OnScores,
     Pieces,
     ReadSequence,
+    fill_empty,
     fill_results,
     in_window,
     is_scored,
@@ -64,14 +65,16 @@ class Scoring:
                 self._score_windows(each_slice, partial(_add_windows, scores, place))
                 continue
             sequences = sequences_of(request)
-            branches = [each for each in sequences if each.num_scored <= self.reader.pass_bytes]
+            fill_empty(sequences)
+            pass_bytes = self.reader.pass_bytes
+            branches = [each for each in sequences if 0 < each.num_scored <= pass_bytes]
             if request.next_chars:
                 continued.append((sequences[0], request.next_chars))
             elif len(branches) > 1 and request.context and not self.reader.is_reproducible:
                 families.append((request.context, branches))
-                alone += [each for each in sequences if each.num_scored > self.reader.pass_bytes]
+                alone += [each for each in sequences if each.num_scored > pass_bytes]
             else:
-                alone += sequences
+                alone += [each for each in sequences if each.num_scored]
             found = [each.result for each in sequences]
             result = {"continuations": found} if request.continuations else found[0]
             scores[place] = SliceScores(result)
@@ -101,8 +104,6 @@ class Scoring:
         predicts[ends] = False
         targets = np.zeros(len(predicts), dtype=np.int64)
         targets[predicts] = targets_of(texts)
-        for each in sequences:
-            each.result.update({} if each.num_scored else to_empty_result(each.scored))
         scored = [each for each in sequences if each.num_scored]
         pieces = Pieces(partial(fill_results, scored), self.on_pass)
         start = 0

@@ -10,7 +10,7 @@ from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.scoring.log_likelihood import ByteScores, PendingScores, join_scores
 from model.scoring.plan import Result, scored_text
 from model.scoring.request import ScoreRequest
-from model.scoring.results import ScoredText, to_results
+from model.scoring.results import ScoredText, to_empty_result, to_results
 from model.scoring.sliding_window import TextWindow
 
 OnScores = Callable[[ByteScores], None]
@@ -73,6 +73,13 @@ def sequences_of(request: ScoreRequest) -> list[ReadSequence]:
     return [
         ReadSequence(request.context, scored_text(request, text)) for text in request.continuations
     ]
+
+
+def fill_empty(sequences: Sequence[ReadSequence]) -> None:
+    """Fill in the results of sequences without a byte to score."""
+    for sequence in sequences:
+        if not sequence.num_scored:
+            sequence.result.update(to_empty_result(sequence.scored))
 
 
 def fill_results(sequences: Sequence[ReadSequence], scores: ByteScores) -> None:

@@ -444,6 +444,22 @@ def test_next_characters_come_with_the_score(scorer):
     assert asked[0]["num_bytes"] == 0
 
 
+@pytest.mark.parametrize("texts", [[b""], [b"", b"abc"], [b"abc", b"", b"de"]], ids=str)
+def test_empty_text_leaves_the_scores_of_others_as_they_are(scorer, texts):
+    results = scorer.score([ScoreRequest(text=text) for text in texts])
+    alone = [scorer.score([ScoreRequest(text=text)])[0] for text in texts]
+    assert results == alone
+    empty = results[texts.index(b"")]
+    assert (empty["num_bytes"], empty["log_likelihood_nats"]) == (0, 0.0)
+
+
+def test_empty_continuation_costs_nothing_beside_others(scorer):
+    request = ScoreRequest(context=b"ab", continuations=(b"", b"c"))
+    [found] = scorer.score([request])
+    assert [each["num_bytes"] for each in found["continuations"]] == [0, 1]
+    assert found["continuations"][0]["log_likelihood_nats"] == 0.0
+
+
 def test_empty_text_has_every_output_that_is_asked_for(scorer):
     request = ScoreRequest(next_chars=1, outputs=ALL_OUTPUTS, top_k=2, spans="words")
     full = replace(request, text=b"a")
