@@ -12,6 +12,8 @@ const MARGIN_PX = 8;
 const LINE_CHARACTERS = 1000;
 // Lines that come near the screen have their true heights two frames later, and may bring others.
 const SETTLING_FRAMES = 6;
+// Shorter maps are drawn whole, so that pictures of the whole page have no holes.
+const WHOLE_CHARACTERS = 10_000;
 // Elements cost the browser about 1 kB each; a text of 1 MB is shown in parts.
 const PART_CHARACTERS = 40_000;
 
@@ -136,6 +138,7 @@ export class HeatMap {
       return node;
     });
     this.#colour();
+    this.map.classList.toggle("skips", shown.length > WHOLE_CHARACTERS);
     this.map.replaceChildren();
     for (const [start, end] of lines(shown, breaks)) {
       this.map.append(element("div", { class: "line" }, ...this.nodes.slice(start, end)));

@@ -102,6 +102,15 @@ def test_overview_moves_the_map_and_marks_what_is_on_the_screen(page):
     assert x <= 0.75 * 720 <= x + width
 
 
+def test_lines_off_the_screen_are_drawn_for_pictures_of_the_whole_page(page):
+    score(page, "".join(f"line {number} of many\n" for number in range(200)))
+    drawn = page.locator(".map .c").evaluate_all(
+        "nodes => nodes.map((node) => node.checkVisibility({ contentVisibilityAuto: true }))"
+    )
+    assert len(drawn) > 2000
+    assert all(drawn)
+
+
 def test_texts_of_different_scripts_are_compared_per_character(page, service):
     texts = ("Hello, world. How are you?", CHINESE)
     page.get_by_role("button", name="Compare with a second text").click()
