@@ -63,6 +63,15 @@ _SECURITY_SCHEMES = {
         "description": "An API key of this service, such as evs_...; its operator gives them.",
     }
 }
+# What a route is for, by the beginning of its path; the first that fits counts.
+_TAGS = (
+    ("/score", "Scores", "One request scores one text or several, and waits or polls."),
+    ("/batches", "Batches", "An upload has any number of lines; results can be read meanwhile."),
+    ("/v1", "OpenAI's routes", "Completions, files and batches, for programs that speak these."),
+    ("/token", "Tokenizer", "Bytes as token IDs and back, for lm-eval."),
+    ("/detoken", "Tokenizer", "Bytes as token IDs and back, for lm-eval."),
+    ("/", "Service", "Its limits, models, queue and health."),
+)
 _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "internal_error")
 
 
@@ -92,6 +101,7 @@ def describe(
             "description": "Scores text with EvaByte, a byte-level language model.",
         },
         "servers": [{"url": root or "/"}],
+        "tags": [{"name": n, "description": text} for n, text in _tags()],
         "paths": dict(paths),
         "components": {
             "schemas": deepcopy(schemas["$defs"]),
@@ -100,6 +110,10 @@ def describe(
     }
     add_limits(document, settings, models)
     return document
+
+
+def _tags() -> Iterator[tuple[str, str]]:
+    yield from {name: text for _, name, text in _TAGS}.items()
 
 
 def _declared(app: Flask) -> Iterator[tuple[str, str, str, Operation]]:
@@ -118,6 +132,7 @@ def _operation(
     errors = declared.errors if scope is None else (*declared.errors, Unauthorized, Forbidden)
     described: dict[str, Any] = {
         "operationId": view.__name__,
+        "tags": [next(name for start, name, _ in _TAGS if path.startswith(start))],
         "summary": (view.__doc__ or "").strip(),
         "parameters": [
             *(

@@ -53,7 +53,7 @@ def home() -> Response:
     """List the routes; a client that prefers HTML gets the page that scores a text."""
     if _prefers_html():
         # The page opens without Redis, and then tells what is wrong.
-        response = page("score.html", max_text_bytes=service().models.limits().max_text_bytes)
+        response = page("score.html", max_windowed_bytes=service().settings.max_windowed_bytes)
     else:
         response = json_response(_index())
     response.vary.add("Accept")

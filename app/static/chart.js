@@ -36,7 +36,8 @@ function picture(label, ...shapes) {
   return svg;
 }
 
-function shape(name, attributes) {
+/** An SVG element with `attributes`. */
+export function shape(name, attributes) {
   const made = document.createElementNS(NAMESPACE, name);
   for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
   return made;

@@ -2,20 +2,47 @@
 
 import { element } from "./dom.js";
 import { fixed, hex, idName, percent } from "./format.js";
-import { codePoints, drawing, spoken } from "./scores.js";
+import { codePoints, drawing, inline, spoken } from "./scores.js";
 
-/** The content of the card for character `index` of a scored text. */
-export function details(scored, index) {
+/** The content of the card for a unit (a character or a word) of a scored text. */
+export function details(scored, unit, level) {
+  return unit.to - unit.from === 1 ? ofCharacter(scored, unit.from, level) : ofWord(scored, unit, level);
+}
+
+function ofCharacter(scored, index, level) {
   const cell = scored.cells[index];
   const { label, isBox } = drawing(cell, scored.bytes);
   const positions = Array.from({ length: cell.end - cell.start }, (_, i) => cell.start + i);
   const head = element(
     "p",
     { class: "card-head" },
-    element("span", { class: isBox ? `glyph box l${cell.level}` : `glyph l${cell.level}` }, label.trim() || "␣"),
+    element("span", { class: isBox ? `glyph box l${level}` : `glyph l${level}` }, label.trim() || "␣"),
     element("span", {}, element("strong", {}, `${fixed(cell.bits, 2)} bits`), element("br"), origin(cell, positions)),
   );
   return [head, ...positions.map((at) => byteDetails(scored, at, positions.length > 1))];
+}
+
+function ofWord(scored, { start, end, from, to, bits }, level) {
+  const cells = scored.cells.slice(from, to);
+  const word = cells.map((cell) => inline(cell, scored.bytes)).join("").trim();
+  const rows = cells.map((cell) => element(
+    "tr",
+    {},
+    element("th", { scope: "row", translate: "no" }, spoken(cell, scored.bytes)),
+    element("td", {}, `${fixed(cell.bits, 2)} bits`),
+    element("td", {}, "rank ", ranks(scored, cell)),
+  ));
+  return [
+    element("p", { class: "card-head" },
+      element("span", { class: `glyph word l${level}`, translate: "no" }, word || "␣"),
+      element("span", {}, element("strong", {}, `${fixed(bits, 2)} bits`), element("br"),
+        `${fixed(bits / (end - start), 2)} per byte, bytes ${start + 1}–${end}`)),
+    element("table", { class: "guesses" }, element("caption", {}, "Its characters"), element("tbody", {}, ...rows)),
+  ];
+}
+
+function ranks(scored, { start, end }) {
+  return Array.from({ length: end - start }, (_, i) => scored.rank(start + i)).join(" ");
 }
 
 function origin(cell, positions) {
@@ -35,12 +62,12 @@ function byteDetails(scored, at, isOneOfMany) {
     {},
     heading,
     element("p", { class: "facts" }, facts(scored, at)),
-    element(
+    scored.result.top_k ? element(
       "table",
       { class: "guesses" },
       element("caption", {}, "The model expected"),
       element("tbody", {}, ...guesses(scored, at, byte)),
-    ),
+    ) : null,
   );
 }
 
@@ -74,7 +101,6 @@ export function tableRow(scored, index) {
   const cell = scored.cells[index];
   const at = cell.start;
   const bytes = [...scored.bytes.subarray(cell.start, cell.end)];
-  const ranks = bytes.map((_, i) => scored.rank(at + i));
   const guess = scored.likeliest(at)[0];
   return element(
     "tr",
@@ -83,8 +109,8 @@ export function tableRow(scored, index) {
     element("th", { scope: "row", translate: "no" }, spoken(cell, scored.bytes)),
     element("td", {}, bytes.map(hex).join(" ")),
     element("td", {}, fixed(cell.bits, 2)),
-    element("td", {}, ranks.join(" ")),
+    element("td", {}, ranks(scored, cell)),
     element("td", {}, fixed(scored.entropy(at), 2)),
-    element("td", {}, `${idName(guess.id)} (${percent(guess.probability)})`),
+    element("td", {}, guess ? `${idName(guess.id)} (${percent(guess.probability)})` : "–"),
   );
 }

@@ -42,6 +42,17 @@ export class Editor {
     return this.#file === null ? { text: this.field.value } : { text_b64: base64(this.#file) };
   }
 
+  /** What `restore` takes, as JSON can hold it. */
+  get state() {
+    return { ...this.item, name: this.part("file-name").textContent };
+  }
+
+  /** Take a `state`; anything else counts as the empty text. */
+  restore({ text, text_b64: coded, name }) {
+    if (coded === undefined) this.setText(String(text ?? ""));
+    else this.setBytes(fromBase64(String(coded)), String(name));
+  }
+
   setText(text) {
     this.#file = null;
     this.field.value = text;
@@ -113,7 +124,8 @@ export function acceptDrops(editors) {
   });
 }
 
-function isUtf8(bytes) {
+/** Whether bytes are well-formed UTF-8. */
+export function isUtf8(bytes) {
   try {
     new TextDecoder("utf-8", { fatal: true }).decode(bytes);
     return true;
@@ -126,7 +138,17 @@ const lossless = (bytes) => (isUtf8(bytes) ? new TextDecoder("utf-8", { ignoreBO
 
 const isEqual = (a, b) => a.length === b.length && a.every((byte, i) => byte === b[i]);
 
-function base64(bytes) {
+/** The bytes of base64; none where it is malformed. */
+function fromBase64(coded) {
+  try {
+    return Uint8Array.from(atob(coded), (char) => char.charCodeAt(0));
+  } catch {
+    return new Uint8Array();
+  }
+}
+
+/** Bytes in base64. */
+export function base64(bytes) {
   let binary = "";
   for (let at = 0; at < bytes.length; at += CHUNK_BYTES) {
     binary += String.fromCharCode(...bytes.subarray(at, at + CHUNK_BYTES));

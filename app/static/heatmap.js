@@ -1,8 +1,9 @@
 /** Shows the heat map of one text, with details by pointer, touch and keyboard. */
 
 import { element } from "./dom.js";
-import { count, fixed } from "./format.js";
+import { count, fixed, number } from "./format.js";
 import { details } from "./details.js";
+import { paint } from "./scales.js";
 import { drawing, spoken } from "./scores.js";
 
 const MARGIN_PX = 8;
@@ -11,72 +12,162 @@ const MARGIN_PX = 8;
 const LINE_CHARACTERS = 1000;
 // Lines that come near the screen have their true heights two frames later, and may bring others.
 const SETTLING_FRAMES = 6;
+// Shorter maps are drawn whole, so that pictures of the whole page have no holes.
+const WHOLE_CHARACTERS = 10_000;
+// Elements cost the browser about 1 kB each; a text of 1 MB is shown in parts.
+const PART_CHARACTERS = 40_000;
 
 /** A heat map; to assistive technology it is a slider along the text, whose value is spoken. */
 export class HeatMap {
+  /** Units (characters or words) that are selected and shown in the card; -1 for none. */
   #selected = -1;
   #shown = -1;
-  /** The character from which the arrow keys move. */
+  /** The unit from which the arrow keys move. */
   #cursor = 0;
+  #part = 0;
 
-  constructor(scored) {
+  constructor(scored, view = paint([scored], "byte", "characters").views[0]) {
     this.scored = scored;
+    this.view = view;
     this.map = element("div", {
       class: "map",
       role: "slider",
       tabindex: "0",
       dir: "auto",
       translate: "no",
-      "aria-label": `Heat map of ${scored.name}: step through its ${count(scored.cells.length, "character")}`,
       "aria-valuemin": "1",
-      "aria-valuemax": String(scored.cells.length),
     });
     this.card = element("div", { class: "card", tabindex: "-1", hidden: true });
-    this.root = element("div", { class: "map-frame" }, this.map, this.card);
+    this.root = element("div", { class: "map-frame" }, this.#pager(), this.map, this.card);
     this.#draw();
-    this.#speak(0);
+    this.#describe();
     this.#listen();
   }
 
-  /** Select a character, as a click on it does, and bring it into view. */
-  select(index) {
-    this.#node(this.#selected)?.classList.remove("selected");
+  /** Show other units or levels; the selection closes. */
+  paint(view) {
+    const byte = this.view.units[this.#cursor].start;
+    this.#close();
+    this.view = view;
+    this.#cursor = this.unitAt(byte);
+    this.#colour();
+    this.#describe();
+  }
+
+  /** The index of the unit with the byte at `byte`. */
+  unitAt(byte) {
+    const { units } = this.view;
+    let [low, high] = [0, units.length - 1];
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (units[middle].start <= byte) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** Select a unit, as a click on it does, and bring it into view. */
+  select(index, block = "nearest") {
+    this.#mark(this.#selected, "selected", false);
     this.#selected = this.#cursor = index;
-    const node = this.#node(index);
-    node.classList.add("selected");
+    this.#turnTo(this.view.units[index].from);
+    this.#mark(index, "selected", true);
     this.map.focus({ preventScroll: true });
     this.#speak(index);
     this.#open(index);
-    this.#settle(index, SETTLING_FRAMES);
+    this.#settle(index, SETTLING_FRAMES, block);
   }
 
-  /** Keep the selected character and its card in view while the lines around them are laid out. */
-  #settle(index, frames) {
+  /** The bytes on the screen, as [start, end]; null while the map is off the screen. */
+  visible() {
+    const lines = [...this.map.children];
+    const rect = (node) => node.getBoundingClientRect();
+    const isAbove = (node) => rect(node).bottom <= 0;
+    const isBelow = (node) => rect(node).top >= innerHeight;
+    const first = firstNot(lines, isAbove);
+    const last = firstNot(lines, (node) => !isBelow(node)) - 1;
+    if (first > last) return null;
+    const top = lines[first].children;
+    const bottom = lines[last].children;
+    const from = top[Math.min(firstNot(top, isAbove), top.length - 1)];
+    const to = bottom[Math.max(firstNot(bottom, (node) => !isBelow(node)) - 1, 0)];
+    const { cells } = this.scored;
+    return [cells[Number(from.dataset.i)].start, cells[Number(to.dataset.i)].end];
+  }
+
+  /** Keep the selected unit and its card in view while the lines around them are laid out. */
+  #settle(index, frames, block) {
     if (index !== this.#selected || frames === 0) return;
-    this.#node(index).scrollIntoView({ block: "nearest" });
+    this.#node(index).scrollIntoView({ block });
     this.#place(this.#node(index));
-    requestAnimationFrame(() => this.#settle(index, frames - 1));
+    requestAnimationFrame(() => this.#settle(index, frames - 1, block));
+  }
+
+  /** Show the part that holds character `cell`. */
+  #turnTo(cell) {
+    const part = Math.floor(cell / PART_CHARACTERS);
+    if (part === this.#part) return;
+    this.#part = part;
+    this.#draw();
+  }
+
+  #pager() {
+    const numParts = Math.ceil(this.scored.cells.length / PART_CHARACTERS);
+    if (numParts === 1) return null;
+    this.place = element("span", {});
+    const turn = (step) => {
+      const part = Math.min(Math.max(this.#part + step, 0), numParts - 1);
+      this.select(this.view.unitOf[part * PART_CHARACTERS], "center");
+    };
+    const button = (step, name) => element("button", { type: "button", class: "quiet", onclick: () => turn(step) }, name);
+    return element("p", { class: "pager" }, button(-1, "Previous part"), this.place, button(1, "Next part"));
   }
 
   #draw() {
     const { cells, bytes } = this.scored;
+    const from = this.#part * PART_CHARACTERS;
+    const shown = cells.slice(from, from + PART_CHARACTERS);
     const breaks = new Set();
-    this.nodes = cells.map((cell, index) => {
+    this.nodes = shown.map((cell, index) => {
       const { label, isBox, hasBreak } = drawing(cell, bytes);
       const node = document.createElement("span");
-      node.className = isBox ? `c l${cell.level} box` : `c l${cell.level}`;
       node.textContent = label;
-      node.dataset.i = index;
+      node.dataset.i = from + index;
+      node.classList.toggle("box", isBox);
       if (hasBreak) breaks.add(index);
       return node;
     });
-    for (const [from, to] of lines(cells, breaks)) {
-      this.map.append(element("div", { class: "line" }, ...this.nodes.slice(from, to)));
+    this.#colour();
+    this.map.classList.toggle("skips", shown.length > WHOLE_CHARACTERS);
+    this.map.replaceChildren();
+    for (const [start, end] of lines(shown, breaks)) {
+      this.map.append(element("div", { class: "line" }, ...this.nodes.slice(start, end)));
     }
+    if (this.place) this.place.textContent = `Characters ${number(from + 1)} to ${number(from + shown.length)} of ${number(cells.length)}`;
+  }
+
+  #colour() {
+    const { levels, unitOf } = this.view;
+    const from = this.#part * PART_CHARACTERS;
+    this.nodes.forEach((node, i) => {
+      const isBox = node.classList.contains("box");
+      node.className = `c l${levels[unitOf[from + i]]}${isBox ? " box" : ""}`;
+    });
+  }
+
+  #describe() {
+    const { units, noun } = this.view;
+    this.map.classList.toggle("of-words", noun === "word");
+    this.map.setAttribute("aria-label", `Heat map of ${this.scored.name}: step through its ${count(units.length, noun)}`);
+    this.map.setAttribute("aria-valuemax", String(units.length));
+    this.#speak(this.#cursor);
   }
 
   #listen() {
-    const indexOf = (event) => Number(event.target.closest?.(".c")?.dataset.i ?? -1);
+    const indexOf = (event) => {
+      const node = event.target.closest?.(".c");
+      return node ? this.view.unitOf[Number(node.dataset.i)] : -1;
+    };
     this.map.addEventListener("pointerover", (event) => {
       // A selected character keeps the card, so that the pointer can reach it.
       const isFree = this.#selected < 0 && event.pointerType === "mouse";
@@ -97,7 +188,7 @@ export class HeatMap {
 
   #key(event) {
     if (event.altKey || event.ctrlKey || event.metaKey) return;
-    const last = this.nodes.length - 1;
+    const last = this.view.units.length - 1;
     const at = this.#cursor;
     const steps = {
       ArrowRight: () => at + 1,
@@ -118,12 +209,12 @@ export class HeatMap {
 
   /** The character nearest to `from` in the next or previous line on the screen. */
   #beside(from, step) {
-    const place = (index) => this.nodes[index].getBoundingClientRect();
+    const place = (index) => this.#node(index).getBoundingClientRect();
     const start = place(from);
     const centre = start.left + start.width / 2;
     let best = from;
     let lineTop = null;
-    for (let index = from + step; index >= 0 && index < this.nodes.length; index += step) {
+    for (let index = from + step; this.#node(index); index += step) {
       const { top, left, width, height } = place(index);
       if (Math.abs(top - start.top) < height / 2) continue;
       lineTop ??= top;
@@ -136,24 +227,28 @@ export class HeatMap {
   }
 
   #speak(index) {
-    const cell = this.scored.cells[index];
-    const parts = [`${spoken(cell, this.scored.bytes)}: ${fixed(cell.bits, 1)} bits`];
-    if (cell.end - cell.start === 1) parts.push(`rank ${this.scored.rank(cell.start)}`);
-    else parts.push(`${cell.end - cell.start} bytes`);
+    const { bytes, cells } = this.scored;
+    const { start, end, from, to, bits } = this.view.units[index];
+    const name = to - from === 1
+      ? spoken(cells[from], bytes)
+      : cells.slice(from, to).map((cell) => cell.text ?? spoken(cell, bytes)).join("").trim();
+    const parts = [`${name}: ${fixed(bits, 1)} bits`];
+    if (end - start === 1) parts.push(`rank ${this.scored.rank(start)}`);
+    else parts.push(`${end - start} bytes`);
     this.map.setAttribute("aria-valuenow", String(index + 1));
     this.map.setAttribute("aria-valuetext", parts.join(", "));
   }
 
   #open(index) {
-    this.#node(this.#shown)?.classList.remove("shown");
+    this.#mark(this.#shown, "shown", false);
     this.#shown = index;
-    this.#node(index).classList.add("shown");
+    this.#mark(index, "shown", true);
     const close = element(
       "button",
       { type: "button", class: "close", "aria-label": "Close", onclick: () => this.#dismiss() },
       "×",
     );
-    this.card.replaceChildren(close, ...details(this.scored, index));
+    this.card.replaceChildren(close, ...details(this.scored, this.view.units[index], this.view.levels[index]));
     this.card.hidden = false;
     this.#place(this.#node(index));
   }
@@ -165,8 +260,8 @@ export class HeatMap {
   }
 
   #close() {
-    this.#node(this.#selected)?.classList.remove("selected");
-    this.#node(this.#shown)?.classList.remove("shown");
+    this.#mark(this.#selected, "selected", false);
+    this.#mark(this.#shown, "shown", false);
     this.#selected = this.#shown = -1;
     this.card.hidden = true;
   }
@@ -185,9 +280,32 @@ export class HeatMap {
     this.card.style.setProperty("--top", `${top - frame.top}px`);
   }
 
+  /** The element of the first visible character of a unit; a word begins with whitespace. */
   #node(index) {
-    return this.nodes[index];
+    const nodes = this.#nodesOf(index);
+    return nodes.find((node) => node.textContent.trim() !== "" && node.textContent !== "↵") ?? nodes[0];
   }
+
+  #nodesOf(index) {
+    const unit = this.view.units[index];
+    const before = this.#part * PART_CHARACTERS;
+    return unit ? this.nodes.slice(Math.max(unit.from - before, 0), Math.max(unit.to - before, 0)) : [];
+  }
+
+  #mark(index, name, isOn) {
+    for (const node of this.#nodesOf(index)) node.classList.toggle(name, isOn);
+  }
+}
+
+/** The index of the first node that `isBefore` does not hold for; it holds for none after that. */
+function firstNot(nodes, isBefore) {
+  let [low, high] = [0, nodes.length];
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (isBefore(nodes[middle])) low = middle + 1;
+    else high = middle;
+  }
+  return low;
 }
 
 /** Start and end of each line: after a line end, or after a space in a very long line. */

@@ -59,7 +59,8 @@ class Run {
   async result() {
     for (let waitS = FIRST_WAIT_S; !FINAL.has(this.#job.state); waitS = WAIT_S) {
       const isStuck = this.#job.state === "QUEUED" && waitS === WAIT_S;
-      this.onProgress({ phase: this.#job.state, hint: isStuck ? await absence(this.routes.ready) : null });
+      const { state: phase, num_bytes: numBytes } = this.#job;
+      this.onProgress({ phase, numBytes, hint: isStuck ? await absence(this.routes.ready) : null });
       await this.#wait(waitS);
     }
     if (this.#job.state !== "SUCCESS") throw new Problem(this.#job.error);

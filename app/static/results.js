@@ -4,34 +4,92 @@ import { element } from "./dom.js";
 import { count, duration, fixed, number, percent } from "./format.js";
 import { tableRow } from "./details.js";
 import { HeatMap } from "./heatmap.js";
-import { MAX_LEVEL, inline, spoken } from "./scores.js";
+import { Overview } from "./overview.js";
+import { RANK_CLASSES, rankClass } from "./scales.js";
+import { inline, spoken } from "./scores.js";
 
 const ROWS_AT_ONCE = 100;
 const NUM_SURPRISES = 5;
 const CONTEXT_CHARACTERS = 12;
 // Smaller probabilities show as powers of ten.
 const PLAIN_ODDS = 1e6;
+// Accents in a Latin text add less than this to its bytes per character.
+const OTHER_SCRIPT = 1.2;
+const MUCH_LONGER = 3;
+// The overview of a longer text stays on the screen as a minimap.
+const LONG_CHARACTERS = 2000;
 
-/** The scale of colours and bars. */
-export function legend() {
-  return Array.from({ length: MAX_LEVEL + 1 }, (_, level) =>
-    element("li", {}, element("span", { class: `c l${level}` }, level === MAX_LEVEL ? `${level}+` : String(level))));
+/** The entries of a legend: [{level, label}]. */
+export function legend(entries) {
+  return entries.map(({ level, label }) =>
+    element("li", {}, element("span", { class: `c l${level}` }, label === "" ? "\u00a0" : label)));
 }
 
-/** Everything that is shown of one text. */
-export function column(scored, isOneOfTwo) {
-  const map = new HeatMap(scored);
-  return element(
-    "article",
-    { class: "column", "aria-label": scored.name },
-    isOneOfTwo ? element("h3", {}, scored.name) : null,
-    map.root,
-    element("p", { class: "hint keys" }, "Point at a character, tap it, or step with the arrow keys."),
-    numbers(scored),
-    surprises(scored, map),
-    table(scored),
-  );
+/** Everything that is shown of one text; `paint` shows it with other units or colours. */
+export class Column {
+  constructor(scored, view, { isOneOfTwo, topBits }) {
+    this.scored = scored;
+    this.view = view;
+    this.map = new HeatMap(scored, view);
+    this.overview = new Overview(scored, topBits, (byte) => this.map.select(this.map.unitAt(byte), "center"));
+    this.overview.paint(view);
+    this.root = element(
+      "article",
+      { class: scored.cells.length > LONG_CHARACTERS ? "column long" : "column", "aria-label": scored.name },
+      isOneOfTwo ? element("h3", {}, scored.name) : null,
+      this.overview.root,
+      this.map.root,
+      element("p", { class: "hint keys" }, "Point at the text, tap it, or step with the arrow keys. Press on the line above to go there."),
+      element("div", { class: "numbers-frame" }, numbers(scored)),
+      element("div", { class: "beside" }, ranks(scored), nextCharacters(scored), surprises(scored, this.map)),
+      table(scored),
+    );
+  }
+
+  paint(view) {
+    this.view = view;
+    this.map.paint(view);
+    this.overview.paint(view);
+  }
+
+  /** Mark in the overview what is on the screen. */
+  follow() {
+    const visible = this.map.visible();
+    if (visible) this.overview.mark(...visible);
+  }
 }
+
+/** How many bytes are in each of GLTR's classes of ranks. */
+function ranks(scored) {
+  const counts = RANK_CLASSES.map(() => 0);
+  for (const rank of scored.result.bytes.rank) counts[rankClass(rank)] += 1;
+  const rows = RANK_CLASSES.map(({ name }, i) => {
+    const share = counts[i] / scored.bytes.length;
+    const bar = element("span", { class: "bar" });
+    bar.style.setProperty("--share", share.toFixed(4));
+    return element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "bar-cell" }, bar),
+      element("td", {}, percent(share)), element("td", {}, number(counts[i])));
+  });
+  return element("section", { class: "ranks" }, element("h4", {}, "Ranks of the bytes"),
+    element("table", { class: "guesses" }, element("tbody", {}, ...rows)),
+    element("p", { class: "hint" }, "Rank 1: the model thought no byte likelier. These are the classes of GLTR."));
+}
+
+/** The likeliest characters after the text, where they were asked for. */
+function nextCharacters({ result }) {
+  const next = result.next_chars;
+  if (!next) return null;
+  const rows = next.characters.map(([character, probability]) => {
+    const bar = element("span", { class: "bar" });
+    bar.style.setProperty("--share", probability.toFixed(4));
+    return element("tr", {}, element("th", { scope: "row", translate: "no" }, named(character)),
+      element("td", { class: "bar-cell" }, bar), element("td", {}, percent(probability)));
+  });
+  return element("section", { class: "next" }, element("h4", {}, "Likeliest next characters"),
+    element("table", { class: "guesses" }, element("tbody", {}, ...rows)));
+}
+
+const named = (text) => spoken({ text, start: 0, end: 1 }, []);
 
 function numbers({ result, guessed, bitsPerCharacter }) {
   const perplexity = result.byte_perplexity;
@@ -48,7 +106,7 @@ function numbers({ result, guessed, bitsPerCharacter }) {
     one("First guesses", percent(guessed), "", result.is_greedy
       ? "The model thought every byte the likeliest one."
       : "Bytes that the model thought the likeliest."),
-    one("Bits per character", fixed(bitsPerCharacter, 2), "", "The same per visible character."),
+    one("Bits per character", fixed(bitsPerCharacter, 2), "", "Compare texts of different scripts by it."),
     one("Size", number(result.num_bytes), result.num_bytes === 1 ? " byte" : " bytes", size),
   );
 }
@@ -75,7 +133,7 @@ function surprises(scored, map) {
     {},
     element(
       "button",
-      { type: "button", class: "link snippet", translate: "no", onclick: () => map.select(index) },
+      { type: "button", class: "link snippet", translate: "no", onclick: () => map.select(map.unitAt(scored.cells[index].start)) },
       element("span", { class: "before" }, text(index - CONTEXT_CHARACTERS, index)),
       element("mark", {}, text(index, index + 1).trim() || "␣"),
       element("span", {}, text(index + 1, index + CONTEXT_CHARACTERS)),
@@ -131,25 +189,35 @@ export function summary(scored, { model, timings_ms: timings, batch }) {
 }
 
 function comparison(a, b) {
-  const perByte = a.result.bits_per_byte - b.result.bits_per_byte;
+  const isByCharacter = haveOtherScripts(a.result, b.result);
+  const mean = isByCharacter ? a.bitsPerCharacter - b.bitsPerCharacter : a.result.bits_per_byte - b.result.bits_per_byte;
   const whole = a.result.log_likelihood_nats - b.result.log_likelihood_nats;
-  if (Math.abs(perByte) < 0.0005 && Math.abs(whole) < 0.005) {
+  if (Math.abs(mean) < 0.0005 && Math.abs(whole) < 0.005) {
     return element("p", { class: "verdict" }, "The model finds both equally likely.");
   }
-  const better = perByte < 0 ? a : b;
+  const better = mean < 0 ? a : b;
   const likelier = whole > 0 ? a : b;
   const named = ({ name }) => element("strong", {}, `the ${name.toLowerCase()}`);
+  const [shorter, longer] = [a.bytes.length, b.bytes.length].sort((x, y) => x - y);
   return element(
     "p",
     { class: "verdict" },
-    "Per byte, ",
+    isByCharacter ? "The texts are in scripts of different sizes, so compare characters: per character, " : "Per byte, ",
     named(better),
-    ` is more predictable by ${fixed(Math.abs(perByte), 3)} bits. As a whole, `,
+    ` is more predictable by ${fixed(Math.abs(mean), 3)} bits. As a whole, `,
     ...(likelier === better ? ["it"] : [named(likelier)]),
     " is about ",
     ...times(Math.abs(whole)),
     " times as likely.",
+    longer > MUCH_LONGER * shorter ? " Their lengths differ much, and the first bytes of a text cost more." : "",
   );
+}
+
+/** Whether texts have so different bytes per character that bits per byte do not compare. */
+function haveOtherScripts(a, b) {
+  if (a.num_chars === null || b.num_chars === null) return false;
+  const ratio = (a.num_bytes / a.num_chars) / (b.num_bytes / b.num_chars);
+  return Math.max(ratio, 1 / ratio) > OTHER_SCRIPT;
 }
 
 /** A factor between two probabilities. */

@@ -5,15 +5,24 @@ import { Editor, acceptDrops } from "./editor.js";
 import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
 import { Problem, call, scoreItems } from "./job.js";
-import { askForKey, keyProblem } from "./key.js";
-import { announcement, column, legend, summary } from "./results.js";
+import { apiKey, askForKey, keyProblem, needsKey } from "./key.js";
+import { keep, linkTo, takeKept, takeLinked } from "./keeping.js";
+import { announcement, summary } from "./results.js";
 import { ScoredText } from "./scores.js";
+import { showTexts, startShowing } from "./shown.js";
+
+const NUM_NEXT = 10;
+/** A pause in typing after which the text is scored, with the option on. */
+const TYPING_PAUSE_MS = 400;
 
 const byId = (id) => document.getElementById(id);
 const form = byId("form");
 const routes = form.dataset;
-const options = { maxBytes: Number(routes.maxTextBytes), onChange: () => show(byId("problem"), false) };
-const [first, second] = [...form.querySelectorAll(".editor")].map((root) => new Editor(root, options));
+/** The windows in which a text over the model's context is scored; Infinity before they are known. */
+let windows = { size: Infinity, stride: Infinity };
+let typing = null;
+const limits = { maxBytes: Number(routes.maxWindowedBytes), onChange: () => edited() };
+const [first, second] = [...form.querySelectorAll(".editor")].map((root) => new Editor(root, limits));
 
 /** Cancels the running job; null if none runs. */
 let running = null;
@@ -21,19 +30,21 @@ let running = null;
 const isComparing = () => !second.root.hidden;
 const editors = () => (isComparing() ? [first, second] : [first]);
 
-async function score() {
+/** Score the texts; `isQuiet` leaves focus and place with the reader, who is typing. */
+async function score(isQuiet = false) {
+  clearTimeout(typing);
   running?.abort();
   const mine = new AbortController();
   running = mine;
   const texts = editors().map((editor, index) => ({ name: nameOf(index), bytes: editor.bytes }));
-  const items = editors().map((editor) => editor.item);
+  const items = editors().map((editor) => request(editor));
   const clock = startClock();
   show(byId("problem"), false);
   setBusy(true);
   try {
     const onProgress = (state) => { if (running === mine) clock.tell(state); };
     const result = await scoreItems(items, routes, { signal: mine.signal, onProgress });
-    if (running === mine) showResult(texts, result);
+    if (running === mine) showResult(texts, result, isQuiet);
   } catch (error) {
     if (running === mine) showFailure(error);
   } finally {
@@ -45,22 +56,37 @@ async function score() {
   }
 }
 
+/** A text as the API takes it, with what the options ask for. */
+function request({ item, bytes }) {
+  const context = byId("context").value;
+  if (context !== "") {
+    return "text" in item
+      ? { context, continuation: item.text }
+      : { context, continuation_b64: item.text_b64 };
+  }
+  if (bytes.length > windows.size) return { ...item, window: windows, outputs: ["bytes"] };
+  return byId("next").checked ? { ...item, next_chars: NUM_NEXT } : item;
+}
+
 const nameOf = (index) => (isComparing() ? ["First text", "Second text"][index] : "Text");
 
-function showResult(texts, result) {
+function showResult(texts, result, isQuiet) {
   const failed = result.items.findIndex((item) => item.error);
   if (failed >= 0) throw new Problem({ ...result.items[failed].error, errors: [{ pointer: `/items/${failed}` }] });
-  const scored = texts.map(({ name, bytes }, index) => new ScoredText(name, bytes, result.items[index].result));
+  const scored = texts.map(({ name, bytes }, index) => new ScoredText(name, bytes, scoreOf(result.items[index].result)));
   byId("summary").replaceChildren(...summary(scored, result));
-  byId("columns").replaceChildren(...scored.map((text) => column(text, scored.length > 1)));
-  byId("columns").classList.toggle("two", scored.length > 1);
+  showTexts(scored, result.model);
   byId("progress").textContent = "";
   byId("progress").append(element("span", { class: "visually-hidden" }, announcement(scored)));
   show(byId("results"), true);
   showModel(result.model);
+  if (isQuiet) return;
   byId("results-name").focus({ preventScroll: true });
   byId("results").scrollIntoView({ block: "start", behavior: isStill() ? "auto" : "smooth" });
 }
+
+/** The scores of a text, or of the one continuation of a context. */
+const scoreOf = (result) => result.continuations?.[0] ?? result;
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
@@ -92,13 +118,20 @@ function startClock() {
   let state = { phase: "SENDING" };
   const elapsed = () => Math.round((Date.now() - began) / 1000);
   const hurry = () => state.hurry();
-  const render = () => byId("progress").replaceChildren(...progress({ ...state, hurry }, elapsed()));
+  const render = () => byId("progress").replaceChildren(...progress({ ...state, hurry, estimateS }, elapsed()));
+  let startedS = null;
+  let estimateS = null;
+  const estimate = (numBytes) => {
+    startedS ??= elapsed();
+    expectedSeconds(numBytes).then((seconds) => { estimateS = startedS + seconds; }, () => {});
+  };
   const timer = setInterval(() => { if (state.phase !== "RETRYING") render(); }, 1000);
   render();
   return {
     tell(now) {
       const isSameProblem = now.phase === "RETRYING" && now.problem.body.detail === state.problem?.body.detail;
       state = now;
+      if (now.phase === "STARTED") estimate(now.numBytes);
       // The button must stay: it may have the focus, or be pressed just now.
       if (isSameProblem) byId("seconds-left").textContent = `${now.left} s`;
       else render();
@@ -107,7 +140,13 @@ function startClock() {
   };
 }
 
-function progress({ phase, hint, problem, left, hurry }, elapsedS) {
+/** How long the workers take for so many bytes, at the speed that they report. */
+async function expectedSeconds(numBytes) {
+  const { body } = await call(routes.stats, {});
+  return numBytes / body.recent.bytes_per_s;
+}
+
+function progress({ phase, hint, problem, left, hurry, estimateS }, elapsedS) {
   if (phase === "RETRYING") {
     const again = element("button", { type: "button", class: "link", onclick: hurry }, "Try now");
     const { title, detail } = keyProblem(problem.body) ?? problem.body;
@@ -116,6 +155,12 @@ function progress({ phase, hint, problem, left, hurry }, elapsedS) {
   }
   const words = { SENDING: "Sending", QUEUED: "Waiting for its turn", STARTED: "Being scored" };
   const since = elapsedS > 0 ? silent(`, ${elapsedS} s`) : "";
+  if (phase === "STARTED" && estimateS !== null && Number.isFinite(estimateS)) {
+    // A guess may be short: the bar waits just before its end.
+    const share = Math.min(elapsedS / estimateS, 0.98);
+    return [words.STARTED, since, silent(` of about ${Math.ceil(estimateS)} s`),
+      element("progress", { value: share.toFixed(2), "aria-label": "Scored, by estimate" })];
+  }
   return [element("span", { class: "spinner", "aria-hidden": "true" }), words[phase] ?? phase, since, hint ? `. ${hint}` : "…"];
 }
 
@@ -140,6 +185,44 @@ function showModel(model) {
   show(byId("model"), true);
 }
 
+/** React to a change of the texts or options. */
+function edited() {
+  show(byId("problem"), false);
+  clearTimeout(typing);
+  if (byId("instant").checked && first.bytes.length > 0) typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
+}
+
+/** Take texts over the model's context, in windows that overlap by half. */
+function allowWindows({ model, limits: { max_text_bytes: size } }) {
+  if (model === null) return;
+  // The service takes multiples of the attention window alone.
+  const stride = Math.max(Math.floor(size / 2 / model.window_size), 1) * model.window_size;
+  windows = { size, stride: Math.min(stride, size) };
+}
+
+/** The texts and options, as the tab and a link keep them. */
+function state() {
+  return {
+    texts: editors().map((editor) => editor.state),
+    context: byId("context").value,
+    next: byId("next").checked,
+  };
+}
+
+/** Fill in what a link has, or what the tab kept; a link is scored at once. */
+async function restore() {
+  const linked = await takeLinked();
+  const kept = takeKept();
+  const found = linked ?? kept;
+  if (!Array.isArray(found?.texts)) return;
+  compare(found.texts.length > 1);
+  editors().forEach((editor, index) => editor.restore(found.texts[index] ?? {}));
+  byId("context").value = String(found.context ?? "");
+  byId("next").checked = Boolean(found.next);
+  byId("options").open = byId("context").value !== "" || byId("next").checked;
+  if (linked && !(needsKey && apiKey() === "")) score();
+}
+
 function compare(isWanted) {
   show(second.root, isWanted);
   byId("editors").classList.toggle("two", isWanted);
@@ -150,6 +233,7 @@ function compare(isWanted) {
 
 function fill(texts) {
   compare(texts.length > 1);
+  byId("context").value = "";
   texts.forEach((text, index) => {
     if (typeof text === "string") editors()[index].setText(text);
     else editors()[index].setBytes(text, `Example of ${count(text.length, "byte")}`);
@@ -175,8 +259,23 @@ byId("compare").addEventListener("click", () => {
 byId("examples").addEventListener("click", ({ target }) => {
   if (target.dataset.example) fill(EXAMPLES[target.dataset.example]);
 });
-// A reader who leaves the page does not need the scores.
-addEventListener("pagehide", () => running?.abort());
+byId("context").addEventListener("input", () => edited());
+byId("next").addEventListener("change", () => edited());
+byId("instant").addEventListener("change", () => edited());
+addEventListener("pagehide", () => {
+  // A reader who leaves the page does not need the scores.
+  running?.abort();
+  keep(state());
+});
+addEventListener("pageshow", ({ persisted }) => {
+  // The browser kept the whole page, so the copy is not needed.
+  if (persisted) takeKept();
+});
+addEventListener("hashchange", restore);
 acceptDrops([first, second]);
-byId("legend").replaceChildren(...legend());
-call(routes.info, {}).then(({ body }) => showModel(body.model), () => {});
+startShowing(() => linkTo(state()));
+call(routes.info, {}).then(({ body }) => {
+  showModel(body.model);
+  allowWindows(body);
+}, () => {});
+restore();

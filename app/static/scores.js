@@ -4,21 +4,44 @@ import { hex } from "./format.js";
 import { graphemes } from "./graphemes.js";
 
 const BITS_PER_NAT = 1 / Math.LN2;
-/** The end of the colour scale. */
-export const MAX_LEVEL = 12;
+// As Python's str.isspace, by which the service cuts words; JavaScript also counts U+FEFF.
+const SPACE = /^(?!\ufeff)[\s\x1c-\x1f\x85]+$/u;
 
 /** A text with its result: its characters, each with the bits of its bytes. */
 export class ScoredText {
+  #units = new Map();
+
   constructor(name, bytes, result) {
     this.name = name;
     this.bytes = bytes;
     this.result = result;
     this.cells = graphemes(bytes);
-    for (const cell of this.cells) {
-      cell.bits = 0;
-      for (let at = cell.start; at < cell.end; at++) cell.bits += this.bits(at);
-      cell.level = Math.min(Math.round(cell.bits), MAX_LEVEL);
+    for (const cell of this.cells) cell.bits = this.#sum(cell.start, cell.end);
+  }
+
+  /**
+   * The characters or words in order: [{start, end, from, to, bits}], of bytes start to end - 1 and
+   * characters from to to - 1. A word has the whitespace before it, as the API's spans have.
+   */
+  units(kind) {
+    if (!this.#units.has(kind)) {
+      const cuts = kind === "words" ? wordCuts(this.cells) : this.cells.keys();
+      const starts = [...cuts, this.cells.length];
+      this.#units.set(kind, starts.slice(0, -1).map((from, i) => this.#unit(from, starts[i + 1])));
     }
+    return this.#units.get(kind);
+  }
+
+  #unit(from, to) {
+    const start = this.cells[from].start;
+    const end = this.cells[to - 1].end;
+    return { start, end, from, to, bits: this.#sum(start, end) };
+  }
+
+  #sum(start, end) {
+    let sum = 0;
+    for (let at = start; at < end; at++) sum += this.bits(at);
+    return sum;
   }
 
   /** Bits of the byte at `at`. */
@@ -35,9 +58,9 @@ export class ScoredText {
     return this.result.bytes.entropy_bits[at];
   }
 
-  /** The likeliest ids at `at`, best first: [{id, probability}]. */
+  /** The likeliest ids at `at`, best first: [{id, probability}]; none for a text in windows. */
   likeliest(at) {
-    return this.result.top_k[at].map(([id, nats]) => ({ id, probability: Math.exp(nats) }));
+    return (this.result.top_k?.[at] ?? []).map(([id, nats]) => ({ id, probability: Math.exp(nats) }));
   }
 
   /** Share of the bytes that were the model's first guess. */
@@ -45,9 +68,17 @@ export class ScoredText {
     return this.result.bytes.rank.filter((rank) => rank === 1).length / this.bytes.length;
   }
 
+  /** Per Unicode character, or per visible one where the bytes are not UTF-8. */
   get bitsPerCharacter() {
-    return this.cells.reduce((sum, { bits }) => sum + bits, 0) / this.cells.length;
+    const number = this.result.num_chars ?? this.cells.length;
+    return (this.result.bits_per_byte * this.bytes.length) / number;
   }
+}
+
+/** Where words begin: at the whitespace before them; whitespace at the end is a unit of its own. */
+function wordCuts(cells) {
+  const isSpace = cells.map(({ text }) => text !== null && SPACE.test(text));
+  return cells.flatMap((_, at) => (at === 0 || (isSpace[at] && !isSpace[at - 1]) ? [at] : []));
 }
 
 // Characters that are invisible, or that would reorder or join their neighbours.

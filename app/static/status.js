@@ -5,6 +5,7 @@ import { element, show } from "./dom.js";
 import { measured, number } from "./format.js";
 import { Problem, call } from "./job.js";
 import { apiKey, keyProblem, needsKey, onKeyChange } from "./key.js";
+import { verdict } from "./verdict.js";
 
 const EVERY_MS = 2000;
 const NUM_KEPT = 90;
@@ -33,6 +34,7 @@ async function refresh() {
     const { title, detail } = ofKey ?? error.body;
     byId("problem").replaceChildren(element("p", {}, element("strong", {}, `${title}.`), ` ${detail}`));
     show(byId("problem"), true);
+    show(byId("verdict"), false);
     document.body.classList.add("stale");
     if (ofKey) {
       // The same key would be refused again.
@@ -57,9 +59,10 @@ function render(stats) {
   document.body.classList.remove("stale");
   for (const field of document.querySelectorAll("[data-field]")) {
     const value = field.dataset.field.split(".").reduce((from, name) => from?.[name], stats);
-    const absent = field.dataset.field.startsWith("totals.") ? "0" : "–";
+    const absent = field.closest(".totals") ? "0" : "–";
     field.textContent = value == null ? absent : measured(value);
   }
+  judge(verdict(stats));
   remember(stats);
   charts(stats);
   byId("workers").replaceChildren(...stats.workers.map(row));
@@ -81,19 +84,37 @@ function keep(values, value) {
   if (values.length > NUM_KEPT) values.shift();
 }
 
+/** Say the state in one line; a screen reader speaks it when it changes. */
+function judge({ level, sentence }) {
+  const line = byId("verdict");
+  line.className = `state-line is-${level}`;
+  if (line.textContent !== sentence) line.textContent = sentence;
+  show(line, true);
+}
+
 function charts({ workers }) {
   const batches = workers.flatMap((worker) => worker.recent_batches ?? []).slice(-NUM_BATCHES);
   const latencies = workers.flatMap((worker) => worker.recent_latencies_ms ?? []).slice(-NUM_LATENCIES);
   const texts = batches.map(([numTexts]) => numTexts);
-  draw("queue", line(history.queue, `Bytes in the queue while this page was open, now ${number(history.queue.at(-1))}`));
-  draw("throughput", line(history.throughput, `Bytes read per second while this page was open, at most ${most(history.throughput)}`));
-  draw("latency", bars(latencies, `The last ${latencies.length} latencies, at most ${most(latencies)} ms`, NUM_LATENCIES));
-  draw("batches", bars(texts, `Texts in the last ${texts.length} micro-batches, at most ${most(texts)}`, NUM_BATCHES));
+  draw("queue", line, history.queue, "bytes in the queue");
+  draw("throughput", line, history.throughput, "bytes per second");
+  draw("latency", bars, latencies, "ms", NUM_LATENCIES);
+  draw("batches", bars, texts, "texts in a micro-batch", NUM_BATCHES);
 }
 
-const most = (values) => measured(Math.max(...values, 0));
-
-const draw = (key, chart) => byId(`chart-${key}`).replaceChildren(chart);
+/** Draw a chart with its highest and latest value beside it; nothing while all values are 0. */
+function draw(key, kind, values, unit, capacity) {
+  const place = byId(`chart-${key}`);
+  const most = Math.max(...values, 0);
+  show(place, most > 0);
+  if (most === 0) return;
+  const words = `At most ${measured(most)} ${unit}, now ${measured(values.at(-1))}`;
+  place.replaceChildren(
+    kind(values, words, capacity),
+    element("p", { class: "chart-numbers", "aria-hidden": "true" },
+      element("span", {}, `most ${measured(most)}`), element("span", {}, `latest ${measured(values.at(-1))}`)),
+  );
+}
 
 function row(worker) {
   const figure = (value) => element("td", {}, value == null ? "–" : measured(value));

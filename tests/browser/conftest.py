@@ -122,6 +122,6 @@ def web(web_server: WebServer) -> WebServer:
 
 def score(page: Page, text: str) -> None:
     """Score `text` on the page and wait until it is shown."""
-    page.get_by_role("textbox", name="Text").fill(text)
+    page.get_by_role("textbox", name="Text", exact=True).fill(text)
     page.get_by_role("button", name="Score", exact=True).click()
     page.get_by_role("heading", name="Scores").wait_for()

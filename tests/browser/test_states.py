@@ -33,11 +33,13 @@ def submit(page, text: str) -> str:
 
 
 def test_text_over_the_limit_is_counted_and_refused_by_the_service(page):
-    submit(page, "é" * 16_384)
-    expect(page.locator("#size-a")).to_have_text("32,768 of 4,095 bytes")
+    # Long texts are sent in windows, which need the model's size.
+    expect(page.locator("#model")).to_be_visible()
+    submit(page, "é" * 524_289)
+    expect(page.locator("#size-a")).to_have_text("1,048,578 of 1,048,576 bytes")
     expect(page.locator("#size-a")).to_have_class(re.compile("bad"))
     problem = page.get_by_role("alert")
-    expect(problem).to_contain_text("has 32768 bytes; the limit is 4095")
+    expect(problem).to_contain_text("has 1048578 bytes; the limit is 1048576")
     expect(problem).to_contain_text("Code text_too_large, request ")
     expect(page.get_by_role("textbox", name="Text")).to_be_focused()
     page.get_by_role("textbox", name="Text").fill("short")
@@ -180,6 +182,29 @@ def test_status_follows_the_queue_and_survives_redis(open_page, web, web_redis):
     expect(page.get_by_role("alert")).to_contain_text("Broker unavailable")
     web_redis.start()
     expect(page.get_by_role("alert")).to_be_hidden()
+
+
+def test_status_has_a_verdict_in_one_line(open_page, service, web):
+    line = open_page(f"{service.url}/status").locator("#verdict")
+    expect(line).to_contain_text("1 worker is ready")
+    lonely = open_page(f"{web.url}/status").locator("#verdict")
+    expect(lonely).to_contain_text("No worker is running")
+    colours = [x.evaluate("node => getComputedStyle(node).color") for x in (line, lonely)]
+    assert len(set(colours)) == 2
+
+
+def test_jobs_and_batches_are_looked_up_by_their_id(open_page, service):
+    with service.client() as client:
+        job = client.post("/score?wait=30", json={"text": "find me"}).json()["id"]
+        lines = b'{"text": "one"}\n{"text": "two"}\n'
+        headers = {"Content-Type": "application/x-ndjson"}
+        batch = client.post("/batches", content=lines, headers=headers).json()["id"]
+    page = open_page(f"{service.url}/status")
+    found = page.locator("#found")
+    for name, words in ((job, "SUCCESS"), (batch, "of 2"), ("nobody", "never issued")):
+        page.get_by_label("ID").fill(name)
+        page.get_by_role("button", name="Look up").click()
+        expect(found).to_contain_text(words)
 
 
 def test_status_tells_what_the_worker_did(open_page, service):
