@@ -52,7 +52,7 @@ class Checker:
         """The kinds of faults that this machine cannot make."""
         found = ["a jump of the clock of Redis"]
         if self._world.other_release() is None:
-            found.append("deploy other release (this clone has not its commit)")
+            found.append("deploy other release (its commit or a package of it is not here)")
         return found
 
     def check(self) -> None:

@@ -1,6 +1,7 @@
 """Runs Redis, a web server and three workers behind proxies, and restarts those that die."""
 
 import subprocess
+import sys
 import tarfile
 import threading
 import time
@@ -167,7 +168,10 @@ class World:
         return False
 
     def other_release(self) -> WebServer | None:
-        """A web server of the other release, not started; None if its commit is not here."""
+        """A web server of the other release, not started.
+
+        None if its commit is not here, or a package that only that release needs.
+        """
         folder = self.folder / "other"
         if not folder.exists():
             archive = subprocess.run(
@@ -180,6 +184,11 @@ class World:
                 return None
             with tarfile.open(fileobj=BytesIO(archive.stdout)) as packed:
                 packed.extractall(folder, filter="data")
+        imported = subprocess.run(
+            [sys.executable, "-c", "import app.factory"], cwd=folder, capture_output=True, check=False
+        )
+        if imported.returncode:
+            return None
         server = WebServer(folder, self.proxies["old"].url)
         server.command = ["env", "-C", str(folder), *server.command[1:]]
         return server
