@@ -38,8 +38,8 @@ def ids_of(case: dict[str, Any]) -> list[int]:
     return case.get("ids") or encode(bytes.fromhex(case["hex"]))
 
 
-# How far the sum of a text may be off, relative to the authors' float32; seen on a CPU were 0.8, 2.8
-# and 5.5 %. The weights are random, with predictions far from uniform.
+# How far the sum of a text may be off, relative to the authors' float32. Seen on a CPU were 0.8,
+# 2.8 and 5.5 %: the weights are random, and predictions far from uniform.
 MAX_QUANTIZED_ERROR = {"int8": 0.012, "fp8": 0.04, "nf4": 0.08}
 
 
