@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from model.ops.backend import Backend
+from model.ops import fp8_linear
+from model.ops.backend import Backend, has_fp8_products
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention, plan_attention
 from model.ops.head_log_likelihood import head_log_likelihood
@@ -106,7 +107,19 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
             quantize_rows(x, backend=backend), weight, absmax, backend=backend
         )
 
-    yield from {
+    def fp8(backend: Backend) -> Callable[[], Any]:
+        x = randn(num_tokens, shape.hidden)
+        weight = fp8_linear.quantize_rows(
+            randn(shape.hidden, shape.hidden) / shape.hidden**0.5, backend="torch"
+        )
+        return lambda: fp8_linear.fp8_linear(
+            fp8_linear.quantize_rows(x, backend=backend),
+            weight.values,
+            weight.scales,
+            backend=backend,
+        )
+
+    operations = {
         "attention": attention,
         "chunk_summaries": summaries,
         "norm": norm,
@@ -114,7 +127,10 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
         "gate": gate,
         "head": head,
         "int8_linear": int8,
-    }.items()
+    }
+    if has_fp8_products(device):
+        operations["fp8_linear"] = fp8
+    yield from operations.items()
 
 
 def agrees(case: Case) -> bool:

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from bench.results import RESULTS, Results
+from contract.grammar.vocabulary import encode
 from contract.settings import DEMO_CHECKPOINT
 from model import Scorer, ScoreRequest
 from model.training.corpus import DEFAULT_FOLDER
@@ -32,12 +33,17 @@ MODES = (
     ("int8", "bfloat16"),
     ("nf4", "float32"),
     ("nf4", "bfloat16"),
+    ("fp8", "float32"),
+    ("fp8", "bfloat16"),
 )
 BYTES_PER_VALUE = {"float32": 4, "bfloat16": 2}
+# A read of logits takes 1,280 bytes of memory per byte of text.
+TEXTS_PER_READ = 16
 
 COLUMNS = {
     "bits_per_byte": "bits per byte",
     "change_bits_per_byte": "change",
+    "kl_nats_per_byte": "KL per byte, nats",
     "largest_change_bits_per_byte": "largest change of a text",
     "rank_correlation": "rank correlation of the texts",
     "same_rank_share": "share of bytes with the same rank",
@@ -52,6 +58,7 @@ class Scores:
 
     bits_per_byte: np.ndarray  # by text
     byte_ranks: np.ndarray  # of all bytes of all texts
+    log_probs: np.ndarray  # of all ids in place of each byte, [bytes, V] float32, nats
 
 
 def main() -> None:
@@ -148,7 +155,22 @@ def _score(scorer: Scorer, texts: list[bytes]) -> Scores:
     return Scores(
         bits_per_byte=np.array([result["bits_per_byte"] for result in results]),
         byte_ranks=np.concatenate([result["bytes"]["rank"] for result in results]),
+        log_probs=_log_probs(scorer, texts),
     )
+
+
+def _log_probs(scorer: Scorer, texts: list[bytes]) -> np.ndarray:
+    """Return the log-probability of every id in place of each byte, [bytes, V] float32, nats."""
+    model, found = scorer._model, []
+    with torch.inference_mode():
+        for first in range(0, len(texts), TEXTS_PER_READ):
+            some = texts[first : first + TEXTS_PER_READ]
+            rows = [encode(text)[:-1] for text in some]
+            layout = model.lay_out([len(row) for row in rows])
+            hidden = model.model(torch.tensor([each for row in rows for each in row]), layout)
+            logits = torch.nn.functional.linear(hidden, model.next_id_weight).float()
+            found.append(logits.log_softmax(-1).numpy())
+    return np.concatenate(found)
 
 
 def _time(scorer: Scorer, texts: list[bytes]) -> float:
@@ -165,10 +187,17 @@ def _compare(scores: Scores, reference: Scores) -> dict[str, float]:
     return {
         "bits_per_byte": round(float(scores.bits_per_byte.mean()), 4),
         "change_bits_per_byte": round(float(changes.mean()), 5),
+        "kl_nats_per_byte": round(_divergence(reference.log_probs, scores.log_probs), 6),
         "largest_change_bits_per_byte": round(float(np.abs(changes).max()), 5),
         "rank_correlation": round(float(correlation), 6),
         "same_rank_share": round(float((scores.byte_ranks == reference.byte_ranks).mean()), 4),
     }
+
+
+def _divergence(reference: np.ndarray, log_probs: np.ndarray) -> float:
+    """Return the mean over bytes of KL(reference || mode): sum p (log p - log q), in nats."""
+    terms = np.exp(reference) * (reference - log_probs)
+    return float(terms.sum(axis=1, dtype=np.float64).mean())
 
 
 def _write_table(table: dict[tuple[str, str], dict[str, Any]]) -> None:

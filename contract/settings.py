@@ -148,10 +148,11 @@ class Settings(BaseModel):
         description="Implementation of the operations. "
         "`auto` is `triton` on GPUs of compute capability 8.0 or newer, else `torch`.",
     )
-    quantization: Literal["none", "int8", "nf4"] = Field(
+    quantization: Literal["none", "int8", "nf4", "fp8"] = Field(
         "none",
         description="Number format of the weights. "
-        "int8 needs half the memory of bfloat16, nf4 a quarter.",
+        "int8 and fp8 need half the memory of bfloat16, nf4 a quarter. "
+        "fp8 needs a GPU of compute capability 8.9 or 9.0.",
     )
     reproducible: bool = Field(
         False,

@@ -216,7 +216,8 @@ def _add_model_options(parser: argparse.ArgumentParser) -> None:
         "--quantization",
         default="none",
         choices=QUANTIZATIONS,
-        help="format of the weights: int8 needs half and nf4 a quarter of the memory of bfloat16",
+        help="format of the weights: int8 and fp8 need half and nf4 a quarter of the memory of "
+        "bfloat16; fp8 needs a GPU of compute capability 8.9 or 9.0",
     )
     parser.add_argument(
         "--cache-dir",

@@ -44,6 +44,9 @@ INT8_TOLERANCE = 2e-3
 BFLOAT16_TOLERANCE = 5e-3
 # In bfloat16 that happens more often: another order of sums moved the demo model by up to 1e-2.
 BFLOAT16_INT8_TOLERANCE = 1.5e-2
+# A step of e4m3 is up to an eighth of the number. Sums in another order moved the demo model by up
+# to 4e-3, and sums as coarse as those of a GPU's tensor cores by up to 1e-2, in either type.
+FP8_TOLERANCE = 2e-2
 
 # Raise it when the text changes: scores that were kept are then of another text.
 RECORD_LAYOUT = "1"
@@ -98,7 +101,9 @@ def check_canary(scorer: Scorer, cache_dir: Path) -> None:
 def tolerance_nats(scorer: Scorer) -> float:
     """Return how far the score may move in the mode of `scorer`, in nats."""
     is_int8 = scorer.info.quantization == "int8"
-    if scorer.info.dtype == "float32":
+    if scorer.info.quantization == "fp8":
+        per_byte = FP8_TOLERANCE
+    elif scorer.info.dtype == "float32":
         per_byte = INT8_TOLERANCE if is_int8 else FLOAT32_TOLERANCE
     else:
         per_byte = BFLOAT16_INT8_TOLERANCE if is_int8 else BFLOAT16_TOLERANCE
@@ -142,7 +147,9 @@ def _published(scorer: Scorer) -> float | None:
 def _identity_digest(scorer: Scorer) -> str:
     """Return a digest of everything that decides the score, except this machine's rounding."""
     info = scorer.info
-    libraries = ["torch", "transformers"] + ["bitsandbytes"] * (info.quantization != "none")
+    libraries = ["torch", "transformers"] + ["bitsandbytes"] * (
+        info.quantization in ("int8", "nf4")
+    )
     identity = {
         "layout": RECORD_LAYOUT,
         "weights": info.revision,

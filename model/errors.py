@@ -4,7 +4,7 @@ ModelError
 ├── CheckpointInvalid         the checkpoint cannot be loaded: repair it or name another one
 ├── ModelDrifted              the model does not score as before: do not use it
 ├── DeviceUnavailable         there is no such device here: use another one
-├── QuantizationUnavailable   there is no such mode here: use another one
+├── QuantizationUnavailable   there is no such mode, or not on this device: use another one
 ├── OutOfMemory               weights or a pass did not fit: score fewer bytes at a time
 └── ScoringFailed             a score is not a finite number: leave the text out
 
@@ -29,7 +29,7 @@ class DeviceUnavailable(ModelError):
 
 
 class QuantizationUnavailable(ModelError):
-    """The requested quantization does not exist, or its package is not installed."""
+    """There is no such quantization, or this machine has no package or no products for it."""
 
 
 class OutOfMemory(ModelError):

@@ -136,7 +136,8 @@ class Scorer:
             CheckpointInvalid: with one line that says why and what to do.
             DeviceUnavailable: there is no such device here, or no such kernels for it.
             OutOfMemory: the weights do not fit into the memory of the device.
-            QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
+            QuantizationUnavailable: there is no such mode, the device has no products for it, or
+                bitsandbytes is not installed.
         """
         setup = Setup.choose(
             device,

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 
 from bench.first_gpu import project
-from bench.first_gpu.fp8 import Fp8Linear, SharedRows
 from bench.first_gpu.run import Run
 from model import EvaByteForCausalLM
 from model.ops.backend import Backend
@@ -77,8 +76,7 @@ def maker(mode: str, backend: Backend) -> Callable[[Tensor], nn.Module]:
     if mode == "int8":
         return lambda weight: project.int8_layer(weight, backend)
     if mode == "fp8":
-        shared = SharedRows()
-        return lambda weight: Fp8Linear(weight, shared)
+        return lambda weight: project.fp8_layer(weight, backend)
     if mode == "nf4":
         return _nf4_layer
     return lambda weight: _bitsandbytes_int8_layer(weight, BITSANDBYTES_INT8[mode])

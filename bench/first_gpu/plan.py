@@ -37,6 +37,7 @@ STEPS: dict[str, tuple[Group, ...]] = {
                 Part("oracle_bfloat16", "oracle:compare", ("bfloat16", "none")),
                 Part("oracle_int8", "oracle:compare", ("bfloat16", "int8")),
                 Part("oracle_nf4", "oracle:compare", ("bfloat16", "nf4")),
+                Part("oracle_fp8", "oracle:compare", ("bfloat16", "fp8")),
                 Part("compile_model", "compilation:compile_model"),
                 Part("compile_tiles", "tiles:compile_tiles"),
             ),

@@ -12,7 +12,8 @@ from transformers import AutoModelForCausalLM
 from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
 from model.canary import score_canary, tolerance_nats
-from model.evabyte.linear_layers import Int8Linear
+from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
+from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
 from model.packing import PackedLayout
@@ -63,11 +64,23 @@ def int8_layer(weight: Tensor, backend: Backend) -> nn.Module:
     return Int8Linear(rows.values, rows.scales * LARGEST, backend)
 
 
+def fp8_layer(weight: Tensor, backend: Backend) -> nn.Module:
+    """Return the project's fp8 layer of a weight."""
+    rows = fp8_linear.quantize_rows(weight, backend="torch")
+    return Fp8Linear(rows.values, rows.scales, backend)
+
+
+def fp8_product(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
+    """Return PyTorch's product of x [T, in] and weight [out, in] as fp8 rows, to be run."""
+    rows, weights = (fp8_linear.quantize_rows(each, backend="torch") for each in (x, weight))
+    return lambda: fp8_linear.fp8_linear(rows, weights.values, weights.scales, backend="torch")
+
+
 def set_backend(model: EvaByteForCausalLM, backend: Backend) -> None:
     """Choose the kernels or PyTorch for all operations of a model."""
     model.model.backend = backend
     for layer in model.modules():
-        if isinstance(layer, Int8Linear):
+        if isinstance(layer, QuantizedLinear):
             layer.backend = backend
 
 

@@ -11,10 +11,37 @@ from torch import Tensor, nn
 
 from model.ops.backend import Backend
 from model.ops.float_linear import float_linear
-from model.ops.int8_linear import QuantizedRows, int8_linear, quantize_rows
+from model.ops.fp8_linear import fp8_linear
+from model.ops.int8_linear import QuantizedRows, int8_linear
+from model.ops.row_quantization import quantize_rows_to
 
 
-class Int8Linear(nn.Module):
+class QuantizedLinear(nn.Module):
+    """A linear layer that multiplies quantized rows; the class of `Int8Linear` and `Fp8Linear`."""
+
+    def __init__(self, weight: Tensor, backend: Backend) -> None:
+        """weight: [out, in], in the type of the rows that it multiplies."""
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self.backend = backend
+
+    @property
+    def values_dtype(self) -> torch.dtype:
+        """The type of the quantized rows that it multiplies, int8 or float8_e4m3fn."""
+        return self.weight.dtype
+
+    def forward(self, x: Tensor | QuantizedRows) -> Tensor:
+        """Return x [T, in] times the weight, [T, out] in the type of `x`."""
+        if isinstance(x, Tensor):
+            x = quantize_rows_to(self.values_dtype, x, backend=self.backend)
+        return self.multiply(x)
+
+    def multiply(self, x: QuantizedRows) -> Tensor:
+        """Return the product of `x` and the weight, [T, out]."""
+        raise NotImplementedError
+
+
+class Int8Linear(QuantizedLinear):
     """A linear layer with int8 weights and their row maxima: CB and SCB of bitsandbytes.
 
     It replaces `Linear8bitLt`. That one casts every input to float16, which overflows at 65,504,
@@ -25,16 +52,27 @@ class Int8Linear(nn.Module):
 
     def __init__(self, weight: Tensor, weight_absmax: Tensor, backend: Backend) -> None:
         """weight: [out, in] int8; weight_absmax: [out] float32."""
-        super().__init__()
-        self.weight = nn.Parameter(weight, requires_grad=False)
+        super().__init__(weight, backend)
         self.register_buffer("weight_absmax", weight_absmax)
-        self.backend = backend
 
-    def forward(self, x: Tensor | QuantizedRows) -> Tensor:
-        """Return x [T, in] times the weight, [T, out] in the type of `x`."""
-        if isinstance(x, Tensor):
-            x = quantize_rows(x, backend=self.backend)
+    def multiply(self, x: QuantizedRows) -> Tensor:
+        """Return the product of `x` and the weight, [T, out]."""
         return int8_linear(x, self.weight, self.weight_absmax, backend=self.backend)
+
+
+class Fp8Linear(QuantizedLinear):
+    """A linear layer with fp8 weights (e4m3) and the scale of each of their rows."""
+
+    weight_scales: Tensor
+
+    def __init__(self, weight: Tensor, weight_scales: Tensor, backend: Backend) -> None:
+        """weight: [out, in] float8_e4m3fn; weight_scales: [out] float32."""
+        super().__init__(weight, backend)
+        self.register_buffer("weight_scales", weight_scales)
+
+    def multiply(self, x: QuantizedRows) -> Tensor:
+        """Return the product of `x` and the weight, [T, out]."""
+        return fp8_linear(x, self.weight, self.weight_scales, backend=self.backend)
 
 
 class WideLinear(nn.Module):
@@ -76,7 +114,8 @@ class InvariantLinear(nn.Module):
 def make_products_invariant(layers: nn.Module) -> None:
     """Replace the products of `layers` whose bits may depend on the number of rows on a GPU.
 
-    Those of int8 are exact and stay.
+    Those of int8 are exact and stay. Those of fp8 have one order of sums for any number of
+    rows, and stay too.
     """
     for name, layer in list(layers.named_modules()):
         if isinstance(layer, nn.Linear):  # Linear4bit is one

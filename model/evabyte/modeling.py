@@ -16,7 +16,7 @@ from transformers.modeling_outputs import CausalLMOutput
 
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.kv_rows import KeysValues
-from model.evabyte.linear_layers import Int8Linear, widen_products
+from model.evabyte.linear_layers import QuantizedLinear, widen_products
 from model.evabyte.pass_plan import PassPlan, plan_pass
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
@@ -27,7 +27,7 @@ from model.ops.rotary import rotate_queries_and_keys
 from model.ops.swiglu import swiglu, swiglu_quantized
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
 
-# Normalised rows: in the type of the stream, or as int8 where int8 products read them.
+# Normalised rows: in the type of the stream, or quantized where int8 or fp8 products read them.
 Rows = Tensor | QuantizedRows
 
 
@@ -47,9 +47,10 @@ class EvaByteRMSNorm(nn.Module):
     def for_layer(
         self, layer: nn.Module, x: Tensor, branch: Tensor | None, backend: Backend
     ) -> tuple[Tensor, Rows]:
-        """Compute `forward`; quantize the normalised rows if the linear `layer` reads int8."""
-        if isinstance(layer, Int8Linear):
-            return add_rms_norm_quantized(x, branch, self.weight, **self._options, backend=backend)
+        """Compute `forward`; quantize the normalised rows if the linear `layer` reads such."""
+        if isinstance(layer, QuantizedLinear):
+            options = {**self._options, "values_dtype": layer.values_dtype}
+            return add_rms_norm_quantized(x, branch, self.weight, **options, backend=backend)
         return self(x, branch, backend)
 
     @property
@@ -140,8 +141,9 @@ class EvaByteMLP(nn.Module):
     def forward(self, x: Rows, backend: Backend) -> Tensor:
         """Transform `x` [T, channels]."""
         gate, up = self._project(x)
-        if isinstance(self.down_proj, Int8Linear):
-            return self.down_proj(swiglu_quantized(gate, up, backend=backend))
+        if isinstance(self.down_proj, QuantizedLinear):
+            dtype = self.down_proj.values_dtype
+            return self.down_proj(swiglu_quantized(gate, up, values_dtype=dtype, backend=backend))
         return self.down_proj(swiglu(gate, up, backend=backend))
 
     def _project(self, x: Rows) -> Sequence[Tensor]:

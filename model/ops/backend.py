@@ -14,6 +14,14 @@ KERNELS = ("auto", "triton", "torch")
 # Triton emits no tensor-core code for older GPUs: on a T4 (7.5) cuBLAS is many times faster.
 MIN_CAPABILITY = (8, 0)
 
+# Tensor cores of these compute capabilities multiply e4m3 as `fp8_linear` needs it.
+FP8_CAPABILITIES = ((8, 9), (9, 0))
+
+
+def has_fp8_products(device: torch.device) -> bool:
+    """Tell whether `device` multiplies fp8; a CPU imitates it."""
+    return device.type == "cpu" or torch.cuda.get_device_capability(device) in FP8_CAPABILITIES
+
 
 def choose_backend(kernels: str, device: torch.device) -> Backend:
     """Return the backend that `kernels`, one of `KERNELS`, means on `device`.

@@ -21,7 +21,7 @@ def fingerprint_of(revision: str, config: EvaByteConfig, *, dtype: str, quantiza
     Args:
         revision: the digest of the weights.
         dtype: the type of the weights, float32 or bfloat16, never auto.
-        quantization: none, int8 or nf4.
+        quantization: none, int8, nf4 or fp8.
     """
     keys = {key: getattr(config, key) for key in SCORING_KEYS}
     identity = {

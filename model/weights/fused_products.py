@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from model.evabyte.linear_layers import Int8Linear
+from model.evabyte.linear_layers import Fp8Linear, Int8Linear
 from model.evabyte.modeling import EvaByteForCausalLM
+from model.ops.fp8_linear import FP8
 
 
 def fuse_products(model: EvaByteForCausalLM) -> None:
@@ -46,6 +47,11 @@ def fused_layer(layers: Sequence[Any]) -> nn.Module | None:
         weight = torch.cat([layer.weight for layer in layers])
         absmax = torch.cat([layer.weight_absmax for layer in layers])
         return Int8Linear(weight, absmax, layers[0].backend)
+    if kind is Fp8Linear:
+        # Joined as bytes, which every device can.
+        weight = torch.cat([layer.weight.view(torch.uint8) for layer in layers])
+        scales = torch.cat([layer.weight_scales for layer in layers])
+        return Fp8Linear(weight.view(FP8), scales, layers[0].backend)
     if kind is nn.Linear:
         weight = torch.cat([layer.weight.detach() for layer in layers])
         num_out, num_in = weight.shape

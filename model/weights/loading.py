@@ -22,7 +22,7 @@ from model.ops.backend import Backend, choose_backend
 from model.weights.checkpoint import Checkpoint, load_model
 from model.weights.fused_products import fuse_products
 from model.weights.hub import check_downloads
-from model.weights.quantization import Quantization, load_quantized_model
+from model.weights.quantization import Quantization, check_capability, load_quantized_model
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
@@ -55,8 +55,10 @@ class Setup:
 
         Raises:
             DeviceUnavailable: there is no such device here, or no such kernels for it.
+            QuantizationUnavailable: the device has no products of that quantization.
         """
         target = find_device(device)
+        check_capability(quantization.mode, target)
         backend = choose_backend(kernels, target)
         is_cpu = target.type == "cpu"
         if dtype == "auto":
@@ -83,6 +85,11 @@ class Setup:
             return (
                 "int8 saves memory but no time on this CPU: its products run at "
                 f"{int8_speed():.1f} times the speed of float32"
+            )
+        if self.is_cpu and self.quantization.mode == "fp8":
+            return (
+                "fp8 saves memory but no time on a CPU: its products are imitated in float64, "
+                "for tests; use int8"
             )
         if self.is_widened:
             return (

@@ -1,16 +1,17 @@
-"""Loads models with int8 or nf4 weights: bitsandbytes quantizes, our layers multiply int8.
+"""Loads models with quantized weights: bitsandbytes makes int8 and nf4, `fp8_weights` fp8.
 
 Embeddings, norms, `adaptive_mu_k`, `adaptive_phi` and `lm_head` keep the model's own type.
-bitsandbytes is imported only when a quantized mode is asked for.
+bitsandbytes is imported only when int8 or nf4 is asked for.
 """
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -20,13 +21,14 @@ from model.errors import QuantizationUnavailable
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.linear_layers import Int8Linear
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.ops.backend import Backend
+from model.ops.backend import Backend, has_fp8_products
 from model.weights.checkpoint import CONFIG_FILE, Checkpoint, load_model
+from model.weights.fp8_weights import quantize_to_fp8, read_fp8, write_fp8
 from model.weights.hub import check_downloads
 from model.weights.quantized_cache import QuantizedCache
 from model.weights.quantized_weights import write_quantized
 
-QUANTIZATIONS = ("none", "int8", "nf4")
+QUANTIZATIONS = ("none", "int8", "nf4", "fp8")
 
 UNQUANTIZED_LAYERS = ["lm_head"]
 
@@ -56,14 +58,18 @@ def load_quantized_model(
     """Return the quantized model of `checkpoint` on `device`, from the cache if it is there.
 
     `revision` is the digest of the weights. `on_phase` is called when a phase begins: import (of
-    bitsandbytes), checksum, quantize (unless the cache has the weights), load.
+    bitsandbytes, not for fp8), checksum, quantize (unless the cache has the weights), load.
 
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
     """
-    on_phase("import")
-    config = bits_and_bytes_config(quantization.mode, dtype)
-    on_phase("checksum")
+    if quantization.mode == "fp8":
+        form: QuantizedForm = Fp8Form(checkpoint, device, dtype, backend)
+    else:
+        on_phase("import")
+        config = bits_and_bytes_config(quantization.mode, dtype)
+        form = BitsAndBytesForm(checkpoint, device, dtype, backend, config)
+        on_phase("checksum")
 
     def begin_to_quantize() -> None:
         check_downloads(checkpoint.weight_files)
@@ -71,33 +77,114 @@ def load_quantized_model(
 
     def write(folder: Path) -> None:
         begin_to_quantize()
-        write_quantized(checkpoint, folder, config, device=device, dtype=dtype)
+        form.write(folder)
 
     def make() -> EvaByteForCausalLM:
         begin_to_quantize()
-        return load_model(checkpoint, device=device, dtype=dtype, quantization=config)
+        return form.make()
 
     def load(folder: Path) -> EvaByteForCausalLM:
         on_phase("load")
-        cached = Checkpoint(folder, EvaByteConfig.from_pretrained(folder), weight_files=())
-        return load_model(cached, device=device, dtype=dtype)
+        return form.load(folder)
 
     if quantization.cache_dir is None:
-        model = make()
-    else:
-        identity = {
-            "weights": revision,
-            "config": hashlib.sha256((checkpoint.folder / CONFIG_FILE).read_bytes()).hexdigest(),
-            "quantization": quantization.mode,
-            "dtype": str(dtype),
-            "layout": CACHE_LAYOUT,
-            "bitsandbytes": version("bitsandbytes"),
-            "transformers": version("transformers"),
-        }
-        cache = QuantizedCache(quantization.cache_dir, identity)
-        model = cache.load_or_make(load=load, write=write, make=make)
-    prepare_products(model, backend)
-    return model
+        return make()
+    identity = {
+        "weights": revision,
+        "config": hashlib.sha256((checkpoint.folder / CONFIG_FILE).read_bytes()).hexdigest(),
+        "quantization": quantization.mode,
+        "dtype": str(dtype),
+        "layout": CACHE_LAYOUT,
+        **{name: version(name) for name in form.libraries},
+    }
+    cache = QuantizedCache(quantization.cache_dir, identity)
+    return cache.load_or_make(load=load, write=write, make=make)
+
+
+@dataclass(frozen=True, slots=True)
+class QuantizedForm(ABC):
+    """Makes, writes and loads the quantized model of a checkpoint."""
+
+    checkpoint: Checkpoint
+    device: torch.device
+    dtype: torch.dtype
+    backend: Backend
+
+    libraries: ClassVar[tuple[str, ...]] = ("transformers",)
+    """Those whose version may change what is written."""
+
+    @abstractmethod
+    def make(self) -> EvaByteForCausalLM:
+        """Return the model, quantized in memory."""
+
+    @abstractmethod
+    def write(self, folder: Path) -> None:
+        """Write the quantized weights to `folder`."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> EvaByteForCausalLM:
+        """Return the model that `write` wrote."""
+
+
+@dataclass(frozen=True, slots=True)
+class BitsAndBytesForm(QuantizedForm):
+    """int8 and nf4."""
+
+    config: BitsAndBytesConfig
+    libraries: ClassVar[tuple[str, ...]] = ("bitsandbytes", "transformers")
+
+    def make(self) -> EvaByteForCausalLM:
+        """Return the model, quantized in memory."""
+        return self._loaded(self.checkpoint, self.config)
+
+    def write(self, folder: Path) -> None:
+        """Write the quantized weights to `folder`."""
+        write_quantized(self.checkpoint, folder, self.config, device=self.device, dtype=self.dtype)
+
+    def load(self, folder: Path) -> EvaByteForCausalLM:
+        """Return the model that `write` wrote."""
+        config = EvaByteConfig.from_pretrained(folder)
+        return self._loaded(Checkpoint(folder, config, weight_files=()), None)
+
+    def _loaded(
+        self, checkpoint: Checkpoint, config: BitsAndBytesConfig | None
+    ) -> EvaByteForCausalLM:
+        model = load_model(checkpoint, device=self.device, dtype=self.dtype, quantization=config)
+        prepare_products(model, self.backend)
+        return model
+
+
+@dataclass(frozen=True, slots=True)
+class Fp8Form(QuantizedForm):
+    """fp8."""
+
+    def make(self) -> EvaByteForCausalLM:
+        """Return the model, quantized in memory."""
+        return quantize_to_fp8(
+            self.checkpoint, device=self.device, dtype=self.dtype, backend=self.backend
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write the quantized weights to `folder`."""
+        write_fp8(self.checkpoint, folder, device=self.device, dtype=self.dtype)
+
+    def load(self, folder: Path) -> EvaByteForCausalLM:
+        """Return the model that `write` wrote."""
+        return read_fp8(folder, device=self.device, backend=self.backend)
+
+
+def check_capability(quantization: str, device: torch.device) -> None:
+    """Refuse fp8 on a GPU whose tensor cores do not multiply it. On a CPU it is imitated.
+
+    Raises:
+        QuantizationUnavailable: with one line that says what to use.
+    """
+    if quantization == "fp8" and not has_fp8_products(device):
+        major, minor = torch.cuda.get_device_capability(device)
+        raise QuantizationUnavailable(
+            f"quantization fp8: {device} has compute capability {major}.{minor}, and fp8 needs "
+            "8.9 or 9.0 (L4, L40S, H100, H200); use quantization int8 or nf4"
+        )
 
 
 def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -109,7 +196,7 @@ def bits_and_bytes_config(quantization: str, dtype: torch.dtype) -> BitsAndBytes
     Raises:
         QuantizationUnavailable: there is no such mode, or bitsandbytes is not installed.
     """
-    if quantization not in QUANTIZATIONS[1:]:
+    if quantization not in ("int8", "nf4"):
         raise QuantizationUnavailable(
             f"quantization {quantization}: unknown; use one of {', '.join(QUANTIZATIONS)}"
         )

@@ -32,7 +32,7 @@ def write_quantized(
     The files are in the format that transformers writes and loads for quantized models.
     """
     layers = _Layers(checkpoint, quantization, device, dtype)
-    files = _Files(folder)
+    files = WeightFiles(folder)
     for path in checkpoint.weight_files:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - an open file is not a dictionary
@@ -74,7 +74,7 @@ class _Layers:
         return {stored_name: tensor.cpu() for stored_name, tensor in stored.items()}
 
 
-class _Files:
+class WeightFiles:
     """Weight files of limited size, and their index."""
 
     def __init__(self, folder: Path) -> None:

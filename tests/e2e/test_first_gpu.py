@@ -20,6 +20,7 @@ EXPECTED = {
     "oracle float32 none torch": "worst_log_prob_difference",
     "demo bfloat16 int8 torch": "canary_missed_by",
     "demo bfloat16 nf4 torch": "canary_missed_by",
+    "demo bfloat16 fp8 torch": "canary_missed_by",
     "next_chars on the device beside the CPU, torch": "worst_difference",
     "tests: kernels": "skipped",
     "tests: others": "skipped",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from bench.first_gpu import fp8
+from bench.first_gpu import project
 from bench.first_gpu.run import Run
 from bench.first_gpu.timing import kernel_s, wall_s
 
@@ -158,10 +158,7 @@ def int8_product(run: Run, num_rows: int, num_in: int, num_out: int) -> Callable
 
 def fp8_product(run: Run, num_rows: int, num_in: int, num_out: int) -> Callable[[], Any]:
     """Return PyTorch's product of fp8 rows with one scale per row, to be run."""
-    x, x_scales = fp8.quantize_rows(run.randn(num_rows, num_in))
-    weight, weight_scales = fp8.quantize_rows(run.randn(num_out, num_in))
-    weight_scales = weight_scales.t().contiguous()
-    return lambda: fp8.multiply(x, x_scales, weight, weight_scales, torch.bfloat16)
+    return project.fp8_product(run.randn(num_rows, num_in), run.randn(num_out, num_in))
 
 
 PRODUCTS: dict[str, Product] = {"bf16": bf16_product, "int8": int8_product, "fp8": fp8_product}

@@ -74,7 +74,7 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
     """
     sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
     config = row_config("quantize_rows", sizes["channels"])
-    quantized = empty_rows(x.shape, x.dtype, x.device)
+    quantized = QuantizedRows.empty_like(x, torch.int8)
     if len(x) > 0:
         quantize_rows_fwd_kernel[(len(x),)](
             x,
@@ -86,15 +86,6 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
             **config,
         )
     return quantized
-
-
-def empty_rows(shape: torch.Size, dtype: torch.dtype, device: torch.device) -> QuantizedRows:
-    """Return room for quantized rows of `shape` [T, channels] that had the type `dtype`."""
-    return QuantizedRows(
-        torch.empty(shape, dtype=torch.int8, device=device),
-        torch.empty(shape[0], dtype=torch.float32, device=device),
-        dtype,
-    )
 
 
 @triton.jit

@@ -5,8 +5,8 @@
 
 (Zhang and Sennrich 2019, arXiv:1910.07467, equation 4.) One program holds one row in registers.
 It takes 2 reads and 2 writes of the row; separate operations take 3 reads and 2 writes, and 5 more
-for float32 copies. Where an int8 product follows, the program also quantizes the row and writes it
-as int8 alone: 1 byte per number instead of 2 written, 2 read and 1 written.
+for float32 copies. Where an int8 or fp8 product follows, the program also quantizes the row and
+writes it as 8 bits alone: 1 byte per number instead of 2 written, 2 read and 1 written.
 """
 
 from typing import Any
@@ -16,9 +16,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.kernel import empty_rows, quantize_row
-from model.ops.int8_linear.reference import LARGEST, QuantizedRows
+from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, Argument, check_arguments, row_config
+from model.ops.row_quantization.kernel import quantize_row_for
 
 
 def add_rms_norm(
@@ -35,9 +35,15 @@ def add_rms_norm(
 
 
 def add_rms_norm_quantized(
-    x: Tensor, branch: Tensor | None, weight: Tensor, *, eps: float, add_unit_offset: bool
+    x: Tensor,
+    branch: Tensor | None,
+    weight: Tensor,
+    *,
+    eps: float,
+    add_unit_offset: bool,
+    values_dtype: torch.dtype,
 ) -> tuple[Tensor, QuantizedRows]:
-    """Compute `add_rms_norm`, then `int8_linear.quantize_rows` of the normalised rows.
+    """Compute `add_rms_norm`, then `quantize_rows_to(values_dtype, ...)` of the normalised rows.
 
     They are rounded to the type of `x` in between, as by two kernels. On a GPU the squares may be
     added in another order, which rounds a few numbers to the other side.
@@ -45,7 +51,7 @@ def add_rms_norm_quantized(
     Raises:
         ValueError: a tensor does not fit the kernel, or has more than 16,384 channels.
     """
-    rows = empty_rows(x.shape, x.dtype, x.device)
+    rows = QuantizedRows.empty_like(x, values_dtype)
     options = {"eps": eps, "ADD_UNIT_OFFSET": add_unit_offset, "IS_QUANTIZED": True}
     return _launch(x, branch, weight, (rows.values, rows.scales), options), rows
 
@@ -75,7 +81,6 @@ def _launch(
             total,
             *outputs,
             NUM_CHANNELS=sizes["channels"],
-            LARGEST=LARGEST,
             enable_fp_fusion=False,  # see `quantize_row`; the kernel waits for memory anyway
             **options,
             **config,
@@ -89,11 +94,10 @@ def add_rms_norm_fwd_kernel(
     branch_ptr,  # may be None; total is not written then
     weight_ptr,  # [NUM_CHANNELS]
     total_ptr,
-    normalised_ptr,  # of int8 if IS_QUANTIZED
+    normalised_ptr,  # of int8 or e4m3 if IS_QUANTIZED
     scales_ptr,  # [T] float32 if IS_QUANTIZED, else None
     eps,
     NUM_CHANNELS: tl.constexpr,
-    LARGEST: tl.constexpr,
     ADD_UNIT_OFFSET: tl.constexpr,
     IS_QUANTIZED: tl.constexpr,
     BLOCK_C: tl.constexpr,
@@ -118,6 +122,6 @@ def add_rms_norm_fwd_kernel(
     normalised = (row * inverse_rms * scale).to(x_ptr.dtype.element_ty)
     if IS_QUANTIZED:
         # The zeros behind the row stay zeros: they do not raise its maximum.
-        normalised, row_scale = quantize_row(normalised.to(tl.float32), LARGEST)
+        normalised, row_scale = quantize_row_for(normalised.to(tl.float32), normalised_ptr)
         tl.store(scales_ptr + token, row_scale)
     tl.store(normalised_ptr + offsets, normalised, mask=mask)

@@ -1,9 +1,11 @@
 """Computes the gate of the feed-forward layer (SwiGLU)."""
 
+import torch
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import QuantizedRows, quantize_rows
+from model.ops.int8_linear import QuantizedRows
+from model.ops.row_quantization import quantize_rows_to
 from model.ops.swiglu import in_place
 
 
@@ -16,13 +18,18 @@ def swiglu(gate: Tensor, up: Tensor, *, backend: Backend) -> Tensor:
     return in_place.swiglu(gate, up)
 
 
-def swiglu_quantized(gate: Tensor, up: Tensor, *, backend: Backend) -> QuantizedRows:
-    """Compute `swiglu`, and quantize its rows, with the version for `backend`."""
+def swiglu_quantized(
+    gate: Tensor, up: Tensor, *, values_dtype: torch.dtype, backend: Backend
+) -> QuantizedRows:
+    """Compute `swiglu`, and quantize its rows, with the version for `backend`.
+
+    values_dtype: the type of the quantized rows, int8 or float8_e4m3fn.
+    """
     if backend == "triton":
         from model.ops.swiglu import kernel
 
-        return kernel.swiglu_quantized(gate, up)
-    return quantize_rows(in_place.swiglu(gate, up), backend=backend)
+        return kernel.swiglu_quantized(gate, up, values_dtype=values_dtype)
+    return quantize_rows_to(values_dtype, in_place.swiglu(gate, up), backend=backend)
 
 
 __all__ = ["swiglu", "swiglu_quantized"]

@@ -3,8 +3,8 @@
     out = gate / (1 + exp(-gate)) * up                (Shazeer 2020, arXiv:2002.05202, equation 6)
 
 It takes 2 reads and 1 write; two operations take 3 and 2. It computes in float32 and rounds once;
-the reference also rounds silu(gate). Where an int8 product follows, a kernel with one program per
-row also quantizes the row, and writes it as int8 alone.
+the reference also rounds silu(gate). Where an int8 or fp8 product follows, a kernel with one
+program per row also quantizes the row, and writes it as 8 bits alone.
 """
 
 import torch
@@ -12,9 +12,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.kernel import empty_rows, quantize_row
-from model.ops.int8_linear.reference import LARGEST, QuantizedRows
+from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, check_arguments, row_config
+from model.ops.row_quantization.kernel import quantize_row_for
 
 # 8 numbers per thread, 16 bytes in bfloat16: the widest load of a GPU.
 BLOCK_C = 1024
@@ -45,15 +45,15 @@ def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     return out
 
 
-def swiglu_quantized(gate: Tensor, up: Tensor) -> QuantizedRows:
-    """Compute `swiglu`, then `int8_linear.quantize_rows` of its rows, with the same bits.
+def swiglu_quantized(gate: Tensor, up: Tensor, *, values_dtype: torch.dtype) -> QuantizedRows:
+    """Compute `swiglu`, then `quantize_rows_to(values_dtype, ...)` of its rows, with the same bits.
 
     Raises:
         ValueError: a tensor does not fit the kernel, or has more than 16,384 channels.
     """
     num_tokens, num_channels = _check("swiglu_quantized", gate, up)
     config = row_config("swiglu_quantized", num_channels)
-    rows = empty_rows(gate.shape, gate.dtype, gate.device)
+    rows = QuantizedRows.empty_like(gate, values_dtype)
     if num_tokens > 0:
         swiglu_quantized_fwd_kernel[(num_tokens,)](
             gate,
@@ -63,7 +63,6 @@ def swiglu_quantized(gate: Tensor, up: Tensor) -> QuantizedRows:
             gate.stride(0),
             up.stride(0),
             NUM_CHANNELS=num_channels,
-            LARGEST=LARGEST,
             enable_fp_fusion=False,  # see `quantize_row`
             **config,
         )
@@ -105,12 +104,11 @@ def swiglu_fwd_kernel(
 def swiglu_quantized_fwd_kernel(
     gate_ptr,  # [T, NUM_CHANNELS], gate_stride from row to row
     up_ptr,  # [T, NUM_CHANNELS], up_stride from row to row
-    values_ptr,  # [T, NUM_CHANNELS] int8
+    values_ptr,  # [T, NUM_CHANNELS] int8 or e4m3
     scales_ptr,  # [T] float32
     gate_stride,
     up_stride,
     NUM_CHANNELS: tl.constexpr,
-    LARGEST: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """Gate and quantize one row; grid: (T,)."""
@@ -120,7 +118,7 @@ def swiglu_quantized_fwd_kernel(
     gate = tl.load(gate_ptr + token * gate_stride + channels, mask=mask, other=0.0)
     up = tl.load(up_ptr + token * up_stride + channels, mask=mask, other=0.0)
     out = _gated(gate.to(tl.float32), up.to(tl.float32)).to(gate_ptr.dtype.element_ty)
-    values, scale = quantize_row(out.to(tl.float32), LARGEST)
+    values, scale = quantize_row_for(out.to(tl.float32), values_ptr)
     tl.store(values_ptr + token * NUM_CHANNELS + channels, values, mask=mask)
     tl.store(scales_ptr + token, scale)
 

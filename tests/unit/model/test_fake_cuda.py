@@ -19,7 +19,6 @@ from torch.overrides import TorchFunctionMode
 from triton.runtime.jit import JITFunction
 
 from bench.first_gpu import project
-from bench.first_gpu.fp8 import Fp8Linear, SharedRows
 from bench.first_gpu.modes import PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
 from bench.first_gpu.steps.tiles import TILES, Product
@@ -49,7 +48,7 @@ REQUESTS: dict[str, list[ScoreRequest]] = {
     ],
     "next characters": [ScoreRequest(text=bytes(length), next_chars=3) for length in (0, 9, 2100)],
 }
-MODES = (PLAIN, "int8", "nf4")
+MODES = (PLAIN, "int8", "nf4", "fp8")
 
 
 @pytest.fixture
@@ -190,7 +189,8 @@ def test_request_is_scored(launched, backend, mode, kind):
         assert not launched
     else:
         assert {"eva_attention_fwd_kernel", "head_log_likelihood_fwd_kernel"} <= launched.keys()
-        assert ("int8_linear_fwd_kernel" in launched) == (mode == "int8")
+        for name in ("int8", "fp8"):
+            assert (f"{name}_linear_fwd_kernel" in launched) == (mode == name)
 
 
 @pytest.mark.parametrize("tile", TILES, ids=str)
@@ -204,16 +204,14 @@ def test_tile_of_the_benchmark_is_launched(launched, tile):
     assert launched == {"int8_linear_fwd_kernel": 1}
 
 
-def test_fp8_layers_of_the_benchmark_quantize_shared_rows_once(launched):
-    with torch.device(DEVICE):
-        x, weight = (torch.empty(size, 4096, dtype=torch.bfloat16) for size in (64, 11_008))
-    shared = SharedRows()
-    layers = [Fp8Linear(weight, shared) for _ in range(2)]
-    launched.clear()
+@pytest.mark.parametrize("mode", ["int8", "fp8"])
+def test_norms_and_gates_quantize_rows_for_the_products(launched, mode):
+    fake_scorer(mode, "triton").score(REQUESTS["a batch"])
 
-    for layer in layers:
-        assert layer(x).shape == (64, 11_008)
-    assert launched == {"quantize_rows_fwd_kernel": 1}
+    assert launched[f"{mode}_linear_fwd_kernel"] == 4 * launched["eva_attention_fwd_kernel"]
+    # The rows of attention alone have a kernel of their own.
+    kernel = {"int8": "quantize_rows_fwd_kernel", "fp8": "quantize_rows_fp8_fwd_kernel"}[mode]
+    assert launched[kernel] == launched["eva_attention_fwd_kernel"]
 
 
 def test_every_case_of_the_benchmark_launches_its_kernel(launched, monkeypatch):
@@ -223,6 +221,7 @@ def test_every_case_of_the_benchmark_launches_its_kernel(launched, monkeypatch):
     # Random numbers would need a driver.
     monkeypatch.setattr(torch, "randn", empty)
     monkeypatch.setattr(torch, "Generator", lambda device: torch.default_generator)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     shape = Shape(lengths=(200, 200, 2 * WINDOW + 1))
     for name, case in cases(shape, torch.device(DEVICE)):
         launched.clear()

@@ -21,11 +21,14 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from model.ops import fp8_linear
 from model.ops.chunk_summaries.kernel import chunk_summaries
 from model.ops.compilation import watch_compilation
 from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
 from model.ops.float_linear.kernel import float_linear
+from model.ops.fp8_linear.tiles import TILES as FP8_TILES
+from model.ops.fp8_linear.tiles import tile_for as fp8_tile_for
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
 from model.ops.int8_linear.kernel import int8_linear, quantize_rows
 from model.ops.int8_linear.tiles import TILES, tile_for
@@ -38,6 +41,7 @@ from model.ops.swiglu.kernel import swiglu, swiglu_quantized
 SHARED_BYTES = {80: 166_912, 86: 101_376, 89: 101_376, 90: 232_448}
 REGISTERS = 65_536
 
+FP8_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.e4m3\.e4m3"
 INT8_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.s8\.s8"
 TF32_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.tf32\.tf32"
 BF16_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.bf16\.bf16"
@@ -138,15 +142,16 @@ def gate(dtype: torch.dtype) -> None:
     swiglu(*of_one_product(dtype, 2, 11008))
 
 
-def normalise_quantized(channels: int = 4096) -> None:
+def normalise_quantized(channels: int = 4096, values_dtype: torch.dtype = torch.int8) -> None:
     x, weight = (
         torch.empty(*shape, dtype=torch.bfloat16) for shape in ((3000, channels), (channels,))
     )
-    add_rms_norm_quantized(x, x, weight, eps=1e-5, add_unit_offset=True)
+    options = {"eps": 1e-5, "add_unit_offset": True, "values_dtype": values_dtype}
+    add_rms_norm_quantized(x, x, weight, **options)
 
 
-def gate_quantized() -> None:
-    swiglu_quantized(*of_one_product(torch.bfloat16, 2, 11008))
+def gate_quantized(values_dtype: torch.dtype = torch.int8) -> None:
+    swiglu_quantized(*of_one_product(torch.bfloat16, 2, 11008), values_dtype=values_dtype)
 
 
 def score(dtype: torch.dtype, *, with_moments: bool, top_k: int) -> None:
@@ -163,6 +168,13 @@ def multiply(num_rows: int, num_in: int = 4096, num_out: int = 12_288) -> None:
     x = torch.empty(num_rows, num_in, dtype=torch.bfloat16)
     weight = torch.empty(num_out, num_in, dtype=torch.int8)
     int8_linear(quantize_rows(x), weight, torch.empty(num_out))
+
+
+def multiply_fp8(num_rows: int, num_in: int = 4096, num_out: int = 12_288) -> None:
+    x = torch.empty(num_rows, num_in, dtype=torch.bfloat16)
+    weight = torch.empty(num_out, num_in, dtype=fp8_linear.FP8)
+    rows = fp8_linear.quantize_rows(x, backend="triton")
+    fp8_linear.fp8_linear(rows, weight, torch.empty(num_out), backend="triton")
 
 
 # What EvaByte 6.5B launches: the kernels' pattern of tensor-core instructions, and the launch.
@@ -219,6 +231,47 @@ def test_each_tile_of_the_int8_product_compiles(capability, num_rows, compile_fo
     tile = tile_for(capability, num_rows)
     assert kernels[1].metadata.num_warps == tile.num_warps
     assert kernels[1].metadata.num_stages == tile.num_stages
+
+
+FP8_TILE_ROWS = [
+    (capability, most or 8192) for capability, tiles in FP8_TILES.items() for most, _ in tiles
+]
+
+
+@pytest.mark.parametrize(("capability", "num_rows"), FP8_TILE_ROWS)
+def test_each_tile_of_the_fp8_product_compiles(capability, num_rows, compile_for, tmp_path):
+    kernels = compile_for(capability, lambda: multiply_fp8(num_rows))
+    check(kernels, capability, [NO_DOT, FP8_DOT], tmp_path)
+    tile, ptx = fp8_tile_for(capability, num_rows), kernels[1].asm["ptx"]
+    assert kernels[1].metadata.num_stages == tile.num_stages
+    # One kind of instruction, and a sum in float32 for each step and each output of a thread.
+    assert ("wgmma" in ptx, "mma.sync" in ptx) == (capability >= 90, capability < 90)
+    per_thread = tile.rows * tile.outputs // (32 * tile.num_warps)
+    assert len(re.findall(r"\badd(?:\.rn)?\.f32", ptx)) >= per_thread
+
+
+@pytest.mark.parametrize("capability", FP8_TILES)
+def test_kernels_that_write_fp8_rows_compile(capability, compile_for, tmp_path):
+    def launch() -> None:
+        normalise_quantized(values_dtype=fp8_linear.FP8)
+        gate_quantized(fp8_linear.FP8)
+
+    check(compile_for(capability, launch), capability, [NO_DOT, NO_DOT], tmp_path)
+
+
+def test_fp8_product_of_widths_between_tiles_compiles(compile_for, tmp_path):
+    kernels = compile_for(89, lambda: multiply_fp8(4096, 1000, 776))
+    check(kernels, 89, [NO_DOT, FP8_DOT], tmp_path)
+
+
+def test_fp8_rows_are_rounded_as_often_as_in_the_reference(compile_for):
+    def launch() -> None:
+        normalise_quantized(values_dtype=fp8_linear.FP8)
+        gate_quantized(fp8_linear.FP8)
+        multiply_fp8(40)
+
+    for kernel in compile_for(89, launch)[:3]:
+        assert not re.search(FMA_DOT, kernel.asm["ptx"]), kernel.name
 
 
 def test_int8_rows_are_rounded_as_often_as_in_the_reference(compile_for):

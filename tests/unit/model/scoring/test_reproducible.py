@@ -15,7 +15,7 @@ WINDOW = 32
 # The last ones are beyond the share of a pass that a thread reads.
 LENGTHS = (1, 2, 3, 7, 15, 16, 17, 31, 32, 33, 47, 64, 65, 100, 129, 1100, 1500)
 MODES = [("float32", "none"), ("bfloat16", "none"), ("float32", "int8"), ("bfloat16", "int8")]
-MODES += [("float32", "nf4"), ("bfloat16", "nf4")]
+MODES += [("float32", "nf4"), ("bfloat16", "nf4"), ("float32", "fp8"), ("bfloat16", "fp8")]
 
 
 @pytest.fixture(scope="module")

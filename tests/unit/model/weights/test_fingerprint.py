@@ -61,6 +61,7 @@ def test_quantization_and_dtype_change_it(tiny_checkpoint):
         {"dtype": "bfloat16"},
         {"quantization": "int8"},
         {"quantization": "nf4"},
+        {"quantization": "fp8"},
         {"quantization": "int8", "dtype": "bfloat16"},
     ]
 

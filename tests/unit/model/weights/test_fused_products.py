@@ -5,7 +5,7 @@ import torch
 from bitsandbytes.nn import Linear4bit
 
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
-from model.evabyte.linear_layers import Int8Linear
+from model.evabyte.linear_layers import Fp8Linear, Int8Linear
 from model.weights import loading
 from model.weights.fused_products import fuse_products, fused_layer
 
@@ -15,7 +15,7 @@ REQUESTS = [
     ScoreRequest(text=b"windows of 16 bytes, and chunks of four", outputs=frozenset({"bytes"})),
     ScoreRequest(context=b"a context longer than a window", continuations=(b" and", b"!" * 20)),
 ]
-KINDS = {"none": torch.nn.Linear, "int8": Int8Linear, "nf4": Linear4bit}
+KINDS = {"none": torch.nn.Linear, "int8": Int8Linear, "nf4": Linear4bit, "fp8": Fp8Linear}
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

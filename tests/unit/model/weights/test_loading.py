@@ -37,6 +37,7 @@ def test_cpu_widens_only_bfloat16_and_only_where_it_is_slow(
     [
         ("int8", "float32", 0.9, False, "int8 saves memory but no time on this CPU"),
         ("int8", "float32", 4.0, False, None),
+        ("fp8", "float32", 4.0, False, "fp8 saves memory but no time on a CPU"),
         ("none", "bfloat16", 4.0, True, "bfloat16 saves memory but no time on this CPU"),
         ("none", "bfloat16", 0.9, False, None),
         ("none", "float32", 0.9, True, None),

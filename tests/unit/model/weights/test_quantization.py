@@ -6,15 +6,18 @@ import sys
 import pytest
 import torch
 from bitsandbytes.functional import int8_vectorwise_quant
+from safetensors.torch import load_file, save_file
 
 from contract.grammar.vocabulary import encode
 from model import EvaByteConfig, EvaByteForCausalLM
-from model.errors import QuantizationUnavailable
-from model.weights.checkpoint import find_checkpoint, load_model
+from model.errors import CheckpointInvalid, QuantizationUnavailable
+from model.evabyte.linear_layers import Fp8Linear, Int8Linear
+from model.ops import fp8_linear
+from model.weights.checkpoint import Checkpoint, find_checkpoint, load_model
 from model.weights.quantization import (
-    Int8Linear,
     Quantization,
     bits_and_bytes_config,
+    check_capability,
     load_quantized_model,
 )
 from tests.conftest import HANG_S
@@ -24,7 +27,7 @@ TEXT = b"windows of 16 bytes, and chunks of four"
 # Hidden and feed-forward widths; bitsandbytes stores NF4 in blocks of 64 values.
 WIDTHS = [(64, 128), (32, 96), (24, 44), (40, 36)]
 # Mean over the bytes of a random model whose predictions are far from uniform.
-MAX_MEAN_SHIFT_NATS = {"int8": 0.05, "nf4": 0.4}
+MAX_MEAN_SHIFT_NATS = {"int8": 0.05, "nf4": 0.4, "fp8": 0.3}
 
 
 @pytest.fixture(scope="module", params=WIDTHS, ids=lambda widths: "hidden {} by {}".format(*widths))
@@ -69,7 +72,7 @@ def log_probs(model: EvaByteForCausalLM, text: bytes = TEXT) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
-@pytest.mark.parametrize("mode", ["int8", "nf4"])
+@pytest.mark.parametrize("mode", MAX_MEAN_SHIFT_NATS)
 def test_scores_are_near_those_of_the_model_as_it_is(checkpoint, mode, dtype):
     exact = log_probs(load_model(checkpoint, device=CPU, dtype=torch.float32))
 
@@ -79,7 +82,7 @@ def test_scores_are_near_those_of_the_model_as_it_is(checkpoint, mode, dtype):
     assert shifts.mean().abs() < MAX_MEAN_SHIFT_NATS[mode]
 
 
-@pytest.mark.parametrize("mode", ["int8", "nf4"])
+@pytest.mark.parametrize("mode", MAX_MEAN_SHIFT_NATS)
 def test_only_the_layers_linear_weights_are_quantized(checkpoint, mode):
     exact = load_model(checkpoint, device=CPU, dtype=torch.float32).state_dict()
 
@@ -94,9 +97,10 @@ def test_only_the_layers_linear_weights_are_quantized(checkpoint, mode):
     assert model.num_parameters() == sum(value.numel() for value in exact.values())
 
 
-def test_int8_layer_gives_a_row_the_same_result_alone_and_in_any_batch(checkpoint):
-    model = load(checkpoint, "int8")
-    layers = [layer for layer in model.modules() if isinstance(layer, Int8Linear)]
+@pytest.mark.parametrize(("mode", "kind"), [("int8", Int8Linear), ("fp8", Fp8Linear)])
+def test_layer_gives_a_row_the_same_result_alone_and_in_any_batch(checkpoint, mode, kind):
+    model = load(checkpoint, mode)
+    layers = [layer for layer in model.modules() if isinstance(layer, kind)]
     assert len(layers) == 7 * checkpoint.config.num_hidden_layers
     for layer in layers:
         x = torch.randn(21, layer.weight.shape[1], generator=torch.Generator().manual_seed(1))
@@ -116,9 +120,50 @@ def test_int8_weights_are_those_of_bitsandbytes(checkpoint):
     assert torch.equal(layer.weight_absmax, weight_absmax)
 
 
+def test_fp8_weights_are_the_rows_of_the_checkpoint(checkpoint):
+    exact = load_model(checkpoint, device=CPU, dtype=torch.bfloat16).model.layers[0].mlp.up_proj
+    rows = fp8_linear.quantize_rows(exact.weight.detach(), backend="torch")
+
+    layer = load(checkpoint, "fp8", torch.bfloat16).model.layers[0].mlp.up_proj
+
+    assert layer.weight.dtype == torch.float8_e4m3fn
+    assert torch.equal(layer.weight.float(), rows.values.float())
+    assert torch.equal(layer.weight_scales, rows.scales)
+
+
+def test_checkpoint_without_a_tensor_is_refused(checkpoint, tmp_path):
+    [file] = checkpoint.weight_files
+    tensors = load_file(file)
+    del tensors["model.norm.weight"]
+    save_file(tensors, tmp_path / file.name, metadata={"format": "pt"})
+    damaged = Checkpoint(tmp_path, checkpoint.config, (tmp_path / file.name,))
+    with pytest.raises(CheckpointInvalid, match=r"has no tensor model\.norm\.weight"):
+        load(damaged, "fp8")
+
+
+@pytest.mark.parametrize(
+    ("capability", "is_refused"),
+    [((8, 0), True), ((8, 6), True), ((8, 9), False), ((9, 0), False), ((10, 0), True)],
+    ids=str,
+)
+def test_gpu_without_fp8_products_is_refused_with_the_remedy(capability, is_refused, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    device = torch.device("cuda", 0)
+    for mode in ("none", "int8", "nf4"):
+        check_capability(mode, device)
+    if not is_refused:
+        check_capability("fp8", device)
+        return
+    with pytest.raises(QuantizationUnavailable) as reply:
+        check_capability("fp8", device)
+    message = "cuda:0 has compute capability {}.{}, and fp8 needs 8.9 or 9.0".format(*capability)
+    assert message in str(reply.value)
+    assert str(reply.value).endswith("use quantization int8 or nf4")
+
+
 @pytest.mark.parametrize("mode", ["int4", "", "none", "INT8"])
 def test_unknown_mode_is_refused_with_those_that_exist(mode):
-    with pytest.raises(QuantizationUnavailable, match="use one of none, int8, nf4"):
+    with pytest.raises(QuantizationUnavailable, match="use one of none, int8, nf4, fp8"):
         bits_and_bytes_config(mode, torch.float32)
 
 
@@ -130,10 +175,12 @@ def test_missing_bitsandbytes_is_reported_with_its_remedy(monkeypatch):
         bits_and_bytes_config("int8", torch.float32)
 
 
-def test_mode_none_neither_needs_nor_imports_bitsandbytes(tiny_checkpoint):
+@pytest.mark.parametrize("mode", ["none", "fp8"])
+def test_mode_neither_needs_nor_imports_bitsandbytes(tiny_checkpoint, mode):
     program = (
         "import sys; sys.modules['bitsandbytes'] = None\n"
         "from model import Scorer, ScoreRequest\n"
-        f"Scorer.load({str(tiny_checkpoint)!r}).score([ScoreRequest(text=b'ab')])\n"
+        f"scorer = Scorer.load({str(tiny_checkpoint)!r}, quantization={mode!r})\n"
+        "scorer.score([ScoreRequest(text=b'ab')])\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=HANG_S)

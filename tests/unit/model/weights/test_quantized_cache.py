@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from model import Scorer, ScoreRequest
-from model.weights import quantization, quantized_weights
+from model.weights import fp8_weights, quantization, quantized_weights
 from model.weights.checkpoint import find_checkpoint, load_model
 from model.weights.quantized_cache import MANIFEST_FILE, QuantizedCache
 from model.weights.quantized_weights import write_quantized
@@ -145,7 +145,7 @@ def test_full_disk_costs_the_cache_alone(cache, counter, caplog):
     assert [path.suffix for path in cache.folder.iterdir()] == [".lock"]
 
 
-@pytest.mark.parametrize("mode", ["int8", "nf4"])
+@pytest.mark.parametrize("mode", ["int8", "nf4", "fp8"])
 def test_model_from_the_cache_scores_bit_for_bit_the_same(
     tiny_checkpoint, tmp_path, mode, monkeypatch
 ):
@@ -154,6 +154,7 @@ def test_model_from_the_cache_scores_bit_for_bit_the_same(
 
     first = load_scorer()
     monkeypatch.setattr(quantization, "bits_and_bytes_config", lambda *_: None)  # quantizes nothing
+    monkeypatch.delattr(fp8_weights, "quantize_rows")
     second = load_scorer()
 
     assert first.info == second.info

@@ -1,9 +1,13 @@
 """The kernels that read each number once: normalisation, rotation, gate."""
 
+from functools import partial
+
 import pytest
 import torch
 import triton
 
+from model.ops.backend import has_fp8_products
+from model.ops.fp8_linear import kernel as fp8_linear
 from model.ops.int8_linear import kernel as int8_linear
 from model.ops.rms_norm import kernel as rms_norm
 from model.ops.rms_norm import reference as rms_norm_reference
@@ -14,6 +18,10 @@ from model.ops.swiglu import reference as swiglu_reference
 
 IS_INTERPRETED = triton.knobs.runtime.interpret
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+# The modules that quantize rows alone, and the type of their rows.
+QUANTIZERS = {int8_linear: torch.int8, fp8_linear: torch.float8_e4m3fn}
+if not IS_INTERPRETED and torch.cuda.is_available() and not has_fp8_products(torch.device("cuda")):
+    del QUANTIZERS[fp8_linear]
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
@@ -55,7 +63,11 @@ def test_sum_is_rounded_before_it_is_normalised(randn):
     assert (ours.cpu() != expected).float().mean() < 0.01
 
 
-@pytest.mark.parametrize("form", [rms_norm.add_rms_norm, rms_norm.add_rms_norm_quantized])
+@pytest.mark.parametrize(
+    "form",
+    [rms_norm.add_rms_norm, partial(rms_norm.add_rms_norm_quantized, values_dtype=torch.int8)],
+    ids=["plain", "quantized"],
+)
 def test_row_beyond_the_registers_is_refused(form, randn):
     x, weight = randn(1, 16385), randn(16385)
     with pytest.raises(ValueError, match="rows have 16,385 numbers; the limit is 16,384"):
@@ -63,7 +75,8 @@ def test_row_beyond_the_registers_is_refused(form, randn):
 
 
 def assert_same_rows(ours, expected):
-    torch.testing.assert_close(ours.values, expected.values, rtol=0, atol=0)
+    assert ours.values.dtype == expected.values.dtype
+    torch.testing.assert_close(ours.values.float(), expected.values.float(), rtol=0, atol=0)
     torch.testing.assert_close(ours.scales, expected.scales, rtol=0, atol=0)
     assert ours.dtype == expected.dtype
 
@@ -71,30 +84,38 @@ def assert_same_rows(ours, expected):
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("has_branch", [True, False], ids=["branch", "no_branch"])
 @pytest.mark.parametrize(("num_tokens", "channels"), [(3, 512), (4, 600), (1, 1), (0, 64)])
+@pytest.mark.parametrize("op", QUANTIZERS, ids=lambda op: op.__name__.split(".")[-2])
 def test_norm_that_quantizes_gives_what_two_kernels_give(
-    num_tokens, channels, has_branch, dtype, randn
+    op, num_tokens, channels, has_branch, dtype, randn
 ):
     x, weight = randn(num_tokens, channels, dtype=dtype), randn(channels, dtype=dtype)
     branch = randn(num_tokens, channels, dtype=dtype) if has_branch else None
     options = {"eps": 1e-5, "add_unit_offset": True}
-    total, rows = rms_norm.add_rms_norm_quantized(x, branch, weight, **options)
+    total, rows = rms_norm.add_rms_norm_quantized(
+        x, branch, weight, **options, values_dtype=QUANTIZERS[op]
+    )
     expected_total, normalised = rms_norm.add_rms_norm(x, branch, weight, **options)
     torch.testing.assert_close(total, expected_total, rtol=0, atol=0)
-    expected = int8_linear.quantize_rows(normalised)
+    expected = op.quantize_rows(normalised)
     if IS_INTERPRETED:
         assert_same_rows(rows, expected)
     # A GPU may add the squares in another order: the last bit of a number may differ.
     step = torch.finfo(dtype).eps
     torch.testing.assert_close(rows.scales, expected.scales, rtol=2 * step, atol=0)
-    torch.testing.assert_close(rows.values.int(), expected.values.int(), rtol=0, atol=1)
+    # The next e4m3 is up to an eighth away.
+    nearness = {"rtol": 0, "atol": 1} if op is int8_linear else {"rtol": 1 / 7, "atol": 2**-9}
+    torch.testing.assert_close(rows.values.float(), expected.values.float(), **nearness)
 
 
+@pytest.mark.parametrize("dtype", QUANTIZERS.values(), ids=str)
 @pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
-def test_quantized_row_that_is_not_finite_has_no_finite_scale(value, randn):
+def test_quantized_row_that_is_not_finite_has_no_finite_scale(value, dtype, randn):
     x, up = randn(3, 64), randn(3, 64)
     x[1, 5] = value
-    _, rows = rms_norm.add_rms_norm_quantized(x, None, randn(64), eps=1e-5, add_unit_offset=True)
-    for scales in (rows.scales, swiglu.swiglu_quantized(x, up).scales):
+    _, rows = rms_norm.add_rms_norm_quantized(
+        x, None, randn(64), eps=1e-5, add_unit_offset=True, values_dtype=dtype
+    )
+    for scales in (rows.scales, swiglu.swiglu_quantized(x, up, values_dtype=dtype).scales):
         assert scales.isfinite().tolist() == [True, False, True]
 
 
@@ -151,12 +172,13 @@ def test_gate(num_tokens, channels, dtype, randn, assert_close):
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize(("num_tokens", "channels"), [(3, 1376), (1, 1), (7, 147), (0, 64)])
-def test_gate_that_quantizes_has_the_bits_of_both_kernels(num_tokens, channels, dtype, randn):
+@pytest.mark.parametrize("op", QUANTIZERS, ids=lambda op: op.__name__.split(".")[-2])
+def test_gate_that_quantizes_has_the_bits_of_both_kernels(op, num_tokens, channels, dtype, randn):
     gate, up = randn(num_tokens, 2 * channels, dtype=dtype).chunk(2, dim=1)
     expected = swiglu.swiglu(gate.contiguous(), up.contiguous())
     torch.testing.assert_close(swiglu.swiglu(gate, up), expected, rtol=0, atol=0)
-    rows = swiglu.swiglu_quantized(gate, up)
-    assert_same_rows(rows, int8_linear.quantize_rows(expected))
+    rows = swiglu.swiglu_quantized(gate, up, values_dtype=QUANTIZERS[op])
+    assert_same_rows(rows, op.quantize_rows(expected))
 
 
 def test_overlapping_rows_are_refused(randn):

@@ -10,7 +10,14 @@ from safetensors.numpy import load_file
 
 from contract.grammar.vocabulary import encode
 from model import EvaByteConfig, EvaByteForCausalLM
-from model.evabyte.linear_layers import Int8Linear, make_products_invariant
+from model.evabyte.linear_layers import (
+    Fp8Linear,
+    Int8Linear,
+    QuantizedLinear,
+    make_products_invariant,
+)
+from model.ops import fp8_linear, int8_linear
+from model.ops.backend import has_fp8_products
 from model.scoring.log_likelihood import score_bytes
 from model.weights.fused_products import fuse_products
 
@@ -53,8 +60,26 @@ def test_packed_texts_have_the_scores_of_the_authors_code(causal_lm, device):
     np.testing.assert_allclose(scores.log_prob, np.concatenate(expected), rtol=0, atol=1e-4)
 
 
+def int8_layer(weight: torch.Tensor) -> Int8Linear:
+    rows = int8_linear.quantize_rows(weight, backend="torch")
+    return Int8Linear(rows.values, rows.scales * 127, "torch")
+
+
+def fp8_layer(weight: torch.Tensor) -> Fp8Linear:
+    rows = fp8_linear.quantize_rows(weight, backend="torch")
+    return Fp8Linear(rows.values, rows.scales, "torch")
+
+
+# What makes a layer, and how far the result may be off. A number that falls on the other side of a
+# rounding to 8 bits moves the results after it; in fp8 the step is larger.
+QUANTIZED = {int8_layer: 0.01, fp8_layer: 0.02}
+if torch.cuda.is_available() and not has_fp8_products(torch.device("cuda")):
+    del QUANTIZED[fp8_layer]
+
+
 @torch.inference_mode()
-def test_int8_rows_of_norms_and_gates_give_what_pytorch_gives(device):
+@pytest.mark.parametrize("make", QUANTIZED)
+def test_quantized_rows_of_norms_and_gates_give_what_pytorch_gives(device, make):
     config = EvaByteConfig(
         hidden_size=64,
         intermediate_size=96,
@@ -72,19 +97,16 @@ def test_int8_rows_of_norms_and_gates_give_what_pytorch_gives(device):
         if isinstance(layer, torch.nn.Linear)
     ]
     for name, layer in layers:
-        absmax = layer.weight.abs().amax(dim=1)
-        weight = (layer.weight / absmax[:, None] * 127).round().to(torch.int8)
-        model.model.layers.set_submodule(name, Int8Linear(weight, absmax, "torch"))
+        model.model.layers.set_submodule(name, make(layer.weight))
+    ids, layout = torch.arange(50) + 64, model.lay_out([9, 41])
+    expected = model.model(ids, layout).to(device)
     model.to(device)
-    ids, layout = torch.arange(50, device=device) + 64, model.lay_out([9, 41])
-    expected = model.model(ids, layout)
 
     fuse_products(model)
     model.model.backend = "triton"
     for module in model.modules():
-        if isinstance(module, Int8Linear):
+        if isinstance(module, QuantizedLinear):
             module.backend = "triton"
-    ours = model.model(ids, layout)
+    ours = model.model(ids.to(device), layout)
 
-    # A number that falls on the other side of a rounding to int8 moves the results after it.
-    assert (ours - expected).norm() / expected.norm() < 0.01
+    assert (ours - expected).norm() / expected.norm() < QUANTIZED[make]

@@ -1,0 +1,185 @@
+"""Computes the fp8 linear layer with two Triton kernels.
+
+The first reads each row of activations once and writes it as e4m3 with its scale:
+
+    absmax = max(max |x|, 2^-100)      scale = absmax / 448      q = e4m3(x * (1 / absmax * 448))
+
+The second multiplies on fp8 tensor cores and scales the sums before they leave registers:
+
+    y = (q @ weight^T) * scale * weight_scale
+
+The norm and SwiGLU quantize their rows themselves (`quantize_row`), where a product follows. Rows
+and scales have the bits of `reference.py`.
+
+Sums differ from the exact ones of the reference. The tensor cores of compute capability 8.9 and 9.0
+add fp8 products with about 14 bits (DeepSeek-AI 2024, arXiv:2412.19437, section 3.3.2). So 128
+products at most are added there, and these partial sums in float32.
+
+Each output is summed in one fixed order, whatever the tile and the number of rows. PyTorch's
+`torch._scaled_mm` chooses another kernel for another number of rows. That is why this is the
+default: as far as documents say, the bits of a row do not depend on the other rows.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from model.ops.fp8_linear.reference import (
+    FP8,
+    LARGEST,
+    MAX_IN_CHANNELS,
+    SMALLEST_ABSMAX,
+)
+from model.ops.fp8_linear.tiles import tile_for
+from model.ops.int8_linear.kernel import block_of_program
+from model.ops.int8_linear.reference import QuantizedRows
+from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
+
+_LARGEST = tl.constexpr(float(LARGEST))
+_SMALLEST_ABSMAX = tl.constexpr(SMALLEST_ABSMAX)
+# e4m3 has numbers below 2^-6 without a leading 1, 2^-9 apart.
+_SMALLEST_POWER = tl.constexpr(2.0**-6)
+# Added to a number and subtracted again, it rounds to an eighth of a power of two: 1.5 * 2^23 / 8.
+_ROUNDING = tl.constexpr(1.5 * 2**20)
+_EXPONENT_BITS = tl.constexpr(0x7F800000)
+
+
+def fp8_linear(x: QuantizedRows, weight: Tensor, weight_scales: Tensor) -> Tensor:
+    """Compute what `reference.fp8_linear` defines; all tensors contiguous.
+
+    Raises:
+        ValueError: a tensor does not fit the kernel.
+    """
+    sizes = check_arguments(
+        "fp8_linear",
+        ("x.values", x.values, "T in", (FP8,)),
+        ("x.scales", x.scales, "T", (torch.float32,)),
+        ("weight", weight, "out in", (FP8,)),
+        ("weight_scales", weight_scales, "out", (torch.float32,)),
+    )
+    num_rows, num_in, num_out = sizes["T"], sizes["in"], sizes["out"]
+    if num_in > MAX_IN_CHANNELS:
+        raise ValueError(
+            f"fp8_linear: rows have {num_in:,} inputs; the limit of the definition's exact sums "
+            f"is {MAX_IN_CHANNELS:,}"
+        )
+    y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
+    if num_rows == 0:
+        return y
+    config = tile_for(gpu_capability(), num_rows).launch_config()
+    num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
+    fp8_linear_fwd_kernel[(num_blocks,)](
+        x.values,
+        weight,
+        x.scales,
+        weight_scales,
+        y,
+        num_rows,
+        NUM_IN=num_in,
+        NUM_OUT=num_out,
+        **config,
+    )
+    return y
+
+
+def quantize_rows(x: Tensor) -> QuantizedRows:
+    """Compute what `reference.quantize_rows` defines; x: [T, channels], contiguous.
+
+    Raises:
+        ValueError: `x` does not fit the kernel, or has more than 16,384 channels.
+    """
+    sizes = check_arguments("quantize_rows", ("x", x, "T channels", FLOATS))
+    config = row_config("quantize_rows", sizes["channels"])
+    quantized = QuantizedRows.empty_like(x, FP8)
+    if len(x) > 0:
+        quantize_rows_fp8_fwd_kernel[(len(x),)](
+            x,
+            quantized.values,
+            quantized.scales,
+            NUM_CHANNELS=sizes["channels"],
+            enable_fp_fusion=False,  # see `quantize_row`
+            **config,
+        )
+    return quantized
+
+
+@triton.jit
+def quantize_rows_fp8_fwd_kernel(
+    x_ptr,  # [T, NUM_CHANNELS]
+    quantized_ptr,  # [T, NUM_CHANNELS] e4m3
+    scales_ptr,  # [T] float32
+    NUM_CHANNELS: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """Quantize one row; grid: (T,)."""
+    row = tl.program_id(0).to(tl.int64)
+    channels = tl.arange(0, BLOCK_C)
+    mask = channels < NUM_CHANNELS
+    x = tl.load(x_ptr + row * NUM_CHANNELS + channels, mask=mask, other=0.0).to(tl.float32)
+    quantized, scale = quantize_row(x)
+    tl.store(quantized_ptr + row * NUM_CHANNELS + channels, quantized, mask=mask)
+    tl.store(scales_ptr + row, scale)
+
+
+@triton.jit
+def quantize_row(x):
+    """Return the float32 row `x` as e4m3, and its scale; zeros behind the row change nothing.
+
+    Kernels that call it are compiled with `enable_fp_fusion=False`: a fused multiply-add rounds
+    once, but the reference rounds twice.
+    """
+    # A maximum skips NaN. The sum brings NaN and infinity into the scale.
+    absmax = tl.maximum(tl.max(tl.abs(x), axis=0), _SMALLEST_ABSMAX) + tl.sum(x * 0.0, axis=0)
+    scaled = x * (tl.div_rn(1.0, absmax) * _LARGEST)
+    # Rounded in float32, so that the conversion is exact: Triton's interpreter does not round.
+    power = (scaled.to(tl.int32, bitcast=True) & _EXPONENT_BITS).to(tl.float32, bitcast=True)
+    rounding = tl.maximum(power, _SMALLEST_POWER) * _ROUNDING
+    quantized = (scaled + rounding) - rounding
+    return quantized.to(tl.float8e4nv), tl.div_rn(absmax, _LARGEST)
+
+
+@triton.jit(do_not_specialize=["num_rows"])
+def fp8_linear_fwd_kernel(
+    x_ptr,  # [T, NUM_IN] e4m3
+    weight_ptr,  # [NUM_OUT, NUM_IN] e4m3
+    scales_ptr,  # [T] float32
+    weight_scales_ptr,  # [NUM_OUT] float32
+    y_ptr,  # [T, NUM_OUT]
+    num_rows,
+    NUM_IN: tl.constexpr,
+    NUM_OUT: tl.constexpr,
+    BLOCK_T: tl.constexpr,
+    BLOCK_O: tl.constexpr,
+    BLOCK_I: tl.constexpr,
+):
+    """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
+    num_row_blocks, num_output_blocks = tl.cdiv(num_rows, BLOCK_T), tl.cdiv(NUM_OUT, BLOCK_O)
+    row_block, output_block = block_of_program(num_row_blocks, num_output_blocks)
+    rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
+    outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
+    is_row, is_output = rows < num_rows, outputs < NUM_OUT
+    inputs = tl.arange(0, BLOCK_I)
+    x_tile_ptr = x_ptr + rows[:, None] * NUM_IN + inputs[None, :]
+    weight_tile_ptr = weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :]
+    acc = tl.zeros([BLOCK_T, BLOCK_O], tl.float32)
+    for first in range(0, NUM_IN, BLOCK_I):
+        x_mask, weight_mask = is_row[:, None], is_output[:, None]
+        if NUM_IN % BLOCK_I != 0:
+            is_input = (inputs < NUM_IN - first)[None, :]
+            x_mask, weight_mask = x_mask & is_input, weight_mask & is_input
+        x = tl.load(x_tile_ptr, mask=x_mask, other=0.0)
+        weight = tl.load(weight_tile_ptr, mask=weight_mask, other=0.0)
+        # With its limit, this sum starts at zero: Triton would else pass `acc` to the instruction.
+        acc += tl.dot(x, tl.trans(weight), max_num_imprecise_acc=BLOCK_I)
+        x_tile_ptr += BLOCK_I
+        weight_tile_ptr += BLOCK_I
+
+    scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
+    weight_scales = tl.load(weight_scales_ptr + outputs, mask=is_output, other=0.0)
+    y = acc * scales[:, None] * weight_scales[None, :]
+    tl.store(
+        y_ptr + rows[:, None] * NUM_OUT + outputs[None, :],
+        y.to(y_ptr.dtype.element_ty),
+        mask=is_row[:, None] & is_output[None, :],
+    )
