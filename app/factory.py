@@ -6,7 +6,7 @@ from flask import Flask
 
 from app.requests import access
 from app.requests.body import release_body
-from app.responses.problems import register_error_handlers
+from app.responses.problems import STATUS_BY_CODE, register_error_handlers
 from app.routes import (
     batches,
     completions,
@@ -96,7 +96,7 @@ def create_service(settings: Settings) -> Service:
         models=ServedModels(workers, settings.served_name),
         key_ring=KeyRing(client, settings),
         retry=RetryEstimate(workers),
-        metrics=Metrics(jobs, batches, slots),
+        metrics=Metrics(jobs, batches, slots, STATUS_BY_CODE),
         uploads=uploads,
         streams=streams,
         bodies=BodyMemory(settings.max_bodies_bytes),

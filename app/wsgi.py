@@ -2,11 +2,12 @@
 
 from app.factory import create_app
 from app.server.open_files import with_possible_connections
+from app.server.request_log import current_request_id
 from app.service.forgetting import forget_in_background
 from contract.logs import configure_logging
 from contract.settings import load_settings
 
 settings = with_possible_connections(load_settings())
-configure_logging(settings.log_level, "web")
+configure_logging(settings.log_level, "web", request_id_of=current_request_id)
 application = create_app(settings)
 forget_in_background(settings)

@@ -49,7 +49,7 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
         num_requeued += requeue(
             keys=[
                 *(unacked, keys.unacked_index(worker)),
-                *(keys.turns(*queue), keys.waiting(*queue)),
+                *(keys.turns(*queue), keys.waiting(*queue), keys.TOTALS),
             ],
             args=[tag, message],
         )

@@ -22,6 +22,7 @@ from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
 from contract.store.opening import Broken, Opened
 from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.worker_status import Stage
 from worker.batching import Choice, Credit, choose_micro_batch, choose_to_open
 from worker.filling import Budget, Outcome
 from worker.intake import unreadable_ending
@@ -113,6 +114,7 @@ class ScoringLoop:
         self._not_opened_since: float | None = None
         self._open_tries: dict[str, int] = {}
         self._jobs: dict[str, ScoreJob] = {}
+        self._scored: dict[str, tuple[ScoreJob, float]] = {}
 
     @property
     def delay_s(self) -> float | None:
@@ -318,6 +320,7 @@ class ScoringLoop:
     def _end_done(self) -> None:
         done = [job for job in self._jobs.values() if job.is_done]
         for job in done:
+            self._scored[job.task_id] = job, time.monotonic()
             ending = scored_ending(job, self._scorer.model_of_results)
             self._end(ending, partial(failed_ending, job.task_id, job.job))
         stored = self._write_endings()
@@ -341,6 +344,7 @@ class ScoringLoop:
         if ended:
             self._status.note_step()
         for each in ended:
+            self._count_stages(each.task_id)
             if each.is_given_up:
                 self._give_up(each.task_id)
             self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
@@ -348,7 +352,22 @@ class ScoringLoop:
             log.info("job_ended", task_id=each.task_id, state=each.state or "GONE")
         return {each.task_id for each in ended}
 
+    def _count_stages(self, task_id: str) -> None:
+        """Count the stages of a job that was scored and is stored now."""
+        job, scored_at = self._scored.pop(task_id, (None, 0.0))
+        if job is None:
+            return
+        stages: dict[Stage, float] = {
+            "queue": job.opened_at - job.job.submitted_at,
+            "wait": (job.started_at or job.opened_at) - job.opened_at,
+            "compute": job.compute_s,
+            "store": time.monotonic() - scored_at,
+        }
+        for stage, elapsed_s in stages.items():
+            self._status.count_stage(stage, job.priority, elapsed_s)
+
     def _halve_budget(self) -> None:
+        self._status.num_halvings += 1
         self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))
         self._status.batch_bytes = self._budget.bytes
         log.warning("micro_batch_out_of_memory", max_bytes=self._budget.bytes)
