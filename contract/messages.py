@@ -66,6 +66,8 @@ class Job:
     """Of the model that scores it; it names the queue."""
     is_pinned: bool = False
     """Whether the request named the fingerprint, so that no other model may score it."""
+    traceparent: str = ""
+    """Names the span of the HTTP request; '' where traces are off."""
 
     @property
     def owner(self) -> str:

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import redis
 from celery import Celery, signals
@@ -21,6 +21,7 @@ from contract.store.batch_queue import BatchQueue
 from contract.store.broker import connect, too_old
 from contract.store.celery_app import create_celery
 from contract.store.job_store import JobStore
+from contract.tracing import TracingUnavailable, start_tracing
 from contract.worker_status import GpuUse
 from model import (
     CheckpointInvalid,
@@ -49,6 +50,9 @@ from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
 from worker.upkeep import set_aside_broken_leases
 
+if TYPE_CHECKING:
+    from contract.otel import Tracing
+
 log = get_logger(__name__)
 
 # sysexits.h: settings or checkpoint are wrong, so a restart does not help.
@@ -56,11 +60,14 @@ EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
 
 
-def create_worker(settings: Settings, requests: RequestIds) -> Celery:
+def create_worker(
+    settings: Settings, requests: RequestIds, tracing: "Tracing | None" = None
+) -> Celery:
     """The Celery app with the scoring task and the handlers of a worker process.
 
     Args:
         requests: is given the request ID of each fetched job, for the log.
+        tracing: makes the spans of jobs; None where traces are off.
     """
     transport.install()
     app = create_celery(settings)
@@ -68,15 +75,17 @@ def create_worker(settings: Settings, requests: RequestIds) -> Celery:
     task.name = keys.TASK
     app.register_task(task)
     app.steps["consumer"].add(Recovery)
-    Process(app, settings, requests).connect_signals()
+    Process(app, settings, requests, tracing).connect_signals()
     return app
 
 
 class Process:
     """The stages of a worker process, in order; each method handles one of Celery's signals."""
 
-    def __init__(self, app: Celery, settings: Settings, requests: RequestIds) -> None:
-        self._app, self._requests = app, requests
+    def __init__(
+        self, app: Celery, settings: Settings, requests: RequestIds, tracing: "Tracing | None"
+    ) -> None:
+        self._app, self._requests, self._tracing = app, requests, tracing
         self._settings = settings
         self._startup = Startup("import", began_at=time.monotonic() - process_age_s())
 
@@ -119,6 +128,7 @@ class Process:
         batches = BatchQueue(client, settings)
         registration = Registration(store.models, status)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
+        self._app.runtime.tracing = self._tracing
         while True:
             try:
                 if version := too_old(client):
@@ -226,6 +236,8 @@ class Process:
             self._app.runtime.lease.abandon()
         else:
             self._give_back()
+        if self._tracing is not None:
+            self._tracing.stop()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
 
     def _give_back(self) -> None:
@@ -271,7 +283,11 @@ def _create_app() -> Celery:
     celery_worker.safe_say = _log_celery
     # Celery warns root of messages that hold code. This worker reads JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    return create_worker(settings, requests)
+    try:
+        tracing = start_tracing(settings.traces_url, "worker")
+    except TracingUnavailable as error:
+        _refuse(error)
+    return create_worker(settings, requests, tracing)
 
 
 app = _create_app()

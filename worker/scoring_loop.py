@@ -31,6 +31,7 @@ from worker.outbox import MAX_TRIES, Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.room import Room, no_room, room_for_fetch
 from worker.scoring import MicroBatchScorer
+from worker.spans import JobSpans
 from worker.suspects import Crashes
 
 log = get_logger(__name__)
@@ -102,8 +103,10 @@ class ScoringLoop:
         *,
         budget: Budget,
         max_crashes: int,
+        spans: JobSpans | None = None,
     ) -> None:
         """Start without jobs; `max_crashes` dead workers make a job fail as `poison_job`."""
+        self._spans = spans or JobSpans()
         self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
         self._budget, self._max_crashes = budget, max_crashes
@@ -158,7 +161,8 @@ class ScoringLoop:
             self._num_micro_batches += 1
             scored = [share.job.task_id for share in choice.shares]
             self._store.note_aboard(scored, self._status.name)
-            outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
+            with self._spans.micro_batch(choice):
+                outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes, self._num_micro_batches)
         self._end_done()
 
@@ -276,6 +280,7 @@ class ScoringLoop:
         opened_job.is_express = self._messages.is_express(task_id)
         opened_job.last_micro_batch = self._num_micro_batches
         self._jobs[task_id] = opened_job
+        self._spans.open(task_id, job)
         return None
 
     def _set_aside(self, task_id: str, broken: Broken) -> Ending:
@@ -348,6 +353,7 @@ class ScoringLoop:
             if each.is_given_up:
                 self._give_up(each.task_id)
             self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
+            self._spans.end(each.task_id, each.state or "GONE")
             # A job without a state was erased meanwhile.
             log.info("job_ended", task_id=each.task_id, state=each.state or "GONE")
         return {each.task_id for each in ended}
