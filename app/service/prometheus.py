@@ -29,6 +29,7 @@ from contract.store.bulk_load import BulkLoad
 from contract.store.dead_letters import KINDS, DeadLetter
 from contract.store.endings import FAILED_WITH
 from contract.store.job_store import JobStore
+from contract.store.leases import CAUSES, REDELIVERED
 from contract.store.model_registry import PRIORITY_NAMES, ModelQueue
 from contract.store.persistence import Persistence
 from contract.store.refusals import REASONS
@@ -63,18 +64,6 @@ _COUNTED = (
         "num_halvings",
         "evascore_out_of_memory_halvings",
         "How often a micro-batch did not fit into memory since the worker started.",
-    ),
-)
-_TOTALS = (
-    (
-        "redelivered",
-        "evascore_redelivered_jobs",
-        "Jobs that were put back because their worker died, stopped or lost Redis.",
-    ),
-    (
-        "deaths_while_scoring",
-        "evascore_worker_deaths",
-        "Workers that died while they scored.",
     ),
 )
 _HISTOGRAMS = (
@@ -190,8 +179,12 @@ class QueueCollector(Collector):
         yield _dead_letters(letters)
         yield from _ended({**totals, **bulk.totals})
         yield _failures(totals)
-        for name, metric, meaning in _TOTALS:
-            yield CounterMetricFamily(metric, meaning, value=totals.get(name, 0))
+        yield _redelivered(totals)
+        yield CounterMetricFamily(
+            "evascore_worker_deaths",
+            "Workers that died while they scored.",
+            value=totals.get("deaths_while_scoring", 0),
+        )
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
@@ -258,6 +251,18 @@ def _failures(totals: Mapping[str, int]) -> Metric:
     )
     for code in BY_CODE:
         family.add_metric((code,), totals.get(FAILED_WITH + code, 0))
+    return family
+
+
+def _redelivered(totals: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "evascore_redelivered_jobs",
+        "Jobs that were put back: their worker was lost, or returned them when it stopped or lost "
+        "Redis.",
+        labels=("cause",),
+    )
+    for cause in CAUSES:
+        family.add_metric((cause,), totals.get(REDELIVERED + cause, 0))
     return family
 
 

@@ -184,7 +184,7 @@ def test_failed_jobs_are_reported_by_code(http, outcomes):
 
 def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):
     outcomes.client.flushdb()
-    assert scrape(http)["evascore_redelivered_jobs_total",] == 0
+    assert scrape(http)["evascore_redelivered_jobs_total", "lost"] == 0
     task_id = http.post("/score", json={"text": "a"}).json()["id"]
     message = outcomes.client.rpop(keys.waiting(keys.UNBOUND, keys.INTERACTIVE, keys.EXPRESS))
     unacked = keys.unacked("dead"), keys.unacked_index("dead")
@@ -194,7 +194,8 @@ def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):
     take_over(outcomes.client, "dead")
     take_over(outcomes.client, "dead")
     samples = scrape(http)
-    assert samples["evascore_redelivered_jobs_total",] == 1
+    assert samples["evascore_redelivered_jobs_total", "lost"] == 1
+    assert samples["evascore_redelivered_jobs_total", "returned"] == 0
     assert samples["evascore_worker_deaths_total",] == 1
 
 
