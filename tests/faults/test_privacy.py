@@ -24,7 +24,8 @@ import zstandard
 
 from contract import keys
 from contract.settings import REDIS_SOCKET, REPOSITORY
-from tests.conftest import free_port, wait_until
+from deploy.embedded_redis import free_port
+from tests.conftest import wait_until
 from tests.edge import NGINX, Edge, edge
 from tests.faults.test_dying_worker import is_aboard
 from tests.patient_client import PatientClient
