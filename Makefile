@@ -19,7 +19,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 # machines, has a command of its own, which finds all that it needs installed but CUDA.
 FROM_LOCK := install --quiet --no-deps --require-hashes -r
 LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-peers requirements-schemathesis \
-	requirements-audit requirements-flower
+	requirements-audit requirements-flower requirements-otel
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH = "$$(grep '^torch==' requirements.txt)"
@@ -178,7 +178,7 @@ lock: $(AUDIT)/installed ## pin all packages but torch with their hashes in requ
 	@for name in $(LOCKED); do \
 	$(AUDIT)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header \
 	--no-annotate --no-emit-package torch --no-emit-package evascore -o $$name.resolved $$name.txt \
-	&& awk '/^[a-z]/ {keep = !/^(nvidia|cuda)-/} keep' $$name.resolved > $$name.lock \
+	&& awk '/^[a-z]/ {keep = !/^(nvidia|cuda)-/ || /^nvidia-ml-py==/} keep' $$name.resolved > $$name.lock \
 	&& rm $$name.resolved || exit 1; done
 
 sbom: $(AUDIT)/installed ## list the packages of the service in dist/sbom.json (CycloneDX)

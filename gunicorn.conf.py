@@ -8,12 +8,14 @@ from contract.core_dumps import forbid_core_dumps
 from contract.keys_file import check_keys_file
 from contract.logs import configure_logging
 from contract.settings import SettingsInvalid, load_settings
+from contract.tracing import TracingUnavailable, check_tracing
 
 try:
     _given = load_settings()
     check_keys_file(_given)
+    check_tracing(_given.traces_url)
     _settings = with_possible_connections(_given)
-except SettingsInvalid as error:
+except (SettingsInvalid, TracingUnavailable) as error:
     sys.exit(f"evascore: {error}")
 configure_logging(_settings.log_level, "web")
 warn_of_fewer_connections(_given.web_connections, _settings.web_connections)

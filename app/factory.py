@@ -1,12 +1,13 @@
 """Builds the Flask application."""
 
 from functools import partial
+from typing import TYPE_CHECKING
 
 from flask import Flask
 
 from app.requests import access
 from app.requests.body import release_body
-from app.responses.problems import register_error_handlers
+from app.responses.problems import STATUS_BY_CODE, register_error_handlers
 from app.routes import (
     batches,
     completions,
@@ -41,13 +42,20 @@ from contract.store.broker_guard import BrokerGuard
 from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
 
+if TYPE_CHECKING:
+    from contract.otel import Tracing
 
-def create_app(settings: Settings) -> Flask:
-    """The web application; it starts without Redis, which it needs only to answer."""
+
+def create_app(settings: Settings, tracing: "Tracing | None" = None) -> Flask:
+    """The web application; it starts without Redis, which it needs only to answer.
+
+    Args:
+        tracing: makes the spans of requests; None where traces are off.
+    """
     app = Flask("app", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
-    app.extensions[EXTENSION] = create_service(settings)
+    app.extensions[EXTENSION] = create_service(settings, tracing)
     # First, so that it logs and counts what the next one refuses.
     request_log.register(app)
     origins.register(app, settings)
@@ -75,7 +83,7 @@ def create_app(settings: Settings) -> Flask:
     return app
 
 
-def create_service(settings: Settings) -> Service:
+def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Service:
     """The components that the routes share, on the Redis of `settings`."""
     client = connect(settings)
     guard = BrokerGuard(on_silent=partial(drop_idle_connections, client))
@@ -96,9 +104,10 @@ def create_service(settings: Settings) -> Service:
         models=ServedModels(workers, settings.served_name),
         key_ring=KeyRing(client, settings),
         retry=RetryEstimate(workers),
-        metrics=Metrics(jobs, batches, slots),
+        metrics=Metrics(jobs, batches, slots, STATUS_BY_CODE),
         uploads=uploads,
         streams=streams,
         bodies=BodyMemory(settings.max_bodies_bytes),
         large_work=LargeWork(),
+        tracing=tracing,
     )

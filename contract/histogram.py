@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 BATCH_TEXTS_BOUNDS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0)
 # From a lone text on a GPU to EVASCORE_MICRO_BATCH_TIMEOUT_S, in seconds.
 INFERENCE_BOUNDS_S = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 300.0)
+# From a write to Redis to a job that waits for its deadline, in seconds.
+STAGE_BOUNDS_S = (0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 100.0, 600.0, 3600.0)
 
 
 @dataclass(slots=True)

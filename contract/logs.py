@@ -13,7 +13,11 @@ import structlog
 
 
 def configure_logging(
-    level: str, process: str, on_line: Callable[[str], None] | None = None
+    level: str,
+    process: str,
+    on_line: Callable[[str], None] | None = None,
+    *,
+    request_id_of: Callable[[Any], str] | None = None,
 ) -> None:
     """Send all logs of this process, those of libraries too, to stderr as JSON lines.
 
@@ -21,6 +25,8 @@ def configure_logging(
         level: the lowest level that is written.
         process: `web`, `worker` or `supervisor`; every line names it.
         on_line: takes the lines instead of stderr.
+        request_id_of: finds the HTTP request that a line without `request_id` belongs to, by the
+            line's `task_id`, which may be None; '' for none.
     """
     write = _writing_to(sys.stderr.fileno()) if on_line is None else _handing_to(on_line)
     shared: list[Any] = [
@@ -29,6 +35,8 @@ def configure_logging(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _naming(process),
     ]
+    if request_id_of is not None:
+        shared.append(_naming_request(request_id_of))
     # Our own events do not pass through `logging`, which would take most of the time of a line.
     structlog.configure(
         processors=[*shared, structlog.processors.JSONRenderer(serializer=_line)],
@@ -98,6 +106,15 @@ def _naming(process: str) -> Any:
         return event
 
     return add_process
+
+
+def _naming_request(request_id_of: Callable[[Any], str]) -> Any:
+    def add_request(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        if "request_id" not in event and (found := request_id_of(event.get("task_id"))):
+            event["request_id"] = found
+        return event
+
+    return add_request
 
 
 def _line(event: Any, default: Any = None, **_: Any) -> bytes:

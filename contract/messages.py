@@ -21,7 +21,7 @@ from contract.versions import Unreadable, Version, check_version, read_object, v
 
 # Raise the minor number for a new field, and the major number when older workers must not read a
 # job. 1.0 is release 0.1.0, which wrote no version.
-VERSION = Version(1, 2)
+VERSION = Version(1, 3)
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -66,6 +66,8 @@ class Job:
     """Of the model that scores it; it names the queue."""
     is_pinned: bool = False
     """Whether the request named the fingerprint, so that no other model may score it."""
+    traceparent: str = ""
+    """Names the span of the HTTP request; '' where traces are off."""
 
     @property
     def owner(self) -> str:

@@ -5,6 +5,7 @@ a newer major version raises `NewerFormat`.
 """
 
 import base64
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,24 +13,60 @@ import orjson
 from pydantic import TypeAdapter
 
 from contract import keys
-from contract.messages import VERSION
+from contract.messages import VERSION, Job
 from contract.versions import Unreadable, check_version, read_object, validated
 
+# What a client may send as X-Request-Id; other names are not taken over into logs.
+REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
 # Celery's task protocol, version 2: args, kwargs and embedded callbacks, all empty.
 _BODY = base64.b64encode(
     b'[[], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
 ).decode("ascii")
 
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a job came from; a message has these fields since format 1.3, if they are known."""
+
+    request_id: str = ""
+    """Names the HTTP request in the logs of both tiers."""
+    submitted_at: float = 0.0
+    """Unix time, seconds; it gives the age of the oldest waiting job."""
+
+    def fields(self) -> dict[str, str | float]:
+        """The header fields that are known."""
+        named: dict[str, str | float] = {
+            "request_id": self.request_id,
+            "submitted_at": self.submitted_at,
+        }
+        return {name: value for name, value in named.items() if value}
+
+
+UNKNOWN_ORIGIN = Origin()
+
+
+def origin_of(job: Job) -> Origin:
+    """Where an accepted job came from."""
+    return Origin(job.request_id, job.submitted_at)
+
+
 def task_message(
-    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
+    task_id: str,
+    num_bytes: int,
+    priority: int,
+    fingerprint: str = keys.UNBOUND,
+    origin: Origin = UNKNOWN_ORIGIN,
 ) -> bytes:
     """The message on the queue, as `message_fields` describes it."""
-    return orjson.dumps(message_fields(task_id, num_bytes, priority, fingerprint))
+    return orjson.dumps(message_fields(task_id, num_bytes, priority, fingerprint, origin))
 
 
 def message_fields(
-    task_id: str, num_bytes: int, priority: int, fingerprint: str = keys.UNBOUND
+    task_id: str,
+    num_bytes: int,
+    priority: int,
+    fingerprint: str = keys.UNBOUND,
+    origin: Origin = UNKNOWN_ORIGIN,
 ) -> dict[str, Any]:
     """The fields of a message: what `apply_async` would publish, with the ID as delivery tag.
 
@@ -64,6 +101,7 @@ def message_fields(
             "cost": num_bytes,
             "fingerprint": fingerprint,
             "version": str(VERSION),
+            **origin.fields(),
         },
         "properties": {
             "correlation_id": task_id,
@@ -87,6 +125,7 @@ class Claim:
     """Whether a worker fetched it before and did not end it."""
     fingerprint: str = keys.UNBOUND
     """Of the model whose queue it belongs to."""
+    origin: Origin = UNKNOWN_ORIGIN
 
 
 @dataclass(slots=True)
@@ -95,6 +134,8 @@ class _Headers:
     id: str
     cost: int
     fingerprint: str = keys.UNBOUND
+    request_id: str = ""
+    submitted_at: float = 0.0
 
 
 @dataclass(slots=True)
@@ -126,7 +167,23 @@ def decode_message(raw: bytes) -> Claim:
     if not is_ours or properties.priority not in keys.PRIORITY_STEPS:
         raise Unreadable("not_a_job", "It is a message of Celery but names no job of evascore.")
     is_redelivered = properties.delivery_info.get("redelivered") is True
-    return Claim(headers.id, headers.cost, properties.priority, is_redelivered, headers.fingerprint)
+    return Claim(
+        headers.id,
+        headers.cost,
+        properties.priority,
+        is_redelivered,
+        headers.fingerprint,
+        Origin(headers.request_id, headers.submitted_at),
+    )
+
+
+def request_id_of(message: bytes) -> str:
+    """The request ID that a message shows, whatever else is wrong with it; '' without one."""
+    try:
+        found = _field(orjson.loads(message), "headers", "request_id")
+    except ValueError:
+        return ""
+    return found if isinstance(found, str) and REQUEST_ID.fullmatch(found) else ""
 
 
 def queue_of(message: bytes) -> tuple[str, int]:

@@ -109,6 +109,12 @@ class Settings(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Lowest level of the log lines that are written."
     )
+    traces_url: str | None = Field(
+        None,
+        description="Address of an OpenTelemetry collector that takes OTLP over HTTP, such as "
+        "`http://127.0.0.1:4318/v1/traces`. Spans of requests, jobs and micro-batches go there; "
+        "needs the packages of `requirements-otel.lock`.",
+    )
     log_format: Literal["auto", "json", "text"] = Field(
         "auto",
         description="What `make run` writes: `json` lines for programs, `text` for people. "
@@ -306,6 +312,15 @@ class Settings(BaseModel):
             )
         if url is not None and not _is_url(url.get_secret_value()):
             raise ValueError("is not a URL; check its host and port")
+        return url
+
+    @field_validator("traces_url")
+    @classmethod
+    def _traces_go_to_http(cls, url: str | None) -> str | None:
+        if url is not None and not (url.startswith(("http://", "https://")) and _is_url(url)):
+            raise ValueError(
+                "must be a URL with http:// or https://, as http://127.0.0.1:4318/v1/traces"
+            )
         return url
 
     @field_validator("trusted_proxies")

@@ -5,7 +5,7 @@ workers of adjacent releases work together.
 """
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
@@ -33,6 +33,16 @@ PHASES = {
 """The phases of a worker's start, in words."""
 
 
+Stage = Literal["queue", "wait", "compute", "store"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+"""Of a job: until it is opened, to its first micro-batch, in micro-batches, until it is stored."""
+
+
+def stage_name(stage: Stage, priority: str) -> str:
+    """The name of a stage's histogram, for `interactive` or `bulk`."""
+    return f"{stage}_s:{priority}"
+
+
 class NotAWorkerStatus(ValueError):
     """The bytes are no worker status."""
 
@@ -45,6 +55,17 @@ class StartupStatus:
     """The phase that runs; None once the worker is ready."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Time of each phase that has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class GpuUse:
+    """What NVML reports of one GPU."""
+
+    used_bytes: int
+    """By all processes."""
+    total_bytes: int
+    utilization: float | None = None
+    """Share of the last sample period in which a kernel ran, 0 to 1; None where it is unknown."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -71,7 +92,12 @@ class WorkerStatus:
     recent_latencies_ms: tuple[float, ...] = ()
     """Time from the POST to the stored result of the last interactive jobs, oldest first."""
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    """`batch_texts` and `inference_s` of all micro-batches since the start."""
+    """`batch_texts` and `inference_s` of all micro-batches since the start, and the time of each
+    stage of all scored jobs by priority: `stage_name` names them."""
+    num_halvings: int = 0
+    """How often a micro-batch did not fit into memory since the start, so that it was halved."""
+    gpu: GpuUse | None = None
+    """Of the worker's GPU; None on a CPU, and where NVML cannot be read."""
     silent_s: float | None = None
     """Time without a step when this was written: without a pass, a stored ending or the answer to
     a fetch."""

@@ -21,6 +21,7 @@ from model.errors import (
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.machine.collector import leave_out_loaded_objects
+from model.machine.gpu_use import GpuReading
 from model.scorer import ModelInfo, Scorer
 from model.scoring.plan import Plan, Slice, SliceScores
 from model.scoring.request import ScoreRequest
@@ -35,6 +36,7 @@ __all__ = [
     "DeviceUnavailable",
     "EvaByteConfig",
     "EvaByteForCausalLM",
+    "GpuReading",
     "ModelDrifted",
     "ModelError",
     "ModelInfo",

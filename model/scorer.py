@@ -13,6 +13,7 @@ from model.errors import OutOfMemory
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.machine.device import translated_memory_errors
+from model.machine.gpu_use import GpuReading, gpu_reader
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
     Peak,
@@ -230,6 +231,10 @@ class Scorer:
     ) -> None:
         text = bytes(min(num_bytes, self.info.max_text_bytes))
         self.score([ScoreRequest(text=text, outputs=outputs, top_k=top_k)])
+
+    def gpu_reader(self) -> Callable[[], GpuReading | None]:
+        """Return a function that reads the use of the model's GPU; it gives None on a CPU."""
+        return gpu_reader(self._model.device)
 
     def score(
         self,

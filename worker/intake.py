@@ -11,11 +11,12 @@ import redis
 
 from contract import keys
 from contract.errors import JobUnreadable
-from contract.queue_messages import Claim, decode_message, message_fields
+from contract.queue_messages import Claim, decode_message, message_fields, request_id_of
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 from worker.outcomes import lost_ending
+from worker.request_ids import RequestIds
 
 # A task ID, or that of a part; a message names its job five times.
 _ID = re.compile(rb"(?<![a-z2-7])[a-z2-7]{32}(?:\.\d+)?")
@@ -25,8 +26,11 @@ _MAX_IDS = 8
 class Intake:
     """The first look at what a worker has fetched; Redis errors reach Celery, which reconnects."""
 
-    def __init__(self, client: redis.Redis, store: JobStore, worker: str) -> None:
+    def __init__(
+        self, client: redis.Redis, store: JobStore, worker: str, requests: RequestIds
+    ) -> None:
         self._client, self._store, self._worker = client, store, worker
+        self._requests = requests
 
     def read_message(self, tag: str, raw: bytes, is_express: bool) -> dict[str, Any] | None:
         """Read a message that was fetched under the delivery tag `tag`.
@@ -39,7 +43,9 @@ class Intake:
             was set aside or parked.
         """
         try:
-            return _message(decode_message(raw), is_express=is_express)
+            claim = decode_message(raw)
+            self._requests.remember(claim.task_id, claim.origin.request_id)
+            return _message(claim, is_express=is_express)
         except NewerFormat as newer:
             self._store.park(tag, newer.major, self._worker)
         except Unreadable as error:
@@ -49,6 +55,7 @@ class Intake:
     def _set_aside(self, tag: str, raw: bytes, error: Unreadable) -> None:
         is_job = error.reason != "not_a_job" and self._client.exists(keys.record(tag))
         task_id = tag if is_job else self._job_named_in(raw)
+        self._requests.remember(task_id, request_id_of(raw))
         self._store.set_aside("message", error.reason, task_id=task_id, num_bytes=len(raw), raw=raw)
         if task_id and self._store.queue_again(task_id, tag, self._worker):
             return
@@ -75,7 +82,9 @@ def unreadable_ending(task_id: str, facts: dict[str, Any]) -> Ending:
 
 
 def _message(claim: Claim, *, is_express: bool) -> dict[str, Any]:
-    message = message_fields(claim.task_id, claim.num_bytes, claim.priority, claim.fingerprint)
+    message = message_fields(
+        claim.task_id, claim.num_bytes, claim.priority, claim.fingerprint, claim.origin
+    )
     info = message["properties"]["delivery_info"]
     info["redelivered"], info["express"] = claim.is_redelivered, is_express
     return message

@@ -10,10 +10,25 @@ from pathlib import Path
 import redis
 
 from contract import keys
-from contract.histogram import BATCH_TEXTS_BOUNDS, INFERENCE_BOUNDS_S, Histogram
+from contract.histogram import (
+    BATCH_TEXTS_BOUNDS,
+    INFERENCE_BOUNDS_S,
+    STAGE_BOUNDS_S,
+    Histogram,
+)
 from contract.logs import get_logger
+from contract.store.model_registry import PRIORITY_NAMES
 from contract.store.scripts import register
-from contract.worker_status import NotAWorkerStatus, StartupStatus, WorkerStatus, decode_status
+from contract.worker_status import (
+    STAGES,
+    GpuUse,
+    NotAWorkerStatus,
+    Stage,
+    StartupStatus,
+    WorkerStatus,
+    decode_status,
+    stage_name,
+)
 from worker.scoring_mark import ScoringMark
 from worker.startup import Startup
 
@@ -39,6 +54,11 @@ class OwnStatus(WorkerStatus):
             histograms={
                 "batch_texts": Histogram(BATCH_TEXTS_BOUNDS),
                 "inference_s": Histogram(INFERENCE_BOUNDS_S),
+                **{
+                    stage_name(stage, priority): Histogram(STAGE_BOUNDS_S)
+                    for stage in STAGES
+                    for priority in PRIORITY_NAMES
+                },
             },
             host=socket.gethostname(),
             pid=os.getpid(),
@@ -48,6 +68,8 @@ class OwnStatus(WorkerStatus):
         self.refused_since: float | None = None
         """Since when the oldest refused ending waits, by the monotonic clock."""
         self._step_at = time.monotonic()
+        self.read_gpu: Callable[[], GpuUse | None] = lambda: None
+        """Asks NVML for the use of the worker's GPU, once the model is loaded."""
 
     def note_step(self) -> None:
         """Note that the worker gets on: a pass or an ending is done, or a fetch was answered."""
@@ -72,6 +94,12 @@ class OwnStatus(WorkerStatus):
         # Replaced, not changed: the lease's thread may be writing the old one.
         self.recent_batches = (*self.recent_batches, batch)[-RECENT_BATCHES:]
 
+    def count_stage(self, stage: Stage, priority: int, elapsed_s: float) -> None:
+        """Add the time that a job spent in a stage to the figures."""
+        name = "bulk" if priority == keys.BULK else "interactive"
+        # The web tier's clock may differ from this machine's.
+        self.histograms[stage_name(stage, name)].observe(max(elapsed_s, 0.0))
+
     def count_latencies(self, latencies_s: Iterable[float]) -> None:
         """Add the times from the POST to the stored result of interactive jobs."""
         # The web tier's clock may differ from this machine's.
@@ -81,6 +109,7 @@ class OwnStatus(WorkerStatus):
     def encode(self) -> bytes:
         """The status as it is now, with the phases of the start."""
         self.startup = StartupStatus(**self._startup.as_json())
+        self.gpu = self.read_gpu()
         now, refused_since = time.monotonic(), self.refused_since
         self.silent_s = round(now - self._step_at, 1)
         self.unstored_s = round(now - refused_since, 1) if refused_since is not None else 0.0

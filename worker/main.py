@@ -3,8 +3,10 @@
 import sys
 import time
 import warnings
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import redis
 from celery import Celery, signals
@@ -19,9 +21,12 @@ from contract.store.batch_queue import BatchQueue
 from contract.store.broker import connect, too_old
 from contract.store.celery_app import create_celery
 from contract.store.job_store import JobStore
+from contract.tracing import TracingUnavailable, start_tracing
+from contract.worker_status import GpuUse
 from model import (
     CheckpointInvalid,
     DeviceUnavailable,
+    GpuReading,
     ModelDrifted,
     OutOfMemory,
     QuantizationUnavailable,
@@ -37,12 +42,16 @@ from worker.lease import Lease, NameTaken, OwnStatus
 from worker.micro_batch import MicroBatch
 from worker.recovery import Recovery, give_back, take_over
 from worker.registration import Registration
+from worker.request_ids import RequestIds
 from worker.room import room_for_fetch
 from worker.runtime import Runtime
 from worker.scoring_mark import ScoringMark
 from worker.startup import Startup, process_age_s
 from worker.storage import warn_of_network_mounts
 from worker.upkeep import set_aside_broken_leases
+
+if TYPE_CHECKING:
+    from contract.otel import Tracing
 
 log = get_logger(__name__)
 
@@ -51,23 +60,32 @@ EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
 
 
-def create_worker(settings: Settings) -> Celery:
-    """The Celery app with the scoring task and the handlers of a worker process."""
+def create_worker(
+    settings: Settings, requests: RequestIds, tracing: "Tracing | None" = None
+) -> Celery:
+    """The Celery app with the scoring task and the handlers of a worker process.
+
+    Args:
+        requests: is given the request ID of each fetched job, for the log.
+        tracing: makes the spans of jobs; None where traces are off.
+    """
     transport.install()
     app = create_celery(settings)
     task = MicroBatch()
     task.name = keys.TASK
     app.register_task(task)
     app.steps["consumer"].add(Recovery)
-    Process(app, settings).connect_signals()
+    Process(app, settings, requests, tracing).connect_signals()
     return app
 
 
 class Process:
     """The stages of a worker process, in order; each method handles one of Celery's signals."""
 
-    def __init__(self, app: Celery, settings: Settings) -> None:
-        self._app = app
+    def __init__(
+        self, app: Celery, settings: Settings, requests: RequestIds, tracing: "Tracing | None"
+    ) -> None:
+        self._app, self._requests, self._tracing = app, requests, tracing
         self._settings = settings
         self._startup = Startup("import", began_at=time.monotonic() - process_age_s())
 
@@ -95,7 +113,7 @@ class Process:
             "unacked_key": keys.unacked(sender),
             "unacked_index_key": keys.unacked_index(sender),
             "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
-            "read_message": Intake(client, store, sender).read_message,
+            "read_message": Intake(client, store, sender, self._requests).read_message,
             "on_answer": status.note_step,
         }
         mark = ScoringMark(settings.model_cache / "scoring", sender)
@@ -110,6 +128,7 @@ class Process:
         batches = BatchQueue(client, settings)
         registration = Registration(store.models, status)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
+        self._app.runtime.tracing = self._tracing
         while True:
             try:
                 if version := too_old(client):
@@ -171,6 +190,7 @@ class Process:
         self._app.runtime.scorer = scorer
         self._app.runtime.status.model = scorer.info.as_json()
         self._app.runtime.status.pass_bytes = scorer.pass_bytes
+        self._app.runtime.status.read_gpu = partial(_gpu_use, scorer.gpu_reader())
         log.info(
             "model_loaded",
             model=scorer.info.name,
@@ -216,6 +236,8 @@ class Process:
             self._app.runtime.lease.abandon()
         else:
             self._give_back()
+        if self._tracing is not None:
+            self._tracing.stop()
         log.info("worker_stopped", worker=self._app.runtime.status.name)
 
     def _give_back(self) -> None:
@@ -226,6 +248,11 @@ class Process:
         except redis.RedisError as error:
             log.warning("jobs_not_given_back", error=type(error).__name__)
         runtime.lease.release()
+
+
+def _gpu_use(read: Callable[[], GpuReading | None]) -> GpuUse | None:
+    reading = read()
+    return None if reading is None else GpuUse(*reading)
 
 
 def _folders_read_at_start(settings: Settings) -> list[Path]:
@@ -249,13 +276,18 @@ def _create_app() -> Celery:
         settings = load_settings()
     except SettingsInvalid as error:
         _refuse(error)
-    configure_logging(settings.log_level, "worker")
+    requests = RequestIds()
+    configure_logging(settings.log_level, "worker", request_id_of=requests.of)
     forbid_core_dumps()
     # Celery writes when it shuts down, past all logging.
     celery_worker.safe_say = _log_celery
     # Celery warns root of messages that hold code. This worker reads JSON only.
     warnings.filterwarnings("ignore", category=SecurityWarning)
-    return create_worker(settings)
+    try:
+        tracing = start_tracing(settings.traces_url, "worker")
+    except TracingUnavailable as error:
+        _refuse(error)
+    return create_worker(settings, requests, tracing)
 
 
 app = _create_app()

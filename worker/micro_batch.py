@@ -25,6 +25,7 @@ from worker.outbox import Outbox
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
+from worker.spans import JobSpans
 from worker.suspects import Crashes, crashes_of, take_back
 from worker.transport import refusal_as_lost_connection
 
@@ -136,6 +137,7 @@ class Turns:
         self._runtime = runtime
         self._client, self._worker = runtime.client, runtime.status.name
         settings, status = runtime.settings, runtime.status
+        self._spans = JobSpans(runtime.tracing)
         self._messages = CeleryMessages(consumer.controller.state.revoked)
         outbox = Outbox(
             partial(runtime.store.conclude, worker=self._worker), on_refusal=status.count_refusals
@@ -148,6 +150,7 @@ class Turns:
             status,
             budget=Budget.of(settings),
             max_crashes=settings.max_crashes,
+            spans=self._spans,
         )
         self._call_soon, self._call_after = consumer.call_soon, consumer.timer.call_after
         self._is_scheduled = False
@@ -214,6 +217,7 @@ class Turns:
         """Run no more turns: Redis is away, and delivers the jobs again when it is back."""
         self._is_abandoned = True
         self._messages.forget()
+        self._spans.abandon()
 
 
 class TurnFailed(Exception):

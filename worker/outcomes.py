@@ -20,7 +20,7 @@ from contract.messages import (
     failure_record,
     success_record,
 )
-from contract.store.endings import Ending
+from contract.store.endings import FAILED_WITH, Ending
 from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
 from worker.batching import Choice
@@ -161,7 +161,7 @@ def _failed_ending(
     return Ending(
         task_id,
         failure_record(task_id, error, facts, time.time()),
-        _COUNTERS.get(error.code, "jobs_failed"),
+        _COUNTERS.get(error.code) or f"jobs_failed {FAILED_WITH}{error.code}",
         failed_part_results(part, requests, error, facts["num_bytes"]) if part else None,
     )
 

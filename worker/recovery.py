@@ -12,6 +12,7 @@ from celery import bootsteps
 from contract import keys
 from contract.logs import get_logger
 from contract.queue_messages import queue_of
+from contract.store.leases import REDELIVERED, Cause
 from contract.store.locks import take_lock
 from contract.store.scripts import register
 from worker import suspects
@@ -28,11 +29,12 @@ _LOOK_EVERY_S = 1.0
 _REAPING_S = 30
 
 
-def requeue_left_behind(client: redis.Redis, worker: str) -> int:
+def requeue_left_behind(client: redis.Redis, worker: str, cause: Cause) -> int:
     """Requeue the jobs that `worker` fetched and did not acknowledge.
 
     Args:
         worker: a worker that has stopped, or the caller itself while it does not consume.
+        cause: what the redeliveries are counted as.
 
     Returns:
         The number of requeued jobs.
@@ -49,9 +51,9 @@ def requeue_left_behind(client: redis.Redis, worker: str) -> int:
         num_requeued += requeue(
             keys=[
                 *(unacked, keys.unacked_index(worker)),
-                *(keys.turns(*queue), keys.waiting(*queue)),
+                *(keys.turns(*queue), keys.waiting(*queue), keys.TOTALS),
             ],
-            args=[tag, message],
+            args=[tag, message, REDELIVERED + cause],
         )
     if num_requeued:
         log.warning("jobs_requeued", worker=worker, jobs=num_requeued)
@@ -80,13 +82,13 @@ def take_over(client: redis.Redis, worker: str, *, is_crash: bool = True) -> Non
         _blame(client, worker)
     else:
         suspects.take_back(client, worker)
-    requeue_left_behind(client, worker)
+    requeue_left_behind(client, worker, "lost")
 
 
 def give_back(client: redis.Redis, worker: str) -> None:
     """Requeue the caller's own jobs, which it does not score now: nobody died."""
     suspects.take_back(client, worker)
-    requeue_left_behind(client, worker)
+    requeue_left_behind(client, worker, "returned")
 
 
 def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
@@ -97,7 +99,7 @@ def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
     for name, lease in zip(peers, leases, strict=True):
         if lease is None and take_lock(client, keys.reaping(name), own_name, _REAPING_S):
             suspects.set_aside(client, name)
-            requeue_left_behind(client, name)
+            requeue_left_behind(client, name, "lost")
             # If it runs after all, its next renewal adds its name again.
             client.srem(keys.WORKERS, name)
             client.delete(keys.reaping(name))

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -11,6 +12,9 @@ from contract.store.job_store import JobStore
 from model import Scorer
 from worker.lease import Lease, OwnStatus
 from worker.registration import Registration
+
+if TYPE_CHECKING:
+    from contract.otel import Tracing
 
 
 @dataclass(slots=True)
@@ -24,6 +28,8 @@ class Runtime:
     status: OwnStatus
     lease: Lease
     registration: Registration
+    tracing: "Tracing | None" = None
+    """Makes the spans of jobs; None where traces are off."""
     scorer: Scorer | None = field(default=None)
     is_broken: bool = False
     """Whether the jobs in hand ended this process, as if it had crashed while scoring them."""

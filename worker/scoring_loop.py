@@ -22,6 +22,7 @@ from contract.store.dead_letters import Kind
 from contract.store.endings import Ending
 from contract.store.opening import Broken, Opened
 from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.worker_status import Stage
 from worker.batching import Choice, Credit, choose_micro_batch, choose_to_open
 from worker.filling import Budget, Outcome
 from worker.intake import unreadable_ending
@@ -30,6 +31,7 @@ from worker.outbox import MAX_TRIES, Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
 from worker.room import Room, no_room, room_for_fetch
 from worker.scoring import MicroBatchScorer
+from worker.spans import JobSpans
 from worker.suspects import Crashes
 
 log = get_logger(__name__)
@@ -101,8 +103,10 @@ class ScoringLoop:
         *,
         budget: Budget,
         max_crashes: int,
+        spans: JobSpans | None = None,
     ) -> None:
         """Start without jobs; `max_crashes` dead workers make a job fail as `poison_job`."""
+        self._spans = spans or JobSpans()
         self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
         self._budget, self._max_crashes = budget, max_crashes
@@ -113,6 +117,7 @@ class ScoringLoop:
         self._not_opened_since: float | None = None
         self._open_tries: dict[str, int] = {}
         self._jobs: dict[str, ScoreJob] = {}
+        self._scored: dict[str, tuple[ScoreJob, float]] = {}
 
     @property
     def delay_s(self) -> float | None:
@@ -156,7 +161,8 @@ class ScoringLoop:
             self._num_micro_batches += 1
             scored = [share.job.task_id for share in choice.shares]
             self._store.note_aboard(scored, self._status.name)
-            outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
+            with self._spans.micro_batch(choice):
+                outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes, self._num_micro_batches)
         self._end_done()
 
@@ -274,6 +280,7 @@ class ScoringLoop:
         opened_job.is_express = self._messages.is_express(task_id)
         opened_job.last_micro_batch = self._num_micro_batches
         self._jobs[task_id] = opened_job
+        self._spans.open(task_id, job)
         return None
 
     def _set_aside(self, task_id: str, broken: Broken) -> Ending:
@@ -318,6 +325,7 @@ class ScoringLoop:
     def _end_done(self) -> None:
         done = [job for job in self._jobs.values() if job.is_done]
         for job in done:
+            self._scored[job.task_id] = job, time.monotonic()
             ending = scored_ending(job, self._scorer.model_of_results)
             self._end(ending, partial(failed_ending, job.task_id, job.job))
         stored = self._write_endings()
@@ -341,14 +349,31 @@ class ScoringLoop:
         if ended:
             self._status.note_step()
         for each in ended:
+            self._count_stages(each.task_id)
             if each.is_given_up:
                 self._give_up(each.task_id)
             self._messages.acknowledge(each.task_id, is_success=each.state == "SUCCESS")
+            self._spans.end(each.task_id, each.state or "GONE")
             # A job without a state was erased meanwhile.
             log.info("job_ended", task_id=each.task_id, state=each.state or "GONE")
         return {each.task_id for each in ended}
 
+    def _count_stages(self, task_id: str) -> None:
+        """Count the stages of a job that was scored and is stored now."""
+        job, scored_at = self._scored.pop(task_id, (None, 0.0))
+        if job is None:
+            return
+        stages: dict[Stage, float] = {
+            "queue": job.opened_at - job.job.submitted_at,
+            "wait": (job.started_at or job.opened_at) - job.opened_at,
+            "compute": job.compute_s,
+            "store": time.monotonic() - scored_at,
+        }
+        for stage, elapsed_s in stages.items():
+            self._status.count_stage(stage, job.priority, elapsed_s)
+
     def _halve_budget(self) -> None:
+        self._status.num_halvings += 1
         self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))
         self._status.batch_bytes = self._budget.bytes
         log.warning("micro_batch_out_of_memory", max_bytes=self._budget.bytes)

@@ -59,7 +59,7 @@ def set_aside(client: redis.Redis, worker: str) -> None:
 
 def blame(client: redis.Redis, worker: str) -> list[str]:
     """Count the death of `worker` against each job that it was scoring; return their task IDs."""
-    names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
+    names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING, keys.TOTALS]
     args = [worker, keys.crashes(""), _COUNT_TTL_S]
     return [tag.decode() for tag in register(client, "blame", _LUA)(keys=names, args=args)]
 

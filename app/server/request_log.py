@@ -1,18 +1,21 @@
 """Logs and counts each request, and sets the headers that every answer carries."""
 
 import logging
-import re
 import secrets
 import time
 from typing import Any
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, has_request_context, request
 
 from app.requests.clients import client_of
+from app.responses.problems import STATUS_BY_CODE
 from app.routes import assets
 from app.service import audit
 from app.service.components import service
+from app.service.prometheus import METHODS
+from app.service.traces import begin_span, end_span
 from contract.logs import get_logger
+from contract.queue_messages import REQUEST_ID
 
 log = get_logger(__name__)
 
@@ -30,8 +33,6 @@ _OF_ISSUED_IDS = ("job_ended", "job_gone")
 # docs/security.md lists them.
 AUDITED = ("task_id", "batch_id", "outcome", "work_bytes")
 
-_REQUEST_ID = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
-
 
 def register(app: Flask) -> None:
     """Name, time, log and count every request of `app`."""
@@ -42,7 +43,20 @@ def register(app: Flask) -> None:
 def _begin() -> None:
     g.began_at = time.perf_counter()
     given = request.headers.get("X-Request-Id", "")
-    g.request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    g.request_id = given if REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
+    tracing, route = service().tracing, _route()
+    if tracing is not None and route not in QUIET:
+        begin_span(tracing, request.method if request.method in METHODS else "other", route)
+
+
+def _route() -> str | None:
+    """The route's template, not the path, and no query: it may hold the custom_id of a raw body."""
+    return request.url_rule.rule if request.url_rule else None
+
+
+def current_request_id(_task_id: Any) -> str:
+    """The ID of the request that is being served; '' outside of one."""
+    return str(g.get("request_id", "")) if has_request_context() else ""
 
 
 class RequestLog:
@@ -58,8 +72,7 @@ class RequestLog:
         response.headers["X-Request-Id"] = g.request_id
         response.headers["X-Content-Type-Options"] = "nosniff"
         response.headers.setdefault("Cache-Control", "no-store")
-        # The route's template, not the path, and no query: it may hold the custom_id of a raw body.
-        route = request.url_rule.rule if request.url_rule else None
+        route = _route()
         fields = _audited(response)
         log.log(
             self._level(route, response.status_code, fields.get("outcome")),
@@ -74,7 +87,11 @@ class RequestLog:
             answer_bytes=response.content_length,
             time_ms=round(elapsed_s * 1000, 3),
         )
-        service().metrics.count_request(request.method, route, response.status_code, elapsed_s)
+        end_span(response, fields.get("task_id"), fields.get("outcome"))
+        metrics, code = service().metrics, fields.get("outcome")
+        metrics.count_request(request.method, route, response.status_code, elapsed_s)
+        if response.status_code >= 400 and code in STATUS_BY_CODE:
+            metrics.count_problem(code)
         return response
 
     def _level(self, route: str | None, status: int, outcome: Any) -> int:

@@ -1,6 +1,7 @@
 """Holds the components that the routes share; the factory makes them once per process."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from flask import current_app
 
@@ -17,6 +18,9 @@ from contract.settings import Settings
 from contract.store.batch_store import BatchStore
 from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
+
+if TYPE_CHECKING:
+    from contract.otel import Tracing
 
 EXTENSION = "evascore"
 
@@ -39,6 +43,8 @@ class Service:
     streams: ConnectionSlots
     bodies: BodyMemory
     large_work: LargeWork
+    tracing: "Tracing | None" = None
+    """Makes the spans of requests; None where traces are off."""
 
 
 def service() -> Service:

@@ -5,6 +5,8 @@ workers that no scraper can reach. No label holds a value that a client chose.
 """
 
 import itertools
+import platform
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
@@ -19,14 +21,19 @@ from prometheus_client.registry import Collector
 
 from app.service.slots import ConnectionSlots
 from app.service.stalls import silent_s, unstored_s
-from contract.errors import BrokerUnavailable
+from contract import __version__
+from contract.errors import BY_CODE, BrokerUnavailable
+from contract.histogram import Histogram as Counted
 from contract.store.batch_store import BatchStore
 from contract.store.bulk_load import BulkLoad
 from contract.store.dead_letters import KINDS, DeadLetter
+from contract.store.endings import FAILED_WITH
 from contract.store.job_store import JobStore
-from contract.store.model_registry import ModelQueue
+from contract.store.leases import CAUSES, REDELIVERED
+from contract.store.model_registry import PRIORITY_NAMES, ModelQueue
+from contract.store.persistence import Persistence
 from contract.store.refusals import REASONS
-from contract.worker_status import WorkerState, WorkerStatus
+from contract.worker_status import STAGES, WorkerState, WorkerStatus, stage_name
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.
 REQUEST_BOUNDS_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
@@ -53,6 +60,11 @@ _COUNTED = (
     ("num_batches", "evascore_batches", "Micro-batches that a worker has scored since it started."),
     ("num_texts", "evascore_texts", "Texts that a worker has scored since it started."),
     ("num_bytes", "evascore_text_bytes", "Bytes that a worker has scored since it started."),
+    (
+        "num_halvings",
+        "evascore_out_of_memory_halvings",
+        "How often a micro-batch did not fit into memory since the worker started.",
+    ),
 )
 _HISTOGRAMS = (
     ("batch_texts", "evascore_batch_texts", "Texts in one micro-batch."),
@@ -64,9 +76,17 @@ class Metrics:
     """The metrics of one application."""
 
     def __init__(
-        self, store: JobStore, batches: BatchStore, slots: Mapping[str, ConnectionSlots]
+        self,
+        store: JobStore,
+        batches: BatchStore,
+        slots: Mapping[str, ConnectionSlots],
+        codes: Iterable[str],
     ) -> None:
-        """Collect what `store` and `batches` hold, and how many of the `slots` are taken."""
+        """Collect what `store` and `batches` hold, and how many of the `slots` are taken.
+
+        Args:
+            codes: of the errors that a request may be answered with.
+        """
         self.registry = CollectorRegistry()
         taken = Gauge(
             "evascore_http_open_requests",
@@ -76,6 +96,13 @@ class Metrics:
         )
         for kind, each in slots.items():
             taken.labels(kind).set_function(each.num_held)
+        build = Gauge(
+            "evascore_build_info",
+            "The release of the web server; always 1.",
+            ("version", "python"),
+            registry=self.registry,
+        )
+        build.labels(__version__, platform.python_version()).set(1)
         self.registry.register(QueueCollector(store, batches))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
@@ -84,6 +111,14 @@ class Metrics:
             ("method", "route", "status"),
             registry=self.registry,
         )
+        self._problems = Counter(
+            "evascore_http_problems",
+            "Refused and failed requests, by the code of the error.",
+            ("code",),
+            registry=self.registry,
+        )
+        for code in codes:
+            self._problems.labels(code)
         self._request_seconds = Histogram(
             "evascore_http_request_seconds",
             "Time from a request's header to its answer, including the wait for a result.",
@@ -91,6 +126,10 @@ class Metrics:
             buckets=REQUEST_BOUNDS_S,
             registry=self.registry,
         )
+
+    def count_problem(self, code: str) -> None:
+        """Count an error that a request was answered with; `code` is one of ours."""
+        self._problems.labels(code).inc()
 
     def count_request(self, method: str, route: str | None, status: int, elapsed_s: float) -> None:
         """Count an answered request.
@@ -123,6 +162,7 @@ class QueueCollector(Collector):
             workers = self._store.worker_statuses()
             num_parked, letters = self._store.num_parked(), self._store.dead_letters()
             queues = self._store.model_queues()
+            persistence = self._store.persistence()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
@@ -135,13 +175,22 @@ class QueueCollector(Collector):
             "evascore_parked_jobs", "Jobs that wait for a worker of a newer release.", num_parked
         )
         yield _waiting(queues)
+        yield _oldest(queues)
         yield _dead_letters(letters)
         yield from _ended({**totals, **bulk.totals})
+        yield _failures(totals)
+        yield _redelivered(totals)
+        yield CounterMetricFamily(
+            "evascore_worker_deaths",
+            "Workers that died while they scored.",
+            value=totals.get("deaths_while_scoring", 0),
+        )
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
         yield from _room(bulk)
+        yield from _files(persistence)
         has_work = depth.jobs or bulk.num_batches
         yield _gauge(
             "evascore_stalled_seconds",
@@ -160,6 +209,10 @@ class QueueCollector(Collector):
         yield _worker_starts(workers)
         yield from _worker_counters(workers)
         yield from _worker_histograms(workers)
+        yield _stages(workers)
+        yield _models(workers)
+        yield _pass_sizes(workers)
+        yield from _gpus(workers)
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
@@ -176,6 +229,40 @@ def _waiting(queues: list[ModelQueue]) -> Metric:
         for priority in ("interactive", "bulk"):
             labels = (queue.name, queue.fingerprint, priority)
             family.add_metric(labels, getattr(queue, priority))
+    return family
+
+
+def _oldest(queues: list[ModelQueue]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_oldest_waiting_seconds",
+        "Age of the oldest job or part of a batch that no worker has fetched; 0 without one.",
+        labels=("priority",),
+    )
+    now = time.time()
+    for priority in PRIORITY_NAMES:
+        ages_s = [now - each.oldest_at[priority] for each in queues if priority in each.oldest_at]
+        family.add_metric((priority,), max([0.0, *ages_s]))
+    return family
+
+
+def _failures(totals: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "evascore_failed_jobs", "Jobs that failed, by the code of their error.", labels=("code",)
+    )
+    for code in BY_CODE:
+        family.add_metric((code,), totals.get(FAILED_WITH + code, 0))
+    return family
+
+
+def _redelivered(totals: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "evascore_redelivered_jobs",
+        "Jobs that were put back: their worker was lost, or returned them when it stopped or lost "
+        "Redis.",
+        labels=("cause",),
+    )
+    for cause in CAUSES:
+        family.add_metric((cause,), totals.get(REDELIVERED + cause, 0))
     return family
 
 
@@ -205,10 +292,41 @@ def _room(bulk: BulkLoad) -> Iterator[Metric]:
         bulk.memory.limit_bytes,
     )
     yield _gauge(
+        "evascore_redis_resident_bytes",
+        "Memory of the process of Redis, fragmentation included.",
+        bulk.memory.rss_bytes,
+    )
+    yield _gauge(
+        "evascore_redis_maxmemory_bytes",
+        "Limit of Redis itself; 0 without one.",
+        bulk.memory.maxmemory_bytes,
+    )
+    yield _gauge(
         "evascore_promised_bytes",
         "Room in Redis for the results of jobs and batches that have not ended.",
         bulk.promised_bytes,
     )
+
+
+def _files(persistence: Persistence) -> Iterator[Metric]:
+    ok = GaugeMetricFamily(
+        "evascore_redis_persistence_ok",
+        "Whether the append-only file is on, was last written and was last rewritten.",
+        labels=("step",),
+    )
+    ok.add_metric(("on",), persistence.is_on)
+    ok.add_metric(("write",), persistence.is_write_ok)
+    ok.add_metric(("rewrite",), persistence.is_rewrite_ok)
+    yield ok
+    yield _gauge(
+        "evascore_redis_file_bytes", "Size of the append-only file.", persistence.num_bytes
+    )
+    if persistence.backup_at is not None:
+        yield _gauge(
+            "evascore_last_backup_timestamp_seconds",
+            "Unix time of the last backup of Redis; absent before the first.",
+            persistence.backup_at,
+        )
 
 
 def _refusals(workers: list[WorkerStatus]) -> Metric:
@@ -276,8 +394,75 @@ def _worker_histograms(workers: list[WorkerStatus]) -> Iterator[Metric]:
     for field, name, meaning in _HISTOGRAMS:
         family = HistogramMetricFamily(name, meaning, labels=("worker",))
         for worker in workers:
-            if found := worker.histograms.get(field):
-                bounds = [*(str(bound) for bound in found.bounds), "+Inf"]
-                buckets = list(zip(bounds, itertools.accumulate(found.counts), strict=True))
-                family.add_metric((worker.name,), buckets, found.sum)
+            _add_histogram(family, (worker.name,), worker.histograms.get(field))
         yield family
+
+
+def _stages(workers: list[WorkerStatus]) -> Metric:
+    family = HistogramMetricFamily(
+        "evascore_stage_seconds",
+        "Time of scored jobs: until they are opened (queue), from then to their first micro-batch "
+        "(wait), in micro-batches (compute), and until they are stored (store).",
+        labels=("worker", "stage", "priority"),
+    )
+    for worker in workers:
+        for stage, priority in itertools.product(STAGES, PRIORITY_NAMES):
+            found = worker.histograms.get(stage_name(stage, priority))
+            _add_histogram(family, (worker.name, stage, priority), found)
+    return family
+
+
+def _add_histogram(
+    family: HistogramMetricFamily, labels: tuple[str, ...], found: Counted | None
+) -> None:
+    """Add the histogram of a worker; one of an older release may lack it."""
+    if found:
+        bounds = [*(str(bound) for bound in found.bounds), "+Inf"]
+        buckets = list(zip(bounds, itertools.accumulate(found.counts), strict=True))
+        family.add_metric(labels, buckets, found.sum)
+
+
+def _models(workers: list[WorkerStatus]) -> Metric:
+    names = ("name", "fingerprint", "quantization", "dtype", "device", "backend")
+    family = GaugeMetricFamily(
+        "evascore_model_info",
+        "The model that a worker has loaded; always 1.",
+        labels=("worker", *names),
+    )
+    for worker in workers:
+        if worker.model:
+            values = (str(worker.model.get(name, "")) for name in names)
+            family.add_metric((worker.name, *values), 1)
+    return family
+
+
+def _pass_sizes(workers: list[WorkerStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_micro_batch_limit_bytes",
+        "Most bytes of one micro-batch; halved where memory does not suffice.",
+        labels=("worker",),
+    )
+    for worker in workers:
+        family.add_metric((worker.name,), worker.batch_bytes)
+    return family
+
+
+def _gpus(workers: list[WorkerStatus]) -> Iterator[Metric]:
+    used = GaugeMetricFamily(
+        "evascore_gpu_used_bytes", "Memory of a worker's GPU in use.", labels=("worker",)
+    )
+    total = GaugeMetricFamily(
+        "evascore_gpu_total_bytes", "Memory of a worker's GPU.", labels=("worker",)
+    )
+    busy = GaugeMetricFamily(
+        "evascore_gpu_utilization_ratio",
+        "Share of time in which a worker's GPU ran a kernel.",
+        labels=("worker",),
+    )
+    for worker in workers:
+        if worker.gpu is not None:
+            used.add_metric((worker.name,), worker.gpu.used_bytes)
+            total.add_metric((worker.name,), worker.gpu.total_bytes)
+            if worker.gpu.utilization is not None:
+                busy.add_metric((worker.name,), worker.gpu.utilization)
+    yield from (used, total, busy)

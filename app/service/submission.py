@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 
 from werkzeug.exceptions import ClientDisconnected
 
@@ -9,6 +10,7 @@ from app.service import audit
 from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
+from app.service.traces import current_traceparent
 from contract import keys
 from contract.errors import (
     BrokerUnavailable,
@@ -42,7 +44,7 @@ def submit(
         BrokerUnavailable
     """
     try:
-        bound = service.models.bound(job)
+        bound = replace(service.models.bound(job), traceparent=current_traceparent())
         receipt = service.jobs.submit(bound, idempotency, current_quota(), task_id)
     except KeyReused:
         raise key_reused() from None

@@ -12,7 +12,7 @@ import redis
 from contract import keys
 from contract.batches import Batch, Part, PartId, decode_batch, decode_part
 from contract.messages import queued_record
-from contract.queue_messages import task_message
+from contract.queue_messages import Origin, task_message
 from contract.settings import Settings
 from contract.store.locks import take_lock
 from contract.store.scripts import register
@@ -61,12 +61,14 @@ class BatchQueue:
             *(keys.turns(batch.fingerprint, keys.BULK), keys.waiting(batch.fingerprint, keys.BULK)),
         ]
         ttl = ttl_s(batch, self._settings)
+        origin = Origin(submitted_at=batch.created_at)
         args: list[Any] = [batch.id, num_published, time.time(), ttl, batch.client]
         for part in map(decode_part, members):
             task_id = str(PartId(batch.id, part.first))
             names.append(keys.record(task_id))
             args.append(queued_record(task_id, part_facts(batch, part)))
-            args.append(task_message(task_id, part.num_bytes, keys.BULK, batch.fingerprint))
+            queue = keys.BULK, batch.fingerprint
+            args.append(task_message(task_id, part.num_bytes, *queue, origin))
         return int(self._publish(keys=names, args=args))
 
 

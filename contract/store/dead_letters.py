@@ -15,7 +15,7 @@ from contract import keys
 from contract.batches import part_id
 from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, queued_record
-from contract.queue_messages import task_message
+from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
 from contract.store.scripts import register
 from contract.stored_results import promised_bytes
@@ -140,7 +140,7 @@ class DeadLetters:
         ]
         args: list[Any] = [
             *(record, queued_record(task_id, job.facts()), payload),
-            task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
+            task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
             *(task_id, job.num_bytes, job.client),
             *(int(max(job.deadline_at - time.time(), 0)) + self._ttl_s, letter.id),
             promised_bytes(job.result_bytes),

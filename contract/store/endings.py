@@ -11,6 +11,9 @@ from contract import keys
 from contract.batches import PartResults
 from contract.store.scripts import register
 
+# The counters of failed jobs by the code of their error begin with this.
+FAILED_WITH = "failed_with:"
+
 
 @dataclass(frozen=True, slots=True)
 class Ending:
@@ -18,7 +21,8 @@ class Ending:
 
     task_id: str
     record: bytes | None = None
-    counter: str = "jobs_succeeded"
+    counters: str = "jobs_succeeded"
+    """Names in the totals, separated by spaces, that count this ending."""
     results: PartResults | None = None
     """The results of a part of a batch that has a final record."""
     stored_result: bytes = b""
@@ -66,7 +70,7 @@ class EndingsWriter:
         for ending in endings:
             of_job = (keys.record, keys.payload, keys.result)
             names += [name(ending.task_id) for name in of_job]
-            args += [ending.task_id, ending.record or b"", ending.counter, ending.stored_result]
+            args += [ending.task_id, ending.record or b"", ending.counters, ending.stored_result]
             args.append(ending.fingerprint)
         return list(self._conclude(keys=names, args=args))
 
@@ -86,7 +90,7 @@ class EndingsWriter:
                 keys.batch_results(batch_id),
                 keys.batch_parts(batch_id),
             ]
-            args += [ending.task_id, batch_id, first, ending.record or b"", ending.counter]
+            args += [ending.task_id, batch_id, first, ending.record or b"", ending.counters]
             args += [results.lines, results.completed, results.failed, results.num_bytes]
             args += [int(results.is_expired), results.model, ending.fingerprint]
         return list(self._conclude_parts(keys=names, args=args))

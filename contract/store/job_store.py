@@ -17,7 +17,7 @@ from contract.batches import part_id
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record, failure_record
-from contract.queue_messages import queue_of, rebound_message, task_message
+from contract.queue_messages import Origin, queue_of, rebound_message, task_message
 from contract.settings import Settings
 from contract.store.admission import (
     Idempotency,
@@ -32,6 +32,7 @@ from contract.store.leases import read_statuses
 from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
+from contract.store.persistence import Persistence, read_persistence
 from contract.store.refusals import NotStored, refusal_reason
 from contract.store.scripts import register
 from contract.store.submitting import JobSubmitter
@@ -232,6 +233,11 @@ class JobStore:
         with self._guard.calling():
             return self._letters.letters()
 
+    def persistence(self) -> Persistence:
+        """The append-only file of Redis and its last backup. Raises: BrokerUnavailable."""
+        with self._guard.calling():
+            return read_persistence(self._client)
+
     def num_parked(self) -> int:
         """Jobs that wait for a worker of a newer release. Raises: BrokerUnavailable."""
         with self._guard.calling():
@@ -333,7 +339,8 @@ class JobStore:
         facts = record.job
         fingerprint = of_batch.decode() if of_batch else facts.get("fingerprint", keys.UNBOUND)
         queue = fingerprint, facts.get("priority", keys.INTERACTIVE)
-        message = task_message(task_id, facts.get("num_bytes", 0), queue[1], fingerprint)
+        origin = Origin(submitted_at=facts.get("submitted_at", 0.0))
+        message = task_message(task_id, facts.get("num_bytes", 0), *queue[::-1], origin)
         self._requeue(
             keys=[
                 *(keys.unacked(worker), keys.unacked_index(worker)),

@@ -1,5 +1,7 @@
 """Reads the leases of workers, whose values are their statuses; Redis errors reach the caller."""
 
+from typing import Literal, get_args
+
 import redis
 
 from contract import keys
@@ -7,6 +9,12 @@ from contract.logs import get_logger
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
 log = get_logger(__name__)
+
+Cause = Literal["lost", "returned"]
+CAUSES: tuple[Cause, ...] = get_args(Cause)
+"""Why jobs are redelivered: their worker was lost, or it returned them itself."""
+# The counters of redelivered jobs by their cause begin with this.
+REDELIVERED = "redelivered:"
 
 
 def read_statuses(client: redis.Redis) -> list[WorkerStatus]:

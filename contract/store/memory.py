@@ -26,6 +26,11 @@ class Memory:
     limit_bytes: int
     """Above it nothing is accepted; at most nine tenths of Redis' own limit."""
 
+    rss_bytes: int = 0
+    """What the operating system has given to it, fragmentation included."""
+    maxmemory_bytes: int = 0
+    """Redis' own limit; 0 without one."""
+
     @property
     def room_bytes(self) -> int:
         """What is left for promises; below 0 if more is used already."""
@@ -37,7 +42,13 @@ def memory_of(info: Mapping[str, Any], settings: Settings) -> Memory:
     limit_bytes = settings.max_redis_bytes
     if info.get("maxmemory"):
         limit_bytes = min(limit_bytes, info["maxmemory"] * _SHARE[0] // _SHARE[1])
-    return Memory(info["used_memory"], info.get("used_memory_startup", 0), limit_bytes)
+    return Memory(
+        info["used_memory"],
+        info.get("used_memory_startup", 0),
+        limit_bytes,
+        rss_bytes=info.get("used_memory_rss", 0),
+        maxmemory_bytes=info.get("maxmemory", 0),
+    )
 
 
 def maxmemory_for(limit_bytes: int) -> int:

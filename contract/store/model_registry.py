@@ -4,12 +4,14 @@ A worker makes its model current when it becomes ready, once in its life: the la
 errors reach the caller.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import redis
 
 from contract import keys
 from contract.store.scripts import register
+
+PRIORITY_NAMES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +24,8 @@ class ModelQueue:
     """The name that the model is current for; '' if it is current for none."""
     interactive: int
     bulk: int
+    oldest_at: dict[str, float] = field(default_factory=dict)
+    """When the oldest message of a priority was submitted: Unix time, seconds; absent without."""
 
 
 class ModelRegistry:
@@ -64,12 +68,18 @@ class ModelRegistry:
         counts = self._count(
             keys=[key for step in steps for key in (keys.turns(*step), keys.waiting(*step))]
         )
-        waiting = dict(zip(steps, map(int, counts), strict=True))
+        waiting = dict(zip(steps, map(int, counts[::2]), strict=True))
+        oldest = dict(zip(steps, counts[1::2], strict=True))
         found = [
             ModelQueue(
                 *(model, names.get(model, "")),
                 interactive=waiting[model, keys.INTERACTIVE],
                 bulk=waiting[model, keys.BULK],
+                oldest_at={
+                    name: float(oldest[model, priority])
+                    for name, priority in PRIORITY_NAMES.items()
+                    if oldest[model, priority]
+                },
             )
             for model in models
         ]

@@ -9,7 +9,7 @@ import redis
 from contract import keys
 from contract.api_keys import Quota
 from contract.messages import Job, encode_payload, queued_record
-from contract.queue_messages import task_message
+from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
@@ -85,7 +85,7 @@ class JobSubmitter:
             args=[
                 queued_record(task_id, job.facts()),
                 payload,
-                task_message(task_id, job.num_bytes, job.priority, job.fingerprint),
+                task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
                 task_id,
                 job.client,
                 ttl_s,

@@ -17,7 +17,7 @@ from deploy.backup.aof import copy_aof, has_aof
 from deploy.backup.archive import SUFFIX, content, fingerprint, pack, sha256, unpack
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import Place
-from deploy.backup.rewriting import rewrite_aof
+from deploy.backup.rewriting import note_backup, rewrite_aof
 
 CHECKSUM = ".sha256"
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -50,6 +50,8 @@ class State:
                         self.say("Redis does not run here: this backup may hold deleted texts")
                     copy_aof(self.redis_dir, Path(copy))
                 self._store(Path(copy), f"redis-{_now()}")
+                if not self.is_dry_run:
+                    note_backup(self.redis_dir, int(time.time()))
         else:
             self.say(f"{self.redis_dir} has no data of Redis yet: nothing to back up there")
         if self.cache_dir is not None and content(self.cache_dir):

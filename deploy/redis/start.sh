@@ -19,11 +19,11 @@ hash=$(sha256sum "$shared" | cut -d ' ' -f 1)
 
 # Nobody can log in as `default`, but it needs all rights: Redis loads the append-only file as this user
 # and skips commands that it may not run (EXEC, in 7.0). `probe`, for the health check, may only PING;
-# `backup` may only have the append-only file rewritten.
+# `backup` may only have the append-only file rewritten, and write when it stored a backup.
 cat > /tmp/users.acl <<ACL
 user default off resetpass ~* &* +@all
 user probe on nopass resetkeys resetchannels -@all +ping
-user backup on nopass resetkeys resetchannels -@all +bgrewriteaof +info
+user backup on nopass resetkeys resetchannels %W~evascore:last_backup -@all +bgrewriteaof +info +set
 user evascore on #$hash ~* &* +@all -@admin -@dangerous +info +bgrewriteaof
 ACL
 

@@ -342,26 +342,6 @@ def test_edge_tells_the_limits_that_it_keeps():
     assert f"{per_s} requests per second and {at_once} at once" in DOCUMENT
 
 
-@pytest.mark.parametrize("name", ["alerts.yml", "dashboards/evascore.json"])
-def test_alerts_and_dashboard_ask_for_metrics_that_exist(name):
-    reply = set(
-        re.findall(r'"(evascore_\w+)"', (REPOSITORY / "app/service/prometheus.py").read_text())
-    )
-    text = (REPOSITORY / "deploy/monitoring" / name).read_text()
-    asked = {
-        re.sub(r"_(total|bucket|sum|count)$", "", metric)
-        for metric in re.findall(r"\bevascore_\w+", text)
-    }
-    assert asked
-    assert asked <= reply
-
-
-def test_alert_of_a_full_queue_is_at_half_of_its_limit():
-    alerts = (REPOSITORY / "deploy/monitoring/alerts.yml").read_text()
-    limit_bytes = int(re.search(r"max\(evascore_queue_bytes\) > (\d+)", alerts)[1])
-    assert 2 * limit_bytes == load_settings({}).max_queued_bytes
-
-
 def test_prometheus_sends_the_token_of_its_secret():
     config = yaml.safe_load((REPOSITORY / "deploy/monitoring/prometheus.yml").read_text())
     (job,) = config["scrape_configs"]

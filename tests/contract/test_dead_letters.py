@@ -19,6 +19,7 @@ from tests.waiting_messages import clear, take, waiting
 from worker.dead_letters import main
 from worker.intake import Intake
 from worker.registration import Registration
+from worker.request_ids import RequestIds
 from worker.upkeep import Upkeep, set_aside_broken_leases
 
 STATUS = WorkerStatus(name="w", state="ready", model={"name": "mine", "fingerprint": "0" * 12})
@@ -257,7 +258,7 @@ def test_lease_that_is_no_status_is_set_aside_if_it_never_expires(job_store, red
 def test_intake_takes_a_message_and_leaves_it_unacknowledged(job_store, redis_client):
     message = task_message("a", 7, keys.BULK)
     fetched(redis_client, "a", message)
-    read = Intake(redis_client, job_store, "w").read_message("a", message, True)
+    read = Intake(redis_client, job_store, "w", RequestIds()).read_message("a", message, True)
     assert read["properties"]["delivery_info"]["express"] is True
     assert read["properties"]["delivery_info"]["redelivered"] is False
     assert read["properties"]["priority"] == keys.BULK

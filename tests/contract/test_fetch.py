@@ -150,7 +150,7 @@ def test_requeued_message_goes_before_all_others_of_its_queue(queue, redis_clien
     ids = queue.add("a", 10, 10)
     assert [tag for _, tag in queue.fetch(FREE._replace(jobs=0))] == ids[:1]
     queue.add("b", 10)
-    assert recovery.requeue_left_behind(redis_client, "w") == 1
+    assert recovery.requeue_left_behind(redis_client, "w", "lost") == 1
     assert queue.fetch()[0] == (True, ids[0])
     stored = redis_client.hget(keys.unacked("w"), ids[0])
     assert b'"redelivered":true' in stored

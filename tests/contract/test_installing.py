@@ -19,7 +19,7 @@ from contract.settings import REPOSITORY
 FILES = ("requirements.txt", "requirements-web.txt", "requirements-dev.txt", "constraints.txt")
 LOCKS = {path.stem: path.read_text() for path in sorted(REPOSITORY.glob("requirements*.lock"))}
 # What the locks leave out: builds of torch differ between machines, and CUDA is part of them.
-UNLOCKED = re.compile(r"torch|evascore|nvidia-.*|cuda-.*")
+UNLOCKED = re.compile(r"torch|evascore|nvidia-(?!ml-py$).*|cuda-.*")
 # Of the platforms that the README names: their wheel tags, and what environment markers see.
 PLATFORMS = {
     f"linux-{machine}": (
@@ -142,6 +142,7 @@ def test_every_locked_package_has_hashes_and_none_is_torch(lock):
         ("requirements-schemathesis", ["requirements-schemathesis.txt"]),
         ("requirements-audit", ["requirements-audit.txt"]),
         ("requirements-flower", ["requirements-flower.txt"]),
+        ("requirements-otel", ["requirements-web.txt", "requirements-otel.txt"]),
     ],
 )
 def test_lock_has_the_pinned_versions(lock, files):

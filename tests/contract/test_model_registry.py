@@ -1,5 +1,7 @@
 """Which fingerprint is current for a name: that of the last worker that became ready."""
 
+from dataclasses import replace
+
 import pytest
 
 from contract import keys
@@ -82,12 +84,22 @@ def test_what_waits_is_counted_for_each_model(registry, job_store):
     ready_worker(registry, NEW)
     job_store.submit(a_job(1, model="mine", fingerprint=NEW, priority=keys.BULK))
 
-    found = {queue.fingerprint: queue for queue in registry.queues()}
+    found = {queue.fingerprint: replace(queue, oldest_at={}) for queue in registry.queues()}
     assert found == {
         keys.UNBOUND: ModelQueue(keys.UNBOUND, "", 1, 0),
         OLD: ModelQueue(OLD, "", 2, 0),
         NEW: ModelQueue(NEW, "mine", 0, 1),
     }
+
+
+def test_oldest_message_of_all_clients_is_found_for_each_priority(registry, job_store):
+    ready_worker(registry, OLD)
+    for client, submitted_at in (("b", 1769860800.25), ("b", 1769860802.0), ("a", 1769860805.5)):
+        job_store.submit(
+            a_job(1, fingerprint=OLD, model="mine", client=client, submitted_at=submitted_at)
+        )
+    (queue,) = (each for each in registry.queues() if each.fingerprint == OLD)
+    assert queue.oldest_at == {"interactive": 1769860800.25}
 
 
 def test_a_worker_becomes_current_though_redis_is_full(registry, redis_client):

@@ -19,6 +19,7 @@ from tests.waiting_messages import clear, waiting
 from worker.intake import Intake
 from worker.overdue import GRACE_S, Overdue
 from worker.registration import Registration
+from worker.request_ids import RequestIds
 from worker.upkeep import Upkeep
 
 DEADLINE_S = 60
@@ -146,7 +147,10 @@ def test_broken_message_that_shows_its_job_is_replaced(
     # The fetch takes the delivery tag where it can be read.
     tag = task_id if cut(raw) == raw[:-1] else "garbage:1"
     redis_client.hset(keys.unacked(WORKER), tag, orjson.dumps(["..."]))
-    assert Intake(redis_client, job_store, WORKER).read_message(tag, cut(raw), False) is None
+    assert (
+        Intake(redis_client, job_store, WORKER, RequestIds()).read_message(tag, cut(raw), False)
+        is None
+    )
     (message,) = waiting(redis_client, priority)
     claim = decode_message(message)
     assert (claim.task_id, claim.num_bytes) == (task_id, decode_message(raw).num_bytes)
@@ -160,7 +164,9 @@ def test_broken_message_and_broken_record_end_the_job(job_store, redis_client):
     clear(redis_client)
     redis_client.set(keys.record(task_id), b"broken", keepttl=True)
     redis_client.hset(keys.unacked(WORKER), "garbage:1", orjson.dumps(["..."]))
-    Intake(redis_client, job_store, WORKER).read_message("garbage:1", raw[:-300], False)
+    Intake(redis_client, job_store, WORKER, RequestIds()).read_message(
+        "garbage:1", raw[:-300], False
+    )
     assert job_store.read(task_id).error["code"] == JobUnreadable.code
     assert job_store.depth() == QueueDepth(0, 0)
     assert not redis_client.exists(keys.unacked(WORKER))
@@ -172,6 +178,8 @@ def test_broken_message_of_an_ended_job_is_dropped(job_store, redis_client):
     clear(redis_client)
     job_store.cancel(task_id)
     redis_client.hset(keys.unacked(WORKER), "garbage:1", orjson.dumps(["..."]))
-    Intake(redis_client, job_store, WORKER).read_message("garbage:1", raw[:-300], False)
+    Intake(redis_client, job_store, WORKER, RequestIds()).read_message(
+        "garbage:1", raw[:-300], False
+    )
     assert waiting(redis_client) == []
     assert not redis_client.exists(keys.unacked(WORKER))

@@ -66,6 +66,7 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "totals": store.totals,
         "dead_letters": store.dead_letters,
         "num_parked": store.num_parked,
+        "persistence": store.persistence,
     }
 
 

@@ -33,7 +33,7 @@ FACTS = {
 # Fields that 0.1.0 does not know.
 ADDED = {
     **{"may_store_apart": False, "client": "", "model": "", "fingerprint": keys.UNBOUND},
-    **{"is_pinned": False, "result_bytes": 0},
+    **{"is_pinned": False, "result_bytes": 0, "traceparent": ""},
 }
 # Release N: what 0.1.0 stored, before there were versions.
 PAYLOAD = (

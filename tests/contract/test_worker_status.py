@@ -6,6 +6,7 @@ import pytest
 from contract import keys
 from contract.histogram import Histogram
 from contract.worker_status import (
+    GpuUse,
     NotAWorkerStatus,
     StartupStatus,
     WorkerStatus,
@@ -25,6 +26,8 @@ STATUS = WorkerStatus(
     bytes_per_s=2626.5,
     recent_batches=((3, 41, 12.5), (2, 5, 500.0)),
     recent_latencies_ms=(28.1, 100.0),
+    num_halvings=1,
+    gpu=GpuUse(7, 9, 0.5),
     histograms={"batch_texts": Histogram((1.0, 2.0), [0, 1, 1], 5.0)},
     silent_s=0.5,
     unstored_s=31.5,

@@ -151,6 +151,8 @@ def test_task_of_a_complaint_is_found_in_the_logs_of_both_tiers(tmp_path):
         assert events(service, task_id)[0] == ("worker", "job_opened")
         opened = next(x for x in lines(service) if x.get("event") == "job_opened")
         assert opened["request_id"] == answer.headers["X-Request-Id"]
+        about = [line for line in lines(service) if line.get("task_id") == task_id]
+        assert {line["request_id"] for line in about} == {answer.headers["X-Request-Id"]}
         assert ("web", "request_served") in events(service, batch_id)
         assert events(service, f"{batch_id}.0")[0] == ("worker", "job_opened")
         assert MARKER not in service.log.read_text()

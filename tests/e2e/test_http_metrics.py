@@ -1,13 +1,20 @@
 """`GET /metrics`: what Prometheus reads of requests, queue and workers."""
 
+import platform
 from collections.abc import Mapping
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from contract import __version__, keys
+from contract.errors import PoisonJob
 from contract.histogram import Histogram
+from contract.worker_status import stage_name
+from tests.conftest import wait_until
 from tests.web import Outcomes, WebServer
+from worker.outcomes import lost_ending
+from worker.recovery import take_over
 
 MARK = "zanzibar"
 
@@ -153,3 +160,94 @@ def test_metrics_are_reported_while_redis_is_away(tmp_path):
         server.stop()
     assert samples["evascore_redis_up",] == 0
     assert ("evascore_queue_jobs",) not in samples
+
+
+def test_age_of_the_oldest_waiting_job_is_reported_by_priority(http, outcomes):
+    outcomes.client.flushdb()
+    empty = scrape(http)
+    assert empty["evascore_oldest_waiting_seconds", "interactive"] == 0
+    http.post("/score", json={"text": "waits"}).raise_for_status()
+    wait_until(lambda: scrape(http)["evascore_oldest_waiting_seconds", "interactive"] > 0.05)
+    assert scrape(http)["evascore_oldest_waiting_seconds", "bulk"] == 0
+
+
+def test_failed_jobs_are_reported_by_code(http, outcomes):
+    outcomes.client.flushdb()
+    task_id = http.post("/score", json={"text": "a"}).json()["id"]
+    ending = lost_ending(task_id, outcomes.store.facts(task_id), PoisonJob("no", num_crashes=3))
+    outcomes.store.conclude([ending])
+    samples = scrape(http)
+    assert samples["evascore_failed_jobs_total", "poison_job"] == 1
+    assert samples["evascore_failed_jobs_total", "job_lost"] == 0
+    assert samples["evascore_jobs_total", "failed"] == 1
+
+
+def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):
+    outcomes.client.flushdb()
+    assert scrape(http)["evascore_redelivered_jobs_total", "lost"] == 0
+    task_id = http.post("/score", json={"text": "a"}).json()["id"]
+    message = outcomes.client.rpop(keys.waiting(keys.UNBOUND, keys.INTERACTIVE, keys.EXPRESS))
+    unacked = keys.unacked("dead"), keys.unacked_index("dead")
+    outcomes.client.hset(unacked[0], task_id, b"[" + message + b', "", "evascore"]')
+    outcomes.client.zadd(unacked[1], {task_id: 1})
+    outcomes.store.note_aboard([task_id], "dead")
+    take_over(outcomes.client, "dead")
+    take_over(outcomes.client, "dead")
+    samples = scrape(http)
+    assert samples["evascore_redelivered_jobs_total", "lost"] == 1
+    assert samples["evascore_redelivered_jobs_total", "returned"] == 0
+    assert samples["evascore_worker_deaths_total",] == 1
+
+
+def test_refusals_are_reported_by_code(http):
+    def count(code: str) -> float:
+        return scrape(http)["evascore_http_problems_total", code]
+
+    before = count("empty_text"), count("route_not_found")
+    http.post("/score", json={"text": ""})
+    http.get(f"/{MARK}")
+    http.get("/healthz")
+    assert (count("empty_text"), count("route_not_found")) == (before[0] + 1, before[1] + 1)
+
+
+def test_files_of_redis_and_the_last_backup_are_reported(http, outcomes):
+    outcomes.client.flushdb()
+    samples = scrape(http)
+    assert [samples["evascore_redis_persistence_ok", step] for step in ("on", "write")] == [1, 1]
+    assert samples["evascore_redis_file_bytes",] >= 0
+    assert samples["evascore_redis_resident_bytes",] > 100_000
+    assert samples["evascore_redis_maxmemory_bytes",] == outcomes.client.info()["maxmemory"]
+    assert ("evascore_last_backup_timestamp_seconds",) not in samples
+    outcomes.client.set(keys.LAST_BACKUP, 1769860800)
+    assert scrape(http)["evascore_last_backup_timestamp_seconds",] == 1769860800
+
+
+def test_stages_memory_and_model_of_a_worker_are_reported(http, outcomes):
+    outcomes.client.flushdb()
+    stage = Histogram((1.0, 4.0))
+    stage.observe(3)
+    outcomes.pose_as_worker(
+        {
+            "name": "w",
+            "batch_bytes": 512,
+            "histograms": {stage_name("queue", "bulk"): stage},
+            "num_halvings": 2,
+            "gpu": {"used_bytes": 7, "total_bytes": 9, "utilization": 0.5},
+            "model": {"name": "small", "fingerprint": "0" * 12, "dtype": "float32"},
+        }
+    )
+    samples = scrape(http)
+    labels = {"priority": "bulk", "stage": "queue", "worker": "w"}.values()
+    assert samples["evascore_stage_seconds_bucket", "4.0", *labels] == 1
+    assert samples["evascore_stage_seconds_sum", *labels] == 3
+    assert samples["evascore_out_of_memory_halvings_total", "w"] == 2
+    assert samples["evascore_micro_batch_limit_bytes", "w"] == 512
+    assert samples["evascore_gpu_used_bytes", "w"] == 7
+    assert samples["evascore_gpu_total_bytes", "w"] == 9
+    assert samples["evascore_gpu_utilization_ratio", "w"] == 0.5
+    info = ("", "", "float32", "0" * 12, "small", "", "w")
+    assert samples["evascore_model_info", *info] == 1
+
+
+def test_release_of_the_web_server_is_reported(http):
+    assert scrape(http)["evascore_build_info", platform.python_version(), __version__] == 1

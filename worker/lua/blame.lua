@@ -1,6 +1,6 @@
 #!lua flags=allow-oom
 -- Counts the death of a worker against each job that it was scoring, once.
--- KEYS: aboard, missing suspects, missing workers
+-- KEYS: aboard, missing suspects, missing workers, totals
 -- ARGV: worker, prefix of the keys of crashes, TTL s of a count
 -- Returns the task IDs of the jobs.
 local blamed = {}
@@ -14,6 +14,7 @@ for i = 1, 2 do
     blamed[#blamed + 1] = tag
   end
 end
+if #blamed > 0 then redis.call('HINCRBY', KEYS[4], 'deaths_while_scoring', 1) end
 redis.call('DEL', KEYS[1], KEYS[2])
 redis.call('ZREM', KEYS[3], ARGV[1])
 return blamed

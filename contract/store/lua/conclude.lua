@@ -5,7 +5,7 @@
 -- KEYS: totals, unacked, unacked index, aboard (the last three '' if nothing is to be acknowledged),
 --       the four keys of live.lua, forgettable since, then record, payload and result of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
---       name of the counter in totals, result ('' if the record holds it), fingerprint of the model
+--       names of the counters in totals, result ('' if the record holds it), fingerprint of the model
 --       that scored it ('' if none did)
 -- What a model scored that the job is not bound to any more is dropped, and the job goes on.
 -- Returns for each job the state that it is in now ('' if it is gone).
@@ -28,7 +28,7 @@ for i = 10, #KEYS, 3 do
   if ends_now then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
     if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end
-    redis.call('HINCRBY', KEYS[1], ARGV[at + 2], 1)
+    for counter in string.gmatch(ARGV[at + 2], '%S+') do redis.call('HINCRBY', KEYS[1], counter, 1) end
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
   if ended or ends_now or state == '' then

@@ -7,7 +7,7 @@
 --       per client, the two keys of promises.lua, forgettable since, then of each part: record, batch,
 --       texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
---       name of the counter in totals, lines, completed, failed, bytes, '1' if expired, model,
+--       names of the counters in totals, lines, completed, failed, bytes, '1' if expired, model,
 --       fingerprint of the model that scored it ('' if none did)
 -- What a model scored that the batch is not bound to any more is dropped, and the part goes on.
 -- Returns for each part the state that it is in now ('' if it is gone).
@@ -29,7 +29,7 @@ for i = 15, #KEYS, 5 do
   local is_elsewhere = not ended and ARGV[at + 11] ~= '' and bound ~= '?' and bound ~= ARGV[at + 11]
   if state ~= '' and not ended and not is_elsewhere and redis.call('EXISTS', batch) == 1 then
     redis.call('SET', record, final, 'EX', ttl)
-    redis.call('HINCRBY', KEYS[2], ARGV[at + 4], 1)
+    for counter in string.gmatch(ARGV[at + 4], '%S+') do redis.call('HINCRBY', KEYS[2], counter, 1) end
     redis.call('HSET', results, first, ARGV[at + 5])
     redis.call('EXPIRE', results, redis.call('TTL', batch))
     redis.call('HINCRBY', batch, 'completed', ARGV[at + 6])

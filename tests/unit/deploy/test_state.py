@@ -10,11 +10,15 @@ from contextlib import suppress
 import pytest
 import redis
 
+from contract import keys
 from contract.settings import REPOSITORY
+from deploy.backup.rewriting import LAST_BACKUP
 from deploy.embedded_redis import place_for_socket
 from tests.conftest import RedisServer, wait_until
 
 STATE = REPOSITORY / "deploy" / "state"
+# A backup in a test is not older than this.
+HANG_S = 600
 
 
 class Machine:
@@ -252,15 +256,27 @@ def test_backup_holds_nothing_that_was_deleted(cloud, tmp_path):
         try:
             with redis.Redis.from_url(server.url) as client:
                 # As in a container, where no other user is needed.
-                rules = ["on", "nopass", "-@all", "+bgrewriteaof", "+info"]
+                rules = [
+                    "on",
+                    "nopass",
+                    f"%W~{LAST_BACKUP}",
+                    "-@all",
+                    "+bgrewriteaof",
+                    "+info",
+                    "+set",
+                ]
                 client.execute_command("ACL", "SETUSER", "backup", *rules)
                 client.set("kept", "kept-marker")
                 client.set("deleted", "deleted-marker")
                 client.delete("deleted")
             machine = Machine(cloud, tmp_path, tmp_path / "backups")
             stored = machine.state("backup")
+            with redis.Redis.from_url(server.url) as client:
+                noted = client.get(keys.LAST_BACKUP)
         finally:
             server.kill()
+    assert keys.LAST_BACKUP == LAST_BACKUP
+    assert time.time() - HANG_S < int(noted) <= time.time()
     assert stored.returncode == 0, stored.stderr
     assert "deleted texts" not in stored.stdout
     (archive,) = machine.to.glob("redis-*.zst")

@@ -11,12 +11,13 @@ from contract.batches import pieces_of_lines
 from contract.messages import Job, decode_record
 from contract.store.opening import Broken, Opened
 from contract.store.refusals import NotStored, Reason
+from contract.worker_status import STAGES, stage_name
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
 from worker import scoring_loop
 from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
-from worker.outbox import MAX_TRIES, Outbox
+from worker.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
 from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -497,3 +498,26 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def test_stages_of_a_job_are_counted_by_priority_once_it_is_stored(worker):
+    worker.fetch("a", 10, priority=keys.BULK)
+    worker.store.refused.add("a")
+    worker.loop.turn()
+    name = stage_name("store", "bulk")
+    assert sum(worker.status.histograms[name].counts) == 0
+    worker.store.refused.clear()
+    wait_until(lambda: worker.loop.turn() or "a" in worker.store.endings)
+    for stage in STAGES:
+        assert sum(worker.status.histograms[stage_name(stage, "bulk")].counts) == 1
+        assert sum(worker.status.histograms[stage_name(stage, "interactive")].counts) == 0
+    # The result waited for at least the first back-off of the outbox.
+    assert worker.status.histograms[name].sum >= FIRST_DELAY_S
+
+
+def test_halvings_are_counted(worker):
+    worker.scorer.room_bytes = 25
+    for task_id in "abc":
+        worker.fetch(task_id, 20)
+    worker.loop.turn()
+    assert worker.status.num_halvings == 2

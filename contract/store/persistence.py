@@ -1,0 +1,36 @@
+"""Reads from Redis how its append-only file does, and when the last backup of it was stored."""
+
+from dataclasses import dataclass
+
+import redis
+
+from contract import keys
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    """The append-only file of Redis, and its last backup."""
+
+    is_on: bool
+    """Whether there is an append-only file."""
+    is_write_ok: bool
+    """Whether the last write to it succeeded."""
+    is_rewrite_ok: bool
+    """Whether the last rewrite of it succeeded."""
+    num_bytes: int
+    """Its size; 0 where Redis reports none."""
+    backup_at: float | None
+    """When the last backup was stored: Unix time, seconds; None if none is known."""
+
+
+def read_persistence(client: redis.Redis) -> Persistence:
+    """Read it from Redis, whose errors reach the caller; a hosted Redis may report less."""
+    with client.pipeline(transaction=False) as pipe:
+        info, backup_at = pipe.info("persistence").get(keys.LAST_BACKUP).execute()
+    return Persistence(
+        is_on=bool(info.get("aof_enabled")),
+        is_write_ok=info.get("aof_last_write_status", "ok") == "ok",
+        is_rewrite_ok=info.get("aof_last_bgrewrite_status", "ok") == "ok",
+        num_bytes=int(info.get("aof_current_size", 0)),
+        backup_at=float(backup_at) if backup_at and backup_at.isdigit() else None,
+    )

@@ -1,0 +1,89 @@
+"""Metrics, alerts, dashboard and runbook name the same things."""
+
+import json
+import re
+
+import pytest
+import yaml
+
+from contract.settings import REPOSITORY, load_settings
+
+MONITORING = REPOSITORY / "deploy/monitoring"
+ALERTS = (MONITORING / "alerts.yml").read_text()
+DASHBOARD = json.loads((MONITORING / "dashboards/evascore.json").read_text())
+RUNBOOK = (REPOSITORY / "docs/runbook.md").read_text()
+RULES = yaml.safe_load(ALERTS)["groups"][0]["rules"]
+NAMES = [rule["alert"] for rule in RULES]
+
+
+def metrics_of_the_code() -> set[str]:
+    """The names of all metrics, without the endings that Prometheus adds."""
+    code = (REPOSITORY / "app/service/prometheus.py").read_text()
+    return set(re.findall(r'"(evascore_\w+)"', code))
+
+
+def metrics_in(text: str) -> set[str]:
+    """The names of the metrics in expressions, without these endings."""
+    found = re.findall(r"\bevascore_\w+", text)
+    return {re.sub(r"_(total|bucket|sum|count)$", "", name) for name in found}
+
+
+def test_dashboard_draws_every_metric_that_exists_and_no_other():
+    drawn = [target["expr"] for panel in DASHBOARD["panels"] for target in panel["targets"]]
+    assert metrics_in(" ".join(drawn)) == metrics_of_the_code()
+
+
+def test_alerts_ask_for_metrics_that_exist():
+    asked = metrics_in(" ".join(rule["expr"] for rule in RULES))
+    assert len(asked) > 15
+    assert asked <= metrics_of_the_code()
+
+
+def test_panels_do_not_overlap():
+    cells = [
+        (x, y)
+        for at in (panel["gridPos"] for panel in DASHBOARD["panels"])
+        for x in range(at["x"], at["x"] + at["w"])
+        for y in range(at["y"], at["y"] + at["h"])
+    ]
+    assert len(cells) == len(set(cells))
+    ids = [panel["id"] for panel in DASHBOARD["panels"]]
+    assert len(ids) == len(set(ids))
+
+
+@pytest.mark.parametrize("rule", RULES, ids=NAMES)
+def test_alert_has_a_severity_a_description_and_its_entry_in_the_runbook(rule):
+    assert rule["labels"]["severity"] in ("critical", "warning")
+    annotations = rule["annotations"]
+    assert annotations.keys() == {"summary", "description", "runbook_url"}
+    assert annotations["runbook_url"] == f"docs/runbook.md#{rule['alert'].lower()}"
+    entry = re.search(rf"^## {rule['alert']}\n\n\*(\w+)\.\*", RUNBOOK, re.MULTILINE)
+    assert entry
+    assert entry[1].lower() == rule["labels"]["severity"]
+
+
+def test_runbook_has_one_entry_for_each_alert_and_no_other():
+    assert len(NAMES) == len(set(NAMES))
+    assert sorted(re.findall(r"^## (\w+)$", RUNBOOK, re.MULTILINE)) == sorted(NAMES)
+
+
+def test_every_alert_is_shown_to_fire():
+    rules_tests = yaml.safe_load((REPOSITORY / "tests/docker/alerts_test.yml").read_text())["tests"]
+    firing = {
+        re.search(r'alertname="(\w+)"', sample["labels"])[1]
+        for test in rules_tests
+        for check in test["promql_expr_test"]
+        for sample in check["exp_samples"]
+    }
+    assert firing == set(NAMES)
+
+
+def test_metrics_of_the_runbook_and_of_the_api_exist():
+    endings = {"evascore_bulk"}
+    for text in (RUNBOOK, (REPOSITORY / "docs/api.md").read_text()):
+        assert metrics_in(text) - endings <= metrics_of_the_code()
+
+
+def test_alert_of_a_full_queue_is_at_half_of_its_limit():
+    limit_bytes = int(re.search(r"max\(evascore_queue_bytes\) > (\d+)", ALERTS)[1])
+    assert 2 * limit_bytes == load_settings({}).max_queued_bytes
