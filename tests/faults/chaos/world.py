@@ -185,7 +185,10 @@ class World:
             with tarfile.open(fileobj=BytesIO(archive.stdout)) as packed:
                 packed.extractall(folder, filter="data")
         imported = subprocess.run(
-            [sys.executable, "-c", "import app.factory"], cwd=folder, capture_output=True, check=False
+            [sys.executable, "-c", "import app.factory"],
+            cwd=folder,
+            capture_output=True,
+            check=False,
         )
         if imported.returncode:
             return None
