@@ -126,7 +126,7 @@ def test_room_follows_what_redis_uses(redis_client):
 def test_limit_is_the_setting_or_nine_tenths_of_the_memory_of_redis(maxmemory, limit_bytes):
     settings = load_settings({"EVASCORE_MAX_REDIS_BYTES": "1000"})
     info = {"used_memory": 300, "used_memory_startup": 100, "maxmemory": maxmemory}
-    assert memory_of(info, settings) == Memory(300, 100, limit_bytes)
+    assert memory_of(info, settings) == Memory(300, 100, limit_bytes, maxmemory_bytes=maxmemory)
     assert memory_of(info, settings).room_bytes == limit_bytes - 300
 
 
