@@ -237,8 +237,10 @@ def test_requests_that_arrive_while_the_server_stands_still_are_answered(
     with connected(patient, 5, healthz * num_requests_before) as clients:
         for client in clients * num_requests_before:
             answer = b""
-            while not answer.endswith(b'{"status":"ok"}'):
-                answer += client.recv(1000)
+            while b'{"status":"ok"}\n' not in answer:
+                received = client.recv(1000)
+                assert received
+                answer += received
         wait_until(lambda: num_connections(patient) == before + 5)
         worker.suspend()
         try:
