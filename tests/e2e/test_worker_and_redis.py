@@ -109,7 +109,7 @@ def test_worker_that_ends_while_redis_refuses_writes_blames_nobody(
 def test_result_that_is_too_large_for_a_slow_redis_fails_alone(job_store, new_worker, proxy):
     worker = new_worker(redis_url=proxy.url, redis_timeout_s="1").start().wait_ready()
     worker.send(signal.SIGSTOP)
-    # The tiny model's result of this text takes 5 MB: at 200 kB/s longer than all tries together, also
+    # The result of this text takes 5 MB: at 200 kB/s longer than all tries together, also
     # where the buffers of both sockets take a whole try, which then arrives.
     large = a_job(2000)
     large.requests[0] |= {"outputs": ["bytes", "top_k"], "top_k": 320}
