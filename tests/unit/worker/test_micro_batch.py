@@ -42,7 +42,7 @@ def runtime():
             status,
             Lease(client, status, lease_s=1, micro_batch_timeout_s=1),
             Registration(ModelRegistry(client), status),
-            Scorer.load(str(REPOSITORY / "tests/oracle/small")),
+            scorer=Scorer.load(str(REPOSITORY / "tests/oracle/small")),
         )
 
 

@@ -41,7 +41,7 @@ def test_line_of_windows_may_fill_the_context(scorer):
 
 @pytest.mark.parametrize(("encoding", "name"), [("utf-16", "UTF-16"), ("utf-32", "UTF-32")])
 def test_stream_in_another_encoding_is_refused_by_its_name(scorer, encoding, name):
-    with pytest.raises(MalformedBody, match=f"in {name}; save it as UTF-8"):
+    with pytest.raises(MalformedBody, match=f"is {name}, not UTF-8; save it as UTF-8"):
         predictions(scorer, "eins\n".encode(encoding))
 
 
