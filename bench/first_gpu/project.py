@@ -142,7 +142,7 @@ def launch_int8_product(
     """
     import triton
 
-    from model.ops.int8_linear.kernel import GROUP_SIZE, int8_linear_fwd_kernel
+    from model.ops.int8_linear.kernel import int8_linear_fwd_kernel
 
     num_rows, num_in = x.shape
     num_blocks = triton.cdiv(num_rows, tile["BLOCK_T"]) * triton.cdiv(len(weight), tile["BLOCK_O"])
@@ -155,6 +155,5 @@ def launch_int8_product(
         NUM_IN=num_in,
         NUM_OUT=len(weight),
         LARGEST=LARGEST,
-        GROUP_SIZE=GROUP_SIZE,
         **tile,
     )
