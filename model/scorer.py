@@ -192,7 +192,7 @@ class Scorer:
 
     def _compile_rare_forms(self) -> None:
         """Compile the kernels that a pass of several windows does not launch."""
-        # `int8_linear/tiles.py` has other tiles for few rows; each kind of output has its kernels.
+        # `tiles.py` of a product has other tiles for few rows; each kind of output has its kernels.
         self._score_zeros(16, outputs=frozenset({"bytes"}))
         self._score_zeros(64, outputs=frozenset({"top_k"}), top_k=1)
         self._score_zeros(MIN_PASS_BYTES)

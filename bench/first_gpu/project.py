@@ -16,6 +16,7 @@ from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
 from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
+from model.ops.tiled_product.tiles import Tile
 from model.packing import PackedLayout
 from model.scoring.forward import ROW_STEP, cut_into_passes
 from model.scoring.log_likelihood import ByteScores, score_bytes
@@ -33,6 +34,7 @@ NO_REVISION = "0" * 16
 __all__ = [
     "ROW_STEP",
     "ByteScores",
+    "Tile",
     "cut_into_passes",
     "fuse_products",
     "score_canary",
@@ -133,20 +135,17 @@ def watch_compilation(tell: Callable[[float], None]) -> None:
 
 
 def launch_int8_product(
-    x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: dict[str, int]
+    x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: Tile
 ) -> None:
     """Launch the kernel of the int8 product with a tile of its own.
 
     x: [T, in] int8; weight: [out, in] int8; y: [T, out]; scales: [T] of the rows, [out] of the
     weight.
     """
-    import triton
-
     from model.ops.int8_linear.kernel import int8_linear_fwd_kernel
 
     num_rows, num_in = x.shape
-    num_blocks = triton.cdiv(num_rows, tile["BLOCK_T"]) * triton.cdiv(len(weight), tile["BLOCK_O"])
-    int8_linear_fwd_kernel[(num_blocks,)](
+    int8_linear_fwd_kernel[(tile.num_programs(num_rows, len(weight)),)](
         x,
         weight,
         *scales,
@@ -155,5 +154,5 @@ def launch_int8_product(
         NUM_IN=num_in,
         NUM_OUT=len(weight),
         LARGEST=LARGEST,
-        **tile,
+        **tile.launch_config(),
     )

@@ -7,34 +7,9 @@ import torch
 from torch import Tensor
 
 from bench.first_gpu import project
+from bench.first_gpu.project import Tile
 from bench.first_gpu.run import Run
 from bench.first_gpu.timing import kernel_s
-
-
-@dataclass(frozen=True)
-class Tile:
-    """A block of rows by outputs, and the inputs of one step; warps and stages of the program."""
-
-    rows: int
-    outputs: int
-    inputs: int
-    num_warps: int
-    num_stages: int
-
-    def __str__(self) -> str:
-        size = f"{self.rows}x{self.outputs}x{self.inputs}"
-        return f"int8 tile {size} {self.num_warps} warps {self.num_stages} stages"
-
-    def launch_config(self) -> dict[str, int]:
-        """Return the tile as arguments of the kernel."""
-        return {
-            "BLOCK_T": self.rows,
-            "BLOCK_O": self.outputs,
-            "BLOCK_I": self.inputs,
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-        }
-
 
 # All compile for compute capability 9.0 without spilled registers.
 TILES = (
@@ -72,8 +47,14 @@ class Product:
         """Compute the product with a tile: [T, out] bfloat16."""
         size = (len(self.x), len(self.weight))
         y = torch.empty(size, dtype=torch.bfloat16, device=self.x.device)
-        project.launch_int8_product(self.x, self.weight, self.scales, y, tile.launch_config())
+        project.launch_int8_product(self.x, self.weight, self.scales, y, tile)
         return y
+
+
+def title(tile: Tile) -> str:
+    """Return the name of a tile in the figures."""
+    size = f"{tile.rows}x{tile.outputs}x{tile.inputs}"
+    return f"int8 tile {size} {tile.num_warps} warps {tile.num_stages} stages"
 
 
 def compile_tiles(run: Run) -> None:
@@ -83,7 +64,7 @@ def compile_tiles(run: Run) -> None:
         return
     product = Product.random(run, 256, run.sizes.hidden, run.sizes.intermediate)
     for tile in TILES:
-        with run.part(f"compile {tile}"):
+        with run.part(f"compile {title(tile)}"):
             product.multiply(tile)
             run.synchronize()
 
@@ -98,11 +79,11 @@ def measure_tiles(run: Run) -> None:
     product = Product.random(run, rows, hidden, wide)
     reference = product.multiply(TILES[0])
     for tile in TILES:
-        with run.part(str(tile), needs_s=2):
+        with run.part(title(tile), needs_s=2):
             is_same = bool((product.multiply(tile) == reference).all())
             took_s[tile] = kernel_s(run, lambda: product.multiply(tile))  # noqa: B023
             speed = _tera_per_s((rows, hidden, wide), took_s[tile])
-            run.put(str(tile), tera_per_s=speed, has_same_bits=is_same)
+            run.put(title(tile), tera_per_s=speed, has_same_bits=is_same)
     fastest = min(took_s, key=took_s.__getitem__, default=TILES[0])
     shapes = {
         "qkvo": (rows, hidden, hidden),
@@ -112,9 +93,9 @@ def measure_tiles(run: Run) -> None:
     for name, shape in shapes.items():
         product = Product.random(run, *shape)
         for tile in dict.fromkeys((TILES[0], fastest)):
-            with run.part(f"{tile}, {name}", needs_s=4):
+            with run.part(f"{title(tile)}, {name}", needs_s=4):
                 seconds = kernel_s(run, lambda: product.multiply(tile))  # noqa: B023
-                run.put(f"{tile}, {name}", tera_per_s=_tera_per_s(shape, seconds))
+                run.put(f"{title(tile)}, {name}", tera_per_s=_tera_per_s(shape, seconds))
 
 
 def _tera_per_s(shape: tuple[int, int, int], seconds: float) -> float:

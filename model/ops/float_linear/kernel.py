@@ -11,19 +11,25 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.kernel import block_of_program
 from model.ops.launching import FLOATS, check_arguments, dot_type
+from model.ops.tiled_product.kernel import (
+    first_inputs,
+    load_inputs,
+    store_tile,
+    tile_of_program,
+)
+from model.ops.tiled_product.tiles import Tile
 
 
-def launch_config(dtype: torch.dtype) -> dict[str, int]:
-    """Return the block of rows by outputs by inputs: one for every number of rows.
+def tile_for(dtype: torch.dtype) -> Tile:
+    """Return the tile of products in `dtype`: one for every number of rows.
 
     The stages fit the shared memory of an L4. float32 has smaller tiles: three products of 10 bits
     each keep its digits on tensor cores, and need registers.
     """
     if dtype == torch.float32:
-        return {"BLOCK_T": 64, "BLOCK_O": 64, "BLOCK_I": 32, "num_warps": 4, "num_stages": 2}
-    return {"BLOCK_T": 128, "BLOCK_O": 128, "BLOCK_I": 64, "num_warps": 8, "num_stages": 3}
+        return Tile(64, 64, 32, num_warps=4, num_stages=2)
+    return Tile(128, 128, 64, num_warps=8, num_stages=3)
 
 
 def float_linear(x: Tensor, weight: Tensor) -> Tensor:
@@ -38,10 +44,8 @@ def float_linear(x: Tensor, weight: Tensor) -> Tensor:
     num_rows, num_out = sizes["T"], sizes["out"]
     y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.device)
     if num_rows > 0:
-        config = launch_config(x.dtype)
-        num_row_blocks = triton.cdiv(num_rows, config["BLOCK_T"])
-        num_blocks = num_row_blocks * triton.cdiv(num_out, config["BLOCK_O"])
-        float_linear_fwd_kernel[(num_blocks,)](
+        tile = tile_for(x.dtype)
+        float_linear_fwd_kernel[(tile.num_programs(num_rows, num_out),)](
             x,
             weight,
             y,
@@ -49,7 +53,7 @@ def float_linear(x: Tensor, weight: Tensor) -> Tensor:
             NUM_IN=sizes["in"],
             NUM_OUT=num_out,
             DOT_TYPE=dot_type(x.dtype),
-            **config,
+            **tile.launch_config(),
         )
     return y
 
@@ -68,28 +72,16 @@ def float_linear_fwd_kernel(
     BLOCK_I: tl.constexpr,
 ):
     """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    num_row_blocks, num_output_blocks = tl.cdiv(num_rows, BLOCK_T), tl.cdiv(NUM_OUT, BLOCK_O)
-    row_block, output_block = block_of_program(num_row_blocks, num_output_blocks)
-    rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
-    inputs = tl.arange(0, BLOCK_I)
+    rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
     is_row, is_output = rows < num_rows, outputs < NUM_OUT
-    x_tile_ptr = x_ptr + rows[:, None] * NUM_IN + inputs[None, :]
-    weight_tile_ptr = weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :]
+    x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
+    weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
     acc = tl.zeros([BLOCK_T, BLOCK_O], tl.float32)
     for first in range(0, NUM_IN, BLOCK_I):
-        x_mask, weight_mask = is_row[:, None], is_output[:, None]
-        if NUM_IN % BLOCK_I != 0:
-            is_input = (inputs < NUM_IN - first)[None, :]
-            x_mask, weight_mask = x_mask & is_input, weight_mask & is_input
-        x = tl.load(x_tile_ptr, mask=x_mask, other=0.0).to(DOT_TYPE)
-        weight = tl.load(weight_tile_ptr, mask=weight_mask, other=0.0).to(DOT_TYPE)
+        x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I).to(DOT_TYPE)
+        weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I).to(DOT_TYPE)
         acc = tl.dot(x, tl.trans(weight), acc, input_precision="tf32x3")
         x_tile_ptr += BLOCK_I
         weight_tile_ptr += BLOCK_I
 
-    tl.store(
-        y_ptr + rows[:, None] * NUM_OUT + outputs[None, :],
-        acc.to(y_ptr.dtype.element_ty),
-        mask=is_row[:, None] & is_output[None, :],
-    )
+    store_tile(y_ptr, acc, rows, outputs, num_rows, NUM_OUT)

@@ -12,10 +12,10 @@ cache, and 15.5 TB/s on an H100, which gives about 5.5. There the tile limits th
 third of the peak. Nothing here was measured on a GPU. The tests compile each tile.
 """
 
-from model.ops.int8_linear.tiles import Tile
+from model.ops.tiled_product.tiles import Tile, TilesByRows, choose_tile
 
-# Compute capability to tiles, each with the largest number of rows that it is for.
-TILES: dict[int, tuple[tuple[int | None, Tile], ...]] = {
+# By compute capability.
+TILES: dict[int, TilesByRows] = {
     89: (
         (16, Tile(16, 64, 128, 4, 3)),
         (64, Tile(64, 64, 128, 4, 3)),
@@ -29,5 +29,4 @@ OTHER_CAPABILITY = 89
 
 def tile_for(capability: int, num_rows: int) -> Tile:
     """Return the tile for a product of `num_rows` rows; capability 89 means 8.9."""
-    tiles = TILES.get(capability, TILES[OTHER_CAPABILITY])
-    return next(tile for most, tile in tiles if most is None or num_rows <= most)
+    return choose_tile(TILES.get(capability, TILES[OTHER_CAPABILITY]), num_rows)

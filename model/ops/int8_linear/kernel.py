@@ -22,9 +22,12 @@ from torch import Tensor
 from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedRows
 from model.ops.int8_linear.tiles import tile_for
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
-
-# Blocks of rows that share a stripe of the weight while it is in the L2 cache.
-GROUP_SIZE = tl.constexpr(8)
+from model.ops.tiled_product.kernel import (
+    first_inputs,
+    load_inputs,
+    store_tile,
+    tile_of_program,
+)
 
 
 def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
@@ -49,9 +52,8 @@ def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tens
     y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
     if num_rows == 0:
         return y
-    config = tile_for(gpu_capability(), num_rows).launch_config()
-    num_blocks = triton.cdiv(num_rows, config["BLOCK_T"]) * triton.cdiv(num_out, config["BLOCK_O"])
-    int8_linear_fwd_kernel[(num_blocks,)](
+    tile = tile_for(gpu_capability(), num_rows)
+    int8_linear_fwd_kernel[(tile.num_programs(num_rows, num_out),)](
         x.values,
         weight,
         x.scales,
@@ -61,7 +63,7 @@ def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tens
         NUM_IN=num_in,
         NUM_OUT=num_out,
         LARGEST=LARGEST,
-        **config,
+        **tile.launch_config(),
     )
     return y
 
@@ -139,22 +141,14 @@ def int8_linear_fwd_kernel(
     BLOCK_I: tl.constexpr,
 ):
     """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    num_row_blocks, num_output_blocks = tl.cdiv(num_rows, BLOCK_T), tl.cdiv(NUM_OUT, BLOCK_O)
-    row_block, output_block = block_of_program(num_row_blocks, num_output_blocks)
-    rows = row_block.to(tl.int64) * BLOCK_T + tl.arange(0, BLOCK_T)
-    outputs = output_block.to(tl.int64) * BLOCK_O + tl.arange(0, BLOCK_O)
+    rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
     is_row, is_output = rows < num_rows, outputs < NUM_OUT
-    inputs = tl.arange(0, BLOCK_I)
-    x_tile_ptr = x_ptr + rows[:, None] * NUM_IN + inputs[None, :]
-    weight_tile_ptr = weight_ptr + outputs[:, None] * NUM_IN + inputs[None, :]
+    x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
+    weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
     acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
     for first in range(0, NUM_IN, BLOCK_I):
-        x_mask, weight_mask = is_row[:, None], is_output[:, None]
-        if NUM_IN % BLOCK_I != 0:
-            is_input = (inputs < NUM_IN - first)[None, :]
-            x_mask, weight_mask = x_mask & is_input, weight_mask & is_input
-        x = tl.load(x_tile_ptr, mask=x_mask, other=0)
-        weight = tl.load(weight_tile_ptr, mask=weight_mask, other=0)
+        x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I)
+        weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I)
         acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
         x_tile_ptr += BLOCK_I
         weight_tile_ptr += BLOCK_I
@@ -163,21 +157,4 @@ def int8_linear_fwd_kernel(
     weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=is_output, other=0.0)
     weight_scales = tl.div_rn(weight_absmax, LARGEST + 0.0)
     y = acc.to(tl.float32) * scales[:, None] * weight_scales[None, :]
-    tl.store(
-        y_ptr + rows[:, None] * NUM_OUT + outputs[None, :],
-        y.to(y_ptr.dtype.element_ty),
-        mask=is_row[:, None] & is_output[None, :],
-    )
-
-
-@triton.jit
-def block_of_program(num_row_blocks, num_output_blocks):
-    """Return the block of rows and the block of outputs that this program of a product computes.
-
-    Programs that run together form a square of blocks and share rows and weights in the L2 cache.
-    """
-    group_size = GROUP_SIZE * num_output_blocks
-    first_row_block = tl.program_id(0) // group_size * GROUP_SIZE
-    group_rows = tl.minimum(num_row_blocks - first_row_block, GROUP_SIZE)
-    place = tl.program_id(0) % group_size
-    return first_row_block + place % group_rows, place // group_rows
+    store_tile(y_ptr, y, rows, outputs, num_rows, NUM_OUT)

@@ -26,35 +26,13 @@ Nothing here was measured on a GPU. The tests compile each tile for its capabili
 spilled, and shared memory suffices.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """The block of rows by outputs that a program computes, and the inputs that it reads a step."""
-
-    rows: int
-    outputs: int
-    inputs: int
-    num_warps: int
-    num_stages: int
-
-    def launch_config(self) -> dict[str, int]:
-        """Return the tile as arguments of a kernel launch."""
-        return {
-            "BLOCK_T": self.rows,
-            "BLOCK_O": self.outputs,
-            "BLOCK_I": self.inputs,
-            "num_warps": self.num_warps,
-            "num_stages": self.num_stages,
-        }
-
+from model.ops.tiled_product.tiles import Tile, TilesByRows, choose_tile
 
 _FEW = ((16, Tile(16, 64, 128, 4, 3)), (64, Tile(64, 64, 128, 4, 3)))
 _SMALL_SHARED = (*_FEW, (512, Tile(128, 128, 64, 8, 3)), (None, Tile(128, 256, 64, 8, 4)))
 
-# Compute capability to tiles, each with the largest number of rows that it is for.
-TILES: dict[int, tuple[tuple[int | None, Tile], ...]] = {
+# By compute capability.
+TILES: dict[int, TilesByRows] = {
     80: (*_FEW, (1024, Tile(128, 128, 64, 8, 3)), (None, Tile(128, 256, 64, 8, 4))),
     86: _SMALL_SHARED,
     89: _SMALL_SHARED,
@@ -66,5 +44,4 @@ OTHER_CAPABILITY = 89
 
 def tile_for(capability: int, num_rows: int) -> Tile:
     """Return the tile for a product of `num_rows` rows; capability 89 means 8.9."""
-    tiles = TILES.get(capability, TILES[OTHER_CAPABILITY])
-    return next(tile for most, tile in tiles if most is None or num_rows <= most)
+    return choose_tile(TILES.get(capability, TILES[OTHER_CAPABILITY]), num_rows)

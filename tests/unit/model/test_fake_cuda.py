@@ -21,7 +21,7 @@ from triton.runtime.jit import JITFunction
 from bench.first_gpu import project
 from bench.first_gpu.modes import PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
-from bench.first_gpu.steps.tiles import TILES, Product
+from bench.first_gpu.steps.tiles import TILES, Product, title
 from bench.gpu import Shape, cases
 from model import Scorer, ScoreRequest
 from model.ops.backend import Backend
@@ -197,7 +197,7 @@ def test_request_is_scored(launched, backend, mode, kind):
             assert (f"{name}_linear_fwd_kernel" in launched) == (mode == name)
 
 
-@pytest.mark.parametrize("tile", TILES, ids=str)
+@pytest.mark.parametrize("tile", TILES, ids=title)
 def test_tile_of_the_benchmark_is_launched(launched, tile):
     with torch.device(DEVICE):
         x, weight = (torch.empty(size, 4096, dtype=torch.int8) for size in (300, 11_008))

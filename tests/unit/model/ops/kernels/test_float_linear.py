@@ -7,7 +7,7 @@ import triton
 from model import EvaByteConfig, EvaByteForCausalLM
 from model.evabyte.linear_layers import InvariantLinear, make_products_invariant
 from model.ops.float_linear import float_linear, reference
-from model.ops.int8_linear.kernel import GROUP_SIZE
+from model.ops.tiled_product.kernel import GROUP_SIZE
 from model.weights.fused_products import fuse_products
 
 IS_INTERPRETED = triton.knobs.runtime.interpret

@@ -7,7 +7,7 @@ import triton
 from model.ops.backend import has_fp8_products
 from model.ops.fp8_linear import kernel, reference, tiles
 from model.ops.fp8_linear.tiles import TILES, tile_for
-from model.ops.int8_linear.tiles import Tile
+from model.ops.tiled_product.tiles import Tile
 
 IS_INTERPRETED = triton.knobs.runtime.interpret
 if not IS_INTERPRETED and torch.cuda.is_available() and not has_fp8_products(torch.device("cuda")):

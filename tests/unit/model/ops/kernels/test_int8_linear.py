@@ -5,7 +5,9 @@ import torch
 import triton
 
 from model.ops.int8_linear import kernel, reference
-from model.ops.int8_linear.tiles import TILES, Tile, tile_for
+from model.ops.int8_linear.tiles import TILES, tile_for
+from model.ops.tiled_product.kernel import GROUP_SIZE
+from model.ops.tiled_product.tiles import Tile
 
 IS_INTERPRETED = triton.knobs.runtime.interpret
 # Rows, inputs and outputs. The interpreter is slow: it computes few rows and outputs.
@@ -53,7 +55,7 @@ def test_kernel_gives_the_bits_of_the_reference(num_rows, num_in, num_out, dtype
 @pytest.mark.parametrize("tile", TALL, ids=str)
 def test_every_group_of_tiles_gives_the_bits_of_the_reference(tile, randn, monkeypatch):
     """Programs go through groups of rows of tiles; here are a full group and a part of one."""
-    num_rows, num_out = (kernel.GROUP_SIZE.value + 2) * tile.rows + 5, tile.outputs + 7
+    num_rows, num_out = (GROUP_SIZE.value + 2) * tile.rows + 5, tile.outputs + 7
     monkeypatch.setattr(kernel, "tile_for", lambda capability, num_rows: tile)
     assert_bits_of_the_reference(num_rows, 100, num_out, randn)
 
