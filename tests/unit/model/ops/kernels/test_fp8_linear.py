@@ -103,28 +103,3 @@ def test_halfway_numbers_are_rounded_as_the_reference_does(device):
     assert_same_rows(ours, reference.quantize_rows(x))
     # 448 is the largest, so that the scale is 1 and numbers of e4m3 stay themselves.
     assert torch.equal(ours.values[0, : len(numbers)].cpu().float(), numbers)
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
-def test_row_that_is_not_finite_gives_no_finite_number(value, randn):
-    x = randn(3, 64)
-    x[1, 5] = value
-    y = fp8_linear(x, *quantized_weight(4, 64, x.device))
-    assert not y[1].isfinite().any()
-    assert y[[0, 2]].isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w.float(), "weight has type torch.float32"),
-        (lambda w: w[:, :-1].contiguous(), "weight has shape"),
-        (lambda w: w.t().contiguous().t(), "weight has strides"),
-    ],
-    ids=["type", "inputs", "strides"],
-)
-def test_wrong_weight_is_named(change, message, randn):
-    x = randn(2, 64)
-    weight, scales = quantized_weight(8, 64, x.device)
-    with pytest.raises(ValueError, match=message):
-        fp8_linear(x, change(weight), scales)

@@ -85,29 +85,3 @@ def test_numbers_halfway_between_two_int8_are_rounded_as_the_reference_does(dtyp
     whole_numbers = torch.arange(256).minimum(largest).to(dtype)
     ours = kernel.quantize_rows(whole_numbers.to(device))
     assert_same_rows(ours, reference.quantize_rows(whole_numbers))
-
-
-@pytest.mark.parametrize("value", [float("nan"), float("inf")], ids=["nan", "inf"])
-def test_row_that_is_not_finite_gives_no_finite_number(value, randn):
-    x = randn(3, 64)
-    x[1, 5] = value
-    weight, absmax = quantized_weight(4, 64, x.device)
-    y = int8_linear(x, weight, absmax)
-    assert not y[1].isfinite().any()
-    assert y[[0, 2]].isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        (lambda w: w.float(), "weight has type torch.float32"),
-        (lambda w: w[:, :-1].contiguous(), "weight has shape"),
-        (lambda w: w.t().contiguous().t(), "weight has strides"),
-    ],
-    ids=["type", "inputs", "strides"],
-)
-def test_wrong_weight_is_named(change, message, randn):
-    x = randn(2, 64)
-    weight, absmax = quantized_weight(8, 64, x.device)
-    with pytest.raises(ValueError, match=message):
-        int8_linear(x, change(weight), absmax)
