@@ -49,21 +49,23 @@ GPUS = (
 _D, _I = 2 * HIDDEN, 2 * INTERMEDIATE
 # Norm with addition 4 d, twice; rotation 4 d; attention 4 d; gate 3 i.
 FUSED_BYTES = LAYERS * (8 * _D + 4 * _D + 4 * _D + 3 * _I)
+# In int8 norms and SwiGLU write rows of half the bytes: 3.5 d twice, and 2.5 i. The output of
+# attention is quantized by a kernel of its own: 1.5 d.
+FUSED_INT8_BYTES = LAYERS * (7 * _D + 4 * _D + 4 * _D + _D * 3 // 2 + _I * 5 // 2)
 # The same by PyTorch's operations and their float32 copies: addition 3 d and norm 20 d, twice;
 # rotation 20 d each for q and k; attention with its gathered rows 12 d; gate 5 i.
 TORCH_BYTES = LAYERS * (46 * _D + 40 * _D + 12 * _D + 5 * _I)
-# Rows to int8 where linear layers read them, 1.5 times the row: d once for q, k and v, once for the
-# output, once for gate and up, and i for the last. By PyTorch's operations and float32 copies, 23.5
-# times.
+# Rows that linear layers read: d once for q, k and v, once for the output, once for gate and up, and
+# i for the last.
 _QUANTIZED_BYTES = 3 * _D + _I
-QUANTIZE_BYTES = LAYERS * _QUANTIZED_BYTES * 3 // 2
-# int32 sums to bfloat16 by PyTorch: 17 times the 5 d and 2 i that come out.
+# By PyTorch's operations and float32 copies, quantizing a row moves 23.5 times its bytes. int32 sums
+# to bfloat16 move 17 times the 5 d and 2 i that come out.
 TORCH_INT8_BYTES = LAYERS * (_QUANTIZED_BYTES * 47 // 2 + 17 * (5 * _D + 2 * _I))
 # The least, if kernels are joined further. Norms and attention as above; rotation happens where
 # attention loads, SwiGLU where gate and up are multiplied.
 JOINED_BYTES = LAYERS * (8 * _D + 4 * _D)
-# In int8 a norm writes d and d / 2 in place of 2 d, SwiGLU writes i and reads it for i / 2, since a
-# row's scale needs the whole row. The output's rows are quantized alone.
+# In int8 norms move 7 d as above, and the output of attention 1.5 d. SwiGLU writes i, and a second
+# kernel reads it and writes i / 2, since the scale of a row needs the whole row.
 JOINED_INT8_BYTES = LAYERS * (7 * _D + 4 * _D + _D * 3 // 2 + _I * 3 // 2)
 
 # The data sheet's peak is at the boost clock, which 72 W do not hold in long products.
@@ -114,7 +116,7 @@ def speed(gpu: Gpu, mode: Mode, budget_bytes: int) -> float:
 def row_bytes(gpu: Gpu, mode: Mode) -> int:
     """Return what lies between the linear layers, in bytes of memory per byte of text."""
     if gpu.has_triton:
-        return FUSED_BYTES + (QUANTIZE_BYTES if mode.is_int8 else 0)
+        return FUSED_INT8_BYTES if mode.is_int8 else FUSED_BYTES
     return TORCH_BYTES + (TORCH_INT8_BYTES if mode.is_int8 else 0)
 
 
