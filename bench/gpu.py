@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from model.evabyte.transfers import to_device
 from model.ops import fp8_linear
 from model.ops.backend import Backend, has_fp8_products
 from model.ops.chunk_summaries import chunk_summaries
@@ -66,9 +67,10 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
 
     def attention(backend: Backend) -> Callable[[], Any]:
         q, past = by_head(num_tokens), by_head(layout.num_past)
-        plan = plan_attention(
+        on_host = plan_attention(
             layout, num_heads=shape.heads, dtype=dtype, device=device, backend=backend
         )
+        plan = to_device(on_host, device)
         return lambda: eva_attention(q, q, q, past, past, plan)
 
     def summaries(backend: Backend) -> Callable[[], Any]:

@@ -55,11 +55,11 @@ FUSED_INT8_BYTES = LAYERS * (7 * _D + 4 * _D + 4 * _D + _D * 3 // 2 + _I * 5 // 
 # The same by PyTorch's operations and their float32 copies: addition 3 d and norm 20 d, twice;
 # rotation 20 d each for q and k; attention with its gathered rows 12 d; gate 5 i.
 TORCH_BYTES = LAYERS * (46 * _D + 40 * _D + 12 * _D + 5 * _I)
-# Rows that linear layers read: d once for q, k and v, once for the output, once for gate and up, and
+# Rows that linear layers read: d once for q, k and v, once for the output, once for gate and up;
 # i for the last.
 _QUANTIZED_BYTES = 3 * _D + _I
-# By PyTorch's operations and float32 copies, quantizing a row moves 23.5 times its bytes. int32 sums
-# to bfloat16 move 17 times the 5 d and 2 i that come out.
+# By PyTorch's operations and float32 copies, quantizing a row moves 23.5 times its bytes. Sums of
+# int32 to bfloat16 move 17 times the 5 d and 2 i that come out.
 TORCH_INT8_BYTES = LAYERS * (_QUANTIZED_BYTES * 47 // 2 + 17 * (5 * _D + 2 * _I))
 # The least, if kernels are joined further. Norms and attention as above; rotation happens where
 # attention loads, SwiGLU where gate and up are multiplied.

@@ -45,7 +45,7 @@ def plan_pass(
         layout,
         num_heads=config.num_attention_heads,
         dtype=dtype,
-        device=torch.device("cpu"),
+        device=device,
         backend=backend,
     )
     rows = (

@@ -18,9 +18,13 @@ def plan_attention(
     device: torch.device,
     backend: Backend,
 ) -> AttentionPlan:
-    """Prepare the attention of one pass for `backend`; all layers share the plan."""
+    """Prepare the attention of one pass for `backend`; all layers share the plan.
+
+    dtype, device: those of the activations. Row numbers stay on the host, so that one copy can take
+    them to the device together with the rest of a pass (`to_device`).
+    """
     if backend == "triton":
-        return kernel_plan.plan_attention(layout, dtype=dtype, device=device)
+        return kernel_plan.plan_attention(layout, dtype=dtype, device=torch.device("cpu"))
     return blocked.plan_attention(
         layout,
         num_heads=num_heads,

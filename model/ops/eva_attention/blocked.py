@@ -64,9 +64,10 @@ def plan_attention(
     device: torch.device,
     fused_dtype: torch.dtype | None = None,
 ) -> BlockedPlan:
-    """Group the segments of `layout` into products and number their rows.
+    """Group the segments of `layout` into products and number their rows, on the host.
 
-    With `fused_dtype`, the type of its inputs, PyTorch's fused attention computes them.
+    With `fused_dtype`, the type of its inputs, PyTorch's fused attention computes them on `device`.
+    Masks are made there: they are too large to be copied in every pass.
     """
     heads = np.arange(num_heads)
     output_rows = np.empty((layout.num_tokens, num_heads), dtype=np.int64)
@@ -99,9 +100,9 @@ def plan_attention(
 
     return BlockedPlan(
         groups=tuple(groups),
-        query_rows=_to_device(query_rows, device),
-        key_rows=_to_device(key_rows, device),
-        output_rows=_to_device([output_rows.reshape(-1)], device),
+        query_rows=_joined(query_rows),
+        key_rows=_joined(key_rows),
+        output_rows=torch.from_numpy(output_rows.reshape(-1)),
         fused_dtype=fused_dtype,
     )
 
@@ -197,9 +198,8 @@ def _rows(tokens: IntArray, heads: IntArray, *, is_head_first: bool = False) -> 
     return (tokens[:, None, :] * len(heads) + heads[:, None]).reshape(-1)
 
 
-def _to_device(parts: list[IntArray], device: torch.device) -> Tensor:
-    rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
-    return torch.from_numpy(rows).to(device)
+def _joined(parts: list[IntArray]) -> Tensor:
+    return torch.from_numpy(np.concatenate(parts) if parts else np.empty(0, dtype=np.int64))
 
 
 def _with_summaries(tokens: Tensor, summaries: Tensor) -> Tensor:

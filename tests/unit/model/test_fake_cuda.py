@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
@@ -195,6 +196,20 @@ def test_request_is_scored(launched, backend, mode, kind):
         assert {"eva_attention_fwd_kernel", "head_log_likelihood_fwd_kernel"} <= launched.keys()
         for name in ("int8", "fp8"):
             assert (f"{name}_linear_fwd_kernel" in launched) == (mode == name)
+
+
+def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, monkeypatch):
+    calls: list[torch.Size] = []
+    attend = F.scaled_dot_product_attention
+
+    def note_call(q: Tensor, *arguments: Any, **options: Any) -> Tensor:
+        calls.append(q.shape)
+        return attend(q, *arguments, **options)
+
+    monkeypatch.setattr(F, "scaled_dot_product_attention", note_call)
+    fake_scorer(PLAIN, "torch").score(REQUESTS["three windows"])
+
+    assert len(calls) >= NUM_LAYERS
 
 
 @pytest.mark.parametrize("tile", TILES, ids=title)
