@@ -22,12 +22,14 @@ ALIGNMENT = 16
 def to_device(value: Value, device: torch.device) -> Value:
     """Return `value` with every tensor of the host in it on `device`.
 
-    Tensors are found in tuples and dataclasses at any depth. One copy takes all of them; whoever
-    uses them on the device's current stream needs not wait for it.
+    Tensors are found in tuples and dataclasses at any depth. One copy takes all of them. Work
+    on the device's current stream comes after it, so the host need not wait.
     """
     if device.type == "cpu":
         return value
     on_host = [tensor for tensor in _tensors_in(value) if tensor.device.type == "cpu"]
+    if not on_host:
+        return value
     packed = pack(on_host)
     if device.type == "cuda":
         packed = _pinned(packed)

@@ -71,10 +71,12 @@ def test_tensors_are_found_at_any_depth():
     assert again.shape == (3,)
 
 
-def test_nothing_is_copied_on_a_cpu():
+def test_nothing_is_copied_on_a_cpu_or_twice():
     rows = torch.arange(5)
     value = Inner(rows, 5)
     assert to_device(value, torch.device("cpu")) is value
+    on_device = Inner(rows.to("meta"), 5)
+    assert to_device(on_device, torch.device("meta")) is on_device
     [found] = Fetch([rows]).wait()
     assert found.ctypes.data == rows.data_ptr()
 
