@@ -16,24 +16,33 @@ _POLL_S = 0.02
 
 @contextmanager
 def own_redis() -> Iterator[str]:
-    """The URL of a Redis that answers, with the settings of `make run`; it ends afterwards."""
+    """Yield the URL of a Redis that answers, with the settings of `make run`; end it afterwards.
+
+    Raises:
+        RuntimeError: the server ended at its start.
+    """
     with tempfile.TemporaryDirectory() as folder:
         port = free_port()
         command = server_command(port=port, data_dir=Path(folder))
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
                 url = f"redis://127.0.0.1:{port}/0"
-                _wait_for(url)
+                _wait_for(url, server)
                 yield url
             finally:
                 server.kill()
 
 
-def _wait_for(url: str) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
     with redis.Redis.from_url(url) as client:
         while True:
             try:
                 client.ping()
                 return
             except redis.ConnectionError:
+                if server.poll() is not None:
+                    raise RuntimeError(
+                        f"Redis ended with status {server.returncode} at its start; "
+                        "its messages are above"
+                    ) from None
                 time.sleep(_POLL_S)
