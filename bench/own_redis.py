@@ -1,9 +1,10 @@
 """Starts a Redis with an empty data folder for one benchmark."""
 
+import shlex
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,13 +28,13 @@ def own_redis() -> Iterator[str]:
         with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:
             try:
                 url = f"redis://127.0.0.1:{port}/0"
-                _wait_for(url, server)
+                _wait_for(url, server, command)
                 yield url
             finally:
                 server.kill()
 
 
-def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
+def _wait_for(url: str, server: subprocess.Popen[bytes], command: Sequence[str]) -> None:
     with redis.Redis.from_url(url) as client:
         while True:
             try:
@@ -42,7 +43,7 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
             except redis.ConnectionError:
                 if server.poll() is not None:
                     raise RuntimeError(
-                        f"Redis ended with status {server.returncode} at its start; "
-                        "its messages are above"
+                        f"Redis ended at its start with status {server.returncode}; run "
+                        f"{shlex.join(command)} to see why"
                     ) from None
                 time.sleep(_POLL_S)
