@@ -56,13 +56,13 @@ def _once(client: Any) -> dict[str, float]:
     response = client.post("/score", json={"text": TEXT}, headers={"Prefer": "wait=10"})
     wall = (time.perf_counter() - began) * 1000
     response.raise_for_status()
-    told = response.json()["result"]["timings_ms"]
-    inside = {stage: told[stage] for stage in ("queue", "batch_wait", "compute")}
+    timings_ms = response.json()["result"]["timings_ms"]
+    inside = {stage: timings_ms[stage] for stage in ("queue", "batch_wait", "compute")}
     return {
         **inside,
-        "finish": told["total"] - sum(inside.values()),
-        "http": wall - told["total"],
-        "beyond_compute": wall - told["compute"],
+        "finish": timings_ms["total"] - sum(inside.values()),
+        "http": wall - timings_ms["total"],
+        "beyond_compute": wall - timings_ms["compute"],
         "wall": wall,
     }
 

@@ -62,7 +62,7 @@ CEILING_ROWS = (256, 1024)
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """A checkpoint and whoever scores with it."""
+    """A checkpoint, and what scores with it."""
 
     folder: Path
 

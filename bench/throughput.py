@@ -83,7 +83,7 @@ def _pair(service: Service, requests: list[dict[str, Any]], clients: int) -> dic
         "http_texts_per_s": len(requests) / http_s,
         "command_texts_per_s": len(requests) / command_s,
         "ratio": command_s / http_s,
-        # Of n texts in a batch each tells n: the mean of the inverses is batches per text.
+        # Each text of a batch of n reports n, so the mean of 1/n is the number of batches per text.
         "mean_batch_texts": 1 / mean(1 / texts for texts in batches),
     }
 

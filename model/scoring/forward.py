@@ -160,8 +160,8 @@ class Reader:
     ) -> tuple[Tensor, Contexts]:
         """Run one pass; return the hidden states of its tokens and, if kept, the new contexts.
 
-        A pass that is not kept is filled up to a whole step of rows behind its last token, where
-        nobody sees what is added.
+        A pass that is not kept is filled up to a whole step of rows behind its last token. No
+        other token sees what is added there.
         """
         model, num_rows = self.model, len(tokens.ids)
         if not is_kept:

@@ -35,7 +35,7 @@ from model.scoring.sequences import (
 
 @dataclass(frozen=True, slots=True)
 class Scoring:
-    """Scores slices with a reader; tells `on_pass` after each pass how many bytes it read."""
+    """Scores slices with a reader; calls `on_pass` after each pass with the bytes that it read."""
 
     reader: Reader
     on_pass: Callable[[int], None]

@@ -1,4 +1,4 @@
-"""The int8 linear layer: close to the exact product, and the same whoever shares the batch."""
+"""The int8 linear layer: close to the exact product, and the same whatever the other rows."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""A text's score on a CPU has the same bits whoever shares the batch, at any place in it."""
+"""A text's score on a CPU has the same bits whatever texts share the batch, at any place in it."""
 
 import random
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Every fault is found before weights are read, and told in one line that names it."""
+"""Every fault is found before weights are read, and named in one line."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Quantized modes: near the exact scores, the same whoever shares the batch, for every width."""
+"""Quantized modes: near the exact scores, the same in any company, for every width."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""The float product: near the reference, and the same bits whoever shares the pass."""
+"""The float product: near the reference, and the same bits whatever shares the pass."""
 
 import pytest
 import torch
@@ -37,7 +37,7 @@ def test_row_has_the_same_bits_alone_and_at_any_place(dtype, randn):
 
 
 @torch.inference_mode()
-def test_text_has_the_same_bits_whoever_shares_its_pass(device):
+def test_text_has_the_same_bits_in_any_company(device):
     config = EvaByteConfig(
         hidden_size=64,
         intermediate_size=96,
