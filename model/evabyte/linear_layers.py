@@ -93,7 +93,7 @@ class WideLinear(nn.Module):
 
 
 class InvariantLinear(nn.Module):
-    """A linear layer on a GPU of which no bit of a row depends on the other rows of a pass."""
+    """A linear layer on a GPU; no bit of a row depends on the other rows of a pass."""
 
     def __init__(self, layer: nn.Module) -> None:
         """`layer`: of floats, or of bitsandbytes in 4 bits; its weight is not copied."""

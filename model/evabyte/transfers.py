@@ -1,4 +1,4 @@
-"""Copies tensors to a device and results back, all in one copy that does not hold up the host.
+"""Copies tensors to a device and results back, each in one copy that does not block the host.
 
 A copy from or to pageable memory waits for the device, and each copy costs the host a launch. Here
 the tensors of a pass are packed into one pinned buffer, and so are its results. On a CPU nothing is
@@ -22,8 +22,8 @@ ALIGNMENT = 16
 def to_device(value: Value, device: torch.device) -> Value:
     """Return `value` with every tensor of the host in it on `device`.
 
-    Tensors are found in tuples and dataclasses at any depth. One copy takes all of them; whoever
-    uses them on the device's current stream needs not wait for it.
+    Tensors are found in tuples and dataclasses at any depth. One copy takes all of them; work
+    on the device's current stream need not wait for it.
     """
     if device.type == "cpu":
         return value

@@ -1,4 +1,4 @@
-"""The options of the page: a context, next characters, long texts, and scores while one types."""
+"""The options of the page: a context, next characters, long texts, and scores while typing."""
 
 import math
 

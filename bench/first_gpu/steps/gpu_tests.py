@@ -1,4 +1,4 @@
-"""Runs the tests that need a GPU, and puts each failure as a figure."""
+"""Runs the tests that need a GPU, and records each failure as a figure."""
 
 import importlib.util
 import os

@@ -288,13 +288,13 @@ def _report(summary: Summary, target: Path, *, as_json: bool) -> int:
         name = "The output" if target == STDOUT else str(target)
         say(f"{name} is complete: {summary.num_lines:,} lines{failed}.")
         for kind in summary.errors[:MAX_KINDS]:
-            say(f"  {_told(kind)}")
+            say(f"  {_line_of(kind)}")
         if len(summary.errors) > MAX_KINDS:
             say(f"  and {len(summary.errors) - MAX_KINDS:,} other kinds of errors")
     return SOME_FAILED if summary.num_failed else 0
 
 
-def _told(kind: ErrorKind) -> str:
+def _line_of(kind: ErrorKind) -> str:
     hint = ""
     if kind.type == "malformed_body" and "not valid JSON" in kind.detail:
         hint = " (if each line is a text itself, give --format text)"

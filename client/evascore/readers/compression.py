@@ -1,4 +1,4 @@
-"""Opens files that may be compressed, and names those that are no text."""
+"""Opens files that may be compressed, and refuses PDFs, archives and Office documents."""
 
 import bz2
 import gzip

@@ -1,4 +1,4 @@
-"""Breaks one part of a running world, holds that for a while, and sets it right again."""
+"""Breaks one part of the running service for a while, and then repairs it."""
 
 import os
 import random

@@ -1,4 +1,4 @@
-"""Runs clients and faults together, checks the history, and reports what came of it."""
+"""Runs clients and faults together, checks the history, and reports the result."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""The fp8 linear layer on a CPU: exact sums, and the same bits whoever shares the batch."""
+"""The fp8 linear layer on a CPU: exact sums, and the same bits whatever else is in the batch."""
 
 import math
 

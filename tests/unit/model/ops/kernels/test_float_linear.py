@@ -1,4 +1,4 @@
-"""The float product: near the reference, and the same bits whoever shares the pass."""
+"""The float product: near the reference, and the same bits whatever else is in the pass."""
 
 import pytest
 import torch
