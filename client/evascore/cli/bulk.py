@@ -37,7 +37,7 @@ from evascore.cli.common import (
     show_json,
 )
 from evascore.errors import EvascoreError, ServiceError
-from evascore.exports import To, check_packages, export, form_of
+from evascore.exports import To, check_target, export, form_of
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import Reading, opened_input
 from evascore.readers.packages import InputRefused
@@ -230,7 +230,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
         check_paths(plan)
         yield plan, None, lambda: None
         return
-    check_packages(form)
+    check_target(plan.target, form)
     lines = plan.target.with_name(plan.target.name + ".lines")
     inner = _with_target(plan, lines)
     if plan.target.exists() and not (plan.overwrite or inner.state_path.exists()):

@@ -65,6 +65,12 @@ def opened_text(path: Path) -> Iterator[BinaryIO]:
         yield text
 
 
+def peeked(file: BinaryIO, num_bytes: int) -> bytes:
+    """Return the first bytes of an opened text, at most `num_bytes`, without reading on."""
+    head: bytes = cast(io.BufferedReader, file).peek(num_bytes)
+    return head[:num_bytes]
+
+
 def magic_of(path: Path) -> bytes:
     """Return the first bytes of a file, by which its kind is known."""
     with path.open("rb") as file:
