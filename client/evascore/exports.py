@@ -16,7 +16,7 @@ To = Literal["auto", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv", "parquet", 
 NUMBERS = ("num_bytes", "num_chars", "log_likelihood_nats", "bits_per_byte", "byte_perplexity")
 _INTEGERS = ("index", "num_bytes", "num_chars")
 _TEXTS = ("custom_id", "status", "error_type", "error", "result")
-# `result` is the JSON of results that are no single number, such as those of every byte.
+# `result` is the JSON of results that are not a single number, such as those of every byte.
 COLUMNS = ("index", "custom_id", "status", *NUMBERS, "curvature", "error_type", "error", "result")
 _BATCH_ROWS = 4096
 _FORMS: dict[str, To] = {

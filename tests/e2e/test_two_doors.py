@@ -199,7 +199,7 @@ def test_upload_gives_what_the_command_gives(number, offline, uploaded):
     [
         n
         for n, line in enumerate(LINES)
-        # A line of an OpenAI batch is no request of its own.
+        # A line of an OpenAI batch is not a request of its own.
         if not any(b'"%s"' % o.encode() in line for o in (*REQUEST_OPTIONS, "body"))
     ],
     ids=lambda n: repr(LINES[n][:60]),

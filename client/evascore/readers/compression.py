@@ -36,7 +36,7 @@ def decompressed(source: BinaryIO, name: str) -> Iterator[BinaryIO]:
         name: of the file, for messages.
 
     Raises:
-        InputRefused: it is no text; or, also while it is read, it is damaged.
+        InputRefused: it is not text, or it is damaged, which may show only while it is read.
     """
     buffered: Any = io.BufferedReader(cast(io.RawIOBase, source))
     opened = _opened(buffered, buffered.peek(MAGIC_BYTES)[:MAGIC_BYTES], name)

@@ -224,7 +224,7 @@ def _files_of(source: Path, kind: Kind) -> list[Path]:
 
 
 def _first_byte(source: Path) -> bytes:
-    """The first byte that is no blank and no mark; b'' if the file cannot be read twice."""
+    """The first byte after a mark and blanks; b'' if the file cannot be read twice."""
     if source == STDIN or not source.is_file():
         return b""
     with opened_text(source) as file:

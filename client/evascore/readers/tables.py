@@ -191,4 +191,4 @@ def _present(value: Any) -> Any:
 def _listed(names: list[str]) -> str:
     plain = [name for name in names if _PLAIN.fullmatch(name)]
     others = len(names) - len(plain)
-    return ", ".join([*plain, *([f"{others} whose names are no plain words"] if others else [])])
+    return ", ".join([*plain, *([f"{others} whose names are not plain words"] if others else [])])

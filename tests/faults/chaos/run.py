@@ -23,7 +23,7 @@ _OWNERS = ("alice", "bob", "carol")
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     plan: Plan
     elapsed_s: float

@@ -205,7 +205,7 @@ def test_missing_values_are_rows_of_their_own(tmp_path):
 
 def test_unknown_column_is_refused_with_those_that_there_are(tmp_path):
     source = file_of(tmp_path, "in.csv", b"id,a secret text!\n1,2\n")
-    with pytest.raises(InputRefused, match="one of: id, 1 whose names are no plain words") as said:
+    with pytest.raises(InputRefused, match="one of: id, 1 whose names are not plain words") as said:
         read_of(source, tmp_path, columns=Columns("body"))
     assert "secret" not in str(said.value)
 
