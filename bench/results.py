@@ -71,7 +71,7 @@ class Results:
     ) -> bool:
         """Write and print the table.
 
-        The time limit is no error. Ctrl-C ends the program with status 130, without a traceback.
+        The time limit is not an error. Ctrl-C ends the program with status 130 and no traceback.
         """
         if isinstance(error, (KeyboardInterrupt, TimeIsUp)):
             reason = str(error) or "Ctrl-C"

@@ -174,7 +174,7 @@ class TextReport:
             self.refresh()
 
     def _show_plain(self, program: str, line: str) -> None:
-        """Show a line that is no event, such as a traceback; one that says why it ends is kept."""
+        """Show a line that is not an event, such as a traceback; keep one that explains an end."""
         prefix = "evascore worker: "
         if line.startswith(prefix):
             self._last_words[program] = line.removeprefix(prefix)

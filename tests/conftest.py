@@ -51,7 +51,7 @@ LIMITS = httpx.Limits(keepalive_expiry=2)
 request that is sent at that moment gets no answer. So older connections are not used again."""
 
 HANG_S = 600
-"""After this a process counts as hanging. It is no measure of speed: on a busy machine, importing
+"""After this a process counts as hanging. It does not measure speed: on a busy machine, importing
 torch alone was seen to take 45 s."""
 
 

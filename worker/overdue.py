@@ -110,7 +110,7 @@ class Overdue:
         return lost_ending(task_id, self._store.facts(task_id), error)
 
     def _part(self, record: Record) -> Job | None:
-        """The part of a batch, with the custom_ids of its lines; None if it is no part."""
+        """The part of a batch, with the custom_ids of its lines; None if it is not a part."""
         payload = self._payload(record.task_id) if part_id(record.task_id) else None
         try:
             return decode_part_payload(payload) if payload else None

@@ -80,7 +80,7 @@ class _Form:
         """Yield the content of the file.
 
         Raises:
-            MalformedBody: the body is no form, or is cut off.
+            MalformedBody: the body is not a form, or is cut off.
             RequestInvalid: it has a field that is not known.
         """
         num_waiting = 0

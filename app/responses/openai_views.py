@@ -195,8 +195,8 @@ def _failed(result: dict[str, Any]) -> dict[str, Any]:
     if result["status"] == "REVOKED":
         code = "batch_cancelled" if error["type"] == "job_cancelled" else "batch_expired"
         return {"response": None, "error": {"code": code, "message": error["detail"]}}
-    told = {"message": error["detail"], "type": error["type"], "errors": error.get("errors")}
-    answer = {"status_code": error["status"], "request_id": None, "body": {"error": told}}
+    problem = {"message": error["detail"], "type": error["type"], "errors": error.get("errors")}
+    answer = {"status_code": error["status"], "request_id": None, "body": {"error": problem}}
     return {"response": answer, "error": None}
 
 

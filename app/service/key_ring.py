@@ -39,8 +39,8 @@ class KeyRing:
 
         Raises:
             Unauthorized
-            BrokerUnavailable: it is no key of the file, and Redis did not answer since this process
-                started.
+            BrokerUnavailable: it is not a key of the file, and Redis did not answer since this
+                process started.
         """
         self._refresh()
         key_id = id_of_token(token) or ""

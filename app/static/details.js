@@ -90,9 +90,10 @@ function guesses(scored, at, byte) {
     ));
 }
 
-function bar(probability) {
+/** A bar whose length shows a share from 0 to 1. */
+export function bar(share) {
   const made = element("span", { class: "bar" });
-  made.style.setProperty("--share", probability.toFixed(4));
+  made.style.setProperty("--share", share.toFixed(4));
   return made;
 }
 

@@ -5,6 +5,7 @@ import { count, fixed, number } from "./format.js";
 import { details } from "./details.js";
 import { paint } from "./scales.js";
 import { drawing, spoken } from "./scores.js";
+import { firstNot } from "./search.js";
 
 const MARGIN_PX = 8;
 // The browser lays out a whole line when one of its characters changes, and only near the screen. So
@@ -56,14 +57,7 @@ export class HeatMap {
 
   /** The index of the unit with the byte at `byte`. */
   unitAt(byte) {
-    const { units } = this.view;
-    let [low, high] = [0, units.length - 1];
-    while (low < high) {
-      const middle = (low + high + 1) >> 1;
-      if (units[middle].start <= byte) low = middle;
-      else high = middle - 1;
-    }
-    return low;
+    return Math.max(firstNot(this.view.units, ({ start }) => start <= byte) - 1, 0);
   }
 
   /** Select a unit, as a click on it does, and bring it into view. */
@@ -295,17 +289,6 @@ export class HeatMap {
   #mark(index, name, isOn) {
     for (const node of this.#nodesOf(index)) node.classList.toggle(name, isOn);
   }
-}
-
-/** The index of the first node that `isBefore` does not hold for; it holds for none after that. */
-function firstNot(nodes, isBefore) {
-  let [low, high] = [0, nodes.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (isBefore(nodes[middle])) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 /** Start and end of each line: after a line end, or after a space in a very long line. */

@@ -1,5 +1,7 @@
 /** Keeps the texts of the page: in the tab over a reload, and in the fragment of a link. */
 
+import { base64 } from "./editor.js";
+
 const KEY = "evascore.texts";
 const PREFIX = "#texts=";
 
@@ -24,8 +26,7 @@ export function takeKept() {
 /** The address of this page with `state` in its fragment, which browsers send to no server. */
 export async function linkTo(state) {
   const packed = await through(new CompressionStream("deflate-raw"), new TextEncoder().encode(JSON.stringify(state)));
-  const coded = btoa(Array.from(packed, (byte) => String.fromCharCode(byte)).join(""));
-  return `${location.origin}${location.pathname}${PREFIX}${coded.replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+  return `${location.origin}${location.pathname}${PREFIX}${base64(packed).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
 /** The state in the fragment of this address, which is taken off; null without a readable one. */

@@ -2,7 +2,7 @@
 
 import { element } from "./dom.js";
 import { count, duration, fixed, number, percent } from "./format.js";
-import { tableRow } from "./details.js";
+import { bar, tableRow } from "./details.js";
 import { HeatMap } from "./heatmap.js";
 import { Overview } from "./overview.js";
 import { RANK_CLASSES, rankClass } from "./scales.js";
@@ -65,9 +65,7 @@ function ranks(scored) {
   for (const rank of scored.result.bytes.rank) counts[rankClass(rank)] += 1;
   const rows = RANK_CLASSES.map(({ name }, i) => {
     const share = counts[i] / scored.bytes.length;
-    const bar = element("span", { class: "bar" });
-    bar.style.setProperty("--share", share.toFixed(4));
-    return element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "bar-cell" }, bar),
+    return element("tr", {}, element("th", { scope: "row" }, name), element("td", { class: "bar-cell" }, bar(share)),
       element("td", {}, percent(share)), element("td", {}, number(counts[i])));
   });
   return element("section", { class: "ranks" }, element("h4", {}, "Ranks of the bytes"),
@@ -79,12 +77,9 @@ function ranks(scored) {
 function nextCharacters({ result }) {
   const next = result.next_chars;
   if (!next) return null;
-  const rows = next.characters.map(([character, probability]) => {
-    const bar = element("span", { class: "bar" });
-    bar.style.setProperty("--share", probability.toFixed(4));
-    return element("tr", {}, element("th", { scope: "row", translate: "no" }, named(character)),
-      element("td", { class: "bar-cell" }, bar), element("td", {}, percent(probability)));
-  });
+  const rows = next.characters.map(([character, probability]) =>
+    element("tr", {}, element("th", { scope: "row", translate: "no" }, named(character)),
+      element("td", { class: "bar-cell" }, bar(probability)), element("td", {}, percent(probability))));
   return element("section", { class: "next" }, element("h4", {}, "Likeliest next characters"),
     element("table", { class: "guesses" }, element("tbody", {}, ...rows)));
 }

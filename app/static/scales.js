@@ -1,6 +1,7 @@
 /** Turns scores into the 13 levels of colour, for characters or for words. */
 
 import { number } from "./format.js";
+import { firstNot } from "./search.js";
 
 /** The strongest of the levels, which begin at 0. */
 export const MAX_LEVEL = 12;
@@ -101,20 +102,9 @@ function percentileLevels(units) {
   const values = units.map(perByte);
   const sorted = Float64Array.from(values).sort();
   return values.map((value) => {
-    const middle = (bound(sorted, (other) => other < value) + bound(sorted, (other) => other <= value)) / 2;
+    const middle = (firstNot(sorted, (other) => other < value) + firstNot(sorted, (other) => other <= value)) / 2;
     return clamped(Math.floor((middle / sorted.length) * (MAX_LEVEL + 1)));
   });
-}
-
-/** How many of the first values `isBefore` holds for; it holds for none after that. */
-function bound(sorted, isBefore) {
-  let [low, high] = [0, sorted.length];
-  while (low < high) {
-    const middle = (low + high) >> 1;
-    if (isBefore(sorted[middle])) low = middle + 1;
-    else high = middle;
-  }
-  return low;
 }
 
 const perByte = ({ bits, start, end }) => bits / (end - start);

@@ -46,7 +46,7 @@ async function score(isQuiet = false) {
     const result = await scoreItems(items, routes, { signal: mine.signal, onProgress });
     if (running === mine) showResult(texts, result, isQuiet);
   } catch (error) {
-    if (running === mine) showFailure(error);
+    if (running === mine) showFailure(error, isQuiet);
   } finally {
     clock.stop();
     if (running === mine) {
@@ -90,7 +90,7 @@ const scoreOf = (result) => result.continuations?.[0] ?? result;
 
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
-function showFailure(error) {
+function showFailure(error, isQuiet) {
   byId("progress").textContent = error.name === "AbortError" ? "Cancelled. The service has erased the text." : "";
   if (error.name === "AbortError") return;
   if (!(error instanceof Problem)) throw error;
@@ -103,7 +103,7 @@ function showFailure(error) {
   );
   show(byId("problem"), true);
   if (ofKey && type !== "quota_exceeded") askForKey(ofKey);
-  else editorOf(error.body)?.field.focus();
+  else if (!isQuiet) editorOf(error.body)?.field.focus();
 }
 
 /** The editor whose text a problem is about. */
@@ -189,7 +189,9 @@ function showModel(model) {
 function edited() {
   show(byId("problem"), false);
   clearTimeout(typing);
-  if (byId("instant").checked && first.bytes.length > 0) typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
+  if (!byId("instant").checked) return;
+  const hasTexts = editors().every(({ bytes }) => bytes.length > 0);
+  if (hasTexts) typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
 }
 
 /** Take texts over the model's context, in windows that overlap by half. */

@@ -1,4 +1,4 @@
-"""Keeps the figures of a run: a line of JSON each, on disk before the next is measured."""
+"""Writes each figure of a run to disk, as a line of JSON, before the next is measured."""
 
 import json
 import os

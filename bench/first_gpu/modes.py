@@ -53,7 +53,7 @@ class Modes:
         return self.model
 
     def weight_bytes(self, mode: str) -> int:
-        """Return the memory of the weights of a mode; those that are no layers have 2 bytes."""
+        """Return the memory of the weights of a mode; those that are not layers have 2 bytes."""
         in_layers = sum(layer.weight.numel() for layer in self._plain.values())
         others = 2 * (self.num_parameters - in_layers)
         return others + sum(map(layer_bytes, self._layers[mode].values()))

@@ -1,4 +1,4 @@
-"""Runs parts of a step in processes of their own, and ends those that outrun their limit."""
+"""Runs parts of a step in processes of their own, and ends those that exceed their time limit."""
 
 import contextlib
 import importlib

@@ -40,7 +40,7 @@ class Run:
 
     @property
     def is_on_gpu(self) -> bool:
-        """Whether this is no rehearsal."""
+        """Whether this is not a rehearsal."""
         return self.device == "cuda"
 
     @property

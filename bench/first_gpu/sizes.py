@@ -82,7 +82,7 @@ TINY = Sizes(
 
 def data_sheet(device_name: str) -> Gpu | None:
     """Return the dense peaks of the GPU that CUDA calls `device_name`; None of an unknown one."""
-    words = device_name.replace("-", " ").split()  # an L40 is no L4
+    words = device_name.replace("-", " ").split()  # an L40 is not an L4
     # An H200 is an H100 with other memory.
     words = ["H100" if word == "H200" else word for word in words]
     return next((gpu for gpu in GPUS if gpu.name.split()[0] in words), None)

@@ -1,4 +1,4 @@
-"""Makes a table for people of all figures of a run."""
+"""Makes a readable table of all figures of a run."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any

@@ -20,7 +20,7 @@ def mixed_lengths(sizes: Sizes, count: int) -> list[int]:
 
 
 def random_text(num_bytes: int, seed: int) -> bytes:
-    """Return a text of letters, digits and a few bytes that are no ASCII."""
+    """Return a text of letters, digits and a few bytes that are not ASCII."""
     letters = random.Random(seed).choices(LETTERS, k=num_bytes)
     return "".join(letters).encode()[:num_bytes]
 

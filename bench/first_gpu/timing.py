@@ -1,4 +1,4 @@
-"""Times what runs on the device: by the wall clock, or by the device's own."""
+"""Times work on the device, by the wall clock or by the device's own clock."""
 
 import time
 from collections.abc import Callable

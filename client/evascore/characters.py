@@ -1,4 +1,4 @@
-"""Joins the scores of bytes to scores of characters, as people read a text."""
+"""Sums the scores of bytes to scores of characters."""
 
 import math
 import unicodedata

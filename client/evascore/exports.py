@@ -16,7 +16,7 @@ To = Literal["auto", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv", "parquet", 
 NUMBERS = ("num_bytes", "num_chars", "log_likelihood_nats", "bits_per_byte", "byte_perplexity")
 _INTEGERS = ("index", "num_bytes", "num_chars")
 _TEXTS = ("custom_id", "status", "error_type", "error", "result")
-# `result` is the JSON of results that are no single number, such as those of every byte.
+# `result` is the JSON of results that are not a single number, such as those of every byte.
 COLUMNS = ("index", "custom_id", "status", *NUMBERS, "curvature", "error_type", "error", "result")
 _BATCH_ROWS = 4096
 _FORMS: dict[str, To] = {
@@ -35,12 +35,14 @@ def form_of(target: Path, to: To) -> To:
     return _FORMS.get(target.suffix.lower(), "jsonl") if to == "auto" else to
 
 
-def check_packages(form: To) -> None:
-    """Check that the packages for a form are installed.
+def check_target(target: Path, form: To) -> None:
+    """Check that results can be written in a form, before they are computed.
 
     Raises:
-        InputRefused
+        InputRefused: `target` is a folder of something else, or a package is missing.
     """
+    if target.is_dir() and not (target / "state.json").exists():
+        raise InputRefused(f"{target} is a folder, and not a dataset; give another name.")
     why = f"The output is {form}"
     if form in ("parquet", "dataset"):
         package("pyarrow", "parquet", why)
@@ -54,15 +56,17 @@ def export(lines: Path, target: Path, form: To) -> None:
     """Write result lines as `target`, which is replaced as a whole.
 
     Raises:
-        InputRefused: `target` is a folder of something else.
+        InputRefused: as `check_target`.
         OSError
     """
+    check_target(target, form)
     beside = target.with_name(target.name + ".new")
     _WRITERS[form](lines, beside)
     if target.is_dir():
-        if not (target / "state.json").exists():
-            raise InputRefused(f"{target} is a folder, and no dataset; give another name.")
         shutil.rmtree(target)
+    elif beside.is_dir():
+        # A folder cannot replace a file.
+        target.unlink(missing_ok=True)
     os.replace(beside, target)
 
 

@@ -1,4 +1,4 @@
-"""Names what bytes are that should be UTF-8 text, by how they begin."""
+"""Recognizes content that is not UTF-8 text by its first bytes, and names its format."""
 
 from contract.errors import MalformedBody
 
@@ -42,7 +42,7 @@ def refuse_other_encodings(beginning: bytes, what: str) -> None:
 
 
 def not_utf8(content: bytes, what: str, at: int, remedy: str) -> str:
-    """Say that `content` is no UTF-8, and what it is if its first bytes show it.
+    """Say that `content` is not UTF-8, and what it is if its first bytes show it.
 
     Args:
         what: the name of the content in the message.

@@ -93,7 +93,7 @@ def read_openai_line(
     """
     for name in fields:
         if name not in _OPENAI_FIELDS:
-            raise invalid("is no field of a line of an OpenAI batch", pointer="")
+            raise invalid("is not a field of a line of an OpenAI batch", pointer="")
     if fields["url"] != COMPLETIONS_URL:
         raise invalid(f"must be {COMPLETIONS_URL}; evascore scores prompts", pointer="/url")
     if fields.get("method", "POST") != "POST":

@@ -1,4 +1,4 @@
-"""Stores files of OpenAI's Files API in Redis, and what OpenAI's batches have besides ours."""
+"""Stores files of OpenAI's Files API in Redis, and the fields that only OpenAI's batches have."""
 
 import time
 from collections.abc import Iterator

@@ -45,7 +45,7 @@ class KeyStore:
             The token and the new key.
 
         Raises:
-            NotAKey: `grace_s` is no time.
+            NotAKey: `grace_s` is not a time.
         """
         token, new = rotated(key)
         ends_at = time.time() + grace_s

@@ -1,4 +1,4 @@
-"""Reads from Redis how its append-only file does, and when the last backup of it was stored."""
+"""Reads the state of Redis' append-only file, and the time of its last backup."""
 
 from dataclasses import dataclass
 

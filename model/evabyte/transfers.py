@@ -1,4 +1,4 @@
-"""Copies tensors to a device and results back, all in one copy that does not hold up the host.
+"""Copies tensors to a device and results back, each in one copy that does not block the host.
 
 A copy from or to pageable memory waits for the device, and each copy costs the host a launch. Here
 the tensors of a pass are packed into one pinned buffer, and so are its results. On a CPU nothing is

@@ -21,7 +21,7 @@ from model.weights.checkpoint import Checkpoint
 from model.weights.hub import WEIGHTS
 from model.weights.quantized_weights import WeightFiles
 
-# Stands in the configuration of what is stored, so that it is no checkpoint to load by its name.
+# Stands in the configuration of what is stored, so that it is not a checkpoint to load by its name.
 QUANTIZATION_CONFIG = {"quant_method": "evascore_fp8"}
 
 

@@ -1,4 +1,4 @@
-"""What leaves the page and what comes back: files, links, and the texts after a reload."""
+"""Results saved as files, links to a text, and texts that survive a reload."""
 
 import base64
 import csv

@@ -1,4 +1,4 @@
-"""The options of the page: a context, next characters, long texts, and scores while one types."""
+"""The options of the page: a context, next characters, long texts, and scores while typing."""
 
 import math
 
@@ -88,3 +88,22 @@ def test_typing_scores_again_and_keeps_the_focus(page, ask):
     expect(field).to_be_focused()
     bits = -ask(text="typed")["log_likelihood_nats"] / math.log(2) / 5
     expect(page.locator(".numbers strong").first).to_have_text(f"{bits:.3f}")
+
+
+def test_typing_waits_for_the_second_text_and_a_refusal_leaves_the_focus(page):
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_role("button", name="Compare with a second text").click()
+    page.get_by_label("Score again while I type").check()
+    sent = []
+    page.on("request", lambda request: sent.append(request) if "/score" in request.url else None)
+    first, second = (
+        page.get_by_role("textbox", name=f"{name} text") for name in ("First", "Second")
+    )
+    first.press_sequentially("typed")
+    # Longer than the pause after which a text is scored.
+    page.wait_for_timeout(1000)
+    assert [request for request in sent if request.method == "POST"] == []
+    second.fill("x" * 1_048_577)
+    first.press("a")
+    expect(page.get_by_role("alert")).to_contain_text("text_too_large")
+    expect(first).to_be_focused()

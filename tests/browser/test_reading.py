@@ -71,7 +71,7 @@ def test_checker_finds_nothing_at_a_wrong_address(open_page, service, theme):
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])
-def test_levels_are_reported_apart_by_lightness_and_keep_their_ink_readable(page, theme):
+def test_levels_differ_by_lightness_and_keep_their_ink_readable(page, theme):
     page.emulate_media(color_scheme=theme)
     levels = page.evaluate(LEVELS)
     grounds = [level["ground"] for level in levels]

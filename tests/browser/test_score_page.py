@@ -58,9 +58,9 @@ def test_pointing_at_a_character_tells_rank_entropy_and_alternatives(page, score
     expected = scores("hover")
     page.locator(".map .c").nth(1).hover()
     card = page.locator(".card")
-    reply = card.inner_text()
-    assert f"Rank {expected['bytes']['rank'][1]} of 320" in reply
-    assert f"entropy {expected['bytes']['entropy_bits'][1]:.2f} bits" in reply
+    shown = card.inner_text()
+    assert f"Rank {expected['bytes']['rank'][1]} of 320" in shown
+    assert f"entropy {expected['bytes']['entropy_bits'][1]:.2f} bits" in shown
     assert card.locator(".guesses tr").count() >= 5
     page.mouse.move(0, 0)
     card.wait_for(state="hidden")

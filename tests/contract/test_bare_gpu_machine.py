@@ -1,4 +1,4 @@
-"""On a machine without the packages of the service the model runs and its GPU tests are found."""
+"""The model runs, and its GPU tests are found, without the packages of the service."""
 
 import subprocess
 import sys

@@ -115,7 +115,7 @@ def test_settings_of_the_containers_are_settings():
     assert ours <= {environment_name(field) for field in Settings.model_fields}
 
 
-def test_variables_of_the_compose_files_are_reported_in_the_example():
+def test_variables_of_the_compose_files_are_in_the_example():
     example = (REPOSITORY / ".env.example").read_text()
     for name in ("docker-compose.yml", "compose.cpu.yml"):
         used = set(re.findall(r"\$\{([A-Z_]+)", (REPOSITORY / name).read_text()))

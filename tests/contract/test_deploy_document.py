@@ -25,7 +25,7 @@ def test_command_is_understood(tmp_path, line):
     assert shown.returncode == 0, shown.stderr
 
 
-def test_every_command_is_reported_of():
+def test_every_command_is_documented():
     commands = [path for path in (REPOSITORY / "deploy" / "gcp").iterdir() if not path.suffix]
     for path in [*commands, REPOSITORY / "deploy" / "slurm" / "submit"]:
         if path.is_file() and path.name != "logs":

@@ -38,7 +38,7 @@ def test_settings_that_it_names_are_settings():
 
 
 @pytest.mark.parametrize("field", [*request_log.AUDITED, "client", "request_id", "body_bytes"])
-def test_fields_of_the_audit_are_reported(field):
+def test_fields_of_the_audit_are_documented(field):
     (row,) = cells(DOCUMENT, "`request_served`")
     assert f"`{field}`" in row[2]
 

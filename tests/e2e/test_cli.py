@@ -220,7 +220,7 @@ def test_bench_counts_errors_by_type(cli):
     assert load["errors"].keys() == {"text_too_large"}
 
 
-def test_bench_spares_other_machines_unless_reported(cli):
+def test_bench_spares_other_machines_without_remote(cli):
     assert "--remote" in refusal(cli("bench", url="http://192.0.2.1:8000"), 2)
 
 

@@ -350,7 +350,7 @@ def test_retry_of_an_erased_upload_is_not_scored_again(http, outcomes):
     score_all(outcomes)
 
 
-def test_reader_who_waits_is_reported_of_the_next_count(http, outcomes):
+def test_reader_who_waits_receives_the_next_count(http, outcomes):
     path = accepted(http, numbered(7))
     threading.Timer(0.3, outcomes.score_next_part).start()
     began_at = time.monotonic()

@@ -1,4 +1,4 @@
-"""Mistakes of people who type requests: the answer says what came and what to change."""
+"""Mistakes in requests typed by hand: the answer says what was received and what to change."""
 
 import gzip
 import re

@@ -97,7 +97,7 @@ def test_counts_of_a_batch_are_reported_until_it_ends(web, outcomes, batch_path)
         assert (last["event"], last["id"]) == ("batch", "completed-3-0")
 
 
-def test_client_that_comes_back_is_reported_only_what_is_new(web, http, outcomes, task_id):
+def test_client_that_comes_back_receives_only_what_is_new(web, http, outcomes, task_id):
     threading.Timer(0.5, outcomes.succeed, (task_id, RESULT)).start()
     with stream(web, f"/score/{task_id}/events", **{"Last-Event-ID": "QUEUED"}) as events:
         assert [event["id"] for event in events][-1] == "SUCCESS"

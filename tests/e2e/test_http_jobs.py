@@ -122,7 +122,7 @@ def test_waiting_ends_with_the_present_state_when_the_time_is_up(http):
     assert response.json()["state"] == "QUEUED"
 
 
-def test_all_who_wait_for_one_job_are_reported(http, web, outcomes):
+def test_all_who_wait_for_one_job_get_its_end(http, web, outcomes):
     task_id = submitted(http).json()["id"]
     answers = []
 

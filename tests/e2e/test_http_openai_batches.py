@@ -93,9 +93,9 @@ def test_errors_of_lines_are_a_file_of_their_own(api):
     batch = ended(api, begin(api, upload(api, LINES).id))
     errors = lines_of(api, batch.error_file_id)
     assert [each["custom_id"] for each in errors] == ["line-2", "line-5", "line-6"]
-    told = [each["response"]["body"]["error"] for each in errors]
-    assert [each["type"] for each in told] == ["empty_text", *["invalid_request"] * 2]
-    assert [each["errors"][0]["pointer"] for each in told] == [
+    problems = [each["response"]["body"]["error"] for each in errors]
+    assert [each["type"] for each in problems] == ["empty_text", *["invalid_request"] * 2]
+    assert [each["errors"][0]["pointer"] for each in problems] == [
         "/body/prompt",
         "/body/model",
         "/body/max_tokens",

@@ -53,7 +53,7 @@ def test_browsers_get_the_page(http):
 
 
 @pytest.mark.parametrize("path", ["/", "/status", "/docs/"])
-def test_browser_is_reported_to_refuse_all_but_our_own_files(http, path):
+def test_policy_has_the_browser_refuse_all_but_our_own_files(http, path):
     headers = http.get(path, headers={"Accept": BROWSER}).headers
     policy = dict(rule.split(" ", 1) for rule in headers["Content-Security-Policy"].split("; "))
     assert policy == {

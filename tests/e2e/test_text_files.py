@@ -1,4 +1,4 @@
-"""`score` and `next-chars` read text files as people have them."""
+"""`score` and `next-chars` read compressed text files, and text in other encodings."""
 
 import gzip
 import json

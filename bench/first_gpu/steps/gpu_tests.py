@@ -1,4 +1,4 @@
-"""Runs the tests that need a GPU, and puts each failure as a figure."""
+"""Runs the tests that need a GPU, and records each failure as a figure."""
 
 import importlib.util
 import os
@@ -37,7 +37,7 @@ def _run_tests(run: Run, name: str, paths: list[str], *, is_parallel: bool) -> N
         command = [
             *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", *paths, f"--junitxml={report}"),
             *("-p", "no:cacheprovider", "--maxfail=40", "--durations=5"),
-            # The warnings of versions that the project does not pin are no failures.
+            # The warnings of versions that the project does not pin are not failures.
             *("-o", "filterwarnings=default"),
         ]
         has_xdist = importlib.util.find_spec("xdist") is not None

@@ -1,4 +1,4 @@
-"""Measures texts in and results out: a lone text, many through the `Scorer`, and the warm-up."""
+"""Measures the latency of one text, the speed of many through the `Scorer`, and the warm-up."""
 
 import time
 from statistics import median

@@ -1,4 +1,4 @@
-"""Measures the machine: its parts, and the ceilings that all shares are of."""
+"""Lists the machine's parts and measures its ceilings: copies, products and clock."""
 
 import math
 import os

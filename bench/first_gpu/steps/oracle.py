@@ -1,4 +1,4 @@
-"""Compares scores with the authors' own, with the demo's canary, with a CPU, and in company."""
+"""Compares scores with the authors' own, the demo's canary, a CPU, and texts scored together."""
 
 import json
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Measures the model of 6.5B by mode and by bytes of a pass, and its bits in company."""
+"""Measures the 6.5B model by mode and pass size; compares texts scored alone and together."""
 
 import time
 

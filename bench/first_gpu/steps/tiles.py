@@ -1,4 +1,4 @@
-"""Measures the int8 product with other tiles: the same bits, at which speed?"""
+"""Measures the speed of the int8 product with other tiles; the bits must stay the same."""
 
 import math
 from dataclasses import dataclass

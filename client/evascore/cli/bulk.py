@@ -37,7 +37,7 @@ from evascore.cli.common import (
     show_json,
 )
 from evascore.errors import EvascoreError, ServiceError
-from evascore.exports import To, check_packages, export, form_of
+from evascore.exports import To, check_target, export, form_of
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import Reading, opened_input
 from evascore.readers.packages import InputRefused
@@ -230,7 +230,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
         check_paths(plan)
         yield plan, None, lambda: None
         return
-    check_packages(form)
+    check_target(plan.target, form)
     lines = plan.target.with_name(plan.target.name + ".lines")
     inner = _with_target(plan, lines)
     if plan.target.exists() and not (plan.overwrite or inner.state_path.exists()):
@@ -288,13 +288,13 @@ def _report(summary: Summary, target: Path, *, as_json: bool) -> int:
         name = "The output" if target == STDOUT else str(target)
         say(f"{name} is complete: {summary.num_lines:,} lines{failed}.")
         for kind in summary.errors[:MAX_KINDS]:
-            say(f"  {_told(kind)}")
+            say(f"  {_line_of(kind)}")
         if len(summary.errors) > MAX_KINDS:
             say(f"  and {len(summary.errors) - MAX_KINDS:,} other kinds of errors")
     return SOME_FAILED if summary.num_failed else 0
 
 
-def _told(kind: ErrorKind) -> str:
+def _line_of(kind: ErrorKind) -> str:
     hint = ""
     if kind.type == "malformed_body" and "not valid JSON" in kind.detail:
         hint = " (if each line is a text itself, give --format text)"

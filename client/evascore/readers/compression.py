@@ -1,4 +1,4 @@
-"""Opens files that may be compressed, and names those that are no text."""
+"""Opens files that may be compressed, and refuses PDFs, archives and Office documents."""
 
 import bz2
 import gzip
@@ -36,7 +36,7 @@ def decompressed(source: BinaryIO, name: str) -> Iterator[BinaryIO]:
         name: of the file, for messages.
 
     Raises:
-        InputRefused: it is no text; or, also while it is read, it is damaged.
+        InputRefused: it is not text, or it is damaged, which may show only while it is read.
     """
     buffered: Any = io.BufferedReader(cast(io.RawIOBase, source))
     opened = _opened(buffered, buffered.peek(MAGIC_BYTES)[:MAGIC_BYTES], name)
@@ -63,6 +63,12 @@ def opened_text(path: Path) -> Iterator[BinaryIO]:
     """
     with path.open("rb", buffering=0) as raw, decompressed(cast(BinaryIO, raw), str(path)) as text:
         yield text
+
+
+def peeked(file: BinaryIO, num_bytes: int) -> bytes:
+    """Return the first bytes of an opened text, at most `num_bytes`, without reading on."""
+    head: bytes = cast(io.BufferedReader, file).peek(num_bytes)
+    return head[:num_bytes]
 
 
 def magic_of(path: Path) -> bytes:

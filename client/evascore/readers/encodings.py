@@ -1,7 +1,9 @@
 """Decodes lines and texts as UTF-8 or as a named encoding, and refuses others by name."""
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from io import TextIOWrapper
+from typing import BinaryIO
 
 from evascore.readers.packages import InputRefused
 
@@ -28,8 +30,10 @@ def codec_of(encoding: str) -> str:
     if encoding == BYTES:
         return BYTES
     try:
+        # Python also has codecs that convert bytes alone, such as hex; they refuse a string.
+        "a".encode(encoding)
         return codecs.lookup(encoding).name
-    except LookupError:
+    except (LookupError, UnicodeError):
         raise InputRefused(
             "No such encoding; use utf-8, utf-16, latin-1, cp1252 or another one of Python's"
             " codecs, or bytes to score bytes as they are."
@@ -90,26 +94,23 @@ def not_utf8(text: bytes, error: UnicodeDecodeError, where: str) -> InputRefused
     )
 
 
-def decoded_lines(source: Iterable[bytes], codec: str, name: str) -> Iterator[str]:
-    """Yield the lines of a stream in another encoding, without their line ends.
+def decoded_lines(source: BinaryIO, codec: str, name: str) -> Iterator[str]:
+    """Yield the lines of a file in another encoding, without their line ends and without a mark.
 
     Raises:
         InputRefused: it is not in this encoding.
     """
-    decoder = codecs.getincrementaldecoder(codec)()
-    rest = ""
+    # Only LF ends a line.
+    text = TextIOWrapper(source, encoding=codec, newline="\n")
     try:
-        for piece in source:
-            rest += decoder.decode(piece)
-            *whole, rest = rest.split("\n")
-            yield from (line.removesuffix("\r") for line in whole)
-        rest += decoder.decode(b"", final=True)
+        for number, line in enumerate(text):
+            whole = line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
+            yield whole.removeprefix("\ufeff") if number == 0 else whole
     except UnicodeDecodeError:
         raise InputRefused(f"{name} is not in the encoding {codec}; give another one.") from None
-    *whole, rest = rest.split("\n")
-    yield from (line.removesuffix("\r") for line in whole)
-    if rest:
-        yield rest
+    finally:
+        # Else it would close the file of the caller.
+        text.detach()
 
 
 def whole_text(content: bytes, codec: str, name: str) -> str | bytes:

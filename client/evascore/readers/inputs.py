@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, cast
 
 from evascore.readers import compression, tables
-from evascore.readers.compression import SUFFIXES, decompressed, opened_text
+from evascore.readers.compression import SUFFIXES, decompressed, opened_text, peeked
 from evascore.readers.encodings import (
     BYTE_ORDER_MARK,
     BYTES,
@@ -130,7 +130,7 @@ def _is_plain(source: Path) -> bool:
 
 def _in_place(source: Path, kind: Kind, reading: Reading) -> Input:
     with opened_text(source) as file:
-        head = file.peek(HEAD_BYTES)[:HEAD_BYTES]  # type: ignore[attr-defined]
+        head = peeked(file, HEAD_BYTES)
     if kind == "jsonl":
         check_head(head, str(source))
         return Input(str(source), "jsonl", UTF8, source, params=_params(reading.columns))
@@ -141,9 +141,8 @@ def _in_place(source: Path, kind: Kind, reading: Reading) -> Input:
 
 def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input:
     params: dict[str, str] = {}
-    name = "stdin" if source == STDIN else str(source)
     if kind in ("jsonl", "json"):
-        for path in _files_of(source, reading):
+        for path in _files_of(source, kind):
             copy.writelines(_with_ends(_lines_of_json(path, kind, reading.encoding)))
         params = _params(reading.columns)
     elif kind == "text" and not source.is_dir():
@@ -153,7 +152,7 @@ def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input
         for row in _rows(source, kind, reading):
             copy.write(encode(row) + b"\n")
     copy.flush()
-    return Input(name, "jsonl", copy=copy, params=params)
+    return Input(_name(source), "jsonl", copy=copy, params=params)
 
 
 def _params(columns: Columns) -> dict[str, str]:
@@ -201,28 +200,35 @@ def _kind_of_folder(folder: Path) -> Kind:
 
 
 def _all_files(folder: Path) -> list[Path]:
-    hidden = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    """All files in a folder, in the order of their names, without hidden ones."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
     return [
         path
-        for path in hidden
+        for path in files
         if not any(part.startswith(".") for part in path.relative_to(folder).parts)
     ]
 
 
-def _files_of(source: Path, reading: Reading) -> list[Path]:
-    """The file itself, or the files of the wanted kind in a folder, in the order of their names."""
+def _files_of(source: Path, kind: Kind) -> list[Path]:
+    """The file itself, or the files of one kind in a folder, in the order of their names."""
     if not source.is_dir():
         return [source]
-    kind = _kind_of(source, reading, b"")
-    return [path for path in _all_files(source) if _kind_by_name(path) == kind]
+    files = [path for path in _all_files(source) if _kind_by_name(path) == kind]
+    if not files:
+        endings = ", ".join(ending for ending, of_kind in _KINDS.items() if of_kind == kind)
+        raise InputRefused(
+            f"The folder {source} has no files of the format {kind}; their names must end in one"
+            f" of: {endings}."
+        )
+    return files
 
 
 def _first_byte(source: Path) -> bytes:
-    """The first byte that is no blank and no mark; b'' if the file cannot be read twice."""
+    """The first byte after a mark and blanks; b'' if the file cannot be read twice."""
     if source == STDIN or not source.is_file():
         return b""
     with opened_text(source) as file:
-        head: bytes = file.peek(HEAD_BYTES)  # type: ignore[attr-defined]
+        head = peeked(file, HEAD_BYTES)
     return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
 
 
@@ -237,14 +243,17 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
 
 
 def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
-    if kind == "json":
-        yield from tables.lines_of_json(source, UTF8 if encoding == BYTES else encoding)
+    # Files named .json may also hold lines, as those of C4 do.
+    if kind == "json" and _first_byte(source) != b"{":
+        with _opened(source) as file:
+            codec = UTF8 if encoding == BYTES else encoding
+            yield from tables.lines_of_json(file, codec, _name(source))
         return
     if encoding not in (UTF8, BYTES):
         yield from (str(line).encode() for line in _lines_of_text(source, encoding))
         return
     with _opened(source) as file:
-        check_head(_peeked(file), _name(source))
+        check_head(peeked(file, HEAD_BYTES), _name(source))
         yield from file
 
 
@@ -252,12 +261,10 @@ def _lines_of_text(source: Path, encoding: str) -> Iterator[str | bytes]:
     """Yield the lines of a text without their ends."""
     with _opened(source) as file:
         if encoding not in (UTF8, BYTES):
-            pieces = iter(lambda: file.read(HEAD_BYTES), b"")
-            for number, text in enumerate(decoded_lines(pieces, encoding, _name(source))):
-                yield text.removeprefix("\ufeff") if number == 0 else text
+            yield from decoded_lines(file, encoding, _name(source))
             return
         if encoding == UTF8:
-            check_head(_peeked(file), _name(source))
+            check_head(peeked(file, HEAD_BYTES), _name(source))
         for number, line in enumerate(file, 1):
             if encoding == UTF8:
                 check_utf8(line, number, _name(source))
@@ -304,7 +311,7 @@ def _rows(source: Path, kind: Kind, reading: Reading) -> Iterator[Row]:
         raise InputRefused(
             f"{_name(source)} can be JSON lines or text; save a table to a file first."
         )
-    for path in _files_of(source, reading):
+    for path in _files_of(source, kind):
         yield from _rows_of_file(path, kind, reading)
 
 
@@ -319,7 +326,7 @@ def _rows_of_file(path: Path, kind: Kind, reading: Reading) -> Iterator[Row]:
 
 def _texts_of_folder(folder: Path, reading: Reading) -> Iterator[Row]:
     """Yield one text for each file, with its path in the folder as its ID."""
-    for path in _files_of(folder, reading):
+    for path in _files_of(folder, "text"):
         name = path.relative_to(folder).as_posix()
         if len(name) > MAX_ID_CHARS:
             raise InputRefused(
@@ -334,11 +341,6 @@ def _texts_of_folder(folder: Path, reading: Reading) -> Iterator[Row]:
 def _with_ends(lines: Iterable[bytes]) -> Iterator[bytes]:
     """Yield lines, each with its newline: a file of shards may end without one."""
     return (line if line.endswith(b"\n") else line + b"\n" for line in lines)
-
-
-def _peeked(file: BinaryIO) -> bytes:
-    head: bytes = cast(Any, file).peek(HEAD_BYTES)
-    return head[:HEAD_BYTES]
 
 
 def _name(source: Path) -> str:

@@ -8,15 +8,16 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from evascore.readers.compression import opened_text
+from evascore.readers.compression import opened_text, peeked
 from evascore.readers.encodings import BYTES, HEAD_BYTES, UTF8, check_head
 from evascore.readers.packages import InputRefused, package
 from evascore.texts import named
 
 TEXT, ID = "text", "custom_id"
 BATCH_ROWS = 1024
+_DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 # A name that cannot be a text: a table without a header has texts in its first row.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
 
@@ -64,7 +65,7 @@ def rows_of_csv(path: Path, columns: Columns, encoding: str, delimiter: str) -> 
         raise InputRefused("A table has characters; give the name of its encoding.")
     with opened_text(path) as source:
         if encoding == UTF8:
-            check_head(source.peek(HEAD_BYTES)[:HEAD_BYTES], str(path))  # type: ignore[attr-defined]
+            check_head(peeked(source, HEAD_BYTES), str(path))
         codec = "utf-8-sig" if encoding == UTF8 else encoding
         text = TextIOWrapper(source, encoding=codec, newline="")
         try:
@@ -84,24 +85,33 @@ def _rows_of(text: TextIOWrapper, columns: Columns, name: str, delimiter: str) -
         delimiter = ";"
     header = next(csv.reader([header_line], delimiter=delimiter), [])
     chosen_columns = chosen(columns, header, name)
-    for values in csv.reader(text, delimiter=delimiter, strict=True):
+    rows = csv.reader(text, delimiter=delimiter, strict=True)
+    for values in rows:
+        # Spreadsheets may end rows with empty cells.
+        if any(values[len(header) :]):
+            raise InputRefused(
+                f"{name}, line {rows.line_num + 1}: the row has more cells than the header; put"
+                f" texts that contain {_DELIMITERS[delimiter]} in quotes."
+            )
         if values:
             yield _row(dict(zip(header, values, strict=False)), chosen_columns)
 
 
-def lines_of_json(path: Path, encoding: str) -> Iterator[bytes]:
+def lines_of_json(source: BinaryIO, encoding: str, name: str) -> Iterator[bytes]:
     """Yield the objects of a file that is one JSON array as lines, as `jsonl` would have them.
+
+    Args:
+        name: of the file, for messages.
 
     Raises:
         InputRefused: it is something else.
     """
-    with opened_text(path) as source:
-        try:
-            rows = json.loads(source.read().decode(encoding).removeprefix("\ufeff"))
-        except ValueError:
-            raise InputRefused(f"{path} is not valid JSON in {encoding}.") from None
+    try:
+        rows = json.loads(source.read().decode(encoding).removeprefix("\ufeff"))
+    except ValueError:
+        raise InputRefused(f"{name} is not valid JSON in {encoding}.") from None
     if not isinstance(rows, list):
-        raise InputRefused(f"{path} must be JSON lines, or a JSON array of objects.")
+        raise InputRefused(f"{name} must be JSON lines, or a JSON array of objects.")
     for row in rows:
         yield json.dumps(row).encode() + b"\n"
 
@@ -118,7 +128,7 @@ def rows_of_parquet(path: Path, columns: Columns) -> Iterator[Row]:
             for row in batch.to_pylist():
                 yield _row(row, read)
     except pyarrow.ArrowInvalid:
-        raise InputRefused(f"{path} is no Parquet file, or it is damaged.") from None
+        raise InputRefused(f"{path} is not a Parquet file, or it is damaged.") from None
 
 
 def rows_of_arrow(path: Path, columns: Columns) -> Iterator[Row]:
@@ -139,7 +149,7 @@ def rows_of_arrow(path: Path, columns: Columns) -> Iterator[Row]:
                 for row in batch.select([n for n in (read.text, read.id) if n]).to_pylist():
                     yield _row(row, read)
     except pyarrow.ArrowInvalid:
-        raise InputRefused(f"{path} is no Arrow file, or it is damaged.") from None
+        raise InputRefused(f"{path} is not an Arrow file, or it is damaged.") from None
 
 
 def rows_of_dataset(path: Path, columns: Columns) -> Iterator[Row]:
@@ -181,4 +191,4 @@ def _present(value: Any) -> Any:
 def _listed(names: list[str]) -> str:
     plain = [name for name in names if _PLAIN.fullmatch(name)]
     others = len(names) - len(plain)
-    return ", ".join([*plain, *([f"{others} whose names are no plain words"] if others else [])])
+    return ", ".join([*plain, *([f"{others} whose names are not plain words"] if others else [])])

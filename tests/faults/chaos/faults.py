@@ -1,4 +1,4 @@
-"""Breaks one part of a running world, holds that for a while, and sets it right again."""
+"""Breaks one part of the running service for a while, and then repairs it."""
 
 import os
 import random
@@ -184,7 +184,7 @@ def garble_messages(world: World, _: str, generator: random.Random) -> None:
     """Put messages into the queue that nobody can read."""
     with _redis(world) as client:
         whole = (_waiting_messages(client) or [b'{"headers": {"id": "x", "task": "other"}}'])[0]
-        # Without the end it is no JSON, and its delivery tag is missing too.
+        # Without the end it is not JSON, and its delivery tag is missing too.
         pieces = (whole[: len(whole) // 2], generator.randbytes(200), b"", b"[]", b"\xff\x00{")
         for piece in pieces:
             client.lpush(keys.queue_list(generator.choice(keys.PRIORITY_STEPS)), piece)

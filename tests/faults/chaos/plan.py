@@ -1,4 +1,4 @@
-"""Draws which faults happen, in which order and after which pauses, from a seed."""
+"""Draws the faults of a run, their order and the pauses between them from a seed."""
 
 import random
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Runs clients and faults together, checks the history, and reports what came of it."""
+"""Runs clients and faults together, checks the history, and reports the result."""
 
 import threading
 import time
@@ -23,7 +23,7 @@ _OWNERS = ("alice", "bob", "carol")
 
 @dataclass(slots=True)
 class Report:
-    """What came of a run."""
+    """The result of a run."""
 
     plan: Plan
     elapsed_s: float

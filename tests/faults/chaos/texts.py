@@ -1,4 +1,4 @@
-"""Makes texts that differ between clients, and their scores by the models without the service."""
+"""Makes texts that differ between clients, and scores them with the models, without the service."""
 
 import random
 from collections.abc import Iterable

@@ -162,7 +162,7 @@ def test_part_at_its_limit_stops_what_it_started(run, steps):
     assert "part slow was ended at its time limit" in whats(run)
 
 
-def test_machine_without_a_gpu_is_told_so():
+def test_machine_without_a_gpu_is_refused():
     command = [sys.executable, "-m", "bench.first_gpu"]
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")

@@ -73,7 +73,7 @@ def test_benchmark_without_a_figure_leaves_older_results_alone(tmp_path):
     assert written(tmp_path) == {}
 
 
-def test_missing_git_and_packages_are_told_as_such(tmp_path, monkeypatch):
+def test_missing_git_and_packages_are_named_as_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(bench_results, "_PACKAGES", ("torch", "no-such-package"))
 

@@ -1,4 +1,4 @@
-"""Errors of result lines are summed up by kind, and waits are said once for each reason."""
+"""Errors of result lines are summed up by kind, and each reason to wait is printed once."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Scores of characters: sums over their bytes, and forms that a terminal does not obey."""
+"""Scores of characters are sums over bytes; control characters are shown as visible ones."""
 
 import math
 

@@ -182,7 +182,7 @@ def test_bar_counts_to_the_number_of_texts(capsys):
 
 
 def test_function_gets_the_number_done():
-    told: list[int] = []
-    with reported(told.append, []) as report:
+    counts: list[int] = []
+    with reported(counts.append, []) as report:
         report(32)
-    assert told == [32]
+    assert counts == [32]

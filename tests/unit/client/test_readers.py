@@ -2,9 +2,11 @@
 
 import bz2
 import gzip
+import io
 import json
 import lzma
 import os
+import sys
 import threading
 
 import pyarrow
@@ -119,6 +121,18 @@ def test_compressed_text_is_checked_as_plain_text_is(tmp_path):
         read_of(source, tmp_path)
 
 
+@pytest.mark.parametrize("encoding", ["no-such-codec", "hex", "rot13", "undefined"])
+def test_codec_that_is_no_encoding_of_text_is_refused(encoding):
+    with pytest.raises(InputRefused, match="No such encoding"):
+        codec_of(encoding)
+
+
+def test_carriage_return_without_a_line_end_stays(tmp_path):
+    source = file_of(tmp_path, "in.txt", "a\rb\r\nc\r".encode("utf-16"))
+    read = read_of(source, tmp_path, encoding=codec_of("utf-16"))
+    assert [line["text"] for line in read] == ["a\rb", "c\r"]
+
+
 def test_old_line_ends_are_named(tmp_path):
     with pytest.raises(InputRefused, match="carriage returns alone"):
         read_of(file_of(tmp_path, "in.txt", b"one\rtwo\r"), tmp_path)
@@ -153,6 +167,21 @@ def test_table_gives_text_and_id_of_each_row(tmp_path, form):
         assert (read, params) == (READ, {})
 
 
+def test_row_with_more_cells_than_the_header_is_refused_and_not_cut(tmp_path):
+    source = file_of(tmp_path, "in.csv", b'text\n"one, two"\nthree,\nfour, five\n')
+    with pytest.raises(InputRefused, match=r"line 4: .* contain a comma in quotes") as said:
+        read_of(source, tmp_path)
+    assert "four" not in str(said.value)
+    source.write_bytes(b'text\n"one, two"\nthree,\n')
+    assert read_of(source, tmp_path) == [{"text": "one, two"}, {"text": "three"}]
+
+
+def test_stdin_can_be_a_json_array(tmp_path, monkeypatch):
+    stdin = io.TextIOWrapper(io.BytesIO(json.dumps(ROWS).encode()))
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert read_of(STDIN, tmp_path, kind="json") == ROWS
+
+
 def test_dataset_on_disk_is_read_and_several_splits_are_named(tmp_path):
     datasets = pytest.importorskip("datasets")
     dataset = datasets.Dataset.from_list(ROWS)
@@ -176,7 +205,7 @@ def test_missing_values_are_rows_of_their_own(tmp_path):
 
 def test_unknown_column_is_refused_with_those_that_there_are(tmp_path):
     source = file_of(tmp_path, "in.csv", b"id,a secret text!\n1,2\n")
-    with pytest.raises(InputRefused, match="one of: id, 1 whose names are no plain words") as said:
+    with pytest.raises(InputRefused, match="one of: id, 1 whose names are not plain words") as said:
         read_of(source, tmp_path, columns=Columns("body"))
     assert "secret" not in str(said.value)
 
@@ -210,6 +239,23 @@ def test_folder_of_shards_is_read_in_the_order_of_their_names(tmp_path):
     with pytest.raises(InputRefused, match="several kinds"):
         read_of(folder, tmp_path)
     assert read_of(folder, tmp_path, kind="csv") == [{"text": "c"}]
+
+
+def test_json_files_of_a_folder_hold_arrays_or_lines(tmp_path):
+    folder = tmp_path / "c4"
+    folder.mkdir()
+    file_of(folder, "1.json.gz", gzip.compress(LINES))
+    file_of(folder, "2.json", b'\n[{"text": "three"}]')
+    assert [line["text"] for line in read_of(folder, tmp_path)] == ["one", "two", "three"]
+
+
+@pytest.mark.parametrize("kind", ["text", "jsonl", "csv"])
+def test_folder_without_files_of_the_format_is_refused(tmp_path, kind):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    file_of(folder, "notes.md", b"text")
+    with pytest.raises(InputRefused, match=f"no files of the format {kind}"):
+        read_of(folder, tmp_path, kind=kind)
 
 
 def test_pipe_is_read_like_a_file(tmp_path):

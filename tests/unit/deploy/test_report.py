@@ -1,4 +1,4 @@
-"""The commands that `make run` tells a newcomer."""
+"""The commands that `make run` shows to a newcomer."""
 
 import pytest
 

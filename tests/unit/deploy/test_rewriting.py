@@ -1,4 +1,4 @@
-"""A backup has the append-only file rewritten, whatever rewrites run already."""
+"""A backup rewrites the append-only file, even if another rewrite runs already."""
 
 import re
 import socket

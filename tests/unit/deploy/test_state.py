@@ -323,7 +323,7 @@ def test_place_that_cannot_be_written_is_named(machine):
     assert "name another place with --to" in failed.stderr
 
 
-def test_auto_restores_backs_up_again_and_again_and_stops_when_reported(cloud, machine, tmp_path):
+def test_auto_restores_backs_up_again_and_again_and_stops_at_sigterm(cloud, machine, tmp_path):
     machine.fill()
     machine.state("backup")
     new = Machine(cloud, tmp_path / "new", machine.to)

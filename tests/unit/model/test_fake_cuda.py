@@ -1,4 +1,4 @@
-"""The scoring path on a GPU, walked without one: every shape, type, device and launch is checked.
+"""Runs the scoring path of a GPU without one: every shape, type, device and launch is checked.
 
 Tensors are fake: they have no memory and no numbers. Kernels are counted and not launched; their
 launchers check all arguments as on a GPU. The model has the width of EvaByte 6.5B and two layers.

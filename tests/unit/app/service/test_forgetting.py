@@ -1,4 +1,4 @@
-"""The thread that has Redis forget survives every error, and does not look too often."""
+"""The thread that makes Redis forget deleted texts survives errors, and does not poll too often."""
 
 import pytest
 import redis

@@ -1,4 +1,4 @@
-"""The use of a GPU, by a stand-in of NVML: there is none on the machines that run these tests."""
+"""The use of a GPU, read from a stand-in for NVML, which the test machines lack."""
 
 from types import SimpleNamespace
 

@@ -1,4 +1,4 @@
-"""Forms timed in turn: hopeless ones are left alone, and the threads are given back."""
+"""Forms are timed in turn: slow ones are dropped early, and the number of threads is restored."""
 
 import time
 

@@ -1,0 +1,37 @@
+"""The output of a bulk run replaces a former output, and never another folder."""
+
+import json
+
+import pytest
+
+from evascore.exports import check_target, export
+from evascore.readers.packages import InputRefused
+
+
+@pytest.fixture
+def lines(tmp_path):
+    line = {"index": 0, "status": "SUCCESS", "result": {"num_bytes": 3, "bits_per_byte": 2.5}}
+    path = tmp_path / "out.lines"
+    path.write_text(json.dumps(line) + "\n")
+    return path
+
+
+def test_folder_of_something_else_is_refused_before_and_kept(tmp_path, lines):
+    folder = tmp_path / "out"
+    folder.mkdir()
+    (folder / "notes").write_text("mine")
+    for refused in (lambda: check_target(folder, "csv"), lambda: export(lines, folder, "csv")):
+        with pytest.raises(InputRefused, match="not a dataset"):
+            refused()
+    assert (folder / "notes").read_text() == "mine"
+
+
+def test_dataset_and_file_replace_each_other(tmp_path, lines):
+    datasets = pytest.importorskip("datasets")
+    target = tmp_path / "out"
+    export(lines, target, "csv")
+    for _ in range(2):
+        export(lines, target, "dataset")
+        assert datasets.load_from_disk(str(target))["bits_per_byte"][:] == [2.5]
+    export(lines, target, "csv")
+    assert target.read_text().splitlines()[1].startswith("0,,SUCCESS,3,")
