@@ -75,7 +75,6 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
     except QuotaUsedUp as used_up:
         raise quota_exceeded(used_up) from None
     note_quota_left(accepted.quota_left)
-    service.files.note_batch(accepted.batch_id, body.model_dump())
     return body, accepted
 
 

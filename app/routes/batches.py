@@ -1,7 +1,5 @@
 """Routes of `/batches`: upload, read, page through results, cancel and erase."""
 
-from contextlib import nullcontext
-
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
@@ -67,11 +65,7 @@ def create_batch() -> Response:
     """Upload any number of lines, each a text to score, as one batch."""
     with uploading(request, service()):
         accepted = receive_upload(request, service())
-    outcome = "replayed" if accepted.is_replay else "accepted"
-    audit.note(batch_id=accepted.batch_id, outcome=outcome)
-    with submission.replaying() if accepted.is_replay else nullcontext():
-        batch = service().batches.read(accepted.batch_id)
-    audit.note(work_bytes=batch.num_bytes)
+    batch = submission.read_accepted(service(), accepted)
     return accepted_batch_answer(service(), request, batch, accepted)
 
 

@@ -5,6 +5,7 @@ import json
 import openai
 import pytest
 
+from contract import keys
 from contract.settings import REPOSITORY
 from tests.conftest import wait_until
 
@@ -145,6 +146,22 @@ def test_batch_can_be_cancelled_and_then_tells_so(api, scoring):
     assert cancelled.status == "cancelled"
     (first, _) = lines_of(api, cancelled.error_file_id)
     assert (first["response"], first["error"]["code"]) == (None, "batch_cancelled")
+
+
+def test_repeated_request_is_the_batch_of_the_first_one_until_that_is_erased(api, scoring):
+    file = upload(api, LINES[:1])
+    key = {"extra_headers": {"Idempotency-Key": "openai-1"}}
+    first = begin(api, file.id, metadata={"run": "1"}, **key)
+    again = begin(api, file.id, metadata={"run": "2"}, **key)
+    assert (again.id, again.metadata) == (first.id, {"run": "1"})
+    with scoring.client() as client:
+        assert client.delete(f"/batches/{first.id}").status_code == 204
+    with pytest.raises(openai.APIStatusError) as gone:
+        begin(api, file.id, metadata={"run": "3"}, **key)
+    assert gone.value.status_code == 410
+    assert "send it with a new key" in gone.value.body["detail"]
+    with scoring.redis() as redis:
+        assert not redis.exists(keys.openai_batch(first.id))
 
 
 @pytest.mark.parametrize(
