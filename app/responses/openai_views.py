@@ -120,7 +120,8 @@ def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterato
     """
     facts = service.files.batch_facts(batch.id)
     uploaded = _uploaded(service, facts)
-    settings = service.models.limits(batch.model_name)
+    # The limit of a prompt may have become smaller since it was scored.
+    settings = service.settings.model_copy(update={"max_text_bytes": uploaded.num_bytes})
     lines = lines_of_file(uploaded, service, settings)
     for line, raw in zip(lines, _raw_results(service, batch), strict=True):
         result = orjson.loads(raw)
@@ -195,8 +196,8 @@ def _failed(result: dict[str, Any]) -> dict[str, Any]:
     if result["status"] == "REVOKED":
         code = "batch_cancelled" if error["type"] == "job_cancelled" else "batch_expired"
         return {"response": None, "error": {"code": code, "message": error["detail"]}}
-    told = {"message": error["detail"], "type": error["type"], "errors": error.get("errors")}
-    answer = {"status_code": error["status"], "request_id": None, "body": {"error": told}}
+    shown = {"message": error["detail"], "type": error["type"], "errors": error.get("errors")}
+    answer = {"status_code": error["status"], "request_id": None, "body": {"error": shown}}
     return {"response": answer, "error": None}
 
 

@@ -5,8 +5,10 @@ import json
 import openai
 import pytest
 
+from app.factory import create_app
+from app.service.components import EXTENSION
 from contract import keys
-from contract.settings import REPOSITORY
+from contract.settings import REPOSITORY, load_settings
 from tests.conftest import wait_until
 
 SCORED = {"model": "evascore", "max_tokens": 0, "echo": True, "logprobs": 2}
@@ -94,9 +96,9 @@ def test_errors_of_lines_are_a_file_of_their_own(api):
     batch = ended(api, begin(api, upload(api, LINES).id))
     errors = lines_of(api, batch.error_file_id)
     assert [each["custom_id"] for each in errors] == ["line-2", "line-5", "line-6"]
-    told = [each["response"]["body"]["error"] for each in errors]
-    assert [each["type"] for each in told] == ["empty_text", *["invalid_request"] * 2]
-    assert [each["errors"][0]["pointer"] for each in told] == [
+    shown = [each["response"]["body"]["error"] for each in errors]
+    assert [each["type"] for each in shown] == ["empty_text", *["invalid_request"] * 2]
+    assert [each["errors"][0]["pointer"] for each in shown] == [
         "/body/prompt",
         "/body/model",
         "/body/max_tokens",
@@ -121,6 +123,15 @@ def test_uploaded_file_comes_back_as_it_was_until_it_is_deleted(api):
     with pytest.raises(openai.APIStatusError) as gone:
         begin(api, file.id)
     assert gone.value.status_code == 410
+
+
+def test_completions_can_be_read_after_the_limit_of_a_text_became_smaller(api, scoring):
+    batch = ended(api, begin(api, upload(api, LINES[:2]).id))
+    settings = load_settings(scoring.environment()).model_copy(update={"max_text_bytes": 2})
+    app = create_app(settings)
+    answer = app.test_client().get(f"/v1/files/{batch.output_file_id}/content")
+    app.extensions[EXTENSION].changes.close()
+    assert answer.get_data() == api.files.content(batch.output_file_id).content
 
 
 def test_completions_cannot_be_read_without_their_prompts(api):
