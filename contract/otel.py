@@ -1,7 +1,7 @@
 """Makes spans with OpenTelemetry and sends them to a collector; import it through `tracing.py`.
 
-Spans have names and attributes of ours alone: IDs, templates of routes, codes and numbers. Text
-that people send is in none of them.
+Names and attributes of spans are IDs, templates of routes, codes and numbers. They never hold a
+text that was sent for scoring.
 """
 
 import threading

@@ -26,7 +26,7 @@ log = get_logger(__name__)
 # A worker that fetches the job ends it at once; this is for jobs that nobody fetches. Clocks of two
 # machines may differ by some of it.
 GRACE_S = 10.0
-# Jobs looked at in one step, which takes Redis less than a millisecond.
+# Jobs, and batches, that a step looks at: Redis reads them in less than a millisecond.
 _GROUP = 200
 
 

@@ -1,4 +1,4 @@
-"""Makes one span of each job and of each micro-batch, if traces are on."""
+"""Makes one span for each job and for each micro-batch, if traces are on."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

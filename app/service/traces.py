@@ -1,4 +1,4 @@
-"""Makes one span of each request, and names it to the jobs that the request submits."""
+"""Makes one span for each request, and gives its `traceparent` to the jobs of the request."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""Reads from Redis how its append-only file does, and when the last backup of it was stored."""
+"""Reads from Redis the state of its append-only file, and when its last backup was stored."""
 
 from dataclasses import dataclass
 
@@ -24,7 +24,7 @@ class Persistence:
 
 
 def read_persistence(client: redis.Redis) -> Persistence:
-    """Read it from Redis, whose errors reach the caller; a hosted Redis may report less."""
+    """Read both from Redis, whose errors reach the caller; a hosted Redis may report less."""
     with client.pipeline(transaction=False) as pipe:
         info, backup_at = pipe.info("persistence").get(keys.LAST_BACKUP).execute()
     return Persistence(

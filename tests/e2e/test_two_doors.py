@@ -145,7 +145,7 @@ def test_rows_with_columns_of_their_own_are_read_alike(scoring):
     columns = Columns(text_field="content", id_field="id")
     scorer = Scorer.load(str(TINY_CHECKPOINT))
     score_lines(io.BytesIO(b"\n".join(ROWS)), target, scorer, columns=columns)
-    offline = [told(json.loads(line)) for line in target.getvalue().splitlines()]
+    offline = [answered(json.loads(line)) for line in target.getvalue().splitlines()]
     with scoring.client() as client:
         posted = client.post(
             "/batches",
@@ -156,7 +156,7 @@ def test_rows_with_columns_of_their_own_are_read_alike(scoring):
         path = posted.raise_for_status().headers["Location"]
         wait_until(lambda: client.get(path).json()["status"] == "completed")
         lines = client.get(f"{path}/results").text.splitlines()
-    assert [told(json.loads(line)) for line in lines] == offline
+    assert [answered(json.loads(line)) for line in lines] == offline
     assert [line["custom_id"] for line in offline[:6]] == ["7", "x1", "x2", "x3", "x4", "x5"]
     assert [line["code"] for line in offline] == [
         *(None, None, "empty_text"),
@@ -165,8 +165,8 @@ def test_rows_with_columns_of_their_own_are_read_alike(scoring):
     ]
 
 
-def told(answer: dict) -> dict:
-    """What both doors tell of a line: its name, its result, or what is wrong and where."""
+def answered(answer: dict) -> dict:
+    """What both doors answer for a line: its name, its result, or what is wrong and where."""
     error = answer.get("error")
     return {
         "custom_id": answer.get("custom_id"),
@@ -191,7 +191,7 @@ def flattened(value: Any, path: str = "") -> tuple[list[float], list[str]]:
 @pytest.mark.parametrize("number", range(len(LINES)), ids=lambda n: repr(LINES[n][:60]))
 def test_upload_gives_what_the_command_gives(number, offline, uploaded):
     assert len(offline) == len(uploaded) == len(LINES)
-    assert told(uploaded[number]) == told(offline[number])
+    assert answered(uploaded[number]) == answered(offline[number])
 
 
 @pytest.mark.parametrize(
