@@ -163,7 +163,7 @@ def id_of_token(token: str) -> str | None:
 
 
 def is_token_of(token: str, key: ApiKey | None) -> bool:
-    """Whether the token is that of the key, in a time that tells nothing of it."""
+    """Whether the token is that of the key; the time that it takes reveals nothing."""
     return hmac.compare_digest(_digest(token), _NO_HASH if key is None else key.sha256)
 
 

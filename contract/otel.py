@@ -1,9 +1,10 @@
 """Makes spans with OpenTelemetry and sends them to a collector; import it through `tracing.py`.
 
-Spans have names and attributes of ours alone: IDs, templates of routes, codes and numbers. Text
-that people send is in none of them.
+Names and attributes of spans are IDs, templates of routes, codes and numbers. They never hold a
+text that was sent for scoring.
 """
 
+import threading
 from collections.abc import Iterable
 
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -15,8 +16,9 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 
 from contract import __version__
 
-# A collector that is away must not hold up a process that stops.
 _EXPORT_S = 5
+# A collector that is away must not hold up a process that stops.
+_STOP_S = 5.0
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 Attribute = str | int | float | bool
@@ -38,7 +40,8 @@ class Tracing:
             process: `web` or `worker`.
         """
         facts = {"service.name": f"evascore-{process}", "service.version": __version__}
-        provider = TracerProvider(resource=Resource.create(facts))
+        # Its own stop at the exit of the process may take half a minute.
+        provider = TracerProvider(resource=Resource.create(facts), shutdown_on_exit=False)
         exporter = OTLPSpanExporter(endpoint=url, timeout=_EXPORT_S)
         provider.add_span_processor(BatchSpanProcessor(exporter))
         return cls(provider)
@@ -69,10 +72,12 @@ class Tracing:
             start_time=None if at_s is None else int(at_s * 1e9),
         )
 
-    def stop(self) -> None:
-        """Send what has ended, for a few seconds at most."""
-        self._provider.force_flush(_EXPORT_S * 1000)
-        self._provider.shutdown()
+    def stop(self, timeout_s: float = _STOP_S) -> None:
+        """Send the spans that have ended; what is not sent within `timeout_s` is lost."""
+        # OpenTelemetry has no time limit for all of it: each export may take its full time.
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(timeout_s)
 
 
 def traceparent_of(span: Span) -> str:

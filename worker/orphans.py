@@ -25,8 +25,6 @@ log = get_logger(__name__)
 
 # The event loop of the worker waits for a step, and there is one each second.
 _STEP_S = 0.2
-# Longer than the deadline of any batch.
-_FORGET_AFTER_S = 2 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +54,16 @@ class Orphans:
         store: JobStore,
         *,
         lease_s: float,
+        max_wait_s: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """Count a model as gone once no worker has served it for longer than `lease_s`."""
+        """Count a model as gone once no worker has served it for longer than `lease_s`.
+
+        Args:
+            max_wait_s: the longest time that a job or a batch may wait for its model.
+        """
         self._client, self._store, self._work = client, store, WaitingWork(client)
-        self._lease_s, self._clock = lease_s, clock
+        self._lease_s, self._max_wait_s, self._clock = lease_s, max_wait_s, clock
         self._unserved_since: dict[str, float] = {}
 
     def take_over(self, name: str, fingerprint: str) -> None:
@@ -95,7 +98,8 @@ class Orphans:
         """Forget models that are gone for longer than a job or a batch may wait for them."""
         now = self._clock()
         for fingerprint in set(empty) - set(models.current.values()):
-            if now - self._unserved_since[fingerprint] > _FORGET_AFTER_S:
+            # Twice, because the last job may have come just before the last worker left.
+            if now - self._unserved_since[fingerprint] > 2 * self._max_wait_s:
                 self._store.models.forget(fingerprint)
 
     def _settle(self, found: Sequence[Waiting], models: Models) -> int:

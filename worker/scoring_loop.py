@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from contract import keys
 from contract.batches import part_id
@@ -117,7 +117,7 @@ class ScoringLoop:
         self._not_opened_since: float | None = None
         self._open_tries: dict[str, int] = {}
         self._jobs: dict[str, ScoreJob] = {}
-        self._scored: dict[str, tuple[ScoreJob, float]] = {}
+        self._scored: dict[str, _Scored] = {}
 
     @property
     def delay_s(self) -> float | None:
@@ -325,7 +325,7 @@ class ScoringLoop:
     def _end_done(self) -> None:
         done = [job for job in self._jobs.values() if job.is_done]
         for job in done:
-            self._scored[job.task_id] = job, time.monotonic()
+            self._scored[job.task_id] = _Scored.of(job)
             ending = scored_ending(job, self._scorer.model_of_results)
             self._end(ending, partial(failed_ending, job.task_id, job.job))
         stored = self._write_endings()
@@ -360,23 +360,36 @@ class ScoringLoop:
 
     def _count_stages(self, task_id: str) -> None:
         """Count the stages of a job that was scored and is stored now."""
-        job, scored_at = self._scored.pop(task_id, (None, 0.0))
-        if job is None:
+        scored = self._scored.pop(task_id, None)
+        if scored is None:
             return
-        stages: dict[Stage, float] = {
-            "queue": job.opened_at - job.job.submitted_at,
-            "wait": (job.started_at or job.opened_at) - job.opened_at,
-            "compute": job.compute_s,
-            "store": time.monotonic() - scored_at,
-        }
+        stages = {**scored.stages_s, "store": time.monotonic() - scored.at}
         for stage, elapsed_s in stages.items():
-            self._status.count_stage(stage, job.priority, elapsed_s)
+            self._status.count_stage(stage, scored.priority, elapsed_s)
 
     def _halve_budget(self) -> None:
         self._status.num_halvings += 1
         self._budget = replace(self._budget, bytes=max(self._budget.bytes // 2, 1))
         self._status.batch_bytes = self._budget.bytes
         log.warning("micro_batch_out_of_memory", max_bytes=self._budget.bytes)
+
+
+class _Scored(NamedTuple):
+    """What is kept of a scored job until it is stored: not its scores, which need much memory."""
+
+    priority: int
+    stages_s: dict[Stage, float]
+    at: float
+    """When it was scored, by the monotonic clock."""
+
+    @classmethod
+    def of(cls, job: ScoreJob) -> "_Scored":
+        stages_s: dict[Stage, float] = {
+            "queue": job.opened_at - job.job.submitted_at,
+            "wait": (job.started_at or job.opened_at) - job.opened_at,
+            "compute": job.compute_s,
+        }
+        return cls(job.priority, stages_s, time.monotonic())
 
 
 def _distribute(choice: Choice, outcomes: Sequence[Outcome], turn: int) -> None:

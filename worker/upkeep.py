@@ -29,11 +29,12 @@ class Upkeep:
     ) -> None:
         self._client, self._store = client, store
         self._registration = registration
-        self._orphans = Orphans(client, store, lease_s=settings.lease_s)
+        max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
+        self._orphans = Orphans(client, store, lease_s=settings.lease_s, max_wait_s=max_wait_s)
         self._overdue = Overdue(client, store)
         self._parked = ParkedJobs(client)
         self._letters = DeadLetters(client, settings)
-        self._max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
+        self._max_wait_s = max_wait_s
 
     def run(self) -> None:
         """Do all of it. Redis errors reach the caller."""

@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
 
-from flask import Request, g
+from flask import Request
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
 from app.requests.clients import client_of
 from app.requests.query import refuse_unknown_parameters
-from app.requests.upload_stream import limited, read_pieces
+from app.requests.upload_request import body_pieces
+from app.requests.upload_stream import limited
 from app.service.components import Service
 from contract.errors import BrokerUnavailable, MalformedBody, RequestInvalid, UnsupportedMediaType
 from contract.grammar.invalid import invalid
@@ -40,7 +41,7 @@ def receive_file(request: Request, service: Service) -> StoredFile:
     store, limit_bytes = service.files, service.settings.max_upload_bytes
     file_id = store.new_id(owner_of(client_of(request)))
     form = _Form(parameters["boundary"].encode())
-    pieces = limited(_body(request, service), limit_bytes + _FORM_BYTES)
+    pieces = limited(body_pieces(request, service), limit_bytes + _FORM_BYTES)
     try:
         return _stored(form, pieces, file_id, service)
     except BrokerUnavailable:
@@ -128,13 +129,6 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
             gathered, num_bytes = [], 0
     if num_bytes:
         yield b"".join(gathered)
-
-
-def _body(request: Request, service: Service) -> Iterator[bytes]:
-    g.body_bytes = 0
-    for piece in read_pieces(request, service.settings.web_timeout_s):
-        g.body_bytes += len(piece)
-        yield piece
 
 
 def _check_room(service: Service, num_stored: int) -> None:

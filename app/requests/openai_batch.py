@@ -12,6 +12,7 @@ from app.requests.body import read_json_body
 from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
 from app.requests.models import BatchOptions
+from app.requests.upload_stream import small
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.turns import in_turns
@@ -26,7 +27,6 @@ from contract.store.file_store import StoredFile
 from contract.store.sealing import Accepted
 
 _MAX_BODY_BYTES = 64 * 1024
-_PIECE_BYTES = 64 * 1024
 
 
 class OpenAIBatchBody(BaseModel):
@@ -75,7 +75,6 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
     except QuotaUsedUp as used_up:
         raise quota_exceeded(used_up) from None
     note_quota_left(accepted.quota_left)
-    service.files.note_batch(accepted.batch_id, body.model_dump())
     return body, accepted
 
 
@@ -88,16 +87,10 @@ def lines_of_file(
         digested: sees the pieces of the file on their way.
     """
     return read_lines(
-        digested(in_turns(_small(service.files.pieces(file)))),
+        digested(in_turns(small(service.files.pieces(file)))),
         max_line_bytes=settings.max_body_bytes,
         max_lines=settings.max_upload_lines,
     )
-
-
-def _small(pieces: Iterator[bytes]) -> Iterator[bytes]:
-    for piece in pieces:
-        for at in range(0, len(piece), _PIECE_BYTES):
-            yield piece[at : at + _PIECE_BYTES]
 
 
 def _model_of_first_line(file: StoredFile, service: Service) -> str | None:

@@ -1,7 +1,7 @@
 """Reads `POST /batches`: checks its headers and streams its lines to the upload receiver."""
 
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 
 from flask import Request, g
 from werkzeug.datastructures import MultiDict
@@ -15,7 +15,7 @@ from app.requests.upload_stream import decoder, limited, read_pieces, small
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.turns import in_turns
-from contract.errors import MalformedBody, UnsupportedMediaType
+from contract.errors import MalformedBody, ServiceError, UnsupportedMediaType
 from contract.grammar.lines import read_lines
 from contract.store.admission import QuotaUsedUp
 from contract.store.sealing import Accepted
@@ -24,6 +24,25 @@ NDJSON, JSON = "application/x-ndjson", "application/json"
 _MEDIA_TYPES = (NDJSON, "application/jsonl", "application/ndjson", JSON)
 # More of a refused upload is not read: the connection is closed.
 MAX_REST_BYTES = 32 * 1024**2
+
+
+@contextmanager
+def uploading(request: Request, service: Service) -> Iterator[None]:
+    """Hold a slot for uploads of the client; after a refusal, read what it still sends.
+
+    Raises:
+        Overloaded: there is no slot.
+    """
+    client = client_of(request)
+    service.uploads.acquire(client)
+    try:
+        try:
+            yield
+        finally:
+            service.uploads.release(client)
+    except ServiceError:
+        _read_rest(request, service)
+        raise
 
 
 def receive_upload(request: Request, service: Service) -> Accepted:
@@ -61,7 +80,7 @@ def _receive(request: Request, service: Service) -> Accepted:
     )
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.
-    pieces = limited(decode(limited(_pieces(request, service), limit_bytes)), limit_bytes)
+    pieces = limited(decode(limited(body_pieces(request, service), limit_bytes)), limit_bytes)
     pieces = lines_of_array(pieces, service.large_work) if is_array else small(pieces)
     lines = read_lines(
         receiver.digested(in_turns(pieces)),
@@ -71,7 +90,7 @@ def _receive(request: Request, service: Service) -> Accepted:
     return receiver.receive(in_turns(lines), key)
 
 
-def read_rest(request: Request, service: Service) -> None:
+def _read_rest(request: Request, service: Service) -> None:
     """Read on after a refusal: many clients send their whole body before they read the answer.
 
     A body that was too slow or cut short is not waited for again.
@@ -100,8 +119,12 @@ def _media_type(request: Request) -> str:
     return media_type
 
 
-def _pieces(request: Request, service: Service) -> Iterator[bytes]:
-    """The body as it arrives; its size is logged."""
+def body_pieces(request: Request, service: Service) -> Iterator[bytes]:
+    """Yield the body as it arrives; its size is logged.
+
+    Raises:
+        MalformedBody
+    """
     g.body_bytes = 0
     try:
         for piece in read_pieces(request, service.settings.web_timeout_s):

@@ -120,7 +120,8 @@ def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterato
     """
     facts = service.files.batch_facts(batch.id)
     uploaded = _uploaded(service, facts)
-    settings = service.models.limits(batch.model_name)
+    # The limit of a prompt may have become smaller since it was scored.
+    settings = service.settings.model_copy(update={"max_text_bytes": uploaded.num_bytes})
     lines = lines_of_file(uploaded, service, settings)
     for line, raw in zip(lines, _raw_results(service, batch), strict=True):
         result = orjson.loads(raw)

@@ -1,7 +1,5 @@
 """Routes of `/batches`: upload, read, page through results, cancel and erase."""
 
-from contextlib import nullcontext
-
 from flask import Blueprint, Response, request
 from werkzeug.datastructures import MultiDict
 
@@ -13,11 +11,11 @@ from app.openapi.parameters import (
     RESULT_PARAMETERS,
     links,
 )
-from app.requests.clients import caller_of, client_of
+from app.requests.clients import caller_of
 from app.requests.headers import asked_wait_s
 from app.requests.page_query import take_page
 from app.requests.query import refuse_unknown_parameters
-from app.requests.upload_request import read_rest, receive_upload
+from app.requests.upload_request import receive_upload, uploading
 from app.responses.batch_answers import (
     accepted_batch_answer,
     batch_answer,
@@ -38,7 +36,6 @@ from contract.errors import (
     Overloaded,
     QuotaExceeded,
     RequestInvalid,
-    ServiceError,
     UnsupportedMediaType,
 )
 
@@ -66,21 +63,9 @@ routes = Blueprint("batches", __name__)
 )
 def create_batch() -> Response:
     """Upload any number of lines, each a text to score, as one batch."""
-    client = client_of(request)
-    service().uploads.acquire(client)
-    try:
-        try:
-            accepted = receive_upload(request, service())
-        finally:
-            service().uploads.release(client)
-    except ServiceError:
-        read_rest(request, service())
-        raise
-    outcome = "replayed" if accepted.is_replay else "accepted"
-    audit.note(batch_id=accepted.batch_id, outcome=outcome)
-    with submission.replaying() if accepted.is_replay else nullcontext():
-        batch = service().batches.read(accepted.batch_id)
-    audit.note(work_bytes=batch.num_bytes)
+    with uploading(request, service()):
+        accepted = receive_upload(request, service())
+    batch = submission.read_accepted(service(), accepted)
     return accepted_batch_answer(service(), request, batch, accepted)
 
 

@@ -6,9 +6,8 @@ from flask import Blueprint, Response, request
 
 from app.openapi.operation import operation
 from app.openapi.parameters import FORM, JSON_LINES
-from app.requests.clients import client_of
 from app.requests.file_upload import receive_file
-from app.requests.upload_request import NDJSON, read_rest
+from app.requests.upload_request import NDJSON, uploading
 from app.responses.json import json_response
 from app.responses.openai_models import FileDeleted, FileView
 from app.responses.openai_views import (
@@ -29,7 +28,6 @@ from contract.errors import (
     MalformedBody,
     Overloaded,
     RequestInvalid,
-    ServiceError,
     UnsupportedMediaType,
 )
 
@@ -49,16 +47,8 @@ routes = Blueprint("files", __name__)
 )
 def upload_file() -> Response:
     """Upload lines of an OpenAI batch as a file."""
-    client = client_of(request)
-    service().uploads.acquire(client)
-    try:
-        try:
-            file = receive_file(request, service())
-        finally:
-            service().uploads.release(client)
-    except ServiceError:
-        read_rest(request, service())
-        raise
+    with uploading(request, service()):
+        file = receive_file(request, service())
     audit.note(outcome="stored")
     return json_response(file_view(file))
 

@@ -7,8 +7,9 @@ from app.requests.openai_batch import OpenAIBatchBody, receive_openai_batch
 from app.responses.json import json_response
 from app.responses.openai_models import OpenAIBatchView
 from app.responses.openai_views import openai_batch_view
-from app.service import audit
+from app.service import audit, submission
 from app.service.components import service
+from contract.batches import Batch
 from contract.errors import (
     BodyTooLarge,
     BrokerUnavailable,
@@ -45,16 +46,18 @@ routes = Blueprint("openai_batches", __name__)
 )
 def create_openai_batch() -> Response:
     """Score the lines of an uploaded file as one batch."""
-    _, accepted = receive_openai_batch(request, service())
-    audit.note(batch_id=accepted.batch_id, outcome="accepted")
-    return _answer(accepted.batch_id)
+    body, accepted = receive_openai_batch(request, service())
+    batch = submission.read_accepted(service(), accepted)
+    # A repeated request may have to do what the first one could not.
+    service().files.note_batch(batch.id, body.model_dump())
+    return _answer(batch)
 
 
 @routes.get("/v1/batches/<batch_id>")
 @operation({200: OpenAIBatchView}, JobNotFound, JobGone, BrokerUnavailable)
 def read_openai_batch(batch_id: str) -> Response:
     """Read the state and the counts of a batch."""
-    return _answer(batch_id)
+    return _answer(service().batches.read(batch_id))
 
 
 @routes.post("/v1/batches/<batch_id>/cancel")
@@ -63,9 +66,8 @@ def cancel_openai_batch(batch_id: str) -> Response:
     """Cancel a batch that has not ended; results that are there stay."""
     service().batches.cancel(batch_id)
     audit.note(outcome="cancelled")
-    return _answer(batch_id)
+    return _answer(service().batches.read(batch_id))
 
 
-def _answer(batch_id: str) -> Response:
-    batch = service().batches.read(batch_id)
-    return json_response(openai_batch_view(batch, service().files.batch_facts(batch_id)))
+def _answer(batch: Batch) -> Response:
+    return json_response(openai_batch_view(batch, service().files.batch_facts(batch.id)))

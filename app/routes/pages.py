@@ -52,7 +52,7 @@ def page(template: str, *, status: int = 200, **values: Any) -> Response:
 def home() -> Response:
     """List the routes; a client that prefers HTML gets the page that scores a text."""
     if _prefers_html():
-        # The page opens without Redis, and then tells what is wrong.
+        # The page opens without Redis, and then says what is wrong.
         response = page("score.html", max_windowed_bytes=service().settings.max_windowed_bytes)
     else:
         response = json_response(_index())

@@ -137,6 +137,8 @@ class EdgeWorker(GeventWorker):
             server.close()
         self._service.changes.release()
         self._drain(pool)
+        if self._service.tracing is not None:
+            self._service.tracing.stop()
 
     def handle(self, listener: Any, client: Any, addr: Any) -> None:
         """Serve the requests of one connection, one after another."""

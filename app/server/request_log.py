@@ -60,10 +60,10 @@ def current_request_id(_task_id: Any) -> str:
 
 
 class RequestLog:
-    """Writes the line of each request."""
+    """Logs each answer, and remembers the last one of the probe so as not to repeat it."""
 
     def __init__(self) -> None:
-        """Begin without an answer of the probe."""
+        """Start as if the probe had answered 200, which is not logged."""
         self._last_probe: tuple[int, Any] = 200, None
 
     def end(self, response: Response) -> Response:
@@ -74,8 +74,9 @@ class RequestLog:
         response.headers.setdefault("Cache-Control", "no-store")
         route = _route()
         fields = _audited(response)
+        outcome = fields.get("outcome")
         log.log(
-            self._level(route, response.status_code, fields.get("outcome")),
+            self._level(route, response.status_code, outcome),
             "request_served",
             request_id=g.request_id,
             method=request.method,
@@ -87,11 +88,11 @@ class RequestLog:
             answer_bytes=response.content_length,
             time_ms=round(elapsed_s * 1000, 3),
         )
-        end_span(response, fields.get("task_id"), fields.get("outcome"))
-        metrics, code = service().metrics, fields.get("outcome")
+        end_span(response, fields.get("task_id"), outcome)
+        metrics = service().metrics
         metrics.count_request(request.method, route, response.status_code, elapsed_s)
-        if response.status_code >= 400 and code in STATUS_BY_CODE:
-            metrics.count_problem(code)
+        if response.status_code >= 400 and outcome in STATUS_BY_CODE:
+            metrics.count_problem(outcome)
         return response
 
     def _level(self, route: str | None, status: int, outcome: Any) -> int:

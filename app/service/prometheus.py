@@ -226,7 +226,7 @@ def _waiting(queues: list[ModelQueue]) -> Metric:
         labels=("model", "fingerprint", "priority"),
     )
     for queue in queues:
-        for priority in ("interactive", "bulk"):
+        for priority in PRIORITY_NAMES:
             labels = (queue.name, queue.fingerprint, priority)
             family.add_metric(labels, getattr(queue, priority))
     return family

@@ -1,7 +1,7 @@
 """Submits jobs to the queue, and holds a request until its job ends."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 
 from werkzeug.exceptions import ClientDisconnected
@@ -12,6 +12,7 @@ from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.traces import current_traceparent
 from contract import keys
+from contract.batches import Batch
 from contract.errors import (
     BrokerUnavailable,
     IdempotencyKeyReused,
@@ -29,6 +30,7 @@ from contract.store.admission import (
     QuotaUsedUp,
     Receipt,
 )
+from contract.store.sealing import Accepted
 
 
 def submit(
@@ -89,6 +91,20 @@ def replaying() -> Iterator[None]:
             "send it with a new key; this one is free again "
             f"{IDEMPOTENCY_TTL_S // 3600} hours after its first use."
         ) from None
+
+
+def read_accepted(service: Service, accepted: Accepted) -> Batch:
+    """Read a batch that is accepted now, or was for the same Idempotency-Key, and log it.
+
+    Raises:
+        JobGone, BrokerUnavailable
+    """
+    outcome = "replayed" if accepted.is_replay else "accepted"
+    audit.note(batch_id=accepted.batch_id, outcome=outcome)
+    with replaying() if accepted.is_replay else nullcontext():
+        batch = service.batches.read(accepted.batch_id)
+    audit.note(work_bytes=batch.num_bytes)
+    return batch
 
 
 def key_reused() -> IdempotencyKeyReused:

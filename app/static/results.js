@@ -178,7 +178,7 @@ export function summary(scored, { model, timings_ms: timings, batch }) {
     "p",
     { class: "how" },
     `Scored by ${model.name}${model.is_demo ? " (the small demo model)" : ""} in ${duration(timings.total)}`,
-    `, of which ${duration(timings.compute)} computing${others}.`,
+    `, ${duration(timings.compute)} of it computing${others}.`,
   );
   return scored.length === 2 ? [comparison(...scored), how] : [how];
 }

@@ -105,7 +105,7 @@ def check_fields(
 def _unknown_field(name: str, schema: type[TextRequest]) -> str:
     if name in REQUEST_OPTIONS:
         return "is an option of a whole request; leave it out of a single text"
-    # A name that could be a text is not even compared: the suggestion would tell of it.
+    # A name that could be a text is not even compared: the suggestion would reveal it.
     meant = suggestion(plain_name(name), schema.model_fields)
     return f"is not a known field{meant}"
 

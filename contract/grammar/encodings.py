@@ -22,12 +22,13 @@ _JSON_BEGINNINGS = tuple(
     )
 )
 # RFC 1952, RFC 8878, and the format of ZIP files.
-_COMPRESSED = (
-    (b"\x1f\x8b", "gzip", "decompress it first"),
-    (b"\x28\xb5\x2f\xfd", "zstd", "decompress it first"),
+COMPRESSIONS = ((b"\x1f\x8b", "gzip"), (b"\x28\xb5\x2f\xfd", "zstd"))
+"""The first bytes of compressed content, and its name in a Content-Encoding."""
+_BEGINNINGS = (
+    *((mark, name, "decompress it first") for mark, name in COMPRESSIONS),
     (b"PK\x03\x04", "a ZIP file", "unpack it first"),
+    *((mark, name, "save it as UTF-8") for mark, name in _MARKS),
 )
-_BEGINNINGS = (*_COMPRESSED, *((mark, name, "save it as UTF-8") for mark, name in _MARKS))
 
 
 def refuse_other_encodings(beginning: bytes, what: str) -> None:

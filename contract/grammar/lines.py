@@ -5,14 +5,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from contract.errors import BodyTooLarge, MalformedBody
-from contract.grammar.encodings import refuse_other_encodings
+from contract.grammar.encodings import COMPRESSIONS, refuse_other_encodings
 from contract.grammar.json_text import BYTE_ORDER_MARK, parse_json
 
 # The whitespace of JSON (RFC 8259, section 2); a form feed is none.
 _WHITESPACE = b" \t\r\n"
 # The longest byte order mark.
 _MARK_BYTES = 4
-_COMPRESSED = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +82,7 @@ def _in_utf8(pieces: Iterable[bytes]) -> Iterator[bytes]:
 
 def _check_beginning(beginning: bytes) -> None:
     refuse_other_encodings(beginning, "upload")
-    for mark, encoding in _COMPRESSED.items():
+    for mark, encoding in COMPRESSIONS:
         if beginning.startswith(mark):
             raise MalformedBody(
                 f"The upload is compressed with {encoding}; send the header Content-Encoding: "

@@ -109,10 +109,14 @@ class FileStore:
                 pipe.execute()
 
     def note_batch(self, batch_id: str, facts: dict[str, Any]) -> None:
-        """Store what OpenAI's form of a batch has besides ours. Raises: BrokerUnavailable."""
+        """Store what OpenAI's form of a batch has besides ours; what was stored before stays.
+
+        Raises:
+            BrokerUnavailable
+        """
         ttl_s = int(self._settings.max_upload_deadline_s) + self._settings.result_ttl_s
         with self._guard.calling():
-            self._client.set(keys.openai_batch(batch_id), orjson.dumps(facts), ex=ttl_s)
+            self._client.set(keys.openai_batch(batch_id), orjson.dumps(facts), ex=ttl_s, nx=True)
 
     def batch_facts(self, batch_id: str) -> dict[str, Any]:
         """What `note_batch` stored; empty for a batch of `POST /batches`.

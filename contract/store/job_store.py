@@ -43,7 +43,7 @@ from contract.worker_status import WorkerStatus
 
 log = get_logger(__name__)
 
-# `/readyz` tells that a model has drifted for this long, unless a worker becomes ready before.
+# `/readyz` says that a model has drifted for this long, unless a worker becomes ready before.
 _DRIFT_NOTE_S = 3600
 
 

@@ -24,7 +24,7 @@ class Persistence:
 
 
 def read_persistence(client: redis.Redis) -> Persistence:
-    """Read it from Redis, whose errors reach the caller; a hosted Redis may report less."""
+    """Read both from Redis, whose errors reach the caller; a hosted Redis may report less."""
     with client.pipeline(transaction=False) as pipe:
         info, backup_at = pipe.info("persistence").get(keys.LAST_BACKUP).execute()
     return Persistence(

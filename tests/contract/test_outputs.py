@@ -59,10 +59,10 @@ def test_output_stands_in_the_result_of_the_empty_text(scorer, output):
 def test_output_keeps_to_the_size_in_its_entry(scorer, output, text):
     alone = result_of(scorer, SUMMARY, text)
     added = {name: v for name, v in result_of(scorer, output, text).items() if name not in alone}
-    told = added if output is not SUMMARY else alone
+    shown = added if output is not SUMMARY else alone
     request = checked(output, text)
     limit_bytes = output.json_bytes(len(text.encode()), request.get("top_k", 0))
-    assert len(orjson.dumps(told)) <= limit_bytes, f"json_bytes of {output.name} is too small"
+    assert len(orjson.dumps(shown)) <= limit_bytes, f"json_bytes of {output.name} is too small"
     assert limit_bytes < result_bytes(request), f"result_bytes leaves out {output.name}"
 
 

@@ -1,5 +1,6 @@
 """Traces: spans of requests, jobs and micro-batches, gathered in memory, without any text."""
 
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +8,12 @@ from contextlib import contextmanager
 import pytest
 from flask.testing import FlaskClient
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export import (
+    BatchSpanProcessor,
+    SimpleSpanProcessor,
+    SpanExporter,
+    SpanExportResult,
+)
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from app.factory import create_app
@@ -177,6 +183,33 @@ def test_missing_package_is_named_with_the_remedy(monkeypatch):
         "EVASCORE_TRACES_URL needs the package opentelemetry-of-nobody; "
         "install requirements-otel.lock, or unset the setting"
     )
+
+
+class SilentCollector(SpanExporter):
+    """A collector that answers nothing until it is released."""
+
+    def __init__(self) -> None:
+        self.was_asked, self.is_released = threading.Event(), threading.Event()
+
+    def export(self, spans):
+        self.was_asked.set()
+        self.is_released.wait()
+        return SpanExportResult.FAILURE
+
+
+def test_collector_that_is_silent_does_not_stop_a_process_from_ending():
+    collector, provider = SilentCollector(), TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(collector))
+    silent = Tracing(provider)
+    silent.start("job", {}).end()
+    stopping = threading.Thread(target=silent.stop, args=(0.1,), daemon=True)
+    stopping.start()
+    try:
+        assert collector.was_asked.wait(60)
+        stopping.join(60)
+        assert not stopping.is_alive()
+    finally:
+        collector.is_released.set()
 
 
 def test_collector_that_is_away_holds_up_nothing():

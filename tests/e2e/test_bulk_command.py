@@ -46,7 +46,7 @@ def begin(scoring: Service, source: Path, target: Path) -> subprocess.Popen[byte
         [*command, "--url", scoring.url],
         cwd=REPOSITORY / "client",
         stderr=subprocess.PIPE,
-        # Where the tests run in the background, Ctrl-C is ignored unless told otherwise.
+        # A shell may have started the tests in the background, where Ctrl-C is ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
 

@@ -5,7 +5,10 @@ import json
 import openai
 import pytest
 
-from contract.settings import REPOSITORY
+from app.factory import create_app
+from app.service.components import EXTENSION
+from contract import keys
+from contract.settings import REPOSITORY, load_settings
 from tests.conftest import wait_until
 
 SCORED = {"model": "evascore", "max_tokens": 0, "echo": True, "logprobs": 2}
@@ -122,6 +125,15 @@ def test_uploaded_file_comes_back_as_it_was_until_it_is_deleted(api):
     assert gone.value.status_code == 410
 
 
+def test_completions_can_be_read_after_the_limit_of_a_text_became_smaller(api, scoring):
+    batch = ended(api, begin(api, upload(api, LINES[:2]).id))
+    settings = load_settings(scoring.environment()).model_copy(update={"max_text_bytes": 2})
+    app = create_app(settings)
+    answer = app.test_client().get(f"/v1/files/{batch.output_file_id}/content")
+    app.extensions[EXTENSION].changes.close()
+    assert answer.get_data() == api.files.content(batch.output_file_id).content
+
+
 def test_completions_cannot_be_read_without_their_prompts(api):
     file = upload(api, LINES[:1])
     batch = ended(api, begin(api, file.id))
@@ -145,6 +157,22 @@ def test_batch_can_be_cancelled_and_then_tells_so(api, scoring):
     assert cancelled.status == "cancelled"
     (first, _) = lines_of(api, cancelled.error_file_id)
     assert (first["response"], first["error"]["code"]) == (None, "batch_cancelled")
+
+
+def test_repeated_request_is_the_batch_of_the_first_one_until_that_is_erased(api, scoring):
+    file = upload(api, LINES[:1])
+    key = {"extra_headers": {"Idempotency-Key": "openai-1"}}
+    first = begin(api, file.id, metadata={"run": "1"}, **key)
+    again = begin(api, file.id, metadata={"run": "2"}, **key)
+    assert (again.id, again.metadata) == (first.id, {"run": "1"})
+    with scoring.client() as client:
+        assert client.delete(f"/batches/{first.id}").status_code == 204
+    with pytest.raises(openai.APIStatusError) as gone:
+        begin(api, file.id, metadata={"run": "3"}, **key)
+    assert gone.value.status_code == 410
+    assert "send it with a new key" in gone.value.body["detail"]
+    with scoring.redis() as redis:
+        assert not redis.exists(keys.openai_batch(first.id))
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The pages over HTTP: who gets which form, what a browser is told to refuse, what may be kept."""
+"""The pages over HTTP: who gets which form, what a browser must refuse, what may be cached."""
 
 import re
 

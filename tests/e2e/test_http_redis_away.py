@@ -172,7 +172,7 @@ def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
             outcomes.succeed(task_id.decode(), {})
         assert {each.result().status_code for each in waiting} == {200}
         assert time.monotonic() - began_at < DEAD_CONNECTION_S
-        # A wait that begins on the new connection is told at once.
+        # A wait that begins on the new connection hears of the end at once.
         wait = pool.submit(timed, client, "POST", "/score?wait=20")
         (task_id,) = wait_until(lambda: outcomes.client.hkeys(keys.LIVE_JOBS))
         outcomes.succeed(task_id.decode(), {})

@@ -152,8 +152,15 @@ def test_upload_below_the_least_speed_is_refused_and_gives_its_slot_back(http, w
         assert_prompt(http)
 
 
-def test_upload_that_stalls_is_answered_after_one_reserve(web):
-    with connected(web, 1, NDJSON_HEAD + b" ") as (client,):
+FORM_HEAD = (
+    b"POST /v1/files HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n"
+    b"Content-Type: multipart/form-data; boundary=b\r\n\r\n"
+)
+
+
+@pytest.mark.parametrize("head", [NDJSON_HEAD, FORM_HEAD], ids=["batch", "file"])
+def test_upload_that_stalls_is_answered_after_one_reserve(web, head):
+    with connected(web, 1, head + b" ") as (client,):
         began_at = time.monotonic()
         client.settimeout(3 * TIMEOUT_S)
         assert client.recv(12) == b"HTTP/1.1 400"

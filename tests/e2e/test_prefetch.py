@@ -36,7 +36,9 @@ def test_killed_prefetch_goes_on_where_it_was(tmp_path):
         wait_until(has_written_a_chunk, timeout_s=120)
         os.killpg(killed.pid, signal.SIGKILL)
         killed.communicate()
-        told, _ = prefetch(hub, tmp_path).communicate()
-    assert told.startswith(f"evascore prefetch: {hub.name} is downloaded: 1 file of weights"), told
-    assert len(told.splitlines()) == 1
+        output, _ = prefetch(hub, tmp_path).communicate()
+    assert output.startswith(f"evascore prefetch: {hub.name} is downloaded: 1 file of weights"), (
+        output
+    )
+    assert len(output.splitlines()) == 1
     assert hub.ranges == [None, f"bytes={CHUNK_BYTES}-"]

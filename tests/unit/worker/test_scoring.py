@@ -12,7 +12,7 @@ from worker.scoring import ModelBroken, score_slices
 
 
 class FakeScorer:
-    """Scores a text by its length; fails on the texts it is told to, and on too many bytes."""
+    """Scores a text by its length; fails on the text `bad`, and on more than `room_bytes`."""
 
     info = SimpleNamespace(max_text_bytes=32_767)
 

@@ -1,5 +1,6 @@
 """The scoring loop without Celery and Redis: which jobs it scores, drops, retries and ends."""
 
+import gc
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -18,6 +19,7 @@ from worker import scoring_loop
 from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
 from worker.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
+from worker.outcomes import ScoreJob
 from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -513,6 +515,16 @@ def test_stages_of_a_job_are_counted_by_priority_once_it_is_stored(worker):
         assert sum(worker.status.histograms[stage_name(stage, "interactive")].counts) == 0
     # The result waited for at least the first back-off of the outbox.
     assert worker.status.histograms[name].sum >= FIRST_DELAY_S
+
+
+def test_scores_of_a_job_are_not_kept_while_its_result_waits_to_be_stored(worker):
+    worker.store.refused.add("kept")
+    worker.fetch("kept", 10)
+    worker.loop.turn()
+    assert worker.outbox.num_bytes > 0
+    gc.collect()
+    jobs = [each for each in gc.get_objects() if type(each) is ScoreJob]
+    assert "kept" not in [job.task_id for job in jobs]
 
 
 def test_halvings_are_counted(worker):

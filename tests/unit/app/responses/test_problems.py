@@ -1,4 +1,4 @@
-"""The table of statuses: complete, and told in docs/api.md."""
+"""The table of statuses: complete, and listed in docs/api.md."""
 
 import re
 
