@@ -35,6 +35,7 @@ from contract.store.parked_jobs import ParkedJobs
 from contract.store.persistence import Persistence, read_persistence
 from contract.store.refusals import NotStored, refusal_reason
 from contract.store.scripts import register
+from contract.store.shared_connection import SharedConnection
 from contract.store.submitting import JobSubmitter
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
@@ -58,11 +59,12 @@ class JobStore:
         self._settings = settings
         self._guard = guard or BrokerGuard()
         self._secret: bytes | None = None
-        self._endings = EndingsWriter(client, settings.result_ttl_s)
-        self._opener = JobOpener(client)
+        shared = SharedConnection(client, settings.redis_timeout_s)
+        self._endings = EndingsWriter(client, shared, settings.result_ttl_s)
+        self._opener = JobOpener(client, shared)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
-        self._submitter = JobSubmitter(client, settings)
+        self._submitter = JobSubmitter(client, shared, settings)
         self.models = ModelRegistry(client)
         self._erase, self._note_aboard, self._requeue = (
             register(client, name) for name in ("erase", "note_aboard", "requeue")
@@ -72,7 +74,8 @@ class JobStore:
 
     def new_id(self, owner: str = "") -> str:
         """The ID for a new job of `owner`. Raises: BrokerUnavailable."""
-        with self._guard.calling():
+        # Once the secret is known, Redis is not asked.
+        with self._guard.calling() if self._secret is None else nullcontext():
             return new_task_id(self.id_secret(), owner)
 
     def submit(

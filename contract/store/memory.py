@@ -73,6 +73,11 @@ class MemorySampler:
         """The last sample, or a new one."""
         now = self._clock()
         if self._sample is None or now > self._until:
-            self._sample = memory_of(self._client.info("memory"), self._settings)
+            # Those that ask meanwhile get the last sample, if there is one.
             self._until = now + SAMPLE_S
+            try:
+                self._sample = memory_of(self._client.info("memory"), self._settings)
+            except redis.RedisError:
+                self._until = 0.0
+                raise
         return self._sample

@@ -22,14 +22,18 @@ from contract.store.admission import (
 )
 from contract.store.memory import Memory, MemorySampler
 from contract.store.scripts import register
+from contract.store.shared_connection import SharedConnection
 from contract.stored_results import promised_bytes
+
+# A larger job has a connection of its own while it is sent: others would wait behind it.
+SHARED_BYTES = 64 * 1024
 
 
 class JobSubmitter:
     """Accepts jobs or refuses them; Redis errors reach the caller."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, client: redis.Redis, shared: SharedConnection, settings: Settings) -> None:
+        self._shared, self._settings = shared, settings
         self._memory = MemorySampler(client, settings)
         self._submit = register(client, "submit")
 
@@ -71,31 +75,31 @@ class JobSubmitter:
     ) -> list[Any]:
         limits = self._settings
         ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
-        answer = self._submit(
-            keys=[
-                keys.record(task_id),
-                keys.payload(task_id),
-                keys.idempotency(idempotency.key_digest) if idempotency else "",
-                keys.turns(job.fingerprint, job.priority),
-                keys.waiting(job.fingerprint, job.priority),
-                *keys.LIVE,
-                *(keys.MODELS, keys.FINGERPRINTS),
-                keys.quota(quota.owner) if quota.is_limited else "",
-            ],
-            args=[
-                queued_record(task_id, job.facts()),
-                payload,
-                task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
-                task_id,
-                job.client,
-                ttl_s,
-                f"{task_id}:{idempotency.request_digest}" if idempotency else "",
-                IDEMPOTENCY_TTL_S,
-                *sizes,
-                *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
-            ],
-        )
-        return list(answer)
+        names = [
+            keys.record(task_id),
+            keys.payload(task_id),
+            keys.idempotency(idempotency.key_digest) if idempotency else "",
+            keys.turns(job.fingerprint, job.priority),
+            keys.waiting(job.fingerprint, job.priority),
+            *keys.LIVE,
+            *(keys.MODELS, keys.FINGERPRINTS),
+            keys.quota(quota.owner) if quota.is_limited else "",
+        ]
+        args = [
+            queued_record(task_id, job.facts()),
+            payload,
+            task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
+            task_id,
+            job.client,
+            ttl_s,
+            f"{task_id}:{idempotency.request_digest}" if idempotency else "",
+            IDEMPOTENCY_TTL_S,
+            *sizes,
+            *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
+        ]
+        if len(payload) > SHARED_BYTES:
+            return list(self._submit(names, args))
+        return list(self._shared.run(self._submit, names, args))
 
 
 def quota_args(quota: Quota) -> tuple[float, int, int]:
