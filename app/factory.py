@@ -1,7 +1,8 @@
 """Builds the Flask application."""
 
+from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from flask import Flask
 
@@ -46,13 +47,21 @@ if TYPE_CHECKING:
     from contract.otel import Tracing
 
 
+class Application(Flask):
+    """A Flask application whose views all are plain functions."""
+
+    def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
+        """Return `func`: Flask would look at each function again, several in a request."""
+        return func
+
+
 def create_app(settings: Settings, tracing: "Tracing | None" = None) -> Flask:
     """The web application; it starts without Redis, which it needs only to answer.
 
     Args:
         tracing: makes the spans of requests; None where traces are off.
     """
-    app = Flask("app", static_folder=None)
+    app = Application("app", static_folder=None)
     app.url_map.merge_slashes = False
     app.url_map.strict_slashes = True
     app.extensions[EXTENSION] = create_service(settings, tracing)

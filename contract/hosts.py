@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv6Address, ip_address
 
 # Names that every machine resolves to itself. No name server of an attacker can change that.
@@ -11,6 +12,8 @@ _MAX_NAME_CHARS = 253
 _NAME = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _HOST = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5})?)?")
 _DEFAULT_PORTS = {"http": 80, "https": 443}
+# Each request has one of few Host headers.
+_KEPT_HOSTS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,13 +23,10 @@ class Host:
     name: str
     """A name in small letters, or an IP address without brackets."""
     port: int | None
-
-    @property
-    def is_address(self) -> bool:
-        """Whether it is an IP address."""
-        return _is_address(self.name)
+    is_address: bool
 
 
+@lru_cache(_KEPT_HOSTS)
 def parse_host(header: str) -> Host | None:
     """Return the host of a Host header, None if the header is malformed."""
     found = _HOST.fullmatch(header)
@@ -40,7 +40,9 @@ def parse_host(header: str) -> Host | None:
         name = name.removesuffix(".")
         is_valid = _is_name(name)
     port = int(found["port"]) if found["port"] else None
-    return Host(name, port) if is_valid and (port is None or port < 65_536) else None
+    if not is_valid or (port is not None and port >= 65_536):
+        return None
+    return Host(name, port, _is_address(name))
 
 
 def is_listed(name: str, listed: tuple[str, ...]) -> bool:

@@ -400,7 +400,7 @@ class Settings(BaseModel):
             )
         return self
 
-    @property
+    @cached_property
     def served_name(self) -> str:
         """The name of the model that this worker serves, and that requests get by default."""
         if self.model_name is not None:

@@ -1,6 +1,7 @@
 """Finds the API key or address that stands for a client in limits and queue shares."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from flask import Request
@@ -13,6 +14,9 @@ from contract.settings import Network
 
 # A household or a machine gets at least a /64, and may use any address in it.
 _IPV6_PREFIX_BITS = 64
+# The longest address, with its zone, brackets and port. What is longer is not kept in memory.
+_MAX_ADDRESS_CHARS = 96
+_KEPT_ADDRESSES = 4096
 
 
 def client_of(request: Request) -> str:
@@ -50,9 +54,7 @@ def client_behind(peer: str, forwarded: str, proxies: Sequence[Network]) -> str:
             # What no proxy can have written hides nobody: the proxy itself counts.
             break
         client = before
-    if isinstance(client, IPv6Address):
-        return str(IPv6Network((int(client), _IPV6_PREFIX_BITS), strict=False))
-    return "" if client is None else str(client)
+    return _name(client)
 
 
 def client_of_connection(peer: str, proxies: Sequence[Network]) -> str | None:
@@ -66,6 +68,18 @@ def client_of_connection(peer: str, proxies: Sequence[Network]) -> str | None:
 def _address(text: str) -> IPv4Address | IPv6Address | None:
     """An address that may have brackets and a port; an IPv4 address mapped into IPv6 as IPv4."""
     host = text.strip()
+    return _parsed(host) if len(host) <= _MAX_ADDRESS_CHARS else None
+
+
+@lru_cache(_KEPT_ADDRESSES)
+def _name(client: IPv4Address | IPv6Address | None) -> str:
+    if isinstance(client, IPv6Address):
+        return str(IPv6Network((int(client), _IPV6_PREFIX_BITS), strict=False))
+    return "" if client is None else str(client)
+
+
+@lru_cache(_KEPT_ADDRESSES)
+def _parsed(host: str) -> IPv4Address | IPv6Address | None:
     if host.startswith("["):
         host = host[1:].partition("]")[0]
     elif host.count(":") == 1:

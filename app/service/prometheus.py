@@ -119,6 +119,7 @@ class Metrics:
         )
         for code in codes:
             self._problems.labels(code)
+        self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._request_seconds = Histogram(
             "evascore_http_request_seconds",
             "Time from a request's header to its answer, including the wait for a result.",
@@ -137,10 +138,13 @@ class Metrics:
         Args:
             route: its template; None when no route matched.
         """
-        known_method = method if method in METHODS else "other"
-        known_route = route or "none"
-        self._requests.labels(known_method, known_route, status).inc()
-        self._request_seconds.labels(known_route).observe(elapsed_s)
+        kind = method if method in METHODS else "other", route or "none", status
+        if kind not in self._found:
+            # Finding them by their labels takes longer than counting.
+            self._found[kind] = self._requests.labels(*kind), self._request_seconds.labels(kind[1])
+        requests, seconds = self._found[kind]
+        requests.inc()
+        seconds.observe(elapsed_s)
 
 
 class QueueCollector(Collector):

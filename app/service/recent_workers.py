@@ -43,7 +43,8 @@ class RecentWorkers:
     def frozen(self) -> "RecentWorkers":
         """What is known now; it never asks Redis, so any thread may use it."""
         known = copy(self)
-        known._read = replace(self._recent(), until=math.inf)
+        recent = self._recent()
+        known._read = _Read(recent.statuses, recent.models, math.inf)
         return known
 
     def read_now(self) -> None:
@@ -52,7 +53,12 @@ class RecentWorkers:
         self._read = _Read(statuses, models, time.monotonic() + STATUS_MAX_AGE_S)
 
     def _recent(self) -> _Read:
-        if time.monotonic() > self._read.until:
+        known, now = self._read, time.monotonic()
+        if now > known.until:
+            # Requests that come while this one reads take what is known. Before anything is known
+            # they read too.
+            if known.until:
+                self._read = replace(known, until=now + STATUS_MAX_AGE_S)
             try:
                 self.read_now()
             except BrokerUnavailable:
