@@ -118,6 +118,8 @@ class ScoringLoop:
         self._open_tries: dict[str, int] = {}
         self._jobs: dict[str, ScoreJob] = {}
         self._scored: dict[str, _Scored] = {}
+        self._suspects: set[str] | None = None
+        """The jobs that Redis has as suspects of this worker; None if that is not known."""
 
     @property
     def delay_s(self) -> float | None:
@@ -159,12 +161,17 @@ class ScoringLoop:
         self._credit = choice.credit
         if choice.shares:
             self._num_micro_batches += 1
-            scored = [share.job.task_id for share in choice.shares]
-            self._store.note_aboard(scored, self._status.name)
+            self._note_suspects([share.job.task_id for share in choice.shares])
             with self._spans.micro_batch(choice):
                 outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes, self._num_micro_batches)
         self._end_done()
+
+    def _note_suspects(self, task_ids: list[str]) -> None:
+        """Note whose jobs are suspects from now on; jobs that were just opened are so already."""
+        if self._suspects != set(task_ids):
+            self._store.note_aboard(task_ids, self._status.name)
+        self._suspects = None
 
     def _open_fetched(self) -> Iterator[Ending]:
         """Open the jobs that were fetched; yield the ends of those that are not to be scored."""
@@ -199,6 +206,7 @@ class ScoringLoop:
             again for a reason of its own is given up.
         """
         own = self._status.name, self._scorer.info.fingerprint
+        self._suspects = None
         try:
             found = self._store.open_jobs(task_ids, *own)
         except NotStored as refusal:
@@ -209,6 +217,7 @@ class ScoringLoop:
                 [opened for found, _ in several for opened in found],
                 [task_id for _, refused in several for task_id in refused],
             )
+        self._suspects = set(task_ids)
         return found, []
 
     def _not_opened(self, task_ids: Sequence[str], reason: Reason) -> list[str]:
@@ -343,6 +352,8 @@ class ScoringLoop:
 
     def _write_endings(self) -> set[str]:
         """Write how jobs ended, and acknowledge them; return those that are stored now."""
+        if self._outbox:
+            self._suspects = None
         ended = self._outbox.flush()
         refused = self._outbox.refused_since, self._not_opened_since
         self._status.refused_since = min((at for at in refused if at is not None), default=None)

@@ -12,6 +12,7 @@ leases, at each new connection, and at the end of the process.
 Written against kombu 5.7: it overrides `_brpop_start` and `_brpop_read`, which are private.
 """
 
+import hashlib
 import socket
 import struct
 from collections.abc import Callable, Iterator
@@ -35,9 +36,12 @@ log = get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "lua"
 _FETCH = script_text("fetch", SCRIPTS)
+_FETCH_SHA = hashlib.sha1(_FETCH.encode(), usedforsecurity=False).hexdigest()
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
+# A wait that ends sooner found a message that was there before.
+_AT_ONCE_S = 0.001
 # After Redis refused a fetch or a wait, it is asked again after this time.
 REFUSED_PAUSE_S = 0.5
 # How often the age of the outstanding fetch is checked.
@@ -102,6 +106,8 @@ class Channel(kombu_redis.Channel):
     _brpop_sent_at: Any
     _command = ""
     _fetches_next = True
+    _knows_script = False
+    """Whether Redis has the fetch script."""
     _may_fetch_at = 0.0
     _is_refused = False
 
@@ -212,18 +218,16 @@ class Channel(kombu_redis.Channel):
             )
 
     def _send_fetch(self) -> None:
-        self._command = "EVAL"
+        self._command, script = ("EVALSHA", _FETCH_SHA) if self._knows_script else ("EVAL", _FETCH)
         worker = self.unacked_key, self.unacked_index_key
         names, args = fetch_arguments(self.fingerprint, self.room, worker, time())
-        self.client.connection.send_command("EVAL", _FETCH, len(names), *names, *args)
+        self.client.connection.send_command(self._command, script, len(names), *names, *args)
 
     def _brpop_read(self, **options: Any) -> bool:
         if self._command == "BRPOP":
             return bool(super()._brpop_read(**options))
         try:
             fetched = self._read_reply(**options)
-            # Redis may refuse the wait, which counts as a write, and take a fetch.
-            self._fetches_next = fetched is None or bool(fetched)
             if not fetched:
                 raise Empty
             self._deliver_fetched(fetched)
@@ -233,20 +237,28 @@ class Channel(kombu_redis.Channel):
             self._flush_brpop_reauth()
 
     def _read_reply(self, **options: Any) -> list[bytes] | None:
-        """Return what was fetched; None if Redis takes no writes at the moment."""
+        """Return what was fetched; None if Redis takes no writes at the moment.
+
+        Choose what to send next. A fetch that follows a fetch with messages finds more if there is
+        a backlog. Otherwise it would find nothing, and the worker waits at once.
+        """
         connection = self.client.connection
+        # Redis may refuse the wait, which counts as a write, and take a fetch.
+        self._fetches_next, has_backlog = True, True
         try:
-            reply = self.client.parse_response(connection, self._command, **options)
+            reply = self._parse_reply(**options)
             if self._command == "BLMOVE" and not self._closing:
                 # A message came, or it is time to look at the less urgent lists.
+                is_idle = reply is not None and monotonic() - self._brpop_sent_at > _AT_ONCE_S
+                has_backlog = not is_idle
                 self._send_fetch()
-                reply = self.client.parse_response(connection, self._command, **options)
+                reply = self._parse_reply(**options)
         except redis.ReadOnlyError as error:
             # It has become a replica: a new connection finds the server that takes writes.
             self._drop(connection)
             raise redis.ConnectionError(f"Redis refused: {error}") from error
         except redis.ResponseError as error:
-            if self._command == "EVAL" and not self._is_refused:
+            if self._command != "BLMOVE" and not self._is_refused:
                 log.warning("fetch_refused", error=str(error).partition(" ")[0])
                 self._is_refused = True
             self._may_fetch_at = monotonic() + REFUSED_PAUSE_S
@@ -255,8 +267,21 @@ class Channel(kombu_redis.Channel):
             self._drop(connection)
             raise
         self._is_refused = False
+        self._fetches_next = has_backlog and bool(reply)
         self.on_answer()
         return reply or []
+
+    def _parse_reply(self, **options: Any) -> Any:
+        connection = self.client.connection
+        try:
+            reply = self.client.parse_response(connection, self._command, **options)
+        except redis.exceptions.NoScriptError:
+            # Redis was started again, or somebody had it forget its scripts.
+            self._knows_script = False
+            self._send_fetch()
+            reply = self.client.parse_response(connection, self._command, **options)
+        self._knows_script |= self._command == "EVAL"
+        return reply
 
     def _deliver_fetched(self, fetched: list[bytes]) -> None:
         self.is_delivering_fetched = True

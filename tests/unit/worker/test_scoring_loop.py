@@ -45,7 +45,7 @@ class MemoryStore:
         self.jobs: dict[str, Opened] = {}
         self.unwanted: set[str] = set()
         self.opened: list[list[str]] = []
-        self.aboard: list[list[str]] = []
+        self.suspects: list[str] = []
         self.letters: list[tuple[str, str]] = []
         self.parked: dict[str, int] = {}
         self.passed_on: dict[str, str] = {}
@@ -61,7 +61,9 @@ class MemoryStore:
             raise NotStored("read_only")
         if self.not_to_be_opened.intersection(task_ids):
             raise NotStored("refused")
-        self.opened += [list(task_ids)] if task_ids else []
+        if task_ids:
+            self.suspects = list(task_ids)
+            self.opened.append(self.suspects)
         return [self.jobs.get(task_id, Opened(task_id)) for task_id in task_ids]
 
     def are_wanted(self, task_ids):
@@ -80,7 +82,7 @@ class MemoryStore:
         self.passed_on[task_id] = fingerprint
 
     def note_aboard(self, task_ids, worker):
-        self.aboard.append(list(task_ids))
+        self.suspects = list(task_ids)
 
     def give_up(self, task_id, worker):
         self.dropped.append(task_id)
@@ -88,6 +90,7 @@ class MemoryStore:
     def conclude(self, endings):
         if any(ending.task_id in self.refused for ending in endings):
             raise NotStored(self.reason)
+        self.suspects = []
         self.endings |= {ending.task_id: ending for ending in endings}
         return [self._state(ending) for ending in endings]
 
@@ -134,14 +137,18 @@ class FakeScorer:
     info = INFO
     pass_bytes = 64
 
-    def __init__(self) -> None:
+    def __init__(self, store: MemoryStore) -> None:
+        self.store = store
         self.room_bytes = 10**9
         self.num_slices: list[int] = []
+        self.suspects: list[list[str]] = []
+        """The suspects during each micro-batch."""
 
     def score_slices(self, slices: Sequence[Slice], on_pass) -> list[SliceScores]:
         if sum(each.num_bytes for each in slices) > self.room_bytes:
             raise OutOfMemory("no room")
         self.num_slices.append(len(slices))
+        self.suspects.append(self.store.suspects)
         return [SliceScores({"num_bytes": each.num_bytes}) for each in slices]
 
 
@@ -149,7 +156,8 @@ class Worker:
     """A scoring loop with everything around it in memory."""
 
     def __init__(self) -> None:
-        self.store, self.messages, self.scorer = MemoryStore(), Messages(), FakeScorer()
+        self.store, self.messages = MemoryStore(), Messages()
+        self.scorer = FakeScorer(self.store)
         self.status = OwnStatus("w", BUDGET.bytes, Startup("consume", began_at=0.0))
         self.outbox = Outbox(self.store.conclude, on_refusal=self.status.count_refusals)
         lease = Lease(None, self.status, lease_s=5, micro_batch_timeout_s=5)
@@ -189,7 +197,7 @@ def test_fetched_jobs_share_a_micro_batch_and_end_together(worker):
     worker.fetch("b", 20, 30)
     worker.loop.turn()
     assert worker.scorer.num_slices == [3]
-    assert worker.store.aboard == [["a", "b"]]
+    assert worker.scorer.suspects == [["a", "b"]]
     assert worker.messages.acknowledged == {"a": True, "b": True}
     result = decode_record("b", worker.store.endings["b"].record).result
     assert [item["result"]["num_bytes"] for item in result["items"]] == [20, 30]
@@ -208,7 +216,7 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.loop.turn()
     worker.loop.turn()
     assert worker.store.state("a") == "SUCCESS"
-    assert len(worker.store.aboard) == 3
+    assert len(worker.scorer.suspects) == 3
 
 
 def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):
@@ -216,7 +224,7 @@ def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):
     worker.loop.turn()
     worker.fetch("b", 30)
     worker.loop.turn()
-    assert worker.store.aboard == [["a"], ["a", "b"]]
+    assert worker.scorer.suspects == [["a"], ["a", "b"]]
     assert worker.store.state("a") == worker.store.state("b") == "SUCCESS"
 
 
@@ -271,7 +279,7 @@ def test_suspects_of_a_crash_share_no_micro_batch_with_other_jobs(worker):
     worker.messages.deaths["suspect"] = 1
     worker.loop.turn()
     worker.loop.turn()
-    assert worker.store.aboard == [["suspect"], ["other"]]
+    assert worker.scorer.suspects == [["suspect"], ["other"]]
 
 
 def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
@@ -286,7 +294,7 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
         worker.loop.turn()
     # Each is scored before the next is opened.
     assert worker.store.opened == [["a"], ["b"], ["c", "g"], ["e"], ["f"]]
-    assert worker.store.aboard == worker.store.opened
+    assert worker.scorer.suspects == worker.store.opened
     assert set(worker.messages.acknowledged) == set("abcdefg")
 
 
