@@ -26,13 +26,14 @@ def read_job(request: Request, query: Query, service: Service) -> Job:
     refuse_encodings(request)
     content_type = request.headers.get("Content-Type", "")
     now, request_id, client = time.time(), g.request_id, client_of(request)
-    # What follows may run in a thread of its own, which must not ask Redis.
-    limits_of = service.models.frozen().limits
+    is_apart = service.large_work.is_apart(len(body))
+    # A thread of its own must not ask Redis.
+    models = service.models.frozen() if is_apart else service.models
 
     def checked() -> Job:
         fields = parse_body(body, content_type)
         fields = with_defaults(fields, options_of_texts(query))
-        limits = limits_of(fields.get("model"))
+        limits = models.limits(fields.get("model"))
         return to_job(fields, limits, now=now, request_id=request_id, client=client)
 
     return service.large_work.run(len(body), checked)

@@ -1,10 +1,28 @@
 """Makes JSON answers with orjson."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import orjson
 from flask import Response
+
+# What a Location needs no encoding for.
+_PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]*")
+
+
+class JsonResponse(Response):
+    """A JSON document in one piece, whose headers are as they are sent.
+
+    Werkzeug would copy the headers and look at each of them.
+    """
+
+    def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        """Answer a WSGI request."""
+        if not _PLAIN_PATH.fullmatch(self.headers.get("Location", "")):
+            return super().__call__(environ, start_response)
+        start_response(self.status, self.headers.to_wsgi_list())
+        return () if environ["REQUEST_METHOD"] == "HEAD" else self.iter_encoded()
 
 
 def json_response(
@@ -16,4 +34,4 @@ def json_response(
 ) -> Response:
     """An answer whose body is `body` as JSON in UTF-8, on a line that ends, as a terminal needs."""
     line = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
-    return Response(line, status, headers=headers, content_type=media_type)
+    return JsonResponse(line, status, headers=headers, content_type=media_type)

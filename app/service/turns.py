@@ -44,6 +44,11 @@ class LargeWork:
         """Prepare the threads; they start when they are needed."""
         self._threads: ThreadPool | None = None
 
+    @staticmethod
+    def is_apart(num_bytes: int) -> bool:
+        """Whether `run` does work on a body of this size in another thread."""
+        return num_bytes >= LARGE_BYTES
+
     def run(self, num_bytes: int, work: Callable[[], _Made]) -> _Made:
         """What `work` returns or raises; in another thread if it is on a large body.
 
@@ -51,7 +56,7 @@ class LargeWork:
             num_bytes: the size of what `work` reads.
             work: must not use the request or the application context.
         """
-        if num_bytes < LARGE_BYTES:
+        if not self.is_apart(num_bytes):
             return work()
         if self._threads is None:
             self._threads = ThreadPool(LARGE_AT_ONCE, hub=gevent.get_hub())
