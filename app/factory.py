@@ -4,7 +4,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from flask import Flask
+from flask import Flask, Request, Response
+from flask.sessions import NullSession, SessionInterface, SessionMixin
 
 from app.requests import access
 from app.requests.body import release_body
@@ -47,8 +48,24 @@ if TYPE_CHECKING:
     from contract.otel import Tracing
 
 
+class NoSessions(SessionInterface):
+    """Gives every request the same empty session: no route has any, and none is ever saved."""
+
+    def __init__(self) -> None:
+        self._none = NullSession()
+
+    def open_session(self, app: Flask, request: Request) -> NullSession:
+        """Return the empty session, which refuses to be written."""
+        return self._none
+
+    def save_session(self, app: Flask, session: SessionMixin, response: Response) -> None:
+        """Keep nothing; Flask does not ask for it."""
+
+
 class Application(Flask):
-    """A Flask application whose views all are plain functions."""
+    """A Flask application without sessions, whose views all are plain functions."""
+
+    session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
         """Return `func`: Flask would look at each function again, several in a request."""

@@ -70,13 +70,15 @@ class EdgeLogger(Logger):
 class Answer(wsgi.Response):
     """Sends the header of an answer and the first piece of its body in one write."""
 
+    sock: Any
+
     def write(self, piece: bytes) -> None:
         """Send a piece of the body, after the header."""
         if self.headers_sent or len(piece) > JOINED_BYTES:
             super().write(piece)
             return
-        connection: Any = self.sock
-        self.sock = gathered = _Gathered()
+        connection, gathered = self.sock, _Gathered()
+        self.sock = gathered
         try:
             super().write(piece)
         finally:

@@ -101,6 +101,31 @@ def test_closing_leaves_what_was_fetched_unacknowledged(consuming, job_store, re
     assert second.encode() in unacked or num_waiting == 1
 
 
+def test_messages_are_fetched_after_redis_forgot_its_scripts(consuming, job_store, redis_client):
+    first = submitted(job_store)
+    consuming.run_until(lambda: first in consuming.messages)
+    redis_client.script_flush()
+    second = submitted(job_store)
+    consuming.run_until(lambda: second in consuming.messages)
+    assert sorted(consuming.messages) == sorted([first, second])
+
+
+def test_worker_fetches_again_after_a_backlog_and_waits_after_a_lone_job(consuming, job_store):
+    channel = consuming.channels[0]
+    backlog = submitted(job_store)
+    consuming.run_until(lambda: backlog in consuming.messages)
+    assert channel._fetches_next
+
+    def waits_after_a_lone_job() -> bool:
+        consuming.run_until(lambda: channel._in_poll and channel._command == "BLMOVE")
+        lone = submitted(job_store)
+        consuming.run_until(lambda: lone in consuming.messages)
+        return not channel._fetches_next
+
+    # It may also come just when the wait of some milliseconds is over.
+    wait_until(waits_after_a_lone_job)
+
+
 def test_overdue_reply_is_a_lost_connection(redis_server, options):
     proxy = Proxy(redis_server.port)
     consuming = Consuming(proxy.url, options)
