@@ -14,7 +14,7 @@
 -- ours: its digest stands for the tag until the worker sets it aside.
 -- include: queue
 local quantum, long_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
-local fetched, unacked, index = {}, {}, {}
+local fetched = {}
 
 -- Returns the next message of a list, what it costs at most at once, and whether it is long.
 local function look(list)
@@ -30,20 +30,9 @@ local function take(list, message, is_express)
   local tag = tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
     or 'garbage:' .. redis.sha1hex(message)
   redis.call('RPOP', list)
-  unacked[#unacked + 1], unacked[#unacked + 2] = tag, '[' .. message .. ', "", "' .. ARGV[2] .. '"]'
-  index[#index + 1], index[#index + 2] = ARGV[1], tag
+  redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", "' .. ARGV[2] .. '"]')
+  redis.call('ZADD', KEYS[2], ARGV[1], tag)
   for _, word in ipairs({is_express, tag, message}) do fetched[#fetched + 1] = word end
-end
-
--- Puts messages without a queue of their own behind the express messages.
-local function adopt(homeless, turns, express, count)
-  local num_moved = 0
-  while num_moved < count and redis.call('LMOVE', homeless, express, 'RIGHT', 'LEFT') do
-    num_moved = num_moved + 1
-  end
-  if num_moved > 0 and redis.call('LINDEX', turns, -1) ~= EXPRESS then
-    redis.call('RPUSH', turns, EXPRESS)
-  end
 end
 
 local function fetch_express(list, count, room, num_long)
@@ -90,34 +79,19 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
   end
 end
 
--- Fetches from one priority. It has no messages in queues of clients if nobody has a turn.
-local function fetch(turns, waiting, deficits, rooms, busy)
-  local next_client = redis.call('LINDEX', turns, -1)
-  if next_client == EXPRESS then
-    local express = waiting .. EXPRESS
-    fetch_express(express, rooms[1], rooms[2], rooms[3])
-    redis.call('RPOP', turns)
-    fetch_by_turns(turns, waiting, deficits, rooms[4], rooms[5], rooms[6], busy)
-    if redis.call('EXISTS', express) == 1 then redis.call('RPUSH', turns, EXPRESS) end
-  elseif next_client then
-    fetch_by_turns(turns, waiting, deficits, rooms[4], rooms[5], rooms[6], busy)
-  end
-end
-
 local at = 5
 for i = 3, #KEYS, 4 do
   local turns, waiting, deficits, homeless = unpack(KEYS, i, i + 3)
-  local rooms, busy = {}, {}
+  local express, rooms, busy = waiting .. EXPRESS, {}, {}
   for j = 1, 7 do rooms[j] = tonumber(ARGV[at + j - 1]) end
   for j = at + 7, at + 6 + rooms[7] do busy[ARGV[j]] = true end
   at = at + 7 + rooms[7]
-  adopt(homeless, turns, waiting .. EXPRESS, rooms[1])
-  fetch(turns, waiting, deficits, rooms, busy)
-end
--- A call of Lua takes some thousand arguments.
-for first = 1, #unacked, 1000 do
-  local last = math.min(first + 999, #unacked)
-  redis.call('HSET', KEYS[1], unpack(unacked, first, last))
-  redis.call('ZADD', KEYS[2], unpack(index, first, last))
+  for _ = 1, rooms[1] do
+    if not redis.call('LMOVE', homeless, express, 'RIGHT', 'LEFT') then break end
+  end
+  fetch_express(express, rooms[1], rooms[2], rooms[3])
+  if redis.call('LINDEX', turns, -1) == EXPRESS then redis.call('RPOP', turns) end
+  fetch_by_turns(turns, waiting, deficits, rooms[4], rooms[5], rooms[6], busy)
+  if redis.call('EXISTS', express) == 1 then redis.call('RPUSH', turns, EXPRESS) end
 end
 return fetched

@@ -12,7 +12,8 @@
 -- include: bound
 -- include: forgetting
 -- include: live
-local states, over, counts, num_deleted = {}, {}, {}, 0
+local live = {unpack(KEYS, 5, 8)}
+local states = {}
 for i = 10, #KEYS, 3 do
   local at = 2 + (i - 10) / 3 * 5
   local id, final = ARGV[at], ARGV[at + 1]
@@ -27,12 +28,12 @@ for i = 10, #KEYS, 3 do
   if ends_now then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
     if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end
-    for counter in string.gmatch(ARGV[at + 2], '%S+') do counts[counter] = (counts[counter] or 0) + 1 end
+    for counter in string.gmatch(ARGV[at + 2], '%S+') do redis.call('HINCRBY', KEYS[1], counter, 1) end
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
   if ended or ends_now or state == '' then
-    num_deleted = num_deleted + redis.call('DEL', KEYS[i + 1])
-    over[#over + 1] = id
+    if redis.call('DEL', KEYS[i + 1]) == 1 then note_deleted(KEYS[9]) end
+    drop_live(live, id)
     if ends_now then redis.call('PUBLISH', KEYS[i], final) end
   end
   if KEYS[2] ~= '' then
@@ -41,8 +42,5 @@ for i = 10, #KEYS, 3 do
   end
   states[#states + 1] = state
 end
-for counter, count in pairs(counts) do redis.call('HINCRBY', KEYS[1], counter, count) end
-if num_deleted > 0 then note_deleted(KEYS[9]) end
-drop_live({unpack(KEYS, 5, 8)}, over)
 if KEYS[4] ~= '' then redis.call('DEL', KEYS[4]) end
 return states

@@ -6,6 +6,6 @@
 -- include: live
 local existed = redis.call('DEL', KEYS[1])
 if redis.call('DEL', KEYS[2], KEYS[3]) + existed > 0 then note_deleted(KEYS[8]) end
-drop_live({unpack(KEYS, 4, 7)}, {ARGV[1]})
+drop_live({unpack(KEYS, 4, 7)}, ARGV[1])
 redis.call('PUBLISH', KEYS[1], '')
 return existed

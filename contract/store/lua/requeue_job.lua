@@ -8,9 +8,7 @@
 if redis.call('GET', KEYS[1]) ~= ARGV[1] then return 0 end
 redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[8])
 redis.call('SET', KEYS[2], ARGV[3], 'EX', ARGV[8])
-local live = {unpack(KEYS, 7, 10)}
-local all, own = look_at_live(live, ARGV[7])
-add_live(live, ARGV[5], ARGV[6], ARGV[10], ARGV[7], all, own)
+add_live({unpack(KEYS, 7, 10)}, ARGV[5], ARGV[6], ARGV[10], ARGV[7])
 enqueue(KEYS[3], KEYS[4], ARGV[7], ARGV[4])
 redis.call('XDEL', KEYS[5], ARGV[9])
 redis.call('HDEL', KEYS[6], ARGV[9])

@@ -24,25 +24,28 @@ if KEYS[3] ~= '' then
   if earlier then return {'replay', earlier} end
 end
 local jobs = redis.call('HLEN', live[1])
-local all, own = look_at_live(live, client)
+local bytes = tonumber(redis.call('GET', live[2]) or '0')
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
-  return {'accepted', jobs, all.bytes}
+  return {'accepted', jobs, bytes}
 end
 local other = superseded_by(KEYS[10], KEYS[11], unpack(ARGV, 17, 19))
 if other then return {'rebind', other} end
 
-local free_jobs, free_bytes = max_jobs - jobs, max_bytes - all.bytes
-if free_jobs < 1 or cost > free_bytes then return {'full', jobs, all.bytes} end
+local free_jobs, free_bytes = max_jobs - jobs, max_bytes - bytes
+if free_jobs < 1 or cost > free_bytes then return {'full', jobs, bytes} end
 -- A client may hold as much as is free. So one client alone fills half of the queue.
-if own.jobs + 1 > math.min(free_jobs, math.max(share * max_jobs, 1))
-  or own.bytes + cost > math.min(free_bytes, math.max(share * max_bytes, cost)) then
-  return {'share', own.jobs, own.bytes}
+local own = redis.call('HMGET', live[4], 'jobs:' .. client, 'bytes:' .. client, 'promised:' .. client)
+local own_jobs, own_bytes = tonumber(own[1] or '0'), tonumber(own[2] or '0')
+if own_jobs + 1 > math.min(free_jobs, math.max(share * max_jobs, 1))
+  or own_bytes + cost > math.min(free_bytes, math.max(share * max_bytes, cost)) then
+  return {'share', own_jobs, own_bytes}
 end
 -- What it stores now comes on top: the room is that of the last sample.
-local free_room, needed = room - all.promised, promise + #payload
-if needed > free_room then return {'no_room', all.promised} end
-if own.promised + needed > free_room then return {'room_share', own.promised} end
+local promised, own_promised = tonumber(redis.call('GET', live[3]) or '0'), tonumber(own[3] or '0')
+local free_room, needed = room - promised, promise + #payload
+if needed > free_room then return {'no_room', promised} end
+if own_promised + needed > free_room then return {'room_share', own_promised} end
 local quota = {}
 if KEYS[12] ~= '' then
   quota = look_at_quota(KEYS[12], max_requests_min, max_bytes_min)
@@ -54,8 +57,8 @@ end
 
 redis.call('SET', KEYS[1], record, 'EX', ttl)
 redis.call('SET', KEYS[2], payload, 'EX', ttl)
-add_live(live, id, cost, promise, client, all, own)
+add_live(live, id, cost, promise, client)
 -- A client without another live job goes first, whatever others have queued.
-enqueue(KEYS[4], KEYS[5], own.jobs == 0 and EXPRESS or client, message)
+enqueue(KEYS[4], KEYS[5], own_jobs == 0 and EXPRESS or client, message)
 if KEYS[3] ~= '' then redis.call('SET', KEYS[3], idempotency, 'EX', idempotency_ttl) end
-return {'accepted', jobs + 1, all.bytes + cost, quota.requests, quota.bytes}
+return {'accepted', jobs + 1, bytes + cost, quota.requests, quota.bytes}
