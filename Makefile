@@ -85,7 +85,7 @@ storm: $(VENV)/development ## score 2,000 texts while worker and Redis are kille
 	@exec $(BIN)/python -m tests.faults.storm
 
 chaos: $(VENV)/development ## break all parts at random for SECONDS, drawn from SEED, and check every promise
-	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(MAX_LINES),--max-lines $(MAX_LINES))
 
 bench: $(VENV)/development ## measure speed, latency, throughput and the worker's own cost
 	$(BIN)/python -m bench.model
