@@ -41,7 +41,7 @@ WHEELS ?= dist/gpu-wheels
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos soak bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -86,6 +86,9 @@ storm: $(VENV)/development ## score 2,000 texts while worker and Redis are kille
 
 chaos: $(VENV)/development ## break all parts at random for SECONDS, drawn from SEED, and check every promise
 	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(MAX_LINES),--max-lines $(MAX_LINES))
+
+soak: $(VENV)/development ## put mixed load on a service for MINUTES, and measure memory and latency
+	@exec $(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: $(VENV)/development ## measure speed, latency, throughput and the worker's own cost
 	$(BIN)/python -m bench.model
