@@ -84,6 +84,7 @@ sync-client: $(VENV)/development ## generate the synchronous client from the asy
 
 model-wheel: $(VENV)/development ## build the wheel evascore-model, for transformers' Auto classes, in dist/
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL_DIR) ./model_package
+	@ls $(WHEEL_DIR)/evascore_model-*.whl
 
 storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
