@@ -38,10 +38,11 @@ GPU_STEPS ?=
 GPU_PYTHON_OR_OURS = $(or $(GPU_PYTHON),$(BIN)/python)
 FOR_GPU = $(if $(GPU_PYTHON),,$(VENV)/development)
 WHEELS ?= dist/gpu-wheels
+WHEEL_DIR ?= dist
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos soak bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos soak bench bench-peers train model-wheel test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -80,6 +81,10 @@ format: $(VENV)/development ## format the code
 
 sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
 	$(BIN)/python client/unasync.py
+
+model-wheel: $(VENV)/development ## build the wheel evascore-model, for transformers' Auto classes, in dist/
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL_DIR) ./model_package
+	@ls $(WHEEL_DIR)/evascore_model-*.whl
 
 storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
