@@ -19,7 +19,7 @@ from model.ops.eva_attention import eva_attention, plan_attention
 from model.ops.head_log_likelihood import head_log_likelihood
 from model.ops.int8_linear import int8_linear, quantize_rows
 from model.ops.rms_norm import add_rms_norm
-from model.ops.rotary import rotary_tables, rotate_queries_and_keys
+from model.ops.rotary import rotary_frequencies, rotary_tables, rotate_queries_and_keys
 from model.ops.swiglu import swiglu
 from model.packing import PackedLayout, lay_out
 
@@ -85,7 +85,8 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
 
     def rotation(backend: Backend) -> Callable[[], Any]:
         q, k = by_head(num_tokens), by_head(num_tokens)
-        tables = rotary_tables(positions, head_dim=head_dim, theta=1e5)
+        frequencies = rotary_frequencies(head_dim=head_dim, theta=1e5).to(device)
+        tables = rotary_tables(positions, frequencies)
         return lambda: rotate_queries_and_keys(q, k, *tables, backend=backend)
 
     def gate(backend: Backend) -> Callable[[], Any]:

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from model.ops.backend import Backend
 from model.ops.rotary.in_place import rotate
-from model.ops.rotary.reference import rotary_tables
+from model.ops.rotary.reference import rotary_frequencies, rotary_tables
 
 
 def rotate_queries_and_keys(
@@ -18,4 +18,4 @@ def rotate_queries_and_keys(
     return rotate(q, cos, sin), rotate(k, cos, sin)
 
 
-__all__ = ["rotary_tables", "rotate_queries_and_keys"]
+__all__ = ["rotary_frequencies", "rotary_tables", "rotate_queries_and_keys"]

@@ -6,6 +6,7 @@ launchers check all arguments as on a GPU. The model has the width of EvaByte 6.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,6 +18,7 @@ import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 from bench.first_gpu import project
@@ -109,6 +111,31 @@ class IndexingWithoutDriver(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class WaitsForDevice(TorchDispatchMode):
+    """Notes the copies between host and device for which the host waits.
+
+    An operation whose result's shape or value the host must know cannot run on fake tensors at all.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = operation(*args, **kwargs)
+        named = dict(zip((each.name for each in operation._schema.arguments), args, strict=False))
+        source = named.get("src", named.get("self"))
+        if isinstance(source, Tensor) and isinstance(result, Tensor):
+            is_async = {**named, **kwargs}.get("non_blocking", False)
+            if source.device != result.device and not is_async:
+                self.found.append(f"{operation} in {traceback.extract_stack()[-2].name}")
+        return result
+
+
 def index(tensor: Tensor, places: Any) -> Tensor:
     """Return `tensor[places]`."""
     places = places if isinstance(places, tuple) else (places,)
@@ -196,6 +223,27 @@ def test_request_is_scored(launched, backend, mode, kind):
         assert {"eva_attention_fwd_kernel", "head_log_likelihood_fwd_kernel"} <= launched.keys()
         for name in ("int8", "fp8"):
             assert (f"{name}_linear_fwd_kernel" in launched) == (mode == name)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in REQUESTS if kind != "next characters"])
+@pytest.mark.parametrize("mode", MODES)
+def test_no_launch_of_a_pass_waits_for_the_device(launched, mode, kind):
+    scorer = fake_scorer(mode, "triton")
+    with WaitsForDevice() as waits:
+        scorer.score(REQUESTS[kind])
+    assert not waits.found
+
+
+def test_copy_that_waits_is_found(launched):
+    with WaitsForDevice() as waits:
+        on_device = torch.empty(3).to(DEVICE, non_blocking=True)
+        on_device.to("cpu", non_blocking=True)
+        assert not waits.found
+        torch.empty(3).to(DEVICE)
+        on_device.cpu()
+        with torch.inference_mode():
+            on_device.cpu()
+    assert len(waits.found) == 3
 
 
 def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, monkeypatch):

@@ -129,7 +129,8 @@ def test_queries_and_keys_are_rotated_in_place(
 ):
     q, k = (randn(num_tokens, heads, channels, dtype=dtype) for _ in range(2))
     positions = torch.arange(1, num_tokens + 1) * 777  # at 0 nothing turns
-    tables = rotary_reference.rotary_tables(positions, head_dim=channels, theta=1e5)
+    frequencies = rotary_reference.rotary_frequencies(head_dim=channels, theta=1e5)
+    tables = rotary_reference.rotary_tables(positions, frequencies)
     expected = [rotary_reference.rotate(x.cpu(), *tables) for x in (q, k)]
     rotated = rotary.rotate_in_place(q, k, *(table.to(q.device) for table in tables))
     assert rotated[0] is q
