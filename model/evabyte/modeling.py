@@ -23,7 +23,7 @@ from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
 from model.ops.int8_linear import QuantizedRows
 from model.ops.rms_norm import add_rms_norm, add_rms_norm_quantized
-from model.ops.rotary import rotate_queries_and_keys
+from model.ops.rotary import rotate_keys
 from model.ops.swiglu import swiglu, swiglu_quantized
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
 
@@ -87,10 +87,9 @@ class EvaByteAttention(nn.Module):
         `carried` holds the KV cache rows of the contexts that the sequences continue.
         """
         q, k, v = (rows.unflatten(1, (self.num_heads, self.head_dim)) for rows in self._project(x))
-        q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
-        own = KeysValues(k, v)
+        own = KeysValues(rotate_keys(k, *plan.rotary, backend=plan.backend), v)
         past = self._past(own, plan, carried)
-        attended = eva_attention(q, *own, *past, plan.attention)
+        attended = eva_attention(q, *own, *past, plan.attention, rotary=plan.rotary)
         rows = past.followed_by(own) if len(plan.kept_rows) else own
         return self.o_proj(attended.flatten(1)), rows.take(plan.kept_rows)
 

@@ -42,6 +42,7 @@ LAUNCH_OPTIONS = {"grid", "warmup", "num_warps", "num_stages", "enable_fp_fusion
 REQUESTS: dict[str, list[ScoreRequest]] = {
     "a batch": [ScoreRequest(text=bytes(length)) for length in (1, 200, 333, WINDOW)],
     "bytes and top_k": [ScoreRequest(text=bytes(300), outputs=TOP_K, top_k=5)] * 3,
+    "two windows": [ScoreRequest(text=bytes(2 * WINDOW))],
     "three windows": [ScoreRequest(text=bytes(2 * WINDOW + 1), outputs=BYTES)],
     "several passes": [ScoreRequest(text=bytes(3 * PASS_BYTES + 5))],
     "continuations": [
@@ -136,6 +137,32 @@ class WaitsForDevice(TorchDispatchMode):
         return result
 
 
+class DeviceOperations(TorchDispatchMode):
+    """Counts the operations that launch something on the device, besides Triton's kernels.
+
+    A product of bitsandbytes is one operation, which may launch two kernels.
+    """
+
+    # They only reserve memory.
+    ALLOCATIONS = ("empty", "empty_like", "new_empty", "empty_strided")
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        name = operation._schema.name.removeprefix("aten::")
+        on_device = isinstance(result, Tensor) and result.device.type == "cuda"
+        is_view = any(each.alias_info is not None for each in operation._schema.returns)
+        if on_device and not is_view and name not in self.ALLOCATIONS:
+            self.counts[name] += 1
+        return result
+
+
 def index(tensor: Tensor, places: Any) -> Tensor:
     """Return `tensor[places]`."""
     places = places if isinstance(places, tuple) else (places,)
@@ -192,10 +219,10 @@ def nf4_layer(weight: Tensor) -> nn.Module:
     return layer
 
 
-def fake_scorer(mode: str, backend: Backend) -> Scorer:
+def fake_scorer(mode: str, backend: Backend, num_layers: int = NUM_LAYERS) -> Scorer:
     """A scorer of a model on a GPU that is not there."""
     with unset_fake_temporarily():  # random numbers would need a device
-        model = project.new_model("meta", REAL, num_hidden_layers=NUM_LAYERS)
+        model = project.new_model("meta", REAL, num_hidden_layers=num_layers)
     for module in model.modules():
         for name, value in list(module.named_parameters(recurse=False)):
             empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
@@ -269,6 +296,24 @@ def test_tile_of_the_benchmark_is_launched(launched, tile):
 
     assert (product.shape, product.dtype) == ((300, 11_008), torch.bfloat16)
     assert launched == {"int8_linear_fwd_kernel": 1}
+
+
+@pytest.mark.parametrize(("kind", "num_summaries"), [("a batch", 0), ("two windows", 1)])
+@pytest.mark.parametrize(
+    ("mode", "num_launches"), [(PLAIN, 9), ("int8", 10), ("fp8", 10), ("nf4", 9)]
+)
+def test_layer_takes_few_launches(launched, mode, num_launches, kind, num_summaries):
+    counts = []
+    for num_layers in (1, 2):
+        launched.clear()
+        scorer = fake_scorer(mode, "triton", num_layers)
+        with DeviceOperations() as operations:
+            scorer.score(REQUESTS[kind])
+        num_passes = launched["head_log_likelihood_fwd_kernel"]
+        counts.append((launched.total() + operations.counts.total()) / num_passes)
+    assert counts[1] - counts[0] == num_launches + num_summaries
+    # Around the layers: embedding, tables, last norm, head, copies.
+    assert counts[0] - (counts[1] - counts[0]) <= 25
 
 
 @pytest.mark.parametrize("mode", ["int8", "fp8"])

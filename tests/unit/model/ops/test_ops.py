@@ -10,7 +10,7 @@ from model.ops.head_log_likelihood.reference import head_log_likelihood
 from model.ops.rms_norm import add_rms_norm
 from model.ops.rms_norm import reference as rms_norm_reference
 from model.ops.rms_norm.reference import rms_norm
-from model.ops.rotary import rotate_queries_and_keys
+from model.ops.rotary import rotate_keys
 from model.ops.rotary.reference import rotary_frequencies, rotary_tables, rotate
 from model.ops.swiglu import swiglu as gated
 from model.ops.swiglu.reference import swiglu
@@ -149,12 +149,10 @@ def test_norm_in_few_passes_is_that_of_the_definition(shape, add_unit_offset, dt
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(0, 2, 8), (1, 1, 2), (3, 2, 6), (5, 3, 64)], ids=str)
 def test_rotation_in_few_passes_has_the_bits_of_the_definition(shape, dtype):
-    q, k = randn(*shape).to(dtype), randn(*shape, seed=1).to(dtype)
+    k = randn(*shape).to(dtype)
     frequencies = rotary_frequencies(head_dim=shape[2], theta=1e5)
     tables = rotary_tables(torch.arange(shape[0]) * 777 + 1, frequencies)
-    rotated = rotate_queries_and_keys(q, k, *tables, backend="torch")
-    for ours, x in zip(rotated, (q, k), strict=True):
-        assert torch.equal(ours, rotate(x, *tables))
+    assert torch.equal(rotate_keys(k, *tables, backend="torch"), rotate(k, *tables))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
