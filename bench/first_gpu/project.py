@@ -134,25 +134,24 @@ def watch_compilation(tell: Callable[[float], None]) -> None:
     watch(tell)
 
 
-def launch_int8_product(
+def gpu_capability() -> int:
+    """Return the compute capability of the GPU, 90 for 9.0."""
+    from model.ops.launching import gpu_capability as of_triton
+
+    return of_triton()
+
+
+def launch_product(
     x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: Tile
 ) -> None:
-    """Launch the kernel of the int8 product with a tile of its own.
+    """Launch the kernel of the int8 or the fp8 product with a tile of its own.
 
-    x: [T, in] int8; weight: [out, in] int8; y: [T, out]; scales: [T] of the rows, [out] of the
-    weight.
+    x: [T, in] and weight: [out, in], both int8 or both e4m3; y: [T, out]; scales: [T] of the rows,
+    [out] of the weight.
     """
+    from model.ops.fp8_linear.kernel import fp8_linear_fwd_kernel
     from model.ops.int8_linear.kernel import int8_linear_fwd_kernel
+    from model.ops.tiled_product.launch import launch_product as launch
 
-    num_rows, num_in = x.shape
-    int8_linear_fwd_kernel[(tile.num_programs(num_rows, len(weight)),)](
-        x,
-        weight,
-        *scales,
-        y,
-        num_rows,
-        NUM_IN=num_in,
-        NUM_OUT=len(weight),
-        LARGEST=LARGEST,
-        **tile.launch_config(),
-    )
+    kernel = int8_linear_fwd_kernel if x.dtype == torch.int8 else fp8_linear_fwd_kernel
+    launch(kernel, (x, weight), scales, y, tile)

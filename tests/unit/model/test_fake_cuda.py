@@ -24,7 +24,7 @@ from triton.runtime.jit import JITFunction
 from bench.first_gpu import project
 from bench.first_gpu.modes import PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
-from bench.first_gpu.steps.tiles import TILES, Product, title
+from bench.first_gpu.steps.tiles import TILES, Product
 from bench.gpu import Shape, cases
 from model import Scorer, ScoreRequest
 from model.ops.backend import Backend
@@ -287,15 +287,20 @@ def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, mo
     assert len(calls) >= NUM_LAYERS
 
 
-@pytest.mark.parametrize("tile", TILES, ids=title)
-def test_tile_of_the_benchmark_is_launched(launched, tile):
+@pytest.mark.parametrize(
+    ("dtype", "tile"),
+    [(dtype, tile) for dtype, tiles in TILES.items() for tile in tiles],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_tile_of_the_benchmark_is_launched(launched, dtype, tile):
     with torch.device(DEVICE):
-        x, weight = (torch.empty(size, 4096, dtype=torch.int8) for size in (300, 11_008))
+        x, weight = (torch.empty(size, 4096, dtype=dtype) for size in (300, 11_008))
         scales = torch.empty(300), torch.empty(11_008)
     product = Product(x, weight, scales).multiply(tile)
 
     assert (product.shape, product.dtype) == ((300, 11_008), torch.bfloat16)
-    assert launched == {"int8_linear_fwd_kernel": 1}
+    kernel = "int8_linear_fwd_kernel" if dtype == torch.int8 else "fp8_linear_fwd_kernel"
+    assert launched == {kernel: 1}
 
 
 @pytest.mark.parametrize(("kind", "num_summaries"), [("a batch", 0), ("two windows", 1)])
