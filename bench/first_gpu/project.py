@@ -13,6 +13,8 @@ from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
 from model.canary import score_canary, tolerance_nats
 from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
+from model.evabyte.pass_plan import PassPlan
+from model.evabyte.transfers import tensors_in
 from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
@@ -34,10 +36,12 @@ NO_REVISION = "0" * 16
 __all__ = [
     "ROW_STEP",
     "ByteScores",
+    "PassPlan",
     "Tile",
     "cut_into_passes",
     "fuse_products",
     "score_canary",
+    "tensors_in",
     "tolerance_nats",
 ]
 
@@ -99,6 +103,16 @@ def score_pass(
         top_k=0,
         backend=model.model.backend,
     )
+
+
+def plan_pass(model: EvaByteForCausalLM, ids: Tensor, layout: PackedLayout) -> PassPlan:
+    """Return all that a pass needs besides weights; `tensors_in` yields its tensors."""
+    return model.model.plan(ids, layout)
+
+
+def run_layers(model: EvaByteForCausalLM, plan: PassPlan) -> Tensor:
+    """Compute the layers of a planned pass: the normalised hidden states [T, channels]."""
+    return model.model.run(plan)[0]
 
 
 def scorer_of(model: EvaByteForCausalLM, pass_bytes: int, quantization: str) -> Scorer:

@@ -209,9 +209,21 @@ class EvaByteModel(nn.Module):
 
         `carried` holds for each layer the KV cache rows of the contexts that sequences continue.
         """
+        return self.run(self.plan(input_ids, layout), carried)
+
+    def plan(self, input_ids: Tensor, layout: PackedLayout) -> PassPlan:
+        """Return all that a pass over `layout` needs besides weights, on their device."""
         weight = self.embed_tokens.weight
         embedded = self.stream_dtype or weight.dtype, weight.device
-        plan = plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+        return plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+
+    def run(
+        self, plan: PassPlan, carried: Sequence[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Compute the layers of a planned pass; return what `read` does.
+
+        With Triton's kernels it touches no memory of the host.
+        """
         x, branch, kept = self.embed_tokens(plan.input_ids).to(self.stream_dtype), None, []
         for number, layer in enumerate(self.layers):
             of_layer = None if carried is None else carried[number]

@@ -137,6 +137,24 @@ class WaitsForDevice(TorchDispatchMode):
         return result
 
 
+class OfDevice(TorchDispatchMode):
+    """Notes the operations that read or write a tensor of the host."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.on_host: list[str] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        tensors = (*args, *(kwargs or {}).values(), result)
+        if any(isinstance(each, Tensor) and each.device.type == "cpu" for each in tensors):
+            self.on_host.append(str(operation))
+        return result
+
+
 class DeviceOperations(TorchDispatchMode):
     """Counts the operations that launch something on the device, besides Triton's kernels.
 
@@ -259,6 +277,19 @@ def test_no_launch_of_a_pass_waits_for_the_device(launched, mode, kind):
     with WaitsForDevice() as waits:
         scorer.score(REQUESTS[kind])
     assert not waits.found
+
+
+@pytest.mark.parametrize("lengths", [[200], [WINDOW + 33, 7]], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_layers_of_a_pass_touch_no_memory_of_the_host(launched, mode, lengths):
+    """So a CUDA graph could hold them: nothing in it would be left behind on the host."""
+    model = fake_scorer(mode, "triton")._model
+    layout = model.lay_out(lengths)
+    plan = model.model.plan(torch.zeros(sum(lengths), dtype=torch.int64), layout)
+    with torch.inference_mode(), OfDevice() as operations:
+        hidden, _ = model.model.run(plan)
+    assert hidden.shape == (sum(lengths), REAL.hidden)
+    assert operations.on_host == []
 
 
 def test_copy_that_waits_is_found(launched):
