@@ -23,7 +23,7 @@ from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
 from model.ops.int8_linear import QuantizedRows
 from model.ops.rms_norm import add_rms_norm, add_rms_norm_quantized
-from model.ops.rotary import rotate_queries_and_keys
+from model.ops.rotary import rotate_keys
 from model.ops.swiglu import swiglu, swiglu_quantized
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
 
@@ -87,10 +87,9 @@ class EvaByteAttention(nn.Module):
         `carried` holds the KV cache rows of the contexts that the sequences continue.
         """
         q, k, v = (rows.unflatten(1, (self.num_heads, self.head_dim)) for rows in self._project(x))
-        q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
-        own = KeysValues(k, v)
+        own = KeysValues(rotate_keys(k, *plan.rotary, backend=plan.backend), v)
         past = self._past(own, plan, carried)
-        attended = eva_attention(q, *own, *past, plan.attention)
+        attended = eva_attention(q, *own, *past, plan.attention, rotary=plan.rotary)
         rows = past.followed_by(own) if len(plan.kept_rows) else own
         return self.o_proj(attended.flatten(1)), rows.take(plan.kept_rows)
 
@@ -210,9 +209,21 @@ class EvaByteModel(nn.Module):
 
         `carried` holds for each layer the KV cache rows of the contexts that sequences continue.
         """
+        return self.run(self.plan(input_ids, layout), carried)
+
+    def plan(self, input_ids: Tensor, layout: PackedLayout) -> PassPlan:
+        """Return all that a pass over `layout` needs besides weights, on their device."""
         weight = self.embed_tokens.weight
         embedded = self.stream_dtype or weight.dtype, weight.device
-        plan = plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+        return plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+
+    def run(
+        self, plan: PassPlan, carried: Sequence[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Compute the layers of a planned pass; return what `read` does.
+
+        With Triton's kernels it touches no memory of the host.
+        """
         x, branch, kept = self.embed_tokens(plan.input_ids).to(self.stream_dtype), None, []
         for number, layer in enumerate(self.layers):
             of_layer = None if carried is None else carried[number]
