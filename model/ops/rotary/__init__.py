@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.rotary.in_place import rotate
+from model.ops.rotary import in_place
 from model.ops.rotary.reference import rotary_tables
 
 
@@ -15,7 +15,7 @@ def rotate_queries_and_keys(
         from model.ops.rotary import kernel
 
         return kernel.rotate_in_place(q, k, cos, sin)
-    return rotate(q, cos, sin), rotate(k, cos, sin)
+    return in_place.rotate_queries_and_keys(q, k, cos, sin)
 
 
 __all__ = ["rotary_tables", "rotate_queries_and_keys"]
