@@ -246,7 +246,7 @@ class Scorer:
     ) -> list[Result]:
         """Return one JSON-ready result per request, in order.
 
-        With `for_json`, lists of numbers are `LateList`s as in `Plan.join`: less work for callers
+        With `for_json`, lists of numbers are `LazyList`s as in `Plan.join`: less work for callers
         that encode results by `result_json.dump_result`.
 
         `results.to_results` describes the result of a text. That of continuations is

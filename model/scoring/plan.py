@@ -84,7 +84,7 @@ class Plan:
     def join(self, scores: Sequence[SliceScores]) -> Result:
         """Return the result of the request from the scores of each slice, in order.
 
-        Its lists with a number for each byte are `LateList`s; `result_json.dump_result` encodes
+        Its lists with a number for each byte are `LazyList`s; `result_json.dump_result` encodes
         them.
 
         Raises:

@@ -1,7 +1,7 @@
 """Turns the scores of the bytes of a pass into one JSON-ready result per text.
 
 It computes with the arrays of a whole pass; for each text it only slices them. Lists with a number
-for each byte are made when they are first read (`LateList`), which a worker never does.
+for each byte are made when they are asked for (`LazyList`), which a worker never does.
 """
 
 import math
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.grammar.late_list import LateList
+from contract.grammar.result_json import LazyList
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.errors import ScoringFailed
 from model.machine.collector import collector_paused
@@ -88,14 +88,14 @@ def to_results(texts: Sequence[ScoredText], scores: ByteScores) -> list[dict[str
 
 
 def make_lists(results: Sequence[dict[str, Any]]) -> None:
-    """Replace each `LateList` of `results`, or of their continuations, by a plain list."""
+    """Replace each `LazyList` of `results`, or of their continuations, by a plain list."""
     with collector_paused():
         for result in results:
             for each in result.get("continuations", (result,)):
                 for part in (each, each.get("bytes", {})):
                     for name, value in part.items():
-                        if isinstance(value, LateList):
-                            part[name] = value.plain()
+                        if isinstance(value, LazyList):
+                            part[name] = value.make()
 
 
 def check_finite(log_prob: NDArray[np.floating[Any]]) -> None:
@@ -149,13 +149,13 @@ def _add_bytes(
     for number in wanted:
         start, end = bounds[number]
         results[number]["bytes"] = {
-            name: _late_column(column[start:end]) for name, column in columns.items()
+            name: _lazy_column(column[start:end]) for name, column in columns.items()
         }
 
 
-def _late_column(column: NDArray[Any]) -> LateList:
+def _lazy_column(column: NDArray[Any]) -> LazyList:
     """Return the numbers of `column` [N] as a list."""
-    return LateList(column.tolist, partial(np.ascontiguousarray, column))
+    return LazyList(column.tolist, partial(np.ascontiguousarray, column))
 
 
 def _add_top_k(
@@ -176,7 +176,7 @@ def _add_top_k(
             np.flatnonzero(is_wanted).tolist(), [0, *ends], ends, strict=False
         ):
             of_text = byte_values[start:end], log_probs[start:end]
-            results[number]["top_k"] = LateList(
+            results[number]["top_k"] = LazyList(
                 partial(_pairs, *of_text), partial(_pairs_as_tuples, *of_text)
             )
 
