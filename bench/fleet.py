@@ -39,6 +39,8 @@ class MicroBatch:
     """When the model began."""
     ended_at: float
     """When the last of its results was stored."""
+    task_ids: tuple[str, ...] = ()
+    """Jobs that ended with it."""
 
 
 class NotDone(Exception):
@@ -58,12 +60,16 @@ class Fleet:
         self.settings, self.client, self.workers = settings, client, workers
         self.web = web
         self.store = JobStore(client, settings)
+        self.submitted_at: dict[str, float] = {}
+        """Unix time of each job by its task ID, seconds."""
 
     def submit(self, text: str) -> str:
         """Queue a text; return its task ID."""
         now, num_bytes = time.time(), len(text.encode())
         job = Job([{"text": text}], num_bytes, now, now + DEADLINE_S, client="bench")
-        return self.store.submit(job).task_id
+        task_id = self.store.submit(job).task_id
+        self.submitted_at[task_id] = now
+        return task_id
 
     def wait_until_left(self, num_jobs: int, limit_s: float) -> None:
         """Wait until at most `num_jobs` have not ended. Raises: NotDone."""
@@ -87,7 +93,12 @@ class Fleet:
 
 @contextmanager
 def fleet(
-    model: Path, num_workers: int, settings: Mapping[str, str], *, has_web: bool = False
+    model: Path,
+    num_workers: int,
+    settings: Mapping[str, str],
+    *,
+    has_web: bool = False,
+    program: str = "worker.main",
 ) -> Iterator[Fleet]:
     """Yield workers that are ready, each with one thread on one core; end them afterwards.
 
@@ -96,6 +107,7 @@ def fleet(
     Args:
         settings: further settings by their names in `contract/settings.py`.
         has_web: start a web server too.
+        program: the module that Celery runs.
     """
     with tempfile.TemporaryDirectory() as name, own_redis() as url:
         given = {"model": str(model), **settings}
@@ -104,6 +116,7 @@ def fleet(
         try:
             for number in range(num_workers):
                 worker = Worker(folder, url, f"w{number}", **given)
+                worker.command = [word.replace("worker.main", program) for word in worker.command]
                 worker.environment["OMP_NUM_THREADS"] = "1"
                 workers[f"w{number}@test"] = worker.start("--without-gossip", "--without-mingle")
                 assert worker.process is not None
@@ -152,7 +165,8 @@ def micro_batches(worker: str, lines: Iterable[Mapping[str, Any]]) -> Iterator[M
             began_at = scored_at - line["compute_ms"] / 1000
             last = MicroBatch(worker, line["slices"], line["bytes"], began_at, scored_at)
         elif line["event"] == "job_ended" and last is not None:
-            last = replace(last, ended_at=_unix_time(line))
+            task_ids = (*last.task_ids, line["task_id"])
+            last = replace(last, ended_at=_unix_time(line), task_ids=task_ids)
     if last is not None:
         yield last
 

@@ -24,7 +24,7 @@ def test_micro_batch_lasts_from_the_model_to_its_last_stored_result():
         line("micro_batch_scored", 4, **{**SCORED, "slices": 1}),
     ]
     first, second = micro_batches("w", lines)
-    assert first == MicroBatch("w", 3, 120, NOON + 1.5, NOON + 2.5)
+    assert first == MicroBatch("w", 3, 120, NOON + 1.5, NOON + 2.5, ("a", "b"))
     # The worker was killed before it stored this one.
     assert second == MicroBatch("w", 1, 120, NOON + 3.5, NOON + 4)
 
