@@ -9,10 +9,9 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from bench.capacity.sleeping_times import FIXED_S, S_PER_BYTE
 from model import Scorer, ScoreRequest, Slice, SliceScores
 from worker.main import app as app  # what Celery looks for
-
-FIXED_S, S_PER_BYTE = 0.1, 0.0005
 
 _warm_up = Scorer.warm_up
 
