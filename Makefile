@@ -42,7 +42,7 @@ WHEELS ?= dist/gpu-wheels
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos bench bench-peers locust train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos bench bench-peers serving-lab locust train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -98,6 +98,9 @@ bench: $(VENV)/development ## measure speed, latency, throughput and the worker'
 
 bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and FastAPI around the same model
 	$(BIN)/python -m bench.peers
+
+serving-lab: $(VENV)/development $(PEERS)/installed ## see queues, micro-batches and workers at work, in minutes
+	@exec $(BIN)/python -m bench.serving_lab $(if $(SECONDS),--seconds $(SECONDS))
 
 # The service may be anybody's: locust is the tool of others, and the file knows the HTTP API alone.
 locust: $(LOCUST)/installed ## load the service at URL with USERS of locust for SECONDS
