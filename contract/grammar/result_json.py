@@ -1,28 +1,10 @@
-"""Encodes results as JSON; their longest lists go from arrays to JSON without a list in between.
+"""Encodes results as JSON, with lists that need not be made."""
 
-The result of a text of 200 bytes with the output `top_k` holds more than a thousand lists. A worker
-stores its JSON alone.
-"""
-
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-
-class LazyList:
-    """Stands in a result for a list that is made only when it is asked for."""
-
-    __slots__ = ("for_json", "make")
-
-    def __init__(self, make: Callable[[], list[Any]], for_json: Callable[[], Any]) -> None:
-        """Note how to get the items.
-
-        Args:
-            make: makes the list, the same each time.
-            for_json: returns what orjson encodes like it: tuples, or a contiguous array of NumPy.
-        """
-        self.make, self.for_json = make, for_json
+from contract.grammar.lazy_list import LazyList
 
 
 def dump_result(value: Any, option: int = 0) -> bytes:

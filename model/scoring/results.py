@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.grammar.result_json import LazyList
+from contract.grammar.lazy_list import LazyList
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.errors import ScoringFailed
 from model.machine.collector import collector_paused

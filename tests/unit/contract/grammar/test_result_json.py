@@ -4,7 +4,8 @@ import numpy as np
 import orjson
 import pytest
 
-from contract.grammar.result_json import LazyList, dump_result
+from contract.grammar.lazy_list import LazyList
+from contract.grammar.result_json import dump_result
 
 ITEMS = [[3, -1.5], [1, 2.0]]
 
