@@ -110,7 +110,7 @@ bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and
 serving-lab: $(VENV)/development $(PEERS)/installed ## see queues, micro-batches and workers at work, in minutes
 	@exec $(BIN)/python -m bench.serving_lab $(if $(SECONDS),--seconds $(SECONDS))
 
-# The service may be anybody's: locust is the tool of others, and the file knows the HTTP API alone.
+# The service may be anybody's: the locust file uses only the HTTP API.
 locust: $(LOCUST)/installed ## load the service at URL with USERS of locust for SECONDS
 	@exec $(LOCUST)/bin/locust -f bench/outsiders/locustfile.py --headless --host $(or $(URL),http://127.0.0.1:8000) \
 	--users $(or $(USERS),16) --spawn-rate $(or $(USERS),16) --run-time $(or $(SECONDS),30)s --stop-timeout 300

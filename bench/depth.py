@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1_000, help="jobs of each round")
     parser.add_argument("--rounds", type=int, default=3, help="rounds at each depth")
     parser.add_argument(
-        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+        "--limit-s", type=float, default=math.inf, help="stop after this many seconds"
     )
     options = parser.parse_args()
     setup = {"jobs_of_each_round": options.jobs, "rounds": options.rounds, "clients": NUM_CLIENTS}
@@ -253,7 +253,7 @@ async def _post(port: int, texts: Sequence[str]) -> None:
 
 
 def _room_for(num_jobs: int) -> dict[str, Any]:
-    """Settings with which so many jobs may wait; one client may hold half of what is free."""
+    """Settings with which this many jobs may wait; one client may hold half of what is free."""
     limits = {"max_queued_jobs": 3 * num_jobs, "max_queued_bytes": 3000 * num_jobs}
     return {
         **{name: max(value, 10**9) for name, value in limits.items()},

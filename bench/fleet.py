@@ -155,7 +155,7 @@ def num_cores() -> int:
 
 
 def micro_batches(worker: str, lines: Iterable[Mapping[str, Any]]) -> Iterator[MicroBatch]:
-    """Yield the micro-batches that the log of a worker tells of."""
+    """Yield the micro-batches in the log of a worker."""
     last = None
     for line in lines:
         if line["event"] == "micro_batch_scored":

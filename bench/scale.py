@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--texts", type=int, default=600)
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
     parser.add_argument(
-        "--limit-s", type=float, default=math.inf, help="stop after so many seconds"
+        "--limit-s", type=float, default=math.inf, help="stop after this many seconds"
     )
     options = parser.parse_args()
     texts = make_texts(options.texts)

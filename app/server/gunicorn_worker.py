@@ -63,9 +63,9 @@ class EdgeLogger(Logger):
         self.error_log.setLevel(max(self.error_log.level, logging.INFO))
 
     def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log an error with its traceback; one that the service expects in one line.
+        """Log an unexpected error with its traceback, and an expected one in one line.
 
-        Such an error comes here if the answer had begun, for example while Redis goes away. The
+        An expected error comes here if the answer had begun, for example while Redis goes away. The
         client sees the connection end before the answer does.
         """
         from contract.errors import ServiceError

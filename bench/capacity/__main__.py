@@ -64,7 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     checking.set_defaults(run=_check)
     checking.add_argument("--workers", nargs="+", type=int, default=[1, 2])
     checking.add_argument("--loads", nargs="+", type=_positive, default=[0.5, 0.7, 0.85])
-    checking.add_argument("--seconds", type=_positive, default=60, help="time of each load")
+    checking.add_argument("--seconds", type=_positive, default=60, help="of each load")
     checking.add_argument("--texts", type=int, default=600, help="texts at saturation, per worker")
     checking.add_argument("--rounds", type=int, default=4, help="rounds of the calibration")
     checking.add_argument("--micro-batch-bytes", type=int, default=4096)
@@ -74,7 +74,9 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="workers that sleep in place of computing: for a machine with other work",
     )
-    checking.add_argument("--limit-s", type=float, default=math.inf, help="stop after this time")
+    checking.add_argument(
+        "--limit-s", type=float, default=math.inf, help="stop after this many seconds"
+    )
     return parser
 
 

@@ -16,7 +16,7 @@ from bench.capacity.queueing import (
 
 HOURS_PER_MONTH = 730
 MAX_GPUS = 10_000
-# A run lasts at least so many full micro-batches, and has at least and at most so many texts.
+# A run has at least this many full micro-batches, and a number of texts between the two limits.
 _NUM_CYCLES = 100
 _MIN_TEXTS, _MAX_TEXTS = 20_000, 400_000
 # The first part of a run, in which the queue fills, is left out.

@@ -1,4 +1,4 @@
-"""Simulates texts that wait for workers, each of which scores what waits in micro-batches.
+"""Simulates texts that wait for workers, which score what waits in micro-batches.
 
 This is the queue M/G[b]/c: random arrivals, general service times, bulk service of at most b, c
 workers. A free worker takes the oldest waiting texts, up to the budget of a micro-batch, and there
@@ -49,7 +49,7 @@ class Served(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of all texts."""
+    """The times of all texts, and how busy the workers were."""
 
     served: list[Served]
     """In order of arrival."""

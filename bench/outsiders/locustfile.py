@@ -1,4 +1,4 @@
-"""Puts the load of many users on a running service with locust, a load generator of others.
+"""Loads a running service with locust, a third-party load generator.
 
     make run                                # in one terminal
     make locust USERS=16 SECONDS=30         # in another one

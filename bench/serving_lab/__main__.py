@@ -181,7 +181,7 @@ def _measure_series(lab: Lab, series: Series, options: argparse.Namespace) -> No
 
 
 def _counted(workers: Fleet, num_texts: int) -> dict[str, Total]:
-    """What `/metrics` says once it counts so many texts. Raises: NoFigures"""
+    """What `/metrics` says once it counts this many texts. Raises: NoFigures"""
     assert workers.web is not None
     deadline = time.monotonic() + FIGURES_LIMIT_S
     while True:
@@ -206,13 +206,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument(
-        "--limits", nargs="+", choices=LIMITS, default=list(LIMITS), help="of micro-batches"
+        "--limits",
+        nargs="+",
+        choices=LIMITS,
+        default=list(LIMITS),
+        help="of a micro-batch, to compare",
     )
     parser.add_argument("--clients", nargs="+", type=int, default=[1, 8, 16])
-    parser.add_argument("--seconds", type=float, default=10, help="time of each load")
-    parser.add_argument("--limit-s", type=float, default=900, help="nothing starts after it")
+    parser.add_argument("--seconds", type=float, default=10, help="of each load")
+    parser.add_argument("--limit-s", type=float, default=900, help="start no step after it")
     parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
-    parser.add_argument("--folder", type=Path, default=RESULTS, help="of table and plots")
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="for the table and the plots")
     options = parser.parse_args()
     if "fastapi" in options.parts and not PEERS_PYTHON.exists():
         parser.error("FastAPI is not installed; run make serving-lab")

@@ -2,10 +2,9 @@
 
     python -m bench.soak --minutes 120
 
-Three owners of API keys send all kinds of work; what they send together is the load. A fourth sends
-one short text after the other all the time, as a person or a program does that waits for each
-answer: its latency is reported. Capacity is measured first, as the rate at which 16 clients that
-wait for each answer are served with the same mix.
+Three owners of API keys send all kinds of work: they make the load. A fourth sends one short text
+after the other and waits for each result; its latency is reported. First the capacity is measured:
+the requests per second that 16 waiting clients get with the same mix.
 """
 
 import argparse

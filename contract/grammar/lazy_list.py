@@ -1,7 +1,7 @@
-"""Stands in a result for a list that need not be made: its JSON comes from an array.
+"""Holds a list of a result that is made only on request; its JSON is encoded from an array.
 
 The result of a text of 200 bytes with the output `top_k` holds more than a thousand lists. A worker
-stores its JSON alone.
+stores only the JSON of a result, so it makes none of them.
 """
 
 from collections.abc import Callable

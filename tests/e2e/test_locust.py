@@ -1,4 +1,4 @@
-"""locust, a load generator of others, gets scores with the file in bench/outsiders."""
+"""locust, a third-party load generator, gets scores with the file in bench/outsiders."""
 
 import csv
 import subprocess

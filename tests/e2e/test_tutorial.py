@@ -1,4 +1,4 @@
-"""Every command and every block of Python of the tutorial does what it says, with fewer texts.
+"""Every block of Python and each command after the preparation does what the tutorial says.
 
 The service of the tutorial is started by its own command, with the tiny model in place of EvaByte.
 The blocks that follow run in their order and in the folder that the reader is in. The virtual

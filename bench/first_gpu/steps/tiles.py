@@ -50,7 +50,7 @@ class Product:
         """Make operands on the device, the same each time; shape: rows, inputs and outputs."""
         torch.manual_seed(1)
         num_rows, num_in, num_out = shape
-        # Whole numbers up to 127, of which e4m3 rounds some.
+        # Whole numbers up to 127; e4m3 rounds some of them.
         x, weight = (
             torch.randint(-127, 128, (size, num_in), dtype=torch.int8, device=run.device).to(dtype)
             for size in (num_rows, num_out)

@@ -190,8 +190,8 @@ def fp8_linear_fwd_kernel(
 def _products_of_step(x, weight):
     """Return the sums of the products of one step of inputs, in float32.
 
-    With its limit, this sum starts at zero: Triton would else pass the sums of earlier steps to the
-    instruction.
+    With its limit, this sum starts at zero: otherwise Triton would pass the sums of earlier steps
+    to the instruction.
     """
     return tl.dot(x, tl.trans(weight), max_num_imprecise_acc=x.shape[1])
 
