@@ -187,6 +187,8 @@ class Depth:
         while num_taken < num_jobs:
             at_s = [self._redis_s()]
             task_ids = [tag.decode() for tag in self._fetch_once(num_jobs - num_taken)[1::3]]
+            if not task_ids:
+                raise RuntimeError(f"the queue has no job after {num_taken} of {num_jobs}")
             at_s.append(self._redis_s())
             opened = self._store.open_jobs(task_ids, WORKER)
             at_s.append(self._redis_s())

@@ -1,6 +1,7 @@
 """Runs workers on cores of their own at one Redis, and reads from their logs what each has done."""
 
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -70,6 +71,16 @@ class Fleet:
         task_id = self.store.submit(job).task_id
         self.submitted_at[task_id] = now
         return task_id
+
+    def submit_all(self, texts: Iterable[str]) -> list[str]:
+        """Queue texts while no worker runs; return their task IDs in order."""
+        for worker in self.workers.values():
+            worker.send(signal.SIGSTOP)
+        try:
+            return [self.submit(text) for text in texts]
+        finally:
+            for worker in self.workers.values():
+                worker.send(signal.SIGCONT)
 
     def wait_until_left(self, num_jobs: int, limit_s: float) -> None:
         """Wait until at most `num_jobs` have not ended. Raises: NotDone."""

@@ -9,6 +9,7 @@ workers is killed. Each run checks that every text has one result, with the scor
 
 import argparse
 import math
+import signal
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def run(
     Raises:
         WrongResults, NotDone
     """
-    task_ids = [workers.submit(text) for text in texts]
+    task_ids = workers.submit_all(texts)
     workers.wait_until_left(0, RUN_LIMIT_S)
     found = check(workers, task_ids, scores)
     batches = workers.micro_batches()
@@ -105,13 +106,13 @@ def run_with_a_death(
     Raises:
         WrongResults, NotDone
     """
-    task_ids = [workers.submit(text) for text in texts]
+    task_ids = workers.submit_all(texts)
     workers.wait_until_left(len(texts) * 2 // 3, RUN_LIMIT_S)
-    victim = _one_at_work(workers)
-    workers.workers[victim].stop()
+    held = _kill_one_at_work(workers)
     killed = time.monotonic()
-    held = [task_id.decode() for task_id in workers.client.hkeys(keys.unacked(victim))]
     while any(workers.client.hexists(keys.LIVE_JOBS, task_id) for task_id in held):
+        if time.monotonic() > killed + RUN_LIMIT_S:
+            raise NotDone(f"jobs of the killed worker have no result after {RUN_LIMIT_S:g} s")
         time.sleep(_POLL_S)
     recovered_s = time.monotonic() - killed
     workers.wait_until_left(0, RUN_LIMIT_S)
@@ -146,12 +147,18 @@ def check(workers: Fleet, task_ids: Sequence[str], scores: Sequence[float]) -> l
     return found
 
 
-def _one_at_work(workers: Fleet) -> str:
-    """The name of a worker that is in the middle of a micro-batch. Raises: NotDone"""
+def _kill_one_at_work(workers: Fleet) -> list[str]:
+    """Kill a worker in the middle of a micro-batch; return the task IDs it had. Raises: NotDone"""
     while workers.client.hlen(keys.LIVE_JOBS):
-        for name in workers.workers:
-            if workers.client.scard(keys.aboard(name)):
-                return name
+        for name, worker in workers.workers.items():
+            if not workers.client.scard(keys.aboard(name)):
+                continue
+            # Stopped, it cannot end the micro-batch before it is killed.
+            worker.send(signal.SIGSTOP)
+            if held := workers.client.hkeys(keys.unacked(name)):
+                worker.stop()
+                return [task_id.decode() for task_id in held]
+            worker.send(signal.SIGCONT)
         time.sleep(_POLL_S)
     raise NotDone("all texts were scored before a worker could be killed; take more texts")
 

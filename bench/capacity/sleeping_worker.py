@@ -1,8 +1,8 @@
 """Runs a worker that sleeps for the time of a micro-batch, as a host does while its GPU computes.
 
 `celery -A bench.capacity.sleeping_worker worker ...` is `celery -A worker.main worker ...`
-otherwise. Other programs on the machine do not change its speed, so that the queueing model can be
-checked beside them.
+otherwise. Other programs slow it down less than a worker that computes, so that the queueing model
+can be checked beside them.
 """
 
 import time

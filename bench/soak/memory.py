@@ -76,8 +76,13 @@ class Memory:
                 self._sample(server)
 
     def _sample(self, server: redis.Redis) -> None:
+        try:
+            processes = self._find()
+        except (psutil.NoSuchProcess, TimeoutError):
+            # A part of the service is being started again.
+            return
         now = time.monotonic()
-        for name, process in self._find().items():
+        for name, process in processes.items():
             with suppress(psutil.NoSuchProcess):
                 self._add(f"{name}_rss_mib", now, process.memory_info().rss / _MIB)
                 self._add(f"{name}_descriptors", now, process.num_fds())

@@ -154,8 +154,8 @@ def _add_bytes(
 
 
 def _lazy_column(column: NDArray[Any]) -> LazyList:
-    """Return the numbers of `column` [N] as a list."""
-    return LazyList(column.tolist, partial(np.ascontiguousarray, column))
+    """Return the numbers of `column` [N], which is contiguous, as a list."""
+    return LazyList(column.tolist, lambda: column)
 
 
 def _add_top_k(

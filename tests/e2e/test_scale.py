@@ -1,5 +1,7 @@
 """Several workers at one Redis: every text has one result, with one worker killed too."""
 
+from typing import Any
+
 import pytest
 
 from bench import scale
@@ -12,12 +14,18 @@ TEXTS = make_texts(300)
 BUDGET = {"micro_batch_bytes": "512"}
 
 
+def shares(figures: dict[str, Any]) -> float:
+    """What the shares of all workers make together: more than 1 if texts were scored again."""
+    return 1 + figures["scored_again"] / len(TEXTS)
+
+
 @pytest.fixture(scope="module")
 def scores() -> list[float]:
     """The scores of a single worker."""
     with fleet(TINY_CHECKPOINT, 1, BUDGET) as workers:
         figures, found = scale.run(workers, TEXTS, [])
-    assert figures["share_of_each"] == [1.0]
+    # On a busy machine a lease may lapse, and its texts are scored again.
+    assert figures["share_of_each"] == [pytest.approx(shares(figures), abs=0.01)]
     return found
 
 
@@ -27,10 +35,7 @@ def test_two_workers_give_every_text_one_result_and_the_same_score(scores):
         with pytest.raises(scale.WrongResults, match="text 299 has"):
             scale.check(workers, list(workers.submitted_at), [*scores[:-1], scores[-1] - 1.0])
     assert len(found) == len(TEXTS)
-    # On a busy machine a lease may lapse, and its texts are scored again.
-    assert sum(figures["share_of_each"]) == pytest.approx(
-        1 + figures["scored_again"] / len(TEXTS), abs=0.01
-    )
+    assert sum(figures["share_of_each"]) == pytest.approx(shares(figures), abs=0.01)
 
 
 def test_worker_that_is_killed_while_it_scores_loses_nothing(scores):

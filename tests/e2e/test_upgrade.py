@@ -10,6 +10,7 @@ from pathlib import Path
 
 import httpx
 import orjson
+import psutil
 import pytest
 
 import contract
@@ -65,7 +66,7 @@ def service(tmp_path: Path) -> Iterator[Service]:
 class Work:
     """What clients have sent: one job that has ended, jobs that wait, and a batch in progress."""
 
-    def __init__(self, http: httpx.Client) -> None:
+    def __init__(self, http: httpx.Client, worker: psutil.Process) -> None:
         """Send it all; wait only for the first job."""
         answer = http.post("/score", params={"wait": 30}, json={"text": TEXTS[0]})
         self.ended = answer.json()
@@ -76,11 +77,14 @@ class Work:
         assert upload.status_code == 202, upload.text
         self.batch = upload.headers["Location"]
         wait_until(lambda: self.num_completed(http) > 0, HANG_S)
+        # So that no machine is fast enough to score everything.
+        worker.suspend()
         self.waiting = [
             http.post("/score", json={"text": text, "priority": "bulk"}).json()["links"]["self"]
             for text in TEXTS
         ]
         assert self.num_completed(http) < NUM_LINES
+        worker.resume()
 
     def num_completed(self, http: httpx.Client) -> int:
         """The number of lines of the batch that have a score."""
@@ -131,5 +135,5 @@ def test_upgrade_and_rollback_lose_no_job_and_no_result(service, next_release):
             assert stats["queue"]["parked"] == 0
             assert stats["dead_letters"]["count"] == 0
             if len(left) < 2:
-                left.append(Work(http))
+                left.append(Work(http, service.part("worker")))
         assert service.stop() == 0
