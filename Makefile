@@ -13,13 +13,14 @@ COMPOSE := docker compose $(if $(PINNED),--env-file images.lock $(if $(wildcard 
 export REVISION ?= $(shell git rev-parse HEAD 2>/dev/null || echo unknown)
 SCHEMATHESIS := .venv-schemathesis
 PEERS := .venv-peers
+LOCUST := .venv-locust
 AUDIT := .venv-audit
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # pip asks either all packages of a command for their hashes or none. So torch, whose build differs between
 # machines, has a command of its own, which finds all that it needs installed but CUDA.
 FROM_LOCK := install --quiet --no-deps --require-hashes -r
 LOCKED := requirements-web requirements requirements-dev requirements-lm-eval requirements-peers requirements-schemathesis \
-	requirements-audit requirements-flower requirements-otel
+	requirements-audit requirements-flower requirements-otel requirements-locust
 # PyTorch's own index has wheels without CUDA; the usual wheels for Linux bring CUDA along.
 CPU_TORCH_INDEX := https://download.pytorch.org/whl/cpu
 TORCH = "$$(grep '^torch==' requirements.txt)"
@@ -38,10 +39,11 @@ GPU_STEPS ?=
 GPU_PYTHON_OR_OURS = $(or $(GPU_PYTHON),$(BIN)/python)
 FOR_GPU = $(if $(GPU_PYTHON),,$(VENV)/development)
 WHEELS ?= dist/gpu-wheels
+WHEEL_DIR ?= dist
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos bench bench-peers train test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos soak bench bench-peers serving-lab locust train model-wheel test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -81,11 +83,18 @@ format: $(VENV)/development ## format the code
 sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
 	$(BIN)/python client/unasync.py
 
+model-wheel: $(VENV)/development ## build the wheel evascore-model, for transformers' Auto classes, in dist/
+	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL_DIR) ./model_package
+	@ls $(WHEEL_DIR)/evascore_model-*.whl
+
 storm: $(VENV)/development ## score 2,000 texts while worker and Redis are killed again and again
 	@exec $(BIN)/python -m tests.faults.storm
 
 chaos: $(VENV)/development ## break all parts at random for SECONDS, drawn from SEED, and check every promise
-	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED))
+	@exec $(BIN)/python -m tests.faults.chaos $(if $(SECONDS),--seconds $(SECONDS)) $(if $(SEED),--seed $(SEED)) $(if $(MAX_LINES),--max-lines $(MAX_LINES))
+
+soak: $(VENV)/development ## put mixed load on a service for MINUTES, and measure memory and latency
+	@exec $(BIN)/python -m bench.soak $(if $(MINUTES),--minutes $(MINUTES))
 
 bench: $(VENV)/development ## measure speed, latency, throughput and the worker's own cost
 	$(BIN)/python -m bench.model
@@ -97,6 +106,14 @@ bench: $(VENV)/development ## measure speed, latency, throughput and the worker'
 
 bench-peers: $(VENV)/development $(PEERS)/installed ## compare with LitServe and FastAPI around the same model
 	$(BIN)/python -m bench.peers
+
+serving-lab: $(VENV)/development $(PEERS)/installed ## see queues, micro-batches and workers at work, in minutes
+	@exec $(BIN)/python -m bench.serving_lab $(if $(SECONDS),--seconds $(SECONDS))
+
+# The service may be anybody's: the locust file uses only the HTTP API.
+locust: $(LOCUST)/installed ## load the service at URL with USERS of locust for SECONDS
+	@exec $(LOCUST)/bin/locust -f bench/outsiders/locustfile.py --headless --host $(or $(URL),http://127.0.0.1:8000) \
+	--users $(or $(USERS),16) --spawn-rate $(or $(USERS),16) --run-time $(or $(SECONDS),30)s --stop-timeout 300
 
 test-gpu: $(FOR_GPU) ## run the tests that need a GPU
 	@exec $(GPU_PYTHON_OR_OURS) -m pytest -m gpu $(if $(GPU_PYTHON),-o filterwarnings=default)
@@ -193,7 +210,7 @@ audit: $(AUDIT)/installed ## ask for known weaknesses of the locked packages
 	@$(AUDIT)/bin/pip-audit --strict --disable-pip --no-deps -r requirements.txt
 
 clean: ## remove .venv and caches; the data folder stays
-	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) $(PEERS) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(LM_EVAL) $(SCHEMATHESIS) $(PEERS) $(LOCUST) $(AUDIT) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 
 # A stamp is newer than the requirements that were installed.
 $(VENV)/runtime: $(RUNTIME) | $(BIN)/python
@@ -228,6 +245,12 @@ $(LM_EVAL)/installed: requirements-lm-eval.lock
 $(SCHEMATHESIS)/installed: requirements-schemathesis.lock
 	@$(PYTHON) -m venv $(SCHEMATHESIS)
 	@$(SCHEMATHESIS)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
+	@touch $@
+
+$(LOCUST)/installed: requirements-locust.lock
+	@$(PYTHON) -m venv $(LOCUST)
+	@echo "Installing locust into $(LOCUST) (once)."
+	@$(LOCUST)/bin/python -m pip --disable-pip-version-check $(FROM_LOCK) $<
 	@touch $@
 
 $(AUDIT)/installed: requirements-audit.lock

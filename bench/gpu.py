@@ -19,7 +19,7 @@ from model.ops.eva_attention import eva_attention, plan_attention
 from model.ops.head_log_likelihood import head_log_likelihood
 from model.ops.int8_linear import int8_linear, quantize_rows
 from model.ops.rms_norm import add_rms_norm
-from model.ops.rotary import rotary_tables, rotate_queries_and_keys
+from model.ops.rotary import rotary_frequencies, rotary_tables, rotate_keys
 from model.ops.swiglu import swiglu
 from model.packing import PackedLayout, lay_out
 
@@ -64,6 +64,8 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
 
     chunk_starts = torch.from_numpy(layout.chunk_starts).to(device)
     positions = torch.from_numpy(layout.positions).to(device)
+    frequencies = rotary_frequencies(head_dim=head_dim, theta=1e5).to(device)
+    tables = rotary_tables(positions, frequencies)
 
     def attention(backend: Backend) -> Callable[[], Any]:
         q, past = by_head(num_tokens), by_head(layout.num_past)
@@ -71,7 +73,7 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
             layout, num_heads=shape.heads, dtype=dtype, device=device, backend=backend
         )
         plan = to_device(on_host, device)
-        return lambda: eva_attention(q, q, q, past, past, plan)
+        return lambda: eva_attention(q, q, q, past, past, plan, rotary=tables)
 
     def summaries(backend: Backend) -> Callable[[], Any]:
         keys, mu = by_head(num_tokens), randn(shape.heads, head_dim)
@@ -84,9 +86,8 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
         return lambda: add_rms_norm(x, x, weight, eps=1e-5, add_unit_offset=True, backend=backend)
 
     def rotation(backend: Backend) -> Callable[[], Any]:
-        q, k = by_head(num_tokens), by_head(num_tokens)
-        tables = rotary_tables(positions, head_dim=head_dim, theta=1e5)
-        return lambda: rotate_queries_and_keys(q, k, *tables, backend=backend)
+        keys = by_head(num_tokens)
+        return lambda: rotate_keys(keys, *tables, backend=backend)
 
     def gate(backend: Backend) -> Callable[[], Any]:
         x = randn(num_tokens, shape.intermediate)

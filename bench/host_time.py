@@ -3,11 +3,15 @@
 On a GPU the host lays out a pass, launches it and builds the results. Here the layers and the head
 are replaced by operations that compute nothing, so that what is left is the host's work. It runs
 on a CPU. Copies to a GPU and the launches of kernels are not part of it.
+
+* `<output>_ms`: a pass of the service or of `python -m model score`, until its results are there;
+* `<output>_stored_ms`: to encode these results, each as the end of a job of its own;
+* `<output>_lists_ms`: a pass of `Scorer.score`, whose callers read lists.
 """
 
 import argparse
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -17,6 +21,7 @@ import torch
 from torch import Tensor
 
 from bench.results import Results
+from contract.stored_results import encode_success
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer, ScoreRequest
 from model.evabyte.kv_rows import KeysValues
 from model.evabyte.pass_plan import plan_pass
@@ -53,11 +58,12 @@ def main() -> None:
     with Results("host_time", setup) as results:
         for name, fields in OUTPUTS.items():
             results.step(name)
-            results.put({f"{name}_ms": measure(fields, options.rounds)})
+            measured = measure(fields, options.rounds)
+            results.put({f"{name}{what}_ms": value for what, value in measured.items()})
 
 
-def measure(fields: dict[str, Any], num_rounds: int) -> float:
-    """Return the median CPU time in ms of a pass whose requests have these `fields`."""
+def measure(fields: dict[str, Any], num_rounds: int) -> dict[str, float]:
+    """Return median CPU times in ms by the ends of their names; `fields` are of the requests."""
     scorer = _scorer()
     requests = [
         ScoreRequest(text=bytes([65 + number % 26]) * TEXT_BYTES, **fields)
@@ -70,19 +76,40 @@ def measure(fields: dict[str, Any], num_rounds: int) -> float:
         mock.patch.object(type(scorer._model.model), "read", _read),
         mock.patch.object(log_likelihood, "head_log_likelihood", _FixedHead(fields)),
     ):
-        times_s = [_cpu_s(scorer, requests) for _ in range(num_rounds + 1)]
+        results = _score(scorer, requests)
+        works: dict[str, Callable[[], object]] = {
+            "": lambda: _score(scorer, requests),
+            "_stored": lambda: _encode(results),
+            "_lists": lambda: _score(scorer, requests, for_json=False),
+        }
+        found = {name: _median_cpu_ms(work, num_rounds) for name, work in works.items()}
     torch.set_num_threads(num_threads)
+    return found
+
+
+def _median_cpu_ms(work: Callable[[], object], num_rounds: int) -> float:
+    times_s = []
+    for _ in range(num_rounds + 1):  # the first round warms up
+        began_s = time.process_time()
+        done = work()
+        times_s.append(time.process_time() - began_s)
+        del done  # freeing the results is not measured
     return round(median(times_s[1:]) * 1e3, 2)
 
 
-def _cpu_s(scorer: Scorer, requests: Sequence[ScoreRequest]) -> float:
+def _score(
+    scorer: Scorer, requests: Sequence[ScoreRequest], *, for_json: bool = True
+) -> list[dict[str, Any]]:
     passes: list[int] = []
-    began_s = time.process_time()
-    results = scorer.score(requests, on_pass=passes.append)
-    elapsed_s = time.process_time() - began_s
+    results = scorer.score(requests, on_pass=passes.append, for_json=for_json)
     assert len(results) == NUM_TEXTS
     assert len(passes) == 1
-    return elapsed_s
+    return results
+
+
+def _encode(results: Sequence[dict[str, Any]]) -> list[tuple[bytes, bytes]]:
+    """Encode each of `results` as a worker stores it, as the end of a job of its own."""
+    return [encode_success(str(number), each, {}, 0.0) for number, each in enumerate(results)]
 
 
 def _scorer() -> Scorer:

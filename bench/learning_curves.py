@@ -15,10 +15,10 @@ from tempfile import TemporaryDirectory
 import torch
 
 from evascore.plot import Axis, Line, chart
-from model import Scorer
+from model import DEMO_CHECKPOINT, Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.evaluate import model_bits_per_byte
-from model.training.export import DEMO_CHECKPOINT, write_checkpoint
+from model.training.export import write_checkpoint
 from model.training.network import Shape
 from model.training.train import HISTORY_NAME, SNAPSHOTS_NAME
 

@@ -47,11 +47,12 @@ GPUS = (
 # Memory traffic in bytes per byte of text and layer, by reading what each form loads and stores.
 # d and i stand for one bfloat16 row of HIDDEN and INTERMEDIATE.
 _D, _I = 2 * HIDDEN, 2 * INTERMEDIATE
-# Norm with addition 4 d, twice; rotation 4 d; attention 4 d; gate 3 i.
-FUSED_BYTES = LAYERS * (8 * _D + 4 * _D + 4 * _D + 3 * _I)
+# Norm with addition 4 d, twice; rotation of keys 2 d; attention, which rotates queries, 4 d; gate
+# 3 i. The rotary tables, 512 bytes per byte of text, are read again and again from the L2 cache.
+FUSED_BYTES = LAYERS * (8 * _D + 2 * _D + 4 * _D + 3 * _I)
 # In int8 norms and SwiGLU write rows of half the bytes: 3.5 d twice, and 2.5 i. The output of
 # attention is quantized by a kernel of its own: 1.5 d.
-FUSED_INT8_BYTES = LAYERS * (7 * _D + 4 * _D + 4 * _D + _D * 3 // 2 + _I * 5 // 2)
+FUSED_INT8_BYTES = LAYERS * (7 * _D + 2 * _D + 4 * _D + _D * 3 // 2 + _I * 5 // 2)
 # The same by PyTorch's operations and their float32 copies: addition 3 d and norm 20 d, twice;
 # rotation 20 d each for q and k; attention with its gathered rows 12 d; gate 5 i.
 TORCH_BYTES = LAYERS * (46 * _D + 40 * _D + 12 * _D + 5 * _I)
@@ -61,8 +62,8 @@ _QUANTIZED_BYTES = 3 * _D + _I
 # By PyTorch's operations and float32 copies, quantizing a row moves 23.5 times its bytes. Sums of
 # int32 to bfloat16 move 17 times the 5 d and 2 i that come out.
 TORCH_INT8_BYTES = LAYERS * (_QUANTIZED_BYTES * 47 // 2 + 17 * (5 * _D + 2 * _I))
-# The least, if kernels are joined further. Norms and attention as above; rotation happens where
-# attention loads, SwiGLU where gate and up are multiplied.
+# The least, if kernels are joined further. Norms and attention as above; keys are rotated, and
+# SwiGLU computed, where they are multiplied.
 JOINED_BYTES = LAYERS * (8 * _D + 4 * _D)
 # In int8 norms move 7 d as above, and the output of attention 1.5 d. SwiGLU writes i, and a second
 # kernel reads it and writes i / 2, since the scale of a row needs the whole row.

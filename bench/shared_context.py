@@ -11,8 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from bench.results import Results
-from model.__main__ import DEMO_CHECKPOINT
-from model.scorer import Scorer
+from model import DEMO_CHECKPOINT, Scorer
 from model.scoring.request import ScoreRequest
 
 CONTEXT = (b"The quick brown fox jumps over the lazy dog. " * 40)[:1500]

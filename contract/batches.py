@@ -13,6 +13,7 @@ import zstandard
 
 from contract import keys
 from contract.errors import JobExpired, ServiceError
+from contract.grammar.result_json import dump_result
 from contract.messages import (
     REVOKING_CODES,
     Job,
@@ -214,7 +215,7 @@ def part_results(
             line["error"] = error_body(outcome)
         else:
             line["result"] = outcome
-        lines.append(orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE))
+        lines.append(dump_result(line, orjson.OPT_APPEND_NEWLINE))
     return PartResults(
         part=part,
         lines=zstandard.compress(b"".join(lines), _LEVEL),

@@ -17,6 +17,7 @@ from pydantic import TypeAdapter
 
 from contract import keys
 from contract.errors import BY_CODE, JobCancelled, ServiceError, error_body
+from contract.grammar.result_json import dump_result
 from contract.versions import Unreadable, Version, check_version, read_object, validated
 
 # Raise the minor number for a new field, and the major number when older workers must not read a
@@ -226,7 +227,7 @@ def _record(
     finished_at: float | None,
     apart: Apart | None = None,
 ) -> bytes:
-    return orjson.dumps(
+    return dump_result(
         {
             "status": state,
             "result": result,

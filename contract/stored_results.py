@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
-import orjson
 import zstandard
 
 from contract import keys
+from contract.grammar.result_json import dump_result
 from contract.messages import Apart, success_record
 
 # A smaller result stays in its record: compressing it would cost more than it saves.
@@ -84,9 +84,9 @@ class _Source:
 def _result_json(result: dict[str, Any]) -> tuple[bytes, int]:
     """The JSON of a result and the number of its failed items; each item has its own line."""
     if "items" not in result:
-        return orjson.dumps(result), 0
-    items = b",\n".join(map(orjson.dumps, result["items"]))
-    rest = orjson.dumps({name: value for name, value in result.items() if name != "items"})
+        return dump_result(result), 0
+    items = b",\n".join(map(dump_result, result["items"]))
+    rest = dump_result({name: value for name, value in result.items() if name != "items"})
     ending = b"," + rest[1:] if len(rest) > 2 else b"}"
     num_errors = sum("error" in item for item in result["items"])
     return b'{"items":[\n' + items + b"\n]" + ending, num_errors

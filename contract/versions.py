@@ -1,4 +1,4 @@
-"""Reads the version of what travels through Redis; keeps what is too new apart from what is broken.
+"""Reads format versions of what is stored in Redis; separates what is too new from what is broken.
 
 A format has a major and a minor number. Readers drop fields that they do not know, so a field may
 be added with a new minor number. A new major number says that older readers must not read it.

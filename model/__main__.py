@@ -19,9 +19,9 @@ from model.errors import ModelError
 from model.machine.collector import leave_out_loaded_objects
 from model.ops.backend import KERNELS
 from model.scorer import DTYPES, Scorer
+from model.weights.checkpoint import DEMO_CHECKPOINT
 from model.weights.quantization import QUANTIZATIONS
 
-DEMO_CHECKPOINT = Path(__file__).parent / "checkpoints" / "demo"
 CACHE_DIR = Path.home() / ".cache" / "evascore"
 BROKEN_PIPE = 141  # the exit status that a shell reports after SIGPIPE
 INTERRUPTED = 130
@@ -147,7 +147,7 @@ class _Parser(argparse.ArgumentParser):
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
-        prog="python -m model",
+        prog=f"python -m {__package__}",
         description="Score JSON lines, or predict next characters, without the service.",
     )
     commands = parser.add_subparsers(dest="command", required=True)

@@ -26,6 +26,7 @@ from model.scoring.next_chars import next_characters
 from model.scoring.passes import Scoring, tell_nobody
 from model.scoring.plan import Plan, Result, Slice, SliceScores
 from model.scoring.request import ScoreRequest
+from model.scoring.results import make_lists
 from model.weights.checkpoint import find_checkpoint, revision_of
 from model.weights.fingerprint import fingerprint_of
 from model.weights.loading import DTYPES, Setup, load_weights, named_memory_errors
@@ -241,8 +242,12 @@ class Scorer:
         requests: Sequence[ScoreRequest],
         *,
         on_pass: Callable[[int], None] | None = None,
+        for_json: bool = False,
     ) -> list[Result]:
         """Return one JSON-ready result per request, in order.
+
+        With `for_json`, lists of numbers are `LazyList`s as in `Plan.join`: less work for callers
+        that encode results by `result_json.dump_result`.
 
         `results.to_results` describes the result of a text. That of continuations is
         `{"continuations": [...]}` with one such object each. `next_chars.next_characters` describes
@@ -256,7 +261,10 @@ class Scorer:
         plans = [Plan.of(request) for request in requests]
         slices = [each_slice for plan in plans for each_slice in plan.slices]
         scores = self.score_slices(slices, on_pass=on_pass)
-        return [plan.join([each]) for plan, each in zip(plans, scores, strict=True)]
+        results = [plan.join([each]) for plan, each in zip(plans, scores, strict=True)]
+        if not for_json:
+            make_lists(results)
+        return results
 
     def score_slices(
         self,

@@ -73,8 +73,9 @@ class RedisServer:
         from deploy.embedded_redis import server_command
 
         command = server_command(port=self.port, server=self.socket, data_dir=self.data_dir)
-        # It then ignores SIGXFSZ as Python does, so that `fill_disk` gives it an error instead.
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, restore_signals=False)
+        # It ignores SIGXFSZ, so that `fill_disk` gives it an error and does not end it.
+        ignoring = ["sh", "-c", 'trap "" XFSZ; exec "$@"', "sh", *command]
+        process = subprocess.Popen(ignoring, stdout=subprocess.DEVNULL)
         self.process = process
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
             wait_until(lambda: process.poll() is not None or _answers(client))

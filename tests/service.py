@@ -40,12 +40,15 @@ class Service:
         Args:
             folder: holds the data folder and the log.
             settings: further settings by their names in `contract/settings.py`.
+
+        `repository` is the folder whose code runs; a test may set another one.
         """
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "log"
         self.data_dir = folder / "data"
         self.model = model
+        self.repository = REPOSITORY
         ours: dict[str, str | int | Path] = {
             "port": self.port,
             "data_dir": self.data_dir,
@@ -59,7 +62,7 @@ class Service:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
-                cwd=REPOSITORY,
+                cwd=self.repository,
                 env=self.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log,

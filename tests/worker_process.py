@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from contract import keys
 from contract.messages import Job, Record
@@ -84,16 +85,13 @@ def a_job(*sizes: int, priority: int = keys.INTERACTIVE, deadline_s: float = 600
     )
 
 
-def submit(store: JobStore, *sizes: int, **options) -> str:
+def submit(store: JobStore, *sizes: int, **options: Any) -> str:
     return store.submit(a_job(*sizes, **options)).task_id
 
 
 def final(store: JobStore, task_id: str, timeout_s: float = HANG_S) -> Record:
-    def ended() -> Record | None:
-        record = store.read(task_id)
-        return record if record.is_final else None
-
-    return wait_until(ended, timeout_s=timeout_s)
+    wait_until(lambda: store.read(task_id).is_final, timeout_s=timeout_s)
+    return store.read(task_id)
 
 
 def is_started(store: JobStore, task_id: str) -> bool:

@@ -66,6 +66,20 @@ class EdgeLogger(Logger):
         self.error_log.propagate = True
         self.error_log.setLevel(max(self.error_log.level, logging.INFO))
 
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log an unexpected error with its traceback, and an expected one in one line.
+
+        An expected error comes here if the answer had begun, for example while Redis goes away. The
+        client sees the connection end before the answer does.
+        """
+        from contract.errors import ServiceError
+
+        error = sys.exc_info()[1]
+        if isinstance(error, ServiceError):
+            self.warning(f"{msg}: {type(error).__name__}", *args)
+        else:
+            super().exception(msg, *args, **kwargs)
+
 
 class Answer(wsgi.Response):
     """Sends the header of an answer and the first piece of its body in one write."""

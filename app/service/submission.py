@@ -94,7 +94,7 @@ def replaying() -> Iterator[None]:
 
 
 def read_accepted(service: Service, accepted: Accepted) -> Batch:
-    """Read a batch that is accepted now, or was for the same Idempotency-Key, and log it.
+    """Read and log a batch of this request, or of an earlier one with its Idempotency-Key.
 
     Raises:
         JobGone, BrokerUnavailable

@@ -49,6 +49,7 @@ STEPS: dict[str, tuple[Group, ...]] = {
     "compare": (_alone("compare", "rivals:measure", 60),),
     "kernels": (_alone("kernels", "kernels:measure", 60),),
     "latency": (_alone("latency", "latency:measure", 50),),
+    "graphs": (_alone("graphs", "graphs:measure", 40),),
     "service": (_alone("service", "service:measure_demo", 90, uses_device=False),),
     "service_6b": (_alone("service_6b", "service:measure_6b", 240),),
 }

@@ -13,6 +13,8 @@ from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
 from model.canary import score_canary, tolerance_nats
 from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
+from model.evabyte.pass_plan import PassPlan
+from model.evabyte.transfers import tensors_in
 from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
@@ -34,10 +36,12 @@ NO_REVISION = "0" * 16
 __all__ = [
     "ROW_STEP",
     "ByteScores",
+    "PassPlan",
     "Tile",
     "cut_into_passes",
     "fuse_products",
     "score_canary",
+    "tensors_in",
     "tolerance_nats",
 ]
 
@@ -101,6 +105,16 @@ def score_pass(
     )
 
 
+def plan_pass(model: EvaByteForCausalLM, ids: Tensor, layout: PackedLayout) -> PassPlan:
+    """Return all that a pass needs besides weights; `tensors_in` yields its tensors."""
+    return model.model.plan(ids, layout)
+
+
+def run_layers(model: EvaByteForCausalLM, plan: PassPlan) -> Tensor:
+    """Compute the layers of a planned pass: the normalised hidden states [T, channels]."""
+    return model.model.run(plan)[0]
+
+
 def scorer_of(model: EvaByteForCausalLM, pass_bytes: int, quantization: str) -> Scorer:
     """Return a scorer of a model that was not loaded from a checkpoint."""
     config, dtype = model.config, str(model.dtype).removeprefix("torch.")
@@ -134,25 +148,24 @@ def watch_compilation(tell: Callable[[float], None]) -> None:
     watch(tell)
 
 
-def launch_int8_product(
+def gpu_capability() -> int:
+    """Return the compute capability of the GPU, 90 for 9.0."""
+    from model.ops.launching import gpu_capability as of_triton
+
+    return of_triton()
+
+
+def launch_product(
     x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: Tile
 ) -> None:
-    """Launch the kernel of the int8 product with a tile of its own.
+    """Launch the kernel of the int8 or the fp8 product with a tile of its own.
 
-    x: [T, in] int8; weight: [out, in] int8; y: [T, out]; scales: [T] of the rows, [out] of the
-    weight.
+    x: [T, in] and weight: [out, in], both int8 or both e4m3; y: [T, out]; scales: [T] of the rows,
+    [out] of the weight.
     """
+    from model.ops.fp8_linear.kernel import fp8_linear_fwd_kernel
     from model.ops.int8_linear.kernel import int8_linear_fwd_kernel
+    from model.ops.tiled_product.launch import launch_product as launch
 
-    num_rows, num_in = x.shape
-    int8_linear_fwd_kernel[(tile.num_programs(num_rows, len(weight)),)](
-        x,
-        weight,
-        *scales,
-        y,
-        num_rows,
-        NUM_IN=num_in,
-        NUM_OUT=len(weight),
-        LARGEST=LARGEST,
-        **tile.launch_config(),
-    )
+    kernel = int8_linear_fwd_kernel if x.dtype == torch.int8 else fp8_linear_fwd_kernel
+    launch(kernel, (x, weight), scales, y, tile)

@@ -9,7 +9,6 @@ without scoring. The results are written after each measurement.
 
 import argparse
 import asyncio
-import random
 import tempfile
 import time
 from collections import defaultdict
@@ -24,10 +23,10 @@ from bench.peers.load import Load, send_for
 from bench.peers.process_use import cpu_s, memory
 from bench.peers.servers import PEERS_PACKAGES, PEERS_PYTHON, STARTERS, Server
 from bench.results import Results
-from contract.settings import DEMO_CHECKPOINT, REPOSITORY
+from bench.texts import MAX_TEXT_BYTES, MIN_TEXT_BYTES, make_texts
+from contract.settings import DEMO_CHECKPOINT
 
-PROSE = REPOSITORY / "LICENSE"
-MIN_TEXT_BYTES, MAX_TEXT_BYTES, NUM_TEXTS = 20, 200, 500
+NUM_TEXTS = 500
 MODES = ("costless", "model")
 PEERS = ("litserve", "fastapi", "uvicorn")
 WARM_UP_S = 1.0
@@ -126,17 +125,6 @@ def load_figures(load: Load, used_s: dict[str, float]) -> dict[str, float]:
         "p95_ms": round(load.percentile_ms(0.95), 2),
         "unfinished_answers": load.num_unfinished_answers,
     }
-
-
-def make_texts(count: int) -> list[str]:
-    """Pieces of English prose of 20 to 200 bytes, the same each time."""
-    prose, generator = PROSE.read_text(), random.Random(0)
-    texts = []
-    for _ in range(count):
-        length = generator.randint(MIN_TEXT_BYTES, MAX_TEXT_BYTES)
-        begin = generator.randrange(len(prose) - length)
-        texts.append(prose[begin : begin + length])
-    return texts
 
 
 def _setup(options: Options, num_done: int, num_runs: int) -> dict[str, Any]:

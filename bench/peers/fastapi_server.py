@@ -6,6 +6,7 @@ from typing import Any
 
 import fastapi
 import pydantic
+import torch
 import uvicorn
 
 from bench.peers.costless import make_costless
@@ -38,7 +39,10 @@ def main() -> None:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--model", required=True)
     parser.add_argument("--costless", action="store_true")
+    parser.add_argument("--threads", type=int, help="of the model; by default one per core")
     options = parser.parse_args()
+    if options.threads is not None:
+        torch.set_num_threads(options.threads)
     scorer = Scorer.load(options.model)
     scorer.warm_up()
     if options.costless:

@@ -61,9 +61,7 @@ def litserve(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
     """LitServe with one web process and one process that scores."""
     texts = Settings.model_fields["micro_batch_texts"].default
     arguments = [*_arguments(model, is_costless), "--max-batch-texts", str(texts)]
-    with _started(
-        [str(PEERS_PYTHON), "-m", "bench.peers.litserve_server", *arguments], folder
-    ) as s:
+    with started([str(PEERS_PYTHON), "-m", "bench.peers.litserve_server", *arguments], folder) as s:
         yield s
 
 
@@ -71,7 +69,7 @@ def litserve(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
 def fastapi(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
     """FastAPI under Uvicorn, which is one process."""
     arguments = _arguments(model, is_costless)
-    with _started([str(PEERS_PYTHON), "-m", "bench.peers.fastapi_server", *arguments], folder) as s:
+    with started([str(PEERS_PYTHON), "-m", "bench.peers.fastapi_server", *arguments], folder) as s:
         yield s
 
 
@@ -79,7 +77,7 @@ def fastapi(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
 def flask(folder: Path, model: Path, is_costless: bool) -> Iterator[Server]:
     """Flask under Gunicorn, which answers without scoring."""
     command = [sys.executable, "-m", "gunicorn", "--worker-class", "gthread", "--threads", "64"]
-    with _started([*command, "bench.peers.flask_server:app"], folder, "--bind=127.0.0.1:{}") as s:
+    with started([*command, "bench.peers.flask_server:app"], folder, "--bind=127.0.0.1:{}") as s:
         yield s
 
 
@@ -97,7 +95,8 @@ def _arguments(model: Path, is_costless: bool) -> list[str]:
 
 
 @contextmanager
-def _started(command: Sequence[str], folder: Path, bind: str = "--port={}") -> Iterator[Server]:
+def started(command: Sequence[str], folder: Path, bind: str = "--port={}") -> Iterator[Server]:
+    """A server that this command starts on a free port; its log is in `folder`. Raises: NotReady"""
     port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(

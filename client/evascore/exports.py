@@ -42,7 +42,7 @@ def check_target(target: Path, form: To) -> None:
         InputRefused: `target` is a folder of something else, or a package is missing.
     """
     if target.is_dir() and not (target / "state.json").exists():
-        raise InputRefused(f"{target} is a folder, and not a dataset; give another name.")
+        raise InputRefused(f"{target} is a folder, but not a dataset; give another name.")
     why = f"The output is {form}"
     if form in ("parquet", "dataset"):
         package("pyarrow", "parquet", why)

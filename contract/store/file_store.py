@@ -109,7 +109,7 @@ class FileStore:
                 pipe.execute()
 
     def note_batch(self, batch_id: str, facts: dict[str, Any]) -> None:
-        """Store what OpenAI's form of a batch has besides ours; what was stored before stays.
+        """Store the fields that only OpenAI's batches have; what was stored before stays.
 
         Raises:
             BrokerUnavailable

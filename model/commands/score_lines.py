@@ -18,6 +18,7 @@ from contract.errors import OutOfMemory as TooLargeForMemory
 from contract.grammar.limits import DEFAULT_LIMITS, FixedLimits, RequestLimits
 from contract.grammar.line_fields import NO_COLUMNS, Columns, check_line, id_of_line
 from contract.grammar.lines import Line, parse_line, read_lines
+from contract.grammar.result_json import dump_result
 from model import errors
 from model.scorer import ModelInfo, Scorer
 from model.scoring.request import ScoreRequest
@@ -41,9 +42,7 @@ class _ScoredLine:
         outcome = (
             {"result": self.result} if self.error is None else {"error": error_body(self.error)}
         )
-        return orjson.dumps(
-            {"custom_id": self.custom_id, **outcome}, option=orjson.OPT_APPEND_NEWLINE
-        )
+        return dump_result({"custom_id": self.custom_id, **outcome}, orjson.OPT_APPEND_NEWLINE)
 
 
 def score_lines(
@@ -79,7 +78,7 @@ def _score(scorer: Scorer, lines: list[_ScoredLine], on_pass: Callable[[int], No
     """Score `lines`; where that fails, score the halves, until the line at fault is alone."""
     requests = [line.request for line in lines if line.request is not None]
     try:
-        results = scorer.score(requests, on_pass=on_pass)
+        results = scorer.score(requests, on_pass=on_pass, for_json=True)
     except (errors.OutOfMemory, errors.ScoringFailed) as error:
         if len(lines) == 1:
             is_memory = isinstance(error, errors.OutOfMemory)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor, nn
-from transformers import PreTrainedModel
+from transformers import GenerationMixin, PreTrainedModel
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -23,7 +23,7 @@ from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
 from model.ops.int8_linear import QuantizedRows
 from model.ops.rms_norm import add_rms_norm, add_rms_norm_quantized
-from model.ops.rotary import rotate_queries_and_keys
+from model.ops.rotary import rotate_keys
 from model.ops.swiglu import swiglu, swiglu_quantized
 from model.packing import ContextRows, IntArray, PackedLayout, lay_out
 
@@ -87,10 +87,9 @@ class EvaByteAttention(nn.Module):
         `carried` holds the KV cache rows of the contexts that the sequences continue.
         """
         q, k, v = (rows.unflatten(1, (self.num_heads, self.head_dim)) for rows in self._project(x))
-        q, k = rotate_queries_and_keys(q, k, *plan.rotary, backend=plan.backend)
-        own = KeysValues(k, v)
+        own = KeysValues(rotate_keys(k, *plan.rotary, backend=plan.backend), v)
         past = self._past(own, plan, carried)
-        attended = eva_attention(q, *own, *past, plan.attention)
+        attended = eva_attention(q, *own, *past, plan.attention, rotary=plan.rotary)
         rows = past.followed_by(own) if len(plan.kept_rows) else own
         return self.o_proj(attended.flatten(1)), rows.take(plan.kept_rows)
 
@@ -210,9 +209,21 @@ class EvaByteModel(nn.Module):
 
         `carried` holds for each layer the KV cache rows of the contexts that sequences continue.
         """
+        return self.run(self.plan(input_ids, layout), carried)
+
+    def plan(self, input_ids: Tensor, layout: PackedLayout) -> PassPlan:
+        """Return all that a pass over `layout` needs besides weights, on their device."""
         weight = self.embed_tokens.weight
         embedded = self.stream_dtype or weight.dtype, weight.device
-        plan = plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+        return plan_pass(layout, self.config, input_ids, embedded=embedded, backend=self.backend)
+
+    def run(
+        self, plan: PassPlan, carried: Sequence[KeysValues] | None = None
+    ) -> tuple[Tensor, list[KeysValues]]:
+        """Compute the layers of a planned pass; return what `read` does.
+
+        With Triton's kernels it touches no memory of the host.
+        """
         x, branch, kept = self.embed_tokens(plan.input_ids).to(self.stream_dtype), None, []
         for number, layer in enumerate(self.layers):
             of_layer = None if carried is None else carried[number]
@@ -239,7 +250,7 @@ class EvaBytePreTrainedModel(PreTrainedModel):
             super()._init_weights(module)
 
 
-class EvaByteForCausalLM(EvaBytePreTrainedModel):
+class EvaByteForCausalLM(EvaBytePreTrainedModel, GenerationMixin):
     """EvaByte with its prediction heads: head h predicts the id h + 1 positions ahead."""
 
     def __init__(self, config: EvaByteConfig) -> None:
@@ -290,27 +301,69 @@ class EvaByteForCausalLM(EvaBytePreTrainedModel):
         """Return the logits of every position of `input_ids` [B, T] int64.
 
         `.logits` is [B, T, 320] of head 0, or [B, T, heads, 320] with `return_all_pred_logits`;
-        float32 where the configuration says `fp32_logits`. Rows may be padded on the right. No
-        position sees a later one, so `attention_mask` [B, T] changes nothing.
+        float32 where the configuration says `fp32_logits`. No position sees a later one, so an
+        `attention_mask` [B, T] that pads rows on the right changes nothing. Padding on the left is
+        not read, and its logits are 0.
 
         Raises:
-            ValueError: the mask hides a position before a visible one, or a cache is asked for.
+            ValueError: the mask hides a position between visible ones, or a cache is asked for.
         """
-        if use_cache:
-            raise ValueError("use_cache is set; this model only scores, leave it out")
-        if attention_mask is not None and (attention_mask.long().diff(dim=1) > 0).any():
-            raise ValueError(
-                "attention_mask pads on the left; pad on the right, since windows begin at slot 0"
+        _refuse_cache(use_cache)
+        is_text = None if attention_mask is None else _after_left_padding(attention_mask)
+        if is_text is None:
+            num_rows, num_tokens = input_ids.shape
+            logits = self._packed_logits(
+                input_ids.reshape(-1), [num_tokens] * num_rows, is_all_heads=return_all_pred_logits
+            ).unflatten(0, input_ids.shape)
+        else:
+            lengths = is_text.sum(dim=1).cpu().numpy()
+            found = self._packed_logits(
+                input_ids[is_text], lengths, is_all_heads=return_all_pred_logits
             )
-        config = self.config
-        num_rows, num_tokens = input_ids.shape
-        hidden = self.model(input_ids.reshape(-1), self.lay_out([num_tokens] * num_rows))
-        if return_all_pred_logits:
-            logits = self.lm_head(hidden).view(
-                num_rows, num_tokens, config.num_pred_heads, config.vocab_size
-            )
+            logits = found.new_zeros(*input_ids.shape, *found.shape[1:])
+            logits[is_text] = found
+        output = CausalLMOutput(logits=logits)
+        return output if return_dict else output.to_tuple()
+
+    def generate(self, *args: Any, use_cache: bool = False, **kwargs: Any) -> Any:
+        """Generate as `GenerationMixin` does, but without a cache: each id reads the whole text.
+
+        Pad prompts of several lengths on the left.
+
+        Raises:
+            ValueError: a cache is asked for.
+        """
+        _refuse_cache(use_cache)
+        return super().generate(*args, use_cache=False, **kwargs)
+
+    def _packed_logits(
+        self, input_ids: Tensor, lengths: Sequence[int] | IntArray, *, is_all_heads: bool
+    ) -> Tensor:
+        """Return the logits of sequences that lie end to end: [T, 320] or [T, heads, 320]."""
+        hidden = self.model(input_ids, self.lay_out(lengths))
+        if is_all_heads:
+            shape = self.config.num_pred_heads, self.config.vocab_size
+            logits = self.lm_head(hidden).unflatten(1, shape)
         else:
             logits = F.linear(hidden, self.next_id_weight)
-            logits = logits.view(num_rows, num_tokens, config.vocab_size)
-        output = CausalLMOutput(logits=logits.float() if config.fp32_logits else logits)
-        return output if return_dict else output.to_tuple()
+        return logits.float() if self.config.fp32_logits else logits
+
+
+def _refuse_cache(use_cache: bool) -> None:
+    if use_cache:
+        raise ValueError("use_cache is set; this model keeps no cache between calls, leave it out")
+
+
+def _after_left_padding(attention_mask: Tensor) -> Tensor | None:
+    """Return which positions [B, T] are not padding; None if no row is padded on the left.
+
+    Raises:
+        ValueError: a row has padding between visible positions.
+    """
+    is_text = attention_mask.bool()
+    steps = is_text.long().diff(dim=1)
+    if not (steps > 0).any():
+        return None
+    if ((steps != 0).sum(dim=1) > 1).any():
+        raise ValueError("attention_mask hides positions between others; pad each row on one side")
+    return is_text

@@ -9,7 +9,7 @@ from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.transfers import to_device
 from model.ops.backend import Backend
 from model.ops.eva_attention import AttentionPlan, plan_attention
-from model.ops.rotary import rotary_tables
+from model.ops.rotary import rotary_frequencies, rotary_tables
 from model.packing import PackedLayout
 
 
@@ -55,12 +55,13 @@ def plan_pass(
         layout.past_rows,
         layout.kept_rows,
     )
-    on_host = input_ids, attention, tuple(map(torch.from_numpy, rows))
-    ids, attention, on_device = to_device(on_host, device)
+    frequencies = rotary_frequencies(head_dim=config.head_dim, theta=config.rope_theta)
+    on_host = input_ids, attention, frequencies, tuple(map(torch.from_numpy, rows))
+    ids, attention, frequencies, on_device = to_device(on_host, device)
     positions, chunk_starts, split_chunk_rows, past_rows, kept_rows = on_device
     return PassPlan(
         input_ids=ids,
-        rotary=rotary_tables(positions, head_dim=config.head_dim, theta=config.rope_theta),
+        rotary=rotary_tables(positions, frequencies),
         attention=attention,
         chunk_starts=chunk_starts,
         split_chunk_rows=split_chunk_rows,

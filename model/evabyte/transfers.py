@@ -27,7 +27,7 @@ def to_device(value: Value, device: torch.device) -> Value:
     """
     if device.type == "cpu":
         return value
-    on_host = [tensor for tensor in _tensors_in(value) if tensor.device.type == "cpu"]
+    on_host = [tensor for tensor in tensors_in(value) if tensor.device.type == "cpu"]
     if not on_host:
         return value
     packed = pack(on_host)
@@ -104,15 +104,16 @@ def _places(sizes: Iterable[int]) -> Iterator[slice]:
         start += num_bytes + -num_bytes % ALIGNMENT
 
 
-def _tensors_in(value: Any) -> Iterator[Tensor]:
+def tensors_in(value: Any) -> Iterator[Tensor]:
+    """Yield the tensors in tuples and dataclasses at any depth, in the order of their fields."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, tuple):
         for item in value:
-            yield from _tensors_in(item)
+            yield from tensors_in(item)
     elif dataclasses.is_dataclass(value):
         for field in dataclasses.fields(value):
-            yield from _tensors_in(getattr(value, field.name))
+            yield from tensors_in(getattr(value, field.name))
 
 
 def _replaced(value: Any, by_id: dict[int, Tensor]) -> Any:

@@ -82,7 +82,10 @@ class Plan:
         return cls(request, tuple(Slice(replace(request, continuations=each)) for each in texts))
 
     def join(self, scores: Sequence[SliceScores]) -> Result:
-        """Return the JSON-ready result of the request from the scores of each slice, in order.
+        """Return the result of the request from the scores of each slice, in order.
+
+        Its lists with a number for each byte are `LazyList`s; `result_json.dump_result` encodes
+        them.
 
         Raises:
             ScoringFailed: a log-likelihood is not finite.

@@ -16,9 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from model import Scorer, ScoreRequest
+from model import DEMO_CHECKPOINT, Scorer, ScoreRequest
 from model.training.corpus import DEFAULT_FOLDER
-from model.training.export import DEMO_CHECKPOINT
 from model.training.ngram import ByteNgram
 
 # The model reads the held-out text in pieces of this length, each with no memory of those before;

@@ -19,9 +19,9 @@ from model.scorer import DTYPES, Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.network import Shape
 from model.training.train import CHECKPOINT_NAME
+from model.weights.checkpoint import DEMO_CHECKPOINT
 from model.weights.quantization import QUANTIZATIONS
 
-DEMO_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "demo"
 MAX_POSITIONS = 32_768
 
 

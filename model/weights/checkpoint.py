@@ -27,6 +27,7 @@ from model.weights.hub import (
     sha256_of,
 )
 
+DEMO_CHECKPOINT = Path(__file__).parents[1] / "checkpoints" / "demo"
 CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

@@ -104,6 +104,8 @@ def test_answer_that_breaks_off_is_asked_for_again(stalled):
 
 def test_leaving_the_page_erases_the_job(lonely, web):
     path = submit(lonely, "abandoned")
+    # The page can erase only a job whose answer it has read.
+    expect(lonely.get_by_role("status")).to_contain_text("Waiting for its turn")
     lonely.goto("about:blank")
     with web.client() as client:
         wait_until(lambda: client.get(path).status_code == 410)

@@ -10,7 +10,7 @@ from contract.settings import REPOSITORY
 
 DOCS = REPOSITORY / "docs"
 INDEX = DOCS / "README.md"
-FOLDERS = (".github", "bench", "client", "deploy", "docs", "model", "tests")
+FOLDERS = (".github", "bench", "client", "deploy", "docs", "model", "model_package", "tests")
 DOCUMENTS = sorted(
     [*REPOSITORY.glob("*.md"), *(p for f in FOLDERS for p in (REPOSITORY / f).rglob("*.md"))]
 )

@@ -142,6 +142,7 @@ def test_every_locked_package_has_hashes_and_none_is_torch(lock):
         ("requirements-schemathesis", ["requirements-schemathesis.txt"]),
         ("requirements-audit", ["requirements-audit.txt"]),
         ("requirements-flower", ["requirements-flower.txt"]),
+        ("requirements-locust", ["requirements-locust.txt"]),
         ("requirements-otel", ["requirements-web.txt", "requirements-otel.txt"]),
     ],
 )

@@ -39,7 +39,7 @@ def test_images_of_the_cluster_have_the_version():
     assert set(re.findall(r"\$REGISTRY/\w+:([\w.]+)", guide)) == {__version__}
 
 
-@pytest.mark.parametrize("folder", ["", "client"])
+@pytest.mark.parametrize("folder", ["", "client", "model_package"])
 def test_package_files_leave_the_version_to_the_code(folder):
     project = tomllib.loads((REPOSITORY / folder / "pyproject.toml").read_text())["project"]
     assert "version" not in project

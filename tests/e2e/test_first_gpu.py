@@ -34,6 +34,7 @@ EXPECTED = {
     "operation attention": "torch_ms",
     "latency bf16": "median_ms",
     "offline int8: bytes and top_k 5": "share_of_bare",
+    "graph int8": "passes_with_same_bits",
     "service demo: bulk": "texts_per_s",
     "service 6.5B: ready": "seconds",
     "service 6.5B int8: posts of 16 clients": "mean_batch_texts",

@@ -100,7 +100,7 @@ def test_erased_large_result_is_gone_from_redis(http, outcomes):
     assert http.get(f"/score/{task_id}").status_code == 410
 
 
-def test_result_that_goes_while_it_is_sent_is_a_broken_answer(http, outcomes):
+def test_result_that_goes_while_it_is_sent_is_a_broken_answer(web, http, outcomes):
     task_id = http.post("/score", json={"text": "hello"}).json()["id"]
     outcomes.succeed(task_id, a_large_result(50_000_000))
     with http.stream("GET", f"/score/{task_id}", headers={"Accept-Encoding": "gzip"}) as response:
@@ -109,6 +109,9 @@ def test_result_that_goes_while_it_is_sent_is_a_broken_answer(http, outcomes):
         outcomes.client.delete(keys.result(task_id))
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
+    log = wait_until(lambda: "Error handling request" in (log := web.log.read_text()) and log)
+    assert '"event":"Error handling request: JobGone"' in log
+    assert "Traceback" not in log
 
 
 def test_record_whose_result_is_missing_is_gone(http, outcomes):

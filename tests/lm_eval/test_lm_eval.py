@@ -1,11 +1,13 @@
-"""lm-eval gets the model's log-likelihoods: by its stock client however it asks, and by ours."""
+"""lm-eval gets the model's log-likelihoods, with an API key: by its stock client, and by ours."""
 
 import json
 import subprocess
 
 import pytest
 
+from contract.api_keys import new_key
 from contract.settings import REPOSITORY
+from contract.store.key_store import KeyStore
 from model import Scorer, ScoreRequest
 from tests.lm_eval.tasks import CHOICES, NAMES, PAIRS, TEXTS, write_tasks
 from tests.service import TINY_CHECKPOINT, Service
@@ -31,10 +33,17 @@ def answers(tmp_path_factory) -> dict[tuple[str, str], list[tuple[tuple[str, ...
     """By way and task: what was asked of the model, and the answer that lm-eval understood."""
     folder = tmp_path_factory.mktemp("tasks")
     write_tasks(folder)
-    service = Service(tmp_path_factory.mktemp("service")).start(timeout_s=120)
+    service = Service(tmp_path_factory.mktemp("service"), auth="keys").start(timeout_s=120)
+    token, key = new_key("lm-eval", ["score"])
+    with service.redis() as client:
+        KeyStore(client).add(key)
     asked_for = {"folder": str(folder), "tasks": list(NAMES), "ways": options_of(service.url)}
-    offline = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")}
-    environment = ["env", *(f"{name}={value}" for name, value in offline.items())]
+    variables = {
+        **{"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "HF_HOME": str(folder / "hf")},
+        # What the stock client sends, and what ours does.
+        **{"OPENAI_API_KEY": token, "EVASCORE_API_KEY": token},
+    }
+    environment = ["env", *(f"{name}={value}" for name, value in variables.items())]
     try:
         run = subprocess.run(
             [*environment, LM_EVAL_PYTHON, "tests/lm_eval/evaluate.py"],

@@ -103,7 +103,7 @@ def _measure_operations(run: Run) -> None:
         dtype=run.dtype,
     )
     # What each moves at least, in numbers per row: see `bench.roofline.FUSED_BYTES`.
-    moved = {"norm": 4 * sizes.hidden, "rotation": 4 * sizes.hidden, "gate": 3 * sizes.intermediate}
+    moved = {"norm": 4 * sizes.hidden, "rotation": 2 * sizes.hidden, "gate": 3 * sizes.intermediate}
     copied = run.figures.latest("copy", "gb_per_s")
     for name, case in cases(shape, torch.device(run.device)):
         with run.part(f"operation {name}", needs_s=2):

@@ -1,6 +1,7 @@
-"""Measures the speed of the int8 product with other tiles; the bits must stay the same."""
+"""Measures the int8 and fp8 products with other tiles and forms; the bits must stay the same."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,33 +12,47 @@ from bench.first_gpu.project import Tile
 from bench.first_gpu.run import Run
 from bench.first_gpu.timing import kernel_s
 
-# All compile for compute capability 9.0 without spilled registers.
-TILES = (
-    Tile(128, 128, 64, 8, 3),
-    Tile(128, 256, 64, 8, 3),
-    Tile(256, 128, 64, 8, 3),
-    Tile(128, 128, 128, 8, 3),
-    Tile(128, 256, 128, 8, 3),
-    Tile(256, 128, 128, 8, 3),
-    Tile(128, 256, 64, 8, 4),
-)
+# All compile for compute capability 9.0 without spilled registers. Other capabilities have no
+# descriptors.
+TILES: dict[torch.dtype, tuple[Tile, ...]] = {
+    torch.int8: (
+        Tile(128, 128, 64, 8, 3),
+        Tile(128, 256, 64, 8, 3),
+        Tile(256, 128, 64, 8, 3),
+        Tile(128, 128, 128, 8, 3),
+        Tile(128, 256, 128, 8, 3),
+        Tile(256, 128, 128, 8, 3),
+        Tile(128, 256, 64, 8, 4),
+        Tile(128, 256, 128, 8, 4),
+        Tile(128, 256, 128, 8, 4, by_descriptor=True),
+        Tile(256, 128, 128, 8, 3, by_descriptor=True),
+        Tile(128, 128, 128, 8, 4, by_descriptor=True),
+        Tile(128, 256, 256, 8, 2, by_descriptor=True),
+    ),
+    torch.float8_e4m3fn: (
+        Tile(128, 128, 128, 8, 4),
+        Tile(128, 128, 128, 8, 4, by_descriptor=True),
+    ),
+}
 FEW_ROWS = 2048
 
 
 @dataclass(frozen=True)
 class Product:
-    """Random operands of one product of int8 rows."""
+    """Random operands of one product of rows of 8-bit numbers."""
 
     x: Tensor  # [T, in]
     weight: Tensor  # [out, in]
     scales: tuple[Tensor, Tensor]  # [T] and [out]
 
     @classmethod
-    def random(cls, run: Run, num_rows: int, num_in: int, num_out: int) -> "Product":
-        """Make operands on the device, the same each time."""
+    def random(cls, run: Run, dtype: torch.dtype, *shape: int) -> "Product":
+        """Make operands on the device, the same each time; shape: rows, inputs and outputs."""
         torch.manual_seed(1)
+        num_rows, num_in, num_out = shape
+        # Whole numbers up to 127; e4m3 rounds some of them.
         x, weight = (
-            torch.randint(-127, 128, (size, num_in), dtype=torch.int8, device=run.device)
+            torch.randint(-127, 128, (size, num_in), dtype=torch.int8, device=run.device).to(dtype)
             for size in (num_rows, num_out)
         )
         scales = torch.rand(num_rows, device=run.device), torch.rand(num_out, device=run.device)
@@ -47,14 +62,24 @@ class Product:
         """Compute the product with a tile: [T, out] bfloat16."""
         size = (len(self.x), len(self.weight))
         y = torch.empty(size, dtype=torch.bfloat16, device=self.x.device)
-        project.launch_int8_product(self.x, self.weight, self.scales, y, tile)
+        project.launch_product(self.x, self.weight, self.scales, y, tile)
         return y
 
 
-def title(tile: Tile) -> str:
-    """Return the name of a tile in the figures."""
+def title(dtype: torch.dtype, tile: Tile) -> str:
+    """Return the name of a product with a tile in the figures."""
+    kind = "int8" if dtype == torch.int8 else "fp8"
     size = f"{tile.rows}x{tile.outputs}x{tile.inputs}"
-    return f"int8 tile {size} {tile.num_warps} warps {tile.num_stages} stages"
+    form = " by descriptor" if tile.by_descriptor else ""
+    return f"{kind} tile {size} {tile.num_warps} warps {tile.num_stages} stages{form}"
+
+
+def tiles_here(dtype: torch.dtype) -> list[Tile]:
+    """Return the tiles that this GPU can compute."""
+    capability = project.gpu_capability()
+    if dtype != torch.int8 and capability < 89:
+        return []
+    return [tile for tile in TILES[dtype] if capability == 90 or not tile.by_descriptor]
 
 
 def compile_tiles(run: Run) -> None:
@@ -62,40 +87,49 @@ def compile_tiles(run: Run) -> None:
     if not run.is_on_gpu:
         run.put("tiles: no kernels here")
         return
-    product = Product.random(run, 256, run.sizes.hidden, run.sizes.intermediate)
-    for tile in TILES:
-        with run.part(f"compile {title(tile)}"):
-            product.multiply(tile)
-            run.synchronize()
+    for dtype in TILES:
+        product = Product.random(run, dtype, 256, run.sizes.hidden, run.sizes.intermediate)
+        for tile in tiles_here(dtype):
+            with run.part(f"compile {title(dtype, tile)}"):
+                product.multiply(tile)
+                run.synchronize()
 
 
 def measure_tiles(run: Run) -> None:
-    """Measure all tiles with one shape, then the first and the fastest with the others."""
+    """Measure all tiles of both products."""
     if not run.is_on_gpu:
         run.put("tiles: no kernels here")
         return
+    for dtype in TILES:
+        if tiles := tiles_here(dtype):
+            _measure_tiles_of(run, dtype, tiles)
+
+
+def _measure_tiles_of(run: Run, dtype: torch.dtype, tiles: Sequence[Tile]) -> None:
+    """Measure all tiles with one shape, then the first and the fastest with the others."""
     hidden, wide, rows = run.sizes.hidden, run.sizes.intermediate, run.sizes.rows
     took_s: dict[Tile, float] = {}
-    product = Product.random(run, rows, hidden, wide)
-    reference = product.multiply(TILES[0])
-    for tile in TILES:
-        with run.part(title(tile), needs_s=2):
+    product = Product.random(run, dtype, rows, hidden, wide)
+    reference = product.multiply(tiles[0])
+    for tile in tiles:
+        with run.part(title(dtype, tile), needs_s=2):
             is_same = bool((product.multiply(tile) == reference).all())
             took_s[tile] = kernel_s(run, lambda: product.multiply(tile))  # noqa: B023
             speed = _tera_per_s((rows, hidden, wide), took_s[tile])
-            run.put(title(tile), tera_per_s=speed, has_same_bits=is_same)
-    fastest = min(took_s, key=took_s.__getitem__, default=TILES[0])
+            run.put(title(dtype, tile), tera_per_s=speed, has_same_bits=is_same)
+    fastest = min(took_s, key=took_s.__getitem__, default=tiles[0])
     shapes = {
         "qkvo": (rows, hidden, hidden),
         "down": (rows, wide, hidden),
         f"gate_up of {FEW_ROWS:,} rows": (FEW_ROWS, hidden, wide),
     }
     for name, shape in shapes.items():
-        product = Product.random(run, *shape)
-        for tile in dict.fromkeys((TILES[0], fastest)):
-            with run.part(f"{title(tile)}, {name}", needs_s=4):
+        product = Product.random(run, dtype, *shape)
+        for tile in dict.fromkeys((tiles[0], fastest)):
+            what = f"{title(dtype, tile)}, {name}"
+            with run.part(what, needs_s=4):
                 seconds = kernel_s(run, lambda: product.multiply(tile))  # noqa: B023
-                run.put(f"{title(tile)}, {name}", tera_per_s=_tera_per_s(shape, seconds))
+                run.put(what, tera_per_s=_tera_per_s(shape, seconds))
 
 
 def _tera_per_s(shape: tuple[int, int, int], seconds: float) -> float:

@@ -109,7 +109,7 @@ def decoded_lines(source: BinaryIO, codec: str, name: str) -> Iterator[str]:
     except UnicodeDecodeError:
         raise InputRefused(f"{name} is not in the encoding {codec}; give another one.") from None
     finally:
-        # Else it would close the file of the caller.
+        # Otherwise it would close the file of the caller.
         text.detach()
 
 

@@ -1,6 +1,7 @@
 """Opens the input of a bulk run: a file, a folder, a table or stdin, as lines read many times."""
 
 import io
+import json
 import os
 import sys
 import tempfile
@@ -243,18 +244,29 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
 
 
 def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
-    # Files named .json may also hold lines, as those of C4 do.
-    if kind == "json" and _first_byte(source) != b"{":
-        with _opened(source) as file:
+    with _opened(source) as file:
+        if kind == "json" and not _begins_with_a_line(peeked(file, HEAD_BYTES)):
             codec = UTF8 if encoding == BYTES else encoding
             yield from tables.lines_of_json(file, codec, _name(source))
-        return
-    if encoding not in (UTF8, BYTES):
-        yield from (str(line).encode() for line in _lines_of_text(source, encoding))
-        return
-    with _opened(source) as file:
-        check_head(peeked(file, HEAD_BYTES), _name(source))
-        yield from file
+        elif encoding in (UTF8, BYTES):
+            check_head(peeked(file, HEAD_BYTES), _name(source))
+            yield from file
+        else:
+            lines = decoded_lines(file, encoding, _name(source))
+            yield from (str(line).encode() for line in lines)
+
+
+def _begins_with_a_line(head: bytes) -> bool:
+    """Whether JSON begins with a line that is an object, as in the files named .json of C4."""
+    line, end, _ = head.removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
+    if not line.startswith(b"{"):
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        # The head may hold the beginning of a long line only.
+        return not end
+    return True
 
 
 def _lines_of_text(source: Path, encoding: str) -> Iterator[str | bytes]:

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from model.ops.backend import Backend
 from model.ops.eva_attention import blocked, kernel_plan
+from model.ops.rotary.in_place import rotate
 from model.packing import PackedLayout
 
 AttentionPlan = blocked.BlockedPlan | kernel_plan.KernelPlan
@@ -46,13 +47,19 @@ def eva_attention(
     key_summaries: Tensor,
     value_summaries: Tensor,
     plan: AttentionPlan,
+    *,
+    rotary: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Compute what `reference.eva_attention` defines, with the version that `plan` was made for."""
+    """Compute what `reference.eva_attention` defines, with the version that `plan` was made for.
+
+    Here `q` is not rotated yet: `rotary` holds the cosines and sines of its tokens, of
+    `rotary_tables`. Keys are rotated.
+    """
     if isinstance(plan, kernel_plan.KernelPlan):
         from model.ops.eva_attention import kernel
 
-        return kernel.eva_attention(q, k, v, key_summaries, value_summaries, plan)
-    return blocked.eva_attention(q, k, v, key_summaries, value_summaries, plan)
+        return kernel.eva_attention(q, k, v, key_summaries, value_summaries, plan, rotary=rotary)
+    return blocked.eva_attention(rotate(q, *rotary), k, v, key_summaries, value_summaries, plan)
 
 
 __all__ = ["AttentionPlan", "eva_attention", "plan_attention"]

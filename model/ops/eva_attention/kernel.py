@@ -10,6 +10,9 @@ tokens, and keeps the running maximum and sum of the softmax (Milakov and Gimels
 arXiv:1805.02867, algorithm 3) as FlashAttention does (Dao et al. 2022, arXiv:2205.14135,
 algorithm 1). Tiles that every query of the block sees have no mask. `reference.py` is the
 definition.
+
+Queries are rotated when a program loads them (`load_rotated`): each is loaded once, and no kernel
+reads and writes them for that alone. Keys are loaded by many programs, and come rotated.
 """
 
 import math
@@ -22,6 +25,7 @@ from torch import Tensor
 
 from model.ops.eva_attention.kernel_plan import KernelPlan, queries_per_block
 from model.ops.launching import FLOATS, INDICES, check_arguments, dot_type, gpu_capability
+from model.ops.rotary.kernel import check_angles, load_rotated, table_arguments
 
 LOG2_E = math.log2(math.e)
 
@@ -66,12 +70,15 @@ def eva_attention(
     key_summaries: Tensor,
     value_summaries: Tensor,
     plan: KernelPlan,
+    *,
+    rotary: tuple[Tensor, Tensor],
 ) -> Tensor:
-    """Compute what `reference.eva_attention` defines, for the layout that `plan` was made from.
+    """Compute what `reference.eva_attention` defines of rotated queries, for the layout of `plan`.
 
-    q, k, v: [T, H, D], which may be parts of one product; key_summaries, value_summaries:
-    [C, H, D], contiguous; all of one type. The result is contiguous. Scores and sums are float32;
-    the softmax's weights are rounded to the type of `q`.
+    q, k, v: [T, H, D], which may be parts of one product, q not rotated; key_summaries,
+    value_summaries: [C, H, D], contiguous; all of one type. rotary: cosines and sines of
+    `rotary_tables`, each [T, D / 2] float32. The result is contiguous. Scores and sums are float32;
+    rotated queries and the softmax's weights are rounded to the type of `q`.
 
     Raises:
         ValueError: a tensor does not fit the kernel or the plan, or heads are too wide.
@@ -84,8 +91,10 @@ def eva_attention(
         ("key_summaries", key_summaries, "C H D", (q.dtype,)),
         ("value_summaries", value_summaries, "C H D", (q.dtype,)),
         ("plan.blocks", plan.blocks, "N 5", INDICES),
+        *table_arguments(*rotary),
         rows_apart=("q", "k", "v"),
     )
+    check_angles("eva_attention", sizes)
     if (sizes["T"], q.dtype) != (plan.num_tokens, plan.dtype) or sizes["C"] < plan.num_summaries:
         raise ValueError(
             f"eva_attention: {sizes['T']} tokens of {q.dtype} and {sizes['C']} summaries, but the "
@@ -103,6 +112,7 @@ def eva_attention(
         v,
         key_summaries,
         value_summaries,
+        *rotary,
         out,
         plan.blocks,
         q.stride(0),
@@ -124,6 +134,8 @@ def eva_attention_fwd_kernel(
     v_ptr,
     key_summaries_ptr,  # [C, H, D], as value_summaries
     value_summaries_ptr,
+    cos_ptr,  # [T, D / 2] float32, as sin
+    sin_ptr,
     out_ptr,  # [T, H, D]
     blocks_ptr,  # [blocks, 5] int64, see KernelPlan
     q_stride,
@@ -155,11 +167,16 @@ def eva_attention_fwd_kernel(
     queries = first_query + rows
     # Addresses need 64 bits up to the first row of a tile, and 32 bits within it.
     first_row = segment_start + first_query
-    query_mask = (queries[:, None] < segment_length) & (channels[None, :] < D)
-    q = tl.load(
-        q_ptr + first_row * q_stride + head_offset + rows[:, None] * q_stride + channels[None, :],
-        mask=query_mask,
-        other=0.0,
+    is_query = queries < segment_length
+    q = load_rotated(
+        q_ptr + first_row * q_stride + head_offset,
+        cos_ptr + first_row * (D // 2),
+        sin_ptr + first_row * (D // 2),
+        q_stride,
+        rows,
+        is_query,
+        D,
+        BLOCK_D,
     ).to(DOT_TYPE)
 
     peak = tl.full([BLOCK_Q], float("-inf"), tl.float32)
@@ -217,6 +234,7 @@ def eva_attention_fwd_kernel(
 
     out = (acc / total[:, None]).to(out_ptr.dtype.element_ty)
     out_tile = rows[:, None] * (H * D) + channels[None, :]
+    query_mask = is_query[:, None] & (channels < D)[None, :]
     tl.store(out_ptr + first_row * (H * D) + head_offset + out_tile, out, mask=query_mask)
 
 

@@ -35,11 +35,15 @@ from model.ops.fp8_linear.tiles import tile_for
 from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
 from model.ops.tiled_product.kernel import (
+    blocks_of_tile,
+    describe_inputs,
     first_inputs,
     load_inputs,
+    numbers_of_block,
     store_tile,
     tile_of_program,
 )
+from model.ops.tiled_product.launch import launch_product
 
 _LARGEST = tl.constexpr(float(LARGEST))
 _SMALLEST_ABSMAX = tl.constexpr(SMALLEST_ABSMAX)
@@ -72,18 +76,9 @@ def fp8_linear(x: QuantizedRows, weight: Tensor, weight_scales: Tensor) -> Tenso
     y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
     if num_rows == 0:
         return y
+    operands, scales = (x.values, weight), (x.scales, weight_scales)
     tile = tile_for(gpu_capability(), num_rows)
-    fp8_linear_fwd_kernel[(tile.num_programs(num_rows, num_out),)](
-        x.values,
-        weight,
-        x.scales,
-        weight_scales,
-        y,
-        num_rows,
-        NUM_IN=num_in,
-        NUM_OUT=num_out,
-        **tile.launch_config(),
-    )
+    launch_product(fp8_linear_fwd_kernel, operands, scales, y, tile)
     return y
 
 
@@ -153,25 +148,61 @@ def fp8_linear_fwd_kernel(
     num_rows,
     NUM_IN: tl.constexpr,
     NUM_OUT: tl.constexpr,
+    BY_DESCRIPTOR: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
-    is_row, is_output = rows < num_rows, outputs < NUM_OUT
-    x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
-    weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
-    acc = tl.zeros([BLOCK_T, BLOCK_O], tl.float32)
-    for first in range(0, NUM_IN, BLOCK_I):
-        x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I)
-        weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I)
-        # With its limit, this sum starts at zero: Triton would else pass `acc` to the instruction.
-        acc += tl.dot(x, tl.trans(weight), max_num_imprecise_acc=BLOCK_I)
-        x_tile_ptr += BLOCK_I
-        weight_tile_ptr += BLOCK_I
+    """Multiply blocks of rows by blocks of outputs; grid: see `launch_product`."""
+    if BY_DESCRIPTOR:
+        x_blocks = describe_inputs(x_ptr, num_rows, NUM_IN, BLOCK_T, BLOCK_I)
+        weight_blocks = describe_inputs(weight_ptr, NUM_OUT, NUM_IN, BLOCK_O, BLOCK_I)
+        num_tiles = tl.cdiv(num_rows, BLOCK_T) * tl.cdiv(NUM_OUT, BLOCK_O)
+        # Flattened, the loads of the next tile come before this one is stored.
+        for tile in tl.range(tl.program_id(0), num_tiles, tl.num_programs(0), flatten=True):
+            row_block, output_block = blocks_of_tile(tile, num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
+            acc = tl.zeros([BLOCK_T, BLOCK_O], tl.float32)
+            for first in range(0, NUM_IN, BLOCK_I):
+                x = x_blocks.load([row_block * BLOCK_T, first])
+                weight = weight_blocks.load([output_block * BLOCK_O, first])
+                acc += _products_of_step(x, weight)
+            rows = numbers_of_block(row_block, BLOCK_T)
+            outputs = numbers_of_block(output_block, BLOCK_O)
+            _store_scaled(
+                y_ptr, acc, scales_ptr, weight_scales_ptr, rows, outputs, num_rows, NUM_OUT
+            )
+    else:
+        rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
+        is_row, is_output = rows < num_rows, outputs < NUM_OUT
+        x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
+        weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
+        acc = tl.zeros([BLOCK_T, BLOCK_O], tl.float32)
+        for first in range(0, NUM_IN, BLOCK_I):
+            x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I)
+            weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I)
+            acc += _products_of_step(x, weight)
+            x_tile_ptr += BLOCK_I
+            weight_tile_ptr += BLOCK_I
+        _store_scaled(y_ptr, acc, scales_ptr, weight_scales_ptr, rows, outputs, num_rows, NUM_OUT)
 
-    scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
-    weight_scales = tl.load(weight_scales_ptr + outputs, mask=is_output, other=0.0)
-    y = acc * scales[:, None] * weight_scales[None, :]
-    store_tile(y_ptr, y, rows, outputs, num_rows, NUM_OUT)
+
+@triton.jit
+def _products_of_step(x, weight):
+    """Return the sums of the products of one step of inputs, in float32.
+
+    With its limit, this sum starts at zero: otherwise Triton would pass the sums of earlier steps
+    to the instruction.
+    """
+    return tl.dot(x, tl.trans(weight), max_num_imprecise_acc=x.shape[1])
+
+
+@triton.jit
+def _store_scaled(
+    y_ptr, sums, scales_ptr, weight_scales_ptr, rows, outputs, num_rows, NUM_OUT: tl.constexpr
+):
+    """Scale the sums of a tile and store them."""
+    scales = tl.load(scales_ptr + rows, mask=rows < num_rows, other=0.0)
+    weight_scales = tl.load(weight_scales_ptr + outputs, mask=outputs < NUM_OUT, other=0.0)
+    store_tile(
+        y_ptr, sums * scales[:, None] * weight_scales[None, :], rows, outputs, num_rows, NUM_OUT
+    )

@@ -24,7 +24,9 @@ def quantize_rows(x: Tensor) -> QuantizedRows:
 
     A number that is not finite becomes an arbitrary int8; the scale of its row is not finite.
     """
-    absmax = x.abs().amax(dim=-1, keepdim=True).float()
+    # Both read the rows without a copy; absolute values would be written first.
+    largest, smallest = x.amax(dim=-1, keepdim=True), x.amin(dim=-1, keepdim=True)
+    absmax = torch.maximum(largest, smallest.neg_()).float()
     inverse = torch.where(absmax > 0, absmax.reciprocal() * LARGEST, 0.0)
     quantized = torch.mul(x, inverse).round_().to(torch.int8)
     return QuantizedRows(quantized, (absmax / LARGEST)[:, 0], x.dtype)

@@ -23,11 +23,17 @@ from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedR
 from model.ops.int8_linear.tiles import tile_for
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
 from model.ops.tiled_product.kernel import (
+    blocks_of_tile,
+    describe_inputs,
     first_inputs,
     load_inputs,
+    numbers_of_block,
     store_tile,
     tile_of_program,
 )
+from model.ops.tiled_product.launch import launch_product
+
+_LARGEST = tl.constexpr(float(LARGEST))
 
 
 def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:
@@ -52,19 +58,9 @@ def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tens
     y = torch.empty((num_rows, num_out), dtype=x.dtype, device=x.values.device)
     if num_rows == 0:
         return y
+    operands, scales = (x.values, weight), (x.scales, weight_absmax)
     tile = tile_for(gpu_capability(), num_rows)
-    int8_linear_fwd_kernel[(tile.num_programs(num_rows, num_out),)](
-        x.values,
-        weight,
-        x.scales,
-        weight_absmax,
-        y,
-        num_rows,
-        NUM_IN=num_in,
-        NUM_OUT=num_out,
-        LARGEST=LARGEST,
-        **tile.launch_config(),
-    )
+    launch_product(int8_linear_fwd_kernel, operands, scales, y, tile)
     return y
 
 
@@ -135,26 +131,51 @@ def int8_linear_fwd_kernel(
     num_rows,
     NUM_IN: tl.constexpr,
     NUM_OUT: tl.constexpr,
-    LARGEST: tl.constexpr,
+    BY_DESCRIPTOR: tl.constexpr,
     BLOCK_T: tl.constexpr,
     BLOCK_O: tl.constexpr,
     BLOCK_I: tl.constexpr,
 ):
-    """Multiply one block of rows by one of outputs; grid: (row blocks * output blocks,)."""
-    rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
-    is_row, is_output = rows < num_rows, outputs < NUM_OUT
-    x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
-    weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
-    acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
-    for first in range(0, NUM_IN, BLOCK_I):
-        x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I)
-        weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I)
-        acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
-        x_tile_ptr += BLOCK_I
-        weight_tile_ptr += BLOCK_I
+    """Multiply blocks of rows by blocks of outputs; grid: see `launch_product`."""
+    if BY_DESCRIPTOR:
+        x_blocks = describe_inputs(x_ptr, num_rows, NUM_IN, BLOCK_T, BLOCK_I)
+        weight_blocks = describe_inputs(weight_ptr, NUM_OUT, NUM_IN, BLOCK_O, BLOCK_I)
+        num_tiles = tl.cdiv(num_rows, BLOCK_T) * tl.cdiv(NUM_OUT, BLOCK_O)
+        # Flattened, the loads of the next tile come before this one is stored.
+        for tile in tl.range(tl.program_id(0), num_tiles, tl.num_programs(0), flatten=True):
+            row_block, output_block = blocks_of_tile(tile, num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
+            acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
+            for first in range(0, NUM_IN, BLOCK_I):
+                x = x_blocks.load([row_block * BLOCK_T, first])
+                weight = weight_blocks.load([output_block * BLOCK_O, first])
+                acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
+            rows = numbers_of_block(row_block, BLOCK_T)
+            outputs = numbers_of_block(output_block, BLOCK_O)
+            _store_scaled(
+                y_ptr, acc, scales_ptr, weight_absmax_ptr, rows, outputs, num_rows, NUM_OUT
+            )
+    else:
+        rows, outputs = tile_of_program(num_rows, NUM_OUT, BLOCK_T, BLOCK_O)
+        is_row, is_output = rows < num_rows, outputs < NUM_OUT
+        x_tile_ptr = first_inputs(x_ptr, rows, NUM_IN, BLOCK_I)
+        weight_tile_ptr = first_inputs(weight_ptr, outputs, NUM_IN, BLOCK_I)
+        acc = tl.zeros([BLOCK_T, BLOCK_O], tl.int32)
+        for first in range(0, NUM_IN, BLOCK_I):
+            x = load_inputs(x_tile_ptr, is_row, first, NUM_IN, BLOCK_I)
+            weight = load_inputs(weight_tile_ptr, is_output, first, NUM_IN, BLOCK_I)
+            acc = tl.dot(x, tl.trans(weight), acc, out_dtype=tl.int32)
+            x_tile_ptr += BLOCK_I
+            weight_tile_ptr += BLOCK_I
+        _store_scaled(y_ptr, acc, scales_ptr, weight_absmax_ptr, rows, outputs, num_rows, NUM_OUT)
 
-    scales = tl.load(scales_ptr + rows, mask=is_row, other=0.0)
-    weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=is_output, other=0.0)
-    weight_scales = tl.div_rn(weight_absmax, LARGEST + 0.0)
-    y = acc.to(tl.float32) * scales[:, None] * weight_scales[None, :]
+
+@triton.jit
+def _store_scaled(
+    y_ptr, sums, scales_ptr, weight_absmax_ptr, rows, outputs, num_rows, NUM_OUT: tl.constexpr
+):
+    """Scale the int32 sums of a tile and store them."""
+    scales = tl.load(scales_ptr + rows, mask=rows < num_rows, other=0.0)
+    weight_absmax = tl.load(weight_absmax_ptr + outputs, mask=outputs < NUM_OUT, other=0.0)
+    weight_scales = tl.div_rn(weight_absmax, _LARGEST)
+    y = sums.to(tl.float32) * scales[:, None] * weight_scales[None, :]
     store_tile(y_ptr, y, rows, outputs, num_rows, NUM_OUT)

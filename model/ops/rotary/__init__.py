@@ -1,21 +1,23 @@
-"""Applies rotary position embedding (RoPE) to queries and keys."""
+"""Applies rotary position embedding (RoPE) to keys; attention rotates the queries that it loads."""
 
 from torch import Tensor
 
 from model.ops.backend import Backend
 from model.ops.rotary.in_place import rotate
-from model.ops.rotary.reference import rotary_tables
+from model.ops.rotary.reference import rotary_frequencies, rotary_tables
 
 
-def rotate_queries_and_keys(
-    q: Tensor, k: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend
-) -> tuple[Tensor, Tensor]:
-    """Return q and k [T, H, D] as `reference.rotate` defines; both may be overwritten."""
+def rotate_keys(k: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend) -> Tensor:
+    """Return k [T, H, D] as `reference.rotate` defines; k may be overwritten.
+
+    Keys are read by the chunk summaries, by the KV cache and again and again by attention, so they
+    are rotated once, before all of them.
+    """
     if backend == "triton":
         from model.ops.rotary import kernel
 
-        return kernel.rotate_in_place(q, k, cos, sin)
-    return rotate(q, cos, sin), rotate(k, cos, sin)
+        return kernel.rotate_in_place(k, cos, sin)
+    return rotate(k, cos, sin)
 
 
-__all__ = ["rotary_tables", "rotate_queries_and_keys"]
+__all__ = ["rotary_frequencies", "rotary_tables", "rotate_keys"]

@@ -7,16 +7,22 @@ import torch
 from torch import Tensor
 
 
-def rotary_tables(positions: Tensor, *, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """Return cosines and sines, each [T, head_dim / 2] float32, of `positions` [T].
+def rotary_frequencies(*, head_dim: int, theta: float) -> Tensor:
+    """Return the angle per position of each pair of channels, [head_dim / 2] float32 on the host.
 
-    Every step is float32 in PyTorch, and powers are computed on the CPU on any device, as in the
-    authors' code. A frequency that differs in its last bit moves the logits by 1e-4 at position
-    3,000.
+    Powers are computed in float32 on the CPU for any device, as in the authors' code. A frequency
+    that differs in its last bit moves the logits by 1e-4 at position 3,000.
     """
     pairs = torch.arange(0, head_dim, 2, dtype=torch.int64, device="cpu")
-    frequencies = 1.0 / theta ** (pairs.float() / head_dim)
-    angles = positions.float()[:, None] * frequencies.to(positions.device)
+    return 1.0 / theta ** (pairs.float() / head_dim)
+
+
+def rotary_tables(positions: Tensor, frequencies: Tensor) -> tuple[Tensor, Tensor]:
+    """Return cosines and sines, each [T, D / 2] float32, of `positions` [T] int64.
+
+    frequencies: those of `rotary_frequencies`, on the device of `positions`.
+    """
+    angles = positions.float()[:, None] * frequencies
     return angles.cos(), angles.sin()
 
 

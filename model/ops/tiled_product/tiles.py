@@ -12,6 +12,8 @@ class Tile:
     inputs: int
     num_warps: int
     num_stages: int
+    # Whether the tensor memory accelerator (TMA) of compute capability 9.0 reads it, see `launch`.
+    by_descriptor: bool = False
 
     def num_programs(self, num_rows: int, num_out: int) -> int:
         """Return how many of these tiles cover a product of `num_rows` by `num_out` numbers."""

@@ -12,6 +12,7 @@ import orjson
 
 from contract.messages import FINAL_STATES
 from tests.faults.chaos.history import Entry, History, now
+from tests.faults.chaos.plan import Plan
 from tests.faults.chaos.world import WORKERS, World
 
 # A client submits no more while this many of its jobs have not ended.
@@ -32,10 +33,11 @@ class NotServed(Exception):
 class Client:
     """One client thread with an API key of its owner."""
 
-    def __init__(self, world: World, history: History, owner: str, name: str, seed: int) -> None:
-        """Make a client that draws what it does from `seed`."""
+    def __init__(self, world: World, history: History, owner: str, name: str, plan: Plan) -> None:
+        """Make a client that draws what it does from the seed of `plan`."""
         self._world, self._history, self._owner = world, history, owner
-        self._random = random.Random(f"{seed} {name}")
+        self._random = random.Random(f"{plan.seed} {name}")
+        self._max_lines = plan.max_lines
         self._texts = world.texts[name]
         self._http = self._new_http()
         self._open: list[Entry] = []
@@ -172,7 +174,7 @@ class Client:
             self._violate("states go one way", entry, states)
 
     def _upload(self) -> None:
-        requests = [self._text() for _ in range(self._random.randint(10, 120))]
+        requests = [self._text() for _ in range(self._random.randint(10, self._max_lines))]
         model = self._random.choice(_MODELS)
         submitted_at, key = now(), self._key()
         answer = self._ask(
@@ -400,9 +402,9 @@ class Client:
 class Probe(Client):
     """A client that sends one short text to one model at a time, to measure recoveries."""
 
-    def __init__(self, world: World, history: History, model: str, seed: int) -> None:
+    def __init__(self, world: World, history: History, model: str, plan: Plan) -> None:
         """Make a probe of `model`."""
-        super().__init__(world, history, "probes", f"probe-{model}", seed)
+        super().__init__(world, history, "probes", f"probe-{model}", plan)
         self._model = model
 
     def _do_something(self) -> None:

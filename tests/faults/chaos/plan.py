@@ -13,6 +13,8 @@ class Plan:
     """Time in which faults begin; clients then finish what they have accepted."""
     seed: int = 0
     num_clients: int = 8
+    max_lines: int = 120
+    """Of one uploaded batch."""
     num_lanes: int = 2
     """Faults that happen at once, each of its own target."""
     max_pause_s: float = 3.0

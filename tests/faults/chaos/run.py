@@ -54,9 +54,9 @@ class Report:
         return not self.violations
 
 
-def run(plan: Plan, folder: Path) -> Report:
-    """Run `plan` with its processes, logs and data in `folder`."""
-    history = History()
+def run(plan: Plan, folder: Path, history: History | None = None) -> Report:
+    """Run `plan` with its processes, logs and data in `folder`; `history` is filled meanwhile."""
+    history = history or History()
     world = World(folder, history, plan.deadline_s)
     names = [f"client{number}" for number in range(plan.num_clients)]
     for name in (*names, "probe-mine", "probe-theirs", "other"):
@@ -87,10 +87,10 @@ def run(plan: Plan, folder: Path) -> Report:
 def _load_and_break(world: World, plan: Plan, history: History, names: list[str]) -> None:
     """Let clients work while parts are broken, and then finish."""
     clients = [
-        Client(world, history, _OWNERS[number % len(_OWNERS)], name, plan.seed)
+        Client(world, history, _OWNERS[number % len(_OWNERS)], name, plan)
         for number, name in enumerate(names)
     ]
-    clients += [Probe(world, history, model, plan.seed) for model in sorted({*WORKERS.values()})]
+    clients += [Probe(world, history, model, plan) for model in sorted({*WORKERS.values()})]
     is_over = threading.Event()
     threads = [
         threading.Thread(target=client.run, args=(is_over,), daemon=True) for client in clients

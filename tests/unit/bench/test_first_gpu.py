@@ -11,7 +11,7 @@ import psutil
 import pytest
 import torch
 
-from bench.first_gpu import wheels
+from bench.first_gpu import project, wheels
 from bench.first_gpu.figures import Figures
 from bench.first_gpu.modes import MODES, PLAIN, Modes
 from bench.first_gpu.passes import Pass
@@ -19,7 +19,8 @@ from bench.first_gpu.plan import STEPS, Group, Part
 from bench.first_gpu.processes import Starter
 from bench.first_gpu.run import OutOfTime, Run
 from bench.first_gpu.sizes import REAL, TINY, data_sheet
-from bench.first_gpu.steps import oracle
+from bench.first_gpu.steps import graphs, oracle
+from bench.first_gpu.steps.graphs import CapturedPass
 from bench.first_gpu.steps.kernels import union
 from bench.first_gpu.table import has_failed, table
 from bench.first_gpu.texts import mixed_lengths, random_text, texts_of
@@ -308,3 +309,35 @@ def test_run_of_another_step_keeps_what_is_shared(run):
     other = replace(run, step="model")
     other.put("model int8")
     assert whats(run) == ["model int8"]
+
+
+def test_captured_pass_computes_other_passes_of_its_kind(run):
+    with torch.inference_mode():
+        model = Modes(run).model
+        first, other = Pass(model, [48, 16]), Pass(model, [16, 48], seed=1)
+        captured = CapturedPass(run, model, first)
+        for one in (other, first):
+            captured.load(one)
+            captured.replay()
+            expected = project.run_layers(model, captured.plan(one))
+            assert torch.equal(captured.hidden, expected)
+        captured.load(other)
+        assert torch.equal(captured.hidden, expected)  # until it is replayed
+        captured.replay()
+        assert not torch.equal(captured.hidden, expected)
+
+
+def test_captured_pass_refuses_another_kind(run):
+    with torch.inference_mode():
+        model = Modes(run).model
+        captured = CapturedPass(run, model, Pass(model, [40, 9]))
+        for lengths in ([40, 30], [9, 40]):  # more tokens; segments that are padded differently
+            with pytest.raises(ValueError, match="other numbers of tokens, blocks or chunks"):
+                captured.load(Pass(model, lengths))
+
+
+def test_captured_passes_are_measured_in_every_mode(run):
+    graphs.measure(run)
+    lines = [line for line in run.figures.lines() if line["what"].startswith("graph ")]
+    assert {line["what"] for line in lines} == {f"graph {mode}" for mode in MODES}
+    assert all(line["passes_with_same_bits"] == line["passes"] >= 2 for line in lines)

@@ -7,4 +7,4 @@ from bench.host_time import OUTPUTS, measure
 
 @pytest.mark.parametrize("name", OUTPUTS)
 def test_every_kind_of_output_is_measured(name):
-    assert measure(OUTPUTS[name], num_rounds=1) > 0
+    assert min(measure(OUTPUTS[name], num_rounds=1).values()) > 0

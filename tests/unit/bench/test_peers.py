@@ -11,9 +11,10 @@ import orjson
 import psutil
 import pytest
 
-from bench.peers.__main__ import MAX_TEXT_BYTES, MIN_TEXT_BYTES, load_figures, make_texts, medians
+from bench.peers.__main__ import load_figures, medians
 from bench.peers.load import AnswerInvalid, Load, read_head, send_for
 from bench.peers.process_use import cpu_s, memory
+from bench.texts import MAX_TEXT_BYTES, MIN_TEXT_BYTES, make_texts
 from tests.conftest import HANG_S
 
 

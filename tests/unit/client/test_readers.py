@@ -182,6 +182,23 @@ def test_stdin_can_be_a_json_array(tmp_path, monkeypatch):
     assert read_of(STDIN, tmp_path, kind="json") == ROWS
 
 
+def test_stdin_of_kind_json_can_be_lines(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(LINES)))
+    assert read_of(STDIN, tmp_path, kind="json") == [{"text": "one"}, {"text": "two"}]
+
+
+def test_long_first_line_of_a_json_file_is_a_line(tmp_path):
+    rows = [{"text": "long " * 100_000}, {"text": "two"}]
+    source = file_of(tmp_path, "in.json", "\n".join(map(json.dumps, rows)).encode())
+    assert read_of(source, tmp_path) == rows
+
+
+@pytest.mark.parametrize("content", [b'{\n  "rows": []\n}\n', b'{"text": "a"\n}'])
+def test_json_object_over_several_lines_is_refused_as_a_whole(tmp_path, content):
+    with pytest.raises(InputRefused, match="must be JSON lines, or a JSON array"):
+        read_of(file_of(tmp_path, "in.json", content), tmp_path, kind="json")
+
+
 def test_dataset_on_disk_is_read_and_several_splits_are_named(tmp_path):
     datasets = pytest.importorskip("datasets")
     dataset = datasets.Dataset.from_list(ROWS)

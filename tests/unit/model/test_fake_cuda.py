@@ -6,6 +6,7 @@ launchers check all arguments as on a GPU. The model has the width of EvaByte 6.
 
 from __future__ import annotations
 
+import traceback
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -17,12 +18,13 @@ import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 from bench.first_gpu import project
 from bench.first_gpu.modes import PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
-from bench.first_gpu.steps.tiles import TILES, Product, title
+from bench.first_gpu.steps.tiles import TILES, Product
 from bench.gpu import Shape, cases
 from model import Scorer, ScoreRequest
 from model.ops.backend import Backend
@@ -40,6 +42,7 @@ LAUNCH_OPTIONS = {"grid", "warmup", "num_warps", "num_stages", "enable_fp_fusion
 REQUESTS: dict[str, list[ScoreRequest]] = {
     "a batch": [ScoreRequest(text=bytes(length)) for length in (1, 200, 333, WINDOW)],
     "bytes and top_k": [ScoreRequest(text=bytes(300), outputs=TOP_K, top_k=5)] * 3,
+    "two windows": [ScoreRequest(text=bytes(2 * WINDOW))],
     "three windows": [ScoreRequest(text=bytes(2 * WINDOW + 1), outputs=BYTES)],
     "several passes": [ScoreRequest(text=bytes(3 * PASS_BYTES + 5))],
     "continuations": [
@@ -109,6 +112,75 @@ class IndexingWithoutDriver(TorchFunctionMode):
         return function(*args, **(kwargs or {}))
 
 
+class WaitsForDevice(TorchDispatchMode):
+    """Notes the copies between host and device for which the host waits.
+
+    An operation whose result's shape or value the host must know cannot run on fake tensors at all.
+    """
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = operation(*args, **kwargs)
+        named = dict(zip((each.name for each in operation._schema.arguments), args, strict=False))
+        source = named.get("src", named.get("self"))
+        if isinstance(source, Tensor) and isinstance(result, Tensor):
+            is_async = {**named, **kwargs}.get("non_blocking", False)
+            if source.device != result.device and not is_async:
+                self.found.append(f"{operation} in {traceback.extract_stack()[-2].name}")
+        return result
+
+
+class OfDevice(TorchDispatchMode):
+    """Notes the operations that read or write a tensor of the host."""
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.on_host: list[str] = []
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        tensors = (*args, *(kwargs or {}).values(), result)
+        if any(isinstance(each, Tensor) and each.device.type == "cpu" for each in tensors):
+            self.on_host.append(str(operation))
+        return result
+
+
+class DeviceOperations(TorchDispatchMode):
+    """Counts the operations that launch something on the device, besides Triton's kernels.
+
+    A product of bitsandbytes is one operation, which may launch two kernels.
+    """
+
+    # They only reserve memory.
+    ALLOCATIONS = ("empty", "empty_like", "new_empty", "empty_strided")
+
+    def __init__(self) -> None:
+        """Begin without any."""
+        super().__init__()
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = operation(*args, **(kwargs or {}))
+        name = operation._schema.name.removeprefix("aten::")
+        on_device = isinstance(result, Tensor) and result.device.type == "cuda"
+        is_view = any(each.alias_info is not None for each in operation._schema.returns)
+        if on_device and not is_view and name not in self.ALLOCATIONS:
+            self.counts[name] += 1
+        return result
+
+
 def index(tensor: Tensor, places: Any) -> Tensor:
     """Return `tensor[places]`."""
     places = places if isinstance(places, tuple) else (places,)
@@ -165,10 +237,10 @@ def nf4_layer(weight: Tensor) -> nn.Module:
     return layer
 
 
-def fake_scorer(mode: str, backend: Backend) -> Scorer:
+def fake_scorer(mode: str, backend: Backend, num_layers: int = NUM_LAYERS) -> Scorer:
     """A scorer of a model on a GPU that is not there."""
     with unset_fake_temporarily():  # random numbers would need a device
-        model = project.new_model("meta", REAL, num_hidden_layers=NUM_LAYERS)
+        model = project.new_model("meta", REAL, num_hidden_layers=num_layers)
     for module in model.modules():
         for name, value in list(module.named_parameters(recurse=False)):
             empty = torch.empty(value.shape, dtype=value.dtype, device=DEVICE)
@@ -198,6 +270,40 @@ def test_request_is_scored(launched, backend, mode, kind):
             assert (f"{name}_linear_fwd_kernel" in launched) == (mode == name)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in REQUESTS if kind != "next characters"])
+@pytest.mark.parametrize("mode", MODES)
+def test_no_launch_of_a_pass_waits_for_the_device(launched, mode, kind):
+    scorer = fake_scorer(mode, "triton")
+    with WaitsForDevice() as waits:
+        scorer.score(REQUESTS[kind])
+    assert not waits.found
+
+
+@pytest.mark.parametrize("lengths", [[200], [WINDOW + 33, 7]], ids=str)
+@pytest.mark.parametrize("mode", MODES)
+def test_layers_of_a_pass_touch_no_memory_of_the_host(launched, mode, lengths):
+    """So a CUDA graph could hold them: nothing in it would be left behind on the host."""
+    model = fake_scorer(mode, "triton")._model
+    layout = model.lay_out(lengths)
+    plan = model.model.plan(torch.zeros(sum(lengths), dtype=torch.int64), layout)
+    with torch.inference_mode(), OfDevice() as operations:
+        hidden, _ = model.model.run(plan)
+    assert hidden.shape == (sum(lengths), REAL.hidden)
+    assert operations.on_host == []
+
+
+def test_copy_that_waits_is_found(launched):
+    with WaitsForDevice() as waits:
+        on_device = torch.empty(3).to(DEVICE, non_blocking=True)
+        on_device.to("cpu", non_blocking=True)
+        assert not waits.found
+        torch.empty(3).to(DEVICE)
+        on_device.cpu()
+        with torch.inference_mode():
+            on_device.cpu()
+    assert len(waits.found) == 3
+
+
 def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, monkeypatch):
     calls: list[torch.Size] = []
     attend = F.scaled_dot_product_attention
@@ -212,15 +318,38 @@ def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, mo
     assert len(calls) >= NUM_LAYERS
 
 
-@pytest.mark.parametrize("tile", TILES, ids=title)
-def test_tile_of_the_benchmark_is_launched(launched, tile):
+@pytest.mark.parametrize(
+    ("dtype", "tile"),
+    [(dtype, tile) for dtype, tiles in TILES.items() for tile in tiles],
+    ids=lambda value: str(value).removeprefix("torch."),
+)
+def test_tile_of_the_benchmark_is_launched(launched, dtype, tile):
     with torch.device(DEVICE):
-        x, weight = (torch.empty(size, 4096, dtype=torch.int8) for size in (300, 11_008))
+        x, weight = (torch.empty(size, 4096, dtype=dtype) for size in (300, 11_008))
         scales = torch.empty(300), torch.empty(11_008)
     product = Product(x, weight, scales).multiply(tile)
 
     assert (product.shape, product.dtype) == ((300, 11_008), torch.bfloat16)
-    assert launched == {"int8_linear_fwd_kernel": 1}
+    kernel = "int8_linear_fwd_kernel" if dtype == torch.int8 else "fp8_linear_fwd_kernel"
+    assert launched == {kernel: 1}
+
+
+@pytest.mark.parametrize(("kind", "num_summaries"), [("a batch", 0), ("two windows", 1)])
+@pytest.mark.parametrize(
+    ("mode", "num_launches"), [(PLAIN, 9), ("int8", 10), ("fp8", 10), ("nf4", 9)]
+)
+def test_layer_takes_few_launches(launched, mode, num_launches, kind, num_summaries):
+    counts = []
+    for num_layers in (1, 2):
+        launched.clear()
+        scorer = fake_scorer(mode, "triton", num_layers)
+        with DeviceOperations() as operations:
+            scorer.score(REQUESTS[kind])
+        num_passes = launched["head_log_likelihood_fwd_kernel"]
+        counts.append((launched.total() + operations.counts.total()) / num_passes)
+    assert counts[1] - counts[0] == num_launches + num_summaries
+    # Around the layers: embedding, tables, last norm, head, copies.
+    assert counts[0] - (counts[1] - counts[0]) <= 25
 
 
 @pytest.mark.parametrize("mode", ["int8", "fp8"])

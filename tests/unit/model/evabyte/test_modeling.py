@@ -44,10 +44,55 @@ def test_rows_padded_on_the_right_have_the_logits_of_single_runs(tiny_model):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.float32], ids=str)
-def test_padding_on_the_left_is_refused(tiny_model, dtype):
-    mask = torch.tensor([[0, 1, 1]], dtype=dtype)
-    with pytest.raises(ValueError, match="right"):
-        tiny_model(random_ids(1, 3), attention_mask=mask)
+@pytest.mark.parametrize("is_all_heads", [False, True])
+def test_rows_padded_on_the_left_have_the_logits_of_single_runs(tiny_model, dtype, is_all_heads):
+    lengths = [1, 15, 16, 17, 40, 64]
+    ids = random_ids(len(lengths), 64)
+    mask = torch.arange(64) >= 64 - torch.tensor(lengths)[:, None]
+    options = {"return_all_pred_logits": is_all_heads}
+
+    together = logits_of(tiny_model, ids * mask, attention_mask=mask.to(dtype), **options)
+
+    for row, length in enumerate(lengths):
+        alone = logits_of(tiny_model, ids[row : row + 1, 64 - length :], **options)[0]
+        torch.testing.assert_close(together[row, 64 - length :], alone, rtol=0, atol=TOLERANCE)
+        assert not together[row, : 64 - length].any()
+
+
+@pytest.mark.parametrize("row", [[1, 0, 1], [0, 1, 0]], ids=["hole", "both sides"])
+def test_padding_within_a_row_or_on_both_sides_is_refused(tiny_model, row):
+    with pytest.raises(ValueError, match="one side"):
+        tiny_model(random_ids(2, 3), attention_mask=torch.tensor([[0, 1, 1], row]))
+
+
+def test_text_is_generated_greedily(tiny_model):
+    """Each row gets the ids that single steps choose, across windows, whatever its padding."""
+    lengths = [3, 15, 30]
+    ids = random_ids(len(lengths), 30)
+    mask = (torch.arange(30) >= 30 - torch.tensor(lengths)[:, None]).long()
+    limits = {"max_new_tokens": 6, "eos_token_id": None, "do_sample": False}
+
+    written = tiny_model.generate(ids * mask, attention_mask=mask, **limits)
+
+    for row, length in enumerate(lengths):
+        expected = ids[row : row + 1, 30 - length :]
+        for _ in range(6):
+            likeliest = logits_of(tiny_model, expected)[:, -1:].argmax(dim=-1)
+            expected = torch.cat((expected, likeliest), dim=1)
+        assert written[row, 30 - length :].tolist() == expected[0].tolist()
+
+
+def test_generation_ends_at_the_end_of_text(tiny_model):
+    ids = random_ids(1, 9)
+    first = int(logits_of(tiny_model, ids)[0, -1].argmax())
+    limits = {"max_new_tokens": 20, "eos_token_id": first, "pad_token_id": 0}
+    written = tiny_model.generate(ids, attention_mask=torch.ones_like(ids), **limits)
+    assert written[0].tolist() == [*ids[0].tolist(), first]
+
+
+def test_generation_with_a_cache_is_refused(tiny_model):
+    with pytest.raises(ValueError, match="use_cache"):
+        tiny_model.generate(random_ids(1, 3), max_new_tokens=2, use_cache=True)
 
 
 def test_cache_is_refused(tiny_model):

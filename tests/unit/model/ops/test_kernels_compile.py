@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from bench.first_gpu.steps.tiles import TILES as BENCHMARK_TILES
 from model.ops import fp8_linear
 from model.ops.chunk_summaries.kernel import chunk_summaries
 from model.ops.compilation import watch_compilation
@@ -30,6 +31,7 @@ from model.ops.float_linear.kernel import float_linear
 from model.ops.fp8_linear.tiles import TILES as FP8_TILES
 from model.ops.fp8_linear.tiles import tile_for as fp8_tile_for
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
+from model.ops.int8_linear import kernel as int8_kernel
 from model.ops.int8_linear.kernel import int8_linear, quantize_rows
 from model.ops.int8_linear.tiles import TILES, tile_for
 from model.ops.rms_norm.kernel import add_rms_norm, add_rms_norm_quantized
@@ -49,6 +51,8 @@ F16_DOT = r"(mma\.sync|wgmma\.mma_async)\S*\.f16\.f16"
 FMA_DOT = r"fma\.rn\.f32"
 DOTS = {torch.bfloat16: BF16_DOT, torch.float16: F16_DOT, torch.float32: TF32_DOT}
 NO_DOT = ""
+# A load by the tensor memory accelerator of compute capability 9.0.
+TMA_LOAD = "cp.async.bulk.tensor"
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,8 @@ def attend(dtype: torch.dtype, head_dim: int = 128) -> None:
     past = torch.empty(128, 32, head_dim, dtype=dtype)
     blocks = torch.empty(50, 5, dtype=torch.int64)
     plan = KernelPlan(blocks, dtype, num_tokens=3000, num_summaries=128)
-    eva_attention(q, k, v, past, past, plan)
+    table = torch.empty(3000, head_dim // 2)
+    eva_attention(q, k, v, past, past, plan, rotary=(table, table))
 
 
 def summarise(dtype: torch.dtype, head_dim: int = 128, chunk_size: int = 16) -> None:
@@ -133,9 +138,9 @@ def normalise(dtype: torch.dtype, channels: int = 4096) -> None:
 
 
 def rotate(dtype: torch.dtype) -> None:
-    q, k, _ = of_one_product(dtype, 3, 32, 128)
+    _, k, _ = of_one_product(dtype, 3, 32, 128)
     table = torch.empty(3000, 64)
-    rotate_in_place(q, k, table, table)
+    rotate_in_place(k, table, table)
 
 
 def gate(dtype: torch.dtype) -> None:
@@ -231,6 +236,19 @@ def test_each_tile_of_the_int8_product_compiles(capability, num_rows, compile_fo
     tile = tile_for(capability, num_rows)
     assert kernels[1].metadata.num_warps == tile.num_warps
     assert kernels[1].metadata.num_stages == tile.num_stages
+    assert (TMA_LOAD in kernels[1].asm["ptx"]) == tile.by_descriptor
+
+
+@pytest.mark.parametrize(
+    "tile", [tile for tile in BENCHMARK_TILES[torch.int8] if tile.by_descriptor], ids=str
+)
+def test_each_tile_by_descriptor_of_the_benchmark_compiles(
+    tile, compile_for, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(int8_kernel, "tile_for", lambda capability, num_rows: tile)
+    kernels = compile_for(90, lambda: multiply(8192))
+    check(kernels, 90, [NO_DOT, INT8_DOT], tmp_path)
+    assert TMA_LOAD in kernels[1].asm["ptx"]
 
 
 FP8_TILE_ROWS = [
@@ -244,10 +262,22 @@ def test_each_tile_of_the_fp8_product_compiles(capability, num_rows, compile_for
     check(kernels, capability, [NO_DOT, FP8_DOT], tmp_path)
     tile, ptx = fp8_tile_for(capability, num_rows), kernels[1].asm["ptx"]
     assert kernels[1].metadata.num_stages == tile.num_stages
+    assert (TMA_LOAD in ptx) == tile.by_descriptor
     # One kind of instruction, and a sum in float32 for each step and each output of a thread.
     assert ("wgmma" in ptx, "mma.sync" in ptx) == (capability >= 90, capability < 90)
     per_thread = tile.rows * tile.outputs // (32 * tile.num_warps)
     assert len(re.findall(r"\badd(?:\.rn)?\.f32", ptx)) >= per_thread
+
+
+@pytest.mark.parametrize(
+    ("launch", "dot"), [(multiply, INT8_DOT), (multiply_fp8, FP8_DOT)], ids=["int8", "fp8"]
+)
+def test_width_that_no_descriptor_takes_compiles_in_the_plain_form(
+    launch, dot, compile_for, tmp_path
+):
+    kernels = compile_for(90, lambda: launch(4096, 1000, 776))
+    check(kernels, 90, [NO_DOT, dot], tmp_path)
+    assert TMA_LOAD not in kernels[1].asm["ptx"]
 
 
 @pytest.mark.parametrize("capability", FP8_TILES)

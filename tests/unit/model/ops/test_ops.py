@@ -10,8 +10,8 @@ from model.ops.head_log_likelihood.reference import head_log_likelihood
 from model.ops.rms_norm import add_rms_norm
 from model.ops.rms_norm import reference as rms_norm_reference
 from model.ops.rms_norm.reference import rms_norm
-from model.ops.rotary import rotate_queries_and_keys
-from model.ops.rotary.reference import rotary_tables, rotate
+from model.ops.rotary import rotate_keys
+from model.ops.rotary.reference import rotary_frequencies, rotary_tables, rotate
 from model.ops.swiglu import swiglu as gated
 from model.ops.swiglu.reference import swiglu
 
@@ -44,7 +44,8 @@ def test_rms_norm_of_bfloat16_rounds_once():
 def test_rotation_turns_pairs_half_a_head_apart():
     x = randn(3, 2, 4)
 
-    rotated = rotate(x, *rotary_tables(torch.tensor([0, 1, 700]), head_dim=4, theta=100.0))
+    frequencies = rotary_frequencies(head_dim=4, theta=100.0)
+    rotated = rotate(x, *rotary_tables(torch.tensor([0, 1, 700]), frequencies))
 
     for token, position in enumerate([0, 1, 700]):
         for head in range(2):
@@ -148,11 +149,10 @@ def test_norm_in_few_passes_is_that_of_the_definition(shape, add_unit_offset, dt
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("shape", [(0, 2, 8), (1, 1, 2), (3, 2, 6), (5, 3, 64)], ids=str)
 def test_rotation_in_few_passes_has_the_bits_of_the_definition(shape, dtype):
-    q, k = randn(*shape).to(dtype), randn(*shape, seed=1).to(dtype)
-    tables = rotary_tables(torch.arange(shape[0]) * 777 + 1, head_dim=shape[2], theta=1e5)
-    rotated = rotate_queries_and_keys(q, k, *tables, backend="torch")
-    for ours, x in zip(rotated, (q, k), strict=True):
-        assert torch.equal(ours, rotate(x, *tables))
+    k = randn(*shape).to(dtype)
+    frequencies = rotary_frequencies(head_dim=shape[2], theta=1e5)
+    tables = rotary_tables(torch.arange(shape[0]) * 777 + 1, frequencies)
+    assert torch.equal(rotate_keys(k, *tables, backend="torch"), rotate(k, *tables))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)

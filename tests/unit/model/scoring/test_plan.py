@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from model import Plan, Scorer, ScoreRequest, ScoringFailed, Slice
+from model.scoring.results import make_lists
 from model.scoring.sliding_window import SlidingWindow
 
 # float32 sums in another order, over a hundred bytes of this model.
@@ -57,6 +58,7 @@ def test_slices_of_a_text_with_windows_join_to_the_result_of_the_whole(scorer, m
     assert sum(each.num_bytes for each in plan.slices) == request.num_bytes
     assert all(each.num_bytes <= max(max_slice_bytes, 96) for each in plan.slices)
     joined = plan.join(scored_in_any_order(scorer, plan.slices))
+    make_lists([joined])
     assert joined.keys() == whole.keys()
     assert joined["bytes"]["rank"] == whole["bytes"]["rank"]
     assert joined["windows"] == whole["windows"]

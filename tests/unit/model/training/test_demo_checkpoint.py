@@ -7,11 +7,11 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from contract.grammar.vocabulary import encode
-from model import Scorer, ScoreRequest
+from model import DEMO_CHECKPOINT, Scorer, ScoreRequest
 from model.canary import check_canary
 from model.scorer import DTYPES
 from model.training.evaluate import to_markdown
-from model.training.export import DEMO_CHECKPOINT, config_of
+from model.training.export import config_of
 from model.training.network import Shape
 from model.weights.quantization import QUANTIZATIONS
 

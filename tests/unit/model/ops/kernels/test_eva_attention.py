@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from model.ops.eva_attention import kernel, reference
 from model.ops.eva_attention.kernel_plan import plan_attention
-from model.packing import ContextRows, lay_out
+from model.ops.rotary.reference import rotary_frequencies, rotary_tables, rotate
+from model.packing import ContextRows, PackedLayout, lay_out
 
 # lengths, window, chunk, heads, channels of a head
 CASES = {
@@ -23,6 +25,21 @@ CASES = {
 }
 
 
+def tables_of(layout: PackedLayout, channels: int, randn) -> tuple[Tensor, Tensor]:
+    """The rotary tables of a layout, with NaN before and behind them in memory."""
+    frequencies = rotary_frequencies(head_dim=channels, theta=1e5)
+    found = rotary_tables(torch.from_numpy(layout.positions) + 1, frequencies)
+    cos, sin = (randn(*table.shape).copy_(table) for table in found)
+    return cos, sin
+
+
+def by_reference(q, k, v, key_summaries, value_summaries, *, layout, tables) -> Tensor:
+    """The definition, of rotated queries."""
+    rotated = rotate(q.cpu(), *(table.cpu() for table in tables))
+    rest = [tensor.cpu() for tensor in (k, v, key_summaries, value_summaries)]
+    return reference.eva_attention(rotated, *rest, layout)
+
+
 def attend_both_ways(lengths, window, chunk, heads, channels, dtype, randn):
     """The kernel's result and the reference's."""
     layout = lay_out(lengths, window_size=window, chunk_size=chunk)
@@ -30,9 +47,9 @@ def attend_both_ways(lengths, window, chunk, heads, channels, dtype, randn):
     q, k, v = (randn(*shape, dtype=dtype) for _ in range(3))
     key_summaries, value_summaries = randn(*past, dtype=dtype), randn(*past, dtype=dtype)
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
-    ours = kernel.eva_attention(q, k, v, key_summaries, value_summaries, plan)
-    on_host = [tensor.cpu() for tensor in (q, k, v, key_summaries, value_summaries)]
-    return ours, reference.eva_attention(*on_host, layout)
+    inputs, tables = (q, k, v, key_summaries, value_summaries), tables_of(layout, channels, randn)
+    ours = kernel.eva_attention(*inputs, plan, rotary=tables)
+    return ours, by_reference(*inputs, layout=layout, tables=tables)
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -58,10 +75,12 @@ def test_parts_of_one_product_give_the_same(randn, assert_close):
     q, k, v = (part.unflatten(1, (2, 16)) for part in parts)
     past = randn(8, 2, 16, dtype=torch.float16)
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
-    ours = kernel.eva_attention(q, k, v, past, past, plan)
+    inputs, tables = (q, k, v, past, past), tables_of(layout, 16, randn)
+    before = q.clone()
+    ours = kernel.eva_attention(*inputs, plan, rotary=tables)
     assert ours.is_contiguous()
-    on_host = [tensor.cpu() for tensor in (q, k, v, past, past)]
-    assert_close(ours, reference.eva_attention(*on_host, layout))
+    assert torch.equal(q, before)
+    assert_close(ours, by_reference(*inputs, layout=layout, tables=tables))
 
 
 def test_blocks_of_the_largest_heads_are_computed_in_parts(randn, assert_close):
@@ -84,9 +103,9 @@ def test_branches_of_a_context_read_one_past(randn, assert_close):
     q, k, v = (randn(layout.num_tokens, 2, 32, dtype=torch.float16) for _ in range(3))
     past_keys, past_values = (randn(layout.num_past, 2, 32, dtype=torch.float16) for _ in range(2))
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
-    ours = kernel.eva_attention(q, k, v, past_keys, past_values, plan)
-    on_host = [tensor.cpu() for tensor in (q, k, v, past_keys, past_values)]
-    assert_close(ours, reference.eva_attention(*on_host, layout))
+    inputs, tables = (q, k, v, past_keys, past_values), tables_of(layout, 32, randn)
+    ours = kernel.eva_attention(*inputs, plan, rotary=tables)
+    assert_close(ours, by_reference(*inputs, layout=layout, tables=tables))
 
 
 @pytest.mark.parametrize("lengths", [[], [0, 0]], ids=["no_text", "empty_texts"])
@@ -100,11 +119,10 @@ def test_great_scores_do_not_overflow(randn, assert_close):
     q, k, v = (randn(70, 1, 16, scale=30) for _ in range(3))
     past = randn(8, 1, 16, scale=30)
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
-    ours = kernel.eva_attention(q, k, v, past, past, plan)
-    on_host = [tensor.cpu() for tensor in (q, k, v, past, past)]
-    torch.testing.assert_close(
-        ours.cpu(), reference.eva_attention(*on_host, layout), rtol=1e-4, atol=1e-3
-    )
+    inputs, tables = (q, k, v, past, past), tables_of(layout, 16, randn)
+    ours = kernel.eva_attention(*inputs, plan, rotary=tables)
+    expected = by_reference(*inputs, layout=layout, tables=tables)
+    torch.testing.assert_close(ours.cpu(), expected, rtol=1e-4, atol=1e-3)
 
 
 def test_blocks_with_most_keys_come_first():
@@ -133,7 +151,7 @@ def test_wrong_tensor_is_named(change, message, randn):
     q, past = randn(9, 2, 16), randn(2, 2, 16)
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
     with pytest.raises(ValueError, match=message):
-        kernel.eva_attention(change(q), q, q, past, past, plan)
+        kernel.eva_attention(change(q), q, q, past, past, plan, rotary=tables_of(layout, 16, randn))
 
 
 @pytest.mark.parametrize(
@@ -144,7 +162,15 @@ def test_plan_of_another_layout_is_refused(length, dtype, randn):
     layout = lay_out([length], window_size=8, chunk_size=4)
     plan = plan_attention(layout, dtype=dtype, device=q.device)
     with pytest.raises(ValueError, match=r"9 tokens of torch.float32 and 2 summaries, but"):
-        kernel.eva_attention(q, q, q, past, past, plan)
+        kernel.eva_attention(
+            q,
+            q,
+            q,
+            past,
+            past,
+            plan,
+            rotary=tables_of(lay_out([9], window_size=8, chunk_size=4), 16, randn),
+        )
 
 
 def test_gradient_is_refused(randn):
@@ -152,4 +178,20 @@ def test_gradient_is_refused(randn):
     layout = lay_out([9], window_size=8, chunk_size=4)
     plan = plan_attention(layout, dtype=q.dtype, device=q.device)
     with pytest.raises(ValueError, match="q requires a gradient"):
-        kernel.eva_attention(q, q, q, past, past, plan)
+        kernel.eva_attention(
+            q,
+            q,
+            q,
+            past,
+            past,
+            plan,
+            rotary=tables_of(lay_out([9], window_size=8, chunk_size=4), 16, randn),
+        )
+
+
+def test_tables_for_other_heads_are_refused(randn):
+    layout = lay_out([9], window_size=8, chunk_size=4)
+    q, past = randn(9, 2, 16), randn(2, 2, 16)
+    plan = plan_attention(layout, dtype=q.dtype, device=q.device)
+    with pytest.raises(ValueError, match="heads have 16 channels, but there are 7 angles"):
+        kernel.eva_attention(q, q, q, past, past, plan, rotary=(randn(9, 7), randn(9, 7)))

@@ -1,0 +1,1 @@
+"""Shows what a course on serving teaches: queues, micro-batches, workers (docs/serving-lab.md)."""

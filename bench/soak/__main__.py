@@ -1,0 +1,216 @@
+"""Puts hours of mixed load on a service, at 70 % and then at 300 % of its capacity.
+
+    python -m bench.soak --minutes 120
+
+Three owners of API keys send all kinds of work: they make the load. A fourth sends one short text
+after the other and waits for each result; its latency is reported. First the capacity is measured:
+the requests per second that 16 waiting clients get with the same mix.
+"""
+
+import argparse
+import asyncio
+import math
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import psutil
+
+from bench.results import Results
+from bench.soak.memory import Memory
+from bench.soak.mix import Answered, Owner
+from contract.api_keys import new_key
+from contract.settings import DEMO_CHECKPOINT
+from contract.store.key_store import KeyStore
+from evascore import synthetic
+from evascore.load import make_texts, percentile
+from tests.service import Service
+
+OWNERS = ("alice", "bob", "carol")
+INTERACTIVE = "dora"
+KINDS = {
+    "text": 60.0,
+    "items": 10.0,
+    "details": 8.0,
+    "next characters": 5.0,
+    "batch": 3.0,
+    "cancel": 7.0,
+    "erase": 7.0,
+}
+MAX_TEXT_BYTES = 400
+NUM_CLIENTS = 16
+# What may wait before requests get 503: some seconds of work, as an operator sets it who wants
+# short waits more than a long queue.
+MAX_QUEUED_JOBS = 1_000
+
+
+class Phase(NamedTuple):
+    """A part of the run with one load."""
+
+    name: str
+    share_of_capacity: float
+    seconds: float
+
+
+class Period(NamedTuple):
+    """A phase that has ended."""
+
+    phase: Phase
+    began: float
+    """Monotonic time, seconds."""
+    ended: float
+
+
+def main() -> None:
+    """Measure and write the results."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--minutes", type=float, default=120)
+    parser.add_argument("--capacity-s", type=float, default=30)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--model", type=Path, default=Path(DEMO_CHECKPOINT))
+    options = parser.parse_args()
+    setup = {
+        "minutes": options.minutes,
+        "kinds": KINDS,
+        "max_text_bytes": MAX_TEXT_BYTES,
+        "max_queued_jobs": MAX_QUEUED_JOBS,
+        "model": options.model.name,
+        "seed": options.seed,
+    }
+    with Results("soak", setup) as results, tempfile.TemporaryDirectory() as folder:
+        results.step("start the service")
+        service = Service(
+            Path(folder), options.model, auth="keys", max_queued_jobs=MAX_QUEUED_JOBS, forget_s=600
+        ).start()
+        try:
+            asyncio.run(_soak(service, options, results))
+        finally:
+            service.stop()
+
+
+async def _soak(service: Service, options: argparse.Namespace, results: Results) -> None:
+    owners = _owners(service, options.seed)
+    memory = Memory(lambda: _processes(service), service.redis)
+    memory.start()
+    try:
+        results.step("measure the capacity")
+        capacity = await _capacity(owners, options.capacity_s)
+        results.put({"capacity_requests_per_s": round(capacity, 1)})
+        for phase in phases(options.minutes * 60):
+            results.step(f"{phase.name}: {phase.seconds:.0f} s")
+            period = await _run_phase(owners, phase, capacity, options.seed)
+            results.put(_figures(period, owners, memory))
+    finally:
+        memory.stop()
+        for owner in owners.values():
+            await owner.close()
+
+
+def phases(seconds: float) -> list[Phase]:
+    """Divide the time of a run: calm, overload, calm again."""
+    return [
+        Phase("calm", 0.7, 0.45 * seconds),
+        Phase("overload", 3.0, 0.45 * seconds),
+        Phase("after", 0.7, 0.1 * seconds),
+    ]
+
+
+def _owners(service: Service, seed: int) -> dict[str, Owner]:
+    recipe = synthetic.Recipe(seed=seed, min_bytes=20, max_bytes=MAX_TEXT_BYTES)
+    texts = [each for each in make_texts(recipe) if isinstance(each, str)]
+    owners = {}
+    with service.redis() as server:
+        store = KeyStore(server)
+        for number, name in enumerate((*OWNERS, INTERACTIVE)):
+            token, key = new_key(name, ["score", "bulk"])
+            store.add(key)
+            owners[name] = Owner(service.url, token, texts, seed + number)
+    return owners
+
+
+def _processes(service: Service) -> dict[str, psutil.Process]:
+    """The processes of the service; the web server's own child by itself."""
+    web = service.part("web")
+    found = {"redis": service.part("redis"), "worker": service.part("worker"), "web": web}
+    found.update({f"web_child_{n}": each for n, each in enumerate(web.children())})
+    return found
+
+
+async def _capacity(owners: dict[str, Owner], seconds: float) -> float:
+    """Requests per second of clients that wait for each answer; the first third warms up."""
+    clients = [owners[OWNERS[number % len(OWNERS)]] for number in range(NUM_CLIENTS)]
+    await asyncio.gather(*(each.repeat(KINDS, seconds / 3) for each in clients))
+    for owner in owners.values():
+        owner.counts.clear()
+    began = time.monotonic()
+    await asyncio.gather(*(each.repeat(KINDS, seconds * 2 / 3) for each in clients))
+    return sum(_total(owners).values()) / (time.monotonic() - began)
+
+
+async def _run_phase(owners: dict[str, Owner], phase: Phase, capacity: float, seed: int) -> Period:
+    for owner in owners.values():
+        owner.counts.clear()
+        owner.answered.clear()
+    rate_per_s = phase.share_of_capacity * capacity / len(OWNERS)
+    began = time.monotonic()
+    await asyncio.gather(
+        owners[INTERACTIVE].repeat({"text": 1.0}, phase.seconds),
+        *(
+            owners[name].send(KINDS, rate_per_s, phase.seconds, seed + number)
+            for number, name in enumerate(OWNERS)
+        ),
+    )
+    return Period(phase, began, time.monotonic())
+
+
+def _figures(period: Period, owners: dict[str, Owner], memory: Memory) -> dict[str, Any]:
+    name, seconds = period.phase.name, period.ended - period.began
+    total = _total(owners)
+    found: dict[str, Any] = {
+        f"{name}_requests_per_s": round(sum(total.values()) / seconds, 1),
+        f"{name}_outcomes": dict(sorted(total.items())),
+        f"{name}_interactive": dict(owners[INTERACTIVE].counts),
+        f"{name}_interactive_by_tenth": [
+            _latency(each) for each in tenths(owners[INTERACTIVE].answered, period)
+        ],
+    }
+    # The first third fills caches and allocators; what grows after it may grow without end.
+    since = period.began + seconds / 3
+    for what in sorted(memory.points):
+        growth = memory.growth(what, since, period.ended)
+        if growth is not None:
+            found[f"{name}_{what}"] = {k: round(v, 2) for k, v in growth._asdict().items()}
+    return found
+
+
+def tenths(answered: list[Answered], period: Period) -> list[list[float]]:
+    """The latencies in each tenth of a phase, in seconds; a text counts where it was due."""
+    found: list[list[float]] = [[] for _ in range(10)]
+    for each in answered:
+        share = (each.due_at - period.began) / (period.ended - period.began)
+        found[min(math.floor(share * 10), 9)].append(each.latency_s)
+    return found
+
+
+def _latency(latencies_s: list[float]) -> dict[str, float | int | None]:
+    def in_ms(share: float) -> float | None:
+        found = percentile(latencies_s, share)
+        return None if found is None else round(found * 1000, 1)
+
+    return {
+        "texts": len(latencies_s),
+        "p50_ms": in_ms(0.5),
+        "p95_ms": in_ms(0.95),
+        "max_ms": in_ms(1),
+    }
+
+
+def _total(owners: dict[str, Owner]) -> Counter[str]:
+    """Requests of the three owners by kind and outcome."""
+    return sum((owners[name].counts for name in OWNERS), Counter())
+
+
+if __name__ == "__main__":
+    main()
