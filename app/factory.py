@@ -1,7 +1,6 @@
 """Builds the Flask application."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from flask import Flask, Request, Response
@@ -39,7 +38,7 @@ from app.service.turns import LargeWork
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
 from contract.store.batch_store import BatchStore
-from contract.store.broker import connect, drop_idle_connections
+from contract.store.broker import connect
 from contract.store.broker_guard import BrokerGuard
 from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
@@ -112,7 +111,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> Flask:
 def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Service:
     """The components that the routes share, on the Redis of `settings`."""
     client = connect(settings)
-    guard = BrokerGuard(on_silent=partial(drop_idle_connections, client))
+    guard = BrokerGuard()
     jobs = JobStore(client, settings, guard)
     batches = BatchStore(client, settings, jobs, guard)
     workers = RecentWorkers(jobs, settings)

@@ -227,11 +227,11 @@ class EdgeWorker(GeventWorker):
             return
         except OSError:
             raise
-        except Exception as error:
+        except Exception:
             if not answer.headers_sent:
                 raise
             # A second answer would be read as the rest of this one.
-            self.log.error("%s ended an answer", type(error).__name__)
+            self.log.exception("An answer broke off")
             raise StopIteration from None
         if answer.should_close():
             raise StopIteration

@@ -13,14 +13,6 @@ _OTHER_CONNECTIONS = 8
 MIN_MAJOR = 7
 
 
-def drop_idle_connections(client: redis.Redis) -> None:
-    """Disconnect the connections that no call uses: after a time-out they may be dead too.
-
-    A network that drops connections without a word drops all idle ones. Each would cost a call.
-    """
-    client.connection_pool.disconnect(inuse_connections=False)
-
-
 def too_old(client: redis.Redis) -> str | None:
     """Return the version of a Redis that cannot run the scripts, None for one that can.
 

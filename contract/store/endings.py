@@ -9,8 +9,8 @@ import redis
 
 from contract import keys
 from contract.batches import PartResults
+from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
-from contract.store.shared_connection import SharedConnection
 
 # The counters of failed jobs by the code of their error begin with this.
 FAILED_WITH = "failed_with:"
@@ -41,8 +41,8 @@ class Ending:
 class EndingsWriter:
     """Writes the ends of jobs; Redis errors reach the caller."""
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection, result_ttl_s: int) -> None:
-        self._shared, self._result_ttl_s = shared, result_ttl_s
+    def __init__(self, client: redis.Redis, scripts: ScriptRunner, result_ttl_s: int) -> None:
+        self._scripts, self._result_ttl_s = scripts, result_ttl_s
         self._conclude, self._conclude_parts = (
             register(client, name) for name in ("conclude", "conclude_parts")
         )
@@ -73,7 +73,7 @@ class EndingsWriter:
             names += [name(ending.task_id) for name in of_job]
             args += [ending.task_id, ending.record or b"", ending.counters, ending.stored_result]
             args.append(ending.fingerprint)
-        return list(self._shared.run(self._conclude, names, args))
+        return list(self._scripts.run(self._conclude, names, args))
 
     def _write_parts(
         self, endings: Sequence[tuple[Ending, PartResults]], acknowledged: list[str]
@@ -94,4 +94,4 @@ class EndingsWriter:
             args += [ending.task_id, batch_id, first, ending.record or b"", ending.counters]
             args += [results.lines, results.completed, results.failed, results.num_bytes]
             args += [int(results.is_expired), results.model, ending.fingerprint]
-        return list(self._shared.run(self._conclude_parts, names, args))
+        return list(self._scripts.run(self._conclude_parts, names, args))

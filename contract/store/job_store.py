@@ -24,7 +24,6 @@ from contract.store.admission import (
     QueueDepth,
     Receipt,
 )
-from contract.store.broker import drop_idle_connections
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.endings import Ending, EndingsWriter
@@ -34,8 +33,8 @@ from contract.store.opening import JobOpener, Opened
 from contract.store.parked_jobs import ParkedJobs
 from contract.store.persistence import Persistence, read_persistence
 from contract.store.refusals import NotStored, refusal_reason
+from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
-from contract.store.shared_connection import SharedConnection
 from contract.store.submitting import JobSubmitter
 from contract.stored_results import decoded_pieces
 from contract.task_ids import is_owned_by, is_task_id, new_task_id
@@ -58,13 +57,14 @@ class JobStore:
         self._client = client
         self._settings = settings
         self._guard = guard or BrokerGuard()
+        self._guard.on_silent = self._drop_idle_connections
         self._secret: bytes | None = None
-        shared = SharedConnection(client, settings.redis_timeout_s)
-        self._endings = EndingsWriter(client, shared, settings.result_ttl_s)
-        self._opener = JobOpener(client, shared)
+        self._scripts = ScriptRunner(client)
+        self._endings = EndingsWriter(client, self._scripts, settings.result_ttl_s)
+        self._opener = JobOpener(client, self._scripts)
         self._letters = DeadLetters(client, settings)
         self._parked = ParkedJobs(client)
-        self._submitter = JobSubmitter(client, shared, settings)
+        self._submitter = JobSubmitter(client, self._scripts, settings)
         self.models = ModelRegistry(client)
         self._erase, self._note_aboard, self._requeue = (
             register(client, name) for name in ("erase", "note_aboard", "requeue")
@@ -259,9 +259,17 @@ class JobStore:
                 raise
             raise NotStored(reason) from error
 
+    def _drop_idle_connections(self) -> None:
+        """Disconnect what no call uses: after a time-out it may be dead too.
+
+        A network that drops connections without a word drops all idle ones. Each would cost a call.
+        """
+        self._client.connection_pool.disconnect(inuse_connections=False)
+        self._scripts.drop_idle()
+
     def _answers(self) -> bool:
         """Whether Redis answers a PING on a new connection."""
-        drop_idle_connections(self._client)
+        self._drop_idle_connections()
         try:
             return bool(self._client.ping())
         except redis.RedisError:

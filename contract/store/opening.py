@@ -10,8 +10,8 @@ from contract import keys
 from contract.batches import decode_part, decode_part_payload, part_id
 from contract.messages import Job, decode_payload, decode_record
 from contract.store.dead_letters import Kind
+from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
-from contract.store.shared_connection import SharedConnection
 from contract.versions import NewerFormat, Unreadable
 
 
@@ -45,8 +45,8 @@ class Opened:
 class JobOpener:
     """Reads what workers need of jobs; Redis errors reach the caller."""
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection) -> None:
-        self._client, self._shared = client, shared
+    def __init__(self, client: redis.Redis, scripts: ScriptRunner) -> None:
+        self._client, self._scripts = client, scripts
         self._open = register(client, "open")
 
     def open_jobs(
@@ -61,7 +61,7 @@ class JobOpener:
             place = keys.batch_texts(part.batch_id) if part else keys.payload(task_id)
             names += [keys.record(task_id), place, keys.batch(part.batch_id) if part else ""]
             args += [task_id, str(part.first) if part else ""]
-        answers = self._shared.run(self._open, names, args)
+        answers = self._scripts.run(self._open, names, args)
         return [
             _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
         ]

@@ -21,19 +21,16 @@ from contract.store.admission import (
     replayed_id,
 )
 from contract.store.memory import Memory, MemorySampler
+from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
-from contract.store.shared_connection import SharedConnection
 from contract.stored_results import promised_bytes
-
-# A larger job has a connection of its own while it is sent: others would wait behind it.
-SHARED_BYTES = 64 * 1024
 
 
 class JobSubmitter:
     """Accepts jobs or refuses them; Redis errors reach the caller."""
 
-    def __init__(self, client: redis.Redis, shared: SharedConnection, settings: Settings) -> None:
-        self._shared, self._settings = shared, settings
+    def __init__(self, client: redis.Redis, scripts: ScriptRunner, settings: Settings) -> None:
+        self._scripts, self._settings = scripts, settings
         self._memory = MemorySampler(client, settings)
         self._submit = register(client, "submit")
 
@@ -97,9 +94,7 @@ class JobSubmitter:
             *sizes,
             *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
         ]
-        if len(payload) > SHARED_BYTES:
-            return list(self._submit(names, args))
-        return list(self._shared.run(self._submit, names, args))
+        return list(self._scripts.run(self._submit, names, args))
 
 
 def quota_args(quota: Quota) -> tuple[float, int, int]:

@@ -109,8 +109,8 @@ def test_result_that_goes_while_it_is_sent_is_a_broken_answer(web, http, outcome
         outcomes.client.delete(keys.result(task_id))
         with pytest.raises(httpx.RemoteProtocolError):
             list(pieces)
-    log = wait_until(lambda: "Error handling request" in (log := web.log.read_text()) and log)
-    assert '"event":"Error handling request: JobGone"' in log
+    log = wait_until(lambda: "An answer broke off" in (log := web.log.read_text()) and log)
+    assert '"event":"An answer broke off: JobGone"' in log
     assert "Traceback" not in log
 
 
