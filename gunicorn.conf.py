@@ -1,5 +1,6 @@
 """How Gunicorn serves the web tier; every number comes from the settings."""
 
+import math
 import sys
 
 from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
@@ -28,7 +29,8 @@ workers = 1
 worker_class = EdgeWorker
 worker_connections = _settings.web_connections
 timeout = _settings.web_timeout_s
-graceful_timeout = int(_settings.drain_s)
+# The process ends by itself before: it cuts off what is left after `drain_s`, and sends its spans.
+graceful_timeout = math.ceil(_settings.drain_s) + 5
 keepalive = 5
 limit_request_line = 4094
 limit_request_fields = 64

@@ -58,7 +58,7 @@ class Fleet:
         workers: Mapping[str, Worker],
         web: WebServer | None,
     ) -> None:
-        self.settings, self.client, self.workers = settings, client, workers
+        self.client, self.workers = client, workers
         self.web = web
         self.store = JobStore(client, settings)
         self.submitted_at: dict[str, float] = {}

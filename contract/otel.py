@@ -18,7 +18,7 @@ from contract import __version__
 
 _EXPORT_S = 5
 # A collector that is away must not hold up a process that stops.
-_STOP_S = 5.0
+_STOP_S = 3.0
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 Attribute = str | int | float | bool

@@ -83,6 +83,11 @@ class WebServer:
         (count,) = (line[len(name) :] for line in page.splitlines() if line.startswith(name))
         return int(float(count))
 
+    def num_open_connections(self) -> int:
+        """Number of connections that clients hold."""
+        found = [each for worker in self.workers() for each in worker.net_connections("tcp")]
+        return sum(each.status == "ESTABLISHED" and each.laddr.port == self.port for each in found)
+
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         """The logged events of one name."""
         lines = map(orjson.loads, self.log.read_bytes().splitlines())

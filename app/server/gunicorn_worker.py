@@ -297,9 +297,9 @@ class EdgeWorker(GeventWorker):
             self._idle.discard(greenlet)
 
     def _drain(self, pool: Pool) -> None:
-        """Wait for the open connections, `graceful_timeout` at most."""
+        """Wait for the open connections, `drain_s` at most."""
         began_at = time.monotonic()
-        while time.monotonic() < began_at + self.cfg.graceful_timeout:
+        while time.monotonic() < began_at + self._service.settings.drain_s:
             self.notify()
             if time.monotonic() > began_at + STOP_LINGER_S:
                 for greenlet in list(self._idle):

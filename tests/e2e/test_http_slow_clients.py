@@ -423,3 +423,12 @@ def whole(client: socket.socket) -> bytes:
     """The answer to the end of its connection."""
     client.settimeout(20)
     return b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def test_stopping_server_cuts_off_the_slowest_and_ends_by_itself(web_redis, tmp_path):
+    server = WebServer(tmp_path, web_redis.url, drain_s=0.5).start()
+    with connected(server, 1, HEAD + b"Content-Length: 9\r\n\r\nhalf"):
+        wait_until(lambda: server.num_open_connections() == 1)
+        assert server.stop() == 0
+    # Its master would have killed it before it could say so.
+    assert len(server.log_lines("1 connections were cut off")) == 1
