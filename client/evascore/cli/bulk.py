@@ -48,6 +48,7 @@ STDOUT = Path("-")
 MAX_KINDS = 10
 # Seconds to ask whether the service is ready.
 PROBE_S = 5.0
+AT_WORK = "a worker is ready; long texts, and texts that came before, take their time."
 
 
 class Form(StrEnum):
@@ -179,13 +180,14 @@ def command(
 
 
 class Waits:
-    """Says what a run waits for, once for each reason."""
+    """Says what a run waits for, once for each reason between two results."""
 
     def __init__(self) -> None:
         """Wait for nothing."""
         self.reason = ""
         self.ask: Callable[[], str] = str
         self._said = ""
+        self._has_results = False
 
     def note(self, reason: str) -> None:
         """Take a reason to wait, and say it unless it is the last one."""
@@ -196,13 +198,15 @@ class Waits:
             say(f"Waiting: {reason}")
 
     def look(self) -> None:
-        """Ask the service why no result comes."""
-        if reason := self.ask():
+        """Ask the service why no result comes; that it works needs no line once results came."""
+        reason = self.ask()
+        if reason and not (reason == AT_WORK and self._has_results):
             self.note(reason)
 
     def over(self) -> None:
         """A result has come."""
         self.reason = self._said = ""
+        self._has_results = True
 
 
 def _readiness(probe: Client) -> str:
@@ -211,7 +215,7 @@ def _readiness(probe: Client) -> str:
         probe.get("/readyz")
     except EvascoreError as error:
         return sentence_of(error)
-    return "a worker is ready and has other texts, or long ones, to score first."
+    return AT_WORK
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 import json
 
 from evascore.bulk_errors import ErrorSummary
-from evascore.cli.bulk import Waits, _first_of
+from evascore.cli.bulk import AT_WORK, Waits, _first_of
 from evascore.errors import RequestInvalid
 
 
@@ -45,4 +45,18 @@ def test_reason_to_wait_is_said_once_until_a_result_comes(capsys):
         "evascore: Waiting: No worker: 5 s",
         "evascore: Waiting: The queue is full",
         "evascore: Waiting: The queue is full",
+    ]
+
+
+def test_worker_at_work_is_a_reason_to_wait_only_before_the_first_result(capsys):
+    waits = Waits()
+    waits.ask = lambda: AT_WORK
+    for _ in range(2):
+        waits.look()
+        waits.over()
+    waits.ask = lambda: "No worker is ready"
+    waits.look()
+    assert capsys.readouterr().err.splitlines() == [
+        f"evascore: Waiting: {AT_WORK}",
+        "evascore: Waiting: No worker is ready",
     ]
