@@ -3,7 +3,7 @@
 import math
 import sys
 
-from app.server.gunicorn_worker import EdgeLogger, EdgeWorker
+from app.server.gunicorn_worker import EXIT_S, EdgeLogger, EdgeWorker
 from app.server.open_files import warn_of_fewer_connections, with_possible_connections
 from contract.core_dumps import forbid_core_dumps
 from contract.keys_file import check_keys_file
@@ -29,8 +29,8 @@ workers = 1
 worker_class = EdgeWorker
 worker_connections = _settings.web_connections
 timeout = _settings.web_timeout_s
-# The process ends by itself before: it cuts off what is left after `drain_s`, and sends its spans.
-graceful_timeout = math.ceil(_settings.drain_s) + 5
+# The master kills a process that has not ended by then.
+graceful_timeout = math.ceil(_settings.drain_s + EXIT_S)
 keepalive = 5
 limit_request_line = 4094
 limit_request_fields = 64

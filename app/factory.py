@@ -42,13 +42,14 @@ from contract.store.broker import connect
 from contract.store.broker_guard import BrokerGuard
 from contract.store.file_store import FileStore
 from contract.store.job_store import JobStore
+from contract.store.script_runner import ScriptRunner
 
 if TYPE_CHECKING:
     from contract.otel import Tracing
 
 
 class NoSessions(SessionInterface):
-    """Gives every request the same empty session: no route has any, and none is ever saved."""
+    """Gives every request the same empty session: no route uses sessions."""
 
     def __init__(self) -> None:
         self._none = NullSession()
@@ -67,7 +68,7 @@ class Application(Flask):
     session_interface = NoSessions()
 
     def ensure_sync(self, func: Callable[..., Any]) -> Callable[..., Any]:
-        """Return `func`: Flask would look at each function again, several in a request."""
+        """Return `func`: Flask would look at each function again, several times per request."""
         return func
 
 
@@ -111,8 +112,9 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> Flask:
 def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Service:
     """The components that the routes share, on the Redis of `settings`."""
     client = connect(settings)
-    guard = BrokerGuard()
-    jobs = JobStore(client, settings, guard)
+    scripts = ScriptRunner(client)
+    guard = BrokerGuard(on_silent=scripts.drop_idle)
+    jobs = JobStore(client, settings, guard, scripts)
     batches = BatchStore(client, settings, jobs, guard)
     workers = RecentWorkers(jobs, settings)
     changes = ChangeListener(settings, jobs)

@@ -18,7 +18,7 @@ from contract import __version__
 
 _EXPORT_S = 5
 # A collector that is away must not hold up a process that stops.
-_STOP_S = 3.0
+STOP_S = 2.0
 _PROPAGATOR = TraceContextTextMapPropagator()
 
 Attribute = str | int | float | bool
@@ -72,7 +72,7 @@ class Tracing:
             start_time=None if at_s is None else int(at_s * 1e9),
         )
 
-    def stop(self, timeout_s: float = _STOP_S) -> None:
+    def stop(self, timeout_s: float = STOP_S) -> None:
         """Send the spans that have ended; what is not sent within `timeout_s` is lost."""
         # OpenTelemetry has no time limit for all of it: each export may take its full time.
         sending = threading.Thread(target=self._provider.shutdown, daemon=True)

@@ -36,12 +36,12 @@ log = get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "lua"
 _FETCH = script_text("fetch", SCRIPTS)
+# What the script returns of each message.
+_FIELDS_OF_MESSAGE = 3
 _FETCH_SHA = hashlib.sha1(_FETCH.encode(), usedforsecurity=False).hexdigest()
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
-# A wait that ends sooner found a message that was there before.
-_AT_ONCE_S = 0.001
 # After Redis refused a fetch or a wait, it is asked again after this time.
 REFUSED_PAUSE_S = 0.5
 # How often the age of the outstanding fetch is checked.
@@ -239,18 +239,16 @@ class Channel(kombu_redis.Channel):
     def _read_reply(self, **options: Any) -> list[bytes] | None:
         """Return what was fetched; None if Redis takes no writes at the moment.
 
-        Choose what to send next. A fetch that follows a fetch with messages finds more if there is
-        a backlog. Otherwise it would find nothing, and the worker waits at once.
+        Choose what to send next: a fetch while there is a backlog, else a wait.
         """
-        connection = self.client.connection
+        connection, has_waited = self.client.connection, False
         # Redis may refuse the wait, which counts as a write, and take a fetch.
-        self._fetches_next, has_backlog = True, True
+        self._fetches_next = True
         try:
             reply = self._parse_reply(**options)
             if self._command == "BLMOVE" and not self._closing:
                 # A message came, or it is time to look at the less urgent lists.
-                is_idle = reply is not None and monotonic() - self._brpop_sent_at > _AT_ONCE_S
-                has_backlog = not is_idle
+                has_waited = reply is not None
                 self._send_fetch()
                 reply = self._parse_reply(**options)
         except redis.ReadOnlyError as error:
@@ -267,7 +265,9 @@ class Channel(kombu_redis.Channel):
             self._drop(connection)
             raise
         self._is_refused = False
-        self._fetches_next = has_backlog and bool(reply)
+        # A second fetch after a message that came alone would find nothing.
+        is_alone = has_waited and len(reply) == _FIELDS_OF_MESSAGE
+        self._fetches_next = bool(reply) and not is_alone
         self.on_answer()
         return reply or []
 

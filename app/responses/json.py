@@ -7,6 +7,7 @@ from typing import Any
 import orjson
 from flask import Response
 
+_WITHOUT_BODY = frozenset({100, 101, 103, 204, 304})
 # What a Location needs no encoding for.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]*")
 
@@ -19,7 +20,8 @@ class JsonResponse(Response):
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         """Answer a WSGI request."""
-        if not _PLAIN_PATH.fullmatch(self.headers.get("Location", "")):
+        is_plain = _PLAIN_PATH.fullmatch(self.headers.get("Location", ""))
+        if not is_plain or self._on_close or self.status_code in _WITHOUT_BODY:
             return super().__call__(environ, start_response)
         start_response(self.status, self.headers.to_wsgi_list())
         return () if environ["REQUEST_METHOD"] == "HEAD" else self.iter_encoded()

@@ -40,6 +40,9 @@ LATE_HEADER_S = 1
 LINGER_BYTES = 2**31
 # A stopping worker answers requests that clients are sending already on open connections.
 STOP_LINGER_S = 1.0
+# After `drain_s` the process closes the connections that are left, exports its spans and ends.
+CUT_OFF_S = 1.0
+EXIT_S = 5.0
 # The first piece of an answer goes out together with its header, unless it is larger than this.
 JOINED_BYTES = 64 * 1024
 # The thread that serves all connections waits at most about this long for one that works on a large
@@ -212,7 +215,8 @@ class EdgeWorker(GeventWorker):
     def handle_request(self, listener_name: Any, req: Any, sock: Any, addr: Any) -> None:
         """Answer one request.
 
-        Gunicorn's own method would also call hooks and write a log that are not used here.
+        Gunicorn's own method would also call hooks, write a log and count requests. None of that is
+        used here, and `max_requests` and `keepalive` of 0 have no effect.
 
         Raises:
             StopIteration: the connection must be closed.
@@ -306,8 +310,8 @@ class EdgeWorker(GeventWorker):
                     greenlet.kill(block=False)
             if pool.join(timeout=0.1):
                 return
-        self.log.warning("%d connections were cut off", len(pool))
-        pool.kill(timeout=1)
+        self.log.warning("Connections cut off: %d", len(pool))
+        pool.kill(timeout=CUT_OFF_S)
 
 
 def _refuse(client: Any, problem: dict[str, Any]) -> None:

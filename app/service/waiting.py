@@ -211,16 +211,19 @@ class ChangeListener:
             self._settings.redis,
             socket_connect_timeout=limit_s,
             socket_timeout=limit_s,
-            # Version 2 gives messages as lists, in the order in which they came.
-            protocol=2,
             # Reconnecting is done here, so that every waiter reads again.
             retry=Retry(NoBackoff(), 0, supported_errors=()),
         ) as client:
-            # redis-py's PubSub would cost several times as much for each message.
-            connection = client.connection_pool.get_connection()
-            connection.send_command("PSUBSCRIBE", *_PATTERNS)
-            while not self._closing.is_set():
-                self._tell(_next_message(connection, limit_s))
+            pool = client.connection_pool
+            # Version 2, whatever the URL asks for, gives messages as lists in the order in which
+            # they came. redis-py's PubSub would cost several times as much for each.
+            connection = pool.connection_class(**pool.connection_kwargs | {"protocol": 2})
+            try:
+                connection.send_command("PSUBSCRIBE", *_PATTERNS)
+                while not self._closing.is_set():
+                    self._tell(_next_message(connection, limit_s))
+            finally:
+                connection.disconnect()
 
     def _tell(self, message: Sequence[Any]) -> None:
         if message[0] == b"pmessage":

@@ -33,11 +33,14 @@ class BrokerGuard:
     stores share one guard and enter it once per round trip: `calling` must not be nested.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """Guard calls."""
-        self.on_silent: Callable[[], None] = lambda: None
-        """Is called after each time-out."""
+    def __init__(
+        self,
+        clock: Callable[[], float] = time.monotonic,
+        on_silent: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Guard calls; `on_silent` is called after each time-out."""
         self._clock = clock
+        self._on_silent = on_silent
         self._silent_since: float | None = None
         self._trial = threading.Lock()
         self._slots = threading.BoundedSemaphore(MAX_CALLS)
@@ -68,7 +71,7 @@ class BrokerGuard:
         except redis.RedisError as error:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
-                self.on_silent()
+                self._on_silent()
             raise BrokerUnavailable(_describe(error)) from error
         finally:
             self._silent_since = silent_since

@@ -51,15 +51,18 @@ class JobStore:
     """All jobs in Redis; safe to share between threads."""
 
     def __init__(
-        self, client: redis.Redis, settings: Settings, guard: BrokerGuard | None = None
+        self,
+        client: redis.Redis,
+        settings: Settings,
+        guard: BrokerGuard | None = None,
+        scripts: ScriptRunner | None = None,
     ) -> None:
         """Keep jobs on the Redis of `client`; stores of one process share one `guard`."""
         self._client = client
         self._settings = settings
         self._guard = guard or BrokerGuard()
-        self._guard.on_silent = self._drop_idle_connections
         self._secret: bytes | None = None
-        self._scripts = ScriptRunner(client)
+        self._scripts = scripts or ScriptRunner(client)
         self._endings = EndingsWriter(client, self._scripts, settings.result_ttl_s)
         self._opener = JobOpener(client, self._scripts)
         self._letters = DeadLetters(client, settings)
@@ -259,17 +262,9 @@ class JobStore:
                 raise
             raise NotStored(reason) from error
 
-    def _drop_idle_connections(self) -> None:
-        """Disconnect what no call uses: after a time-out it may be dead too.
-
-        A network that drops connections without a word drops all idle ones. Each would cost a call.
-        """
-        self._client.connection_pool.disconnect(inuse_connections=False)
-        self._scripts.drop_idle()
-
     def _answers(self) -> bool:
         """Whether Redis answers a PING on a new connection."""
-        self._drop_idle_connections()
+        self._scripts.drop_idle()
         try:
             return bool(self._client.ping())
         except redis.RedisError:

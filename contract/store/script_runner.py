@@ -13,7 +13,7 @@ from redis.commands.core import Script
 
 
 class ScriptRunner:
-    """Connections for scripts, one for each call of a moment; safe to share between threads."""
+    """Connections for scripts, one per concurrent call; safe to share between threads."""
 
     def __init__(self, client: redis.Redis) -> None:
         """Connect as `client` does, with its time limits."""
@@ -36,7 +36,12 @@ class ScriptRunner:
             return self._call(command)
 
     def drop_idle(self) -> None:
-        """Close the connections that no call uses."""
+        """Close the connections that no call uses, those of the client too.
+
+        After a time-out they may be dead: a network that drops connections without a word drops all
+        idle ones. Each would cost a call.
+        """
+        self._client.connection_pool.disconnect(inuse_connections=False)
         with suppress(IndexError):
             while True:
                 self._idle.pop().disconnect()

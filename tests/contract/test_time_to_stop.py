@@ -2,13 +2,17 @@
 
 import re
 
+from app.server.gunicorn_worker import CUT_OFF_S, EXIT_S, STOP_LINGER_S
+from contract.otel import STOP_S
 from contract.settings import REPOSITORY, load_settings
+from deploy import run
 
 # From Google's notice to the end of a spot VM.
 NOTICE_S = 30
 SETTINGS = load_settings({})
 # The watch on the drain looks four times per lease; then the process ends.
 DRAINED_S = SETTINGS.drain_s + SETTINGS.lease_s / 4 + 2
+WEB_STOPPED_S = SETTINGS.drain_s + CUT_OFF_S + STOP_S
 
 
 def number(path: str, pattern: str) -> float:
@@ -22,6 +26,7 @@ def test_spot_vm_drains_within_its_notice():
     unit = "deploy/vm/evascore.service"
     stop_s = number(unit, r"compose .*stop --timeout (\d+)$")
     assert stop_s >= DRAINED_S
+    assert stop_s > WEB_STOPPED_S
     # Redis stops after the worker, and the units' own end takes a moment.
     assert stop_s + 2 <= number(unit, r"^TimeoutStopSec=(\d+)$") <= NOTICE_S - 2
 
@@ -29,3 +34,8 @@ def test_spot_vm_drains_within_its_notice():
 def test_slurm_gives_notice_before_the_worker_has_to_end():
     notice_s = number("deploy/slurm/worker.sbatch", r"^#SBATCH --signal=B:TERM@(\d+)$")
     assert notice_s >= DRAINED_S
+
+
+def test_web_server_ends_before_its_master_and_its_supervisor_kill_it():
+    assert SETTINGS.drain_s > STOP_LINGER_S
+    assert CUT_OFF_S + STOP_S < EXIT_S < run.EXIT_S

@@ -431,4 +431,4 @@ def test_stopping_server_cuts_off_the_slowest_and_ends_by_itself(web_redis, tmp_
         wait_until(lambda: server.num_open_connections() == 1)
         assert server.stop() == 0
     # Its master would have killed it before it could say so.
-    assert len(server.log_lines("1 connections were cut off")) == 1
+    assert len(server.log_lines("Connections cut off: 1")) == 1

@@ -48,7 +48,7 @@ STDOUT = Path("-")
 MAX_KINDS = 10
 # Seconds to ask whether the service is ready.
 PROBE_S = 5.0
-AT_WORK = "a worker is ready; long texts, and texts that came before, take their time."
+AT_WORK = "a worker is ready, and scores long or earlier texts first."
 
 
 class Form(StrEnum):

@@ -216,7 +216,7 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.loop.turn()
     worker.loop.turn()
     assert worker.store.state("a") == "SUCCESS"
-    assert len(worker.scorer.suspects) == 3
+    assert worker.scorer.suspects == [["a"]] * 3
 
 
 def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):

@@ -126,6 +126,18 @@ def test_worker_fetches_again_after_a_backlog_and_waits_after_a_lone_job(consumi
     wait_until(waits_after_a_lone_job)
 
 
+def test_worker_that_wakes_to_several_jobs_fetches_again(consuming, job_store):
+    channel = consuming.channels[0]
+
+    def wakes_to_both() -> bool:
+        consuming.run_until(lambda: channel._in_poll and channel._command == "BLMOVE")
+        both = [submitted(job_store), submitted(job_store)]
+        consuming.run_until(lambda: set(both) <= set(consuming.messages))
+        return channel._fetches_next
+
+    wait_until(wakes_to_both)
+
+
 def test_overdue_reply_is_a_lost_connection(redis_server, options):
     proxy = Proxy(redis_server.port)
     consuming = Consuming(proxy.url, options)
