@@ -120,8 +120,13 @@ class Connection:
     async def __aexit__(self, *_: object) -> None:
         self._close()
 
-    async def ask(self, method: str, path: str, body: bytes = b"") -> tuple[int, Any]:
+    async def ask(
+        self, method: str, path: str, body: bytes = b"", client: str = ""
+    ) -> tuple[int, Any]:
         """Send a request; return the status and the JSON of its answer.
+
+        Args:
+            client: an address that the request is said to be forwarded for.
 
         Raises:
             AnswerInvalid, TimeoutError, OSError
@@ -129,7 +134,7 @@ class Connection:
         async with asyncio.timeout(ANSWER_LIMIT_S):
             if self._reader is None or self._writer is None:
                 self._reader, self._writer = await asyncio.open_connection("127.0.0.1", self._port)
-            self._writer.write(_request(method, path, body))
+            self._writer.write(_request(method, path, body, client))
             head = (await self._reader.readuntil(b"\r\n\r\n")).lower()
             status, length, is_kept = read_head(head)
             answer = await self._reader.readexactly(length)
@@ -143,9 +148,10 @@ class Connection:
         self._reader = self._writer = None
 
 
-def _request(method: str, path: str, body: bytes) -> bytes:
+def _request(method: str, path: str, body: bytes, client: str) -> bytes:
+    forwarded = f"X-Forwarded-For: {client}\r\n" if client else ""
     return (
-        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: wait=30\r\n"
+        f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nPrefer: wait=30\r\n{forwarded}"
         f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     ).encode() + body
 
