@@ -1,5 +1,6 @@
 """Entry point of `celery -A worker.main worker -P solo -c 1`: builds the worker and starts it."""
 
+import itertools
 import sys
 import time
 import warnings
@@ -58,6 +59,7 @@ log = get_logger(__name__)
 # sysexits.h: settings or checkpoint are wrong, so a restart does not help.
 EX_CONFIG = 78
 _REDIS_RETRY_S = 0.5
+_TRIES_PER_LINE = 60
 
 
 def create_worker(
@@ -129,7 +131,7 @@ class Process:
         registration = Registration(store.models, status)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
         self._app.runtime.tracing = self._tracing
-        while True:
+        for tries in itertools.count():
             try:
                 if version := too_old(client):
                     _refuse(f"Redis {version} is too old; use Redis 7.0 or newer, or Valkey")
@@ -142,7 +144,9 @@ class Process:
             except NameTaken as error:
                 _refuse(error)
             except redis.RedisError as error:
-                log.warning("waiting_for_redis", error=type(error).__name__)
+                if tries % _TRIES_PER_LINE == 0:
+                    kind = type(error).__name__
+                    log.warning("waiting_for_redis", error=kind, check="EVASCORE_REDIS_URL")
                 time.sleep(_REDIS_RETRY_S)
 
     def load_model(self, sender: Any, **_: Any) -> None:

@@ -31,6 +31,7 @@ from contract.versions import NewerFormat, Unreadable
 log = get_logger(__name__)
 
 RECONNECT_S = 0.2
+_CHECK = "EVASCORE_REDIS_URL, if this lasts; it is tried again"
 # A connection that was silent for this long must answer a PING within `redis_timeout_s`. A network
 # can drop a connection without a word, and may even answer the keepalive of TCP itself.
 PING_AFTER_S = 1.0
@@ -61,6 +62,8 @@ class ChangeListener:
         """Whether the process is stopping, so that no request may wait."""
         self._inboxes: defaultdict[bytes, set[Inbox]] = defaultdict(set)
         self._lock = threading.Lock()
+        self._is_away = False
+        """Whether Redis was away when the listener last tried it."""
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="change-listener", daemon=True)
         self._thread.start()
@@ -202,7 +205,9 @@ class ChangeListener:
             try:
                 self._listen()
             except (redis.RedisError, OSError) as error:
-                log.warning("change_listener_disconnected", error=type(error).__name__)
+                if not self._is_away:
+                    log.warning("redis_away", error=type(error).__name__, check=_CHECK)
+                self._is_away = True
             self._closing.wait(RECONNECT_S)
 
     def _listen(self) -> None:
@@ -229,6 +234,7 @@ class ChangeListener:
         if message[0] == b"pmessage":
             self._wake(*message[2:])
         elif message[0] == b"psubscribe":
+            self._is_away = False
             self._wake_all()
 
     def _wake(self, channel: bytes, message: bytes) -> None:

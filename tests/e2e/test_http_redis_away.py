@@ -9,6 +9,7 @@ import time
 
 import httpx
 import pytest
+import redis
 
 from contract import keys
 from contract.store.broker_guard import PAUSE_S
@@ -157,6 +158,19 @@ def test_server_starts_without_redis_and_serves_when_it_comes(redis_server, tmp_
             assert timed(client, "POST", "/score?wait=0.1")[0].status_code == 202
     finally:
         server.stop()
+
+
+def test_log_says_once_that_redis_is_away_and_what_to_check(server, redis_server):
+    for outages in (1, 2):
+        redis_server.kill()
+        wait_until(lambda outages=outages: len(server.log_lines("redis_away")) == outages)
+        # Several more tries fail.
+        time.sleep(1)
+        redis_server.start()
+        with redis.Redis.from_url(redis_server.url) as back:
+            wait_until(back.pubsub_numpat)
+    lines = server.log_lines("redis_away")
+    assert [line["check"].partition(",")[0] for line in lines] == ["EVASCORE_REDIS_URL"] * 2
 
 
 def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
