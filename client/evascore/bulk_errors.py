@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evascore.errors import described
+
 
 @dataclass(slots=True)
 class ErrorKind:
@@ -50,5 +52,4 @@ def detail_of(error: Mapping[str, Any]) -> str:
     first = (error.get("errors") or [{}])[0]
     if "detail" not in first:
         return str(error.get("detail", "no detail"))
-    place = first.get("pointer") or "the line"
-    return f"{place} {first['detail']}"
+    return described(first, "line")

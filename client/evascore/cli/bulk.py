@@ -13,7 +13,7 @@ from typing import Annotated, BinaryIO
 import typer
 
 from evascore.bulk import Bulk, Plan, Summary, check_paths
-from evascore.bulk_errors import ErrorKind, detail_of
+from evascore.bulk_errors import ErrorKind
 from evascore.bulk_files import BulkRefused, Target
 from evascore.cli.common import (
     FILES,
@@ -36,7 +36,7 @@ from evascore.cli.common import (
     sentence_of,
     show_json,
 )
-from evascore.errors import EvascoreError, ServiceError
+from evascore.errors import EvascoreError
 from evascore.exports import To, check_target, export, form_of
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import Reading, opened_input
@@ -268,20 +268,13 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
     except InputRefused:
         raise
     except EvascoreError as error:
-        message = f"{sentence_of(error)}{_first_of(error)} {_go_on(plan)}"
+        message = f"{sentence_of(error)} {_go_on(plan)}"
         raise CommandFailed(message, exit_code_of(error)) from None
     except BrokenPipeError:
         raise
     except OSError as error:
         where = error.filename or plan.target
         raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
-
-
-def _first_of(error: EvascoreError) -> str:
-    """What is wrong with the first line of an upload that was refused as a whole."""
-    if not isinstance(error, ServiceError) or not error.problem.get("errors"):
-        return ""
-    return f" The first: {detail_of(error.problem)}."
 
 
 def _report(summary: Summary, target: Path, *, as_json: bool) -> int:
