@@ -236,7 +236,15 @@ def test_doctor_says_what_to_do_about_a_service_that_is_not_there(cli):
     ran = cli("doctor", url=f"http://127.0.0.1:{free_port()}")
     assert ran.returncode == 1
     assert b"FAIL  web server" in ran.stdout
-    assert b"make run" in ran.stdout
+    assert b"is the service running? Start it with `make run`" in ran.stdout
+
+
+def test_doctor_tells_plain_http_from_a_service_that_is_away(cli, scoring):
+    ran = cli("doctor", url=scoring.url.replace("http:", "https:"))
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stdout.decode().splitlines() if line.startswith("FAIL")]
+    assert f"give {scoring.url}." in line
+    assert "start" not in line.lower()
 
 
 def test_doctor_looks_at_the_machine_of_the_service(cli):
