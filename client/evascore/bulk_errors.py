@@ -19,6 +19,8 @@ class ErrorKind:
     """What is wrong with the first line of them, and where in it."""
     first_line: int
     """Number of that line, from 1."""
+    first_custom_id: str | None = None
+    """The `custom_id` of that line."""
     count: int = 0
 
 
@@ -35,11 +37,13 @@ class ErrorSummary:
         Args:
             index: of the line among all results, from 0.
         """
-        error = json.loads(line).get("error") or {}
+        result = json.loads(line)
+        error = result.get("error") or {}
         detail = detail_of(error)
         name = str(error.get("type", "")), re.sub(r"\d+", "0", detail)
         number = int(error.get("line", index + 1))
-        kind = self._kinds.setdefault(name, ErrorKind(name[0], detail, number))
+        first = ErrorKind(name[0], detail, number, result.get("custom_id"))
+        kind = self._kinds.setdefault(name, first)
         kind.count += 1
 
     def kinds(self) -> list[ErrorKind]:

@@ -29,6 +29,7 @@ from evascore.errors import (
 )
 from evascore.sync import Client
 from evascore.transport import KEY_VARIABLE
+from evascore.wording import counted
 
 PROBE_BYTES = 64 * 1024**2
 # Redis syncs its append-only file; on a slower disk that would stall it.
@@ -137,7 +138,7 @@ def _model(model: Mapping[str, Any] | None) -> Iterator[Check]:
 
 def _queue(queue: Mapping[str, int]) -> Check:
     share = max(queue["jobs"] / queue["max_jobs"], queue["bytes"] / queue["max_bytes"])
-    detail = f"{queue['jobs']:,} jobs, {queue['bytes']:,} bytes, {share:.0%} full"
+    detail = f"{counted(queue['jobs'], 'job')}, {counted(queue['bytes'], 'byte')}, {share:.0%} full"
     if share > 0.9:
         return Check("queue", "warning", detail, "send fewer texts, or add workers")
     return Check("queue", "ok", detail)

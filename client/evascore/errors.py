@@ -36,6 +36,7 @@ from http import HTTPStatus
 from typing import Any, TypeVar, cast
 
 from evascore.json_objects import FieldError, Problem
+from evascore.wording import counted
 
 # Lines of a refused upload that a message names; `errors` lists more of them.
 MAX_LINES_NAMED = 3
@@ -384,7 +385,7 @@ def _message_of_lines(errors: Sequence[Mapping[str, Any]], limit: int | None) ->
         for error in errors[:MAX_LINES_NAMED]
     )
     end = "; ..." if len(errors) > MAX_LINES_NAMED else "."
-    begin = "No" if limit is None else f"More than {limit} lines cannot be scored, so no"
+    begin = "No" if limit is None else f"More than {counted(limit, 'line')} cannot be scored, so no"
     return f"{begin} line was accepted. {wrong[:1].upper()}{wrong[1:]}{end}"
 
 

@@ -19,6 +19,7 @@ from evascore.json_objects import (
     Timings,
     Usage,
 )
+from evascore.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -324,9 +325,9 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return f"[{len(value)} items]"
+        return f"[{counted(len(value), 'item')}]"
     if isinstance(value, Mapping):
-        return repr(value["name"]) if "name" in value else f"{{{len(value)} fields}}"
+        return repr(value["name"]) if "name" in value else f"{{{counted(len(value), 'field')}}}"
     return repr(value)
 
 
@@ -336,8 +337,8 @@ def _figures(score: Score) -> Iterator[tuple[str, str]]:
         yield "bits per byte", f"{score.bits_per_byte:.4f}"
     if score.curvature is not None:
         yield "curvature", f"{score.curvature:.4f}"
-    chars = "" if score.num_chars is None else f", {score.num_chars:,} characters"
-    yield "length", f"{score.num_bytes:,} bytes{chars}"
+    chars = "" if score.num_chars is None else f", {counted(score.num_chars, 'character')}"
+    yield "length", f"{counted(score.num_bytes, 'byte')}{chars}"
     yield "model", str(score.model.get("name", ""))
 
 

@@ -152,6 +152,17 @@ def test_service_that_is_not_there_asks_to_try_again(cli):
     assert "is the service running?" in refusal(ran, 3)
 
 
+@pytest.mark.parametrize("command", ["status", "get", "cancel"])
+def test_id_of_neither_a_job_nor_a_batch_is_reported_as_that(cli, command):
+    assert "No job or batch has this ID" in refusal(cli(command, SECRET), 1)
+    reply = json.loads(refusal(cli(command, SECRET, "--json"), 1))
+    assert reply["error"]["type"] == "job_not_found"
+
+
+def test_one_byte_is_not_in_the_plural(cli):
+    assert b"1 byte, 1 character\n" in cli("score", "a").stdout
+
+
 def test_errors_are_json_when_json_is_asked_for(cli):
     reply = json.loads(refusal(cli("score", "", "--json"), 1))
     assert reply["error"]["type"] == "empty_text"
