@@ -206,7 +206,7 @@ def test_bench_counts_what_it_sent_and_draws_it(cli, tmp_path):
               "--max-bytes", "100", "--svg", "plot.svg")  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
-    assert [load["load"] for load in found["loads"]] == ["1 clients", "3 clients"]
+    assert [load["load"] for load in found["loads"]] == ["1 client", "3 clients"]
     for load in found["loads"]:
         assert load["texts"] > 0
         assert load["p50_ms"] <= load["p95_ms"] <= load["p99_ms"]
