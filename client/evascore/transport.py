@@ -229,11 +229,12 @@ def lost_of(error: Exception, url: httpx.URL, via: str = "") -> Lost:
         remedy = "Check it, unset it, or except the service with NO_PROXY."
         refusal = f" ({error})" if _PROXY_STATUS.match(str(error)) else ""
         return Lost(f"Cannot connect to {where} through {via}{refusal}. {remedy}", says_remedy=True)
-    if tls_error is not None:
-        plain = f"http://{url.netloc.decode('ascii')}"
+    # A connection that stood may be lost with an error of TLS, too.
+    if tls_error is not None and isinstance(error, httpx.ConnectError):
+        reason = f"The TLS handshake with {where} failed ({tls_error.reason or 'no answer'})"
+        remedy = f"give http://{url.netloc.decode('ascii')}"
         return Lost(
-            f"{where} does not answer in TLS ({tls_error.reason}). If it is plain HTTP, as that of"
-            f" `make run` is, give {plain}.",
+            f"{reason}. If the service speaks plain HTTP, as that of `make run` does, {remedy}.",
             says_remedy=True,
         )
     way = f" through {via}" if via else ""

@@ -253,10 +253,17 @@ def test_service_without_tls_is_reported_as_that():
     error = httpx.ConnectError("failed")
     error.__cause__ = cause
     lost = lost_of(error, httpx.URL("https://user:secret@a.test:8000/at"))
-    assert lost.reason.startswith("https://a.test:8000 does not answer in TLS (WRONG_VERSION_N")
+    begin = "The TLS handshake with https://a.test:8000 failed (WRONG_VERSION_NUMBER)."
+    assert lost.reason.startswith(begin)
     assert lost.reason.endswith("give http://a.test:8000.")
     assert lost.says_remedy
     assert not lost_of(httpx.ConnectError("refused"), httpx.URL("https://a.test")).says_remedy
+
+
+def test_connection_that_ends_with_an_error_of_tls_is_lost():
+    error = httpx.ReadError("failed")
+    error.__cause__ = ssl.SSLError(8, "EOF occurred in violation of protocol")
+    assert "was lost (ReadError)" in lost_of(error, httpx.URL("https://a.test")).reason
 
 
 def test_headers_go_to_the_service_and_those_of_the_proxy_to_the_proxy():
