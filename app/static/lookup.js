@@ -27,11 +27,18 @@ async function lookUp(id) {
 
 /** The job, or else the batch, of an ID. */
 async function read(id) {
+  const found = await readAt(form.dataset.jobs, id) ?? await readAt(form.dataset.batches, id);
+  if (found) return found;
+  throw new Problem({ title: "Not found", detail: "No job or batch has this ID; check it for typing errors." });
+}
+
+/** What a route has of an ID; null if it has nothing of it. */
+async function readAt(route, id) {
   try {
-    return (await call(`${form.dataset.jobs}/${id}`, {})).body;
+    return (await call(`${route}/${id}`, {})).body;
   } catch (error) {
-    if (!(error instanceof Problem && error.body.type === "job_not_found")) throw error;
-    return (await call(`${form.dataset.batches}/${id}`, {})).body;
+    if (error instanceof Problem && error.body.type === "job_not_found") return null;
+    throw error;
   }
 }
 

@@ -165,7 +165,8 @@ class AsyncClient:
         """Score many texts and yield the scores in order; reads `texts` only as needed.
 
         Args:
-            errors: `"raise"` raises the first error; `"return"` yields each in its text's place.
+            errors: `"raise"` raises the first error, whose message names the text by its index;
+                `"return"` yields each in its text's place.
             concurrency: number of requests at once, each of up to 32 texts.
             progress: called with the number of texts done so far; True shows a bar of tqdm.
             model: the model that scores; None: that of this client.
@@ -194,9 +195,9 @@ class AsyncClient:
         num_done = 0
         with reporting as report:
             async for outcomes in groups_of_outcomes:
-                num_done += len(outcomes)
+                first, num_done = num_done, num_done + len(outcomes)
                 report(num_done)
-                for outcome in yielded(outcomes, errors):
+                for outcome in yielded(outcomes, errors, first):
                     yield outcome
 
     # --- jobs ---------------------------------------------------------------------------------

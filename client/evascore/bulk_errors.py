@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from evascore.errors import described
+
 
 @dataclass(slots=True)
 class ErrorKind:
@@ -17,6 +19,8 @@ class ErrorKind:
     """What is wrong with the first line of them, and where in it."""
     first_line: int
     """Number of that line, from 1."""
+    first_custom_id: str | None = None
+    """The `custom_id` of that line."""
     count: int = 0
 
 
@@ -33,11 +37,13 @@ class ErrorSummary:
         Args:
             index: of the line among all results, from 0.
         """
-        error = json.loads(line).get("error") or {}
+        result = json.loads(line)
+        error = result.get("error") or {}
         detail = detail_of(error)
         name = str(error.get("type", "")), re.sub(r"\d+", "0", detail)
         number = int(error.get("line", index + 1))
-        kind = self._kinds.setdefault(name, ErrorKind(name[0], detail, number))
+        first = ErrorKind(name[0], detail, number, result.get("custom_id"))
+        kind = self._kinds.setdefault(name, first)
         kind.count += 1
 
     def kinds(self) -> list[ErrorKind]:
@@ -50,5 +56,4 @@ def detail_of(error: Mapping[str, Any]) -> str:
     first = (error.get("errors") or [{}])[0]
     if "detail" not in first:
         return str(error.get("detail", "no detail"))
-    place = first.get("pointer") or "the line"
-    return f"{place} {first['detail']}"
+    return described(first, "line")

@@ -9,7 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-from evascore.texts import Text, as_text, checked, encode, listed, named
+from evascore.texts import Text, as_text, checked, each, encode, listed, named
 
 CHUNK_BYTES = 256 * 1024
 GZIP = {"Content-Encoding": "gzip"}
@@ -57,7 +57,8 @@ def job_fields(
         return fields | named("context", context or "") | texts_after
     if len(texts) == 1:
         return {**as_text(texts[0], context=context).fields(), **fields}
-    return {"items": [as_text(text, context=context).fields() for text in texts], **fields}
+    items = each(texts, "texts", lambda text: as_text(text, context=context).fields())
+    return {"items": list(items), **fields}
 
 
 def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest:
@@ -69,7 +70,7 @@ def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest
         path = Path(lines)
         return BatchRequest(lambda: compressed(file_chunks(path)), params, GZIP)
     # Kept, as a retry sends them again from the first one.
-    texts = [checked(text) for text in listed(lines, "lines")]
+    texts = list(each(listed(lines, "lines"), "lines", checked))
     return BatchRequest(lambda: compressed(_encoded(texts)), params, GZIP, len(texts))
 
 
@@ -123,13 +124,12 @@ def _parameter(value: Any) -> str:
 def _continuations(texts: Iterable[str | bytes]) -> dict[str, Any]:
     """All as Unicode or all as base64: the API accepts only one of the two lists."""
     texts = list(texts)
-    forms = [named("", text) for text in texts]
+    forms = list(each(texts, "continuations", lambda text: named("", text)))
     if all("" in form for form in forms):
         return {"continuations": [form[""] for form in forms]}
     as_bytes = [text.encode() if isinstance(text, str) else text for text in texts]
     return {"continuations_b64": [base64.b64encode(text).decode("ascii") for text in as_bytes]}
 
 
-def _encoded(texts: Sequence[str | bytes | Text]) -> Iterator[bytes]:
-    for text in texts:
-        yield encode(as_text(text).fields()) + b"\n"
+def _encoded(texts: Sequence[Text]) -> Iterator[bytes]:
+    return each(texts, "lines", lambda text: encode(text.fields()) + b"\n")

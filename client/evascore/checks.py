@@ -6,7 +6,9 @@ none of its code.
 """
 
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -17,14 +19,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from evascore.errors import (
+    CapacityError,
     EvascoreError,
     Forbidden,
     ServiceError,
+    ServiceUnreachable,
     Unauthorized,
     WorkerUnavailable,
 )
 from evascore.sync import Client
 from evascore.transport import KEY_VARIABLE
+from evascore.wording import counted
 
 PROBE_BYTES = 64 * 1024**2
 # Redis syncs its append-only file; on a slower disk that would stall it.
@@ -32,6 +37,9 @@ MIN_WRITE_MB_PER_S = 50.0
 MAX_SYNC_MS = 50.0
 MIN_FREE_BYTES = 5 * 1024**3
 PYTHON_S = 120
+
+# End of a message whose remedy the check gives.
+_TRY_AGAIN = re.compile(r"; try again after \d+ s\.$")
 
 _MODEL_FACTS = ("revision", "quantization", "dtype", "backend")
 
@@ -57,15 +65,15 @@ def of_service(client: Client) -> Iterator[Check]:
         client.get("/healthz", timeout_s=5)
     except EvascoreError as error:
         remedy = "start it with `make run`, or give its URL with --url or EVASCORE_URL"
-        yield Check("web server", "failed", str(error), remedy)
+        yield _failed("web server", error, remedy)
         return
-    yield Check("web server", "ok", f"answers at {client.url.host}:{client.url.port or 80}")
+    port = client.url.port or (443 if client.url.scheme == "https" else 80)
+    yield Check("web server", "ok", f"answers at {client.url.host}:{port}")
     try:
         info = client.info(timeout_s=5)
         stats = _stats(client)
     except EvascoreError as error:
-        remedy = "see the log of Redis, and the setting EVASCORE_REDIS_URL"
-        yield Check("redis", "failed", str(error), remedy)
+        yield _failed("redis", error, "see the log of Redis, and the setting EVASCORE_REDIS_URL")
         return
     yield Check("redis", "ok", "answers")
     if isinstance(stats, Check):
@@ -105,7 +113,7 @@ def _readiness(client: Client, workers: list[dict[str, Any]] | None) -> Check:
             "worker", "failed", "not running", "start one; the log of the last says why it ended"
         )
     except EvascoreError as error:
-        return Check("worker", "failed", str(error), "see the log of the worker")
+        return _failed("worker", error, "see the log of the worker")
     if workers is None:
         return Check("worker", "ok", "ready")
     named = ", ".join(f"{worker.get('name')} {worker.get('state')}" for worker in workers)
@@ -130,7 +138,7 @@ def _model(model: Mapping[str, Any] | None) -> Iterator[Check]:
 
 def _queue(queue: Mapping[str, int]) -> Check:
     share = max(queue["jobs"] / queue["max_jobs"], queue["bytes"] / queue["max_bytes"])
-    detail = f"{queue['jobs']:,} jobs, {queue['bytes']:,} bytes, {share:.0%} full"
+    detail = f"{counted(queue['jobs'], 'job')}, {counted(queue['bytes'], 'byte')}, {share:.0%} full"
     if share > 0.9:
         return Check("queue", "warning", detail, "send fewer texts, or add workers")
     return Check("queue", "ok", detail)
@@ -146,11 +154,26 @@ def _scoring(client: Client) -> Iterator[Check]:
     except EvascoreError as error:
         request = error.request_id if isinstance(error, ServiceError) else None
         remedy = f"search the logs for {request}" if request else "see the log of the worker"
-        yield Check("scoring", "failed", str(error), remedy)
+        yield _failed("scoring", error, remedy)
         return
     ms = (time.monotonic() - begun) * 1000
     nats = score.log_likelihood_nats
     yield Check("scoring", "ok", f"one text in {ms:.0f} ms; its log-likelihood is {nats:.2f} nats")
+
+
+def _failed(name: str, error: EvascoreError, remedy: str) -> Check:
+    """A check that failed with an error.
+
+    Args:
+        remedy: what to do unless the error itself says what.
+    """
+    detail = str(error)
+    if isinstance(error, CapacityError) and error.retry_after_s is not None:
+        remedy = f"wait {math.ceil(error.retry_after_s)} s"
+        detail = _TRY_AGAIN.sub("", detail)
+    elif isinstance(error, ServiceUnreachable) and error.says_remedy:
+        remedy = ""
+    return Check(name, "failed", detail, remedy)
 
 
 # --- the machine of the service -------------------------------------------------------------------

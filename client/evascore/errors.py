@@ -6,6 +6,7 @@ EvascoreError
 ├── TimedOut                the time limit of the call passed
 ├── ClientNotUsable         the client is closed, or belongs to another process or event loop
 ├── NotText                 a value to score is no text (also a TypeError)
+├── NotInResult             a call reads what the result does not hold (also a ValueError)
 └── ServiceError            the service refused a request, or could not score a text
     ├── ClientError             the request must change
     │   ├── RequestInvalid, MalformedBody
@@ -28,11 +29,21 @@ No message contains any part of a text.
 """
 
 import copyreg
-from collections.abc import Mapping
+import math
+import re
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from evascore.json_objects import FieldError, Problem
+from evascore.wording import counted
+
+# Lines of a refused upload that a message names; `errors` lists more of them.
+MAX_LINES_NAMED = 3
+# Begins a detail that needs a subject; other details are sentences of their own.
+_PREDICATE = re.compile(r"(is|has|must|holds) ")
+# A pointer into a list, such as /items/1/text.
+_IN_LIST = re.compile(r"/\d+(/|$)")
 
 
 class EvascoreError(Exception):
@@ -46,8 +57,15 @@ class EvascoreError(Exception):
         return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
+_Error = TypeVar("_Error", bound=EvascoreError)
+
+
 class ServiceUnreachable(EvascoreError):
-    """The service did not answer."""
+    """The service did not answer; `says_remedy`: whether the message says what to do."""
+
+    def __init__(self, message: str, *, says_remedy: bool = False) -> None:
+        super().__init__(message)
+        self.says_remedy = says_remedy
 
 
 class UnexpectedAnswer(EvascoreError):
@@ -70,6 +88,10 @@ class NotText(EvascoreError, TypeError):
     """A value to score is neither str nor bytes nor `Text`, as None and NaN of a data frame."""
 
 
+class NotInResult(EvascoreError, ValueError):
+    """A call reads what was not asked for, or the result of a job that has not ended."""
+
+
 class ServiceError(EvascoreError):
     """An error that the service reports; each of its codes has a subclass."""
 
@@ -82,7 +104,7 @@ class ServiceError(EvascoreError):
             problem: the problem object (RFC 9457) that the service sent.
             retry_after_s: seconds until a retry may succeed, as the service said.
         """
-        super().__init__(_message(problem) or self.code)
+        super().__init__(_with_seconds(_message(problem), retry_after_s) or self.code)
         self.problem = cast(Problem, dict(problem))
         self.retry_after_s = retry_after_s
 
@@ -316,17 +338,62 @@ class PoisonJob(ModelError):
     code = "poison_job"
 
 
+def described(error: Mapping[str, Any], whole: str) -> str:
+    """Say what is wrong in one place of a request, with the place.
+
+    Args:
+        error: a `FieldError`.
+        whole: names what is wrong where the error has no place, such as `line`.
+    """
+    detail = str(error.get("detail", "")).rstrip(".")
+    place = error.get("pointer") or error.get("parameter") or error.get("header")
+    if not place and _PREDICATE.match(detail):
+        # An error leaves out the name of an unknown field that could be a text.
+        place = f"a field of the {whole}" if detail.startswith("is not a") else f"the {whole}"
+    return f"{place} {detail}" if place else detail
+
+
+def placed(error: _Error, place: str) -> _Error:
+    """Put the place of a text before the message of its error, and return the error."""
+    error.args = (f"{place}: {error}",)
+    return error
+
+
 def _message(problem: Mapping[str, Any]) -> str:
-    """The message of the service; of an invalid request, all that is wrong."""
+    """The message of the service, with the places of what is wrong."""
     message = str(problem.get("detail") or problem.get("title") or "")
-    if problem.get("type") != RequestInvalid.code:
+    errors: Sequence[Mapping[str, Any]] = problem.get("errors") or ()
+    if not errors:
         return message
-    wrong = [
-        f"{error.get('pointer') or error.get('parameter') or error.get('header') or ''} "
-        f"{error.get('detail', '')}".strip()
-        for error in problem.get("errors") or ()
-    ]
-    return f"The request is not valid: {'; '.join(wrong)}." if wrong else message
+    if problem.get("type") != RequestInvalid.code:
+        pointer = str(errors[0].get("pointer", ""))
+        return f"{pointer}: {message}" if _IN_LIST.search(pointer) else message
+    if any("line" in error for error in errors):
+        return _message_of_lines(errors, problem.get("limit_errors"))
+    wrong = [described(error, "request") for error in errors]
+    return f"The request is not valid: {'; '.join(wrong)}."
+
+
+def _message_of_lines(errors: Sequence[Mapping[str, Any]], limit: int | None) -> str:
+    """The message of an upload that is refused.
+
+    Args:
+        limit: number of wrong lines that would be skipped; None: the first one was enough.
+    """
+    wrong = "; ".join(
+        f"line {error.get('line')}: {described(error, 'line')}"
+        for error in errors[:MAX_LINES_NAMED]
+    )
+    end = "; ..." if len(errors) > MAX_LINES_NAMED else "."
+    begin = "No" if limit is None else f"More than {counted(limit, 'line')} cannot be scored, so no"
+    return f"{begin} line was accepted. {wrong[:1].upper()}{wrong[1:]}{end}"
+
+
+def _with_seconds(message: str, retry_after_s: float | None) -> str:
+    """Replace the name of the header Retry-After, which callers of this package do not see."""
+    if retry_after_s is None:
+        return message
+    return message.replace("Retry-After seconds", f"{math.ceil(retry_after_s)} s")
 
 
 def _tree(root: type[ServiceError]) -> list[type[ServiceError]]:

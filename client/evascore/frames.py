@@ -1,5 +1,6 @@
 """Makes data frames of pandas from results; pandas is imported when one is made."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
@@ -11,6 +12,8 @@ from evascore.results import Line, Score, Span
 if TYPE_CHECKING:
     import pandas as pd
 
+# The places between the words of the name of a class.
+_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 # One value for each text.
 _COLUMNS = (
     "custom_id",
@@ -68,8 +71,13 @@ def _row(outcome: Score | EvascoreError | Line) -> dict[str, Any]:
     if isinstance(outcome, ServiceError):
         return {"error": outcome.type}
     if isinstance(outcome, EvascoreError):
-        return {"error": type(outcome).__name__}
+        return {"error": _code(outcome)}
     return {name: getattr(outcome, name) for name in _COLUMNS}
+
+
+def _code(error: EvascoreError) -> str:
+    """The code of an error of the client itself: the name of its class, as `not_text`."""
+    return _CAPITAL.sub("_", type(error).__name__).lower()
 
 
 def _frame(rows: Iterator[dict[str, Any]], columns: list[str]) -> "pd.DataFrame":

@@ -3,12 +3,15 @@
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
-from evascore.errors import EvascoreError, NotText
+from evascore.errors import EvascoreError, ModelError, NotText, placed
+from evascore.operations import CAUSED_BY_ONE_TEXT
 from evascore.results import Score
 from evascore.texts import Text, as_text
 
 Errors = Literal["raise", "return"]
 
+# Other errors are those of a whole request, or of the connection.
+_OF_A_TEXT = (NotText, ModelError, *CAUSED_BY_ONE_TEXT)
 # A group fits one micro-batch of the default size, so that it has the priority `interactive`.
 GROUP_BYTES = 16_384
 GROUP_TEXTS = 32
@@ -52,10 +55,16 @@ def check_errors(errors: str) -> None:
 
 
 def yielded(
-    outcomes: list[Score | EvascoreError], errors: Errors
+    outcomes: list[Score | EvascoreError], errors: Errors, first: int
 ) -> Iterator[Score | EvascoreError]:
-    """Yield the outcomes in order; with `errors="raise"`, raise the first error instead."""
-    for outcome in outcomes:
+    """Yield the outcomes in order; with `errors="raise"`, raise the first error instead.
+
+    Args:
+        first: index of the first of these texts among all.
+    """
+    for index, outcome in enumerate(outcomes, first):
         if errors == "raise" and isinstance(outcome, EvascoreError):
-            raise outcome
+            # All texts of a job that failed as a whole have the same error.
+            is_of_a_text = isinstance(outcome, _OF_A_TEXT) and outcomes.count(outcome) == 1
+            raise placed(outcome, f"texts[{index}]") if is_of_a_text else outcome
         yield outcome

@@ -24,6 +24,7 @@ from evascore.operations import Operations
 from evascore.results import Score
 from evascore.retrying import Call
 from evascore.texts import Text, length_bytes
+from evascore.wording import counted
 
 # Requests at once in an open loop; a text that arrives beyond them counts as an error.
 MAX_UNDER_WAY = 512
@@ -47,7 +48,7 @@ class Load:
     @property
     def label(self) -> str:
         """Its name in a table."""
-        return f"{self.clients} clients" if self.clients else f"{self.rate_per_s:g} texts/s"
+        return counted(self.clients, "client") if self.clients else f"{self.rate_per_s:g} texts/s"
 
 
 @dataclass(slots=True)

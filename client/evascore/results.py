@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from evascore import html
 from evascore.characters import Character, characters
-from evascore.errors import ServiceError, UnexpectedAnswer, error_from_problem
+from evascore.errors import NotInResult, ServiceError, UnexpectedAnswer, error_from_problem
 from evascore.json_objects import (
     BatchLinks,
     JobLinks,
@@ -19,6 +19,7 @@ from evascore.json_objects import (
     Timings,
     Usage,
 )
+from evascore.wording import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,10 +137,10 @@ class Score(Answered):
         """The characters of the text with their bits.
 
         Raises:
-            UnexpectedAnswer: the score has no output `bytes`, or its text is not known.
+            NotInResult: the score has no output `bytes`, or its text is not known.
         """
         if self.bytes is None or self.scored_text is None:
-            raise UnexpectedAnswer(
+            raise NotInResult(
                 'The score has no scores of characters; ask for outputs=["bytes"] in the call that'
                 " scores the text."
             )
@@ -149,7 +150,7 @@ class Score(Answered):
         """Make a data frame of pandas with a row for each character, or for each of the `spans`.
 
         Raises:
-            UnexpectedAnswer: the score has neither `spans` nor the output `bytes`.
+            NotInResult: the score has neither `spans` nor the output `bytes`.
             PandasMissing
         """
         # It imports this module.
@@ -197,7 +198,7 @@ class Job(Answered):
 
         Raises:
             ServiceError: the job failed as a whole.
-            UnexpectedAnswer: the job has not ended.
+            NotInResult: the job has not ended.
         """
         result = self._result()
         items = result.get("items")
@@ -208,7 +209,7 @@ class Job(Answered):
 
         Raises:
             ServiceError: the job failed.
-            UnexpectedAnswer: the job has not ended, or has several scores.
+            NotInResult: the job has not ended, or has several scores.
         """
         return score(self._result())
 
@@ -217,7 +218,7 @@ class Job(Answered):
 
         Raises:
             ServiceError: the job failed.
-            UnexpectedAnswer: the job has not ended, or has no continuations.
+            NotInResult: the job has not ended, or has no continuations.
         """
         return _continuations(self._result())
 
@@ -225,7 +226,7 @@ class Job(Answered):
         if self.error is not None:
             raise self.error
         if self.state != "SUCCESS":
-            raise UnexpectedAnswer(
+            raise NotInResult(
                 f"Job {self.id} is {self.state} and has no result yet; wait until it has ended."
             )
         return dict(_get(self.raw, "result"))
@@ -292,6 +293,7 @@ class Line(Answered):
 
         Raises:
             ServiceError: the line was not scored.
+            NotInResult: the line has no continuations.
         """
         if "error" in self.raw:
             raise error_from_problem(self.raw["error"])
@@ -323,9 +325,9 @@ def _short(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     if isinstance(value, list):
-        return f"[{len(value)} items]"
+        return f"[{counted(len(value), 'item')}]"
     if isinstance(value, Mapping):
-        return repr(value["name"]) if "name" in value else f"{{{len(value)} fields}}"
+        return repr(value["name"]) if "name" in value else f"{{{counted(len(value), 'field')}}}"
     return repr(value)
 
 
@@ -335,8 +337,8 @@ def _figures(score: Score) -> Iterator[tuple[str, str]]:
         yield "bits per byte", f"{score.bits_per_byte:.4f}"
     if score.curvature is not None:
         yield "curvature", f"{score.curvature:.4f}"
-    chars = "" if score.num_chars is None else f", {score.num_chars:,} characters"
-    yield "length", f"{score.num_bytes:,} bytes{chars}"
+    chars = "" if score.num_chars is None else f", {counted(score.num_chars, 'character')}"
+    yield "length", f"{counted(score.num_bytes, 'byte')}{chars}"
     yield "model", str(score.model.get("name", ""))
 
 
@@ -369,15 +371,14 @@ def score(reply: Mapping[str, Any]) -> Score:
     """Parse the score of a text, or of a context with one continuation.
 
     Raises:
-        UnexpectedAnswer: it has several continuations, or fields are missing.
+        NotInResult: it has several continuations.
+        UnexpectedAnswer: fields are missing.
     """
     several = reply.get("continuations", ())
     if len(several) == 1:
         reply = {**reply, **several[0]}
     elif several:
-        raise UnexpectedAnswer(
-            f"The result has {len(several)} scores; read them with continuations()."
-        )
+        raise NotInResult(f"The result has {len(several)} scores; read them with continuations().")
     per_byte, next_chars, top_k = reply.get("bytes"), reply.get("next_chars"), reply.get("top_k")
     return _of(
         Score,
@@ -396,7 +397,9 @@ def outcome(reply: Mapping[str, Any]) -> Score | ServiceError:
 
 
 def _continuations(result: Mapping[str, Any]) -> list[Score]:
-    return [score(part) for part in _get(result, "continuations")]
+    if "continuations" not in result:
+        raise NotInResult("The result has no continuations; read it as that of a single text.")
+    return [score(part) for part in result["continuations"]]
 
 
 def _item(item: Mapping[str, Any], result: Mapping[str, Any]) -> Score | ServiceError:

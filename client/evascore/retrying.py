@@ -190,7 +190,7 @@ def retry_after_s(answer: Answer) -> float | None:
 def failure(reply: Reply) -> EvascoreError | None:
     """The exception for a reply; None if the request succeeded."""
     if isinstance(reply, Lost):
-        return ServiceUnreachable(reply.reason)
+        return ServiceUnreachable(reply.reason, says_remedy=reply.says_remedy)
     assert reply is not None
     if reply.is_success:
         return None

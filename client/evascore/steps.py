@@ -92,6 +92,8 @@ class Lost:
     """The request got no answer."""
 
     reason: str
+    says_remedy: bool = False
+    """Whether the reason says what to do."""
 
 
 Step = Send | Pause

@@ -3,11 +3,13 @@
 import base64
 import json
 import operator
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
-from evascore.errors import NotText, RequestInvalid
+from evascore.errors import NotText, RequestInvalid, placed
+
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +118,22 @@ def listed(texts: Iterable[Any], what: str) -> Iterable[Any]:
     if not isinstance(texts, Iterable) and not hasattr(texts, "__getitem__"):
         raise TypeError(f"{what} must be a list of texts, not {type(texts).__name__}.")
     return texts
+
+
+def each(texts: Iterable[Any], name: str, make: Callable[[Any], _Made]) -> Iterator[_Made]:
+    """Make something of each text.
+
+    Args:
+        name: of the argument that holds the texts; an error names its text by this and its index.
+
+    Raises:
+        NotText, RequestInvalid: as `make` does.
+    """
+    for index, text in enumerate(texts):
+        try:
+            yield make(text)
+        except (NotText, RequestInvalid) as error:
+            raise placed(error, f"{name}[{index}]") from None
 
 
 def encode(fields: Mapping[str, Any]) -> bytes:

@@ -218,15 +218,25 @@ def lost_of(error: Exception, url: httpx.URL, via: str = "") -> Lost:
         via: names the proxy that the request was sent through.
     """
     where = f"{url.scheme}://{url.netloc.decode('ascii')}"
-    if certificate := _certificate_error(error):
+    tls_error = _tls_error(error)
+    if isinstance(tls_error, ssl.SSLCertVerificationError):
+        reason = f"The certificate of {where} is not trusted ({tls_error.verify_message})"
         remedy = "name its issuer in a file with the variable SSL_CERT_FILE"
-        return Lost(f"The certificate of {where} is not trusted ({certificate}); {remedy}.")
+        return Lost(f"{reason}; {remedy}.", says_remedy=True)
     is_of_socks = not isinstance(error, httpx.RequestError)
     is_unconnected = isinstance(error, httpx.ProxyError | httpx.ConnectError | httpx.ConnectTimeout)
     if via and (is_of_socks or is_unconnected):
         remedy = "Check it, unset it, or except the service with NO_PROXY."
         refusal = f" ({error})" if _PROXY_STATUS.match(str(error)) else ""
-        return Lost(f"Cannot connect to {where} through {via}{refusal}. {remedy}")
+        return Lost(f"Cannot connect to {where} through {via}{refusal}. {remedy}", says_remedy=True)
+    # A connection that stood may be lost with an error of TLS, too.
+    if tls_error is not None and isinstance(error, httpx.ConnectError):
+        reason = f"The TLS handshake with {where} failed ({tls_error.reason or 'no answer'})"
+        remedy = f"give http://{url.netloc.decode('ascii')}"
+        return Lost(
+            f"{reason}. If the service speaks plain HTTP, as that of `make run` does, {remedy}.",
+            says_remedy=True,
+        )
     way = f" through {via}" if via else ""
     if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout):
         return Lost(f"Cannot connect to {where}; is the service running?")
@@ -235,8 +245,8 @@ def lost_of(error: Exception, url: httpx.URL, via: str = "") -> Lost:
     return Lost(f"The connection to {where}{way} was lost ({type(error).__name__}).")
 
 
-def _certificate_error(error: BaseException | None) -> str:
-    """What is wrong with the certificate that a server showed; empty if that is not the error."""
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
+def _tls_error(error: BaseException | None) -> ssl.SSLError | None:
+    """The error of TLS that an error of httpx comes from."""
+    while error is not None and not isinstance(error, ssl.SSLError):
         error = error.__cause__ or error.__context__
-    return "" if error is None else error.verify_message
+    return error

@@ -26,7 +26,7 @@ from contract.grammar.outputs import (
     UNITS,
 )
 from contract.grammar.schema_rules import CONTEXT_FIELDS, SCORED_FIELDS
-from contract.grammar.validation import conflict
+from contract.grammar.validation import an_object, conflict
 
 if TYPE_CHECKING:
     OutputName = str
@@ -62,9 +62,9 @@ def _is_range(span: Any) -> bool:
     return is_pair and min(span) >= 0 and max(span) <= MAX_EXACT
 
 
-def _spread(fields: Any) -> Any:
+def _spread(fields: Mapping[str, Any]) -> Mapping[str, Any]:
     """Write `spans` that are {"unit": ..., "ranges": ...} as ranges and their `span_unit`."""
-    given = fields.get("spans") if isinstance(fields, Mapping) else None
+    given = fields.get("spans")
     if not (isinstance(given, dict) and given.keys() == {"unit", "ranges"}):
         return fields
     if fields.get("span_unit") not in (None, given["unit"]):
@@ -116,6 +116,11 @@ class SlidingWindow(BaseModel):
             "as `size`. It must be a multiple of `model.window_size` in /info, else the job fails."
         ),
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_an_object(cls, given: Any) -> Any:
+        return an_object(given, '{"size": 4096, "stride": 2048}')
 
 
 class TextRequest(BaseModel):
@@ -184,8 +189,9 @@ class TextRequest(BaseModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _names_the_unit_once(cls, fields: Any) -> Any:
-        return _spread(fields)
+    def _names_the_unit_once(cls, given: Any) -> Any:
+        fields = an_object(given, '{"text": "any text"}')
+        return _spread(fields) if isinstance(fields, Mapping) else fields
 
     @model_validator(mode="after")
     def _asks_for_one_thing(self) -> "TextRequest":

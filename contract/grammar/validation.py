@@ -16,6 +16,20 @@ def conflict(message: str) -> PydanticCustomError:
     return PydanticCustomError("conflict", message)
 
 
+def an_object(given: Any, example: str) -> Any:
+    """Return the fields of a nested object, or the object that was made of them.
+
+    Args:
+        example: shows the fields in JSON; pydantic's own error would name none.
+
+    Raises:
+        PydanticCustomError: it is something else.
+    """
+    if isinstance(given, Mapping | BaseModel):
+        return given
+    raise PydanticCustomError("not_an_object", f"must be an object, such as {example}")
+
+
 def validated(fields: Mapping[str, Any], schema: type[_Schema]) -> _Schema:
     """Check the fields of a request by a pydantic model.
 

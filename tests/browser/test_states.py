@@ -203,7 +203,11 @@ def test_jobs_and_batches_are_looked_up_by_their_id(open_page, service):
         batch = client.post("/batches", content=lines, headers=headers).json()["id"]
     page = open_page(f"{service.url}/status")
     found = page.locator("#found")
-    for name, words in ((job, "SUCCESS"), (batch, "of 2"), ("nobody", "never issued")):
+    for name, words in (
+        (job, "SUCCESS"),
+        (batch, "of 2"),
+        ("nobody", "No job or batch has this ID"),
+    ):
         page.get_by_label("ID").fill(name)
         page.get_by_role("button", name="Look up").click()
         expect(found).to_contain_text(words)

@@ -168,6 +168,7 @@ def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys)
     assert main([*arguments, "--patience", "0"]) == 4
     summary = json.loads(capsys.readouterr().out)
     (kind,) = summary.pop("errors")
+    assert kind["first_custom_id"] == json.loads(source.read_bytes().splitlines()[-1])["custom_id"]
     assert summary == {"num_lines": NUM_LINES, "num_failed": 1, "num_resumed": NUM_LINES}
     assert (kind["type"], kind["count"], kind["first_line"]) == ("empty_text", 1, NUM_LINES)
 
@@ -318,6 +319,30 @@ def test_errors_are_summed_up_by_kind_with_the_first_line_of_each(
     assert any("1 x malformed_body, line 2:" in line and "--format text" in line for line in said)
     assert any("1 x invalid_request, line 6: /top_k must be at most 320" in line for line in said)
     assert len(said) == 4
+
+
+def test_line_that_is_no_object_is_shown_the_form_of_one(scoring, target, tmp_path, capsys):
+    (tmp_path / "in.jsonl").write_text('"a"\n"b"\n')
+    assert run(scoring, tmp_path / "in.jsonl", target) == 4
+    said = capsys.readouterr().err.splitlines()[1]
+    reason = 'the line must be a JSON object, such as {"text": "any text"}'
+    assert said.endswith(f"2 x invalid_request, first in line 1: {reason}")
+
+
+def test_error_of_a_table_names_its_row_and_that_of_a_folder_its_file(
+    scoring, target, tmp_path, capsys
+):
+    (tmp_path / "in.csv").write_text("id,text\n1,one\n2,two\n3,\n")
+    assert run(scoring, tmp_path / "in.csv", target) == 4
+    said = capsys.readouterr().err.splitlines()[1]
+    assert said.endswith("1 x empty_text, row 3: /text is empty")
+    (tmp_path / "texts" / "sub").mkdir(parents=True)
+    for name, text in (("a.txt", "one"), ("sub/b.txt", ""), ("sub/c.txt", "")):
+        (tmp_path / "texts" / name).write_text(text)
+    for options in (["--overwrite"], ["--resume"]):
+        assert run(scoring, tmp_path / "texts", target, *options) == 4
+        said = capsys.readouterr().err.splitlines()[1]
+        assert said.endswith("2 x empty_text, first in file sub/b.txt: /text is empty")
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "parquet", "dataset", "jsonl.gz", "jsonl.zst"])

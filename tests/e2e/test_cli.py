@@ -152,6 +152,17 @@ def test_service_that_is_not_there_asks_to_try_again(cli):
     assert "is the service running?" in refusal(ran, 3)
 
 
+@pytest.mark.parametrize("command", ["status", "get", "cancel"])
+def test_id_of_neither_a_job_nor_a_batch_is_reported_as_that(cli, command):
+    assert "No job or batch has this ID" in refusal(cli(command, SECRET), 1)
+    reply = json.loads(refusal(cli(command, SECRET, "--json"), 1))
+    assert reply["error"]["type"] == "job_not_found"
+
+
+def test_one_byte_is_not_in_the_plural(cli):
+    assert b"1 byte, 1 character\n" in cli("score", "a").stdout
+
+
 def test_errors_are_json_when_json_is_asked_for(cli):
     reply = json.loads(refusal(cli("score", "", "--json"), 1))
     assert reply["error"]["type"] == "empty_text"
@@ -195,7 +206,7 @@ def test_bench_counts_what_it_sent_and_draws_it(cli, tmp_path):
               "--max-bytes", "100", "--svg", "plot.svg")  # fmt: skip
     assert ran.returncode == 0, ran.stderr
     found = json.loads(ran.stdout)
-    assert [load["load"] for load in found["loads"]] == ["1 clients", "3 clients"]
+    assert [load["load"] for load in found["loads"]] == ["1 client", "3 clients"]
     for load in found["loads"]:
         assert load["texts"] > 0
         assert load["p50_ms"] <= load["p95_ms"] <= load["p99_ms"]
@@ -236,7 +247,15 @@ def test_doctor_says_what_to_do_about_a_service_that_is_not_there(cli):
     ran = cli("doctor", url=f"http://127.0.0.1:{free_port()}")
     assert ran.returncode == 1
     assert b"FAIL  web server" in ran.stdout
-    assert b"make run" in ran.stdout
+    assert b"is the service running? Start it with `make run`" in ran.stdout
+
+
+def test_doctor_tells_plain_http_from_a_service_that_is_away(cli, scoring):
+    ran = cli("doctor", url=scoring.url.replace("http:", "https:"))
+    assert ran.returncode == 1
+    (line,) = [line for line in ran.stdout.decode().splitlines() if line.startswith("FAIL")]
+    assert f"give {scoring.url}." in line
+    assert "start" not in line.lower()
 
 
 def test_doctor_looks_at_the_machine_of_the_service(cli):

@@ -109,7 +109,7 @@ def test_missing_values_of_a_data_frame_stand_in_their_places(client, scoring):
 def test_first_missing_value_raises_after_the_scores_before_it(client):
     scores = client.score_many(["one", None])
     assert next(scores).num_bytes == 3
-    with pytest.raises(TypeError, match="not NoneType"):
+    with pytest.raises(TypeError, match=r"^texts\[1\]: .* not NoneType"):
         next(scores)
 
 
@@ -120,8 +120,20 @@ def test_numbers_of_numpy_are_options(client):
 
 
 def test_first_bad_text_raises_unless_errors_are_wanted(client):
-    with pytest.raises(evascore.EmptyText):
-        list(client.score_many(["a", "", "b"]))
+    with pytest.raises(evascore.EmptyText, match=r"^texts\[40\]: There is nothing to score"):
+        list(client.score_many([*"a" * 40, "", "b"]))
+    with pytest.raises(evascore.EmptyText, match=r"^/items/1/text: There is nothing to score"):
+        client.submit("a", "")
+    with pytest.raises(evascore.ServiceUnreachable, match=r"^Cannot connect"):
+        list(evascore.Client(f"http://127.0.0.1:{free_port()}", patience_s=0).score_many(["a"]))
+
+
+def test_refused_upload_names_its_wrong_lines(client):
+    with pytest.raises(evascore.RequestInvalid) as raised:
+        client.submit_batch(["a", "b", ""])
+    assert str(raised.value) == "No line was accepted. Line 3: /text is empty."
+    (error,) = raised.value.errors
+    assert (error["pointer"], error["line"]) == ("/text", 3)
 
 
 def test_many_read_their_texts_only_as_they_go(client):

@@ -1,6 +1,7 @@
 """The command line on a service that needs API keys: the key comes from the environment alone."""
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -27,10 +28,12 @@ def keyed(tmp_path_factory, tokens) -> Iterator[Service]:
         "scorer": ("score", "bulk"),
         "monitor": ("metrics",),
         "boss": ("admin",),
+        "small": ("score", "metrics"),
     }
     lines = []
     for name, scopes in of_names.items():
-        tokens[name], key = new_key(name, scopes)
+        limits = {"requests_per_minute": 2} if name == "small" else {}
+        tokens[name], key = new_key(name, scopes, **limits)
         lines.append(key.encode())
     (folder / "keys").write_bytes(b"\n".join(lines))
     service = Service(folder, auth="keys", keys_file=folder / "keys").start(timeout_s=120)
@@ -127,3 +130,12 @@ def test_doctor_checks_what_the_scopes_of_the_key_allow(evascore):
     boss = evascore("doctor", "--json", key="boss")
     assert boss[0] == 0
     assert {check["state"] for check in checks_of(boss).values()} == {"ok"}
+
+
+def test_doctor_says_how_long_to_wait_for_the_quota(evascore):
+    for _ in range(2):
+        evascore("score", "any text", key="small")
+    scoring = checks_of(evascore("doctor", "--json", key="small"))["scoring"]
+    assert scoring["state"] == "failed"
+    assert re.fullmatch(r"wait \d+ s", scoring["remedy"])
+    assert scoring["detail"].endswith("is used up")

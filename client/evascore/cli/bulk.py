@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, BinaryIO
 
 import typer
 
 from evascore.bulk import Bulk, Plan, Summary, check_paths
-from evascore.bulk_errors import ErrorKind, detail_of
+from evascore.bulk_errors import ErrorKind
 from evascore.bulk_files import BulkRefused, Target
 from evascore.cli.common import (
     FILES,
@@ -36,13 +37,14 @@ from evascore.cli.common import (
     sentence_of,
     show_json,
 )
-from evascore.errors import EvascoreError, ServiceError
+from evascore.errors import EvascoreError
 from evascore.exports import To, check_target, export, form_of
 from evascore.readers.encodings import UTF8, codec_of
-from evascore.readers.inputs import Reading, opened_input
+from evascore.readers.inputs import Reading, Unit, opened_input
 from evascore.readers.packages import InputRefused
-from evascore.readers.tables import Columns
+from evascore.readers.tables import TEXT, Columns
 from evascore.sync import Client
+from evascore.wording import counted
 
 STDOUT = Path("-")
 MAX_KINDS = 10
@@ -175,7 +177,8 @@ def command(
             summary = _run(bulk, plan, waits)
             if isinstance(summary, Summary):
                 finish()
-                return _report(summary, target, as_json=as_json)
+                show = partial(_line_of, unit=lines.unit, text_field=text_field or TEXT)
+                return _report(summary, target, show, as_json=as_json)
             return summary
 
 
@@ -261,14 +264,14 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
         waited = f", while waiting: {waits.reason}" if waits.reason else "."
         with suppress(OSError):
             say(
-                f"Interrupted at {bulk.num_done:,} of {bulk.num_lines:,} lines{waited}"
+                f"Interrupted at {bulk.num_done:,} of {counted(bulk.num_lines, 'line')}{waited}"
                 f" {_go_on(plan)}"
             )
         return INTERRUPTED
     except InputRefused:
         raise
     except EvascoreError as error:
-        message = f"{sentence_of(error)}{_first_of(error)} {_go_on(plan)}"
+        message = f"{sentence_of(error)} {_go_on(plan)}"
         raise CommandFailed(message, exit_code_of(error)) from None
     except BrokenPipeError:
         raise
@@ -277,33 +280,38 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
         raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
 
 
-def _first_of(error: EvascoreError) -> str:
-    """What is wrong with the first line of an upload that was refused as a whole."""
-    if not isinstance(error, ServiceError) or not error.problem.get("errors"):
-        return ""
-    return f" The first: {detail_of(error.problem)}."
+def _report(
+    summary: Summary, target: Path, show: Callable[[ErrorKind], str], *, as_json: bool
+) -> int:
+    """Print what a run did; return the exit code.
 
-
-def _report(summary: Summary, target: Path, *, as_json: bool) -> int:
+    Args:
+        show: describes a kind of errors in one line.
+    """
     if as_json and target != STDOUT:
         show_json(asdict(summary))
     else:
         failed = f", {summary.num_failed:,} of them with an error" if summary.num_failed else ""
         name = "The output" if target == STDOUT else str(target)
-        say(f"{name} is complete: {summary.num_lines:,} lines{failed}.")
+        say(f"{name} is complete: {counted(summary.num_lines, 'line')}{failed}.")
         for kind in summary.errors[:MAX_KINDS]:
-            say(f"  {_line_of(kind)}")
+            say(f"  {show(kind)}")
         if len(summary.errors) > MAX_KINDS:
-            say(f"  and {len(summary.errors) - MAX_KINDS:,} other kinds of errors")
+            say(f"  and {counted(len(summary.errors) - MAX_KINDS, 'more kind')} of errors")
     return SOME_FAILED if summary.num_failed else 0
 
 
-def _line_of(kind: ErrorKind) -> str:
+def _line_of(kind: ErrorKind, *, unit: Unit, text_field: str) -> str:
     hint = ""
     if kind.type == "malformed_body" and "not valid JSON" in kind.detail:
         hint = " (if each line is a text itself, give --format text)"
-    where = "line" if kind.count == 1 else "first in line"
-    return f"{kind.count:,} x {kind.type}, {where} {kind.first_line:,}: {kind.detail}{hint}"
+    elif kind.detail.endswith("must be a JSON object"):
+        hint = f', such as {{"{text_field}": "any text"}}'
+    # The ID of a file is its path.
+    is_named = unit == "file" and kind.first_custom_id is not None
+    place = f"{unit} {kind.first_custom_id if is_named else f'{kind.first_line:,}'}"
+    where = place if kind.count == 1 else f"first in {place}"
+    return f"{kind.count:,} x {kind.type}, {where}: {kind.detail}{hint}"
 
 
 def _go_on(plan: Plan) -> str:

@@ -61,5 +61,14 @@ def command(
 def _show(check: Check, as_json: bool) -> None:
     if as_json:
         return
-    line = f"{check.detail.rstrip('.?')}; {check.remedy}" if check.remedy else check.detail
-    typer.echo(f"{_MARKS[check.state]:<4}  {check.name:<12}  {line}")
+    typer.echo(f"{_MARKS[check.state]:<4}  {check.name:<12}  {_line_of(check)}")
+
+
+def _line_of(check: Check) -> str:
+    """What was found, and what to do: after a question in a sentence of its own."""
+    detail, remedy = check.detail, check.remedy
+    if not remedy:
+        return detail
+    if detail.endswith("?"):
+        return f"{detail} {remedy[:1].upper()}{remedy[1:]}"
+    return f"{detail.rstrip('.')}; {remedy}"

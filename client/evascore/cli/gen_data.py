@@ -8,6 +8,7 @@ import typer
 
 from evascore import synthetic
 from evascore.cli.common import USAGE, AsJson, CommandFailed, opened, say, show_json
+from evascore.wording import counted
 
 
 def command(
@@ -51,4 +52,4 @@ def command(
     if as_json:
         show_json({"path": str(out), "texts": count, "file_bytes": num_bytes, "seed": seed})
     elif out is not None:
-        say(f"Wrote {count:,} texts to {out}.")
+        say(f"Wrote {counted(count, 'text')} to {out}.")

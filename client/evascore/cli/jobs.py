@@ -1,6 +1,7 @@
 """Implements `evascore get`, `evascore status` and `evascore cancel`."""
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -90,11 +91,18 @@ def _read(client: Client, task_id: str) -> Job | Batch:
 def _either(
     of_job: Callable[[str], Job], of_batch: Callable[[str], Batch], task_id: str
 ) -> Job | Batch:
-    """What a call answers for the job of this ID, or for the batch."""
-    try:
+    """What a call answers for the job of this ID, or for the batch.
+
+    Raises:
+        JobNotFound: there is neither.
+    """
+    with suppress(JobNotFound):
         return of_job(task_id)
-    except JobNotFound:
+    try:
         return of_batch(task_id)
+    except JobNotFound as error:
+        detail = "No job or batch has this ID; check it for typing errors."
+        raise JobNotFound({**error.problem, "detail": detail}) from None
 
 
 def _waited(client: Client, found: Job | Batch, wait_s: float) -> Job | Batch:

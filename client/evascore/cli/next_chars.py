@@ -33,6 +33,7 @@ from evascore.readers.inputs import STDIN, texts_of_lines
 from evascore.results import NextChars, Score
 from evascore.sync import Client
 from evascore.texts import Text
+from evascore.wording import counted
 
 
 def command(
@@ -90,7 +91,7 @@ def _lines(client: Client, lines: Iterable[str | bytes], out: Path | None, k: in
             num_failed += isinstance(outcome, EvascoreError)
             target.write(_line(_answer(outcome)))
     if num_failed:
-        say(f"{num_failed:,} lines could not be scored; the output has their errors.")
+        say(f"{counted(num_failed, 'line')} could not be scored; see the output for the errors.")
     return SOME_FAILED if num_failed else 0
 
 

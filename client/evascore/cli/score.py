@@ -34,6 +34,7 @@ from evascore.constants import MAX_NEXT_CHARS, NUM_SPECIAL_IDS
 from evascore.readers.encodings import UTF8
 from evascore.results import Score
 from evascore.sync import Client
+from evascore.wording import counted
 
 
 class Unit(StrEnum):
@@ -195,13 +196,13 @@ def _continuations(
 
 
 def _summary(score: Score) -> Iterator[tuple[str, str]]:
-    chars = "not UTF-8" if score.num_chars is None else f"{score.num_chars:,} characters"
+    chars = "not UTF-8" if score.num_chars is None else counted(score.num_chars, "character")
     if score.bits_per_byte is not None:
         yield "bits per byte", f"{score.bits_per_byte:.4f}"
     yield "log-likelihood", f"{score.log_likelihood_nats:.4f} nats"
     if score.byte_perplexity is not None:
         yield "perplexity per byte", f"{score.byte_perplexity:.4f}"
-    yield "length", f"{score.num_bytes:,} bytes, {chars}"
+    yield "length", f"{counted(score.num_bytes, 'byte')}, {chars}"
     if score.curvature is not None:
         yield "curvature", f"{score.curvature:.4f}"
     demo = ", the bundled demo" if score.model.get("is_demo") else ""

@@ -1,6 +1,6 @@
 """Registers the model `evascore` with lm-eval; it scores lists of requests in a few large jobs."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,10 +12,10 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from evascore.calls import job_fields
-from evascore.errors import UnexpectedAnswer, error_from_problem
+from evascore.errors import error_from_problem
+from evascore.lm_eval.facts import facts_of
 from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
 from evascore.matching import check_job
-from evascore.results import Info
 from evascore.sync import Client
 
 # An evaluation goes on when the service is full or is restarted for some minutes.
@@ -49,7 +49,7 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
         self._client = Client(url, timeout_s=TIMEOUT_S, patience_s=PATIENCE_S, model=model)
         self._concurrency = int(concurrency)
         info = self._client.info()
-        facts = _facts_of(info, model)
+        facts = facts_of(info, model)
         self._limits = info.limits
         self._max_text_bytes = min(info.limits["max_text_bytes"], facts["max_text_bytes"])
         self._window_size = int(facts["window_size"])
@@ -132,19 +132,3 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
             if "error" in item:
                 raise error_from_problem(item["error"])
         return items, [item["result"] for item in told]
-
-
-def _facts_of(info: Info, model: str | None) -> Mapping[str, Any]:
-    """The facts of the model that is asked for; None and `evascore` ask for the default one."""
-    if model in (None, "evascore"):
-        if info.model is not None:
-            return info.model
-        raise UnexpectedAnswer(
-            "The service has no worker, so the limits of its model are unknown. Start a worker;"
-            " `evascore doctor` shows when it is ready."
-        )
-    for listed in info.models:
-        if model in (listed["id"], f"{listed['name']}@{listed['fingerprint']}"):
-            return listed
-    served = ", ".join(listed["id"] for listed in info.models) or "none"
-    raise UnexpectedAnswer(f"The service does not serve this model. It serves: {served}.")

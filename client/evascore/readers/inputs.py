@@ -30,6 +30,7 @@ from evascore.readers.tables import Columns, Row
 from evascore.texts import encode, named
 
 Form = Literal["jsonl", "text"]
+Unit = Literal["line", "row", "file"]
 Kind = Literal["auto", "jsonl", "text", "json", "csv", "tsv", "parquet", "arrow", "dataset"]
 STDIN = Path("-")
 MAX_ID_CHARS = 128
@@ -71,6 +72,8 @@ class Input:
     """A file without a name that holds a copy, where `path` is None."""
     params: dict[str, str] = field(default_factory=dict)
     """Query parameters by which the service reads the lines."""
+    unit: Unit = "line"
+    """What each line was in the source, of whose kind a line of a copy need not be."""
 
     def open(self) -> BinaryIO:
         """Open it at its beginning."""
@@ -153,7 +156,14 @@ def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input
         for row in _rows(source, kind, reading):
             copy.write(encode(row) + b"\n")
     copy.flush()
-    return Input(_name(source), "jsonl", copy=copy, params=params)
+    return Input(_name(source), "jsonl", copy=copy, params=params, unit=_unit_of(source, kind))
+
+
+def _unit_of(source: Path, kind: Kind) -> Unit:
+    """What has one result each; rows are counted through all files of a folder."""
+    if kind == "text":
+        return "file" if source.is_dir() else "line"
+    return "line" if kind == "jsonl" and not source.is_dir() else "row"
 
 
 def _params(columns: Columns) -> dict[str, str]:

@@ -2,9 +2,10 @@
 
 import json
 
-from evascore.bulk_errors import ErrorSummary
-from evascore.cli.bulk import AT_WORK, Waits, _first_of
-from evascore.errors import RequestInvalid
+import pytest
+
+from evascore.bulk_errors import ErrorSummary, detail_of
+from evascore.cli.bulk import AT_WORK, Waits
 
 
 def line_of(error: dict) -> bytes:
@@ -26,11 +27,23 @@ def test_errors_that_differ_in_numbers_alone_are_one_kind():
     assert (second.type, second.first_line) == ("job_expired", 42)
 
 
-def test_upload_that_is_refused_as_a_whole_shows_its_first_error():
-    errors = [{"pointer": "/meta", "detail": "is not a known field", "line": 1}]
-    refused = RequestInvalid({"type": "invalid_request", "detail": "Too many.", "errors": errors})
-    assert _first_of(refused) == " The first: /meta is not a known field."
-    assert _first_of(RequestInvalid({"type": "invalid_request", "detail": "x"})) == ""
+@pytest.mark.parametrize(
+    ("error", "detail"),
+    [
+        ({"pointer": "/text", "detail": "is empty"}, "/text is empty"),
+        (
+            {"pointer": "", "detail": "is not a known field"},
+            "a field of the line is not a known field",
+        ),
+        ({"pointer": "", "detail": "has more than 5 JSON values"}, "the line has more than 5"),
+        ({"pointer": "", "detail": "the line must be a JSON object"}, "the line must be"),
+        ({"pointer": "", "detail": "give exactly one of text, text_b64"}, "give exactly one"),
+        ({"pointer": "", "detail": "The line is not valid JSON: x."}, "The line is not valid JSON"),
+    ],
+    ids=str,
+)
+def test_detail_names_its_place_once(error, detail):
+    assert detail_of({"type": "invalid_request", "errors": [error]}).startswith(detail)
 
 
 def test_reason_to_wait_is_said_once_until_a_result_comes(capsys):

@@ -247,6 +247,25 @@ def test_certificate_that_is_not_trusted_is_reported_as_that():
     assert "SSL_CERT_FILE" in reason
 
 
+def test_service_without_tls_is_reported_as_that():
+    cause = ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number")
+    cause.reason = "WRONG_VERSION_NUMBER"
+    error = httpx.ConnectError("failed")
+    error.__cause__ = cause
+    lost = lost_of(error, httpx.URL("https://user:secret@a.test:8000/at"))
+    begin = "The TLS handshake with https://a.test:8000 failed (WRONG_VERSION_NUMBER)."
+    assert lost.reason.startswith(begin)
+    assert lost.reason.endswith("give http://a.test:8000.")
+    assert lost.says_remedy
+    assert not lost_of(httpx.ConnectError("refused"), httpx.URL("https://a.test")).says_remedy
+
+
+def test_connection_that_ends_with_an_error_of_tls_is_lost():
+    error = httpx.ReadError("failed")
+    error.__cause__ = ssl.SSLError(8, "EOF occurred in violation of protocol")
+    assert "was lost (ReadError)" in lost_of(error, httpx.URL("https://a.test")).reason
+
+
 def test_headers_go_to_the_service_and_those_of_the_proxy_to_the_proxy():
     url = httpx.URL("http://a.test")
     given = client_headers(url, None, {"X-Team": "blue", "Proxy-Authorization": "Basic abc"})

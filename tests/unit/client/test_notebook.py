@@ -129,7 +129,7 @@ def test_frame_of_spans_has_their_text():
 
 
 def test_frame_of_a_score_without_parts_says_what_to_ask_for():
-    with pytest.raises(evascore.UnexpectedAnswer, match=r'outputs=\["bytes"\]'):
+    with pytest.raises(evascore.NotInResult, match=r'outputs=\["bytes"\]'):
         scored(bytes=None).to_frame()
 
 
@@ -139,10 +139,12 @@ def test_frame_of_many_has_a_row_for_each_text_and_the_codes_of_errors():
     of_batch = line(
         {"index": 0, "status": "SUCCESS", "custom_id": "a", "result": dict(scored().raw)}
     )
-    frame = evascore.to_frame([scored(), missing, too_large, of_batch])
-    assert list(frame["error"].fillna("")) == ["", "NotText", "text_too_large", ""]
-    assert list(frame["custom_id"].fillna("")) == ["", "", "", "a"]
-    assert list(frame["bits_per_byte"].fillna(-1)) == [2, -1, -1, 2]
+    away = evascore.ServiceUnreachable("Away.")
+    frame = evascore.to_frame([scored(), missing, too_large, of_batch, away])
+    codes = ["", "not_text", "text_too_large", "", "service_unreachable"]
+    assert list(frame["error"].fillna("")) == codes
+    assert list(frame["custom_id"].fillna("")) == ["", "", "", "a", ""]
+    assert list(frame["bits_per_byte"].fillna(-1)) == [2, -1, -1, 2, -1]
 
 
 def test_frame_of_nothing_has_its_columns():

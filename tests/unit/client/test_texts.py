@@ -8,7 +8,7 @@ import pytest
 
 import evascore
 from evascore.calls import batch_request, job_fields
-from evascore.errors import EmptyText, NotText, RequestInvalid, UnexpectedAnswer
+from evascore.errors import EmptyText, NotInResult, NotText, RequestInvalid, UnexpectedAnswer
 from evascore.grouping import GROUP_BYTES, GROUP_TEXTS, groups
 from evascore.results import batch, job, line
 from evascore.texts import Text, encode
@@ -79,8 +79,19 @@ def test_single_text_or_table_is_no_batch(lines):
 
 @pytest.mark.parametrize("line", [None, float("nan"), Text(None), Text("a", context=5)], ids=repr)
 def test_batch_with_a_missing_value_is_refused_before_it_is_sent(line):
-    with pytest.raises(NotText):
+    with pytest.raises(NotText, match=r"^lines\[1\]: A text must be"):
         batch_request(["a", line], {})
+
+
+def test_text_of_several_that_cannot_be_sent_is_named_by_its_index():
+    with pytest.raises(NotText, match=r"^texts\[2\]: A text must be"):
+        job_fields("a", "b", None)
+    with pytest.raises(NotText, match=r"^continuations\[1\]: A text must be"):
+        job_fields(context="a", continuations=["b", 5])
+    request = batch_request(["a", "secret\ud800"], {})
+    with pytest.raises(RequestInvalid, match=r"^lines\[1\]: A text holds half") as raised:
+        list(request.body())
+    assert "secret" not in str(raised.value)
 
 
 def test_wrong_errors_option_is_refused():
@@ -253,8 +264,16 @@ def test_line_gives_its_score_with_the_name_of_its_text():
 def test_line_of_several_continuations_gives_them_in_order():
     two = result_line(result={"continuations": [SCORE, {**SCORE, "num_bytes": 2}]})
     assert [score.num_bytes for score in two.continuations()] == [1, 2]
-    with pytest.raises(UnexpectedAnswer, match=r"2 scores; read them with continuations\(\)"):
+    with pytest.raises(NotInResult, match=r"2 scores; read them with continuations\(\)"):
         _ = two.outcome
+    with pytest.raises(NotInResult, match="no continuations"):
+        result_line(result=SCORE).continuations()
+
+
+def test_job_that_has_not_ended_has_no_result():
+    queued = job({"id": "a", "state": "QUEUED", "links": LINKS})
+    with pytest.raises(NotInResult, match="is QUEUED and has no result yet"):
+        queued.score()
 
 
 def test_line_without_a_score_has_no_continuations():

@@ -142,6 +142,16 @@ def test_wrong_field_is_pointed_at_and_its_value_not_quoted(fields, pointer):
     assert "secret" not in str(raised.value.details)
 
 
+def test_item_that_is_no_object_is_shown_the_form_of_one():
+    with pytest.raises(RequestInvalid) as raised:
+        job_of({"items": ["secret"]})
+    (error,) = raised.value.details["errors"]
+    assert error == {
+        "detail": 'must be an object, such as {"text": "any text"}',
+        "pointer": "/items/0",
+    }
+
+
 @pytest.mark.parametrize(
     ("fields", "pointer"),
     [

@@ -108,6 +108,7 @@ def test_wrong_fields_are_refused_where_they_are(fields, error, pointer):
         ({"text": "a", "outputs": []}, "must have at least 1 elements"),
         ({"text": "a", "custom_id": "i" * 129}, "must have at most 128 characters"),
         ({"text": "a", "window": {"size": 64}}, "is missing"),
+        ({"text": "a", "window": [64, 32]}, 'must be an object, such as {"size": 4096, "stride":'),
         ({"text": "a", "topk": 5}, "is not a known field; did you mean top_k?"),
         ({"text": "a", "priority": "bulk"}, "is an option of a whole request"),
         ({"text": "a", "outputs": ["colour"]}, "must be one of 'summary', 'bytes', "),
