@@ -191,6 +191,10 @@ def test_batch_of_another_key_does_not_exist(alice, bob):
         *(("POST", "/cancel"), ("DELETE", "")),
     ):
         assert bob.request(method, f"/batches/{batch_id}{path}").status_code == 404
+    # Not even that it is a batch.
+    answers = [bob.get(f"/score/{each}").json() for each in (batch_id, "a" * 32)]
+    assert answers[0]["detail"] == answers[1]["detail"]
+    assert "ID of a batch" in alice.get(f"/score/{batch_id}").json()["detail"]
     assert alice.get(f"/batches/{batch_id}").status_code == 200
     assert alice.delete(f"/batches/{batch_id}").status_code == 204
 
