@@ -105,7 +105,7 @@ def test_wrong_fields_are_refused_where_they_are(fields, error, pointer):
         ({"text": "a", "top_k": "5"}, "must be an integer"),
         ({"text": "a", "top_k": 321}, "must be at most 320"),
         ({"text": "a", "next_chars": 0}, "must be at least 1"),
-        ({"text": "a", "outputs": []}, "must have at least 1 elements"),
+        ({"text": "a", "outputs": []}, "must have at least 1 element"),
         ({"text": "a", "custom_id": "i" * 129}, "must have at most 128 characters"),
         ({"text": "a", "window": {"size": 64}}, "is missing"),
         ({"text": "a", "topk": 5}, "is not a known field; did you mean top_k?"),
