@@ -7,7 +7,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
 from contract.grammar.counts import counted
-from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid_fields, plain_name
+from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid_fields, plain_name, unknown_field
 
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
@@ -69,7 +69,6 @@ _DETAILS = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
-    "extra_forbidden": "is not a known field",
     "missing": "is missing",
 }
 # The words, the name of pydantic's limit, and what is counted.
@@ -85,6 +84,8 @@ def _plain_detail(error: ErrorDetails) -> str:
     if error["type"] in _SIZES:
         words, limit, noun = _SIZES[error["type"]]
         return f"must have {words} {counted(error['ctx'][limit], noun)}"
+    if error["type"] == "extra_forbidden":
+        return unknown_field(str(error["loc"][-1]), ())
     template = _DETAILS.get(error["type"])
     # What our own models say is plain already.
     return error["msg"] if template is None else template.format(**error.get("ctx", {}))
