@@ -169,7 +169,7 @@ pin-images: ## write the digests of the base images into images.lock, for PINNED
 
 smoke: ## score one text with the service on port 8000
 	@{ [ -z "$$EVASCORE_API_KEY" ] || printf 'Authorization: Bearer %s\n' "$$EVASCORE_API_KEY"; } \
-	| curl -fsS -H @- 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
+	| curl --fail-with-body -sS -H @- 'localhost:8000/score?wait=30' -H 'Content-Type: text/plain' -d 'It scores.'
 
 acceptance: ## in a clean clone: build, start, compare scores, crash, restart
 	@clone=$$(mktemp -d) && trap 'rm -rf "$$clone"' EXIT && git clone -q . "$$clone/evascore" \

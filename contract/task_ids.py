@@ -12,10 +12,12 @@ import time
 from hashlib import sha256
 
 _TIME_BYTES, _RANDOM_BYTES, _OWNER_BYTES, _SIGNATURE_BYTES = 6, 5, 4, 5
+TASK, BATCH, FILE = b"", b"batch", b"file"
+"""The purposes of IDs; an ID of one purpose is none of another."""
 _LENGTH = 32  # base32 characters of the 20 bytes
 
 
-def new_task_id(secret: bytes, owner: str = "", purpose: bytes = b"") -> str:
+def new_task_id(secret: bytes, owner: str = "", purpose: bytes = TASK) -> str:
     """A new ID of 32 characters a-z, 2-7.
 
     It holds milliseconds, 40 random bits, 32 bits that depend on the owner, and a signature of 40
@@ -24,7 +26,7 @@ def new_task_id(secret: bytes, owner: str = "", purpose: bytes = b"") -> str:
     Args:
         secret: signs the ID.
         owner: the name of the key that it is issued to; '' for anyone.
-        purpose: an ID of one purpose is none of another.
+        purpose: `TASK`, `BATCH` or `FILE`.
     """
     now_ms = time.time_ns() // 1_000_000
     start = now_ms.to_bytes(_TIME_BYTES, "big") + secrets.token_bytes(_RANDOM_BYTES)
@@ -32,7 +34,7 @@ def new_task_id(secret: bytes, owner: str = "", purpose: bytes = b"") -> str:
     return base64.b32encode(body + _sign(secret, purpose, body)).decode("ascii").lower()
 
 
-def is_task_id(secret: bytes, task_id: str, purpose: bytes = b"") -> bool:
+def is_task_id(secret: bytes, task_id: str, purpose: bytes = TASK) -> bool:
     """Whether `task_id` was made by `new_task_id` with this secret and purpose."""
     raw = _decoded(task_id)
     if raw is None:

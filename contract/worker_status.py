@@ -21,7 +21,7 @@ WARM_STATES: frozenset[WorkerState] = frozenset({"ready", "busy"})
 PHASES = {
     "import": "importing libraries",
     "redis": "connecting to Redis",
-    "download": "downloading the model",
+    "download": "finding or downloading the model",
     "checksum": "verifying the model's files",
     "load": "loading the model",
     "quantize": "quantizing the model",

@@ -7,10 +7,14 @@ from typing import Any
 
 import orjson
 
+from contract.grammar.counts import counted
 from deploy.terminal import styled
 
 # Load balancers, containers and `make run` itself ask for these all the time.
 POLLED = ("/healthz", "/readyz")
+_OF_POLLS = (200, 503)
+# As wide as the longest route, so that the columns of all lines are one below the other.
+_METHOD_WIDTH, ROUTE_WIDTH = 6, 29
 # Of these libraries only warnings and errors concern an operator.
 _LIBRARIES = ("gunicorn", "celery", "kombu", "httpx")
 # Other lines say the same: the request, the micro-batch, the block with the URLs.
@@ -75,26 +79,26 @@ def _is_left_out(event: Mapping[str, Any]) -> bool:
 def _request(event: Mapping[str, Any]) -> str | None:
     """Method, route, status and time; a refusal with its name."""
     status, route = event["status"], event["route"] or "(no such route)"
-    if route in POLLED or status == 304:
+    if (route in POLLED and status in _OF_POLLS) or status == 304:
         return None
     colour = "green" if status < 400 else "yellow" if status < 500 else "red"
     refusal = styled(f"  {event.get('outcome', '')}", fg=colour) if status >= 400 else ""
+    method = _printable(event["method"])
     return (
-        f"{_printable(event['method']):<6} {route:<22} {styled(str(status), fg=colour)}"
+        f"{method:<{_METHOD_WIDTH}} {route:<{ROUTE_WIDTH}} {styled(str(status), fg=colour)}"
         f"  {_ms(event['time_ms'])}{_work(event)}{refusal}"
     )
 
 
 def _work(event: Mapping[str, Any]) -> str:
     num_bytes = event.get("work_bytes")
-    return "" if num_bytes is None else f"  {num_bytes:,} bytes"
+    return "" if num_bytes is None else f"  {counted(num_bytes, 'byte', ',')}"
 
 
 def _micro_batch(event: Mapping[str, Any]) -> str:
-    slices, num_bytes = event["slices"], event["bytes"]
-    texts = "1 text" if slices == 1 else f"{slices:,} texts"
-    name = styled(f"{'micro-batch':<29}", fg="cyan")
-    return f"{name} {texts}  {_ms(event['compute_ms'])}  {num_bytes:,} bytes"
+    texts, num_bytes = counted(event["slices"], "text", ","), counted(event["bytes"], "byte", ",")
+    name = styled(f"{'micro-batch':<{_METHOD_WIDTH + 1 + ROUTE_WIDTH}}", fg="cyan")
+    return f"{name} {texts}  {_ms(event['compute_ms'])}  {num_bytes}"
 
 
 def _job_ended(event: Mapping[str, Any]) -> str | None:

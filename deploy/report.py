@@ -33,8 +33,12 @@ class Report(Protocol):
     def done(self, step: str, detail: str) -> None:
         """Note that a step of the start is done."""
 
-    def ready(self, url: str, command: str) -> None:
-        """Say that texts can be scored, and by which command."""
+    def ready(self, url: str, *, has_keys: bool) -> None:
+        """Say that texts can be scored, and by which command.
+
+        Args:
+            has_keys: whether requests need an API key.
+        """
 
     def refresh(self) -> None:
         """Show the time that the running step has taken."""
@@ -72,9 +76,9 @@ class JsonReport:
     def refresh(self) -> None:
         """Write nothing: lines in a file do not change."""
 
-    def ready(self, url: str, command: str) -> None:
+    def ready(self, url: str, *, has_keys: bool) -> None:
         """Write the event with the URL and a command to try."""
-        log.info("service_ready", url=url, try_command=command)
+        log.info("service_ready", url=url, try_command=curl_of(url, has_keys=has_keys))
 
     def stopping(self) -> None:
         """Write the event."""
@@ -128,18 +132,11 @@ class TextReport:
         self._terminal.done(step, detail)
         self.refresh()
 
-    def ready(self, url: str, command: str) -> None:
+    def ready(self, url: str, *, has_keys: bool) -> None:
         """Write what a newcomer does next."""
         self.done("ready", "")
         self._terminal.line()
-        rows = (
-            ("page", f"{url}/"),
-            ("try", command),
-            ("shell", shell_command(url, Path(sys.executable).parent)),
-            ("docs", f"{url}/docs/"),
-            ("stop", "Ctrl-C; accepted jobs are kept and scored after the next start"),
-        )
-        for name, value in rows:
+        for name, value in next_steps(url, Path(sys.executable).parent, has_keys=has_keys):
             self._terminal.line(f"  {styled(f'{name:<6}', bold=True)} {value}")
         self._terminal.line()
 
@@ -219,6 +216,24 @@ class Phases:
         now = time.monotonic()
         elapsed_s, self._began_at = now - self._began_at, now
         self._seconds[self.running] = self._seconds.get(self.running, 0.0) + elapsed_s
+
+
+def next_steps(url: str, scripts: Path, *, has_keys: bool) -> list[tuple[str, str]]:
+    """The rows of what a newcomer does next, each with its name.
+
+    Args:
+        scripts: the folder of this environment's commands.
+        has_keys: whether requests need an API key.
+    """
+    key = [("key", f"{scripts / 'python'} -m app.keys create NAME")] if has_keys else []
+    return [
+        ("page", f"{url}/"),
+        *key,
+        ("try", curl_of(url, has_keys=has_keys)),
+        ("shell", shell_command(url, scripts)),
+        ("docs", f"{url}/docs/"),
+        ("stop", "Ctrl-C; accepted jobs are kept and scored after the next start"),
+    ]
 
 
 def curl_of(url: str, *, has_keys: bool) -> str:

@@ -25,7 +25,7 @@ from deploy.embedded_redis import (
     server_command,
 )
 from deploy.model_check import ModelRefused, check_model
-from deploy.report import Report, curl_of, report_for
+from deploy.report import Report, report_for
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
 # Time that a process needs to end, besides draining.
@@ -136,7 +136,7 @@ async def _start(
     supervisor.has_been_ready = True
     report.done("model", settings.served_name)
     url = _url(settings)
-    report.ready(url, curl_of(url, has_keys=settings.auth == "keys"))
+    report.ready(url, has_keys=settings.auth == "keys")
     if guarding is not None:
         await guarding
 

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 import redis
 
+from contract.grammar.counts import counted
 from contract.settings import SettingsInvalid, load_settings
 from contract.store.broker import connect
 from contract.store.dead_letters import DeadLetter, DeadLetters, NotRequeued
@@ -54,7 +55,8 @@ def _list(letters: Iterable[DeadLetter]) -> int:
     for each in letters:
         moment = datetime.fromtimestamp(each.at, UTC).isoformat(timespec="seconds")
         task_id = each.task_id or "-"
-        print(f"{each.id} {moment} {each.kind} {each.reason} {each.num_bytes} bytes {task_id}")
+        size = counted(each.num_bytes, "byte")
+        print(f"{each.id} {moment} {each.kind} {each.reason} {size} {task_id}")
     return 0
 
 

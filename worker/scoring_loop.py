@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from contract import keys
 from contract.batches import part_id
 from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
+from contract.grammar.counts import counted
 from contract.logs import get_logger
 from contract.messages import encode_payload
 from contract.store.dead_letters import Kind
@@ -419,7 +420,7 @@ def _expired() -> ServiceError:
 
 def _poisonous(num_crashes: int) -> ServiceError:
     return PoisonJob(
-        f"{num_crashes} workers died while they scored this job, so it is not tried again; "
+        f"{counted(num_crashes, 'worker')} died while scoring this job, so it is not tried again; "
         "send its texts one by one to find the one at fault.",
         num_crashes=num_crashes,
     )

@@ -133,7 +133,8 @@ def _operation(
     described: dict[str, Any] = {
         "operationId": view.__name__,
         "tags": [next(name for start, name, _ in _TAGS if path.startswith(start))],
-        "summary": (view.__doc__ or "").strip(),
+        # A summary is plain text; only a description is Markdown.
+        "summary": (view.__doc__ or "").strip().replace("`", ""),
         "parameters": [
             *(
                 {"name": n, "in": "path", "required": True, "schema": {"type": "string"}}

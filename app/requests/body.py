@@ -139,18 +139,23 @@ def parse_body(body: bytes, content_type: str) -> dict[str, Any]:
     return parse(body)
 
 
-def _unsupported(media_type: str, body: bytes, supported: tuple[str, ...]) -> UnsupportedMediaType:
-    """Say which Content-Type came, if it is a usual one, and which to send instead.
+def came_as(media_type: str) -> str:
+    """Name the Content-Type that came, if it is a usual one.
 
     Any other one is not repeated: it may be a text in the wrong place.
     """
-    came = _USUAL_MEDIA_TYPES.get(media_type.lower(), "This Content-Type is not supported")
+    return _USUAL_MEDIA_TYPES.get(media_type.lower(), "This Content-Type is not supported")
+
+
+def _unsupported(media_type: str, body: bytes, supported: tuple[str, ...]) -> UnsupportedMediaType:
+    """Say which Content-Type came, and which to send instead."""
     is_json = body.lstrip()[:1] in (b"{", b"[") or "text/plain" not in supported
     fitting = JSON if is_json else "text/plain"
     others = [name for name in supported if name != fitting]
     besides = f" Also supported: {' and '.join(others)}." if others else ""
     return UnsupportedMediaType(
-        f"{came}; send {fitting}, with curl by -H 'Content-Type: {fitting}'.{besides}"
+        f"{came_as(media_type)}; send {fitting}, "
+        f"with curl by -H 'Content-Type: {fitting}'.{besides}"
     )
 
 

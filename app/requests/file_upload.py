@@ -8,6 +8,7 @@ from flask import Request
 from werkzeug.http import parse_options_header
 from werkzeug.sansio.multipart import Data, Epilogue, Field, File, MultipartDecoder, NeedData
 
+from app.requests.body import came_as
 from app.requests.clients import client_of
 from app.requests.query import refuse_unknown_parameters
 from app.requests.upload_request import body_pieces
@@ -37,7 +38,11 @@ def receive_file(request: Request, service: Service) -> StoredFile:
     refuse_unknown_parameters(request.args, ())
     media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
     if media_type.lower() != MULTIPART or not parameters.get("boundary"):
-        raise UnsupportedMediaType(f"The Content-Type is not supported; send {MULTIPART}.")
+        is_form = media_type.lower() == MULTIPART
+        came = "The Content-Type has no boundary" if is_form else came_as(media_type)
+        raise UnsupportedMediaType(
+            f"{came}; send {MULTIPART}, with curl by -F purpose={PURPOSE} -F file=@FILE."
+        )
     store, limit_bytes = service.files, service.settings.max_upload_bytes
     file_id = store.new_id(owner_of(client_of(request)))
     form = _Form(parameters["boundary"].encode())

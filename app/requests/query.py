@@ -139,7 +139,7 @@ def refuse_unknown_parameters(query: Query, known: tuple[str, ...]) -> None:
 
 def _unknown_parameter(name: str, known: tuple[str, ...]) -> str:
     listed = f"; known here: {', '.join(known)}" if known else "; this route takes none"
-    return f"is not a known query parameter{suggestion(plain_name(name), known) or listed}"
+    return f"is not a known query parameter{suggestion(name, known) or listed}"
 
 
 def _filled(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:

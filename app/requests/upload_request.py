@@ -9,6 +9,7 @@ from werkzeug.http import parse_options_header
 
 from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
+from app.requests.body import came_as
 from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
 from app.requests.upload_stream import decoder, limited, read_pieces, small
@@ -21,7 +22,8 @@ from contract.store.admission import QuotaUsedUp
 from contract.store.sealing import Accepted
 
 NDJSON, JSON = "application/x-ndjson", "application/json"
-_MEDIA_TYPES = (NDJSON, "application/jsonl", "application/ndjson", JSON)
+_OTHER_NAMES = ("application/jsonl", "application/ndjson")
+_MEDIA_TYPES = (NDJSON, *_OTHER_NAMES, JSON)
 # More of a refused upload is not read: the connection is closed.
 MAX_REST_BYTES = 32 * 1024**2
 
@@ -110,7 +112,9 @@ def _media_type(request: Request) -> str:
     media_type = media_type.lower()
     if media_type not in _MEDIA_TYPES:
         raise UnsupportedMediaType(
-            f"The Content-Type is not supported; send {' or '.join(_MEDIA_TYPES)}."
+            f"{came_as(media_type)}; send {NDJSON}, with curl by "
+            f"--data-binary @FILE -H 'Content-Type: {NDJSON}'. "
+            f"Also supported: {', '.join(_OTHER_NAMES)}, and {JSON} for an array."
         )
     if parameters.get("charset", "utf-8").lower() not in ("utf-8", "utf8"):
         raise UnsupportedMediaType(

@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from flask import Request, Response
 
+from app.responses.no_content import no_content
 from app.responses.views import batch_view, job_view
 from app.service.callers import Caller
 from app.service.components import Service
@@ -85,7 +86,7 @@ def event_answer(
     seen = request.headers.get("Last-Event-ID", "")
     if first.is_final and watched.event_id(first) == seen:
         # 204 keeps a browser from reconnecting: there are no more events.
-        return Response(status=204)
+        return no_content()
     response = Response(
         iter(()), content_type="text/event-stream", headers={"X-Accel-Buffering": "no"}
     )

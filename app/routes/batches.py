@@ -22,6 +22,7 @@ from app.responses.batch_answers import (
     page_answer,
 )
 from app.responses.batch_models import BatchView
+from app.responses.no_content import no_content
 from app.service import audit, batch_waits, submission
 from app.service.components import service
 from contract.errors import (
@@ -127,4 +128,4 @@ def erase_batch(batch_id: str) -> Response:
     """Erase the texts and the results of a batch, and cancel it if it has not ended."""
     service().batches.erase(batch_id)
     audit.note(outcome="erased")
-    return Response(status=204)
+    return no_content()

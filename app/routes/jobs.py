@@ -15,6 +15,7 @@ from app.requests.query import Query, refuse_unknown_parameters
 from app.requests.score_request import idempotency_of, read_job
 from app.responses.job_answers import accepted_job_answer, job_answer
 from app.responses.models import JobView
+from app.responses.no_content import no_content
 from app.service import audit, submission
 from app.service.components import service
 from contract import keys
@@ -124,4 +125,4 @@ def erase(task_id: str) -> Response:
     """Erase the texts and the result of a job, and cancel it if it has not ended."""
     service().jobs.erase(task_id)
     audit.note(outcome="erased")
-    return Response(status=204)
+    return no_content()

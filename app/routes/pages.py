@@ -64,7 +64,7 @@ def home() -> Response:
 def status() -> Response:
     """Show the state of the service; a script keeps it up to date.
 
-    Where keys are needed the page itself shows nothing: the script asks for a key.
+    Where keys are needed the page itself shows no figures: the script asks for a key.
     """
     if _needs_key():
         return page("status.html", stats=None)

@@ -3,9 +3,12 @@
 import logging
 import secrets
 import time
+from contextlib import suppress
 from typing import Any
 
-from flask import Flask, Response, g, has_request_context, request
+from flask import Flask, Response, current_app, g, has_request_context, request
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import RequestRedirect
 
 from app.requests.clients import client_of
 from app.responses.problems import STATUS_BY_CODE
@@ -54,6 +57,20 @@ def _route() -> str | None:
     return request.url_rule.rule if request.url_rule else None
 
 
+def _route_of_refusal() -> str | None:
+    """The route that was asked for with a wrong method, or without its slash; None if none was."""
+    adapter, refusal = current_app.create_url_adapter(request), request.routing_exception
+    if adapter is None:
+        return None
+    with suppress(HTTPException):
+        if isinstance(refusal, MethodNotAllowed):
+            method = next(iter(refusal.valid_methods or ()), None)
+            return adapter.match(method=method, return_rule=True)[0].rule
+        if isinstance(refusal, RequestRedirect):
+            return adapter.match(path_info=f"{request.path}/", return_rule=True)[0].rule
+    return None
+
+
 def current_request_id(_task_id: Any) -> str:
     """The ID of the request that is being served; '' outside of one."""
     return str(g.get("request_id", "")) if has_request_context() else ""
@@ -80,7 +97,7 @@ class RequestLog:
             "request_served",
             request_id=g.request_id,
             method=request.method,
-            route=route,
+            route=route or _route_of_refusal(),
             status=response.status_code,
             client=client_of(request),
             **fields,

@@ -3,7 +3,7 @@
 import { element } from "./dom.js";
 import { duration, number } from "./format.js";
 import { Problem, call } from "./job.js";
-import { keyProblem } from "./key.js";
+import { keyProblem, needsKey } from "./key.js";
 
 const form = document.getElementById("lookup");
 const found = document.getElementById("found");
@@ -27,19 +27,19 @@ async function lookUp(id) {
 
 /** The job, or else the batch, of an ID. */
 async function read(id) {
-  const found = await readAt(form.dataset.jobs, id) ?? await readAt(form.dataset.batches, id);
-  if (found) return found;
-  throw new Problem({ title: "Not found", detail: "No job or batch has this ID; check it for typing errors." });
-}
-
-/** What a route has of an ID; null if it has nothing of it. */
-async function readAt(route, id) {
-  try {
-    return (await call(`${route}/${id}`, {})).body;
-  } catch (error) {
-    if (error instanceof Problem && error.body.type === "job_not_found") return null;
-    throw error;
+  for (const path of [form.dataset.jobs, form.dataset.batches]) {
+    try {
+      return (await call(`${path}/${id}`, {})).body;
+    } catch (error) {
+      if (!(error instanceof Problem && error.body.type === "job_not_found")) throw error;
+    }
   }
+  throw new Problem({
+    type: "job_not_found",
+    title: "Not found",
+    detail: `No job or batch ${needsKey ? "of your key " : ""}has this ID; check it for typing errors.`,
+    retryable: false,
+  });
 }
 
 function facts(body) {

@@ -13,6 +13,14 @@ const NUM_KEPT = 90;
 const NUM_BATCHES = 40;
 const NUM_LATENCIES = 100;
 
+// One, several, and what the numbers of a chart are of.
+const UNITS = {
+  queue: ["byte", "bytes", " in the queue"],
+  throughput: ["byte/s", "bytes/s", ""],
+  latency: ["ms", "ms", ""],
+  batches: ["text", "texts", " in a micro-batch"],
+};
+
 const byId = (id) => document.getElementById(id);
 const figures = byId("figures");
 const history = { queue: [], throughput: [] };
@@ -55,7 +63,7 @@ const live = (sentence) => { byId("live").textContent = sentence; };
 
 function render(stats) {
   show(byId("problem"), false);
-  show(figures, true);
+  for (const section of document.querySelectorAll(".of-stats")) show(section, true);
   document.body.classList.remove("stale");
   for (const field of document.querySelectorAll("[data-field]")) {
     const value = field.dataset.field.split(".").reduce((from, name) => from?.[name], stats);
@@ -96,23 +104,28 @@ function charts({ workers }) {
   const batches = workers.flatMap((worker) => worker.recent_batches ?? []).slice(-NUM_BATCHES);
   const latencies = workers.flatMap((worker) => worker.recent_latencies_ms ?? []).slice(-NUM_LATENCIES);
   const texts = batches.map(([numTexts]) => numTexts);
-  draw("queue", line, history.queue, "bytes in the queue");
-  draw("throughput", line, history.throughput, "bytes per second");
-  draw("latency", bars, latencies, "ms", NUM_LATENCIES);
-  draw("batches", bars, texts, "texts in a micro-batch", NUM_BATCHES);
+  draw("queue", line, history.queue);
+  draw("throughput", line, history.throughput);
+  draw("latency", bars, latencies, NUM_LATENCIES);
+  draw("batches", bars, texts, NUM_BATCHES);
 }
 
 /** Draw a chart with its highest and latest value beside it; nothing while all values are 0. */
-function draw(key, kind, values, unit, capacity) {
+function draw(key, kind, values, capacity) {
   const place = byId(`chart-${key}`);
-  const most = Math.max(...values, 0);
-  show(place, most > 0);
-  if (most === 0) return;
-  const words = `At most ${measured(most)} ${unit}, now ${measured(values.at(-1))}`;
+  const highest = Math.max(...values, 0);
+  for (const part of [place, byId(`below-${key}`)]) show(part, highest > 0);
+  if (highest === 0) return;
+  const [one, several, where] = UNITS[key];
+  const [most, latest] = [highest, values.at(-1)].map((value) => {
+    const shown = measured(value);
+    return `${shown} ${shown === "1" ? one : several}`;
+  });
+  const words = `At most ${most}${where}, now ${latest}`;
   place.replaceChildren(
     kind(values, words, capacity),
     element("p", { class: "chart-numbers", "aria-hidden": "true" },
-      element("span", {}, `most ${measured(most)}`), element("span", {}, `latest ${measured(values.at(-1))}`)),
+      element("span", {}, `most ${most}`), element("span", {}, `latest ${latest}`)),
   );
 }
 

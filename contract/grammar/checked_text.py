@@ -11,7 +11,7 @@ from contract.grammar.invalid import (
     invalid,
     invalid_fields,
     plain_name,
-    suggestion,
+    unknown_field,
 )
 from contract.grammar.limits import RequestLimits
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_BYTES_READ_ON, MAX_CUSTOM_ID_CHARS
@@ -105,9 +105,7 @@ def check_fields(
 def _unknown_field(name: str, schema: type[TextRequest]) -> str:
     if name in REQUEST_OPTIONS:
         return "is an option of a whole request; leave it out of a single text"
-    # A name that could be a text is not even compared: the suggestion would reveal it.
-    meant = suggestion(plain_name(name), schema.model_fields)
-    return f"is not a known field{meant}"
+    return unknown_field(name, schema.model_fields)
 
 
 def checked_request(text: TextRequest, shared: SharedOptions | None = None) -> dict[str, Any]:
@@ -192,10 +190,11 @@ def _check_length(request: TextRequest, num_bytes: int, place: str, limits: Requ
     limit_bytes, remedy = limits.max_text_bytes, "Split it"
     if request.window is not None:
         limit_bytes = limits.max_windowed_bytes
+        remedy = f"Split it into pieces of at most {limit_bytes} bytes"
     elif request.next_chars is not None:
         limit_bytes, remedy = limit_bytes - MAX_BYTES_READ_ON, "Send only its end"
     elif request.text is not None or request.text_b64 is not None:
-        remedy = "Split it, or give a window"
+        remedy = _remedy_by_window(num_bytes, limits)
     if num_bytes > limit_bytes:
         raise TextTooLarge(
             f"The text (with its context) has {num_bytes} bytes; the limit is {limit_bytes}. "
@@ -204,6 +203,15 @@ def _check_length(request: TextRequest, num_bytes: int, place: str, limits: Requ
             actual_bytes=num_bytes,
             errors=[{"detail": "is too large", "pointer": place}],
         )
+
+
+def _remedy_by_window(num_bytes: int, limits: RequestLimits) -> str:
+    """Say how to score a text that is too long for one pass."""
+    if num_bytes <= limits.max_windowed_bytes:
+        return "Split it, or give a window"
+    if limits.max_windowed_bytes <= limits.max_text_bytes:
+        return "Split it"
+    return f"Split it into pieces of at most {limits.max_windowed_bytes} bytes, each with a window"
 
 
 def _windowed_bytes(num_bytes: int, window: SlidingWindow) -> int:

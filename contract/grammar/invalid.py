@@ -28,6 +28,11 @@ def plain_name(name: str) -> str:
     return name if _PLAIN_NAME.fullmatch(name) else ""
 
 
+def _spelling(name: str) -> str:
+    """Return the name as every convention spells it: `topK`, `Top-K` and `top_k` are `topk`."""
+    return re.sub(r"[-_ ]", "", name[:64]).lower()
+
+
 # Names that other services give to what a field holds here; the first that exists is suggested.
 _NAMES_ELSEWHERE = {
     "content": ("text",),
@@ -40,9 +45,24 @@ _NAMES_ELSEWHERE = {
 }
 
 
+def unknown_field(name: str, known: Iterable[str]) -> str:
+    """Say that a field is not known, and which one of the `known` was probably meant."""
+    found = suggestion(name, known)
+    if not found and not plain_name(name):
+        # The error repeats no such name, so it says how the names of fields look.
+        found = "; names of fields are in small letters, and /docs/ lists them"
+    return f"is not a known field{found}"
+
+
 def suggestion(name: str, known: Iterable[str]) -> str:
     """Return "; did you mean ...?" with the known name that is nearest to `name`, or ''."""
     names = list(known)
+    spelled = {_spelling(each): each for each in names}.get(_spelling(name))
+    if spelled:
+        return f"; did you mean {spelled}?"
+    # A name that could be a text is not even compared: the suggestion would reveal it.
+    if not plain_name(name):
+        return ""
     elsewhere = [each for each in _NAMES_ELSEWHERE.get(name, ()) if each in names]
     close = elsewhere or difflib.get_close_matches(name, names, n=1)
     return f"; did you mean {close[0]}?" if close else ""

@@ -51,9 +51,13 @@ def _load_json(body: bytes, what: str, max_values: int) -> Any:
         value = orjson.loads(content)
     except orjson.JSONDecodeError as error:
         # orjson names the reason and the place, never what stands there.
-        raise MalformedBody(
-            f"The {what} is not valid JSON: {error}. Correct it there and send it again."
-        ) from None
+        remedy = "Correct it there and send it again."
+        if what == "line" and error.msg.startswith("unexpected content after document"):
+            remedy = (
+                "Put each object on a line of its own. `curl -d` removes the ends of lines; "
+                "`curl --data-binary` keeps them."
+            )
+        raise MalformedBody(f"The {what} is not valid JSON: {error}. {remedy}") from None
     _refuse_duplicate_keys(text, what)
     return value
 

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
-from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid_fields, plain_name
+from contract.grammar.counts import counted
+from contract.grammar.invalid import MAX_ERRORS_SHOWN, invalid_fields, plain_name, unknown_field
 
 _Schema = TypeVar("_Schema", bound=BaseModel)
 
@@ -64,8 +65,6 @@ def _place(error: ErrorDetails) -> tuple[int | str, ...]:
 
 _DETAILS = {
     "string_type": "must be a string",
-    "string_too_short": "must have at least {min_length} characters",
-    "string_too_long": "must have at most {max_length} characters",
     "int_type": "must be an integer",
     "int_from_float": "must be an integer",
     "int_parsing": "must be an integer",
@@ -84,14 +83,23 @@ _DETAILS = {
     "greater_than_equal": "must be at least {ge:g}",
     "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
-    "too_short": "must have at least {min_length} elements",
-    "too_long": "must have at most {max_length} elements",
-    "extra_forbidden": "is not a known field",
     "missing": "is missing",
+}
+# The words, the name of pydantic's limit, and what is counted.
+_SIZES = {
+    "string_too_short": ("at least", "min_length", "character"),
+    "string_too_long": ("at most", "max_length", "character"),
+    "too_short": ("at least", "min_length", "element"),
+    "too_long": ("at most", "max_length", "element"),
 }
 
 
 def _plain_detail(error: ErrorDetails) -> str:
+    if error["type"] in _SIZES:
+        words, limit, noun = _SIZES[error["type"]]
+        return f"must have {words} {counted(error['ctx'][limit], noun)}"
+    if error["type"] == "extra_forbidden":
+        return unknown_field(str(error["loc"][-1]), ())
     template = _DETAILS.get(error["type"])
     # What our own models say is plain already.
     return error["msg"] if template is None else template.format(**error.get("ctx", {}))

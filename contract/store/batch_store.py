@@ -24,6 +24,7 @@ from contract.batches import (
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
+from contract.store.absent import absent
 from contract.store.admission import Idempotency, QuotaLeft, QuotaUsedUp
 from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
 from contract.store.broker_guard import BrokerGuard
@@ -35,13 +36,11 @@ from contract.store.scripts import register
 from contract.store.sealing import Accepted, BatchSealer, Sizes
 from contract.store.submitting import quota_args
 from contract.stored_results import decoded_pieces
-from contract.task_ids import is_task_id, new_task_id
+from contract.task_ids import BATCH, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.
 _RESULT_PARTS = 16
-# So that no batch ID is a valid task ID, and the reverse.
-_ID_PURPOSE = b"batch"
 
 
 class BatchStore:
@@ -75,7 +74,7 @@ class BatchStore:
     def new_id(self, owner: str = "") -> str:
         """The ID for a new upload of `owner`. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return new_task_id(self._jobs.id_secret(), owner, _ID_PURPOSE)
+            return new_task_id(self._jobs.id_secret(), owner, BATCH)
 
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
@@ -305,14 +304,11 @@ class BatchStore:
     # --- IDs ------------------------------------------------------------------------------------
 
     def _is_id(self, batch_id: str) -> bool:
-        return is_task_id(self._jobs.id_secret(), batch_id, _ID_PURPOSE)
+        return is_task_id(self._jobs.id_secret(), batch_id, BATCH)
 
     def _absent(self, batch_id: str) -> JobGone | JobNotFound:
-        if self._is_id(batch_id):
-            return JobGone(
-                "The results of this batch have expired or were erased; upload it again."
-            )
-        return JobNotFound("This batch ID was never issued; check it for typing errors.")
+        gone = "The results of this batch have expired or were erased; upload it again."
+        return absent(self._jobs.id_secret(), batch_id, BATCH, gone)
 
 
 def _cancelled_ending(batch: Batch, part: Part, payload: bytes) -> Ending:

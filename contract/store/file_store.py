@@ -12,13 +12,12 @@ import zstandard
 from contract import keys
 from contract.errors import JobGone, JobNotFound
 from contract.settings import Settings
+from contract.store.absent import absent
 from contract.store.broker_guard import BrokerGuard
 from contract.store.job_store import JobStore
 from contract.store.scripts import register
-from contract.task_ids import is_task_id, new_task_id
+from contract.task_ids import FILE, is_task_id, new_task_id
 
-# So that no file ID is a valid task ID or batch ID.
-_ID_PURPOSE = b"file"
 # The fastest level halves the size of text.
 _LEVEL = 1
 _FACTS = b"facts"
@@ -54,7 +53,7 @@ class FileStore:
     def new_id(self, owner: str = "") -> str:
         """The ID for a new file of `owner`. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return new_task_id(self._jobs.id_secret(), owner, _ID_PURPOSE)
+            return new_task_id(self._jobs.id_secret(), owner, FILE)
 
     def add_piece(self, file_id: str, number: int, piece: bytes) -> int:
         """Store a piece of a file that is being received, compressed; return its size in Redis.
@@ -101,7 +100,7 @@ class FileStore:
     def delete(self, file_id: str) -> None:
         """Delete a file; repeating it is harmless. Raises: JobNotFound, BrokerUnavailable."""
         with self._guard.calling():
-            if not is_task_id(self._jobs.id_secret(), file_id, _ID_PURPOSE):
+            if not is_task_id(self._jobs.id_secret(), file_id, FILE):
                 raise self._absent(file_id)
             with self._client.pipeline() as pipe:
                 pipe.unlink(keys.file(file_id))
@@ -130,6 +129,5 @@ class FileStore:
         return facts
 
     def _absent(self, file_id: str) -> JobGone | JobNotFound:
-        if is_task_id(self._jobs.id_secret(), file_id, _ID_PURPOSE):
-            return JobGone("This file has expired or was deleted; upload it again.")
-        return JobNotFound("This file ID was never issued; check it for typing errors.")
+        gone = "This file has expired or was deleted; upload it again."
+        return absent(self._jobs.id_secret(), file_id, FILE, gone)

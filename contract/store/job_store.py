@@ -19,6 +19,7 @@ from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record, failure_record
 from contract.queue_messages import Origin, queue_of, rebound_message, task_message
 from contract.settings import Settings
+from contract.store.absent import absent
 from contract.store.admission import (
     Idempotency,
     QueueDepth,
@@ -37,7 +38,7 @@ from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
 from contract.store.submitting import JobSubmitter
 from contract.stored_results import decoded_pieces
-from contract.task_ids import is_owned_by, is_task_id, new_task_id
+from contract.task_ids import TASK, is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import WorkerStatus
 
@@ -423,8 +424,5 @@ class JobStore:
         return self._secret
 
     def _absent(self, task_id: str) -> JobGone | JobNotFound:
-        if is_task_id(self.id_secret(), task_id):
-            return JobGone(
-                "The result of this task ID has expired or was erased; send the text again."
-            )
-        return JobNotFound("This task ID was never issued; check it for typing errors.")
+        gone = "The result of this task ID has expired or was erased; send the text again."
+        return absent(self.id_secret(), task_id, TASK, gone)

@@ -117,13 +117,16 @@ def test_used_up_quota_is_reported_and_counted_down(page, keyed):
 def test_status_shows_nothing_before_a_key_with_metrics_is_entered(open_page, keyed):
     page = open_page(f"{keyed.url}/status")
     expect(page.locator("#live")).to_have_text("Enter an API key with the scope metrics.")
-    expect(page.locator("#figures")).to_be_hidden()
+    expect(page.locator("main [data-field]").last).to_be_attached()
+    for field in page.locator("main [data-field], #workers").all():
+        expect(field).to_be_hidden()
     expect(page.get_by_role("alert")).to_be_hidden()
     enter(page, token_of(keyed, "score"))
     expect(page.get_by_role("alert")).to_contain_text("This API key may not read the status")
     enter(page, token_of(keyed, "metrics"))
     expect(page.locator("#live")).to_contain_text("Live.")
-    expect(page.locator("#figures")).to_be_visible()
+    for section in ("#figures", "[data-field='totals.jobs_failed']", "#no-workers"):
+        expect(page.locator(section)).to_be_visible()
 
 
 def test_refused_key_is_not_sent_again_and_again(open_page, keyed):

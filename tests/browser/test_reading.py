@@ -153,6 +153,9 @@ def test_nothing_runs_over_the_edge_of_a_phone(page, service, width, path):
         cell = page.locator(".map .c").nth(200).bounding_box()
         assert cell["y"] + cell["height"] <= card["y"]
     if path == "/docs/":
+        page.locator(".opblock-tag small").first.wait_for()
+        for each in page.locator(".opblock-tag small").all():
+            assert each.bounding_box()["width"] > width / 2
         page.locator(".opblock-post", has_text="/score").first.click()
         page.get_by_role("button", name="Try it out").wait_for()
     assert page.evaluate("document.documentElement.scrollWidth") <= width

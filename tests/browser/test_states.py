@@ -176,10 +176,15 @@ def test_service_that_is_gone_is_distinguished_from_one_that_refuses(still, web)
 def test_status_follows_the_queue_and_survives_redis(open_page, web, web_redis):
     page = open_page(f"{web.url}/status")
     expect(page.locator("#no-workers")).to_be_visible()
+    expect(page.locator("#live")).to_contain_text("Live.")
+    # Without a chart, no sentence speaks of one.
+    expect(page.get_by_text("Below:").filter(visible=True)).to_have_count(0)
     with web.client() as client:
         client.post("/score", json={"text": "x" * 1234})
     expect(page.locator("[data-field='queue.bytes']")).to_have_text("1,234")
     expect(page.locator("#chart-queue svg")).to_have_attribute("aria-label", re.compile("1,234"))
+    expect(page.locator("#chart-queue")).to_contain_text("most 1,234 bytes")
+    expect(page.get_by_text("Below: since this page was opened.").first).to_be_visible()
     web_redis.kill()
     expect(page.get_by_role("alert")).to_contain_text("Broker unavailable")
     web_redis.start()

@@ -17,6 +17,11 @@ DOCUMENTS = sorted(
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 CODE = re.compile(r"^```.*?^```$|`[^`\n]+`", re.MULTILINE | re.DOTALL)
 
+# Of a block that is pasted into a shell; the system's Python lacks the packages.
+BARE_COMMAND = re.compile(
+    r"^(?:[A-Z_]+=\S+ )*python3? -m (?:app|bench|deploy|model|worker)\b.*$", re.MULTILINE
+)
+
 
 def links(document: Path) -> list[str]:
     """The targets of a document's links that stay within the repository."""
@@ -39,6 +44,11 @@ def test_links_lead_somewhere(document):
         assert found.exists(), target
         assert found.is_relative_to(REPOSITORY), target
         assert not fragment or fragment in anchors(found), target
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(REPOSITORY)))
+def test_commands_of_the_repository_run_in_its_environment(document):
+    assert not BARE_COMMAND.findall(document.read_text())
 
 
 def test_every_document_is_in_the_index():

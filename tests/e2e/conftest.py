@@ -24,6 +24,20 @@ def assert_described(response: httpx.Response, described: dict[str, Any]) -> Non
                 assert str(response.status_code) in operation["responses"], path
 
 
+def assert_ends_well(response: httpx.Response) -> None:
+    """JSON ends in a newline, so that a prompt begins on a line of its own; a 204 has no type.
+
+    An answer without a length is a stream, which its test reads.
+    """
+    media_type = response.headers.get("Content-Type")
+    if response.status_code == 204:
+        assert media_type is None
+    is_json = media_type in ("application/json", "application/problem+json")
+    if is_json and "Content-Length" in response.headers and response.request.method != "HEAD":
+        assert response.read().endswith(b"\n"), response.request.url
+        assert int(response.headers["Content-Length"]) == response.num_bytes_downloaded
+
+
 @pytest.fixture(scope="module")
 def web_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
     """The Redis of the module's web server."""
@@ -43,12 +57,16 @@ def web(web_redis: RedisServer, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture(scope="module")
 def http(web: WebServer) -> Iterator[httpx.Client]:
-    """A client of the module's web server, whose every answer must be a described one."""
+    """A client of the module's web server.
+
+    Every answer must be a described one that ends well.
+    """
     with web.client() as client:
         described = client.get("/openapi.json").json()["paths"]
-        client.event_hooks["response"].append(
-            lambda response: assert_described(response, described)
-        )
+        client.event_hooks["response"] += [
+            lambda response: assert_described(response, described),
+            assert_ends_well,
+        ]
         yield client
 
 

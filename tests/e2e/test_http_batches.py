@@ -413,6 +413,21 @@ def test_ids_of_jobs_and_of_batches_are_not_taken_for_each_other(http, outcomes)
     score_all(outcomes)
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_id_of_another_kind_is_named_with_its_route(http, outcomes, method):
+    task_id = http.post("/score", json={"text": "x"}).json()["id"]
+    batch_id = accepted(http, numbered(1)).rpartition("/")[2]
+    for path, words in (
+        (f"/batches/{task_id}", "No batch has this ID. It is the ID of a job; use it at /score/"),
+        (f"/score/{batch_id}", "No job has this ID. It is the ID of a batch; use it at /batches/"),
+        (f"/v1/files/{batch_id}", "No file has this ID. It is the ID of a batch;"),
+    ):
+        response = http.request(method, path)
+        assert (response.status_code, response.json()["type"]) == (404, "job_not_found")
+        assert response.json()["detail"].startswith(words)
+    score_all(outcomes)
+
+
 def test_large_upload_with_a_bad_first_line_is_answered(web):
     body = b"{nope\n" + b'{"text": "x"}\n' * 1_000_000
     with web.client() as client:

@@ -216,6 +216,25 @@ def test_request_is_logged_by_its_route_without_its_query(http, web):
     assert line["time_ms"] > 0
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status", "route"),
+    [
+        ("GET", "/score", 405, "/score"),
+        ("POST", "/readyz", 405, "/readyz"),
+        ("GET", f"/score/{MARKER}/cancel", 405, "/score/<task_id>/cancel"),
+        ("GET", "/docs", 308, "/docs/"),
+        ("GET", f"/{MARKER}", 404, None),
+    ],
+)
+def test_request_without_an_answer_is_logged_by_the_route_it_meant(
+    http, web, method, path, status, route
+):
+    request_id = f"meant{status}{len(path)}"
+    response = http.request(method, path, headers={"X-Request-Id": request_id})
+    (line,) = [x for x in web.log_lines("request_served") if x["request_id"] == request_id]
+    assert (response.status_code, line["route"]) == (status, route)
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/info", "/nowhere"])
 def test_head_answers_like_get_without_a_body(http, path):
     response = http.head(path)

@@ -68,9 +68,49 @@ def test_all_unknown_fields_are_named_with_suggestions(http):
     assert [(error["pointer"], error["detail"]) for error in errors] == [
         ("/txet", "is not a known field; did you mean text?"),
         ("/topk", "is not a known field; did you mean top_k?"),
-        ("", "is not a known field"),
+        ("", "is not a known field; names of fields are in small letters, and /docs/ lists them"),
         ("/prompt", "is not a known field; did you mean text?"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"), [("Text", "text"), ("topK", "top_k"), ("custom-id", "custom_id")]
+)
+def test_field_in_another_convention_is_recognized(http, name, meant):
+    (error,) = http.post("/score", json={name: 1}).json()["errors"]
+    assert error["detail"] == f"is not a known field; did you mean {meant}?"
+
+
+@pytest.mark.parametrize("line_ends", [b"", b" "])
+def test_lines_that_curl_joined_are_recognized(http, line_ends):
+    body = line_ends.join([b'{"text": "a"}', b'{"text": "b"}'])
+    headers = {"Content-Type": "application/x-ndjson"}
+    response = http.post("/batches", content=body, headers=headers)
+    assert "`curl --data-binary` keeps them" in detail(response)
+
+
+@pytest.mark.parametrize(
+    ("path", "words"),
+    [
+        ("/batches", "--data-binary @FILE -H 'Content-Type: application/x-ndjson'"),
+        ("/v1/files", "-F purpose=batch -F file=@FILE"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("headers", "came"),
+    [
+        (FORM, "which curl -d sends by default"),
+        ({}, "has no Content-Type"),
+        ({"Content-Type": f"{MARKER}/x"}, "is not supported"),
+    ],
+)
+def test_other_content_type_of_a_file_is_named_with_the_flags_to_add(
+    http, headers, came, path, words
+):
+    response = http.post(path, content=b'{"text": "a"}\n', headers=headers)
+    assert_problem(response, 415, "unsupported_media_type")
+    assert came in detail(response)
+    assert words in detail(response)
 
 
 def test_texts_as_other_services_call_them_are_items_here(http):

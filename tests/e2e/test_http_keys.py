@@ -191,6 +191,10 @@ def test_batch_of_another_key_does_not_exist(alice, bob):
         *(("POST", "/cancel"), ("DELETE", "")),
     ):
         assert bob.request(method, f"/batches/{batch_id}{path}").status_code == 404
+    # Not even that it is a batch.
+    answers = [bob.get(f"/score/{each}").json() for each in (batch_id, "a" * 32)]
+    assert answers[0]["detail"] == answers[1]["detail"]
+    assert "ID of a batch" in alice.get(f"/score/{batch_id}").json()["detail"]
     assert alice.get(f"/batches/{batch_id}").status_code == 200
     assert alice.delete(f"/batches/{batch_id}").status_code == 204
 
@@ -319,3 +323,16 @@ def test_keys_file_that_cannot_be_used_is_refused_at_the_start(web_redis, tmp_pa
     assert ended.stderr.startswith("evascore: EVASCORE_KEYS_FILE: ")
     assert ended.stderr.count("\n") == 1
     assert str(file) in ended.stderr
+
+
+def test_make_smoke_shows_the_remedy_of_a_refusal(web):
+    dry_run = subprocess.run(
+        ["make", "--dry-run", "smoke"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert "localhost:8000" in dry_run.stdout
+    command = dry_run.stdout.replace("localhost:8000", f"127.0.0.1:{web.port}")
+    refused = subprocess.run(
+        ["env", "--unset=EVASCORE_API_KEY", "sh", "-c", command], capture_output=True, text=True
+    )
+    assert refused.returncode == 22
+    assert "Send an API key" in refused.stdout

@@ -45,6 +45,7 @@ def large(http, outcomes) -> tuple[str, dict]:
 def test_result_comes_in_the_encoding_that_the_client_accepts(http, large, encoding):
     task_id, result = large
     response = http.get(f"/score/{task_id}", headers={"Accept-Encoding": encoding})
+    assert response.content.endswith(b"}\n")
     body = response.json()
     assert response.headers.get("Content-Encoding", "identity") == encoding
     assert response.headers["Vary"] == "Accept-Encoding"

@@ -3,6 +3,7 @@
 import concurrent.futures
 import contextlib
 import http.client
+import re
 import signal
 import threading
 import time
@@ -85,6 +86,9 @@ def test_status_page_says_promptly_that_redis_is_away(client, redis_server):
         redis_server.process.send_signal(signal.SIGCONT)
     assert (response.status_code, elapsed_s < PROMPT_S) == (503, True)
     assert "Redis does not answer" in response.text
+    # Zeros would be figures that nobody has read.
+    assert re.findall(r'of-stats"[^>]*>', response.text)
+    assert all(tag.endswith(" hidden>") for tag in re.findall(r'of-stats"[^>]*>', response.text))
     assert int(response.headers["Retry-After"]) >= 1
 
 

@@ -158,7 +158,7 @@ def test_target_below_the_time_of_a_lone_text_has_no_plan():
         plan(Demand(1, 400, p95_s=0.05), ONE, euros_per_gpu_hour=1.0)
 
 
-EXAMPLE = r"```sh\n(python -m bench\.capacity plan[^`]*?)```\n\n```\n(.*?)```"
+EXAMPLE = r"```sh\n(\.venv/bin/python -m bench\.capacity plan[^`]*?)```\n\n```\n(.*?)```"
 EXAMPLES = re.findall(EXAMPLE, DOCUMENT, re.DOTALL)
 
 
@@ -168,7 +168,7 @@ def run_plan(monkeypatch):
 
     def run(command):
         words = command.replace("\\\n", " ").split()
-        assert words[:3] == ["python", "-m", "bench.capacity"]
+        assert words[:3] == [".venv/bin/python", "-m", "bench.capacity"]
         monkeypatch.setattr(sys, "argv", words[2:])
         return main()
 

@@ -3,7 +3,11 @@
 import pytest
 from click import unstyle
 
-from deploy.log_lines import event_of, readable, redis_message
+from app.factory import create_app
+from app.routes import assets
+from app.service.components import EXTENSION
+from contract.settings import load_settings
+from deploy.log_lines import POLLED, ROUTE_WIDTH, event_of, readable, redis_message
 
 REQUEST = {
     "event": "request_served",
@@ -27,6 +31,27 @@ def test_request_shows_route_status_time_and_bytes():
     assert " ".join(shown().split()) == "POST /score 200 81 ms 1,234 bytes"
 
 
+def test_one_byte_is_no_plural():
+    assert shown(work_bytes=1).endswith("1 byte")
+    scored = shown(event="micro_batch_scored", slices=1, bytes=1, compute_ms=2.5)
+    assert scored.endswith("1 text  2.5 ms  1 byte")
+
+
+def test_columns_are_wide_enough_for_every_route():
+    app = create_app(load_settings({}))
+    app.extensions[EXTENSION].changes.close()
+    routes = {rule.rule for rule in app.url_map.iter_rules()} - {assets.ROUTE}
+    places = {shown(route=route).index("200") for route in routes - set(POLLED)}
+    assert len(places) == 1
+    assert len(max(routes, key=len)) == ROUTE_WIDTH
+    scored = shown(event="micro_batch_scored", slices=1, bytes=1, compute_ms=2.5)
+    assert {scored.index("1 text")} == places
+
+
+def test_only_an_address_without_a_route_is_called_so():
+    assert "(no such route)" in shown(route=None, status=404, outcome="route_not_found")
+
+
 def test_refused_request_names_the_refusal():
     assert shown(status=422, outcome="invalid_request").endswith("invalid_request")
 
@@ -35,7 +60,7 @@ def test_refused_request_names_the_refusal():
     "fields",
     [
         {"route": "/readyz"},
-        {"route": "/healthz", "status": 503},
+        {"route": "/readyz", "status": 503},
         {"status": 304},
         {"event": "job_opened"},
         {"event": "job_ended", "state": "SUCCESS"},
@@ -44,6 +69,10 @@ def test_refused_request_names_the_refusal():
 )
 def test_polls_and_steps_that_other_lines_show_are_left_out(fields):
     assert shown(**fields) is None
+
+
+def test_wrong_method_of_a_polled_route_is_shown():
+    assert "/readyz" in shown(route="/readyz", status=405, outcome="method_not_allowed")
 
 
 def test_warning_of_a_library_is_shown():

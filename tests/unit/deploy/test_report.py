@@ -2,7 +2,7 @@
 
 import pytest
 
-from deploy.report import DEFAULT_URL, curl_of, shell_command
+from deploy.report import DEFAULT_URL, curl_of, next_steps, shell_command
 from evascore import transport
 
 
@@ -26,3 +26,11 @@ def test_client_and_service_have_the_same_default():
 @pytest.mark.parametrize("has_keys", [False, True])
 def test_command_has_a_key_where_requests_need_one(has_keys):
     assert ("$EVASCORE_API_KEY" in curl_of(DEFAULT_URL, has_keys=has_keys)) == has_keys
+
+
+@pytest.mark.parametrize("has_keys", [False, True])
+def test_start_shows_how_to_make_a_key_where_requests_need_one(tmp_path, has_keys):
+    rows = dict(next_steps(DEFAULT_URL, tmp_path, has_keys=has_keys))
+    assert ("$EVASCORE_API_KEY" in rows["try"]) == has_keys
+    command = f"{tmp_path}/python -m app.keys create NAME" if has_keys else None
+    assert rows.get("key") == command

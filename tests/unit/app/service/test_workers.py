@@ -44,6 +44,11 @@ def starting(phase: str | None, ago_s: float | None) -> WorkerStatus:
             [worker("draining"), starting("download", 3.1), starting("warm_up", 40.2)],
             "No worker is ready. One is starting (warming up the model, 40 s so far).",
         ),
+        # Also of a local folder, where nothing is downloaded.
+        (
+            [starting("download", 3.1)],
+            "No worker is ready. One is starting (finding or downloading the model, 3 s so far).",
+        ),
         # Of a later release, with a clock ahead, and of a release that does not tell its phase.
         (
             [starting("polish", -5)],

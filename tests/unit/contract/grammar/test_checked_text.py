@@ -99,13 +99,39 @@ def test_wrong_fields_are_refused_where_they_are(fields, error, pointer):
 
 
 @pytest.mark.parametrize(
+    ("num_bytes", "more", "remedy"),
+    [
+        (11, {}, "Split it, or give a window."),
+        (20, {}, "Split it, or give a window."),
+        (21, {}, "Split it into pieces of at most 20 bytes, each with a window."),
+        (21, {"window": {"size": 8, "stride": 4}}, "Split it into pieces of at most 20 bytes."),
+    ],
+)
+def test_remedy_for_a_long_text_works(num_bytes, more, remedy):
+    limits = FixedLimits(max_text_bytes=10, max_windowed_bytes=20)
+    fields = {"text": "a" * num_bytes, **more}
+    assert refusal_of(fields, limits).message.endswith(f". {remedy}")
+
+
+def test_window_is_no_remedy_where_it_takes_no_longer_texts():
+    limits = FixedLimits(max_text_bytes=10, max_windowed_bytes=10)
+    assert refusal_of({"text": "a" * 11}, limits).message.endswith(". Split it.")
+
+
+def test_name_in_the_form_of_a_text_is_not_repeated():
+    (error,) = refusal_of({"text": "a", "My Text": 1}).details["errors"]
+    hint = "names of fields are in small letters, and /docs/ lists them"
+    assert error == {"detail": f"is not a known field; {hint}", "pointer": ""}
+
+
+@pytest.mark.parametrize(
     ("fields", "detail"),
     [
         ({"text": 5}, "must be a string"),
         ({"text": "a", "top_k": "5"}, "must be an integer"),
         ({"text": "a", "top_k": 321}, "must be at most 320"),
         ({"text": "a", "next_chars": 0}, "must be at least 1"),
-        ({"text": "a", "outputs": []}, "must have at least 1 elements"),
+        ({"text": "a", "outputs": []}, "must have at least 1 element"),
         ({"text": "a", "custom_id": "i" * 129}, "must have at most 128 characters"),
         ({"text": "a", "window": {"size": 64}}, "is missing"),
         ({"text": "a", "window": [64, 32]}, 'must be an object, such as {"size": 4096, "stride":'),
