@@ -59,15 +59,17 @@ def _route() -> str | None:
 
 def _route_of_refusal() -> str | None:
     """The route that was asked for with a wrong method, or without its slash; None if none was."""
-    adapter, refusal = current_app.create_url_adapter(request), request.routing_exception
-    if adapter is None:
+    refusal = request.routing_exception
+    if not isinstance(refusal, MethodNotAllowed | RequestRedirect):
         return None
+    # A malformed Host would raise here, but it is refused before it is routed.
+    adapter = current_app.create_url_adapter(request)
+    assert adapter is not None
     with suppress(HTTPException):
         if isinstance(refusal, MethodNotAllowed):
             method = next(iter(refusal.valid_methods or ()), None)
             return adapter.match(method=method, return_rule=True)[0].rule
-        if isinstance(refusal, RequestRedirect):
-            return adapter.match(path_info=f"{request.path}/", return_rule=True)[0].rule
+        return adapter.match(path_info=f"{request.path}/", return_rule=True)[0].rule
     return None
 
 
