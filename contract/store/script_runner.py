@@ -11,6 +11,9 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
+# A connection that sent a larger command is closed.
+LARGE_BYTES = 64 * 1024
+
 
 class ScriptRunner:
     """Connections for scripts, one per concurrent call; safe to share between threads."""
@@ -55,6 +58,10 @@ class ScriptRunner:
         except redis.ConnectionError:
             return _answer(connection, command)
         finally:
+            if sum(map(_num_bytes, command)) > LARGE_BYTES:
+                # Redis would keep as much room for the next command of this connection, for
+                # seconds. Admission would see it as memory that results use.
+                connection.disconnect()
             self._idle.append(connection)
 
     def _take(self) -> Any:
@@ -63,6 +70,10 @@ class ScriptRunner:
         except IndexError:
             pool = self._client.connection_pool
             return pool.connection_class(**pool.connection_kwargs)
+
+
+def _num_bytes(word: Any) -> int:
+    return len(word) if isinstance(word, str | bytes) else 0
 
 
 def _answer(connection: Any, command: Sequence[Any]) -> Any:

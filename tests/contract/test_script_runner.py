@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from contract.store.broker import connect
-from contract.store.script_runner import ScriptRunner
+from contract.store.script_runner import LARGE_BYTES, ScriptRunner
 from tests.conftest import wait_until
 
 THREADS = 32
@@ -111,4 +111,14 @@ def test_dropped_connections_are_closed_and_later_calls_open_new_ones(scripts, r
     scripts[0].drop_idle()
     # That of the runner, and that on which its client loaded the script.
     wait_until(lambda: num_clients(redis_client) == before - 2)
+    assert ask(scripts, 2) == answer_to(2)
+
+
+def test_connection_of_a_large_command_is_closed_with_its_memory(scripts, redis_client):
+    runner, echo = scripts
+    ask(scripts, 1)
+    before = num_clients(redis_client)
+    large = b"x" * (LARGE_BYTES + 1)
+    assert runner.run(echo, ["x"], [large]) == [b"x", large]
+    wait_until(lambda: num_clients(redis_client) == before - 1)
     assert ask(scripts, 2) == answer_to(2)

@@ -327,7 +327,11 @@ def test_keys_file_that_cannot_be_used_is_refused_at_the_start(web_redis, tmp_pa
 
 def test_make_smoke_shows_the_remedy_of_a_refusal(web):
     dry_run = subprocess.run(
-        ["make", "--dry-run", "smoke"], cwd=REPOSITORY, capture_output=True, text=True, check=True
+        ["make", "--dry-run", "--no-print-directory", "smoke"],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     assert "localhost:8000" in dry_run.stdout
     command = dry_run.stdout.replace("localhost:8000", f"127.0.0.1:{web.port}")
