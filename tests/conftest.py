@@ -66,8 +66,25 @@ class RedisServer:
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.socket: Path | None = None
         self.process: subprocess.Popen[bytes] | None = None
+        self._is_known = False
+        """Whether a test may know the port."""
 
     def start(self) -> None:
+        """Start it; the first time on another port if somebody took its own meanwhile."""
+        from deploy.embedded_redis import free_port
+
+        for _ in range(5):
+            if self._starts():
+                self._is_known = True
+                return
+            if not self._is_known:
+                self.port = free_port()
+                self.url = f"redis://127.0.0.1:{self.port}/0"
+            time.sleep(0.2)
+        assert self.process is not None
+        raise RuntimeError(f"Redis ended with exit code {self.process.returncode}")
+
+    def _starts(self) -> bool:
         import redis
 
         from deploy.embedded_redis import server_command
@@ -79,8 +96,7 @@ class RedisServer:
         self.process = process
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:
             wait_until(lambda: process.poll() is not None or _answers(client))
-        if process.poll() is not None:
-            raise RuntimeError(f"Redis ended with exit code {process.returncode}")
+        return process.poll() is None
 
     def fill_disk(self) -> None:
         """Have every further write to its files fail, as on a full disk, until `clear_disk`.
