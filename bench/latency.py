@@ -30,7 +30,7 @@ STAGES = {
     "batch_wait": "until its micro-batch begins",
     "compute": "of the micro-batch in the model",
     "finish": "until its record is made",
-    "answer": "until the client has its answer; before, the record is stored: a write",
+    "answer": "until the client has its answer; includes storing the record: one write",
     "beyond_compute": "all but the model",
     "wall": "as the client sees it",
 }

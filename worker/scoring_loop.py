@@ -169,7 +169,7 @@ class ScoringLoop:
         self._end_done()
 
     def _note_suspects(self, task_ids: list[str]) -> None:
-        """Note whose jobs are suspects from now on; jobs that were just opened are so already."""
+        """Store these jobs as suspects, unless opening them already did."""
         if self._suspects != set(task_ids):
             self._store.note_aboard(task_ids, self._status.name)
         self._suspects = None

@@ -191,7 +191,7 @@ class PartCutter:
         limit = self._settings.max_upload_errors
         if self._num_bad > limit:
             raise RequestInvalid(
-                f"More than {limit} lines cannot be scored, so no line was accepted; "
+                f"The upload has more than {limit} wrong lines, so no line was accepted; "
                 "mend them, or leave them out. The first of them are in errors.",
                 errors=self._first_errors,
                 limit_errors=limit,

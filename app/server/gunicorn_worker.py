@@ -290,7 +290,7 @@ class EdgeWorker(GeventWorker):
         """The next request with its whole header; None if the client takes too long."""
         greenlet = gevent.getcurrent()
         self._idle.add(greenlet)
-        # A second timer would cost as much as the first.
+        # HeaderTimeout limits the wait; a time limit of the socket would start a second timer.
         client.settimeout(None)
         try:
             with HeaderTimeout(client):

@@ -55,7 +55,7 @@ class RecentWorkers:
     def _recent(self) -> _Read:
         known, now = self._read, time.monotonic()
         if now > known.until:
-            # Requests that come while this one reads take what is known. Before anything is known
+            # Requests that arrive during this read use the last known state. If there is none yet,
             # they read too.
             if known.until:
                 self._read = replace(known, until=now + STATUS_MAX_AGE_S)

@@ -31,7 +31,7 @@ from contract.versions import NewerFormat, Unreadable
 log = get_logger(__name__)
 
 RECONNECT_S = 0.2
-_CHECK = "EVASCORE_REDIS_URL, if this lasts; it is tried again"
+_CHECK = "EVASCORE_REDIS_URL, if this lasts; the web server keeps retrying"
 # A connection that was silent for this long must answer a PING within `redis_timeout_s`. A network
 # can drop a connection without a word, and may even answer the keepalive of TCP itself.
 PING_AFTER_S = 1.0
@@ -221,7 +221,7 @@ class ChangeListener:
         ) as client:
             pool = client.connection_pool
             # Version 2, whatever the URL asks for, gives messages as lists in the order in which
-            # they came. redis-py's PubSub would cost several times as much for each.
+            # they came. redis-py's PubSub takes twice the CPU time for each.
             connection = pool.connection_class(**pool.connection_kwargs | {"protocol": 2})
             try:
                 connection.send_command("PSUBSCRIBE", *_PATTERNS)

@@ -378,14 +378,16 @@ def _message_of_lines(errors: Sequence[Mapping[str, Any]], limit: int | None) ->
     """The message of an upload that is refused.
 
     Args:
-        limit: number of wrong lines that would be skipped; None: the first one was enough.
+        limit: number of wrong lines that an upload may have; None if it may have none.
     """
     wrong = "; ".join(
         f"line {error.get('line')}: {described(error, 'line')}"
         for error in errors[:MAX_LINES_NAMED]
     )
     end = "; ..." if len(errors) > MAX_LINES_NAMED else "."
-    begin = "No" if limit is None else f"More than {counted(limit, 'line')} cannot be scored, so no"
+    begin = (
+        "No" if limit is None else f"The upload has more than {counted(limit, 'wrong line')}, so no"
+    )
     return f"{begin} line was accepted. {wrong[:1].upper()}{wrong[1:]}{end}"
 
 

@@ -234,7 +234,7 @@ def lost_of(error: Exception, url: httpx.URL, via: str = "") -> Lost:
         reason = f"The TLS handshake with {where} failed ({tls_error.reason or 'no answer'})"
         remedy = f"give http://{url.netloc.decode('ascii')}"
         return Lost(
-            f"{reason}. If the service speaks plain HTTP, as that of `make run` does, {remedy}.",
+            f"{reason}. If the service uses plain HTTP, as `make run` does, {remedy}.",
             says_remedy=True,
         )
     way = f" through {via}" if via else ""

@@ -50,7 +50,7 @@ def unknown_field(name: str, known: Iterable[str]) -> str:
     found = suggestion(name, known)
     if not found and not plain_name(name):
         # The error repeats no such name, so it says how the names of fields look.
-        found = "; names of fields are in small letters, and /docs/ lists them"
+        found = "; field names are lowercase, and /docs/ lists them"
     return f"is not a known field{found}"
 
 

@@ -18,7 +18,7 @@ def conflict(message: str) -> PydanticCustomError:
 
 
 def an_object(given: Any, example: str) -> Any:
-    """Return the fields of a nested object, or the object that was made of them.
+    """Return `given` if it is a mapping or a model.
 
     Args:
         example: shows the fields in JSON; pydantic's own error would name none.

@@ -52,15 +52,15 @@ class ScriptRunner:
     def _call(self, command: Sequence[Any]) -> Any:
         connection = self._take()
         try:
-            # Whatever goes wrong but an error that Redis answers, redis-py closes the connection,
-            # and opens it again for the next command.
+            # After any failure except an error reply of Redis, redis-py closes the connection.
+            # The next command opens it again.
             return _answer(connection, command)
         except redis.ConnectionError:
             return _answer(connection, command)
         finally:
             if sum(map(_num_bytes, command)) > LARGE_BYTES:
-                # Redis would keep as much room for the next command of this connection, for
-                # seconds. Admission would see it as memory that results use.
+                # Redis would keep a buffer of this size for seconds. Admission would count it as
+                # memory of results.
                 connection.disconnect()
             self._idle.append(connection)
 

@@ -25,7 +25,7 @@ from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
 from contract.stored_results import promised_bytes
 
-# A job is refused for lack of room only if there is none this much later either. Sending a large
+# Before a job is refused for lack of room, memory is read again after this time. Sending a large
 # result takes less.
 SECOND_LOOK_S = 0.05
 

@@ -82,7 +82,7 @@ def fetch_files(name: str, small_files: tuple[str, ...], revision: str | None = 
                 f"{pin} to load the newest"
             ) from error
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        # So snapshot_download begins the message of the error that it met.
+        # snapshot_download puts this before the message of the original error.
         reason = reason.removeprefix("Got: ")
         at = f" at revision {wanted}" if wanted else ""
         raise CheckpointInvalid(

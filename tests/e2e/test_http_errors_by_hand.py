@@ -68,7 +68,7 @@ def test_all_unknown_fields_are_named_with_suggestions(http):
     assert [(error["pointer"], error["detail"]) for error in errors] == [
         ("/txet", "is not a known field; did you mean text?"),
         ("/topk", "is not a known field; did you mean top_k?"),
-        ("", "is not a known field; names of fields are in small letters, and /docs/ lists them"),
+        ("", "is not a known field; field names are lowercase, and /docs/ lists them"),
         ("/prompt", "is not a known field; did you mean text?"),
     ]
 

@@ -50,7 +50,7 @@ STDOUT = Path("-")
 MAX_KINDS = 10
 # Seconds to ask whether the service is ready.
 PROBE_S = 5.0
-AT_WORK = "a worker is ready, and scores long or earlier texts first."
+AT_WORK = "a worker is ready, but is scoring earlier or long texts."
 
 
 class Form(StrEnum):
@@ -201,7 +201,7 @@ class Waits:
             say(f"Waiting: {reason}")
 
     def look(self) -> None:
-        """Ask the service why no result comes; that it works needs no line once results came."""
+        """Ask the service why no result comes; a busy worker is no news after the first result."""
         reason = self.ask()
         if reason and not (reason == AT_WORK and self._has_results):
             self.note(reason)

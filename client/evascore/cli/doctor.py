@@ -65,7 +65,7 @@ def _show(check: Check, as_json: bool) -> None:
 
 
 def _line_of(check: Check) -> str:
-    """What was found, and what to do: after a question in a sentence of its own."""
+    """The finding and the remedy. After a question, the remedy is its own sentence."""
     detail, remedy = check.detail, check.remedy
     if not remedy:
         return detail

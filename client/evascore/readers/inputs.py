@@ -73,7 +73,7 @@ class Input:
     params: dict[str, str] = field(default_factory=dict)
     """Query parameters by which the service reads the lines."""
     unit: Unit = "line"
-    """What each line was in the source, of whose kind a line of a copy need not be."""
+    """What one line was in the source. A copy holds lines even if the source has rows or files."""
 
     def open(self) -> BinaryIO:
         """Open it at its beginning."""
@@ -160,7 +160,7 @@ def _copied(source: Path, kind: Kind, reading: Reading, copy: BinaryIO) -> Input
 
 
 def _unit_of(source: Path, kind: Kind) -> Unit:
-    """What has one result each; rows are counted through all files of a folder."""
+    """What gets one result. Rows are numbered across all files of a folder."""
     if kind == "text":
         return "file" if source.is_dir() else "line"
     return "line" if kind == "jsonl" and not source.is_dir() else "row"

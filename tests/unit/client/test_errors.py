@@ -14,7 +14,7 @@ def test_refused_upload_names_its_first_wrong_lines():
         f"No line was accepted. {named}."
     )
     assert message_of("invalid_request", detail="x", errors=errors, limit_errors=3) == (
-        f"More than 3 lines cannot be scored, so no line was accepted. {named}; ..."
+        f"The upload has more than 3 wrong lines, so no line was accepted. {named}; ..."
     )
 
 

@@ -120,7 +120,7 @@ def test_window_is_no_remedy_where_it_takes_no_longer_texts():
 
 def test_name_in_the_form_of_a_text_is_not_repeated():
     (error,) = refusal_of({"text": "a", "My Text": 1}).details["errors"]
-    hint = "names of fields are in small letters, and /docs/ lists them"
+    hint = "field names are lowercase, and /docs/ lists them"
     assert error == {"detail": f"is not a known field; {hint}", "pointer": ""}
 
 
