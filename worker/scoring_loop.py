@@ -172,6 +172,7 @@ class ScoringLoop:
         """Store these jobs as suspects, unless opening them already did."""
         if self._suspects != set(task_ids):
             self._store.note_aboard(task_ids, self._status.name)
+        # Not known for the next micro-batch: a worker that takes over may set them aside meanwhile.
         self._suspects = None
 
     def _open_fetched(self) -> Iterator[Ending]:

@@ -106,8 +106,6 @@ class Channel(kombu_redis.Channel):
     _brpop_sent_at: Any
     _command = ""
     _fetches_next = True
-    _knows_script = False
-    """Whether Redis has the fetch script."""
     _may_fetch_at = 0.0
     _is_refused = False
 
@@ -218,7 +216,10 @@ class Channel(kombu_redis.Channel):
             )
 
     def _send_fetch(self) -> None:
-        self._command, script = ("EVALSHA", _FETCH_SHA) if self._knows_script else ("EVAL", _FETCH)
+        self._send_script("EVALSHA", _FETCH_SHA)
+
+    def _send_script(self, command: str, script: str) -> None:
+        self._command = command
         worker = self.unacked_key, self.unacked_index_key
         names, args = fetch_arguments(self.fingerprint, self.room, worker, time())
         self.client.connection.send_command(self._command, script, len(names), *names, *args)
@@ -274,14 +275,11 @@ class Channel(kombu_redis.Channel):
     def _parse_reply(self, **options: Any) -> Any:
         connection = self.client.connection
         try:
-            reply = self.client.parse_response(connection, self._command, **options)
+            return self.client.parse_response(connection, self._command, **options)
         except redis.exceptions.NoScriptError:
-            # Redis was started again, or somebody had it forget its scripts.
-            self._knows_script = False
-            self._send_fetch()
-            reply = self.client.parse_response(connection, self._command, **options)
-        self._knows_script |= self._command == "EVAL"
-        return reply
+            # It is the first fetch, or Redis was started again.
+            self._send_script("EVAL", _FETCH)
+            return self.client.parse_response(connection, self._command, **options)
 
     def _deliver_fetched(self, fetched: list[bytes]) -> None:
         self.is_delivering_fetched = True

@@ -6,7 +6,8 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from flask import Flask, Response, current_app, g, has_request_context, request
+from flask import Flask, Response, g, has_request_context, request
+from flask.globals import request_ctx
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import RequestRedirect
 
@@ -62,8 +63,7 @@ def _route_of_refusal() -> str | None:
     refusal = request.routing_exception
     if not isinstance(refusal, MethodNotAllowed | RequestRedirect):
         return None
-    # A malformed Host would raise here, but it is refused before it is routed.
-    adapter = current_app.create_url_adapter(request)
+    adapter = request_ctx.url_adapter
     assert adapter is not None
     with suppress(HTTPException):
         if isinstance(refusal, MethodNotAllowed):

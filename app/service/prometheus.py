@@ -119,7 +119,7 @@ class Metrics:
         )
         for code in codes:
             self._problems.labels(code)
-        self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
+        self._series: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._request_seconds = Histogram(
             "evascore_http_request_seconds",
             "Time from a request's header to its answer, including the wait for a result.",
@@ -139,10 +139,10 @@ class Metrics:
             route: its template; None when no route matched.
         """
         kind = method if method in METHODS else "other", route or "none", status
-        if kind not in self._found:
+        if kind not in self._series:
             # Finding them by their labels takes longer than counting.
-            self._found[kind] = self._requests.labels(*kind), self._request_seconds.labels(kind[1])
-        requests, seconds = self._found[kind]
+            self._series[kind] = self._requests.labels(*kind), self._request_seconds.labels(kind[1])
+        requests, seconds = self._series[kind]
         requests.inc()
         seconds.observe(elapsed_s)
 

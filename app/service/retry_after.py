@@ -42,7 +42,7 @@ class RetryEstimate:
         """The error for results that Redis has no room for: now, or ever."""
         memory, needed = full.memory, full.needed_bytes
         limit_bytes = memory.limit_bytes - memory.startup_bytes
-        if 0 < limit_bytes < needed:
+        if full.is_for_good:
             return BodyTooLarge(
                 f"The results could take {needed} bytes of Redis; the limit is {limit_bytes}. "
                 "Ask for fewer outputs (top_k, bytes, spans), or send several requests.",

@@ -1,13 +1,21 @@
 """Defines the outcomes of a submission: a receipt, a refusal, or a replay of an earlier one."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from contract.store.memory import Memory
 
 IDEMPOTENCY_TTL_S = 86_400
-_REFUSALS = frozenset({b"full", b"share", b"no_room", b"room_share", b"quota"})
+# Before a job or a batch is refused for lack of room, memory is read again after this time. Sending
+# a large result takes less.
+LOOK_AGAIN_S = 0.05
+NO_ROOM = frozenset({b"no_room", b"room_share"})
+"""The verdicts that depend on the memory of Redis."""
+_REFUSALS = frozenset({b"full", b"share", b"quota", *NO_ROOM})
+
+_Accepted = TypeVar("_Accepted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +82,11 @@ class NoRoom(Exception):
         self.memory = memory
         self.is_share = is_share
 
+    @property
+    def is_for_good(self) -> bool:
+        """Whether an empty Redis would have no room either."""
+        return 0 < self.memory.limit_bytes - self.memory.startup_bytes < self.needed_bytes
+
 
 class QuotaUsedUp(Exception):
     """The API key has used up its quota for now."""
@@ -87,6 +100,24 @@ class QuotaUsedUp(Exception):
 
 class KeyReused(Exception):
     """An Idempotency-Key was used for another request."""
+
+
+def accept_or_look_again(accept: Callable[[], _Accepted]) -> _Accepted:
+    """What `accept` returns; it is repeated once, a moment later, where there was no room.
+
+    While a worker sends a result, Redis holds it and its promise still counts. `accept` holds no
+    turn at Redis while this waits.
+
+    Raises:
+        what `accept` raises
+    """
+    try:
+        return accept()
+    except NoRoom as refusal:
+        if refusal.is_for_good:
+            raise
+    time.sleep(LOOK_AGAIN_S)
+    return accept()
 
 
 def replayed_id(stored: bytes, idempotency: Idempotency | None) -> str:
@@ -115,7 +146,7 @@ def raise_refusal(
     """
     numbers = tuple(map(int, details)) if verdict in _REFUSALS else ()
     is_share = verdict in (b"share", b"room_share")
-    if verdict in (b"no_room", b"room_share"):
+    if verdict in NO_ROOM:
         raise NoRoom(needed_bytes, numbers[0], memory, is_share=is_share)
     if verdict == b"quota":
         raise QuotaUsedUp(QuotaLeft(*numbers[:2]), numbers[2])

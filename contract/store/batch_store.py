@@ -25,7 +25,12 @@ from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
 from contract.store.absent import absent
-from contract.store.admission import Idempotency, QuotaLeft, QuotaUsedUp
+from contract.store.admission import (
+    Idempotency,
+    QuotaLeft,
+    QuotaUsedUp,
+    accept_or_look_again,
+)
 from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
 from contract.store.broker_guard import BrokerGuard
 from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
@@ -139,11 +144,15 @@ class BatchStore:
             BrokerUnavailable: Redis does not answer, or has lost a part.
         """
         sizes = Sizes(work_bytes, promised_bytes)
-        with self._guard.calling():
-            accepted = self._sealer.seal(batch, sizes, idempotency, quota)
-            if not accepted.is_replay:
-                self._queue.publish(batch.id)
-        return accepted
+
+        def accept() -> Accepted:
+            with self._guard.calling():
+                accepted = self._sealer.seal(batch, sizes, idempotency, quota)
+                if not accepted.is_replay:
+                    self._queue.publish(batch.id)
+            return accepted
+
+        return accept_or_look_again(accept)
 
     def _renew(self, pipe: Any, batch_id: str) -> None:
         for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):

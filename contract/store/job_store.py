@@ -24,6 +24,7 @@ from contract.store.admission import (
     Idempotency,
     QueueDepth,
     Receipt,
+    accept_or_look_again,
 )
 from contract.store.broker_guard import BrokerGuard
 from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
@@ -101,9 +102,13 @@ class JobStore:
             KeyReused: the idempotency key was used for another request.
             BrokerUnavailable: the job was not accepted, or the answer did not arrive in time.
         """
-        with self._guard.calling():
-            task_id = task_id or new_task_id(self.id_secret(), job.owner)
-            receipt = self._submitter.submit(task_id, job, idempotency, quota)
+
+        def accept() -> Receipt:
+            with self._guard.calling():
+                own_id = task_id or new_task_id(self.id_secret(), job.owner)
+                return self._submitter.submit(own_id, job, idempotency, quota)
+
+        receipt = accept_or_look_again(accept)
         return replace(receipt, depth=self.depth()) if receipt.is_replay else receipt
 
     def read(self, task_id: str) -> Record:

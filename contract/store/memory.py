@@ -71,16 +71,17 @@ class MemorySampler:
 
     def read(self) -> Memory:
         """The last sample, or a new one."""
-        if self._sample is None or self._clock() > self._until:
-            return self.read_now()
+        now = self._clock()
+        if self._sample is None or now > self._until:
+            # Those that ask meanwhile get the last sample, if there is one.
+            self._until = now + SAMPLE_S
+            try:
+                self._sample = memory_of(self._client.info("memory"), self._settings)
+            except redis.RedisError:
+                self.expire()
+                raise
         return self._sample
 
-    def read_now(self) -> Memory:
-        """A new sample; those that ask meanwhile get the last one, if there is one."""
-        self._until = self._clock() + SAMPLE_S
-        try:
-            self._sample = memory_of(self._client.info("memory"), self._settings)
-        except redis.RedisError:
-            self._until = 0.0
-            raise
-        return self._sample
+    def expire(self) -> None:
+        """Have the next caller take a new sample."""
+        self._until = 0.0

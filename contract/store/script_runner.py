@@ -11,8 +11,9 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 
-# A connection that sent a larger command is closed.
-LARGE_BYTES = 64 * 1024
+# Redis reads an argument of this size into a buffer of its own (`PROTO_MBULK_BIG_ARG`). Then it
+# makes another one for the next argument.
+LARGE_BYTES = 32 * 1024
 
 
 class ScriptRunner:
@@ -58,9 +59,9 @@ class ScriptRunner:
         except redis.ConnectionError:
             return _answer(connection, command)
         finally:
-            if sum(map(_num_bytes, command)) > LARGE_BYTES:
-                # Redis would keep a buffer of this size for seconds. Admission would count it as
-                # memory of results.
+            if max(map(_num_bytes, command)) >= LARGE_BYTES:
+                # Redis would keep that buffer for seconds. Admission would count it as memory of
+                # results.
                 connection.disconnect()
             self._idle.append(connection)
 

@@ -12,6 +12,7 @@ from contract.errors import BrokerUnavailable
 from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
+    NO_ROOM,
     Idempotency,
     QuotaLeft,
     raise_refusal,
@@ -64,6 +65,8 @@ class BatchSealer:
             # Another model became current since the web server looked.
             name = batch.model_name or self._settings.served_name
             batch = replace(batch, model_name=name, fingerprint=details[0].decode())
+        if verdict in NO_ROOM:
+            self._memory.expire()
         raise_refusal(verdict, details, needed_bytes=sizes.promised_bytes, memory=memory)
         if verdict == b"replay":
             return Accepted(replayed_id(details[0], idempotency), is_replay=True)

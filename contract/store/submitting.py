@@ -13,6 +13,7 @@ from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
 from contract.store.admission import (
     IDEMPOTENCY_TTL_S,
+    NO_ROOM,
     Idempotency,
     QueueDepth,
     QuotaLeft,
@@ -24,10 +25,6 @@ from contract.store.memory import Memory, MemorySampler
 from contract.store.script_runner import ScriptRunner
 from contract.store.scripts import register
 from contract.stored_results import promised_bytes
-
-# Before a job is refused for lack of room, memory is read again after this time. Sending a large
-# result takes less.
-SECOND_LOOK_S = 0.05
 
 
 class JobSubmitter:
@@ -43,22 +40,18 @@ class JobSubmitter:
     ) -> Receipt:
         """See `JobStore.submit`; the depth in the receipt of a replay is (0, 0)."""
         memory, promised = self._memory.read(), promised_bytes(job.result_bytes)
-        is_sure = False
         while True:
             payload = encode_payload(job)
             sizes = (job.num_bytes, promised, *self._limits(memory), *quota_args(quota))
             answer = self._call(task_id, job, payload, idempotency, quota, sizes)
-            if answer[0] == b"no_room" and not is_sure:
-                # While a worker sends a result, Redis holds it and its promise still counts.
-                time.sleep(SECOND_LOOK_S)
-                memory, is_sure = self._memory.read_now(), True
-                continue
             if answer[0] != b"rebind":
                 break
             # Another model became current since the web server looked.
             name = job.model or self._settings.served_name
             job = replace(job, model=name, fingerprint=answer[1].decode())
         verdict, *details = answer
+        if verdict in NO_ROOM:
+            self._memory.expire()
         raise_refusal(verdict, details, needed_bytes=promised + len(payload), memory=memory)
         if verdict == b"replay":
             earlier = replayed_id(details[0], idempotency)

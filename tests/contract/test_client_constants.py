@@ -8,6 +8,7 @@ import pytest
 
 import evascore
 from app.requests.page_query import MAX_PAGE_LINES
+from contract.grammar import counts
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import REPOSITORY, load_settings
@@ -19,6 +20,7 @@ from evascore import (
     operations,
     synthetic,
     transport,
+    wording,
 )
 from evascore.cli.main import main
 from evascore.lm_eval import requests as lm_eval_requests
@@ -97,3 +99,8 @@ def test_client_closes_idle_connections_before_the_service_does():
     configuration = (REPOSITORY / "gunicorn.conf.py").read_text()
     (keepalive_s,) = re.findall(r"^keepalive = (\d+)$", configuration, re.MULTILINE)
     assert transport.LIMITS.keepalive_expiry < int(keepalive_s)
+
+
+@pytest.mark.parametrize("number", [0, 1, 2, 1000])
+def test_client_puts_numbers_into_words_as_the_service_does(number):
+    assert wording.counted(number, "line") == counts.counted(number, "line", ",")

@@ -16,7 +16,8 @@ from contract.errors import BodyTooLarge, Overloaded, ScoringFailed
 from contract.grammar.lines import Line
 from contract.messages import failure_record, success_record
 from contract.settings import load_settings
-from contract.store.admission import NoRoom
+from contract.store import admission
+from contract.store.admission import LOOK_AGAIN_S, NoRoom
 from contract.store.batch_store import BatchStore
 from contract.store.endings import Ending
 from contract.store.job_store import JobStore
@@ -108,6 +109,37 @@ def test_sixteen_who_ask_at_once_are_promised_no_more_than_there_is(redis_client
     with ThreadPoolExecutor(16) as pool:
         assert sum(pool.map(submit, range(16))) == 3
     assert promised(redis_client) == 3 * promised_bytes(RESULT_BYTES)
+
+
+@pytest.mark.parametrize("is_freed", [True, False])
+def test_refusal_for_lack_of_room_is_looked_at_twice(redis_client, monkeypatch, is_freed):
+    """As while a worker sends a result, which counts twice until it is stored."""
+    store = store_with_room(redis_client, 2.5)
+    redis_client.set("sent", b"x" * 2 * promised_bytes(RESULT_BYTES))
+    waits = []
+
+    def sleep(seconds):
+        waits.append(seconds)
+        if is_freed:
+            redis_client.delete("sent")
+
+    monkeypatch.setattr(admission.time, "sleep", sleep)
+    if is_freed:
+        store.submit(a_large_job())
+    else:
+        with pytest.raises(NoRoom):
+            store.submit(a_large_job())
+    assert waits == [LOOK_AGAIN_S]
+
+
+def test_job_that_never_fits_is_refused_at_once(redis_client, monkeypatch):
+    store = store_with_room(redis_client, 0.5)
+    waits = []
+    monkeypatch.setattr(admission.time, "sleep", waits.append)
+    with pytest.raises(NoRoom) as refusal:
+        store.submit(a_large_job())
+    assert refusal.value.is_for_good
+    assert waits == []
 
 
 def test_room_follows_what_redis_uses(redis_client):

