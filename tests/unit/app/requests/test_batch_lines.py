@@ -117,7 +117,7 @@ def test_upload_with_too_many_bad_lines_is_refused_with_the_first_of_them():
     settings = load_settings({"EVASCORE_MAX_UPLOAD_ERRORS": "12"})
     lines = [{"text": "a"}, *[b"x"] * 12]
     assert sum(part.num_lines for part, _ in cut(*lines, settings=settings, on_error="skip")) == 13
-    with pytest.raises(RequestInvalid, match="More than 12 lines") as raised:
+    with pytest.raises(RequestInvalid, match="more than 12 wrong lines") as raised:
         cut(*lines, b"y", settings=settings, on_error="skip")
     assert raised.value.details["limit_errors"] == 12
     assert [error["line"] for error in raised.value.details["errors"]] == [*range(2, 12)]
