@@ -173,10 +173,14 @@ class Settings(BaseModel):
     )
     micro_batch_bytes: Bytes = Field(
         16_384,
-        description="Most text bytes of one micro-batch. "
-        "Raise it on a GPU; lower it for shorter waits.",
+        description="Most text bytes of one micro-batch. Raise it on a fast GPU.",
     )
     micro_batch_texts: Count = Field(256, description="Most texts of one micro-batch.")
+    micro_batch_s: Seconds = Field(
+        1,
+        description="Longest time of one micro-batch, as the speed of the last ones allows. "
+        "Lower it for shorter waits; raise it for more throughput on a GPU.",
+    )
 
     max_text_bytes: Bytes = Field(
         DEFAULT_LIMITS.max_text_bytes,
@@ -491,6 +495,7 @@ class Settings(BaseModel):
 
 # The first of each pair must not exceed the second, or one limit makes the other unreachable.
 NESTED = (
+    ("micro_batch_s", "micro_batch_timeout_s"),
     ("micro_batch_timeout_s", "deadline_s"),
     ("deadline_s", "max_deadline_s"),
     ("max_deadline_s", "result_ttl_s"),

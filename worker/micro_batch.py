@@ -22,6 +22,7 @@ from kombu.transport import virtual
 from contract.logs import get_logger
 from worker.filling import Budget
 from worker.outbox import Outbox
+from worker.pace import Pace
 from worker.runtime import Runtime
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -149,6 +150,7 @@ class Turns:
             MicroBatchScorer(runtime.scorer, runtime.lease, status),
             status,
             budget=Budget.of(settings),
+            pace=Pace(settings.micro_batch_s),
             max_crashes=settings.max_crashes,
             spans=self._spans,
         )

@@ -30,6 +30,7 @@ from worker.intake import unreadable_ending
 from worker.lease import OwnStatus
 from worker.outbox import MAX_TRIES, Outbox
 from worker.outcomes import ScoreJob, failed_ending, lost_ending, open_job, scored_ending
+from worker.pace import Pace
 from worker.room import Room, no_room, room_for_fetch
 from worker.scoring import MicroBatchScorer
 from worker.spans import JobSpans
@@ -103,6 +104,7 @@ class ScoringLoop:
         status: OwnStatus,
         *,
         budget: Budget,
+        pace: Pace,
         max_crashes: int,
         spans: JobSpans | None = None,
     ) -> None:
@@ -110,7 +112,7 @@ class ScoringLoop:
         self._spans = spans or JobSpans()
         self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
-        self._budget, self._max_crashes = budget, max_crashes
+        self._budget, self._pace, self._max_crashes = budget, pace, max_crashes
         self._credit = Credit()
         self._num_micro_batches = 0
         self._fetched: list[str] = []
@@ -158,12 +160,13 @@ class ScoringLoop:
         self._write_endings()
         if self._is_held_up:
             return
-        choice = choose_micro_batch(self._jobs.values(), self._budget, self._credit)
+        budget = self._pace.limit(self._budget)
+        choice = choose_micro_batch(self._jobs.values(), budget, self._credit)
         self._credit = choice.credit
         if choice.shares:
             self._num_micro_batches += 1
             self._note_suspects([share.job.task_id for share in choice.shares])
-            with self._spans.micro_batch(choice):
+            with self._spans.micro_batch(choice), self._pace.measured(choice.num_bytes, budget):
                 outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes, self._num_micro_batches)
         self._end_done()

@@ -20,6 +20,7 @@ from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
 from worker.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
 from worker.outcomes import ScoreJob
+from worker.pace import MIN_BYTES, Pace
 from worker.room import no_room
 from worker.scoring import MicroBatchScorer
 from worker.scoring_loop import ScoringLoop
@@ -155,10 +156,10 @@ class FakeScorer:
 class Worker:
     """A scoring loop with everything around it in memory."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget = BUDGET, max_s: float = 60) -> None:
         self.store, self.messages = MemoryStore(), Messages()
         self.scorer = FakeScorer(self.store)
-        self.status = OwnStatus("w", BUDGET.bytes, Startup("consume", began_at=0.0))
+        self.status = OwnStatus("w", budget.bytes, Startup("consume", began_at=0.0))
         self.outbox = Outbox(self.store.conclude, on_refusal=self.status.count_refusals)
         lease = Lease(None, self.status, lease_s=5, micro_batch_timeout_s=5)
         self.loop = ScoringLoop(
@@ -167,7 +168,8 @@ class Worker:
             self.outbox,
             MicroBatchScorer(self.scorer, lease, self.status),
             self.status,
-            budget=BUDGET,
+            budget=budget,
+            pace=Pace(max_s),
             max_crashes=3,
         )
 
@@ -217,6 +219,16 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.loop.turn()
     assert worker.store.state("a") == "SUCCESS"
     assert worker.scorer.suspects == [["a"]] * 3
+
+
+def test_micro_batches_that_take_too_long_become_smaller():
+    worker = Worker(replace(BUDGET, bytes=4 * MIN_BYTES), max_s=1e-9)
+    worker.fetch("a", *[MIN_BYTES // 2] * 8)
+    worker.fetch("b", *[MIN_BYTES // 2] * 8)
+    while worker.loop.delay_s == 0:
+        worker.loop.turn()
+    assert worker.scorer.num_slices == [8, 4, 2, 2]
+    assert worker.store.state("a") == worker.store.state("b") == "SUCCESS"
 
 
 def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):
