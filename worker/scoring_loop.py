@@ -274,7 +274,7 @@ class ScoringLoop:
                 task_id,
                 job,
                 num_crashes=crashes.deaths,
-                max_slice_bytes=self._budget.bytes,
+                max_slice_bytes=self._pace.limit(self._budget).bytes,
                 max_text_bytes=self._scorer.info.max_text_bytes,
                 window_size=self._scorer.info.window_size,
             )

@@ -15,7 +15,7 @@ from contract.store.refusals import NotStored, Reason
 from contract.worker_status import STAGES, stage_name
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
-from worker import scoring_loop
+from worker import outcomes, scoring_loop
 from worker.filling import Budget
 from worker.lease import Lease, OwnStatus
 from worker.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
@@ -229,6 +229,21 @@ def test_micro_batches_that_take_too_long_become_smaller():
         worker.loop.turn()
     assert worker.scorer.num_slices == [8, 4, 2, 2]
     assert worker.store.state("a") == worker.store.state("b") == "SUCCESS"
+
+
+def test_long_text_is_cut_into_smaller_slices_where_micro_batches_take_too_long(monkeypatch):
+    worker = Worker(replace(BUDGET, bytes=4 * MIN_BYTES), max_s=1e-9)
+    limits = []
+
+    def open_job(*args, max_slice_bytes, **options):
+        limits.append(max_slice_bytes)
+        return outcomes.open_job(*args, max_slice_bytes=max_slice_bytes, **options)
+
+    monkeypatch.setattr(scoring_loop, "open_job", open_job)
+    for task_id in "abc":
+        worker.fetch(task_id, MIN_BYTES)
+        worker.loop.turn()
+    assert limits == [4 * MIN_BYTES, 2 * MIN_BYTES, MIN_BYTES]
 
 
 def test_job_that_came_late_is_scored_with_the_rest_of_an_earlier_one(worker):
