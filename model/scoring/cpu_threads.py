@@ -1,8 +1,8 @@
 """Runs independent passes in parallel on a CPU, each in a thread with cores of its own.
 
-PyTorch splits every operation over all cores and waits for the slowest core. Most of the hundred
-operations of a layer are too short for that. Independent passes wait for each other only once, at
-the end. PyTorch releases the interpreter's lock while it computes.
+PyTorch splits every operation over all cores and waits for the slowest core. Most operations of a
+short pass are too short for that. Independent passes wait for each other only once, at the end.
+PyTorch releases the interpreter's lock while it computes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,8 +17,9 @@ from model.scoring.forward import cut_into_passes
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# Starting the operations of a pass takes about 8 ms: shorter passes do little else.
-MIN_LANE_BYTES = 512
+# So many more bytes are worth another lane: starting the operations of a pass takes as long as
+# reading 64 bytes with the demo model.
+MIN_LANE_BYTES = 256
 
 
 def count_lanes(device: torch.device, pass_bytes: int) -> int:
@@ -59,9 +60,12 @@ def side_by_side(
 ) -> Iterator[Result]:
     """Call `function` with each of `arguments` in `num_lanes` threads; yield the results in order.
 
+    Each call may use an equal share of the cores, all of them if there is one call.
+
     An error of a call is raised here, after the calls that have begun have ended.
     """
-    if num_lanes == 1 or len(arguments) < 2:
+    num_lanes = min(num_lanes, len(arguments))
+    if num_lanes <= 1:
         yield from map(function, arguments)
         return
     num_threads = torch.get_num_threads()

@@ -5,6 +5,7 @@ the beginning, and all bytes but the last.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,7 @@ from contract.grammar.vocabulary import BOS_ID, NUM_SPECIAL_IDS
 from model.evabyte.kv_rows import KeysValues
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.evabyte.transfers import to_device
+from model.machine.pass_threads import threads_for
 from model.packing import ContextRows, IntArray
 
 ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
@@ -171,13 +173,20 @@ class Reader:
             rows = self._rows_of(contexts).by_sequence(context_of)
             num_read, carried = rows.num_tokens + tokens.lengths, contexts.carried
         layout = model.lay_out(tokens.lengths, rows, is_kept=is_kept)
-        hidden, kept = model.model.read(torch.from_numpy(tokens.ids), layout, carried)
+        with self._threads(len(tokens.ids)):
+            hidden, kept = model.model.read(torch.from_numpy(tokens.ids), layout, carried)
         if not is_kept:
             return hidden[:num_rows], Contexts(num_read, kept, hidden[:0])
         ends = torch.from_numpy(tokens.lengths.cumsum() - 1)
         # A copy: a view would keep all hidden states in memory.
         last = hidden.index_select(0, to_device(ends, hidden.device))
         return hidden, Contexts(num_read, kept, last)
+
+    def _threads(self, num_rows: int) -> AbstractContextManager[None]:
+        if self.model.device.type != "cpu":
+            return nullcontext()
+        config = self.model.config
+        return threads_for(num_rows, config.hidden_size * config.intermediate_size)
 
     def _rows_of(self, contexts: Contexts) -> ContextRows:
         config = self.model.config

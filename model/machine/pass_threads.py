@@ -1,0 +1,32 @@
+"""Limits the threads of a short pass on a CPU: most of its operations are too short for several."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+# Multiplications of a product that are worth another thread: about 0.3 ms of one core.
+MIN_MULTIPLICATIONS = 16_000_000
+
+
+@contextmanager
+def threads_for(num_rows: int, multiplications_per_row: int) -> Iterator[None]:
+    """Let operations on `num_rows` rows use no more threads than are worth their while.
+
+    The number of threads changes no bit of float32 scores (docs/numerics.md). One that helps
+    nothing waits for the others at each operation, and takes time from other processes.
+
+    Args:
+        multiplications_per_row: of the widest product.
+    """
+    available = torch.get_num_threads()
+    worth = num_rows * multiplications_per_row // MIN_MULTIPLICATIONS
+    chosen = max(min(worth, available), 1)
+    if chosen == available:
+        yield
+        return
+    torch.set_num_threads(chosen)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(available)
