@@ -45,9 +45,9 @@ from contract.store.job_store import JobStore
 from contract.store.opening import Opened
 from contract.store.scripts import register
 from tests.web import WebServer
-from worker import transport
-from worker.filling import Budget
-from worker.room import fetch_arguments, room_for_fetch
+from worker.queue import transport
+from worker.scheduling.filling import Budget
+from worker.scheduling.room import fetch_arguments, room_for_fetch
 
 DEPTHS = (1_000, 10_000, 100_000, 1_000_000)
 NUM_CLIENTS = 100

@@ -20,9 +20,9 @@ from contract.settings import Settings, load_settings
 from contract.store.broker import connect
 from contract.store.job_store import JobStore
 from contract.store.scripts import register
-from worker import transport
-from worker.filling import Budget
-from worker.room import fetch_arguments, room_for_fetch
+from worker.queue import transport
+from worker.scheduling.filling import Budget
+from worker.scheduling.room import fetch_arguments, room_for_fetch
 
 WORKER = "bench"
 

@@ -36,20 +36,20 @@ from model import (
     check_canary,
     leave_out_loaded_objects,
 )
-from worker import transport
-from worker.filling import Budget
-from worker.intake import Intake
-from worker.lease import Lease, NameTaken, OwnStatus
-from worker.micro_batch import MicroBatch
-from worker.recovery import Recovery, give_back, take_over
-from worker.registration import Registration
-from worker.request_ids import RequestIds
-from worker.room import room_for_fetch
-from worker.runtime import Runtime
-from worker.scoring_mark import ScoringMark
-from worker.startup import Startup, process_age_s
-from worker.storage import warn_of_network_mounts
-from worker.upkeep import set_aside_broken_leases
+from worker.process.lease import Lease, NameTaken, OwnStatus
+from worker.process.registration import Registration
+from worker.process.request_ids import RequestIds
+from worker.process.runtime import Runtime
+from worker.process.scoring_mark import ScoringMark
+from worker.process.startup import Startup, process_age_s
+from worker.process.storage import warn_of_network_mounts
+from worker.queue import transport
+from worker.queue.intake import Intake
+from worker.queue.micro_batch import MicroBatch
+from worker.recovery.dead_workers import Recovery, give_back, take_over
+from worker.recovery.upkeep import set_aside_broken_leases
+from worker.scheduling.filling import Budget
+from worker.scheduling.room import room_for_fetch
 
 if TYPE_CHECKING:
     from contract.otel import Tracing

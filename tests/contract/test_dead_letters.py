@@ -17,10 +17,10 @@ from contract.store.parked_jobs import ParkedJobs
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import clear, take, waiting
 from worker.dead_letters import main
-from worker.intake import Intake
-from worker.registration import Registration
-from worker.request_ids import RequestIds
-from worker.upkeep import Upkeep, set_aside_broken_leases
+from worker.process.registration import Registration
+from worker.process.request_ids import RequestIds
+from worker.queue.intake import Intake
+from worker.recovery.upkeep import Upkeep, set_aside_broken_leases
 
 STATUS = WorkerStatus(name="w", state="ready", model={"name": "mine", "fingerprint": "0" * 12})
 SECRET = b"Xylographenkraehe"

@@ -2,7 +2,6 @@
 
 import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -10,10 +9,10 @@ from contract import keys
 from contract.messages import Job
 from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.scripts import register
-from worker import recovery
-from worker.room import Room, fetch_arguments
+from worker.queue.transport import SCRIPTS
+from worker.recovery import dead_workers
+from worker.scheduling.room import Room, fetch_arguments
 
-LUA = Path(recovery.__file__).parent / "lua"
 BUDGET_BYTES = 800
 NO_ROOM = Room(long_bytes=BUDGET_BYTES)
 FREE = Room(100, BUDGET_BYTES, 4, 100, BUDGET_BYTES, 2, (), BUDGET_BYTES)
@@ -25,7 +24,7 @@ class Queue:
 
     def __init__(self, client, store) -> None:
         self.client, self.store = client, store
-        self._fetch = register(client, "fetch", LUA)
+        self._fetch = register(client, "fetch", SCRIPTS)
         self.client_of: dict[str, str] = {}
 
     def add(self, client: str, *sizes: int, priority: int = keys.INTERACTIVE) -> list[str]:
@@ -150,7 +149,7 @@ def test_requeued_message_goes_before_all_others_of_its_queue(queue, redis_clien
     ids = queue.add("a", 10, 10)
     assert [tag for _, tag in queue.fetch(FREE._replace(jobs=0))] == ids[:1]
     queue.add("b", 10)
-    assert recovery.requeue_left_behind(redis_client, "w", "lost") == 1
+    assert dead_workers.requeue_left_behind(redis_client, "w", "lost") == 1
     assert queue.fetch()[0] == (True, ids[0])
     stored = redis_client.hget(keys.unacked("w"), ids[0])
     assert b'"redelivered":true' in stored

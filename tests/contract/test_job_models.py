@@ -13,7 +13,7 @@ from contract.store.batch_store import BatchStore
 from contract.store.endings import Ending
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import put_unbound, take
-from worker.orphans import Orphans
+from worker.recovery.orphans import Orphans
 
 NAME, OLD, NEW, OTHER = "mine", "0" * 12, "1" * 12, "2" * 12
 LEASE_S = 5.0

@@ -9,10 +9,10 @@ from contract.store.batch_queue import BatchQueue
 from contract.store.model_registry import ModelQueue, ModelRegistry
 from contract.worker_status import WorkerStatus
 from tests.contract.test_job_store import a_job
-from worker.lease import Lease, OwnStatus
-from worker.registration import Registration
-from worker.runtime import Runtime
-from worker.startup import Startup
+from worker.process.lease import Lease, OwnStatus
+from worker.process.registration import Registration
+from worker.process.runtime import Runtime
+from worker.process.startup import Startup
 
 OLD, NEW = "0" * 12, "1" * 12
 

@@ -16,11 +16,11 @@ from contract.store.batch_store import BatchStore
 from contract.store.job_store import JobStore
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import clear, waiting
-from worker.intake import Intake
-from worker.overdue import GRACE_S, Overdue
-from worker.registration import Registration
-from worker.request_ids import RequestIds
-from worker.upkeep import Upkeep
+from worker.process.registration import Registration
+from worker.process.request_ids import RequestIds
+from worker.queue.intake import Intake
+from worker.recovery.overdue import GRACE_S, Overdue
+from worker.recovery.upkeep import Upkeep
 
 DEADLINE_S = 60
 WORKER = "w"

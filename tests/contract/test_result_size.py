@@ -16,7 +16,7 @@ from contract.stored_results import encode_success
 from model.scorer import Scorer
 from model.scoring.request import ScoreRequest
 from tests.service import TINY_CHECKPOINT
-from worker.scoring import MODEL_FIELDS
+from worker.scoring.micro_batch_scorer import MODEL_FIELDS
 
 PROSE = "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.\n" * 4
 ASKED = {

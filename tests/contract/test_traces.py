@@ -20,10 +20,10 @@ from app.factory import create_app
 from app.service.components import EXTENSION
 from contract import tracing
 from contract.otel import Tracing, traceparent_of
-from worker.batching import Choice, Credit
-from worker.filling import Share
-from worker.outcomes import open_job
-from worker.spans import JobSpans
+from worker.scheduling.batching import Choice, Credit
+from worker.scheduling.filling import Share
+from worker.scoring.outcomes import open_job
+from worker.scoring.spans import JobSpans
 
 MARKER = "rumpelstilzchen"
 TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"

@@ -13,8 +13,8 @@ from contract.histogram import Histogram
 from contract.worker_status import stage_name
 from tests.conftest import wait_until
 from tests.web import Outcomes, WebServer
-from worker.outcomes import lost_ending
-from worker.recovery import take_over
+from worker.recovery.dead_workers import take_over
+from worker.scoring.outcomes import lost_ending
 
 MARK = "zanzibar"
 

@@ -3,8 +3,8 @@
 import pytest
 
 from contract.store.broker import connect
-from worker.lease import Lease, OwnStatus
-from worker.startup import Startup
+from worker.process.lease import Lease, OwnStatus
+from worker.process.startup import Startup
 
 
 @pytest.mark.parametrize(

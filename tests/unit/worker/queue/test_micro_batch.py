@@ -1,0 +1,85 @@
+"""The turns of the scoring loop when their connection to the broker is lost between two turns."""
+
+from types import SimpleNamespace
+
+import pytest
+from kombu.asynchronous import Hub
+from structlog.testing import capture_logs
+
+from contract.settings import REPOSITORY, load_settings
+from contract.store.batch_queue import BatchQueue
+from contract.store.broker import connect
+from contract.store.job_store import JobStore
+from contract.store.model_registry import ModelRegistry
+from deploy.embedded_redis import free_port
+from model import Scorer
+from worker.process.lease import Lease, OwnStatus
+from worker.process.registration import Registration
+from worker.process.runtime import Runtime
+from worker.process.startup import Startup
+from worker.queue.micro_batch import TurnFailed, Turns
+from worker.queue.transport import Transport
+
+
+class Request:
+    """A fetched job, as Celery would hold it."""
+
+    id = "a"
+    message = SimpleNamespace(channel=SimpleNamespace(), delivery_info={})
+
+
+@pytest.fixture
+def runtime():
+    """The parts of a worker whose Redis has gone away."""
+    settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
+    status = OwnStatus("w", settings.micro_batch_bytes, Startup("consume", began_at=0.0))
+    with connect(settings) as client:
+        yield Runtime(
+            settings,
+            client,
+            JobStore(client, settings),
+            BatchQueue(client, settings),
+            status,
+            Lease(client, status, lease_s=1, micro_batch_timeout_s=1),
+            Registration(ModelRegistry(client), status),
+            scorer=Scorer.load(str(REPOSITORY / "tests/oracle/small")),
+        )
+
+
+def test_turn_that_outlives_its_connection_does_nothing(runtime):
+    hub = Hub()
+    consumer = SimpleNamespace(
+        hub=hub,
+        call_soon=hub.call_soon,
+        timer=hub.timer,
+        controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
+    )
+    Turns(runtime, consumer).add(Request())
+    # What Celery does then; a turn in earnest would raise.
+    hub.reset()
+    assert not hub.on_close
+
+
+@pytest.mark.parametrize("error", [KeyError("secret"), ValueError("secret")])
+def test_unknown_error_in_a_turn_breaks_the_worker_and_is_no_lost_connection(runtime, error):
+    def fail():
+        raise error
+
+    hub = Hub()
+    consumer = SimpleNamespace(
+        hub=hub,
+        call_soon=hub.call_soon,
+        timer=hub.timer,
+        controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
+    )
+    turns = Turns(runtime, consumer)
+    turns.add(Request())
+    turns._loop.turn = fail
+    with capture_logs() as logs, pytest.raises(TurnFailed) as raised:
+        turns.turn()
+    assert runtime.is_broken
+    assert not isinstance(raised.value, Transport.connection_errors)
+    assert [each["error"] for each in logs if each["event"] == "turn_failed"] == [
+        type(error).__name__
+    ]
+    assert "secret" not in f"{logs} {raised.value}"

@@ -1,0 +1,168 @@
+"""The transport on a real Redis that goes away, or that swallows what a connection carries."""
+
+import time
+from collections.abc import Iterator
+
+import orjson
+import pytest
+import redis
+from kombu import Connection, Consumer, Exchange, Queue
+from kombu.asynchronous import Hub
+
+from contract import keys
+from contract.messages import Job
+from contract.store.celery_app import transport_options
+from tests.conftest import wait_until
+from tests.proxy import Proxy
+from worker.queue import transport
+from worker.scheduling.filling import Budget
+from worker.scheduling.room import room_for_fetch
+
+
+class Consuming:
+    """A connection as Celery's consumer has it: one channel for tasks, one for control commands."""
+
+    def __init__(self, url: str, options: dict) -> None:
+        transport.install()
+        self.hub = Hub()
+        self.messages: list[str] = []
+        self.connection = Connection(url, transport_options=options)
+        tasks = Queue(keys.QUEUE, Exchange(keys.QUEUE), keys.QUEUE)
+        control = Queue("control", Exchange("control", type="fanout"), auto_delete=True, expires=10)
+        self.channels = [self.connection.channel(), self.connection.channel()]
+        for channel, queue in zip(self.channels, (tasks, control), strict=True):
+            Consumer(
+                channel, [queue], on_message=lambda each: self.messages.append(each.delivery_tag)
+            ).consume()
+        self.connection.transport.register_with_event_loop(self.connection.connection, self.hub)
+        self.hub.propagate_errors = self.connection.connection_errors
+        self._loop = self.hub.create_loop()
+
+    def close(self) -> None:
+        """Close what a test left open."""
+        self.connection.close()
+        self.hub.close()
+
+    def run_until(self, condition) -> None:
+        """Turn the event loop until `condition()`."""
+        wait_until(lambda: condition() or next(self._loop), timeout_s=10)
+
+
+@pytest.fixture
+def options(settings) -> dict:
+    return {
+        **transport_options(settings),
+        "unacked_key": keys.unacked("w"),
+        "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
+        "read_message": lambda tag, raw, is_express: orjson.loads(raw),
+        "on_answer": lambda: None,
+    }
+
+
+@pytest.fixture
+def consuming(redis_server, options) -> Iterator[Consuming]:
+    consuming = Consuming(redis_server.url, options)
+    yield consuming
+    consuming.close()
+
+
+def submitted(job_store) -> str:
+    now = time.time()
+    return job_store.submit(Job([{"text": "x"}], 1, now, now + 60)).task_id
+
+
+def test_connection_lost_with_jobs_and_a_fetch_in_flight_closes_every_channel(
+    consuming, job_store, redis_server
+):
+    task_id = submitted(job_store)
+    consuming.run_until(lambda: task_id in consuming.messages)
+    consuming.run_until(lambda: consuming.channels[0]._in_poll)
+    redis_server.kill()
+    # What Celery does, in this order: it ignores the first error, and later stops each step.
+    consuming.connection.collect(socket_timeout=0.1)
+    consuming.connection.close()
+    for channel in consuming.channels:
+        assert channel.closed
+        channel.close()
+        channel.qos.restore_unacked_once()
+
+
+def test_closing_leaves_what_was_fetched_unacknowledged(consuming, job_store, redis_client):
+    first = submitted(job_store)
+    consuming.run_until(lambda: first in consuming.messages)
+    consuming.run_until(lambda: consuming.channels[0]._in_poll)
+    second = submitted(job_store)
+    consuming.connection.close()
+    unacked = redis_client.hkeys(keys.unacked("w"))
+    assert first.encode() in unacked
+    assert consuming.messages == [first]
+    num_waiting = redis_client.llen(keys.waiting(keys.UNBOUND, keys.INTERACTIVE))
+    assert len(unacked) + num_waiting == 2
+    assert second.encode() in unacked or num_waiting == 1
+
+
+def test_messages_are_fetched_after_redis_forgot_its_scripts(consuming, job_store, redis_client):
+    first = submitted(job_store)
+    consuming.run_until(lambda: first in consuming.messages)
+    redis_client.script_flush()
+    second = submitted(job_store)
+    consuming.run_until(lambda: second in consuming.messages)
+    assert sorted(consuming.messages) == sorted([first, second])
+
+
+ONE, TWO = [b"0", b"a", b"{}"], [b"0", b"a", b"{}", b"0", b"b", b"{}"]
+
+
+@pytest.mark.parametrize(
+    ("command", "replies", "fetches_next"),
+    [
+        # A fetch with messages may have left more; one without has left none.
+        ("EVALSHA", [ONE], True),
+        ("EVALSHA", [[]], False),
+        # The wait ends with a message, which came alone or in company, or with its time.
+        ("BLMOVE", [b"a", ONE], False),
+        ("BLMOVE", [b"a", TWO], True),
+        ("BLMOVE", [None, ONE], True),
+        ("BLMOVE", [None, []], False),
+    ],
+)
+def test_worker_fetches_again_unless_the_next_fetch_would_find_nothing(
+    consuming, monkeypatch, command, replies, fetches_next
+):
+    channel, left = consuming.channels[0], iter(replies)
+    monkeypatch.setattr(channel, "_parse_reply", lambda **_: next(left))
+    monkeypatch.setattr(channel, "_send_fetch", lambda: None)
+    monkeypatch.setattr(channel, "_command", command)
+    assert channel._read_reply() == replies[-1]
+    assert channel._fetches_next == fetches_next
+
+
+def test_overdue_reply_is_a_lost_connection(redis_server, options):
+    proxy = Proxy(redis_server.port)
+    consuming = Consuming(proxy.url, options)
+    consuming.run_until(lambda: consuming.channels[0]._command == "BLMOVE")
+    wait_until(lambda: proxy.swallow(b"BLMOVE"))
+    began_at = time.monotonic()
+    with pytest.raises(redis.TimeoutError):
+        consuming.run_until(lambda: False)
+    assert 1.5 < time.monotonic() - began_at < 5
+    assert not consuming.channels[0]._in_poll
+    consuming.close()
+    proxy.close()
+
+
+def test_nothing_is_written_to_requeue_by_age(consuming, redis_client):
+    redis_client.config_set("maxmemory", 1)
+    consuming.connection.transport.cycle.on_poll_init(consuming.hub.poller)
+    consuming.connection.transport.cycle.maybe_restore_messages()
+    assert not redis_client.exists("unacked_mutex")
+
+
+@pytest.mark.parametrize("refusal", ["maxmemory", "min-replicas-to-write"])
+def test_bindings_that_redis_refuses_to_renew_are_not_logged_every_second(
+    consuming, redis_client, refusal, caplog
+):
+    redis_client.config_set(refusal, 1)
+    consuming.connection.transport.cycle.on_poll_init(consuming.hub.poller)
+    consuming.connection.transport.cycle.maybe_refresh_binding_expiry()
+    assert caplog.records == []

@@ -1,0 +1,77 @@
+"""One outcome per slice: failing micro-batches are halved until the culprit is alone."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+
+import pytest
+
+from contract.errors import OutOfMemory, ScoringFailed
+from model import OutOfMemory as ModelOutOfMemory
+from model import ScoreRequest, Slice, SliceScores
+from worker.scoring.micro_batch_scorer import ModelBroken, score_slices
+
+
+class FakeScorer:
+    """Scores a text by its length; fails on the text `bad`, and on more than `room_bytes`."""
+
+    info = SimpleNamespace(max_text_bytes=32_767)
+
+    def __init__(self, bad: bytes = b"", room_bytes: int = 10**9, is_broken: bool = False) -> None:
+        self.bad, self.room_bytes, self.is_broken = bad, room_bytes, is_broken
+        self.num_passes = 0
+
+    def score(self, texts: Sequence[ScoreRequest]) -> list[dict]:
+        return [each.result for each in self.score_slices([Slice(text) for text in texts])]
+
+    def score_slices(self, slices: Sequence[Slice], on_pass=None) -> list[SliceScores]:
+        self.num_passes += 1
+        texts = [each.request for each in slices]
+        if self.is_broken or any(self.bad and text.text == self.bad for text in texts):
+            raise RuntimeError("a message that quotes the text")
+        if sum(text.num_bytes for text in texts) > self.room_bytes:
+            raise ModelOutOfMemory("no room")
+        return [
+            SliceScores({"num_bytes": text.num_bytes, "log_likelihood_nats": -1.0 * text.num_bytes})
+            for text in texts
+        ]
+
+
+def score(scorer: FakeScorer, *texts: bytes, on_out_of_memory=lambda: None):
+    slices = [Slice(ScoreRequest(text=text)) for text in texts]
+    return score_slices(scorer, slices, on_pass=lambda _: None, on_out_of_memory=on_out_of_memory)
+
+
+def test_culprit_fails_alone_and_its_mates_are_scored():
+    texts = [b"x" * (i + 1) for i in range(45)]
+    outcomes = score(FakeScorer(bad=texts[17]), *texts)
+    assert isinstance(outcomes[17], ScoringFailed)
+    assert [o.result["num_bytes"] for i, o in enumerate(outcomes) if i != 17] == [
+        i + 1 for i in range(45) if i != 17
+    ]
+
+
+def test_error_message_does_not_quote_the_text():
+    (outcome,) = score(FakeScorer(bad=b"secret"), b"secret")
+    assert "quotes" not in outcome.message
+
+
+def test_micro_batch_that_does_not_fit_is_halved_until_it_does():
+    halvings: list[int] = []
+    outcomes = score(
+        FakeScorer(room_bytes=100),
+        *[b"x" * 60] * 4,
+        on_out_of_memory=lambda: halvings.append(1),
+    )
+    assert [outcome.result["num_bytes"] for outcome in outcomes] == [60] * 4
+    assert len(halvings) == 3
+
+
+def test_text_that_does_not_fit_even_alone_fails_alone():
+    outcomes = score(FakeScorer(room_bytes=1000), b"x" * 1001, b"y")
+    assert isinstance(outcomes[0], OutOfMemory)
+    assert outcomes[1].result["num_bytes"] == 1
+
+
+def test_model_that_fails_on_plain_text_is_not_blamed_on_the_text():
+    with pytest.raises(ModelBroken):
+        score(FakeScorer(is_broken=True), b"fine")

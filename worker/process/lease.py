@@ -1,0 +1,287 @@
+"""Renews a worker's lease in Redis, with its status, and stops a worker whose micro-batch hangs."""
+
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import redis
+
+from contract import keys
+from contract.histogram import (
+    BATCH_TEXTS_BOUNDS,
+    INFERENCE_BOUNDS_S,
+    STAGE_BOUNDS_S,
+    Histogram,
+)
+from contract.logs import get_logger
+from contract.store.model_registry import PRIORITY_NAMES
+from contract.store.scripts import register
+from contract.worker_status import (
+    STAGES,
+    GpuUse,
+    NotAWorkerStatus,
+    Stage,
+    StartupStatus,
+    WorkerStatus,
+    decode_status,
+    stage_name,
+)
+from worker.process.scoring_mark import ScoringMark
+from worker.process.startup import Startup
+
+log = get_logger(__name__)
+
+_LUA = Path(__file__).parent / "lua"
+# Renewals that may be missed before a lease lapses.
+_RENEWALS_PER_LEASE = 4
+_RATE_SMOOTHING = 0.2
+# The status page draws these. The status is written with every renewal, so they stay few.
+RECENT_BATCHES = 40
+RECENT_JOBS = 100
+
+
+class OwnStatus(WorkerStatus):
+    """The status of this process, kept up to date; the value of its lease."""
+
+    def __init__(self, name: str, batch_bytes: int, startup: Startup) -> None:
+        super().__init__(
+            name=name,
+            state="starting",
+            batch_bytes=batch_bytes,
+            histograms={
+                "batch_texts": Histogram(BATCH_TEXTS_BOUNDS),
+                "inference_s": Histogram(INFERENCE_BOUNDS_S),
+                **{
+                    stage_name(stage, priority): Histogram(STAGE_BOUNDS_S)
+                    for stage in STAGES
+                    for priority in PRIORITY_NAMES
+                },
+            },
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started_at=time.time(),
+        )
+        self._startup = startup
+        self.refused_since: float | None = None
+        """Since when the oldest refused ending waits, by the monotonic clock."""
+        self._step_at = time.monotonic()
+        self.read_gpu: Callable[[], GpuUse | None] = lambda: None
+        """Asks NVML for the use of the worker's GPU, once the model is loaded."""
+
+    def note_step(self) -> None:
+        """Note that the worker gets on: a pass or an ending is done, or a fetch was answered."""
+        self._step_at = time.monotonic()
+
+    def count_refusals(self, reason: str, count: int) -> None:
+        """Add endings that Redis refused to the figures."""
+        before = self.refused_endings.get(reason, 0)
+        self.refused_endings = {**self.refused_endings, reason: before + count}
+
+    def count_micro_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
+        """Add a scored micro-batch to the figures."""
+        self.num_batches += 1
+        self.num_texts += num_texts
+        self.num_bytes += num_bytes
+        self.histograms["batch_texts"].observe(num_texts)
+        self.histograms["inference_s"].observe(elapsed_s)
+        rate = num_bytes / max(elapsed_s, 1e-6)
+        before = rate if self.bytes_per_s is None else self.bytes_per_s
+        self.bytes_per_s = before + _RATE_SMOOTHING * (rate - before)
+        batch = (num_texts, num_bytes, round(elapsed_s * 1000, 1))
+        # Replaced, not changed: the lease's thread may be writing the old one.
+        self.recent_batches = (*self.recent_batches, batch)[-RECENT_BATCHES:]
+
+    def count_stage(self, stage: Stage, priority: int, elapsed_s: float) -> None:
+        """Add the time that a job spent in a stage to the figures."""
+        name = "bulk" if priority == keys.BULK else "interactive"
+        # The web tier's clock may differ from this machine's.
+        self.histograms[stage_name(stage, name)].observe(max(elapsed_s, 0.0))
+
+    def count_latencies(self, latencies_s: Iterable[float]) -> None:
+        """Add the times from the POST to the stored result of interactive jobs."""
+        # The web tier's clock may differ from this machine's.
+        latencies_ms = (round(max(latency_s, 0.0) * 1000, 1) for latency_s in latencies_s)
+        self.recent_latencies_ms = (*self.recent_latencies_ms, *latencies_ms)[-RECENT_JOBS:]
+
+    def encode(self) -> bytes:
+        """The status as it is now, with the phases of the start."""
+        self.startup = StartupStatus(**self._startup.as_json())
+        self.gpu = self.read_gpu()
+        now, refused_since = time.monotonic(), self.refused_since
+        self.silent_s = round(now - self._step_at, 1)
+        self.unstored_s = round(now - refused_since, 1) if refused_since is not None else 0.0
+        return super().encode()
+
+
+class NameTaken(Exception):
+    """Another running process holds the lease of this worker's name."""
+
+
+class Lease:
+    """Renews a worker's lease from a thread of its own while the worker makes progress.
+
+    The event loop of a solo worker stands still while a micro-batch runs, so it cannot renew the
+    lease. The thread also stops the process if its micro-batch makes no progress for too long.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        status: OwnStatus,
+        *,
+        lease_s: float,
+        micro_batch_timeout_s: float,
+        health_file: Path | None = None,
+        mark: ScoringMark | None = None,
+    ) -> None:
+        self.status = status
+        self._client = client
+        self._lease_s = lease_s
+        self._micro_batch_timeout_s = micro_batch_timeout_s
+        self._health_file = health_file
+        self._mark = mark
+        self._key = keys.lease(status.name)
+        self._progress_at: float | None = None
+        self._drain_until: float | None = None
+        self._give_back: Callable[[], None] | None = None
+        self.has_name = False
+        """Whether a predecessor's jobs were requeued, so that suspects of this name are ours."""
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+
+    def acquire(self) -> None:
+        """Take the lease of this worker's name, and keep it until `release`.
+
+        The lease of a dead process on this machine is taken over at once. Any other lease has to
+        expire first.
+
+        Raises:
+            NameTaken: its holder renewed it meanwhile.
+            redis.RedisError: Redis does not answer.
+        """
+        lapses_at = time.monotonic() + self._lease_s + 1
+        while self._is_held_by_other():
+            if time.monotonic() > lapses_at:
+                raise NameTaken(
+                    f"another running worker is named {self.status.name}; "
+                    "give this one another EVASCORE_WORKER_NAME"
+                )
+            time.sleep(0.2)
+        self.renew()
+        if not self._thread.is_alive():
+            self._thread.start()
+
+    def release(self) -> None:
+        """Stop renewing and delete the lease, so that nobody waits for it to expire."""
+        self._stopped.set()
+        try:
+            self._client.delete(self._key)
+            self._client.srem(keys.WORKERS, self.status.name)
+        except redis.RedisError:
+            log.warning("lease_not_released", worker=self.status.name)
+
+    def abandon(self) -> None:
+        """Stop renewing, and mark this process as one that ends while it scores."""
+        self._stopped.set()
+        self.mark_scoring()
+
+    def mark_scoring(self) -> None:
+        """Mark on disk that scoring begins: before its jobs are noted as suspects."""
+        if self._mark is not None:
+            self._mark.begin()
+
+    def mark_idle(self) -> None:
+        """Mark on disk that this process is not scoring."""
+        if self._mark is not None:
+            self._mark.end()
+
+    def begin_batch(self) -> None:
+        """Note that a micro-batch starts: from now on progress is expected."""
+        self.progress()
+        if self.status.state == "ready":
+            self.status.state = "busy"
+
+    def progress(self, _num_bytes: int = 0) -> None:
+        """Note that a forward pass ended."""
+        self._progress_at = time.monotonic()
+        self.status.note_step()
+
+    def end_batch(self) -> None:
+        """Note that the micro-batch ended, with or without an error."""
+        self._progress_at = None
+        self.mark_idle()
+        if self.status.state == "busy":
+            self.status.state = "ready"
+
+    def drain(self, within_s: float, give_back: Callable[[], None]) -> None:
+        """Stop the worker: after `within_s`, requeue the jobs of its micro-batch and exit.
+
+        Callable from a signal handler.
+        """
+        self.status.state = "draining"
+        self._give_back = give_back
+        self._drain_until = time.monotonic() + within_s
+
+    def _run(self) -> None:
+        while not self._stopped.wait(self._lease_s / _RENEWALS_PER_LEASE):
+            self._stop_if_hung()
+            self._stop_if_drained()
+            try:
+                self.renew()
+            except redis.RedisError as error:
+                log.warning("lease_not_renewed", error=type(error).__name__)
+
+    def renew(self) -> None:
+        """Write the lease and the status to Redis now."""
+        # A peer that saw the lease lapse may have set our suspects aside; we live.
+        suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
+        register(self._client, "renew_lease", _LUA)(
+            keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
+            args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
+        )
+        if self._health_file is not None and self.status.is_warm:
+            self._health_file.touch()
+
+    def _stop_if_hung(self) -> None:
+        if self._progress_at is None:
+            return
+        silent_s = time.monotonic() - self._progress_at
+        if silent_s > self._micro_batch_timeout_s:
+            log.error("micro_batch_hung", silent_s=round(silent_s), worker=self.status.name)
+            os._exit(os.EX_SOFTWARE)
+
+    def _stop_if_drained(self) -> None:
+        if self._drain_until is None or time.monotonic() < self._drain_until:
+            return
+        assert self._give_back is not None
+        log.warning("micro_batch_given_back", worker=self.status.name)
+        try:
+            self._give_back()
+        finally:
+            os._exit(os.EX_OK)
+
+    def _is_held_by_other(self) -> bool:
+        value = self._client.get(self._key)
+        if value is None:
+            return False
+        try:
+            holder = decode_status(value)
+        except NotAWorkerStatus as error:
+            log.warning("lease_unreadable", worker=self.status.name, reason=str(error))
+            return True
+        if holder.host != self.status.host:
+            return True
+        return holder.pid != self.status.pid and _is_alive(holder.pid)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

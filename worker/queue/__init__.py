@@ -1,0 +1,1 @@
+"""Connects the scoring loop to the queue: transport, messages, Celery."""

@@ -1,0 +1,1 @@
+"""Chooses what is fetched and scored next, by budgets and turns of clients."""

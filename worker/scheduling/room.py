@@ -1,0 +1,98 @@
+"""Computes how many jobs and bytes the next fetch may bring."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+from contract import keys
+from worker.scheduling.filling import Budget, OpenJob
+from worker.scheduling.turns import quantum_bytes
+
+# A job that takes several micro-batches stays in hand while others have their turns. Each holds its
+# text and its outcomes so far, so their number is limited; and express jobs may exceed this limit.
+MAX_LONG_JOBS = 16
+MAX_LONG_EXPRESS_JOBS = 32
+
+
+class Room(NamedTuple):
+    """How much of one priority the next fetch may bring."""
+
+    express_jobs: int = 0
+    express_bytes: int = 0
+    express_long_jobs: int = 0
+    """Express jobs that take several micro-batches."""
+    jobs: int = 0
+    bytes: int = 0
+    long_jobs: int = 0
+    """Jobs that take several micro-batches; those in hand do not count as bytes."""
+    busy_clients: tuple[str, ...] = ()
+    """Clients with a long job in hand: no other one of theirs is fetched."""
+    long_bytes: int = 1
+    """A job with more bytes of work is long."""
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the next fetch may bring nothing."""
+        return not ((self.express_jobs and self.express_bytes) or (self.jobs and self.bytes))
+
+    def as_args(self) -> list[int | str]:
+        """The arguments of one priority as `fetch.lua` takes them."""
+        return [*self[:6], len(self.busy_clients), *self.busy_clients]
+
+
+def no_room(budget: Budget) -> dict[int, Room]:
+    """Return the room of a worker that takes no jobs now."""
+    return dict.fromkeys(keys.PRIORITY_STEPS, Room(long_bytes=budget.bytes))
+
+
+def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]:
+    """Return how much the next fetch may bring of each priority, besides the `jobs` in hand.
+
+    The worker holds about one micro-batch of each priority, and one more of express jobs.
+    """
+    return {
+        priority: _room([job for job in jobs if job.priority == priority], budget)
+        for priority in keys.PRIORITY_STEPS
+    }
+
+
+def _room(held: Collection[OpenJob], budget: Budget) -> Room:
+    long = [job for job in held if job.num_bytes > budget.bytes]
+    short = [job for job in held if job.num_bytes <= budget.bytes]
+    express = [job for job in short if job.goes_first]
+    others = [job for job in short if not job.goes_first]
+    return Room(
+        *_left(express, budget),
+        max(MAX_LONG_EXPRESS_JOBS - len(long), 0),
+        *_left(others, budget),
+        max(MAX_LONG_JOBS - len(long), 0),
+        busy_clients=tuple({job.client: None for job in long}),
+        long_bytes=budget.bytes,
+    )
+
+
+def _left(held: Collection[OpenJob], budget: Budget) -> tuple[int, int]:
+    """Return the jobs and the bytes that a micro-batch has room for besides those in hand."""
+    num_bytes = sum(job.waiting_bytes for job in held)
+    return max(budget.slices - len(held), 0), max(budget.bytes - num_bytes, 0)
+
+
+def fetch_arguments(
+    fingerprint: str, rooms: Mapping[int, Room], worker: tuple[str, str], now: float
+) -> tuple[list[str], list[Any]]:
+    """Return the keys and the arguments of `fetch.lua`.
+
+    Args:
+        fingerprint: names the queue.
+        rooms: what the fetch may bring, by priority.
+        worker: keys of the worker's unacknowledged messages and of their index.
+        now: Unix time, seconds.
+    """
+    names = list(worker)
+    long_bytes = rooms[keys.INTERACTIVE].long_bytes
+    args: list[Any] = [repr(now), keys.QUEUE, quantum_bytes(long_bytes), long_bytes]
+    for priority, room in rooms.items():
+        queue = fingerprint, priority
+        names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]
+        names.append(keys.queue_list(priority))
+        args += room.as_args()
+    return names, args

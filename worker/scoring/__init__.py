@@ -1,0 +1,1 @@
+"""Scores micro-batches of open jobs, and writes how each job ended."""
