@@ -17,7 +17,7 @@ import redis
 from contract.api_keys import SCOPES, ApiKey, NotAKey, new_key
 from contract.logs import configure_logging, get_logger
 from contract.settings import SettingsInvalid, load_settings
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
 
 log = get_logger(__name__)

@@ -39,11 +39,11 @@ from contract import keys
 from contract.messages import Job, success_record
 from contract.setting_refusals import environment_name
 from contract.settings import Settings, load_settings
-from contract.store.broker import connect
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
-from contract.store.opening import Opened
-from contract.store.scripts import register
+from contract.store.connection.broker import connect
+from contract.store.connection.scripts import register
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
+from contract.store.jobs.opening import Opened
 from tests.web import WebServer
 from worker.queue import transport
 from worker.scheduling.filling import Budget

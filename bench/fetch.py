@@ -17,9 +17,9 @@ from bench.results import Results
 from contract import keys
 from contract.messages import Job
 from contract.settings import Settings, load_settings
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
-from contract.store.scripts import register
+from contract.store.connection.broker import connect
+from contract.store.connection.scripts import register
+from contract.store.jobs.job_store import JobStore
 from worker.queue import transport
 from worker.scheduling.filling import Budget
 from worker.scheduling.room import fetch_arguments, room_for_fetch

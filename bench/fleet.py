@@ -20,8 +20,8 @@ from bench.own_redis import own_redis
 from contract import keys
 from contract.messages import Job, Record
 from contract.settings import Settings, load_settings
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
+from contract.store.connection.broker import connect
+from contract.store.jobs.job_store import JobStore
 from tests.web import WebServer
 from tests.worker_process import Worker
 

@@ -22,7 +22,7 @@ from bench.results import Results
 from bench.texts import make_texts
 from contract import keys
 from contract.settings import DEMO_CHECKPOINT
-from contract.store.leases import CAUSES, REDELIVERED
+from contract.store.queue.leases import CAUSES, REDELIVERED
 
 # Small enough for many micro-batches, so that the end of a run counts little.
 MICRO_BATCH_BYTES = 2048

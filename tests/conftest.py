@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import redis
 
     from contract.settings import Settings
-    from contract.store.job_store import JobStore
+    from contract.store.jobs.job_store import JobStore
 
 T = TypeVar("T")
 GPU_TESTS = "mark.gpu"
@@ -192,7 +192,7 @@ def settings(redis_server: RedisServer) -> Settings:
 @pytest.fixture
 def redis_client(settings: Settings) -> Iterator[redis.Redis]:
     """A client of the test's Redis."""
-    from contract.store.broker import connect
+    from contract.store.connection.broker import connect
 
     with connect(settings) as client:
         yield client
@@ -201,6 +201,6 @@ def redis_client(settings: Settings) -> Iterator[redis.Redis]:
 @pytest.fixture
 def job_store(redis_client: redis.Redis, settings: Settings) -> JobStore:
     """A job store on the test's Redis."""
-    from contract.store.job_store import JobStore
+    from contract.store.jobs.job_store import JobStore
 
     return JobStore(redis_client, settings)

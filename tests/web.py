@@ -16,9 +16,9 @@ from contract.errors import ServiceError
 from contract.messages import error_from_body, failure_record, success_record
 from contract.setting_refusals import PREFIX
 from contract.settings import REPOSITORY, load_settings
-from contract.store.broker import connect
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
+from contract.store.connection.broker import connect
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
 from deploy.embedded_redis import free_port

@@ -11,7 +11,7 @@ from typing import Any
 from contract import keys
 from contract.messages import Job, Record
 from contract.settings import REPOSITORY
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from tests.conftest import HANG_S, wait_until
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"

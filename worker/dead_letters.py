@@ -12,8 +12,8 @@ import redis
 
 from contract.grammar.counts import counted
 from contract.settings import SettingsInvalid, load_settings
-from contract.store.broker import connect
-from contract.store.dead_letters import DeadLetter, DeadLetters, NotRequeued
+from contract.store.connection.broker import connect
+from contract.store.queue.dead_letters import DeadLetter, DeadLetters, NotRequeued
 
 EX_FAILED, EX_USAGE = 1, 2
 

@@ -18,10 +18,10 @@ from contract import keys
 from contract.core_dumps import forbid_core_dumps
 from contract.logs import configure_logging, get_logger
 from contract.settings import Settings, SettingsInvalid, load_settings
-from contract.store.batch_queue import BatchQueue
-from contract.store.broker import connect, too_old
-from contract.store.celery_app import create_celery
-from contract.store.job_store import JobStore
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.connection.broker import connect, too_old
+from contract.store.connection.celery_app import create_celery
+from contract.store.jobs.job_store import JobStore
 from contract.tracing import TracingUnavailable, start_tracing
 from contract.worker_status import GpuUse
 from model import (

@@ -26,8 +26,8 @@ from contract.errors import (
 from contract.grammar.lines import Line
 from contract.messages import Job, owner_of
 from contract.settings import Settings
-from contract.store.admission import KeyReused, NoRoom, QueueDepth, QueueFull
-from contract.store.batch_store import Accepted, BatchStore
+from contract.store.admission.outcomes import KeyReused, NoRoom, QueueDepth, QueueFull
+from contract.store.batches.batch_store import Accepted, BatchStore
 
 # Parts are stored in groups: this takes few round trips and little memory.
 GROUP_BYTES = 1024**2

@@ -17,8 +17,8 @@ from app.service.components import Service
 from contract.errors import BrokerUnavailable, MalformedBody, RequestInvalid, UnsupportedMediaType
 from contract.grammar.invalid import invalid
 from contract.messages import owner_of
-from contract.store.admission import NoRoom
-from contract.store.file_store import StoredFile
+from contract.store.admission.outcomes import NoRoom
+from contract.store.batches.file_store import StoredFile
 
 MULTIPART = "multipart/form-data"
 PURPOSE = "batch"

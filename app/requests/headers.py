@@ -10,7 +10,7 @@ from app.requests.query import Query
 from app.service.components import service
 from contract.grammar.invalid import invalid
 from contract.grammar.numbers import parse_number
-from contract.store.admission import Idempotency
+from contract.store.admission.outcomes import Idempotency
 
 MAX_IDEMPOTENCY_KEY_CHARS = 255
 _IDEMPOTENCY_KEY = re.compile(rf"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARS}}}")

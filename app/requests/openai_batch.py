@@ -22,9 +22,9 @@ from contract.grammar.line_fields import is_openai_line
 from contract.grammar.lines import Line, parse_line, read_lines
 from contract.grammar.validation import validated
 from contract.settings import Settings
-from contract.store.admission import QuotaUsedUp
-from contract.store.file_store import StoredFile
-from contract.store.sealing import Accepted
+from contract.store.admission.outcomes import QuotaUsedUp
+from contract.store.batches.file_store import StoredFile
+from contract.store.batches.sealing import Accepted
 
 _MAX_BODY_BYTES = 64 * 1024
 

@@ -12,7 +12,7 @@ from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
 from app.service.components import Service
 from contract.messages import Job
-from contract.store.admission import Idempotency
+from contract.store.admission.outcomes import Idempotency
 
 
 def read_job(request: Request, query: Query, service: Service) -> Job:

@@ -18,8 +18,8 @@ from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.turns import in_turns
 from contract.errors import MalformedBody, ServiceError, UnsupportedMediaType
 from contract.grammar.lines import read_lines
-from contract.store.admission import QuotaUsedUp
-from contract.store.sealing import Accepted
+from contract.store.admission.outcomes import QuotaUsedUp
+from contract.store.batches.sealing import Accepted
 
 NDJSON, JSON = "application/x-ndjson", "application/json"
 _OTHER_NAMES = ("application/jsonl", "application/ndjson")

@@ -11,7 +11,7 @@ from app.responses.views import job_path, job_view, with_problems
 from app.service.components import Service
 from app.service.turns import in_turns
 from contract.messages import Apart, Record
-from contract.store.admission import Receipt
+from contract.store.admission.outcomes import Receipt
 
 # Ends the object, and the line for a terminal.
 _END = b"}\n"

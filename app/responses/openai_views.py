@@ -15,7 +15,7 @@ from contract.errors import JobGone, JobNotFound
 from contract.grammar.line_fields import read_openai_line
 from contract.grammar.lines import Line, parse_line
 from contract.settings import Settings
-from contract.store.file_store import StoredFile
+from contract.store.batches.file_store import StoredFile
 
 Kind = Literal["output", "errors"]
 _KINDS: tuple[Kind, ...] = ("output", "errors")

@@ -11,8 +11,8 @@ from app.service.components import Service
 from app.service.served_models import ServedModel
 from contract import __version__, keys
 from contract.grammar.outputs import MAX_TOP_K, OUTPUT_NAMES
-from contract.store.dead_letters import DeadLetter
-from contract.store.model_registry import ModelQueue
+from contract.store.queue.dead_letters import DeadLetter
+from contract.store.queue.model_registry import ModelQueue
 from contract.worker_status import WorkerStatus
 
 LATEST_LETTERS = 10

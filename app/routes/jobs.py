@@ -36,7 +36,7 @@ from contract.errors import (
     UnsupportedMediaType,
 )
 from contract.messages import Record
-from contract.store.admission import Receipt
+from contract.store.admission.outcomes import Receipt
 
 routes = Blueprint("jobs", __name__)
 

@@ -15,9 +15,9 @@ from app.service.slots import ConnectionSlots
 from app.service.turns import LargeWork
 from app.service.waiting import ChangeListener
 from contract.settings import Settings
-from contract.store.batch_store import BatchStore
-from contract.store.file_store import FileStore
-from contract.store.job_store import JobStore
+from contract.store.batches.batch_store import BatchStore
+from contract.store.batches.file_store import FileStore
+from contract.store.jobs.job_store import JobStore
 
 if TYPE_CHECKING:
     from contract.otel import Tracing

@@ -5,7 +5,7 @@ import time
 
 from contract.logs import get_logger
 from contract.settings import Settings
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from contract.store.forgetting import Forgetting
 
 log = get_logger(__name__)

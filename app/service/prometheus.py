@@ -24,15 +24,15 @@ from app.service.stalls import silent_s, unstored_s
 from contract import __version__
 from contract.errors import BY_CODE, BrokerUnavailable
 from contract.histogram import Histogram as Counted
-from contract.store.batch_store import BatchStore
-from contract.store.bulk_load import BulkLoad
-from contract.store.dead_letters import KINDS, DeadLetter
-from contract.store.endings import FAILED_WITH
-from contract.store.job_store import JobStore
-from contract.store.leases import CAUSES, REDELIVERED
-from contract.store.model_registry import PRIORITY_NAMES, ModelQueue
-from contract.store.persistence import Persistence
-from contract.store.refusals import REASONS
+from contract.store.admission.bulk_load import BulkLoad
+from contract.store.batches.batch_store import BatchStore
+from contract.store.connection.persistence import Persistence
+from contract.store.connection.refusals import REASONS
+from contract.store.jobs.endings import FAILED_WITH
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue.dead_letters import KINDS, DeadLetter
+from contract.store.queue.leases import CAUSES, REDELIVERED
+from contract.store.queue.model_registry import PRIORITY_NAMES, ModelQueue
 from contract.worker_status import STAGES, WorkerState, WorkerStatus, stage_name
 
 # The longest wait for a result is EVASCORE_MAX_WAIT_S, 30 s.

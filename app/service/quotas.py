@@ -10,7 +10,7 @@ from flask import g
 
 from contract.api_keys import NO_QUOTA, ApiKey, Quota
 from contract.errors import QuotaExceeded
-from contract.store.admission import QuotaLeft, QuotaUsedUp
+from contract.store.admission.outcomes import QuotaLeft, QuotaUsedUp
 
 _WINDOW_S = 60
 

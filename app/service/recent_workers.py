@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from contract import keys
 from contract.errors import BrokerUnavailable
 from contract.settings import Settings
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from contract.worker_status import WorkerStatus
 
 STATUS_MAX_AGE_S = 1.0

@@ -3,7 +3,7 @@
 from app.service.recent_workers import RecentWorkers
 from contract.errors import BodyTooLarge, Overloaded
 from contract.settings import Settings
-from contract.store.admission import NoRoom, QueueFull
+from contract.store.admission.outcomes import NoRoom, QueueFull
 
 MIN_RETRY_S, MAX_RETRY_S = 1, 30
 # The speed is unknown before the first micro-batch.

@@ -21,7 +21,7 @@ from contract.errors import (
     Overloaded,
 )
 from contract.messages import Job, Record
-from contract.store.admission import (
+from contract.store.admission.outcomes import (
     IDEMPOTENCY_TTL_S,
     Idempotency,
     KeyReused,
@@ -30,7 +30,7 @@ from contract.store.admission import (
     QuotaUsedUp,
     Receipt,
 )
-from contract.store.sealing import Accepted
+from contract.store.batches.sealing import Accepted
 
 
 def submit(

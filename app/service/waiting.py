@@ -25,7 +25,7 @@ from contract.errors import BrokerUnavailable
 from contract.logs import get_logger
 from contract.messages import Record, decode_record
 from contract.settings import Settings
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 
 log = get_logger(__name__)

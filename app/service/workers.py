@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 from app.service.stalls import check_progress
 from contract.errors import ModelDrifted, WorkerUnavailable
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from contract.worker_status import PHASES, WorkerStatus
 
 

@@ -1,1 +1,1 @@
-"""Keeps jobs and batches in Redis: atomic Lua scripts and the Celery application."""
+"""Keeps jobs and batches in Redis, by atomic Lua scripts, and connects to Redis and Celery."""

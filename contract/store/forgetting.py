@@ -16,7 +16,7 @@ import redis
 
 from contract import keys
 from contract.logs import get_logger
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 
 log = get_logger(__name__)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from tests.conftest import RedisServer
 from tests.service import Service
 from tests.web import WebServer

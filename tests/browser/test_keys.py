@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import BrowserContext, Page, Request, expect
 
 from contract.api_keys import new_key
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
 from tests.web import WebServer

@@ -19,12 +19,12 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobExpired, JobGone, ScoringFailed
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
-from contract.store.admission import QueueFull
-from contract.store.batch_queue import BatchQueue
-from contract.store.batch_store import BatchStore
-from contract.store.broker import connect
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
+from contract.store.admission.outcomes import QueueFull
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.batches.batch_store import BatchStore
+from contract.store.connection.broker import connect
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 
 BULK_LIST = keys.waiting(keys.UNBOUND, keys.BULK)
 
@@ -156,7 +156,7 @@ def test_text_of_a_batch_that_expired_unscored_counts_no_more(batches, redis_cli
 def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
     batches, job_store, settings, monkeypatch, redis_client
 ):
-    monkeypatch.setattr("contract.store.batch_queue.GROUP_PARTS", 2)
+    monkeypatch.setattr("contract.store.batches.batch_queue.GROUP_PARTS", 2)
 
     class Died(Exception):
         pass

@@ -4,7 +4,7 @@ import pytest
 import redis
 
 from contract.errors import BrokerUnavailable, JobNotFound
-from contract.store.broker_guard import PAUSE_S, BrokerGuard
+from contract.store.connection.broker_guard import PAUSE_S, BrokerGuard
 
 
 class Clock:

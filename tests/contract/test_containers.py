@@ -18,7 +18,7 @@ from app.server.gunicorn_worker import HEADER_S
 from contract import __version__
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings
-from contract.store.memory import memory_of
+from contract.store.admission.memory import memory_of
 from deploy.embedded_redis import memory_limit, server_command
 from deploy.run import EXIT_S, worker_command
 

@@ -9,11 +9,11 @@ from contract import keys
 from contract.errors import JobUnreadable
 from contract.messages import Job, failure_record
 from contract.queue_messages import task_message
-from contract.store import dead_letters
-from contract.store.dead_letters import DeadLetters
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
-from contract.store.parked_jobs import ParkedJobs
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue import dead_letters
+from contract.store.queue.dead_letters import DeadLetters
+from contract.store.queue.parked_jobs import ParkedJobs
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import clear, take, waiting
 from worker.dead_letters import main

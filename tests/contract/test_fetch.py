@@ -8,7 +8,7 @@ import pytest
 from contract import keys
 from contract.messages import Job
 from contract.queue_messages import decode_message, queue_of, task_message
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
 from worker.scheduling.room import Room, fetch_arguments

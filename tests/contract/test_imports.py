@@ -18,7 +18,7 @@ def test_contracts_of_the_import_linter_hold():
     assert found.returncode == 0, found.stdout
 
 
-@pytest.mark.parametrize("module", ["app.wsgi", "contract.store.job_store", "deploy.run"])
+@pytest.mark.parametrize("module", ["app.wsgi", "contract.store.jobs.job_store", "deploy.run"])
 def test_module_runs_without_the_model(module):
     loaded = subprocess.run(
         [sys.executable, "-c", f"import sys, {module}; print(*sys.modules, sep='\\n')"],

@@ -9,8 +9,8 @@ from contract import keys
 from contract.batches import Batch, Part, PartId, part_results
 from contract.messages import Job, success_record
 from contract.queue_messages import decode_message
-from contract.store.batch_store import BatchStore
-from contract.store.endings import Ending
+from contract.store.batches.batch_store import BatchStore
+from contract.store.jobs.endings import Ending
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import put_unbound, take
 from worker.recovery.orphans import Orphans

@@ -18,11 +18,11 @@ from contract.errors import (
 )
 from contract.messages import Job, failure_record, success_record
 from contract.settings import load_settings
-from contract.store.admission import Idempotency, KeyReused, QueueDepth, QueueFull
-from contract.store.broker import connect
-from contract.store.celery_app import create_celery
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
+from contract.store.admission.outcomes import Idempotency, KeyReused, QueueDepth, QueueFull
+from contract.store.connection.broker import connect
+from contract.store.connection.celery_app import create_celery
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 from contract.stored_results import APART_BYTES, encode_success, promised_bytes
 
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from contract import keys
-from contract.store.batch_queue import BatchQueue
-from contract.store.model_registry import ModelQueue, ModelRegistry
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.queue.model_registry import ModelQueue, ModelRegistry
 from contract.worker_status import WorkerStatus
 from tests.contract.test_job_store import a_job
 from worker.process.lease import Lease, OwnStatus

@@ -10,10 +10,10 @@ from contract.batches import Batch, Part, PartId
 from contract.errors import JobExpired, JobUnreadable
 from contract.messages import Job
 from contract.queue_messages import decode_message
-from contract.store.admission import QueueDepth
-from contract.store.batch_queue import BatchQueue
-from contract.store.batch_store import BatchStore
-from contract.store.job_store import JobStore
+from contract.store.admission.outcomes import QueueDepth
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.batches.batch_store import BatchStore
+from contract.store.jobs.job_store import JobStore
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import clear, waiting
 from worker.process.registration import Registration

@@ -16,12 +16,12 @@ from contract.errors import BodyTooLarge, Overloaded, ScoringFailed
 from contract.grammar.lines import Line
 from contract.messages import failure_record, success_record
 from contract.settings import load_settings
-from contract.store import admission
-from contract.store.admission import LOOK_AGAIN_S, NoRoom
-from contract.store.batch_store import BatchStore
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
-from contract.store.memory import SAMPLE_S, Memory, MemorySampler, memory_of
+from contract.store.admission import outcomes
+from contract.store.admission.memory import SAMPLE_S, Memory, MemorySampler, memory_of
+from contract.store.admission.outcomes import LOOK_AGAIN_S, NoRoom
+from contract.store.batches.batch_store import BatchStore
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 from contract.stored_results import promised_bytes
 from tests.contract.test_job_store import a_job, scored
 
@@ -124,7 +124,7 @@ def test_refusal_for_lack_of_room_is_looked_at_twice(redis_client, monkeypatch, 
         if is_freed:
             redis_client.delete("sent")
 
-    monkeypatch.setattr(admission.time, "sleep", sleep)
+    monkeypatch.setattr(outcomes.time, "sleep", sleep)
     if is_freed:
         store.submit(a_large_job())
     else:
@@ -136,7 +136,7 @@ def test_refusal_for_lack_of_room_is_looked_at_twice(redis_client, monkeypatch, 
 def test_job_that_never_fits_is_refused_at_once(redis_client, monkeypatch):
     store = store_with_room(redis_client, 0.5)
     waits = []
-    monkeypatch.setattr(admission.time, "sleep", waits.append)
+    monkeypatch.setattr(outcomes.time, "sleep", waits.append)
     with pytest.raises(NoRoom) as refusal:
         store.submit(a_large_job())
     assert refusal.value.is_for_good

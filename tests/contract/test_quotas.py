@@ -10,10 +10,10 @@ from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import Batch, Part
 from contract.messages import Job
 from contract.settings import load_settings
-from contract.store.admission import Idempotency, QueueFull, QuotaUsedUp
-from contract.store.batch_store import BatchStore
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
+from contract.store.admission.outcomes import Idempotency, QueueFull, QuotaUsedUp
+from contract.store.batches.batch_store import BatchStore
+from contract.store.connection.broker import connect
+from contract.store.jobs.job_store import JobStore
 
 
 def a_job(num_bytes: int = 5, client: str = "key:a") -> Job:

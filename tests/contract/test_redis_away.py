@@ -12,11 +12,11 @@ from contract.batches import Batch, Part
 from contract.errors import BrokerUnavailable
 from contract.messages import Apart, Job, Record
 from contract.settings import load_settings
-from contract.store.admission import Idempotency
-from contract.store.batch_store import BatchStore
-from contract.store.broker import connect
-from contract.store.broker_guard import PAUSE_S, BrokerGuard
-from contract.store.job_store import JobStore
+from contract.store.admission.outcomes import Idempotency
+from contract.store.batches.batch_store import BatchStore
+from contract.store.connection.broker import connect
+from contract.store.connection.broker_guard import PAUSE_S, BrokerGuard
+from contract.store.jobs.job_store import JobStore
 from deploy.embedded_redis import free_port
 
 # Those that the worker calls, and Celery reconnects on their Redis errors.

@@ -10,8 +10,8 @@ import redis
 from kombu.exceptions import OperationalError
 
 from contract.settings import load_settings
-from contract.store.broker import connect
-from contract.store.celery_app import create_celery
+from contract.store.connection.broker import connect
+from contract.store.connection.celery_app import create_celery
 
 
 @pytest.fixture(scope="module")

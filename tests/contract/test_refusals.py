@@ -4,9 +4,9 @@ import pytest
 import redis
 
 from contract.messages import success_record
-from contract.store.broker import too_old
-from contract.store.endings import Ending
-from contract.store.refusals import NotStored, refusal_reason
+from contract.store.connection.broker import too_old
+from contract.store.connection.refusals import NotStored, refusal_reason
+from contract.store.jobs.endings import Ending
 from tests.contract.test_job_store import a_job
 
 ERRORS = {

@@ -11,7 +11,7 @@ from app.requests.intake import to_job
 from contract import keys
 from contract.grammar.result_size import result_bytes
 from contract.settings import load_settings
-from contract.store.endings import Ending
+from contract.store.jobs.endings import Ending
 from contract.stored_results import encode_success
 from model.scorer import Scorer
 from model.scoring.request import ScoreRequest

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import redis
 
-from contract.store.broker import connect
-from contract.store.script_runner import LARGE_BYTES, ScriptRunner
+from contract.store.connection.broker import connect
+from contract.store.connection.script_runner import LARGE_BYTES, ScriptRunner
 from tests.conftest import wait_until
 
 THREADS = 32

@@ -7,7 +7,7 @@ import pytest
 from app.service.recent_workers import STATUS_MAX_AGE_S, RecentWorkers
 from contract.errors import BrokerUnavailable
 from contract.settings import load_settings
-from contract.store.memory import SAMPLE_S, MemorySampler
+from contract.store.admission.memory import SAMPLE_S, MemorySampler
 
 
 def test_memory_is_sampled_by_one_caller():

@@ -12,8 +12,8 @@ from contract import keys
 from contract.errors import BodyTooLarge, Overloaded
 from contract.grammar.lines import Line
 from contract.settings import load_settings
-from contract.store.batch_store import BatchStore
-from contract.store.job_store import JobStore
+from contract.store.batches.batch_store import BatchStore
+from contract.store.jobs.job_store import JobStore
 
 LIMITS = dict.fromkeys(("bulk", "upload", "body", "text"), 640)
 

@@ -11,8 +11,8 @@ from contract import keys
 from contract.batches import Batch, Part, encode_part_payload
 from contract.errors import JobUnreadable
 from contract.queue_messages import decode_message, task_message
-from contract.store.batch_store import BatchStore
-from contract.store.parked_jobs import ParkedJobs
+from contract.store.batches.batch_store import BatchStore
+from contract.store.queue.parked_jobs import ParkedJobs
 from tests.conftest import wait_until
 from tests.contract.test_releases import MESSAGE, PAYLOAD, RECORD
 from tests.waiting_messages import put_unbound, take, waiting

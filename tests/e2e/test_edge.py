@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from contract.api_keys import new_key
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
 from tests.conftest import wait_until
 from tests.edge import CONF, NGINX, edge, nginx

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from contract import keys
 from contract.settings import REPOSITORY
 from contract.store.forgetting import Forgetting
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from tests.conftest import RedisServer, wait_until
 from tests.worker_process import a_job
 

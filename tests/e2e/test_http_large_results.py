@@ -14,7 +14,7 @@ from contract import keys
 from contract.batches import part_id, part_results
 from contract.errors import ScoringFailed
 from contract.messages import success_record
-from contract.store.endings import Ending
+from contract.store.jobs.endings import Ending
 from tests.conftest import wait_until
 
 NUM_CLIENTS = 12

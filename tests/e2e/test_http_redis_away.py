@@ -13,7 +13,7 @@ import pytest
 import redis
 
 from contract import keys
-from contract.store.broker_guard import PAUSE_S
+from contract.store.connection.broker_guard import PAUSE_S
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer

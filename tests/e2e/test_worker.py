@@ -10,7 +10,7 @@ import pytest
 
 from contract import keys
 from contract.settings import DEMO_CHECKPOINT
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from model.weights.checkpoint import revision_of
 from tests.conftest import wait_until
 from tests.waiting_messages import waiting

@@ -2,7 +2,7 @@
 
 import pytest
 
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 

@@ -17,7 +17,7 @@ import orjson
 import pytest
 import torch
 
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
 from tests.conftest import wait_until
 from tests.web import WebServer

@@ -17,8 +17,8 @@ from contract.histogram import (
     Histogram,
 )
 from contract.logs import get_logger
-from contract.store.model_registry import PRIORITY_NAMES
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
+from contract.store.queue.model_registry import PRIORITY_NAMES
 from contract.worker_status import (
     STAGES,
     GpuUse,

@@ -1,6 +1,6 @@
 """Makes the model of a worker the current one of its name, once, when the worker is ready."""
 
-from contract.store.model_registry import ModelRegistry
+from contract.store.queue.model_registry import ModelRegistry
 from contract.worker_status import WorkerStatus
 
 

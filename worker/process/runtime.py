@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import redis
 
 from contract.settings import Settings
-from contract.store.batch_queue import BatchQueue
-from contract.store.job_store import JobStore
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.jobs.job_store import JobStore
 from model import Scorer
 from worker.process.lease import Lease, OwnStatus
 from worker.process.registration import Registration

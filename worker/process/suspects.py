@@ -22,7 +22,7 @@ from typing import NamedTuple
 import redis
 
 from contract import keys
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 
 _LUA = Path(__file__).parent / "lua"
 # A worker whose lease expired this long ago counts as dead.

@@ -11,8 +11,8 @@ import redis
 
 from contract import keys
 from contract.queue_messages import Claim, decode_message, message_fields, request_id_of
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 from worker.process.request_ids import RequestIds
 from worker.scoring.outcomes import unreadable_ending

@@ -29,7 +29,7 @@ from kombu.transport.redis import _socket_readable
 
 from contract import keys
 from contract.logs import get_logger
-from contract.store.scripts import script_text
+from contract.store.connection.scripts import script_text
 from worker.scheduling.room import Room, fetch_arguments
 
 log = get_logger(__name__)

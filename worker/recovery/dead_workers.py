@@ -12,9 +12,9 @@ from celery import bootsteps
 from contract import keys
 from contract.logs import get_logger
 from contract.queue_messages import queue_of
-from contract.store.leases import REDELIVERED, Cause
-from contract.store.locks import take_lock
-from contract.store.scripts import register
+from contract.store.connection.locks import take_lock
+from contract.store.connection.scripts import register
+from contract.store.queue.leases import REDELIVERED, Cause
 from worker.process import suspects
 from worker.process.backoff import Backoff, wait
 from worker.queue.micro_batch import is_stopping

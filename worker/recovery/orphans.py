@@ -15,10 +15,10 @@ import redis
 from contract import keys
 from contract.errors import JobExpired, ModelGone, ServiceError
 from contract.logs import get_logger
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
-from contract.store.leases import read_statuses
-from contract.store.waiting_work import Waiting, WaitingWork
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue.leases import read_statuses
+from contract.store.queue.waiting_work import Waiting, WaitingWork
 from worker.scoring.outcomes import failed_ending, lost_ending
 
 log = get_logger(__name__)

@@ -15,8 +15,8 @@ from contract.batches import PartId, decode_part_payload, part_id
 from contract.errors import JobExpired
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
 from worker.scoring.outcomes import failed_ending, lost_ending, unreadable_ending
 

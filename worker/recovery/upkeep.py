@@ -7,9 +7,9 @@ import redis
 from contract import keys
 from contract.errors import JobExpired
 from contract.settings import Settings
-from contract.store.dead_letters import DeadLetters
-from contract.store.job_store import JobStore
-from contract.store.parked_jobs import ParkedJobs
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue.dead_letters import DeadLetters
+from contract.store.queue.parked_jobs import ParkedJobs
 from contract.worker_status import NotAWorkerStatus, decode_status
 from worker.process.registration import Registration
 from worker.recovery.orphans import Orphans

@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from contract.errors import ResultNotStored, ServiceError
 from contract.logs import get_logger
-from contract.store.endings import Ending
-from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.store.connection.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.store.jobs.endings import Ending
 
 log = get_logger(__name__)
 

@@ -20,7 +20,7 @@ from contract.messages import (
     failure_record,
     success_record,
 )
-from contract.store.endings import FAILED_WITH, Ending
+from contract.store.jobs.endings import FAILED_WITH, Ending
 from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
 from worker.scheduling.batching import Choice

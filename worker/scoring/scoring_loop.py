@@ -19,10 +19,10 @@ from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, Servic
 from contract.grammar.counts import counted
 from contract.logs import get_logger
 from contract.messages import encode_payload
-from contract.store.dead_letters import Kind
-from contract.store.endings import Ending
-from contract.store.opening import Broken, Opened
-from contract.store.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.store.connection.refusals import OF_ALL_WRITES, NotStored, Reason
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.opening import Broken, Opened
+from contract.store.queue.dead_letters import Kind
 from contract.worker_status import Stage
 from worker.process.lease import OwnStatus
 from worker.process.suspects import Crashes

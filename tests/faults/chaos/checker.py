@@ -9,7 +9,7 @@ import psutil
 import redis
 
 from contract import keys
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from tests.conftest import wait_until
 from tests.faults.chaos.faults import MAX_CLOCK_JUMP_S
 from tests.faults.chaos.history import Entry, History

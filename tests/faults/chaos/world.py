@@ -17,7 +17,7 @@ import torch
 
 from contract.api_keys import new_key
 from contract.settings import REPOSITORY, Settings, load_settings
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
 from model import EvaByteConfig, EvaByteForCausalLM
 from tests.conftest import RedisServer, wait_until

@@ -5,7 +5,7 @@ import socket
 import pytest
 
 from contract.settings import REDIS_SOCKET, load_settings
-from contract.store.celery_app import celery_url
+from contract.store.connection.celery_app import celery_url
 from deploy.embedded_redis import place_for_socket
 
 # With the name of the socket, longer than any system allows.

@@ -6,7 +6,7 @@ import redis
 from app.factory import create_app
 from contract import keys
 from contract.settings import load_settings
-from contract.store.broker import connect
+from contract.store.connection.broker import connect
 
 GOING = [
     ("GET", "/info"),

@@ -7,7 +7,7 @@ import pytest
 from contract import keys
 from contract.messages import Job
 from contract.settings import Settings
-from contract.store.job_store import JobStore
+from contract.store.jobs.job_store import JobStore
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import MISSING_S, Crashes, blame, crashes_of

@@ -7,10 +7,10 @@ from kombu.asynchronous import Hub
 from structlog.testing import capture_logs
 
 from contract.settings import REPOSITORY, load_settings
-from contract.store.batch_queue import BatchQueue
-from contract.store.broker import connect
-from contract.store.job_store import JobStore
-from contract.store.model_registry import ModelRegistry
+from contract.store.batches.batch_queue import BatchQueue
+from contract.store.connection.broker import connect
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue.model_registry import ModelRegistry
 from deploy.embedded_redis import free_port
 from model import Scorer
 from worker.process.lease import Lease, OwnStatus

@@ -11,7 +11,7 @@ from kombu.asynchronous import Hub
 
 from contract import keys
 from contract.messages import Job
-from contract.store.celery_app import transport_options
+from contract.store.connection.celery_app import transport_options
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from worker.queue import transport

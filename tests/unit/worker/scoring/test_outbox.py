@@ -7,8 +7,8 @@ import pytest
 import redis
 
 from contract.messages import Job, decode_record, success_record
-from contract.store.endings import Ending
-from contract.store.refusals import NotStored, Reason
+from contract.store.connection.refusals import NotStored, Reason
+from contract.store.jobs.endings import Ending
 from worker.scoring.outbox import MAX_TRIES, Outbox
 from worker.scoring.outcomes import failed_ending
 

@@ -10,8 +10,8 @@ import pytest
 from contract import keys
 from contract.batches import pieces_of_lines
 from contract.messages import Job, decode_record
-from contract.store.opening import Broken, Opened
-from contract.store.refusals import NotStored, Reason
+from contract.store.connection.refusals import NotStored, Reason
+from contract.store.jobs.opening import Broken, Opened
 from contract.worker_status import STAGES, stage_name
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until

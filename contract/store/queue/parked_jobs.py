@@ -12,7 +12,7 @@ import redis
 from contract import keys
 from contract.messages import VERSION
 from contract.queue_messages import queue_of
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 
 # Messages in one round trip.
 _GROUP = 100

@@ -14,8 +14,8 @@ from contract.batches import Batch, Part, PartId, decode_batch, decode_part
 from contract.messages import queued_record
 from contract.queue_messages import Origin, task_message
 from contract.settings import Settings
-from contract.store.locks import take_lock
-from contract.store.scripts import register
+from contract.store.connection.locks import take_lock
+from contract.store.connection.scripts import register
 
 # Parts in one call: Redis needs a few milliseconds for them.
 GROUP_PARTS = 128

@@ -12,10 +12,10 @@ import zstandard
 from contract import keys
 from contract.errors import JobGone, JobNotFound
 from contract.settings import Settings
-from contract.store.absent import absent
-from contract.store.broker_guard import BrokerGuard
-from contract.store.job_store import JobStore
-from contract.store.scripts import register
+from contract.store.connection.broker_guard import BrokerGuard
+from contract.store.connection.scripts import register
+from contract.store.jobs.absent import absent
+from contract.store.jobs.job_store import JobStore
 from contract.task_ids import FILE, is_task_id, new_task_id
 
 # The fastest level halves the size of text.

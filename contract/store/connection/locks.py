@@ -2,7 +2,7 @@
 
 import redis
 
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 
 
 def take_lock(

@@ -11,7 +11,8 @@ from contract.api_keys import Quota
 from contract.messages import Job, encode_payload, queued_record
 from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
-from contract.store.admission import (
+from contract.store.admission.memory import Memory, MemorySampler
+from contract.store.admission.outcomes import (
     IDEMPOTENCY_TTL_S,
     NO_ROOM,
     Idempotency,
@@ -21,9 +22,8 @@ from contract.store.admission import (
     raise_refusal,
     replayed_id,
 )
-from contract.store.memory import Memory, MemorySampler
-from contract.store.script_runner import ScriptRunner
-from contract.store.scripts import register
+from contract.store.connection.script_runner import ScriptRunner
+from contract.store.connection.scripts import register
 from contract.stored_results import promised_bytes
 
 

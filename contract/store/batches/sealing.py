@@ -10,7 +10,8 @@ from contract.api_keys import Quota
 from contract.batches import Batch
 from contract.errors import BrokerUnavailable
 from contract.settings import Settings
-from contract.store.admission import (
+from contract.store.admission.memory import MemorySampler
+from contract.store.admission.outcomes import (
     IDEMPOTENCY_TTL_S,
     NO_ROOM,
     Idempotency,
@@ -18,10 +19,9 @@ from contract.store.admission import (
     raise_refusal,
     replayed_id,
 )
-from contract.store.batch_queue import ttl_s
-from contract.store.memory import MemorySampler
-from contract.store.scripts import register
-from contract.store.submitting import quota_args
+from contract.store.admission.submitting import quota_args
+from contract.store.batches.batch_queue import ttl_s
+from contract.store.connection.scripts import register
 
 
 @dataclass(frozen=True, slots=True)

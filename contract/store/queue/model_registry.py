@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import redis
 
 from contract import keys
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 
 PRIORITY_NAMES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from contract.store.memory import Memory
+from contract.store.admission.memory import Memory
 
 IDEMPOTENCY_TTL_S = 86_400
 # Before a job or a batch is refused for lack of room, memory is read again after this time. Sending

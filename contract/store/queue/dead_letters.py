@@ -17,7 +17,7 @@ from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, queued_record
 from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 from contract.stored_results import promised_bytes
 from contract.versions import NewerFormat, Unreadable
 

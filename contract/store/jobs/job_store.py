@@ -19,25 +19,25 @@ from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record, failure_record
 from contract.queue_messages import Origin, queue_of, rebound_message, task_message
 from contract.settings import Settings
-from contract.store.absent import absent
-from contract.store.admission import (
+from contract.store.admission.outcomes import (
     Idempotency,
     QueueDepth,
     Receipt,
     accept_or_look_again,
 )
-from contract.store.broker_guard import BrokerGuard
-from contract.store.dead_letters import DeadLetter, DeadLetters, Kind
-from contract.store.endings import Ending, EndingsWriter
-from contract.store.leases import read_statuses
-from contract.store.model_registry import ModelQueue, ModelRegistry
-from contract.store.opening import JobOpener, Opened
-from contract.store.parked_jobs import ParkedJobs
-from contract.store.persistence import Persistence, read_persistence
-from contract.store.refusals import NotStored, refusal_reason
-from contract.store.script_runner import ScriptRunner
-from contract.store.scripts import register
-from contract.store.submitting import JobSubmitter
+from contract.store.admission.submitting import JobSubmitter
+from contract.store.connection.broker_guard import BrokerGuard
+from contract.store.connection.persistence import Persistence, read_persistence
+from contract.store.connection.refusals import NotStored, refusal_reason
+from contract.store.connection.script_runner import ScriptRunner
+from contract.store.connection.scripts import register
+from contract.store.jobs.absent import absent
+from contract.store.jobs.endings import Ending, EndingsWriter
+from contract.store.jobs.opening import JobOpener, Opened
+from contract.store.queue.dead_letters import DeadLetter, DeadLetters, Kind
+from contract.store.queue.leases import read_statuses
+from contract.store.queue.model_registry import ModelQueue, ModelRegistry
+from contract.store.queue.parked_jobs import ParkedJobs
 from contract.stored_results import decoded_pieces
 from contract.task_ids import TASK, is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable

@@ -7,7 +7,7 @@ from pathlib import Path
 import redis
 from redis.commands.core import Script
 
-LUA = Path(__file__).parent / "lua"
+LUA = Path(__file__).parents[1] / "lua"
 _INCLUDE = re.compile(r"^-- include: (\w+)\n", re.MULTILINE)
 
 

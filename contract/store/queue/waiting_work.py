@@ -14,7 +14,7 @@ from contract import keys
 from contract.batches import PartId, decode_batch, decode_part_payload, part_id
 from contract.messages import Job, Record, decode_record, rebound_record
 from contract.queue_messages import decode_message, rebound_message
-from contract.store.scripts import register
+from contract.store.connection.scripts import register
 from contract.versions import NewerFormat, Unreadable
 
 # Messages read in one round trip.

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import redis
 
 from contract.errors import BrokerUnavailable
-from contract.store.refusals import Reason, refusal_reason
+from contract.store.connection.refusals import Reason, refusal_reason
 
 # In this time, requests that queued for a thread during the time-out are all refused. Otherwise one
 # of them would be the next to wait for Redis.

@@ -5,7 +5,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from contract.settings import Settings
-from contract.store.broker_guard import MAX_CALLS
+from contract.store.connection.broker_guard import MAX_CALLS
 
 # For calls that no guard counts.
 _OTHER_CONNECTIONS = 8

@@ -24,22 +24,22 @@ from contract.batches import (
 from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.messages import Job, failure_record
 from contract.settings import Settings
-from contract.store.absent import absent
-from contract.store.admission import (
+from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, read_load
+from contract.store.admission.outcomes import (
     Idempotency,
     QuotaLeft,
     QuotaUsedUp,
     accept_or_look_again,
 )
-from contract.store.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
-from contract.store.broker_guard import BrokerGuard
-from contract.store.bulk_load import LIVE_KEYS, BulkLoad, read_load
-from contract.store.dead_letters import DeadLetters
-from contract.store.endings import Ending
-from contract.store.job_store import JobStore
-from contract.store.scripts import register
-from contract.store.sealing import Accepted, BatchSealer, Sizes
-from contract.store.submitting import quota_args
+from contract.store.admission.submitting import quota_args
+from contract.store.batches.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
+from contract.store.batches.sealing import Accepted, BatchSealer, Sizes
+from contract.store.connection.broker_guard import BrokerGuard
+from contract.store.connection.scripts import register
+from contract.store.jobs.absent import absent
+from contract.store.jobs.endings import Ending
+from contract.store.jobs.job_store import JobStore
+from contract.store.queue.dead_letters import DeadLetters
 from contract.stored_results import decoded_pieces
 from contract.task_ids import BATCH, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable

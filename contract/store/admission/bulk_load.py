@@ -12,7 +12,7 @@ import redis
 
 from contract import keys
 from contract.settings import Settings
-from contract.store.memory import Memory, memory_of
+from contract.store.admission.memory import Memory, memory_of
 
 LIVE_KEYS = (
     keys.LIVE_BATCHES,

@@ -9,8 +9,8 @@ import redis
 
 from contract import keys
 from contract.batches import PartResults
-from contract.store.script_runner import ScriptRunner
-from contract.store.scripts import register
+from contract.store.connection.script_runner import ScriptRunner
+from contract.store.connection.scripts import register
 
 # The counters of failed jobs by the code of their error begin with this.
 FAILED_WITH = "failed_with:"

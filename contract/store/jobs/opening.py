@@ -9,9 +9,9 @@ import redis
 from contract import keys
 from contract.batches import decode_part, decode_part_payload, part_id
 from contract.messages import Job, decode_payload, decode_record
-from contract.store.dead_letters import Kind
-from contract.store.script_runner import ScriptRunner
-from contract.store.scripts import register
+from contract.store.connection.script_runner import ScriptRunner
+from contract.store.connection.scripts import register
+from contract.store.queue.dead_letters import Kind
 from contract.versions import NewerFormat, Unreadable
 
 

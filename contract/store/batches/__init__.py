@@ -1,0 +1,1 @@
+"""Stores batches and files, and queues the parts of batches."""

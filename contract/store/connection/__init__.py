@@ -1,0 +1,1 @@
+"""Connects to Redis, runs scripts there, and names what fails."""

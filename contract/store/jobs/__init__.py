@@ -1,0 +1,1 @@
+"""Stores jobs: submits, reads, opens and ends them."""

@@ -1,0 +1,1 @@
+"""What waits for workers: queues by model, leases, parked messages, dead letters."""
