@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from evascore.plot import Axis, Line, chart
+from evascore.measuring.plot import Axis, Line, chart
 from model import DEMO_CHECKPOINT, Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.evaluate import model_bits_per_byte

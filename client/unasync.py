@@ -1,8 +1,8 @@
 """Generates evascore/sync.py from evascore/aio.py: `python client/unasync.py [--check]`.
 
 The two clients differ only in `async`, `await` and a few names. What differs by nature (sending,
-sleeping, requests at once) is in async_driver.py and sync_driver.py. The method is that of
-httpcore's scripts/unasync.py: substitutions by regular expression.
+sleeping, requests at once) is in http/async_driver.py and http/sync_driver.py. The method is that
+of httpcore's scripts/unasync.py: substitutions by regular expression.
 """
 
 import argparse

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from bench.capacity.service_time import ServiceTime
-from evascore.load import arrivals
+from evascore.measuring.load import arrivals
 
 
 @dataclass(frozen=True, slots=True)

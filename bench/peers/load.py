@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from evascore.load import percentile
+from evascore.measuring.load import percentile
 
 ANSWER_LIMIT_S = 60.0
 # evascore's states of a job that has not ended; the peers have no such answers.

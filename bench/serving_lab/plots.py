@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from bench.serving_lab.rows import Row
-from evascore.plot import Axis, Line, chart, round_step
+from evascore.measuring.plot import Axis, Line, chart, round_step
 
 STAGES = ("queue", "wait", "compute", "rest")
 

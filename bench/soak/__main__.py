@@ -24,8 +24,8 @@ from bench.soak.mix import Answered, Owner
 from contract.api_keys import new_key
 from contract.settings import DEMO_CHECKPOINT
 from contract.store.key_store import KeyStore
-from evascore import synthetic
-from evascore.load import make_texts, percentile
+from evascore.measuring import synthetic
+from evascore.measuring.load import make_texts, percentile
 from tests.service import Service
 
 OWNERS = ("alice", "bob", "carol")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import httpx
 import orjson
 
-from evascore.load import arrivals
+from evascore.measuring.load import arrivals
 
 # Requests of one owner at once; those that are due beyond them are counted, and not sent.
 MAX_UNDER_WAY = 400

@@ -45,9 +45,10 @@ from evascore.errors import (
     UnsupportedMediaType,
     WorkerUnavailable,
 )
-from evascore.frames import PandasMissing, to_frame
-from evascore.network import NetworkInvalid
-from evascore.progress import TqdmMissing
+from evascore.http.network import NetworkInvalid
+from evascore.http.transport import HeaderInvalid, KeyInvalid, UrlInvalid
+from evascore.notebook.frames import PandasMissing, to_frame
+from evascore.notebook.progress import TqdmMissing
 from evascore.results import (
     Batch,
     ByteScores,
@@ -62,7 +63,6 @@ from evascore.results import (
 )
 from evascore.sync import Client
 from evascore.texts import Text
-from evascore.transport import HeaderInvalid, KeyInvalid, UrlInvalid
 
 __version__ = "0.1.0"
 

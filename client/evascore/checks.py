@@ -27,8 +27,8 @@ from evascore.errors import (
     Unauthorized,
     WorkerUnavailable,
 )
+from evascore.http.transport import KEY_VARIABLE
 from evascore.sync import Client
-from evascore.transport import KEY_VARIABLE
 from evascore.wording import counted
 
 PROBE_BYTES = 64 * 1024**2

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
-from evascore import html
 from evascore.characters import Character, characters
 from evascore.errors import NotInResult, ServiceError, UnexpectedAnswer, error_from_problem
 from evascore.json_objects import (
@@ -19,6 +18,7 @@ from evascore.json_objects import (
     Timings,
     Usage,
 )
+from evascore.notebook import html
 from evascore.wording import counted
 
 if TYPE_CHECKING:
@@ -154,7 +154,7 @@ class Score(Answered):
             PandasMissing
         """
         # It imports this module.
-        from evascore.frames import characters_to_frame, spans_to_frame
+        from evascore.notebook.frames import characters_to_frame, spans_to_frame
 
         if self.spans is not None:
             return spans_to_frame(self.spans, self.scored_text)

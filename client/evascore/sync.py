@@ -8,16 +8,17 @@ from typing import Any, TypeVar
 
 import httpx
 
-from evascore import results, transport
-from evascore.calls import BatchLines, batch_request, job_fields, json_line, score_fields
+from evascore import results
 from evascore.errors import EvascoreError
-from evascore.grouping import Errors, Group, check_errors, groups, yielded
-from evascore.operations import Operations
-from evascore.progress import Progress, reported
+from evascore.http import transport
+from evascore.http.sync_driver import SyncDriver
+from evascore.notebook.progress import Progress, reported
+from evascore.operations.api import Operations
+from evascore.operations.calls import BatchLines, batch_request, job_fields, json_line, score_fields
+from evascore.operations.grouping import Errors, Group, check_errors, groups, yielded
+from evascore.operations.retrying import Call
+from evascore.operations.steps import Steps
 from evascore.results import Batch, Info, Job, Line, Score, id_of, line
-from evascore.retrying import Call
-from evascore.steps import Steps
-from evascore.sync_driver import SyncDriver
 from evascore.texts import Text, as_text, listed
 
 T = TypeVar("T")

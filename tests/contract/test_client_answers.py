@@ -20,10 +20,10 @@ from contract.batches import Batch
 from contract.messages import FINAL_STATES
 from contract.settings import load_settings
 from evascore import json_objects, results
-from evascore.calls import batch_request
-from evascore.operations import Operations
-from evascore.retrying import Call
-from evascore.steps import Send
+from evascore.operations.api import Operations
+from evascore.operations.calls import batch_request
+from evascore.operations.retrying import Call
+from evascore.operations.steps import Send
 from evascore.texts import Text
 
 CALL = Call.begin(timeout_s=1, patience_s=1)

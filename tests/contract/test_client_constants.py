@@ -12,18 +12,13 @@ from contract.grammar import counts
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import REPOSITORY, load_settings
-from evascore import (
-    bulk,
-    bulk_files,
-    constants,
-    grouping,
-    operations,
-    synthetic,
-    transport,
-    wording,
-)
+from evascore import constants, wording
+from evascore.bulk import files, run
 from evascore.cli.main import main
+from evascore.http import transport
 from evascore.lm_eval import requests as lm_eval_requests
+from evascore.measuring import synthetic
+from evascore.operations import api, grouping
 
 SETTINGS = load_settings({})
 ASKED_OUTPUTS = [name for name in OUTPUT_NAMES if name != "summary"]
@@ -80,13 +75,13 @@ def test_help_tells_the_bounds_of_top_k(capsys):
 @pytest.mark.parametrize(
     ("ours", "limit"),
     [
-        pytest.param(operations.MAX_WAIT_S, SETTINGS.max_wait_s, id="long poll"),
+        pytest.param(api.MAX_WAIT_S, SETTINGS.max_wait_s, id="long poll"),
         pytest.param(grouping.GROUP_BYTES, SETTINGS.micro_batch_bytes, id="bytes of a group"),
         pytest.param(grouping.GROUP_TEXTS, SETTINGS.max_items, id="texts of a group"),
-        pytest.param(bulk_files.UPLOAD_LINES, SETTINGS.max_upload_lines, id="lines of an upload"),
-        pytest.param(bulk_files.UPLOAD_BYTES, SETTINGS.max_upload_bytes, id="bytes of an upload"),
-        pytest.param(bulk.UPLOADS_AT_ONCE, SETTINGS.max_uploads // 2, id="uploads at once"),
-        pytest.param(bulk.PAGE_LINES, MAX_PAGE_LINES, id="results of a page"),
+        pytest.param(files.UPLOAD_LINES, SETTINGS.max_upload_lines, id="lines of an upload"),
+        pytest.param(files.UPLOAD_BYTES, SETTINGS.max_upload_bytes, id="bytes of an upload"),
+        pytest.param(run.UPLOADS_AT_ONCE, SETTINGS.max_uploads // 2, id="uploads at once"),
+        pytest.param(run.PAGE_LINES, MAX_PAGE_LINES, id="results of a page"),
         pytest.param(lm_eval_requests.JOB_BYTES, SETTINGS.max_job_bytes, id="bytes of a job"),
         pytest.param(synthetic.Recipe().max_bytes, SETTINGS.max_text_bytes, id="generated text"),
     ],

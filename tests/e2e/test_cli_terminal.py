@@ -10,7 +10,7 @@ import pytest
 
 import evascore
 from contract.settings import REPOSITORY
-from evascore.transport import ROUTES
+from evascore.http.transport import ROUTES
 from tests.pseudo_terminal import PseudoTerminal
 from tests.service import Service
 

@@ -13,7 +13,7 @@ import pytest
 import evascore
 from contract.settings import REPOSITORY
 from deploy.embedded_redis import free_port
-from evascore.transport import UrlInvalid
+from evascore.http.transport import UrlInvalid
 from tests.service import Service
 
 TEXT = "The quick brown fox"

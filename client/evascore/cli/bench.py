@@ -10,7 +10,6 @@ from typing import Annotated
 import httpx
 import typer
 
-from evascore import transport
 from evascore.aio import AsyncClient
 from evascore.cli.common import (
     SOME_FAILED,
@@ -25,9 +24,10 @@ from evascore.cli.common import (
     say,
     show_json,
 )
-from evascore.load import Load, Measurement, describe, make_texts, measure
-from evascore.plot import Point, latency_plot
-from evascore.synthetic import Recipe
+from evascore.http import transport
+from evascore.measuring.load import Load, Measurement, describe, make_texts, measure
+from evascore.measuring.plot import Point, latency_plot
+from evascore.measuring.synthetic import Recipe
 
 _COLUMNS = ("load", "texts", "errors", "texts/s", "kB/s", "p50 ms", "p95 ms", "p99 ms", "batch")
 

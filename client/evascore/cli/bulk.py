@@ -13,9 +13,10 @@ from typing import Annotated, BinaryIO
 
 import typer
 
-from evascore.bulk import Bulk, Plan, Summary, check_paths
-from evascore.bulk_errors import ErrorKind
-from evascore.bulk_files import BulkRefused, Target
+from evascore.bulk.error_kinds import ErrorKind
+from evascore.bulk.exports import To, check_target, export, form_of
+from evascore.bulk.files import BulkRefused, Target
+from evascore.bulk.run import Bulk, Plan, Summary, check_paths
 from evascore.cli.common import (
     FILES,
     INTERRUPTED,
@@ -38,7 +39,6 @@ from evascore.cli.common import (
     show_json,
 )
 from evascore.errors import EvascoreError
-from evascore.exports import To, check_target, export, form_of
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import Reading, Unit, opened_input
 from evascore.readers.packages import InputRefused

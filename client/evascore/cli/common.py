@@ -30,11 +30,11 @@ from evascore.errors import (
     TimedOut,
     Unauthorized,
 )
+from evascore.http.transport import DEFAULT_URL, KEY_VARIABLE
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import STDIN, text_of
 from evascore.readers.packages import InputRefused
 from evascore.sync import Client
-from evascore.transport import DEFAULT_URL, KEY_VARIABLE
 
 REFUSED = 1
 USAGE = 2

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from evascore import synthetic
 from evascore.cli.common import USAGE, AsJson, CommandFailed, opened, say, show_json
+from evascore.measuring import synthetic
 from evascore.wording import counted
 
 

@@ -14,8 +14,8 @@ import typer
 from evascore import __version__
 from evascore.cli import bench, bulk, common, doctor, gen_data, jobs, next_chars, score
 from evascore.errors import EvascoreError, ServiceError, Unauthorized
-from evascore.network import NetworkInvalid
-from evascore.transport import KEY_VARIABLE, HeaderInvalid, KeyInvalid, UrlInvalid
+from evascore.http.network import NetworkInvalid
+from evascore.http.transport import KEY_VARIABLE, HeaderInvalid, KeyInvalid, UrlInvalid
 
 app = typer.Typer(
     name="evascore",

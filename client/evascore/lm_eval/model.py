@@ -11,11 +11,11 @@ from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
-from evascore.calls import job_fields
 from evascore.errors import error_from_problem
 from evascore.lm_eval.facts import facts_of
 from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
-from evascore.matching import check_job
+from evascore.operations.calls import job_fields
+from evascore.operations.matching import check_job
 from evascore.sync import Client
 
 # An evaluation goes on when the service is full or is restarted for some minutes.

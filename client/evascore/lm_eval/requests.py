@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from evascore.calls import job_fields
+from evascore.operations.calls import job_fields
 
 # Four micro-batches of the default size: the fixed cost of a job is small beside its texts.
 JOB_BYTES = 65_536

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from evascore.calls import batch_request
-from evascore.operations import Operations
-from evascore.retrying import Call
+from evascore.operations.api import Operations
+from evascore.operations.calls import batch_request
+from evascore.operations.retrying import Call
 from evascore.texts import Text
 
 CALL = Call.begin(timeout_s=1, patience_s=1)

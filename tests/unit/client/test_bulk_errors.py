@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evascore.bulk_errors import ErrorSummary, detail_of
+from evascore.bulk.error_kinds import ErrorSummary, detail_of
 from evascore.cli.bulk import AT_WORK, Waits
 
 

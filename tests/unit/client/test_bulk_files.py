@@ -5,8 +5,8 @@ import stat
 
 import pytest
 
-from evascore import bulk_files
-from evascore.bulk_files import (
+from evascore.bulk import files as bulk_files
+from evascore.bulk.files import (
     BulkRefused,
     State,
     Target,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from evascore.exports import check_target, export
+from evascore.bulk.exports import check_target, export
 from evascore.readers.packages import InputRefused
 
 

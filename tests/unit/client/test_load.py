@@ -7,8 +7,8 @@ from xml.etree import ElementTree
 
 import pytest
 
-from evascore.load import arrivals, percentile
-from evascore.plot import Point, latency_plot, round_step
+from evascore.measuring.load import arrivals, percentile
+from evascore.measuring.plot import Point, latency_plot, round_step
 
 
 def test_arrivals_are_a_poisson_process():

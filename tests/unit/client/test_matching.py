@@ -5,12 +5,12 @@ import json
 
 import pytest
 
-from evascore.calls import batch_request, job_fields
 from evascore.errors import UnexpectedAnswer
-from evascore.matching import check_job
-from evascore.operations import Operations
-from evascore.retrying import Call
-from evascore.steps import REQUEST_ID, Answer
+from evascore.operations.api import Operations
+from evascore.operations.calls import batch_request, job_fields
+from evascore.operations.matching import check_job
+from evascore.operations.retrying import Call
+from evascore.operations.steps import REQUEST_ID, Answer
 from evascore.texts import Text, length_bytes
 
 CALL = Call.begin(timeout_s=60, patience_s=0)
@@ -151,7 +151,7 @@ def test_length_of_each_text_is_computed_once(monkeypatch):
         measured.append(text)
         return length_bytes(text)
 
-    monkeypatch.setattr("evascore.matching.length_bytes", length)
+    monkeypatch.setattr("evascore.operations.matching.length_bytes", length)
     fields = {"items": [{"context": "c", "continuation": "ü"}, {"text": "b"}]}
     shown = job({"items": [{"result": scored(1)}, {"result": scored(1)}]})
     shown["result"]["items"][0]["result"] = {"continuations": [scored(2)]}

@@ -7,10 +7,10 @@ import pytest
 
 from deploy.embedded_redis import free_port
 from evascore import AsyncClient, Client, ServiceError, ServiceUnreachable, UnexpectedAnswer
-from evascore.network import NetworkInvalid, is_exempt, is_loopback, network_for
-from evascore.retrying import failure
-from evascore.steps import Answer, Send
-from evascore.transport import HeaderInvalid, client_headers, is_lost, lost_of, request_options
+from evascore.http.network import NetworkInvalid, is_exempt, is_loopback, network_for
+from evascore.http.transport import HeaderInvalid, client_headers, is_lost, lost_of, request_options
+from evascore.operations.retrying import failure
+from evascore.operations.steps import Answer, Send
 
 PROXY = "http://name:password@proxy.test:3128"
 
@@ -137,7 +137,7 @@ def test_proxy_that_cannot_be_used_is_reported_with_its_variable(
     make, given, complaint, monkeypatch
 ):
     monkeypatch.setenv("ALL_PROXY", given)
-    monkeypatch.setattr("evascore.network.find_spec", lambda name: None)
+    monkeypatch.setattr("evascore.http.network.find_spec", lambda name: None)
     with pytest.raises(NetworkInvalid) as raised:
         make("http://a.test")
     message = str(raised.value)

@@ -10,8 +10,8 @@ import pytest
 
 import evascore
 from contract.settings import REPOSITORY
-from evascore.frames import PandasMissing
-from evascore.progress import TqdmMissing, reported
+from evascore.notebook.frames import PandasMissing
+from evascore.notebook.progress import TqdmMissing, reported
 from evascore.results import batch, job, line, score, with_text
 from evascore.shades import SHADES
 

@@ -2,7 +2,7 @@
 
 import evascore
 from contract.settings import REPOSITORY
-from evascore.bulk_files import BulkRefused
+from evascore.bulk.files import BulkRefused
 from evascore.readers.packages import InputRefused
 from tests.error_classes import classes_of_errors
 

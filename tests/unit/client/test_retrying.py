@@ -15,8 +15,8 @@ from evascore.errors import (
     ServiceUnreachable,
     TimedOut,
 )
-from evascore.operations import HELD_S, Operations
-from evascore.retrying import (
+from evascore.operations.api import HELD_S, Operations
+from evascore.operations.retrying import (
     FIRST_BACKOFF_S,
     GRACE_S,
     MAX_BACKOFF_S,
@@ -28,7 +28,7 @@ from evascore.retrying import (
     exchange,
     retry_after_s,
 )
-from evascore.steps import Answer, Lost, Pause, Send
+from evascore.operations.steps import Answer, Lost, Pause, Send
 from evascore.texts import Text
 
 GET = Send("GET", "/info", 30)

@@ -6,7 +6,7 @@ from itertools import islice
 
 import pytest
 
-from evascore.synthetic import Recipe, length, lines, texts
+from evascore.measuring.synthetic import Recipe, length, lines, texts
 
 
 def test_same_seed_makes_the_same_texts_on_every_machine():

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import evascore
-from evascore.calls import batch_request, job_fields
 from evascore.errors import EmptyText, NotInResult, NotText, RequestInvalid, UnexpectedAnswer
-from evascore.grouping import GROUP_BYTES, GROUP_TEXTS, groups
+from evascore.operations.calls import batch_request, job_fields
+from evascore.operations.grouping import GROUP_BYTES, GROUP_TEXTS, groups
 from evascore.results import batch, job, line
 from evascore.texts import Text, encode
 

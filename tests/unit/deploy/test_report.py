@@ -3,7 +3,7 @@
 import pytest
 
 from deploy.report import DEFAULT_URL, curl_of, next_steps, shell_command
-from evascore import transport
+from evascore.http import transport
 
 
 def test_command_of_the_client_is_named_where_it_is_installed(tmp_path):

@@ -10,8 +10,8 @@ from urllib.request import getproxies
 import httpx
 
 from evascore.errors import EvascoreError
-from evascore.network import Network, network_for, parsed_url
-from evascore.steps import REQUEST_ID, Answer, Lost, Send
+from evascore.http.network import Network, network_for, parsed_url
+from evascore.operations.steps import REQUEST_ID, Answer, Lost, Send
 
 DEFAULT_URL = "http://127.0.0.1:8000"
 URL_VARIABLE, KEY_VARIABLE = "EVASCORE_URL", "EVASCORE_API_KEY"

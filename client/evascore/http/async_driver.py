@@ -8,10 +8,10 @@ from typing import Any, TypeVar
 
 import httpx
 
-from evascore import transport
 from evascore.connections import Connections
-from evascore.network import Network
-from evascore.steps import Body, Pause, Reply, Step, Steps
+from evascore.http import transport
+from evascore.http.network import Network
+from evascore.operations.steps import Body, Pause, Reply, Step, Steps
 
 T = TypeVar("T")
 Part = TypeVar("Part")

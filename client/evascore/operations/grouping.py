@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal, get_args
 
 from evascore.errors import EvascoreError, ModelError, NotText, placed
-from evascore.operations import CAUSED_BY_ONE_TEXT
+from evascore.operations.api import CAUSED_BY_ONE_TEXT
 from evascore.results import Score
 from evascore.texts import Text, as_text
 

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote
 
-from evascore import matching, results
-from evascore.calls import BatchRequest
+from evascore import results
 from evascore.errors import (
     BodyTooLarge,
     EmptyText,
@@ -18,9 +17,11 @@ from evascore.errors import (
     TextTooLarge,
     TimedOut,
 )
+from evascore.operations import matching
+from evascore.operations.calls import BatchRequest
+from evascore.operations.retrying import Call, Circuit, exchange, retry_after_s
+from evascore.operations.steps import Answer, Pause, Send, Steps
 from evascore.results import Batch, Info, Job, Score
-from evascore.retrying import Call, Circuit, exchange, retry_after_s
-from evascore.steps import Answer, Pause, Send, Steps
 from evascore.texts import Text, encode
 
 # Longest long poll that is asked for; below the 30 s that the service allows by default.

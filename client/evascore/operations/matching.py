@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from evascore.errors import UnexpectedAnswer
-from evascore.steps import REQUEST_ID, Answer
+from evascore.operations.steps import REQUEST_ID, Answer
 from evascore.texts import length_bytes
 
 _OUR_ID = re.compile(r"evascore-[0-9a-f]{24}")

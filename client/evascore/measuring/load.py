@@ -17,12 +17,12 @@ from itertools import islice
 from statistics import mean
 from typing import Any, Literal
 
-from evascore import synthetic
 from evascore.aio import AsyncClient
 from evascore.errors import EvascoreError, ServiceError
-from evascore.operations import Operations
+from evascore.measuring import synthetic
+from evascore.operations.api import Operations
+from evascore.operations.retrying import Call
 from evascore.results import Score
-from evascore.retrying import Call
 from evascore.texts import Text, length_bytes
 from evascore.wording import counted
 

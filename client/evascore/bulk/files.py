@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
-from evascore.bulk_errors import ErrorSummary
+from evascore.bulk.error_kinds import ErrorSummary
 from evascore.errors import UnexpectedAnswer
-from evascore.operations import new_key
+from evascore.operations.api import new_key
 from evascore.readers.inputs import Form, Input
 from evascore.readers.packages import InputRefused
 

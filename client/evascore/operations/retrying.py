@@ -22,8 +22,8 @@ from evascore.errors import (
     TimedOut,
     error_from_problem,
 )
-from evascore.matching import check_request_id, new_request_id
-from evascore.steps import REQUEST_ID, Answer, Lost, Pause, Reply, Send, Steps
+from evascore.operations.matching import check_request_id, new_request_id
+from evascore.operations.steps import REQUEST_ID, Answer, Lost, Pause, Reply, Send, Steps
 
 FIRST_BACKOFF_S = 0.25
 MAX_BACKOFF_S = 10.0

@@ -10,11 +10,11 @@ from typing import TypeVar
 
 import httpx
 
-from evascore import transport
 from evascore.connections import Connections, check_process
-from evascore.network import Network
-from evascore.steps import Pause, Reply, Step, Steps
-from evascore.threads import DaemonPool
+from evascore.http import transport
+from evascore.http.network import Network
+from evascore.http.threads import DaemonPool
+from evascore.operations.steps import Pause, Reply, Step, Steps
 
 T = TypeVar("T")
 Part = TypeVar("Part")

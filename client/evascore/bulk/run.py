@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from evascore.bulk_errors import ErrorKind
-from evascore.bulk_files import (
+from evascore.bulk.error_kinds import ErrorKind
+from evascore.bulk.files import (
     BulkRefused,
     State,
     Target,
@@ -23,8 +23,8 @@ from evascore.bulk_files import (
     planned,
     rest_of,
 )
-from evascore.calls import GZIP, BatchRequest, compressed
 from evascore.errors import JobGone, JobNotFound
+from evascore.operations.calls import GZIP, BatchRequest, compressed
 from evascore.readers.inputs import STDIN, Input
 from evascore.sync import Client
 

@@ -1,0 +1,1 @@
+"""Runs operations over HTTP: drivers for threads and for event loops, proxies, certificates."""

@@ -1,0 +1,1 @@
+"""What the client asks of the service, without I/O: bodies, steps, retries, checks of answers."""
