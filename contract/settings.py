@@ -277,6 +277,11 @@ class Settings(BaseModel):
         "may stream events, and one in 512, but at least 2, may upload batches. One client gets at "
         "most half of each.",
     )
+    keepalive_s: Seconds = Field(
+        75,
+        description="An idle connection of a client is closed after this time, or sooner if "
+        "connections run short. A load balancer in front must close its own sooner.",
+    )
     redis_timeout_s: Seconds = Field(
         2, description="A Redis that does not answer within this time counts as unavailable."
     )

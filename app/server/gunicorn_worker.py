@@ -25,13 +25,14 @@ import orjson
 from gevent.event import Event
 from gevent.pool import Pool
 from gevent.server import StreamServer
+from gevent.socket import wait_read
 from gunicorn import http, util
 from gunicorn.glogging import Logger
 from gunicorn.http import errors as parse_errors
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-# A client has this long to send a header, the wait for its first byte included.
+# A client has this long to send a header, on a new connection the wait for its first byte included.
 HEADER_S = 5
 # Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
 LATE_HEADER_S = 1
@@ -146,6 +147,10 @@ def _has_unread_bytes(client: Any) -> bool:
     return num_bytes > 0
 
 
+class _KeptLongEnough(Exception):
+    """An idle connection has sent nothing for as long as it is kept open."""
+
+
 class EdgeWorker(GeventWorker):
     """A gevent worker in which no client can hold what others need for long."""
 
@@ -153,8 +158,11 @@ class EdgeWorker(GeventWorker):
         super().__init__(*args, **kwargs)
         self.wsgi: Any = None
         self._stopping = Event()
-        # Greenlets of connections between two requests.
+        # Greenlets of connections between two requests, or before the first.
         self._idle: set[gevent.Greenlet] = set()
+        # Those between two requests, longest idle first, with their clients.
+        self._kept: dict[gevent.Greenlet, str | None] = {}
+        self._pool = Pool(self.worker_connections)
 
     def load_wsgi(self) -> None:
         """Import the application, and count the connections of each client."""
@@ -177,9 +185,8 @@ class EdgeWorker(GeventWorker):
 
     def run(self) -> None:
         """Serve until SIGTERM; then answer waiting requests with what is known, and drain."""
-        pool = Pool(self.worker_connections)
         servers = [
-            StreamServer(listener, handle=partial(self.handle, listener), spawn=pool)
+            StreamServer(listener, handle=partial(self.handle, listener), spawn=self._pool)
             for listener in self.sockets
         ]
         for server in servers:
@@ -190,7 +197,7 @@ class EdgeWorker(GeventWorker):
         for server in servers:
             server.close()
         self._service.changes.release()
-        self._drain(pool)
+        self._drain(self._pool)
         if self._service.tracing is not None:
             self._service.tracing.stop()
 
@@ -206,8 +213,9 @@ class EdgeWorker(GeventWorker):
             _refuse(client, problem(error_body(self._slots.refusal())))
             util.close(client)
             return
+        self._close_idle(name)
         try:
-            self._serve(listener.getsockname(), client, addr)
+            self._serve(listener.getsockname(), client, addr, name)
         finally:
             if name is not None:
                 self._slots.release(name)
@@ -266,10 +274,14 @@ class EdgeWorker(GeventWorker):
 
         _refuse(client, http_problem(int(status)))
 
-    def _serve(self, server: Any, client: Any, addr: Any) -> None:
-        parser, request = http.get_parser(self.cfg, client, addr), None
+    def _serve(self, server: Any, client: Any, addr: Any, name: str | None) -> None:
+        parser, request, is_idle = http.get_parser(self.cfg, client, addr), None, False
         try:
             while True:
+                is_idle = parser.req_count > 0
+                if is_idle and not self._is_used_again(parser, client, name):
+                    return
+                is_idle = False
                 request = self._next_request(parser, client)
                 if request is None:
                     return
@@ -284,7 +296,40 @@ class EdgeWorker(GeventWorker):
         except Exception as error:  # noqa: BLE001 - it becomes an answer and a line of the log
             self.handle_error(request, client, addr, error)
         finally:
-            util.close_graceful(client, max_drain=LINGER_BYTES)
+            if is_idle:
+                # At once: its place may be needed, and nothing is under way.
+                util.close(client)
+            else:
+                util.close_graceful(client, max_drain=LINGER_BYTES)
+
+    def _is_used_again(self, parser: Any, client: Any, name: str | None) -> bool:
+        """Wait until the client begins another request; False if it closes or takes too long."""
+        greenlet = gevent.getcurrent()
+        if parser.unreader.buf.getbuffer().nbytes or _has_unread_bytes(client):
+            return True
+        self._idle.add(greenlet)
+        self._kept[greenlet] = name
+        try:
+            wait_read(client.fileno(), self._service.settings.keepalive_s, _KeptLongEnough())
+            return True
+        except _KeptLongEnough:
+            # A busy process may find them together: the end of the time, and a request.
+            return _has_unread_bytes(client)
+        finally:
+            self._idle.discard(greenlet)
+            self._kept.pop(greenlet, None)
+
+    def _close_idle(self, name: str | None) -> None:
+        """Close the connection that was idle for the longest time, if connections run short."""
+        is_full = self._pool.free_count() < self.worker_connections // 8
+        if not is_full and (name is None or not self._slots.is_nearly_full(name)):
+            return
+        for greenlet, owner in self._kept.items():
+            if is_full or owner == name:
+                # Now, so that the next new connection closes another one.
+                del self._kept[greenlet]
+                greenlet.kill(block=False)
+                return
 
     def _next_request(self, parser: Any, client: Any) -> Any:
         """The next request with its whole header; None if the client takes too long."""

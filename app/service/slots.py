@@ -28,6 +28,10 @@ class ConnectionSlots:
             self._held[client] += 1
             return True
 
+    def is_nearly_full(self, client: str) -> bool:
+        """Whether `client` holds seven eighths of its share."""
+        return 8 * self._held[client] > 7 * self.share
+
     def acquire(self, client: str) -> None:
         """Take a slot for `client`, which `release` must give back.
 

@@ -1,0 +1,73 @@
+"""Idle connections are kept for the next request, and give way if connections run short."""
+
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from app.server.gunicorn_worker import HEADER_S
+from tests.web import WebServer
+
+HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+ANSWER_END = b'{"status":"ok"}\n'
+KEEPALIVE_S = HEADER_S + 3
+
+
+@pytest.fixture(scope="module")
+def web(web_redis, tmp_path_factory) -> Iterator[WebServer]:
+    folder = tmp_path_factory.mktemp("keepalive")
+    settings = {"keepalive_s": KEEPALIVE_S, "web_connections": 16}
+    server = WebServer(folder, web_redis.url, **settings).start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def connect(web: WebServer) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", web.port), timeout=20)
+
+
+def ask(client: socket.socket) -> None:
+    """Send a request, and read its answer."""
+    client.sendall(HEALTHZ)
+    answer = b""
+    while not answer.endswith(ANSWER_END):
+        received = client.recv(1000)
+        assert received, "the connection was closed"
+        answer += received
+    assert answer.startswith(b"HTTP/1.1 200")
+
+
+def test_connection_is_kept_longer_than_clients_keep_theirs_and_then_closed(web):
+    with connect(web) as client:
+        ask(client)
+        # httpx uses a connection again within 5 s.
+        time.sleep(HEADER_S + 0.5)
+        ask(client)
+        began_at = time.monotonic()
+        assert client.recv(1) == b""
+        assert time.monotonic() - began_at > HEADER_S + 0.5
+
+
+def test_idle_connections_leave_their_place_to_new_ones(web):
+    with ExitStack() as stack:
+        clients = [stack.enter_context(connect(web)) for _ in range(4)]
+        for client in clients:
+            ask(client)
+        # Four times the share of one client; none of them closes its connection.
+        for _ in range(32):
+            ask(stack.enter_context(connect(web)))
+        # Those that were idle for the longest time are closed.
+        assert [client.recv(1) for client in clients] == [b""] * 4
+
+
+def test_requests_that_are_sent_together_are_answered_in_turn(web):
+    with connect(web) as client:
+        client.sendall(HEALTHZ * 3)
+        answers = b""
+        while answers.count(ANSWER_END) < 3:
+            received = client.recv(4000)
+            assert received
+            answers += received
