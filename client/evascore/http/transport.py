@@ -20,7 +20,7 @@ _HEADER_NAME = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 # A proxy that refuses a connection says so as "407 Proxy Authentication Required".
 _PROXY_STATUS = re.compile(r"\d{3}\b")
 WRITE_S = 60.0
-# The service closes connections that were idle for 5 s; ours are gone before that.
+# 0.1.0 of the service closes connections that were idle for 5 s; ours are gone before that.
 LIMITS = httpx.Limits(max_connections=256, max_keepalive_connections=64, keepalive_expiry=4.0)
 # Last parts of addresses that people copy from a browser or a curl command.
 ROUTES = frozenset({"batches", "completions", "docs", "info", "readyz", "score", "stats", "status"})
