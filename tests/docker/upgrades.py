@@ -149,6 +149,10 @@ class Left:
         """End the client that scores."""
         self._is_over.set()
 
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
     def _score_on(self) -> list[evascore.Score]:
         scores = []
         while not self._is_over.is_set():
@@ -225,6 +229,11 @@ class Ledger:
         self._check_each_ended_once()
         self._check_counters()
 
+    def close(self) -> None:
+        """Close the connections of all clients."""
+        for left in self._left:
+            left.close()
+
     @contextmanager
     def _old_logs(self) -> Iterator[None]:
         """Keep the logs of workers that are replaced meanwhile."""
@@ -283,6 +292,8 @@ def started(service: Upgraded) -> Iterator[Ledger]:
     try:
         service.release(THIS)
         service.token = service.run_in("web", *KEY.split()).split()[-1]
-        yield Ledger(service)
+        ledger = Ledger(service)
+        yield ledger
+        ledger.close()
     finally:
         service.compose("down", "--volumes", "--rmi", "all", "--timeout", "30")
