@@ -13,12 +13,12 @@ from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, O
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import REPOSITORY, load_settings
 from evascore import constants, wording
-from evascore.bulk.run import files, run
+from evascore.bulk import files, run
 from evascore.cli.main import main
 from evascore.http import transport
 from evascore.lm_eval import requests as lm_eval_requests
 from evascore.measuring import synthetic
-from evascore.operations.api import api, grouping
+from evascore.operations import api, grouping
 
 SETTINGS = load_settings({})
 ASKED_OUTPUTS = [name for name in OUTPUT_NAMES if name != "summary"]

@@ -10,7 +10,7 @@ from contract.messages import Job
 from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
 from worker.queue.transport import SCRIPTS
-from worker.recovery.dead_workers import dead_workers
+from worker.recovery import dead_workers
 from worker.scheduling.room import Room, fetch_arguments
 
 BUDGET_BYTES = 800

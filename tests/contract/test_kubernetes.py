@@ -1,5 +1,6 @@
 """The Kubernetes manifests: valid by Kubernetes' own schemas, and agreed with settings and keys."""
 
+import copy
 import functools
 import json
 import re
@@ -80,9 +81,9 @@ def test_what_is_rendered_is_valid(target):
 
 def with_external_redis(folder: Path, *components: str) -> list[Manifest]:
     """The base, and components before the one that brings a Redis of one's own."""
-    copy = folder / "kubernetes"
-    shutil.copytree(FOLDER, copy)
-    overlay = copy / "overlays" / "external"
+    base = folder / "kubernetes"
+    shutil.copytree(FOLDER, base)
+    overlay = base / "overlays" / "external"
     overlay.mkdir()
     named = [f"../../components/{name}" for name in (*components, "external-redis")]
     kustomization = {"resources": ["../../base"], "components": named}
@@ -132,6 +133,58 @@ def test_pods_may_take_longer_to_end_than_they_drain(target):
     assert web["terminationGracePeriodSeconds"] >= wait_s + int(settings.drain_s) + 5
     if "spot" in target:
         assert worker["terminationGracePeriodSeconds"] <= SPOT_S
+
+
+# A new web pod is ready before an old one leaves. A new worker needs the GPU of an old one.
+@pytest.mark.parametrize(("name", "num_more", "num_fewer"), [("web", 1, 0), ("worker", 0, 1)])
+@pytest.mark.parametrize("target", TARGETS)
+def test_pods_are_replaced_one_after_the_other(target, name, num_more, num_fewer):
+    spec = only(rendered(target), "Deployment", name)["spec"]
+    assert spec["strategy"] == {
+        "type": "RollingUpdate",
+        "rollingUpdate": {"maxSurge": num_more, "maxUnavailable": num_fewer},
+    }
+    (container,) = spec["template"]["spec"]["containers"]
+    assert "readinessProbe" in container
+    # `kubectl rollout undo` needs the revision before.
+    assert spec.get("revisionHistoryLimit", 10) > 0
+
+
+def test_upgrade_changes_the_images_and_nothing_else(tmp_path):
+    overlay = "overlays/gke-spot"
+    folder = tmp_path / "kubernetes"
+    shutil.copytree(FOLDER, folder)
+    path = folder / overlay / "kustomization.yaml"
+    kustomization = yaml.safe_load(path.read_text())
+    for image in kustomization["images"]:
+        # As `kustomize edit set image` does.
+        image["newTag"] = "99.0.0"
+    path.write_text(yaml.safe_dump(kustomization))
+    before, after = rendered(overlay), rendered(str(folder / overlay))
+    changed = {
+        old["metadata"]["name"]: new for old, new in zip(before, after, strict=True) if old != new
+    }
+    assert sorted(changed) == ["redis", "web", "worker"]
+    for workload in workloads(before):
+        spec = copy.deepcopy(workload)
+        for container in pod(spec)["containers"]:
+            container["image"] = container["image"].rpartition(":")[0] + ":99.0.0"
+        assert spec == changed[workload["metadata"]["name"]]
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_fields_that_no_update_may_change_are_those_of_the_first_release(target):
+    manifests = rendered(target)
+    for workload in workloads(manifests):
+        labels = {"app.kubernetes.io/name": workload["metadata"]["name"]}
+        assert workload["spec"]["selector"] == {"matchLabels": labels}
+    redis = only(manifests, "StatefulSet", "redis")["spec"]
+    assert redis["serviceName"] == "redis"
+    (claim,) = redis["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "data"
+    size = {"requests": {"storage": "10Gi"}}
+    assert claim["spec"] == {"accessModes": ["ReadWriteOnce"], "resources": size}
+    assert only(manifests, "Service", "redis")["spec"]["clusterIP"] == "None"
 
 
 def test_workers_are_scaled_by_the_jobs_and_batches_that_have_not_ended():

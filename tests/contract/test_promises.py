@@ -16,7 +16,7 @@ from contract.errors import BodyTooLarge, Overloaded, ScoringFailed
 from contract.grammar.lines import Line
 from contract.messages import failure_record, success_record
 from contract.settings import load_settings
-from contract.store.admission.outcomes import outcomes
+from contract.store.admission import outcomes
 from contract.store.admission.memory import SAMPLE_S, Memory, MemorySampler, memory_of
 from contract.store.admission.outcomes import LOOK_AGAIN_S, NoRoom
 from contract.store.batches.batch_store import BatchStore

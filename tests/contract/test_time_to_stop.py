@@ -9,6 +9,8 @@ from deploy import run
 
 # From Google's notice to the end of a spot VM.
 NOTICE_S = 30
+# KillWait of slurm.conf by default: from SIGTERM to SIGKILL at scancel and at a preemption.
+KILL_WAIT_S = 30
 SETTINGS = load_settings({})
 # The watch on the drain looks four times per lease; then the process ends.
 DRAINED_S = SETTINGS.drain_s + SETTINGS.lease_s / 4 + 2
@@ -34,6 +36,11 @@ def test_spot_vm_drains_within_its_notice():
 def test_slurm_gives_notice_before_the_worker_has_to_end():
     notice_s = number("deploy/slurm/worker.sbatch", r"^#SBATCH --signal=B:TERM@(\d+)$")
     assert notice_s >= DRAINED_S
+
+
+def test_cancelled_slurm_job_drains_before_it_is_killed():
+    # The scratch folder is removed after the drain.
+    assert DRAINED_S + 2 <= KILL_WAIT_S
 
 
 def test_web_server_ends_before_its_master_and_its_supervisor_kill_it():

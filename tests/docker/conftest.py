@@ -27,9 +27,12 @@ PROBLEM = "application/problem+json"
 
 
 class Stack:
-    """The Compose project of the tests, without a GPU, on free ports."""
+    """A Compose project of the tests, without a GPU, on free ports."""
 
-    def __init__(self) -> None:
+    def __init__(self, project: str = PROJECT, folder: Path = REPOSITORY) -> None:
+        """Prepare a project of this name, from the Compose files in `folder`; `up` starts it."""
+        self.project = project
+        self.folder = folder
         self.port, self.https_port, self.flower_port, self.grafana_port = (
             free_port() for _ in range(4)
         )
@@ -47,10 +50,10 @@ class Stack:
         """Run `docker compose` with these words; what it wrote to stdout."""
         command = [
             *("env", *(f"{name}={value}" for name, value in self.variables.items())),
-            *("docker", "compose", "--project-name", PROJECT),
+            *("docker", "compose", "--project-name", self.project),
             *("-f", "docker-compose.yml", "-f", "compose.cpu.yml"),
         ]
-        return output(*command, *words, timeout_s=timeout_s)
+        return output(*command, *words, timeout_s=timeout_s, folder=self.folder)
 
     def up(self, *words: str) -> None:
         """Start what does not run, and return when all of it is healthy."""
@@ -76,13 +79,17 @@ class Stack:
 
     def container(self, service: str) -> str:
         """The ID of the only container of a service."""
-        (container,) = self.compose("ps", "--quiet", service).split()
+        (container,) = self.containers(service)
         return container
+
+    def containers(self, service: str) -> list[str]:
+        """The IDs of the running containers of a service."""
+        return self.compose("ps", "--quiet", service).split()
 
     def address(self, service: str) -> str:
         """The address of a service's container on the network that leads outside."""
         networks = inspect(self.container(service))["NetworkSettings"]["Networks"]
-        return networks[f"{PROJECT}_outside"]["IPAddress"]
+        return networks[f"{self.project}_outside"]["IPAddress"]
 
     def run_in(self, service: str, *command: str) -> str:
         """What a command writes in the container of a service."""
@@ -167,10 +174,10 @@ class Edge:
             return client.get("/healthz").status_code == 200
 
 
-def output(*command: str, timeout_s: float = START_S) -> str:
+def output(*command: str, timeout_s: float = START_S, folder: Path = REPOSITORY) -> str:
     """What a command writes to stdout; the test fails with its stderr if it fails."""
     done = subprocess.run(
-        command, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout_s, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=timeout_s, check=False
     )
     assert done.returncode == 0, done.stderr[-4000:]
     return done.stdout

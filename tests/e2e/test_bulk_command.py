@@ -16,8 +16,8 @@ import zstandard
 import evascore
 from contract.settings import REPOSITORY
 from deploy.embedded_redis import free_port
-from evascore.bulk.run import exports
-from evascore.bulk.run import files as bulk_files
+from evascore.bulk import exports
+from evascore.bulk import files as bulk_files
 from evascore.cli.main import main
 from tests.conftest import wait_until
 from tests.service import Service

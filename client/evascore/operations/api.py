@@ -17,7 +17,7 @@ from evascore.errors import (
     TextTooLarge,
     TimedOut,
 )
-from evascore.operations.api import matching
+from evascore.operations import matching
 from evascore.operations.calls import BatchRequest
 from evascore.operations.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.operations.steps import Answer, Pause, Send, Steps

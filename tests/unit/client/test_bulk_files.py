@@ -5,7 +5,7 @@ import stat
 
 import pytest
 
-from evascore.bulk.run import files as bulk_files
+from evascore.bulk import files as bulk_files
 from evascore.bulk.files import (
     BulkRefused,
     State,

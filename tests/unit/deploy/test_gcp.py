@@ -177,6 +177,7 @@ def repository(tmp_path):
 
 def test_sync_copies_what_git_knows_and_the_settings_through_ssh_alone(running, repository):
     running.answer("deploy/vm/install")
+    running.answer("systemctl restart")
     target = running.vm / "evascore"
     (running.vm / "evascore").mkdir()
     (running.vm / "evascore" / "of an earlier copy").touch()
@@ -199,7 +200,11 @@ def test_sync_copies_what_git_knows_and_the_settings_through_ssh_alone(running, 
 
 @pytest.mark.parametrize(
     ("failing", "remedy"),
-    [("tar --extract", "the copy failed"), ("deploy/vm/install", "deploy/gcp/logs")],
+    [
+        ("tar --extract", "the copy failed"),
+        ("deploy/vm/build", "evascore was not restarted"),
+        ("systemctl restart", "deploy/gcp/logs"),
+    ],
 )
 def test_sync_says_where_to_look_when_it_fails(running, repository, failing, remedy):
     running.answer(failing, code=1)
@@ -207,6 +212,8 @@ def test_sync_says_where_to_look_when_it_fails(running, repository, failing, rem
     failed = running.run([repository / "deploy" / "gcp" / "sync"])
     assert failed.returncode == 1
     assert remedy in failed.stderr
+    # Nothing follows what failed: the release before goes on.
+    assert failing in running.calls[-1]
 
 
 def test_results_are_fetched_into_files_of_their_own(running, tmp_path):

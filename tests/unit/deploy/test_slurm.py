@@ -103,6 +103,14 @@ def test_notice_drains_the_worker_and_releases_the_scratch_disk(checkout, job, t
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_cancelled_job_drains_the_worker_though_both_get_the_signal(checkout, job, tmp_path):
+    # scancel signals all processes of a job, and the shell signals its worker once more.
+    os.killpg(job.pid, signal.SIGTERM)
+    assert job.wait(20) == 0
+    assert (checkout / "drained").exists()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_failure_of_the_worker_is_that_of_the_job(checkout, job, tmp_path):
     (checkout / "ended").touch()
     assert job.wait(20) == 3

@@ -21,7 +21,7 @@ from worker.process.suspects import Crashes
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import MIN_BYTES, Pace
 from worker.scheduling.room import no_room
-from worker.scoring.micro_batch_scorer import outcomes, scoring_loop
+from worker.scoring import outcomes, scoring_loop
 from worker.scoring.micro_batch_scorer import MicroBatchScorer
 from worker.scoring.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
 from worker.scoring.outcomes import ScoreJob
