@@ -11,7 +11,7 @@ from app.requests.page_query import MAX_PAGE_LINES
 from contract.grammar import counts
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
-from contract.settings import REPOSITORY, load_settings
+from contract.settings import load_settings
 from evascore import constants, wording
 from evascore.bulk import files, run
 from evascore.cli.main import main
@@ -91,9 +91,7 @@ def test_size_that_the_client_chooses_fits_the_default_limit(ours: Any, limit: A
 
 
 def test_client_closes_idle_connections_before_the_service_does():
-    configuration = (REPOSITORY / "gunicorn.conf.py").read_text()
-    (keepalive_s,) = re.findall(r"^keepalive = (\d+)$", configuration, re.MULTILINE)
-    assert transport.LIMITS.keepalive_expiry < int(keepalive_s)
+    assert transport.LIMITS.keepalive_expiry < SETTINGS.keepalive_s
 
 
 @pytest.mark.parametrize("number", [0, 1, 2, 1000])
