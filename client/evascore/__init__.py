@@ -47,7 +47,8 @@ from evascore.errors import (
 )
 from evascore.http.network import NetworkInvalid
 from evascore.http.transport import HeaderInvalid, KeyInvalid, UrlInvalid
-from evascore.notebook.frames import PandasMissing, to_frame
+from evascore.notebook.frames import PandasMissing
+from evascore.notebook.outcomes import to_frame
 from evascore.notebook.progress import TqdmMissing
 from evascore.results import (
     Batch,

@@ -18,7 +18,7 @@ from evascore.json_objects import (
     Timings,
     Usage,
 )
-from evascore.notebook import html
+from evascore.notebook import frames, html
 from evascore.wording import counted
 
 if TYPE_CHECKING:
@@ -153,12 +153,9 @@ class Score(Answered):
             NotInResult: the score has neither `spans` nor the output `bytes`.
             PandasMissing
         """
-        # It imports this module.
-        from evascore.notebook.frames import characters_to_frame, spans_to_frame
-
         if self.spans is not None:
-            return spans_to_frame(self.spans, self.scored_text)
-        return characters_to_frame(self.characters())
+            return frames.spans_to_frame(self.spans, self.scored_text)
+        return frames.characters_to_frame(self.characters())
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the figures, and the text in colours if its `bytes` are known."""

@@ -1,90 +1,66 @@
-"""Makes data frames of pandas from results; pandas is imported when one is made."""
+"""Makes data frames of pandas from rows, characters and spans; imports pandas when one is made."""
 
-import re
-from collections.abc import Iterable, Iterator
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, Protocol
 
 from evascore.characters import Character
-from evascore.errors import EvascoreError, ServiceError
-from evascore.results import Line, Score, Span
+from evascore.errors import EvascoreError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-# The places between the words of the name of a class.
-_CAPITAL = re.compile(r"(?<=[a-z])(?=[A-Z])")
-# One value for each text.
-_COLUMNS = (
-    "custom_id",
-    "num_bytes",
-    "num_chars",
-    "log_likelihood_nats",
-    "bits_per_byte",
-    "byte_perplexity",
-    "is_greedy",
-    "curvature",
-)
+_CHARACTER_COLUMNS = ("start", "num_bytes", "bits", "bits_per_byte")
+_SPAN_COLUMNS = ("start", "end", "num_bytes", "log_likelihood_nats", "bits_per_byte")
 
 
 class PandasMissing(EvascoreError, ImportError):
     """pandas is not installed."""
 
 
-def to_frame(outcomes: Iterable[Score | EvascoreError | Line]) -> "pd.DataFrame":
-    """Make a data frame with a row for each text, in order.
+class Stretch(Protocol):
+    """The score of a stretch of a text, such as a `Span`."""
 
-    Args:
-        outcomes: what `score_many`, `Job.outcomes` or `batch_results` gives; errors count as rows,
-            with their code in the column `error`.
+    @property
+    def start(self) -> int:
+        """Its first byte."""
+
+    @property
+    def end(self) -> int:
+        """The byte after its last one."""
+
+
+def frame(rows: Iterable[dict[str, Any]], columns: Sequence[str]) -> "pd.DataFrame":
+    """Make a data frame of rows.
 
     Raises:
         PandasMissing
     """
-    return _frame(map(_row, outcomes), [*_COLUMNS, "error"])
-
-
-def characters_to_frame(found: Iterable[Character]) -> "pd.DataFrame":
-    """Make a data frame with a row for each character."""
-    names = ["character", "start", "num_bytes", "bits", "bits_per_byte"]
-    rows = ((each.text, *(getattr(each, name) for name in names[1:])) for each in found)
-    return _frame((dict(zip(names, row, strict=True)) for row in rows), names)
-
-
-def spans_to_frame(spans: Iterable[Span], text: bytes | None) -> "pd.DataFrame":
-    """Make a data frame with a row for each span, with its text if that is known."""
-    names = [field.name for field in fields(Span) if field.name != "raw"]
-    rows = (_span_row(span, names, text) for span in spans)
-    return _frame(rows, names if text is None else [*names, "text"])
-
-
-def _span_row(span: Span, names: list[str], text: bytes | None) -> dict[str, Any]:
-    row = {name: getattr(span, name) for name in names}
-    if text is not None:
-        row["text"] = text[span.start : span.end].decode(errors="replace")
-    return row
-
-
-def _row(outcome: Score | EvascoreError | Line) -> dict[str, Any]:
-    if isinstance(outcome, Line):
-        return {**_row(outcome.outcome), "custom_id": outcome.custom_id}
-    if isinstance(outcome, ServiceError):
-        return {"error": outcome.type}
-    if isinstance(outcome, EvascoreError):
-        return {"error": _code(outcome)}
-    return {name: getattr(outcome, name) for name in _COLUMNS}
-
-
-def _code(error: EvascoreError) -> str:
-    """The code of an error of the client itself: the name of its class, as `not_text`."""
-    return _CAPITAL.sub("_", type(error).__name__).lower()
-
-
-def _frame(rows: Iterator[dict[str, Any]], columns: list[str]) -> "pd.DataFrame":
     try:
         import pandas as pd
     except ImportError:
         raise PandasMissing(
             "A data frame needs pandas; install it with: pip install 'evascore[notebook]'"
         ) from None
-    return pd.DataFrame(list(rows), columns=columns)
+    return pd.DataFrame(list(rows), columns=list(columns))
+
+
+def characters_to_frame(found: Iterable[Character]) -> "pd.DataFrame":
+    """Make a data frame with a row for each character."""
+    rows = ({"character": each.text, **_values(each, _CHARACTER_COLUMNS)} for each in found)
+    return frame(rows, ("character", *_CHARACTER_COLUMNS))
+
+
+def spans_to_frame(spans: Iterable[Stretch], text: bytes | None) -> "pd.DataFrame":
+    """Make a data frame with a row for each span, with its text if that is known."""
+    if text is None:
+        return frame((_values(each, _SPAN_COLUMNS) for each in spans), _SPAN_COLUMNS)
+    rows = ({**_values(each, _SPAN_COLUMNS), "text": _text_of(each, text)} for each in spans)
+    return frame(rows, (*_SPAN_COLUMNS, "text"))
+
+
+def _values(row: Any, columns: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(row, name) for name in columns}
+
+
+def _text_of(span: Stretch, text: bytes) -> str:
+    return text[span.start : span.end].decode(errors="replace")
