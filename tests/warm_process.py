@@ -70,6 +70,11 @@ def _run(arguments: list[str], environment: dict[str, str], log: Path) -> None:
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(REPOSITORY)
+    if num_threads := environment.get("OMP_NUM_THREADS"):
+        # OpenMP has read its variables before the fork.
+        import torch
+
+        torch.set_num_threads(int(num_threads))
     nothing = os.open(os.devnull, os.O_RDWR)
     os.dup2(nothing, 0)
     os.dup2(nothing, 1)

@@ -39,7 +39,12 @@ class Worker:
         self.process: WarmProcess | subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Worker":
-        """Start it with PyTorch imported already, which saves most of the time."""
+        """Start it with PyTorch imported already, which saves most of the time.
+
+        Only Linux forks a process that has loaded such libraries without trouble.
+        """
+        if sys.platform != "linux":
+            return self.start_cold()
         # Tests read it from the start.
         self.log.touch()
         self.process = WarmProcess(self.arguments, self.environment, self.log)
