@@ -110,6 +110,7 @@ def fleet(
     *,
     has_web: bool = False,
     program: str = "worker.main",
+    is_warm: bool = False,
 ) -> Iterator[Fleet]:
     """Yield workers that are ready, each with one thread on one core; end them afterwards.
 
@@ -119,6 +120,7 @@ def fleet(
         settings: further settings by their names in `contract/settings.py`.
         has_web: start a web server too.
         program: the module that Celery runs.
+        is_warm: import PyTorch once for all workers, as tests do.
     """
     with tempfile.TemporaryDirectory() as name, own_redis() as url:
         given = {"model": str(model), **settings}
@@ -127,9 +129,11 @@ def fleet(
         try:
             for number in range(num_workers):
                 worker = Worker(folder, url, f"w{number}", **given)
-                worker.command = [word.replace("worker.main", program) for word in worker.command]
+                arguments = [word.replace("worker.main", program) for word in worker.arguments]
+                worker.arguments = [*arguments, "--without-gossip", "--without-mingle"]
                 worker.environment["OMP_NUM_THREADS"] = "1"
-                workers[f"w{number}@test"] = worker.start("--without-gossip", "--without-mingle")
+                start = worker.start if is_warm else worker.start_cold
+                workers[f"w{number}@test"] = start()
                 assert worker.process is not None
                 pin(worker.process.pid, number)
             if web is not None:

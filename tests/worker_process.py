@@ -13,6 +13,7 @@ from contract.messages import Job, Record
 from contract.settings import REPOSITORY
 from contract.store.jobs.job_store import JobStore
 from tests.conftest import HANG_S, wait_until
+from tests.warm_process import WarmProcess
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
 # One text of this size keeps the tiny model busy for about a second on one core.
@@ -30,17 +31,30 @@ class Worker:
             "EVASCORE_DATA_DIR": str(folder / "data"),
             **{f"EVASCORE_{key.upper()}": value for key, value in settings.items()},
         }
-        self.command = [
-            *(sys.executable, "-m", "celery", "-A", "worker.main", "worker"),
+        self.arguments = [
+            *("celery", "-A", "worker.main", "worker"),
             *("-P", "solo", "-c", "1", "-n", f"{name}@test"),
         ]
         self.environment = {**os.environ, **environment, "OMP_WAIT_POLICY": "passive"}
-        self.process: subprocess.Popen[bytes] | None = None
+        self.process: WarmProcess | subprocess.Popen[bytes] | None = None
 
-    def start(self, *options: str) -> "Worker":
+    def start(self) -> "Worker":
+        """Start it with PyTorch imported already, which saves most of the time.
+
+        Only Linux forks a process that has loaded such libraries without trouble.
+        """
+        if sys.platform != "linux":
+            return self.start_cold()
+        # Tests read it from the start.
+        self.log.touch()
+        self.process = WarmProcess(self.arguments, self.environment, self.log)
+        return self
+
+    def start_cold(self) -> "Worker":
+        """Start it as a supervisor does, by a new interpreter."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*self.command, *options],
+                [sys.executable, "-m", *self.arguments],
                 cwd=REPOSITORY,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,

@@ -133,31 +133,25 @@ def is_logged(web: WebServer, event: str, key_id: str) -> bool:
     return key_id in [line["key_id"] for line in web.log_lines(event)]
 
 
-def test_task_of_a_complaint_is_found_in_the_logs_of_both_tiers(tmp_path):
-    service = Service(tmp_path).start()
-    try:
-        with service.client() as client:
-            answer = client.post("/score?wait=30", json={"text": MARKER})
-            assert answer.json()["state"] == "SUCCESS"
-            uploaded = client.post("/batches", content=b'{"text": "x"}\n', headers=NDJSON)
-            deadline = time.monotonic() + 30
-            while client.get(uploaded.headers["Location"]).json()["status"] != "completed":
-                assert time.monotonic() < deadline
-        task_id, batch_id = answer.json()["id"], uploaded.json()["id"]
-        wait_until(lambda: events(service, f"{batch_id}.0"))
-        # The web server may answer before the worker writes its line.
-        ended = [("web", "request_served"), ("worker", "job_ended")]
-        wait_until(lambda: sorted(events(service, task_id)[1:]) == ended)
-        assert events(service, task_id)[0] == ("worker", "job_opened")
-        opened = next(x for x in lines(service) if x.get("event") == "job_opened")
-        assert opened["request_id"] == answer.headers["X-Request-Id"]
-        about = [line for line in lines(service) if line.get("task_id") == task_id]
-        assert {line["request_id"] for line in about} == {answer.headers["X-Request-Id"]}
-        assert ("web", "request_served") in events(service, batch_id)
-        assert events(service, f"{batch_id}.0")[0] == ("worker", "job_opened")
-        assert MARKER not in service.log.read_text()
-    finally:
-        assert service.stop() == 0
+def test_task_of_a_complaint_is_found_in_the_logs_of_both_tiers(scoring):
+    with scoring.client() as client:
+        answer = client.post("/score?wait=30", json={"text": MARKER})
+        assert answer.json()["state"] == "SUCCESS"
+        uploaded = client.post("/batches", content=b'{"text": "x"}\n', headers=NDJSON)
+        deadline = time.monotonic() + 30
+        while client.get(uploaded.headers["Location"]).json()["status"] != "completed":
+            assert time.monotonic() < deadline
+    task_id, batch_id = answer.json()["id"], uploaded.json()["id"]
+    wait_until(lambda: events(scoring, f"{batch_id}.0"))
+    # The web server may answer before the worker writes its line.
+    ended = [("web", "request_served"), ("worker", "job_ended")]
+    wait_until(lambda: sorted(events(scoring, task_id)[1:]) == ended)
+    assert events(scoring, task_id)[0] == ("worker", "job_opened")
+    about = [line for line in lines(scoring) if line.get("task_id") == task_id]
+    assert {line["request_id"] for line in about} == {answer.headers["X-Request-Id"]}
+    assert ("web", "request_served") in events(scoring, batch_id)
+    assert events(scoring, f"{batch_id}.0")[0] == ("worker", "job_opened")
+    assert MARKER not in scoring.log.read_text()
 
 
 def lines(service: Service) -> list[dict[str, object]]:

@@ -16,7 +16,7 @@ def test_check_measures_service_times_throughput_and_waits():
     texts = make_texts(40)
     budget = {"micro_batch_bytes": str(MAX_BYTES)}
     program = "bench.capacity.sleeping_worker"
-    with fleet(TINY_CHECKPOINT, 1, budget, program=program) as workers:
+    with fleet(TINY_CHECKPOINT, 1, budget, program=program, is_warm=True) as workers:
         service = calibrate(workers, texts, num_rounds=1)
         model = Workers(1, service, MAX_BYTES)
         full, _ = compare_full(workers, texts, model)

@@ -6,17 +6,14 @@ import httpx
 import pytest
 
 from app.responses.models import Info, JobView, Stats
-from tests.service import Service
 
 PARAMETERS = {"wait": "30"}
 
 
 @pytest.fixture(scope="module")
-def http(tmp_path_factory):
-    service = Service(tmp_path_factory.mktemp("service")).start()
-    with service.client() as client:
+def http(scoring):
+    with scoring.client() as client:
         yield client
-    assert service.stop() == 0
 
 
 def scored(http: httpx.Client, fields: dict) -> dict:

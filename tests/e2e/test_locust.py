@@ -7,7 +7,6 @@ import pytest
 
 from contract.settings import REPOSITORY
 from tests.conftest import HANG_S
-from tests.service import Service
 
 LOCUST = REPOSITORY / ".venv-locust" / "bin" / "locust"
 
@@ -16,23 +15,19 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def test_every_user_gets_scores(tmp_path):
-    service = Service(tmp_path).start()
-    try:
-        ran = subprocess.run(
-            [
-                *(LOCUST, "-f", REPOSITORY / "bench" / "outsiders" / "locustfile.py"),
-                *("--host", service.url, "--headless", "--users", "3", "--spawn-rate", "3"),
-                *("--run-time", "5s", "--stop-timeout", str(HANG_S), "--csv", tmp_path / "load"),
-            ],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            timeout=HANG_S,
-            check=False,
-        )
-    finally:
-        service.stop()
+def test_every_user_gets_scores(scoring, tmp_path):
+    ran = subprocess.run(
+        [
+            *(LOCUST, "-f", REPOSITORY / "bench" / "outsiders" / "locustfile.py"),
+            *("--host", scoring.url, "--headless", "--users", "3", "--spawn-rate", "3"),
+            *("--run-time", "5s", "--stop-timeout", str(HANG_S), "--csv", tmp_path / "load"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=HANG_S,
+        check=False,
+    )
     assert ran.returncode == 0, ran.stderr[-4000:]
     with (tmp_path / "load_stats.csv").open() as found:
         rows = {(row["Type"], row["Name"]): row for row in csv.DictReader(found)}

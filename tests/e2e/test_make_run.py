@@ -12,7 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from contract.api_keys import new_key
 from contract.settings import REPOSITORY
+from contract.store.key_store import KeyStore
 from deploy.supervisor import SAME_KEY_PRESS_S
 from tests.conftest import wait_until
 from tests.service import Service
@@ -22,10 +24,15 @@ END_S = 30
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A service that the tests of this module leave running."""
+    """A service that the tests of this module leave running.
+
+    SIGTERM ends it with exit code 0, and all that it started.
+    """
     service = Service(tmp_path_factory.mktemp("running")).start()
     yield service
-    service.stop()
+    processes = service.descendants()
+    assert service.stop() == 0
+    assert_all_end(processes)
 
 
 @pytest.fixture
@@ -190,13 +197,6 @@ def test_ctrl_c_ends_make_run_and_all_that_it_started(service):
     assert "program_killed" not in service.log.read_text()
 
 
-def test_sigterm_ends_with_exit_code_0(service):
-    service.start()
-    processes = service.descendants()
-    assert service.stop() == 0
-    assert_all_end(processes)
-
-
 def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
     service.start()
     service.part("worker").suspend()
@@ -207,27 +207,36 @@ def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
     assert service.process.wait(10) == 130
 
 
-def test_each_device_has_a_worker_of_its_own(service):
-    service.settings["devices"] = "cpu,cpu"
-    service.start()
-    with service.client() as client:
+@pytest.fixture(scope="module")
+def two_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service with two devices, whose requests need keys."""
+    folder = tmp_path_factory.mktemp("two")
+    service = Service(folder, devices="cpu,cpu", auth="keys").start()
+    yield service
+    assert service.stop() == 0
+
+
+def test_all_workers_are_waited_for_where_requests_need_keys(two_devices):
+    wait_until(lambda: "service_ready" in two_devices.log.read_text(), timeout_s=30)
+    with two_devices.client() as client:
+        assert client.get("/readyz").json()["ready_workers"] == 2
+        assert client.get("/stats").status_code == 401
+
+
+def test_each_device_has_a_worker_of_its_own(two_devices):
+    token, key = new_key("alice", ["admin"])
+    with two_devices.redis() as redis:
+        KeyStore(redis).add(key)
+    with two_devices.client() as client:
+        client.headers["Authorization"] = f"Bearer {token}"
+        # The web server learns of a new key within seconds.
+        wait_until(lambda: client.get("/score/x").status_code != 401)
         workers = client.get("/stats").json()["workers"]
-        names = {worker["name"].partition("@")[0]: worker["state"] for worker in workers}
-        assert names == {"worker-0": "ready", "worker-1": "ready"}
         items = [{"text": "x" * 400}] * 200
         answer = client.post("/score?wait=30", json={"items": items, "priority": "bulk"}).json()
         assert answer["state"] == "SUCCESS"
-    assert service.stop() == 0
-
-
-def test_all_workers_are_waited_for_where_requests_need_keys(service):
-    service.settings |= {"devices": "cpu,cpu", "auth": "keys"}
-    service.start()
-    wait_until(lambda: "service_ready" in service.log.read_text(), timeout_s=30)
-    with service.client() as client:
-        assert client.get("/readyz").json()["ready_workers"] == 2
-        assert client.get("/stats").status_code == 401
-    assert service.stop() == 0
+    names = {worker["name"].partition("@")[0]: worker["state"] for worker in workers}
+    assert names == {"worker-0": "ready", "worker-1": "ready"}
 
 
 def test_killed_supervisor_leaves_nothing_running(service):

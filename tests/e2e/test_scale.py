@@ -17,14 +17,14 @@ MOST_SCORED_AGAIN = len(TEXTS) // 2
 @pytest.fixture(scope="module")
 def scores() -> list[float]:
     """The scores of a single worker."""
-    with fleet(TINY_CHECKPOINT, 1, BUDGET) as workers:
+    with fleet(TINY_CHECKPOINT, 1, BUDGET, is_warm=True) as workers:
         figures, found = scale.run(workers, TEXTS, [])
     assert 0 <= figures["scored_again"] <= MOST_SCORED_AGAIN
     return found
 
 
 def test_two_workers_give_every_text_one_result_and_the_same_score(scores):
-    with fleet(TINY_CHECKPOINT, 2, BUDGET) as workers:
+    with fleet(TINY_CHECKPOINT, 2, BUDGET, is_warm=True) as workers:
         figures, found = scale.run(workers, TEXTS, scores)
         with pytest.raises(scale.WrongResults, match="text 299 has"):
             scale.check(workers, list(workers.submitted_at), [*scores[:-1], scores[-1] - 1.0])
@@ -34,6 +34,6 @@ def test_two_workers_give_every_text_one_result_and_the_same_score(scores):
 
 
 def test_worker_that_is_killed_while_it_scores_loses_nothing(scores):
-    with fleet(TINY_CHECKPOINT, 2, BUDGET) as workers:
+    with fleet(TINY_CHECKPOINT, 2, BUDGET, is_warm=True) as workers:
         figures, found = scale.run_with_a_death(workers, TEXTS, scores)
     assert figures["results"] == len(found) == len(TEXTS)

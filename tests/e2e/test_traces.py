@@ -1,15 +1,20 @@
 """Traces of all processes, as a collector receives them by OTLP over HTTP."""
 
 import gzip
+import signal
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
+import httpx
 import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from tests.service import Service
+from tests.web import WebServer
+from tests.worker_process import Worker
 
 MARKER = b"rumpelstilzchen"
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -62,18 +67,33 @@ def collector() -> Iterator[Collector]:
         thread.join()
 
 
-def test_one_trace_leads_from_the_caller_to_the_micro_batch(collector, tmp_path):
-    url = f"http://127.0.0.1:{collector.server_port}/v1/traces"
-    service = Service(tmp_path, traces_url=url).start()
+@contextmanager
+def both_tiers(
+    folder: Path, redis_url: str, traces_url: str
+) -> Iterator[tuple[httpx.Client, WebServer, Worker]]:
+    """A web server and a worker that send traces; they are stopped at the end."""
+    web = WebServer(folder, redis_url, traces_url=traces_url)
+    worker = Worker(folder, redis_url, traces_url=traces_url)
     try:
-        with service.client() as client:
-            answer = client.post(
-                "/score?wait=30", json={"text": MARKER.decode()}, headers={"traceparent": PARENT}
-            )
-        assert answer.json()["state"] == "SUCCESS"
-    finally:
+        web.start()
+        worker.start().wait_ready()
+        with web.client() as client:
+            yield client, web, worker
         # Processes that stop send the spans that they still have.
-        assert service.stop() == 0
+        worker.send(signal.SIGTERM)
+        assert [web.stop(), worker.wait_exit()] == [0, 0]
+    finally:
+        worker.stop()
+        web.stop()
+
+
+def test_one_trace_leads_from_the_caller_to_the_micro_batch(collector, redis_server, tmp_path):
+    url = f"http://127.0.0.1:{collector.server_port}/v1/traces"
+    with both_tiers(tmp_path, redis_server.url, url) as (client, _, _):
+        answer = client.post(
+            "/score?wait=30", json={"text": MARKER.decode()}, headers={"traceparent": PARENT}
+        )
+    assert answer.json()["state"] == "SUCCESS"
     (request,) = collector.of("evascore-web", "POST /score")
     (job,) = collector.of("evascore-worker", "job")
     (together,) = collector.of("evascore-worker", "micro-batch")
@@ -87,12 +107,10 @@ def test_one_trace_leads_from_the_caller_to_the_micro_batch(collector, tmp_path)
     assert together.end_time_unix_nano <= job.end_time_unix_nano
 
 
-def test_collector_that_is_away_delays_no_job(tmp_path):
-    service = Service(tmp_path, traces_url="http://127.0.0.1:1/v1/traces").start()
-    try:
-        with service.client() as client:
-            answer = client.post("/score?wait=30", json={"text": MARKER.decode()})
-        assert answer.json()["state"] == "SUCCESS"
-    finally:
-        assert service.stop() == 0
-    assert MARKER not in service.log.read_bytes()
+def test_collector_that_is_away_delays_no_job(redis_server, tmp_path):
+    url = "http://127.0.0.1:1/v1/traces"
+    with both_tiers(tmp_path, redis_server.url, url) as (client, web, worker):
+        answer = client.post("/score?wait=30", json={"text": MARKER.decode()})
+    assert answer.json()["state"] == "SUCCESS"
+    for process in (web, worker):
+        assert MARKER not in process.log.read_bytes()

@@ -20,7 +20,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with default settings and the tiny model; each test leaves it working."""
     service = Service(tmp_path_factory.mktemp("service")).start()
     yield service
-    _end(service)
+    end(service)
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def start_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     yield start
     for service in services:
-        _end(service)
+        end(service)
 
 
 @pytest.fixture
@@ -44,7 +44,8 @@ def client(service: Service) -> Iterator[PatientClient]:
         yield client
 
 
-def _end(service: Service) -> None:
+def end(service: Service) -> None:
+    """Stop a service; its log holds no text of a user and no traceback."""
     service.stop()
     log = service.log.read_text()
     assert not contains_marker(log)

@@ -8,7 +8,9 @@ import pytest
 
 from contract import keys
 from tests.conftest import wait_until
-from tests.faults.conftest import MARKER
+from tests.faults.conftest import MARKER, end
+from tests.service import Service
+from tests.web import WebServer
 
 # About 2,700 bytes of result for each byte of text, once it is compressed.
 HUGE = {"text": f"{MARKER} " * 110, "outputs": ["bytes", "top_k"], "top_k": 320}
@@ -18,10 +20,32 @@ MAX_REDIS_BYTES = 40_000_000
 PATIENCE_S = 30
 
 
-@pytest.fixture
-def crowded(start_service):
+@pytest.fixture(scope="module")
+def crowded(tmp_path_factory):
     """A service whose Redis has room for few huge results, and which knows clients by a header."""
-    return start_service(max_redis_bytes=MAX_REDIS_BYTES, trusted_proxies="127.0.0.1")
+    settings = {"max_redis_bytes": MAX_REDIS_BYTES, "trusted_proxies": "127.0.0.1"}
+    service = Service(tmp_path_factory.mktemp("crowded"), **settings).start()
+    yield service
+    end(service)
+
+
+@pytest.fixture
+def http(crowded):
+    """A client of `crowded`; what it has sent is deleted at the end."""
+    sent = []
+
+    def note(response):
+        if response.request.method == "POST" and "Location" in response.headers:
+            sent.append(response.headers["Location"])
+
+    with crowded.client() as client, crowded.redis() as redis:
+        client.event_hooks["response"].append(note)
+        room = redis.config_get("maxmemory")["maxmemory"]
+        yield client
+        crowded.part("worker").resume()
+        redis.config_set("maxmemory", room)
+        for path in sent:
+            assert client.delete(path).status_code in (204, 410)
 
 
 def post(http: httpx.Client, body: dict, client: int, **query) -> httpx.Response:
@@ -33,8 +57,8 @@ def state(http: httpx.Client, task_id: str) -> str:
     return http.get(f"/score/{task_id}").json()["state"]
 
 
-def test_huge_results_that_have_no_room_are_refused_and_others_are_scored(crowded):
-    with crowded.client() as http, crowded.redis() as redis, ThreadPoolExecutor(8) as pool:
+def test_huge_results_that_have_no_room_are_refused_and_others_are_scored(crowded, http):
+    with crowded.redis() as redis, ThreadPoolExecutor(8) as pool:
         sent = [pool.submit(post, http, HUGE, number) for number in range(20)]
         for _ in range(5):
             began = time.monotonic()
@@ -65,15 +89,20 @@ def test_huge_results_that_have_no_room_are_refused_and_others_are_scored(crowde
         wait_until(lambda: post(http, HUGE, 1).status_code == 202, timeout_s=10)
 
 
-def test_what_could_never_fit_is_too_large(start_service):
-    with start_service(max_redis_bytes=MAX_REDIS_BYTES // 2).client() as http:
-        answer = post(http, {"items": [HUGE] * 2}, 1)
+def test_what_could_never_fit_is_too_large(redis_server, tmp_path):
+    limit_bytes = MAX_REDIS_BYTES // 2
+    web = WebServer(tmp_path, redis_server.url, max_redis_bytes=limit_bytes).start()
+    try:
+        with web.client() as client:
+            answer = post(client, {"items": [HUGE] * 2}, 1)
+    finally:
+        assert web.stop() == 0
     assert (answer.status_code, answer.json()["type"]) == (413, "body_too_large")
-    assert answer.json()["limit_bytes"] < MAX_REDIS_BYTES // 2
+    assert answer.json()["limit_bytes"] < limit_bytes
 
 
-def test_redis_at_its_limit_gets_the_results_of_all_who_were_accepted(crowded):
-    with crowded.client() as http, crowded.redis() as redis:
+def test_redis_at_its_limit_gets_the_results_of_all_who_were_accepted(crowded, http):
+    with crowded.redis() as redis:
         worker = crowded.part("worker")
         worker.suspend()
         huge = post(http, HUGE, 1).json()["id"]

@@ -24,6 +24,8 @@ from tests.web import WebServer
 from tests.worker_process import TINY_CHECKPOINT, Worker, final
 
 NUM_ANSWERS = 1000
+# Answers around a change, a quarter of them from the new model.
+NUM_ANSWERS_OF_A_CHANGE = 500
 NUM_CLIENTS = 8
 TEXTS = [f"text number {number}" for number in range(20)]
 # float32 sums in another order, over 15 bytes; the models differ by far more.
@@ -102,22 +104,29 @@ class Load:
         self._numbers = itertools.count()
         self._lock = threading.Lock()
 
-    def run(self, last: str | None = None) -> "Load":
-        """Send texts until there are enough answers, a quarter of them from the model `last`."""
-        self._last = last
+    def run(self) -> "Load":
+        """Send texts until there are `NUM_ANSWERS`."""
+        return self._run(lambda: len(self.fingerprints) >= NUM_ANSWERS)
+
+    def run_through_a_change(self, new: str) -> "Load":
+        """Send texts until there are enough answers, a quarter of them from the model `new`."""
+        return self._run(
+            lambda: (
+                len(self.fingerprints) >= NUM_ANSWERS_OF_A_CHANGE
+                and self.fingerprints.count(new) >= NUM_ANSWERS_OF_A_CHANGE // 4
+            )
+        )
+
+    def _run(self, is_enough: Callable[[], bool]) -> "Load":
         with ThreadPoolExecutor(NUM_CLIENTS) as pool:
-            clients = [pool.submit(self._send_until_enough) for _ in range(NUM_CLIENTS)]
+            clients = [pool.submit(self._send_until, is_enough) for _ in range(NUM_CLIENTS)]
             for client in clients:
                 client.result()
         return self
 
-    def _is_enough(self) -> bool:
-        num_last = self.fingerprints.count(self._last) if self._last else NUM_ANSWERS
-        return len(self.fingerprints) >= NUM_ANSWERS and num_last >= NUM_ANSWERS // 4
-
-    def _send_until_enough(self) -> None:
+    def _send_until(self, is_enough: Callable[[], bool]) -> None:
         with self._web.client() as http:
-            while not self._is_enough():
+            while not is_enough():
                 with self._lock:
                     number, asked = next(self._numbers) % len(TEXTS), next(self._asks)
                 self._send(http, number, asked)
@@ -177,7 +186,7 @@ def test_a_model_is_replaced_under_load(
     first = new_worker("first", TINY_CHECKPOINT).wait_ready()
     load = Load(web, models, [None, "mine"])
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(load.run, new)
+        running = pool.submit(load.run_through_a_change, new)
         wait_until(lambda: len(load.fingerprints) > 100 or running.done())
         new_worker("second", checkpoint, **choice)
         # Both serve for a moment: what was accepted before stays with the old model.

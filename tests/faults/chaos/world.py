@@ -24,6 +24,7 @@ from tests.conftest import RedisServer, wait_until
 from tests.faults.chaos.history import History
 from tests.proxy import Proxy
 from tests.service import TINY_CHECKPOINT
+from tests.warm_process import WarmProcess
 from tests.web import WebServer
 from tests.worker_process import Worker
 
@@ -88,7 +89,7 @@ class World:
         self.web.start()
         self.proxies["clients"] = Proxy(self.web.port)
         for name, model in WORKERS.items():
-            self.workers[name] = self._worker(name, model).start()
+            self.workers[name] = self._worker(name, model).start_cold()
         for worker in self.workers.values():
             worker.wait_ready()
         for name in ("redis", "web", *WORKERS):
@@ -226,7 +227,7 @@ class World:
         )
         variables = dict(each.split("=", 1) for each in self._clock_variables(name))
         # As the product starts its workers.
-        worker.command += ["--without-gossip", "--without-mingle"]
+        worker.arguments += ["--without-gossip", "--without-mingle"]
         # Three workers share the cores.
         worker.environment |= {**variables, "OMP_NUM_THREADS": "1"}
         return worker
@@ -238,7 +239,7 @@ class World:
         self.jump(name, 0)
         return [f"PYTHONPATH={CLOCK}", f"CHAOS_CLOCK={self._clock(name)}"]
 
-    def _handle(self, name: str) -> subprocess.Popen[bytes] | None:
+    def _handle(self, name: str) -> subprocess.Popen[bytes] | WarmProcess | None:
         if name == "redis":
             return self.redis_server.process
         if name == "web":
@@ -251,7 +252,8 @@ class World:
         if name == "web":
             assert self.web is not None
             return self.web.start
-        return self.workers[name].start
+        # An interpreter of its own imports the clock that can jump.
+        return self.workers[name].start_cold
 
     def _keep(self, name: str) -> None:
         """Start a part again whenever it has ended."""
