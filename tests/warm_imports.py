@@ -10,7 +10,8 @@ import os
 _MODULES = (
     *("celery.bin.celery", "celery.bin.worker", "celery.apps.worker", "celery.worker.consumer"),
     *("celery.concurrency.solo", "celery.fixups.django", "celery.loaders.app"),
-    *("model", "worker.micro_batch", "worker.recovery", "worker.registration", "worker.transport"),
+    *("model", "worker.process.registration", "worker.queue.micro_batch", "worker.queue.transport"),
+    "worker.recovery.dead_workers",
 )
 
 # OpenMP reads this when it is loaded.
