@@ -14,7 +14,7 @@ from contract.queue_messages import decode_message, task_message
 from contract.store.batches.batch_store import BatchStore
 from contract.store.queue.parked_jobs import ParkedJobs
 from tests.conftest import wait_until
-from tests.contract.test_releases import MESSAGE, PAYLOAD, RECORD
+from tests.contract.formats.test_releases import MESSAGE, PAYLOAD, RECORD
 from tests.waiting_messages import put_unbound, take, waiting
 from tests.worker_process import Worker, a_job, final, submit
 

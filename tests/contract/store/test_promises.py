@@ -23,7 +23,7 @@ from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
 from contract.stored_results import promised_bytes
-from tests.contract.test_job_store import a_job, scored
+from tests.contract.store.test_job_store import a_job, scored
 
 RESULT_BYTES = 2_000_000
 

@@ -2,7 +2,6 @@
 
 import re
 from dataclasses import fields
-from pathlib import Path
 
 import pytest
 
@@ -11,9 +10,10 @@ from app.requests.models import ScoreBody
 from app.requests.query import QUERY_FORMS
 from contract.grammar.schema_rules import CONTEXT_FIELDS, SCORED_FIELDS
 from contract.grammar.text_request import TextRequest
+from contract.settings import REPOSITORY
 from model import ScoreRequest
 
-API_DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+API_DOCUMENT = (REPOSITORY / "docs" / "api.md").read_text()
 TEXTS = (*SCORED_FIELDS, *CONTEXT_FIELDS)
 OPTIONS = [name for name in ScoreBody.model_fields if name not in (*TEXTS, "items")]
 # A name that comes back, and what `spans` of the model contains.

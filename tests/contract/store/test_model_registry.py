@@ -8,7 +8,7 @@ from contract import keys
 from contract.store.batches.batch_queue import BatchQueue
 from contract.store.queue.model_registry import ModelQueue, ModelRegistry
 from contract.worker_status import WorkerStatus
-from tests.contract.test_job_store import a_job
+from tests.contract.store.test_job_store import a_job
 from worker.process.lease import Lease, OwnStatus
 from worker.process.registration import Registration
 from worker.process.runtime import Runtime

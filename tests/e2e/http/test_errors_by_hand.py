@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from tests.e2e.test_http_errors import assert_problem
+from tests.e2e.http.test_errors import assert_problem
 from tests.web import WebServer
 
 MARKER = "Xylographenkraehe"

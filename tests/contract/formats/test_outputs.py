@@ -4,7 +4,6 @@ Each test is made from that table and names the place that does not know an outp
 """
 
 import re
-from pathlib import Path
 
 import orjson
 import pytest
@@ -14,10 +13,11 @@ from contract.grammar.checked_text import check_text
 from contract.grammar.limits import DEFAULT_LIMITS
 from contract.grammar.outputs import OUTPUTS, SUMMARY, UNITS, Output
 from contract.grammar.result_size import result_bytes
+from contract.settings import REPOSITORY
 from model import Scorer, ScoreRequest
 from tests.service import TINY_CHECKPOINT
 
-API_DOCUMENT = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
+API_DOCUMENT = (REPOSITORY / "docs" / "api.md").read_text()
 # The summary's fields stand in the result itself.
 NAMED = [output for output in OUTPUTS if output is not SUMMARY]
 TEXTS = ("a", "Zwölf Boxkämpfer jagen Viktor quer über den großen Sylter Deich.\n" * 4)

@@ -7,7 +7,7 @@ from contract.messages import success_record
 from contract.store.connection.broker import too_old
 from contract.store.connection.refusals import NotStored, refusal_reason
 from contract.store.jobs.endings import Ending
-from tests.contract.test_job_store import a_job
+from tests.contract.store.test_job_store import a_job
 
 ERRORS = {
     "disk": redis.ResponseError("MISCONF Errors writing to the AOF file: No space left on device"),
