@@ -115,7 +115,7 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(
 
 def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new_worker):
     # One of its two passes takes longer than that.
-    limits = {"lease_s": "0.08", "micro_batch_timeout_s": "0.08"}
+    limits = {"lease_s": "0.08", "micro_batch_s": "0.08", "micro_batch_timeout_s": "0.08"}
     worker = new_worker(redis_timeout_s="0.04", drain_s="0.04", **limits)
     task_id = submit(job_store, LONG_TEXT_BYTES)
     for _ in range(3):
