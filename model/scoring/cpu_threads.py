@@ -17,9 +17,8 @@ from model.scoring.forward import cut_into_passes
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# So many more bytes are worth another lane: starting the operations of a pass takes as long as
-# reading 64 bytes with the demo model.
-MIN_LANE_BYTES = 256
+# So many more bytes are worth another lane. With 256, small micro-batches took as long on two cores.
+MIN_LANE_BYTES = 512
 
 
 def count_lanes(device: torch.device, pass_bytes: int) -> int:

@@ -20,7 +20,7 @@ def four_threads():
 
 
 @pytest.mark.parametrize(
-    ("pass_bytes", "lanes"), [(1, 1), (511, 1), (512, 2), (767, 2), (1024, 4), (1 << 20, 4)]
+    ("pass_bytes", "lanes"), [(1, 1), (511, 1), (1024, 2), (1535, 2), (2048, 4), (1 << 20, 4)]
 )
 def test_lanes_are_as_many_as_threads_and_bytes_allow(four_threads, pass_bytes, lanes):
     assert count_lanes(CPU, pass_bytes) == lanes
@@ -30,8 +30,7 @@ def test_lanes_are_as_many_as_threads_and_bytes_allow(four_threads, pass_bytes, 
 @pytest.mark.parametrize(
     ("lengths", "sizes"),
     [
-        ([100] * 2, [200]),
-        ([100] * 3, [100, 200]),
+        ([100] * 3, [300]),
         ([100] * 6, [300, 300]),
         ([100] * 15, [700, 800]),
         ([100] * 21, [500, 500, 600, 500]),
@@ -39,7 +38,7 @@ def test_lanes_are_as_many_as_threads_and_bytes_allow(four_threads, pass_bytes, 
         ([600, 600, 600], [600, 600, 600]),
         ([1, 1000, 1000, 24], [1000, 1000, 25]),
     ],
-    ids=["short", "just two", "two short", "one round", "left over", "limit", "one each", "full"],
+    ids=["short", "two short", "one round", "left over", "limit", "one each", "full"],
 )
 def test_passes_are_even_where_lanes_can_end_together(lengths, sizes):
     passes = cut_for_lanes(lengths, 1024, 2)
