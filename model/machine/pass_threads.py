@@ -11,17 +11,17 @@ MIN_MULTIPLICATIONS = 16_000_000
 
 @contextmanager
 def threads_for(num_rows: int, multiplications_per_row: int) -> Iterator[None]:
-    """Let operations on `num_rows` rows use no more threads than are worth their while.
+    """Let operations on `num_rows` rows use only as many threads as make them faster.
 
-    The number of threads changes no bit of float32 scores (docs/numerics.md). One that helps
-    nothing waits for the others at each operation, and takes time from other processes.
+    The number of threads changes no bit of float32 scores (docs/numerics.md). One that does
+    not help waits for the others at each operation, and takes time from other processes.
 
     Args:
         multiplications_per_row: of the widest product.
     """
     available = torch.get_num_threads()
-    worth = num_rows * multiplications_per_row // MIN_MULTIPLICATIONS
-    chosen = max(min(worth, available), 1)
+    useful = num_rows * multiplications_per_row // MIN_MULTIPLICATIONS
+    chosen = max(min(useful, available), 1)
     if chosen == available:
         yield
         return

@@ -17,8 +17,8 @@ from model.scoring.forward import cut_into_passes
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# So many more bytes are worth another lane. With 256, small micro-batches were no faster on two
-# cores.
+# Texts of at most so many bytes stay in one pass, of twice as many in two, and so on. With 256, small
+# micro-batches were no faster on two cores.
 MIN_LANE_BYTES = 512
 
 

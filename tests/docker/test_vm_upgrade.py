@@ -54,9 +54,8 @@ class Vm(Upgraded):
         # The port is another one here.
         cloud.answer("localhost:8000/readyz")
 
-    def release(self, version: str, *options: str) -> None:
+    def release(self, version: str) -> None:
         """Run the commands of the document for this version."""
-        assert not options
         variables = {
             "VM_DIR": str(self.folder),
             "PATH": f"{self._cloud.folder}:{self._cloud.env['PATH']}",

@@ -55,13 +55,13 @@ class Upgraded(Stack):
         make_repository(checkout)
         (checkout / ".env").write_text(ENV)
 
-    def release(self, version: str, *options: str) -> None:
-        """Run the commands of the document for this version, with more options of `up`."""
+    def release(self, version: str) -> None:
+        """Run the commands of the document for this version."""
         checkout, *ups = (shlex.split(line) for line in commands("Containers", version))
         output(*checkout, folder=self.folder)
         for command in ups:
             assert command[:3] == ["docker", "compose", "up"]
-            self.compose(*command[2:], *options, timeout_s=BUILD_S)
+            self.compose(*command[2:], timeout_s=BUILD_S)
 
     def build(self, version: str) -> None:
         """Build the images of a version, so that `release` finds its layers."""
@@ -127,7 +127,7 @@ def measured(service: Upgraded, what: str) -> Iterator[None]:
 
 
 class Left:
-    """The work of all clients at one upgrade: a batch and jobs, one of which is being scored."""
+    """The work of all clients at one upgrade: a batch and jobs. A worker scores the last job."""
 
     def __init__(self, service: Upgraded, pool: ThreadPoolExecutor) -> None:
         """Send it. Workers are paused when this returns: `docker stop` lets them go on.
@@ -211,7 +211,7 @@ class Ledger:
         self._left: list[Left] = []
         self._logs: list[str] = []
 
-    def upgrade(self, version: str, *options: str) -> None:
+    def upgrade(self, version: str) -> None:
         """Replace the release while it works, and see that nothing is lost or scored twice."""
         before = self._service.versions()
         self._service.build(version)
@@ -219,8 +219,8 @@ class Ledger:
             left = Left(self._service, pool)
             self._left.append(left)
             try:
-                with measured(self._service, f"{before} to {version} {options}"):
-                    self._service.release(version, *options)
+                with measured(self._service, f"{before} to {version}"):
+                    self._service.release(version)
             finally:
                 left.end()
         assert self._service.versions() == {version}
