@@ -91,7 +91,7 @@ async function take(kind, makeLink) {
 async function save(kind) {
   if (kind === "csv") download(csv(table(columns)), "evascore.csv", "text/csv;charset=utf-8");
   if (kind === "json") download(json(columns, model), "evascore.json", "application/json");
-  if (kind === "html") download(html(columns, { model, ...painted }), "evascore.notebook.html", "text/html;charset=utf-8");
+  if (kind === "html") download(html(columns, { model, ...painted }), "evascore.html", "text/html;charset=utf-8");
   if (kind === "svg") columns.forEach((column, i) => download(svg(column), fileName(i, "svg"), "image/svg+xml"));
   if (kind !== "png") return true;
   const images = await Promise.all(columns.map(png));
