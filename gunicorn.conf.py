@@ -31,7 +31,6 @@ worker_connections = _settings.web_connections
 timeout = _settings.web_timeout_s
 # The master kills a process that has not ended by then.
 graceful_timeout = math.ceil(_settings.drain_s + EXIT_S)
-keepalive = math.ceil(_settings.keepalive_s)
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190

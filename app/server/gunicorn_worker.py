@@ -32,7 +32,8 @@ from gunicorn.http import errors as parse_errors
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-# A client has this long to send a header, on a new connection the wait for its first byte included.
+# A client has this long to send a header. On a new connection, this includes the wait for its first
+# byte.
 HEADER_S = 5
 # Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
 LATE_HEADER_S = 1
@@ -147,7 +148,7 @@ def _has_unread_bytes(client: Any) -> bool:
     return num_bytes > 0
 
 
-class _KeptLongEnough(Exception):
+class _IdleTooLong(Exception):
     """An idle connection has sent nothing for as long as it is kept open."""
 
 
@@ -224,7 +225,7 @@ class EdgeWorker(GeventWorker):
         """Answer one request.
 
         Gunicorn's own method would also call hooks, write a log and count requests. None of that is
-        used here, and `max_requests` and `keepalive` of 0 have no effect.
+        used here, and `max_requests` and `keepalive` have no effect.
 
         Raises:
             StopIteration: the connection must be closed.
@@ -236,7 +237,7 @@ class EdgeWorker(GeventWorker):
         try:
             self._run_application(environ, answer)
         except gevent.GreenletExit:
-            return
+            raise StopIteration from None
         except OSError:
             raise
         except Exception:
@@ -310,18 +311,21 @@ class EdgeWorker(GeventWorker):
         self._idle.add(greenlet)
         self._kept[greenlet] = name
         try:
-            wait_read(client.fileno(), self._service.settings.keepalive_s, _KeptLongEnough())
-            return True
-        except _KeptLongEnough:
+            wait_read(client.fileno(), self._service.settings.keepalive_s, _IdleTooLong())
+            # `_close_idle` may have chosen this connection meanwhile.
+            return greenlet in self._kept
+        except _IdleTooLong:
             # A busy process may find them together: the end of the time, and a request.
-            return _has_unread_bytes(client)
+            return greenlet in self._kept and _has_unread_bytes(client)
         finally:
             self._idle.discard(greenlet)
             self._kept.pop(greenlet, None)
 
     def _close_idle(self, name: str | None) -> None:
         """Close the connection that was idle for the longest time, if connections run short."""
-        is_full = self._pool.free_count() < self.worker_connections // 8
+        from app.service.slots import SPARE_SHARE
+
+        is_full = self._pool.free_count() < self.worker_connections * SPARE_SHARE
         if not is_full and (name is None or not self._slots.is_nearly_full(name)):
             return
         for greenlet, owner in self._kept.items():

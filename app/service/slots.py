@@ -6,6 +6,8 @@ from collections import Counter
 from contract.errors import Overloaded
 
 RETRY_AFTER_S = 5
+# Idle connections are closed when less than this share of all, or of a client's, is free.
+SPARE_SHARE = 1 / 8
 
 
 class ConnectionSlots:
@@ -29,8 +31,8 @@ class ConnectionSlots:
             return True
 
     def is_nearly_full(self, client: str) -> bool:
-        """Whether `client` holds seven eighths of its share."""
-        return 8 * self._held[client] > 7 * self.share
+        """Whether less than an eighth of what `client` may hold is left to it."""
+        return self.share - self._held[client] < self.share * SPARE_SHARE
 
     def acquire(self, client: str) -> None:
         """Take a slot for `client`, which `release` must give back.

@@ -43,7 +43,7 @@ def ask(client: socket.socket) -> None:
 def test_connection_is_kept_longer_than_clients_keep_theirs_and_then_closed(web):
     with connect(web) as client:
         ask(client)
-        # httpx uses a connection again within 5 s.
+        # httpx reuses a connection for up to 5 s, so the server must keep it longer.
         time.sleep(HEADER_S + 0.5)
         ask(client)
         began_at = time.monotonic()

@@ -1,0 +1,30 @@
+"""An idle connection that was chosen to be closed serves no further request."""
+
+import io
+import socket
+from types import SimpleNamespace
+
+import gevent
+import pytest
+
+from app.server.gunicorn_worker import EdgeWorker
+
+
+@pytest.mark.parametrize("is_chosen", [False, True])
+def test_request_that_meets_the_end_of_its_connection_is_not_begun(is_chosen):
+    worker = object.__new__(EdgeWorker)
+    worker._idle, worker._kept = set(), {}
+    worker._service = SimpleNamespace(settings=SimpleNamespace(keepalive_s=20))
+    parser = SimpleNamespace(unreader=SimpleNamespace(buf=io.BytesIO()))
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        waiting = gevent.spawn(worker._is_used_again, parser, ours, "client")
+        gevent.sleep(0)
+        assert list(worker._kept.values()) == ["client"]
+        if is_chosen:
+            # As `_close_idle` does, just before the request comes.
+            del worker._kept[waiting]
+        theirs.sendall(b"GET")
+        assert waiting.get(timeout=20) is not is_chosen
+    assert not worker._idle
+    assert not worker._kept
