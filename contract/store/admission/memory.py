@@ -11,6 +11,9 @@ from contract.settings import Settings
 
 # A sample is used for this long.
 SAMPLE_S = 1.0
+# Before a job or a batch is refused for lack of room, memory is read again after this time. Sending
+# a large result takes less.
+LOOK_AGAIN_S = 0.05
 # Admission counts on this share of Redis' own limit. The rest is for what is stored between two
 # samples, and for what Redis needs besides, such as buffers of clients.
 _SHARE = (9, 10)
@@ -67,21 +70,21 @@ class MemorySampler:
     ) -> None:
         self._client, self._settings, self._clock = client, settings, clock
         self._sample: Memory | None = None
-        self._until = 0.0
+        self._until = self._sampled_at = 0.0
 
     def read(self) -> Memory:
         """The last sample, or a new one."""
         now = self._clock()
         if self._sample is None or now > self._until:
             # Those that ask meanwhile get the last sample, if there is one.
-            self._until = now + SAMPLE_S
+            self._until, self._sampled_at = now + SAMPLE_S, now
             try:
                 self._sample = memory_of(self._client.info("memory"), self._settings)
             except redis.RedisError:
-                self.expire()
+                self._until = 0.0
                 raise
         return self._sample
 
     def expire(self) -> None:
-        """Have the next caller take a new sample."""
-        self._until = 0.0
+        """Have a caller take a new sample once this one is `LOOK_AGAIN_S` old."""
+        self._until = min(self._until, self._sampled_at + LOOK_AGAIN_S)

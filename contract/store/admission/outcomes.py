@@ -5,12 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from contract.store.admission.memory import Memory
+from contract.store.admission.memory import LOOK_AGAIN_S, Memory
 
 IDEMPOTENCY_TTL_S = 86_400
-# Before a job or a batch is refused for lack of room, memory is read again after this time. Sending
-# a large result takes less.
-LOOK_AGAIN_S = 0.05
 NO_ROOM = frozenset({b"no_room", b"room_share"})
 """The verdicts that depend on the memory of Redis."""
 _REFUSALS = frozenset({b"full", b"share", b"quota", *NO_ROOM})

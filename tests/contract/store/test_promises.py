@@ -17,8 +17,8 @@ from contract.grammar.lines import Line
 from contract.messages import failure_record, success_record
 from contract.settings import load_settings
 from contract.store.admission import outcomes
-from contract.store.admission.memory import SAMPLE_S, Memory, MemorySampler, memory_of
-from contract.store.admission.outcomes import LOOK_AGAIN_S, NoRoom
+from contract.store.admission.memory import LOOK_AGAIN_S, SAMPLE_S, Memory, MemorySampler, memory_of
+from contract.store.admission.outcomes import NoRoom
 from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
@@ -119,8 +119,11 @@ def test_refusal_for_lack_of_room_is_looked_at_twice(redis_client, monkeypatch, 
     redis_client.setrange("sent", 2 * promised_bytes(RESULT_BYTES), b"x")
     waits = []
 
+    really_sleep = time.sleep
+
     def sleep(seconds):
         waits.append(seconds)
+        really_sleep(seconds)
         if is_freed:
             redis_client.delete("sent")
 
@@ -151,6 +154,18 @@ def test_room_follows_what_redis_uses(redis_client):
     assert sampler.read() is before
     now[0] += SAMPLE_S + 0.1
     assert sampler.read().room_bytes <= before.room_bytes - RESULT_BYTES
+
+
+def test_refusals_share_the_samples_that_they_ask_for(redis_client):
+    now = [10.0]
+    sampler = MemorySampler(redis_client, load_settings({}), clock=lambda: now[0])
+    first = sampler.read()
+    for _ in range(3):
+        sampler.expire()
+        now[0] += LOOK_AGAIN_S / 4
+        assert sampler.read() is first
+    now[0] += LOOK_AGAIN_S / 2
+    assert sampler.read() is not first
 
 
 @pytest.mark.parametrize(
