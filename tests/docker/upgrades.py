@@ -170,7 +170,7 @@ class Left:
             self.jobs.append(self._client.submit(*TEXTS * (num_texts // len(TEXTS))))
             wait_until(lambda: self._state() != "QUEUED", HANG_S)
             for container in workers:
-                wait_until(partial(_is_paused, container), HANG_S)
+                wait_until(partial(_pause, container), HANG_S)
             if self._state() == "STARTED":
                 break
             output("docker", "unpause", *workers)
@@ -197,8 +197,8 @@ class Left:
             assert score.log_likelihood_nats == pytest.approx(same, rel=1e-5)
 
 
-def _is_paused(container: str) -> bool:
-    """Pause a container; on a busy machine, some engines fail to at first."""
+def _pause(container: str) -> bool:
+    """Pause a container; False if the engine refused, as some do on a busy machine."""
     done = subprocess.run(["docker", "pause", container], capture_output=True, check=False)
     return done.returncode == 0
 
