@@ -178,8 +178,9 @@ class Settings(BaseModel):
     micro_batch_texts: Count = Field(256, description="Most texts of one micro-batch.")
     micro_batch_s: Seconds = Field(
         1,
-        description="Longest time of one micro-batch, as the speed of the last ones allows. "
-        "Lower it for shorter waits; raise it for more throughput on a GPU.",
+        description="Target time of one micro-batch: a worker takes fewer bytes, at least 512, if "
+        "the last ones took longer. Lower it for shorter waits; raise it for more throughput on a "
+        "GPU.",
     )
 
     max_text_bytes: Bytes = Field(
@@ -279,8 +280,8 @@ class Settings(BaseModel):
     )
     keepalive_s: Seconds = Field(
         75,
-        description="An idle connection of a client is closed after this time, or sooner if "
-        "connections run short. A load balancer in front must close its own sooner.",
+        description="An idle connection of a client is closed after this time, or earlier if "
+        "connections run short. A load balancer in front must close idle ones before this time.",
     )
     redis_timeout_s: Seconds = Field(
         2, description="A Redis that does not answer within this time counts as unavailable."

@@ -17,8 +17,8 @@ from model.scoring.forward import cut_into_passes
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
-# Texts of at most so many bytes stay in one pass, of twice as many in two, and so on. With 256, small
-# micro-batches were no faster on two cores.
+# Texts of so many bytes or fewer stay in one pass, of twice as many in two, and so on. With 256,
+# small micro-batches were no faster on two cores.
 MIN_LANE_BYTES = 512
 
 
@@ -60,7 +60,7 @@ def side_by_side(
 ) -> Iterator[Result]:
     """Call `function` with each of `arguments` in `num_lanes` threads; yield the results in order.
 
-    Each call may use an equal share of the cores, all of them if there is one call.
+    The calls share the cores equally; a single call may use all of them.
 
     An error of a call is raised here, after the calls that have begun have ended.
     """

@@ -1,1 +1,1 @@
-"""What a worker process knows of itself: its start, lease, model, and how the last one ended."""
+"""Keeps the state of a worker process: its start, lease and model, and how the last one ended."""

@@ -1,1 +1,1 @@
-"""Looks after what nobody has in hand: jobs of dead workers, orphans, overdue and parked jobs."""
+"""Recovers jobs that no worker holds: of dead workers, orphans, overdue and parked ones."""

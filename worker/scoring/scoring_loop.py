@@ -157,6 +157,7 @@ class ScoringLoop:
         """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
         if self._fetched or self._is_held_up:
             return no_room(self._budget)
+        # Not by the pace: a part of a batch has as many bytes as the whole budget.
         return room_for_fetch(self._jobs.values(), self._budget)
 
     def turn(self) -> None:

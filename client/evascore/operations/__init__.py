@@ -1,1 +1,1 @@
-"""What the client asks of the service, without I/O: bodies, steps, retries, checks of answers."""
+"""Builds the client's requests, decides on retries and checks the answers, without I/O."""

@@ -1,1 +1,1 @@
-"""What waits for workers: queues by model, leases, parked messages, dead letters."""
+"""Keeps what waits for workers: queues by model, leases, parked messages, dead letters."""
