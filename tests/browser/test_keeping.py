@@ -21,6 +21,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 def taken(page: Page, kind: str) -> bytes:
     with page.expect_download() as download:
         page.locator(f"[data-export={kind}]").click()
+    assert download.value.suggested_filename == f"evascore.{kind}"
     return Path(download.value.path()).read_bytes()
 
 
