@@ -4,7 +4,8 @@
 
 Three owners of API keys send all kinds of work: they make the load. A fourth sends one short text
 after the other and waits for each result; its latency is reported. First the capacity is measured:
-the requests per second that 16 waiting clients get with the same mix.
+the requests per second that 16 waiting clients get with the same mix. A shared machine changes its
+speed within hours, so the calm phase measures it anew at the end of each tenth.
 """
 
 import argparse
@@ -41,6 +42,8 @@ KINDS = {
 }
 MAX_TEXT_BYTES = 400
 NUM_CLIENTS = 16
+# Short, so that the load is 70 % for nearly all of the time.
+MEASURING_S = 10.0
 # What may wait before requests get 503: some seconds of work, as an operator sets it who wants
 # short waits more than a long queue.
 MAX_QUEUED_JOBS = 1_000
@@ -52,6 +55,8 @@ class Phase(NamedTuple):
     name: str
     share_of_capacity: float
     seconds: float
+    follows_capacity: bool = False
+    """Whether the load follows the speed of the machine, measured at the end of each tenth."""
 
 
 class Period(NamedTuple):
@@ -96,12 +101,12 @@ async def _soak(service: Service, options: argparse.Namespace, results: Results)
     memory.start()
     try:
         results.step("measure the capacity")
-        capacity = await _capacity(owners, options.capacity_s)
-        results.put({"capacity_requests_per_s": round(capacity, 1)})
+        capacities = [await _capacity(owners, options.capacity_s)]
         for phase in phases(options.minutes * 60):
             results.step(f"{phase.name}: {phase.seconds:.0f} s")
-            period = await _run_phase(owners, phase, capacity, options.seed)
-            results.put(_figures(period, owners, memory))
+            period = await _run_phase(owners, phase, capacities, options.seed)
+            measured = [round(each, 1) for each in capacities]
+            results.put({"capacity_requests_per_s": measured, **_figures(period, owners, memory)})
     finally:
         memory.stop()
         for owner in owners.values():
@@ -111,7 +116,7 @@ async def _soak(service: Service, options: argparse.Namespace, results: Results)
 def phases(seconds: float) -> list[Phase]:
     """Divide the time of a run: calm, overload, calm again."""
     return [
-        Phase("calm", 0.7, 0.45 * seconds),
+        Phase("calm", 0.7, 0.45 * seconds, follows_capacity=True),
         Phase("overload", 3.0, 0.45 * seconds),
         Phase("after", 0.7, 0.1 * seconds),
     ]
@@ -142,27 +147,46 @@ async def _capacity(owners: dict[str, Owner], seconds: float) -> float:
     """Requests per second of clients that wait for each answer; the first third warms up."""
     clients = [owners[OWNERS[number % len(OWNERS)]] for number in range(NUM_CLIENTS)]
     await asyncio.gather(*(each.repeat(KINDS, seconds / 3) for each in clients))
-    for owner in owners.values():
-        owner.counts.clear()
-    began = time.monotonic()
+    num_before, began = _total(owners).total(), time.monotonic()
     await asyncio.gather(*(each.repeat(KINDS, seconds * 2 / 3) for each in clients))
-    return sum(_total(owners).values()) / (time.monotonic() - began)
+    return (_total(owners).total() - num_before) / (time.monotonic() - began)
 
 
-async def _run_phase(owners: dict[str, Owner], phase: Phase, capacity: float, seed: int) -> Period:
+async def _run_phase(
+    owners: dict[str, Owner], phase: Phase, capacities: list[float], seed: int
+) -> Period:
+    """Send the load of a phase; append each capacity that is measured to `capacities`."""
     for owner in owners.values():
         owner.counts.clear()
         owner.answered.clear()
-    rate_per_s = phase.share_of_capacity * capacity / len(OWNERS)
     began = time.monotonic()
-    await asyncio.gather(
-        owners[INTERACTIVE].repeat({"text": 1.0}, phase.seconds),
-        *(
-            owners[name].send(KINDS, rate_per_s, phase.seconds, seed + number)
-            for number, name in enumerate(OWNERS)
-        ),
-    )
+    interactive = owners[INTERACTIVE].repeat({"text": 1.0}, phase.seconds)
+    if phase.follows_capacity:
+        load = _follow_capacity(owners, phase, capacities, seed)
+    else:
+        load = _send(owners, phase.share_of_capacity * capacities[-1], phase.seconds, seed)
+    await asyncio.gather(interactive, load)
     return Period(phase, began, time.monotonic())
+
+
+async def _follow_capacity(
+    owners: dict[str, Owner], phase: Phase, capacities: list[float], seed: int
+) -> None:
+    tenth_s = phase.seconds / 10
+    measuring_s = min(MEASURING_S, tenth_s / 4)
+    for number in range(10):
+        rate_per_s = phase.share_of_capacity * capacities[-1]
+        await _send(owners, rate_per_s, tenth_s - measuring_s, seed + number * len(OWNERS))
+        capacities.append(await _capacity(owners, measuring_s))
+
+
+async def _send(owners: dict[str, Owner], rate_per_s: float, duration_s: float, seed: int) -> None:
+    await asyncio.gather(
+        *(
+            owners[name].send(KINDS, rate_per_s / len(OWNERS), duration_s, seed + number)
+            for number, name in enumerate(OWNERS)
+        )
+    )
 
 
 def _figures(period: Period, owners: dict[str, Owner], memory: Memory) -> dict[str, Any]:
@@ -182,6 +206,9 @@ def _figures(period: Period, owners: dict[str, Owner], memory: Memory) -> dict[s
         growth = memory.growth(what, since, period.ended)
         if growth is not None:
             found[f"{name}_{what}"] = {k: round(v, 2) for k, v in growth._asdict().items()}
+            found[f"{name}_{what}_by_tenth"] = memory.largest_by_part(
+                what, period.began, period.ended, 10
+            )
     return found
 
 

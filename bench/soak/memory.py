@@ -70,6 +70,17 @@ class Memory:
         values = [each.value for each in points]
         return Growth(values[0], values[-1], max(values), slope(points) * _HOUR_S)
 
+    def largest_by_part(
+        self, name: str, since: float, until: float, parts: int
+    ) -> list[float | None]:
+        """The largest value in each of some equal parts of a time; None for one without sample."""
+        found: list[float | None] = [None] * parts
+        for at, value in self.points.get(name, []):
+            if since <= at <= until:
+                part = min(int((at - since) / (until - since) * parts), parts - 1)
+                found[part] = max(round(value, 1), found[part] or 0.0)
+        return found
+
     def _run(self) -> None:
         with self._connect() as server:
             while not self._ending.wait(self._every_s):

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+import redis
 
 from bench.soak.__main__ import KINDS, Period, Phase, phases, tenths
 from bench.soak.memory import Memory, Point, slope
@@ -43,6 +44,14 @@ def test_memory_of_processes_and_of_redis_is_sampled(scoring):
     assert growth is not None
     assert growth.largest > 50
     assert memory.growth("worker_rss_mib", 0, 0) is None
+
+
+def test_largest_value_of_each_part_of_a_time():
+    memory = Memory(dict, redis.Redis)
+    memory.points["w"] = [
+        Point(*each) for each in ((9, 9), (10, 1), (12, 3), (19, 2), (30, 4), (31, 9))
+    ]
+    assert memory.largest_by_part("w", since=10, until=30, parts=4) == [3, 2, None, 4]
 
 
 def test_growth_is_the_slope_of_the_line_through_all_points():
