@@ -3,12 +3,13 @@
 The workers of the model that is current for a name take over what waits for an earlier model of
 that name, and what was accepted before any model was known. A job for one exact model, and a batch
 that has results, cannot be taken over: they end with an error. While a name has no other model, its
-work waits for its workers.
+work waits for its workers. If the current model itself is gone, the workers of another model of its
+name make theirs current again.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import redis
 
@@ -25,6 +26,9 @@ log = get_logger(__name__)
 
 # The event loop of the worker waits for a step, and there is one each second.
 _STEP_S = 0.2
+# A worker that ended has loaded its model again within this time, as a rule. Taking its name back
+# sooner would end its batches that have results.
+TAKE_BACK_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +79,7 @@ class Orphans:
         until = self._clock() + _STEP_S
         models = self._models(name, fingerprint)
         gone = self._gone(models)
+        models = self._take_back_name(models)
         places = self._work.places([keys.UNBOUND, *gone])
         self._forget(set(gone) - {place.fingerprint for place in places}, models)
         for place in places:
@@ -93,6 +98,17 @@ class Orphans:
         now = self._clock()
         self._unserved_since = {each: self._unserved_since.get(each, now) for each in unserved}
         return [each for each, since in self._unserved_since.items() if now - since > self._lease_s]
+
+    def _take_back_name(self, models: Models) -> Models:
+        """Make the own model current where the current one of its name is gone for long."""
+        gone = models.current.get(models.name, models.fingerprint)
+        now = self._clock()
+        if now - self._unserved_since.get(gone, now) <= max(TAKE_BACK_S, self._lease_s):
+            return models
+        if not self._store.models.replace(models.name, gone, models.fingerprint):
+            return models
+        log.warning("name_taken_back", fingerprint=models.fingerprint, from_fingerprint=gone)
+        return replace(models, current={**models.current, models.name: models.fingerprint})
 
     def _forget(self, empty: Iterable[str], models: Models) -> None:
         """Forget models that are gone for longer than a job or a batch may wait for them."""

@@ -1,7 +1,7 @@
 """Keeps in Redis which fingerprint is current for each name of a model, and counts what waits.
 
-A worker makes its model current when it becomes ready, once in its life: the last one counts. Redis
-errors reach the caller.
+A worker makes its model current when it becomes ready, once in its life: the last one counts. Where
+that model is gone, a worker that is still there takes the name back. Redis errors reach the caller.
 """
 
 from dataclasses import dataclass, field
@@ -39,13 +39,18 @@ class ModelRegistry:
 
     def make_current(self, name: str, fingerprint: str) -> None:
         """Have new jobs for `name` bound to `fingerprint` from now on: a worker is ready."""
-        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, 1])
+        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, "any"])
         # Of a worker that stopped because its model gave a wrong score.
         self._client.delete(keys.MODEL_DRIFTED)
 
     def keep(self, name: str, fingerprint: str) -> None:
         """Register a model again in a Redis that has lost it; another current one stays."""
-        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, 0])
+        self._register(keys=[keys.MODELS, keys.FINGERPRINTS], args=[name, fingerprint, ""])
+
+    def replace(self, name: str, gone: str, fingerprint: str) -> bool:
+        """Make `fingerprint` current if `gone` still is; return whether it is current now."""
+        keys_of_models = [keys.MODELS, keys.FINGERPRINTS]
+        return bool(self._register(keys=keys_of_models, args=[name, fingerprint, gone]))
 
     def current(self) -> dict[str, str]:
         """The current fingerprint of each name."""

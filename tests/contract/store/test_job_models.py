@@ -13,7 +13,7 @@ from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.endings import Ending
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import put_unbound, take
-from worker.recovery.orphans import Orphans
+from worker.recovery.orphans import TAKE_BACK_S, Orphans
 
 NAME, OLD, NEW, OTHER = "mine", "0" * 12, "1" * 12, "2" * 12
 LEASE_S = 5.0
@@ -297,6 +297,45 @@ def test_a_worker_whose_own_model_was_replaced_takes_nothing_over(
         clock.now += LEASE_S + 1
 
     assert queue(redis_client, OLD) == [task_id]
+
+
+def test_a_name_goes_back_to_the_workers_that_are_left(
+    job_store, redis_client, lives, orphans, clock
+):
+    job_store.models.make_current(NAME, OLD)
+    job_store.models.make_current(NAME, NEW)
+    task_id = job_store.submit(a_job()).task_id
+    lives(OLD)
+    orphans.take_over(NAME, OLD)
+    clock.now += TAKE_BACK_S
+    orphans.take_over(NAME, OLD)
+    # A worker that is started again is given time to load its model.
+    assert queue(redis_client, NEW) == [task_id]
+
+    clock.now += 0.1
+    orphans.take_over(NAME, OLD)
+    assert job_store.models.current() == {NAME: OLD}
+    assert queue(redis_client, OLD) == [task_id]
+    assert job_store.read(task_id).job["fingerprint"] == OLD
+
+
+def test_a_name_stays_with_a_newer_model_that_comes_back_in_time(job_store, lives, orphans, clock):
+    job_store.models.make_current(NAME, OLD)
+    job_store.models.make_current(NAME, NEW)
+    for served in ([OLD], [OLD, NEW], [OLD]):
+        lives(*served)
+        orphans.take_over(NAME, OLD)
+        clock.now += TAKE_BACK_S
+    orphans.take_over(NAME, OLD)
+    assert job_store.models.current() == {NAME: NEW}
+
+
+def test_a_name_is_taken_back_only_from_the_model_that_is_gone(job_store):
+    job_store.models.make_current(NAME, NEW)
+    assert not job_store.models.replace(NAME, OTHER, OLD)
+    assert job_store.models.current() == {NAME: NEW}
+    assert job_store.models.replace(NAME, NEW, OLD)
+    assert job_store.models.current() == {NAME: OLD}
 
 
 def test_a_job_for_one_exact_model_that_is_gone_ends_with_an_error(
