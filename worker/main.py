@@ -3,6 +3,7 @@
 import itertools
 import sys
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -25,12 +26,9 @@ from contract.store.jobs.job_store import JobStore
 from contract.tracing import TracingUnavailable, start_tracing
 from contract.worker_status import GpuUse
 from model import (
-    CheckpointInvalid,
-    DeviceUnavailable,
     GpuReading,
     ModelDrifted,
-    OutOfMemory,
-    QuantizationUnavailable,
+    ModelError,
     Scorer,
     ScoringFailed,
     check_canary,
@@ -150,41 +148,17 @@ class Process:
                 time.sleep(_REDIS_RETRY_S)
 
     def load_model(self, sender: Any, **_: Any) -> None:
-        """Load and warm up the model, before any job is fetched."""
+        """Load and warm up the model, before any job is fetched; end the process where it fails."""
         if "solo" not in sender.pool_cls.__module__:
             _refuse("the model is loaded once, in one process: start the worker with -P solo -c 1")
-        settings = self._settings
-        warn_of_network_mounts(*_folders_read_at_start(settings))
         try:
-            scorer = Scorer.load(
-                settings.model,
-                name=settings.served_name,
-                hub_revision=settings.model_revision,
-                device=settings.device,
-                dtype=settings.dtype,
-                kernels=settings.kernels,
-                quantization=settings.quantization,
-                cache_dir=settings.model_cache,
-                is_reproducible=settings.reproducible,
-                on_phase=self._startup.enter,
-            )
-        except (
-            CheckpointInvalid,
-            DeviceUnavailable,
-            OutOfMemory,
-            QuantizationUnavailable,
-        ) as error:
-            _refuse(error)
-        scorer.watch_compilation(lambda elapsed_s: self._startup.credit("compile", elapsed_s))
-        self._startup.enter("canary")
-        try:
-            check_canary(scorer, settings.model_cache)
-        except CheckpointInvalid as error:
-            _refuse(error)
+            scorer = self._scorer()
         except (ModelDrifted, ScoringFailed) as error:
             self._stop_drifted(error)
-        self._startup.enter("warm_up")
-        scorer.warm_up()
+        except ModelError as error:
+            _refuse(error)
+        except Exception as error:  # noqa: BLE001 - Celery logs what a receiver raises, and goes on
+            _fail_to_load(error)
         leave_out_loaded_objects()
         self._startup.enter("consume")
         self._app.conf.broker_transport_options = {
@@ -203,6 +177,33 @@ class Process:
         )
         if scorer.info.advice:
             log.warning("mode_saves_no_time", advice=scorer.info.advice)
+
+    def _scorer(self) -> Scorer:
+        """Load the model, compare its score of the canary text, and warm it up.
+
+        Raises:
+            ModelError: a restart would not help.
+        """
+        settings = self._settings
+        warn_of_network_mounts(*_folders_read_at_start(settings))
+        scorer = Scorer.load(
+            settings.model,
+            name=settings.served_name,
+            hub_revision=settings.model_revision,
+            device=settings.device,
+            dtype=settings.dtype,
+            kernels=settings.kernels,
+            quantization=settings.quantization,
+            cache_dir=settings.model_cache,
+            is_reproducible=settings.reproducible,
+            on_phase=self._startup.enter,
+        )
+        scorer.watch_compilation(lambda elapsed_s: self._startup.credit("compile", elapsed_s))
+        self._startup.enter("canary")
+        check_canary(scorer, settings.model_cache)
+        self._startup.enter("warm_up")
+        scorer.warm_up()
+        return scorer
 
     def _stop_drifted(self, error: Exception) -> NoReturn:
         """Stop without scoring, and let `/readyz` say why."""
@@ -269,6 +270,15 @@ def _refuse(reason: object) -> NoReturn:
     """End the process with one line that says why; a supervisor does not restart it."""
     print(f"evascore worker: {reason}", file=sys.stderr, flush=True)
     sys.exit(EX_CONFIG)
+
+
+def _fail_to_load(error: Exception) -> NoReturn:
+    """End the process and log why, with the traceback: it has read no text that this could show."""
+    trace = "".join(traceback.format_exception(error))
+    log.error("model_not_loaded", error=type(error).__name__, traceback=trace)
+    reason = " ".join(str(error).split()) or type(error).__name__
+    print(f"evascore worker: the model could not be loaded: {reason}", file=sys.stderr, flush=True)
+    sys.exit(1)
 
 
 def _log_celery(message: str, *_: Any) -> None:

@@ -145,6 +145,23 @@ def test_worker_that_cannot_work_says_why_in_one_line(redis_server, new_worker, 
     assert said in line
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "said"),
+    [("unknown", 1, "all devices are busy"), ("memory", os.EX_CONFIG, "did not fit")],
+)
+def test_worker_whose_model_fails_at_the_start_ends_and_says_why(
+    redis_server, new_worker, error, status, said
+):
+    worker = new_worker()
+    worker.arguments[:1] = ["tests.fakes.failing_worker", error]
+    assert worker.start().wait_exit() == status
+    log = worker.log.read_text()
+    (line,) = [line for line in log.splitlines() if line.startswith("evascore worker:")]
+    assert said in line
+    # Celery goes on after an error in a receiver, to fail later for want of a model.
+    assert "AssertionError" not in log
+
+
 @pytest.fixture
 def damaged_demo(tmp_path: Path) -> Path:
     """A copy of the demo checkpoint in which one page of the weights is zeros."""
