@@ -94,15 +94,24 @@ def score_slices(
 
     Args:
         on_pass: called after each forward pass, with its number of bytes.
-        on_out_of_memory: called when the slices did not fit, before they are halved.
+        on_out_of_memory: called once if slices fit apart that did not fit together.
 
     Raises:
         ModelBroken: the model fails on any text; the jobs must go back to the queue.
     """
-    try:
-        return list(scorer.score_slices(slices, on_pass=on_pass))
-    except ModelOutOfMemory:
+    outcomes, were_too_many = _score_or_halve(scorer, slices, on_pass)
+    if were_too_many:
         on_out_of_memory()
+    return outcomes
+
+
+def _score_or_halve(
+    scorer: Scorer, slices: Sequence[Slice], on_pass: Callable[[int], None]
+) -> tuple[list[Outcome], bool]:
+    """Score slices, in halves where that fails; also tell whether some fit apart alone."""
+    try:
+        return list(scorer.score_slices(slices, on_pass=on_pass)), False
+    except ModelOutOfMemory:
         failure: ServiceError = OutOfMemory(
             "The text alone does not fit into the worker's memory; split it, or send it later."
         )
@@ -115,20 +124,24 @@ def score_slices(
         failure.__cause__ = error
     if len(slices) == 1:
         _check_model(scorer)
-        return [failure]
+        return [failure], False
     middle = len(slices) // 2
-    return [
-        outcome
-        for half in (slices[:middle], slices[middle:])
-        for outcome in score_slices(
-            scorer, half, on_pass=on_pass, on_out_of_memory=on_out_of_memory
-        )
-    ]
+    first, were_too_many_first = _score_or_halve(scorer, slices[:middle], on_pass)
+    second, were_too_many_second = _score_or_halve(scorer, slices[middle:], on_pass)
+    outcomes = [*first, *second]
+    # A text that does not fit alone says nothing of how many fit together.
+    is_sum_too_large = isinstance(failure, OutOfMemory) and not any(
+        isinstance(each, OutOfMemory) for each in outcomes
+    )
+    return outcomes, is_sum_too_large or were_too_many_first or were_too_many_second
 
 
 def _check_model(scorer: Scorer) -> None:
     try:
         score_canary(scorer)
+    except ModelOutOfMemory:
+        # Another program took the memory; that says nothing of the model.
+        return
     except Exception as error:
         raise ModelBroken(type(error).__name__) from error
 

@@ -63,13 +63,26 @@ def test_micro_batch_that_does_not_fit_is_halved_until_it_does():
         on_out_of_memory=lambda: halvings.append(1),
     )
     assert [outcome.result["num_bytes"] for outcome in outcomes] == [60] * 4
-    assert len(halvings) == 3
+    assert len(halvings) == 1
 
 
-def test_text_that_does_not_fit_even_alone_fails_alone():
-    outcomes = score(FakeScorer(room_bytes=1000), b"x" * 1001, b"y")
+@pytest.mark.parametrize(("room_bytes", "expected"), [(1000, 0), (9, 1)])
+def test_text_that_does_not_fit_even_alone_fails_alone(room_bytes, expected):
+    halvings: list[int] = []
+    outcomes = score(
+        FakeScorer(room_bytes=room_bytes),
+        *[b"x" * 1001, *[b"y" * 5] * 7],
+        on_out_of_memory=lambda: halvings.append(1),
+    )
     assert isinstance(outcomes[0], OutOfMemory)
-    assert outcomes[1].result["num_bytes"] == 1
+    assert [outcome.result["num_bytes"] for outcome in outcomes[1:]] == [5] * 7
+    # The limit of micro-batches falls only if texts that fit alone were too many together.
+    assert len(halvings) == expected
+
+
+def test_missing_memory_is_no_fault_of_the_model():
+    (outcome,) = score(FakeScorer(room_bytes=0), b"x")
+    assert isinstance(outcome, OutOfMemory)
 
 
 def test_model_that_fails_on_plain_text_is_not_blamed_on_the_text():

@@ -567,4 +567,4 @@ def test_halvings_are_counted(worker):
     for task_id in "abc":
         worker.fetch(task_id, 20)
     worker.loop.turn()
-    assert worker.status.num_halvings == 2
+    assert worker.status.num_halvings == 1
