@@ -55,12 +55,13 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
     layout, dtype = shape.layout, shape.dtype
     num_tokens, head_dim = layout.num_tokens, shape.hidden // shape.heads
 
-    def randn(*size: int) -> Tensor:
-        generator = torch.Generator(device).manual_seed(sum(size))
+    def randn(*size: int, seed: int = 0) -> Tensor:
+        # Tensors that are the same memory, or were the same numbers, would be read from a cache.
+        generator = torch.Generator(device).manual_seed(sum(size) + seed)
         return torch.randn(size, generator=generator, device=device).to(dtype)
 
-    def by_head(num_rows: int) -> Tensor:
-        return randn(num_rows, shape.heads, head_dim)
+    def by_head(num_rows: int, seed: int = 0) -> Tensor:
+        return randn(num_rows, shape.heads, head_dim, seed=seed)
 
     chunk_starts = torch.from_numpy(layout.chunk_starts).to(device)
     positions = torch.from_numpy(layout.positions).to(device)
@@ -68,22 +69,27 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
     tables = rotary_tables(positions, frequencies)
 
     def attention(backend: Backend) -> Callable[[], Any]:
-        q, past = by_head(num_tokens), by_head(layout.num_past)
+        q, k, v = (by_head(num_tokens, seed) for seed in range(3))
+        keys, values = (by_head(layout.num_past, seed) for seed in range(2))
         on_host = plan_attention(
             layout, num_heads=shape.heads, dtype=dtype, device=device, backend=backend
         )
         plan = to_device(on_host, device)
-        return lambda: eva_attention(q, q, q, past, past, plan, rotary=tables)
+        return lambda: eva_attention(q, k, v, keys, values, plan, rotary=tables)
 
     def summaries(backend: Backend) -> Callable[[], Any]:
-        keys, mu = by_head(num_tokens), randn(shape.heads, head_dim)
+        keys, values = by_head(num_tokens), by_head(num_tokens, seed=1)
+        mu = randn(shape.heads, head_dim)
         return lambda: chunk_summaries(
-            keys, keys, chunk_starts, chunk_size=shape.chunk, mu=mu, phi=mu, backend=backend
+            keys, values, chunk_starts, chunk_size=shape.chunk, mu=mu, phi=mu, backend=backend
         )
 
     def norm(backend: Backend) -> Callable[[], Any]:
-        x, weight = randn(num_tokens, shape.hidden), randn(shape.hidden)
-        return lambda: add_rms_norm(x, x, weight, eps=1e-5, add_unit_offset=True, backend=backend)
+        x, added = randn(num_tokens, shape.hidden), randn(num_tokens, shape.hidden, seed=1)
+        weight = randn(shape.hidden)
+        return lambda: add_rms_norm(
+            x, added, weight, eps=1e-5, add_unit_offset=True, backend=backend
+        )
 
     def rotation(backend: Backend) -> Callable[[], Any]:
         keys = by_head(num_tokens)
@@ -91,7 +97,8 @@ def cases(shape: Shape, device: torch.device) -> Iterator[tuple[str, Case]]:
 
     def gate(backend: Backend) -> Callable[[], Any]:
         x = randn(num_tokens, shape.intermediate)
-        return lambda: swiglu(x, x, backend=backend)
+        factor = randn(num_tokens, shape.intermediate, seed=1)
+        return lambda: swiglu(x, factor, backend=backend)
 
     def head(backend: Backend) -> Callable[[], Any]:
         hidden, weight = randn(num_tokens, shape.hidden), randn(320, shape.hidden) / 64

@@ -205,7 +205,8 @@ def eva_attention_fwd_kernel(
 
     keys_ptr = k_ptr + segment_start * k_stride + head_offset
     values_ptr = v_ptr + segment_start * v_stride + head_offset
-    diagonal = first_query // BLOCK_K * BLOCK_K
+    # A part of a block may begin behind the segment, where the tensors may end.
+    diagonal = tl.minimum(first_query, segment_length) // BLOCK_K * BLOCK_K
     for first in range(0, diagonal, BLOCK_K):
         k, v = _load_tile(
             keys_ptr, values_ptr, k_stride, v_stride, first, diagonal, D, BLOCK_K, BLOCK_D, False

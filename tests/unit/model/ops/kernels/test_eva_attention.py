@@ -1,5 +1,9 @@
 """The attention kernel over packed segments of any length."""
 
+import ctypes
+import mmap
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -85,6 +89,36 @@ def test_parts_of_one_product_give_the_same(randn, assert_close):
 
 def test_blocks_of_the_largest_heads_are_computed_in_parts(randn, assert_close):
     assert_close(*attend_both_ways([1, 33, 100], 64, 16, 1, 512, torch.float16, randn))
+
+
+def test_parts_behind_a_segment_read_nothing_behind_it(device, randn):
+    """The second part of the block would begin 16 tokens behind the end of the text."""
+    if device.type != "cpu":
+        pytest.skip("only a CPU has pages that nobody may read")
+    layout = lay_out([16], window_size=64, chunk_size=16)
+    q, past = randn(16, 1, 512, dtype=torch.float16), randn(1, 1, 512, dtype=torch.float16)
+    k, v = (before_the_end_of_memory(q) for _ in range(2))
+    plan, tables = (
+        plan_attention(layout, dtype=q.dtype, device=q.device),
+        tables_of(layout, 512, randn),
+    )
+    child = os.fork()
+    if child == 0:
+        kernel.eva_attention(q, k, v, past, past, plan, rotary=tables)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def before_the_end_of_memory(tensor: Tensor) -> Tensor:
+    """A copy of `tensor`, whole pages long, before a page that nobody may read."""
+    num_bytes = tensor.numel() * tensor.element_size()
+    assert num_bytes % mmap.PAGESIZE == 0
+    memory = mmap.mmap(-1, num_bytes + mmap.PAGESIZE)
+    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel()).view(tensor.shape)
+    copy.copy_(tensor)
+    guard = ctypes.c_void_p(copy.data_ptr() + num_bytes)
+    assert ctypes.CDLL(None).mprotect(guard, mmap.PAGESIZE, 0) == 0
+    return copy
 
 
 def test_head_for_which_no_tile_fits_is_refused(randn):
