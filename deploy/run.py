@@ -177,8 +177,12 @@ def worker_command(settings: Settings) -> list[str]:
 
 def _workers(settings: Settings) -> list[Program]:
     """One worker for each device; several have numbers behind their names."""
-    # OpenMP threads that spin between two operators would take the cores from the web server.
-    environment = {"OMP_WAIT_POLICY": "passive"}
+    # OpenMP threads that spin between two operators would take the cores from the web server. The
+    # second variable is explained in docs/gpu.md, "Memory of weights and passes".
+    environment = {
+        "OMP_WAIT_POLICY": "passive",
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
+    }
     devices, stop_s = settings.worker_devices, settings.drain_s + EXIT_S
     if len(devices) == 1:
         environment["EVASCORE_DEVICE"] = devices[0]

@@ -17,7 +17,7 @@ from model.machine.gpu_use import GpuReading, gpu_reader
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
     Peak,
-    carried_bytes_of,
+    carried_of,
     pass_bytes_that_fit,
 )
 from model.scoring.forward import Reader
@@ -211,7 +211,7 @@ class Scorer:
             small,
             large,
             free_bytes=torch.cuda.mem_get_info(device)[0] + unused,
-            carried_bytes=carried_bytes_of(
+            carried=carried_of(
                 self._model.config,
                 self.info.max_text_bytes,
                 bytes_per_value=DTYPES[self.info.dtype].itemsize,
@@ -322,8 +322,8 @@ class Scorer:
             # The error and its frames are gone here, and so is the memory of the failed pass.
             if pass_bytes <= MIN_PASS_BYTES:
                 raise OutOfMemory(
-                    f"a pass of {pass_bytes:,} bytes did not fit into memory; "
-                    "score fewer bytes at a time"
+                    f"passes of {pass_bytes:,} bytes, or of one text of up to "
+                    f"{self.info.window_size:,}, did not fit into memory; score shorter texts"
                 )
             pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
             if self._model.device.type == "cuda":

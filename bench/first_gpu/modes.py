@@ -36,7 +36,9 @@ class Modes:
         self._layers: dict[str, dict[str, nn.Module]] = {PLAIN: dict(self._plain)}
         project.set_backend(self.model, run.backend)
         seconds = round(time.perf_counter() - began, 2)
-        run.put("weights made", seconds=seconds, parameters=self.num_parameters)
+        run.empty_cache()
+        holes_gb = round(run.unused_bytes() / 1e9, 3)
+        run.put("weights made", seconds=seconds, parameters=self.num_parameters, holes_gb=holes_gb)
 
     def use(self, mode: str, backend: Backend | None = None) -> EvaByteForCausalLM:
         """Put the layers of `mode` into the model; make them first if they are new."""

@@ -90,6 +90,12 @@ class Run:
         if self.is_on_gpu:
             torch.cuda.empty_cache()
 
+    def unused_bytes(self) -> int:
+        """Return the memory that PyTorch holds and no tensor uses; 0 on a CPU."""
+        if not self.is_on_gpu:
+            return 0
+        return torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
+
     def randn(self, *size: int) -> torch.Tensor:
         """Return normal numbers on the device, in the type of the activations."""
         return torch.randn(size, device=self.device, dtype=torch.float32).to(self.dtype)

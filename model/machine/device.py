@@ -47,6 +47,8 @@ def use_device(device: torch.device) -> None:
     # By default cuBLAS may add partial sums in the type of the result, which costs digits.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    # A variable of the environment, which some images set, gives float32 products 10-bit mantissas.
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 @contextlib.contextmanager

@@ -24,34 +24,50 @@ class Peak:
     memory_bytes: int
 
 
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """The memory of the KV cache that a pass leaves for later passes."""
+
+    longest_text_bytes: int
+    """Of the longest text, which is read in several passes; both copies that exist at a time."""
+    per_byte: float
+    """Of contexts that one pass reads together, per byte of text."""
+
+
 def pass_bytes_that_fit(
-    small: Peak, large: Peak, *, free_bytes: int, carried_bytes: int, wanted_bytes: int
+    small: Peak, large: Peak, *, free_bytes: int, carried: Carried, wanted_bytes: int
 ) -> int:
     """Return how many bytes a pass may read: `wanted_bytes`, or less where memory is short.
 
     A pass takes a fixed amount and an amount per byte: two passes of different size tell both.
-    `carried_bytes` stay in memory besides, see `carried_bytes_of`. A pass reads `MIN_PASS_BYTES`
-    at least.
+    What passes carry stays in memory besides. A pass reads `MIN_PASS_BYTES` at least.
     """
     assert small.num_bytes < large.num_bytes
     grown = large.memory_bytes - small.memory_bytes
     per_byte = max(grown / (large.num_bytes - small.num_bytes), 1.0)
     fixed = max(small.memory_bytes - per_byte * small.num_bytes, 0.0)
-    num_fitting = (USABLE_SHARE * free_bytes - carried_bytes - fixed) / per_byte
+    usable = USABLE_SHARE * free_bytes - fixed
+    num_fitting = min(
+        (usable - carried.longest_text_bytes) / per_byte, usable / (per_byte + carried.per_byte)
+    )
     whole_steps = int(num_fitting) // MIN_PASS_BYTES * MIN_PASS_BYTES
     return max(min(wanted_bytes, whole_steps), min(wanted_bytes, MIN_PASS_BYTES))
 
 
-def carried_bytes_of(config: EvaByteConfig, num_bytes: int, *, bytes_per_value: int) -> int:
-    """Return the largest KV cache of one text of `num_bytes`, in bytes of memory.
+def carried_of(config: EvaByteConfig, max_text_bytes: int, *, bytes_per_value: int) -> Carried:
+    """Return what texts of up to `max_text_bytes` carry.
 
-    It holds keys and values of the unfinished window and summaries of all finished windows. Two
-    copies exist at a time: each pass makes its rows from those of the pass before.
+    A context has keys and values of its unfinished window, and summaries of all complete chunks.
+    Of a text that is read alone two copies exist at a time: each pass makes its rows from those of
+    the pass before.
     """
-    context = ContextRows.of(
-        np.array([num_bytes]), window_size=config.window_size, chunk_size=config.chunk_size
-    )
+    window_size, chunk_size = config.window_size, config.chunk_size
+    num_tokens = max_text_bytes + 1
     # A window that is almost finished has the most rows.
-    num_rows = context.num_rows + config.window_size + config.window_size // config.chunk_size
-    values = 2 * num_rows * config.hidden_size * config.num_hidden_layers
-    return 2 * values * bytes_per_value
+    almost = max((num_tokens + 1) // window_size * window_size - 1, 0)
+    num_rows = max(
+        ContextRows.of(np.array([each]), window_size=window_size, chunk_size=chunk_size).num_rows
+        for each in (num_tokens, almost)
+    )
+    row_bytes = 2 * config.hidden_size * config.num_hidden_layers * bytes_per_value
+    return Carried(2 * num_rows * row_bytes, (1 + 1 / chunk_size) * row_bytes)

@@ -120,6 +120,8 @@ def next_characters(
         found = search_characters(reader, contexts, wanted, on_pass=on_pass)
         for number, result in zip(numbers, found, strict=True):
             results[number] = result
+        # Else two sets of contexts would be in memory while the next one is read.
+        del contexts
     return results
 
 

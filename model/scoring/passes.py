@@ -94,6 +94,8 @@ class Scoring:
             found = search_characters(self.reader, contexts, wanted, on_pass=self.on_pass)
             for sequence, characters in zip(sequences, found, strict=True):
                 sequence.result["next_chars"] = characters
+            # As in `_score_families`.
+            del contexts
 
     def _score_to_ends(self, sequences: Sequence[ReadSequence]) -> Contexts:
         """Score sequences as `_score_together` does; return contexts that continue them."""
@@ -199,6 +201,8 @@ class Scoring:
             branches = [families[number][1] for number in numbers]
             context_of = [place for place, each in enumerate(branches) for _ in each]
             self._score_branches(contexts, context_of, list(chain.from_iterable(branches)))
+            # Else two sets of contexts would be in memory while the next one is read.
+            del contexts
 
     def _score_branches(
         self, contexts: Contexts, context_of: Sequence[int], branches: Sequence[ReadSequence]

@@ -135,14 +135,16 @@ def load_weights(
                 backend=setup.backend,
                 on_phase=on_phase,
             )
-    if setup.is_widened:
-        model.compute_in_float32()
-    if setup.is_cpu:
-        keep_freed_memory()
-    else:
-        fuse_products(model)
-    if setup.is_reproducible and setup.backend == "triton":
-        make_products_invariant(model.model.layers)
+        if setup.is_widened:
+            model.compute_in_float32()
+        if setup.is_cpu:
+            keep_freed_memory()
+        else:
+            fuse_products(model)
+            # The separate weights left holes, which passes do not fit into.
+            torch.cuda.empty_cache()
+        if setup.is_reproducible and setup.backend == "triton":
+            make_products_invariant(model.model.layers)
     model.model.backend = setup.backend
     return model
 

@@ -273,7 +273,7 @@ def test_memory_that_runs_out_is_reported_as_such(scorer, monkeypatch):
     """The CPU allocator's real error, for a request that no machine can meet."""
     monkeypatch.setattr(scorer._model, "lay_out", lambda *_, **__: torch.empty(1 << 60))
 
-    with pytest.raises(OutOfMemory, match="fewer bytes"):
+    with pytest.raises(OutOfMemory, match="score shorter texts"):
         score(scorer, ScoreRequest(text=b"text"))
 
 

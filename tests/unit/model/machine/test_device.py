@@ -30,17 +30,18 @@ def test_gpu_that_is_not_there_is_refused(two_gpus):
         find_device("cuda:2")
 
 
-def test_gpu_adds_no_partial_sums_in_two_bytes(monkeypatch):
+def test_gpu_multiplies_and_adds_with_all_digits(monkeypatch):
     current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
     settings = torch.backends.cuda.matmul
     names = [f"allow_{kind}_reduced_precision_reduction" for kind in ("bf16", "fp16")]
+    names.append("allow_tf32")
     before = {name: getattr(settings, name) for name in names}
     try:
         for name in names:
             setattr(settings, name, True)
         use_device(torch.device("cuda", 1))
-        assert [getattr(settings, name) for name in names] == [False, False]
+        assert [getattr(settings, name) for name in names] == [False] * 3
     finally:
         for name, value in before.items():
             setattr(settings, name, value)

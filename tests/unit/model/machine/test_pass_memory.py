@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import textwrap
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,12 @@ from model import EvaByteConfig, EvaByteForCausalLM, Scorer, ScoreRequest
 from model.evabyte.kv_rows import KeysValues
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
+    Carried,
     Peak,
-    carried_bytes_of,
+    carried_of,
     pass_bytes_that_fit,
 )
-from model.scoring.forward import Reader
+from model.scoring.forward import Contexts, Reader
 from tests.conftest import HANG_S
 
 REPOSITORY = Path(__file__).parents[4]
@@ -24,12 +26,15 @@ REPOSITORY = Path(__file__).parents[4]
 SMALL, LARGE = Peak(256, 300_000 + 2_560_000), Peak(1024, 300_000 + 10_240_000)
 
 
-def fitting(free_bytes: int, *, carried_bytes: int = 0, wanted_bytes: int = 8192) -> int:
+NOTHING = Carried(0, 0.0)
+
+
+def fitting(free_bytes: int, *, carried: Carried = NOTHING, wanted_bytes: int = 8192) -> int:
     return pass_bytes_that_fit(
         SMALL,
         LARGE,
         free_bytes=free_bytes,
-        carried_bytes=carried_bytes,
+        carried=carried,
         wanted_bytes=wanted_bytes,
     )
 
@@ -47,7 +52,13 @@ def test_pass_takes_four_fifths_of_what_is_free():
 
 
 def test_what_passes_carry_is_left_free():
-    assert fitting(50_000_000, carried_bytes=20_000_000) < fitting(50_000_000)
+    longest = fitting(50_000_000, carried=Carried(20_000_000, 0))
+    assert 300_000 + 10_000 * longest + 20_000_000 <= 40_000_000
+    assert 300_000 + 10_000 * (longest + MIN_PASS_BYTES) + 20_000_000 > 40_000_000
+
+    together = fitting(50_000_000, carried=Carried(20_000_000, 40_000))
+    assert 300_000 + 50_000 * together <= 40_000_000
+    assert 300_000 + 50_000 * (together + MIN_PASS_BYTES) > 40_000_000
 
 
 @pytest.mark.parametrize(("wanted", "expected"), [(8192, MIN_PASS_BYTES), (100, 100)])
@@ -58,17 +69,55 @@ def test_pass_is_never_without_bytes(wanted, expected):
 def test_pass_that_took_no_more_for_more_bytes_is_as_long_as_wanted():
     flat = (Peak(256, 1000), Peak(1024, 1000))
 
-    found = pass_bytes_that_fit(*flat, free_bytes=10**6, carried_bytes=0, wanted_bytes=8192)
+    found = pass_bytes_that_fit(*flat, free_bytes=10**6, carried=NOTHING, wanted_bytes=8192)
 
     assert found == 8192
 
 
-@pytest.mark.parametrize("num_bytes", [1, 15, 16, 300, 301])
-def test_passes_carry_no_more_than_is_reckoned(num_bytes, tiny_model):
-    contexts = Reader(tiny_model, 32).read_contexts([bytes(num_bytes)])
+def carried_bytes(contexts: Contexts) -> int:
+    return sum(rows.numel() * 4 for layer in contexts.carried for rows in KeysValues(*layer))
 
-    carried = sum(rows.numel() * 4 for layer in contexts.carried for rows in KeysValues(*layer))
-    assert 2 * carried <= carried_bytes_of(tiny_model.config, num_bytes, bytes_per_value=4)
+
+def test_longest_text_carries_what_is_reckoned(tiny_model):
+    window_size = tiny_model.config.window_size
+    most = 0
+    for num_bytes in range(1, 3 * window_size + 2):
+        contexts = Reader(tiny_model, 2 * window_size).read_contexts([bytes(num_bytes)])
+        most = max(most, 2 * carried_bytes(contexts))
+        reckoned = carried_of(tiny_model.config, num_bytes, bytes_per_value=4)
+        assert reckoned.longest_text_bytes == most
+
+
+@pytest.mark.parametrize("length", [7, 100, 300])
+def test_contexts_of_a_pass_carry_no_more_than_is_reckoned(length, tiny_model):
+    texts = [bytes(length)] * 5
+    contexts = Reader(tiny_model, 5 * (length + 1)).read_contexts(texts)
+
+    per_byte = carried_of(tiny_model.config, 0, bytes_per_value=4).per_byte
+    assert carried_bytes(contexts) <= per_byte * 5 * (length + 1)
+
+
+def test_contexts_of_the_pass_before_are_gone_when_the_next_are_read(tiny_checkpoint, monkeypatch):
+    alive: list[weakref.ref[torch.Tensor]] = []
+    read_to_ends = Reader.read_to_ends
+
+    def watched(reader, texts):
+        assert all(each() is None for each in alive)
+        for hidden, contexts in read_to_ends(reader, texts):
+            alive.append(weakref.ref(contexts.last_hidden))
+            yield hidden, contexts
+
+    monkeypatch.setattr(Reader, "read_to_ends", watched)
+    scorer = Scorer.load(str(tiny_checkpoint), pass_bytes=25)
+    next_chars = [ScoreRequest(text=bytes([65 + n]) * 20, next_chars=1) for n in range(3)]
+    choices = [
+        ScoreRequest(text=b"", context=bytes([65 + n]) * 20, continuations=(b"a", b"b"))
+        for n in range(3)
+    ]
+    scorer.score(next_chars)
+    scorer.score(choices)
+    scorer.predict_characters([b"a" * 20, b"b" * 20, b"c" * 20], 1)
+    assert len(alive) == 9
 
 
 LIMITED = """
