@@ -84,6 +84,14 @@ def test_metrics_of_the_runbook_and_of_the_api_exist():
         assert metrics_in(text) - endings <= metrics_of_the_code()
 
 
-def test_alert_of_a_full_queue_is_at_half_of_its_limit():
-    limit_bytes = int(re.search(r"max\(evascore_queue_bytes\) > (\d+)", ALERTS)[1])
-    assert 2 * limit_bytes == load_settings({}).max_queued_bytes
+def threshold(metric: str) -> int:
+    """The value of a metric above which an alert fires."""
+    return int(re.search(rf"max\({metric}\) > (\d+)", ALERTS)[1])
+
+
+def test_alerts_of_full_queues_are_at_a_share_of_their_limits():
+    settings = load_settings({})
+    assert threshold("evascore_queue_bytes") == settings.max_queued_bytes / 2
+    assert threshold("evascore_bulk_bytes") == settings.max_bulk_bytes * 3 / 4
+    # One upload of the largest size is no reason to add a worker.
+    assert threshold("evascore_bulk_bytes") > settings.max_upload_bytes
