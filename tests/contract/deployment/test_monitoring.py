@@ -6,6 +6,7 @@ import re
 import pytest
 import yaml
 
+from app.responses.problems import STATUS_BY_CODE
 from contract.settings import REPOSITORY, load_settings
 
 MONITORING = REPOSITORY / "deploy/monitoring"
@@ -37,6 +38,14 @@ def test_alerts_ask_for_metrics_that_exist():
     asked = metrics_in(" ".join(rule["expr"] for rule in RULES))
     assert len(asked) > 15
     assert asked <= metrics_of_the_code()
+
+
+def test_problems_that_alerts_count_are_exported_from_the_start_as_0():
+    """`increase` and `rate` do not see the first step of a series that did not exist before."""
+    codes = set(re.findall(r'evascore_http_problems_total{code="(\w+)"}', ALERTS))
+    assert {"internal_error", "overloaded", "broker_unavailable"} <= codes <= set(STATUS_BY_CODE)
+    # A series of requests begins with the first request of its method, route and status.
+    assert "status" not in " ".join(re.findall(r"evascore_http_requests_total({.*?})", ALERTS))
 
 
 def test_panels_do_not_overlap():
