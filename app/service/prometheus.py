@@ -198,7 +198,7 @@ class QueueCollector(Collector):
         has_work = depth.jobs or bulk.num_batches
         yield _gauge(
             "evascore_stalled_seconds",
-            "Time since a ready worker made a step while work waits; 0 while none waits.",
+            "Time since any ready worker made a step while work waits; 0 while none waits.",
             silent_s(workers) if has_work else 0,
         )
         yield _gauge(
@@ -206,6 +206,7 @@ class QueueCollector(Collector):
             "How long the oldest result that Redis refuses has waited; 0 without one.",
             unstored_s(workers),
         )
+        yield _silences(workers)
         yield _refusals(workers)
         yield _batches_by_status(bulk)
         yield _workers_by_state(workers)
@@ -331,6 +332,18 @@ def _files(persistence: Persistence) -> Iterator[Metric]:
             "Unix time of the last backup of Redis; absent before the first.",
             persistence.backup_at,
         )
+
+
+def _silences(workers: list[WorkerStatus]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_worker_silent_seconds",
+        "Time since a ready worker made a step: a pass, a stored result or an answer to a fetch.",
+        labels=("worker",),
+    )
+    for worker in workers:
+        if worker.is_warm and worker.silent_s is not None:
+            family.add_metric((worker.name,), worker.silent_s)
+    return family
 
 
 def _refusals(workers: list[WorkerStatus]) -> Metric:

@@ -95,7 +95,7 @@ def test_metrics_of_the_runbook_and_of_the_api_exist():
 
 def threshold(metric: str) -> int:
     """The value of a metric above which an alert fires."""
-    return int(re.search(rf"max\({metric}\) > (\d+)", ALERTS)[1])
+    return int(re.search(rf"\({metric}\) > (\d+)", ALERTS)[1])
 
 
 def test_alerts_of_full_queues_are_at_a_share_of_their_limits():
@@ -104,3 +104,10 @@ def test_alerts_of_full_queues_are_at_a_share_of_their_limits():
     assert threshold("evascore_bulk_bytes") == settings.max_bulk_bytes * 3 / 4
     # One upload of the largest size is no reason to add a worker.
     assert threshold("evascore_bulk_bytes") > settings.max_upload_bytes
+
+
+def test_hung_worker_is_seen_before_it_ends_itself():
+    timeout_s = load_settings({}).micro_batch_timeout_s
+    four_scrapes_s = 4 * 15
+    assert threshold("evascore_stalled_seconds") + four_scrapes_s <= timeout_s
+    assert threshold("evascore_worker_silent_seconds") + four_scrapes_s <= timeout_s

@@ -117,6 +117,22 @@ def test_stall_is_reported_only_while_work_waits(http, outcomes):
     assert scrape(http)["evascore_stalled_seconds",] == 400
 
 
+def test_silence_of_each_ready_worker_is_reported(http, outcomes):
+    outcomes.client.flushdb()
+    for name, silent_s in (("hangs", 200.0), ("works", 0.1), ("of an older release", None)):
+        outcomes.pose_as_worker({"name": name, "silent_s": silent_s})
+    outcomes.pose_as_worker({"name": "starts", "state": "starting", "silent_s": 90.0})
+    http.post("/score", json={"text": "waits"})
+    samples = scrape(http)
+    silences = {
+        name: value
+        for (metric, *labels), value in samples.items()
+        if metric == "evascore_worker_silent_seconds"
+        for name in labels
+    }
+    assert silences == {"hangs": 200.0, "works": 0.1}
+
+
 def test_room_of_redis_is_reported(http, outcomes, web):
     outcomes.client.flushdb()
     before = scrape(http)
