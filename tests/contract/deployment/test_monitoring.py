@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from app.responses.problems import STATUS_BY_CODE
+from contract import keys
 from contract.settings import REPOSITORY, load_settings
 
 MONITORING = REPOSITORY / "deploy/monitoring"
@@ -46,6 +47,10 @@ def test_problems_that_alerts_count_are_exported_from_the_start_as_0():
     assert {"internal_error", "overloaded", "broker_unavailable"} <= codes <= set(STATUS_BY_CODE)
     # A series of requests begins with the first request of its method, route and status.
     assert "status" not in " ".join(re.findall(r"evascore_http_requests_total({.*?})", ALERTS))
+
+
+def test_work_of_no_model_is_not_taken_for_work_of_one_that_is_missing():
+    assert f'evascore_waiting_messages{{fingerprint!="{keys.UNBOUND}"}}' in ALERTS
 
 
 def test_panels_do_not_overlap():
