@@ -43,7 +43,7 @@ WHEEL_DIR ?= dist
 RUNTIME := requirements.lock requirements.txt constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client storm chaos soak bench bench-peers serving-lab locust train model-wheel test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
+.PHONY: help venv run prefetch prefetch-up test test-unit lint format sync-client sync-alerts storm chaos soak bench bench-peers serving-lab locust train model-wheel test-gpu test-lm-eval test-openapi bench-gpu gpu-wheels
 .PHONY: constraints pin-images lock sbom audit clean
 .PHONY: build-runtime build-dev run-runtime run-dev shell-dev up down logs smoke acceptance dist test-docker
 
@@ -82,6 +82,9 @@ format: $(VENV)/development ## format the code
 
 sync-client: $(VENV)/development ## generate the synchronous client from the asynchronous one
 	$(BIN)/python client/unasync.py
+
+sync-alerts: ## write the alert rules for Kubernetes from deploy/monitoring/alerts.yml
+	@$(PYTHON) -m deploy.prometheus_rule
 
 model-wheel: $(VENV)/development ## build the wheel evascore-model, for transformers' Auto classes, in dist/
 	@$(PIP) wheel --quiet --no-deps --no-build-isolation --wheel-dir $(WHEEL_DIR) ./model_package

@@ -16,11 +16,12 @@ import yaml
 from contract import keys
 from contract.setting_refusals import PREFIX
 from contract.settings import REPOSITORY, load_settings
+from deploy.prometheus_rule import ALERTS, NO_WORKER_FOR, TARGET, prometheus_rule
 
 FOLDER = REPOSITORY / "deploy" / "kubernetes"
 VERSIONS = ("1.30", "1.37")
 # Kinds that operators bring: their schemas are not among Kubernetes' own.
-CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor"}
+CUSTOM = {"ScaledObject", "TriggerAuthentication", "ServiceMonitor", "PrometheusRule"}
 # A spot node of GKE ends its pods after this.
 SPOT_S = 15
 
@@ -277,3 +278,27 @@ def test_web_reads_api_keys_from_the_secret_that_the_settings_name():
     document = (REPOSITORY / "docs/kubernetes.md").read_text()
     assert f"{offered[1]}: {offered[2]}" in document
     assert f"secret generic {volume['secret']['secretName']} --from-file=keys" in document
+
+
+def test_rules_of_the_cluster_are_those_of_prometheus():
+    assert TARGET.read_text() == prometheus_rule(ALERTS.read_text()), "run make sync-alerts"
+    rules = only(rendered("overlays/gke-spot"), "PrometheusRule", "evascore")["spec"]["groups"]
+    alerts = yaml.safe_load(ALERTS.read_text())["groups"]
+    # Only the alert of a missing worker waits longer: a new one may need a node first.
+    (changed,) = (rule for rule in alerts[0]["rules"] if rule["alert"] == "NoWorker")
+    assert changed["for"] != NO_WORKER_FOR
+    changed["for"] = NO_WORKER_FOR
+    assert rules == alerts
+
+
+def test_metrics_of_the_cluster_have_the_job_that_alerts_ask_for():
+    manifests = rendered("overlays/gke-spot")
+    monitor = only(manifests, "ServiceMonitor", "evascore")["spec"]
+    (service,) = (
+        manifest
+        for manifest in manifests
+        if manifest["kind"] == "Service"
+        and monitor["selector"]["matchLabels"].items() <= manifest["metadata"]["labels"].items()
+    )
+    jobs = set(re.findall(r'job="(\w+)"', ALERTS.read_text()))
+    assert jobs == {service["metadata"]["labels"][monitor["jobLabel"]]}
