@@ -196,7 +196,8 @@ class Client:
                 entry.cancel = "acknowledged"
         elif self._random.random() < 0.2:
             time.sleep(self._random.uniform(0, 0.5))
-            self._open.remove(entry)
+            # It is read again, so that a batch that a fault brings back is noticed.
+            self._close(entry)
             self._erase(entry, "/batches")
 
     # --- jobs -----------------------------------------------------------------------------
@@ -306,9 +307,14 @@ class Client:
         path = f"/batches/{entry.task_id}"
         params = {"wait": wait_s} if wait_s else {}
         answer = self._ask("GET", path, entry, params=params)
+        if answer.status_code == httpx.codes.GONE and entry.erase:
+            self._close(entry)
+            return
+        if entry.erase == "acknowledged":
+            self._violate("erasures hold", entry, answer.status_code)
+            return
         if answer.status_code != httpx.codes.OK:
-            if not (answer.status_code == httpx.codes.GONE and entry.erase):
-                self._unexpected("read", entry, answer)
+            self._unexpected("read", entry, answer)
             self._close(entry)
             return
         batch = answer.json()

@@ -1,19 +1,24 @@
 """A small edition of `make chaos`, and that its checks notice what is wrong."""
 
+from collections.abc import Iterator
 from copy import deepcopy
 from itertools import islice
 from typing import Any
 
 import pytest
 
+from contract.store.queue.model_registry import ModelRegistry
 from tests.faults.chaos.checker import Checker
+from tests.faults.chaos.clients import Client
 from tests.faults.chaos.faults import FAULTS
 from tests.faults.chaos.history import Entry, History
 from tests.faults.chaos.plan import Plan, lane
 from tests.faults.chaos.run import run
 from tests.faults.chaos.texts import Offline
-from tests.faults.chaos.world import World
+from tests.faults.chaos.world import WORKERS, World
+from tests.proxy import Proxy
 from tests.service import TINY_CHECKPOINT
+from tests.web import WebServer
 
 TEXT = "It scores."
 
@@ -127,3 +132,60 @@ def test_a_second_final_state_must_equal_the_first():
     assert history.violations == []
     history.see_final(entry, {"state": "FAILURE"})
     assert [each.promise for each in history.violations] == ["final states never change"]
+
+
+@pytest.fixture
+def world_without_workers(tmp_path) -> Iterator[World]:
+    """Redis and a web server that accepts work for both models."""
+    world = World(tmp_path, History())
+    world.redis_server.start()
+    try:
+        with world.redis() as redis:
+            for name in set(WORKERS.values()):
+                ModelRegistry(redis).make_current(name, "0" * 12)
+        world.web = WebServer(tmp_path, world.redis_server.url, model_name="mine").start()
+        world.proxies["clients"] = Proxy(world.web.port)
+        yield world
+    finally:
+        world.stop()
+
+
+class ClientWithBackup(Client):
+    """Keeps what Redis held before each erasure."""
+
+    before: dict[bytes, bytes]
+
+    def _erase(self, entry: Entry, route: str) -> None:
+        with self._world.redis() as redis:
+            self.before = {name: redis.dump(name) for name in redis.scan_iter()}
+        super()._erase(entry, route)
+
+
+@pytest.fixture
+def client(world_without_workers) -> Iterator[ClientWithBackup]:
+    world = world_without_workers
+    world.texts["c"], world.tokens["alice"] = [TEXT], "unused"
+    found = ClientWithBackup(world, History(), "alice", "c", Plan(seed=1))
+    yield found
+    found._http.close()
+
+
+def test_an_erased_batch_that_comes_back_breaks_its_promise(client):
+    history = client._history
+    # It erases one upload in six.
+    for _ in range(100):
+        client._upload()
+        *_, entry = history.entries.values()
+        if entry.erase:
+            break
+    assert entry.erase == "acknowledged"
+    client._read_again()
+    assert history.violations == []
+    with client._world.redis() as redis:
+        redis.flushall()
+        for name, value in client.before.items():
+            redis.restore(name, 0, value)
+    client._read_again()
+    assert [(each.promise, each.task_id) for each in history.violations] == [
+        ("erasures hold", entry.task_id)
+    ]
