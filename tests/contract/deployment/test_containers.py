@@ -348,3 +348,14 @@ def test_prometheus_sends_the_token_of_its_secret():
     (secret,) = SERVICES["prometheus"]["secrets"]
     assert job["authorization"] == {"credentials_file": f"/run/secrets/{secret}"}
     assert compose()["secrets"][secret]["file"] == "${METRICS_TOKEN_FILE:-/dev/null}"
+
+
+def test_alertmanager_of_the_document_is_where_prometheus_looks():
+    written = re.search(r"```yaml\n(services:\n  alertmanager:.*?)```", DOCUMENT, re.DOTALL)[1]
+    ((name, service),) = yaml.safe_load(written)["services"].items()
+    config = yaml.safe_load((REPOSITORY / "deploy/monitoring/prometheus.yml").read_text())
+    (found,) = config["alerting"]["alertmanagers"]
+    (lookup,) = found["dns_sd_configs"]
+    # Its own default port.
+    assert lookup == {"names": [name], "type": "A", "port": 9093}
+    assert set(service["networks"]) <= set(SERVICES["prometheus"]["networks"])
