@@ -17,6 +17,9 @@ auto     restore empty folders, then back up regularly until stopped
 
 Redis may run during a backup: it first rewrites its file, so that the backup holds no deleted text.
 It must not run during a restore.
+
+Copies are made in the folder that TMPDIR names, or in /tmp. It needs room for Redis's file and its
+archive, and should not be in memory (tmpfs).
 """
 
 

@@ -85,6 +85,11 @@ def _run(*command: str, accepted: Sequence[int] = (0,)) -> None:
         )
     except FileNotFoundError:
         raise StateFailed(f"{command[0]} is not installed; install tar and zstd") from None
+    if ended.returncode < 0:
+        raise StateFailed(
+            f"{command[0]} was killed by signal {-ended.returncode}; "
+            "check that this machine or container has memory to spare"
+        )
     if ended.returncode not in accepted:
         said = (ended.stderr.strip().splitlines() or ["no reason given"])[0]
         raise StateFailed(

@@ -7,7 +7,6 @@ not stored again.
 """
 
 import calendar
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from deploy.backup.archive import SUFFIX, content, fingerprint, pack, sha256, un
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import Place
 from deploy.backup.rewriting import note_backup, rewrite_aof
+from deploy.backup.scratch import remove_leftovers, scratch_folder
 
 CHECKSUM = ".sha256"
 _TIME = "%Y%m%dT%H%M%SZ"
@@ -43,13 +43,15 @@ class State:
         Raises:
             StateFailed: no older backup was deleted.
         """
+        if not self.is_dry_run:
+            remove_leftovers()
         if has_aof(self.redis_dir):
-            with tempfile.TemporaryDirectory(prefix="evascore-") as copy:
+            with scratch_folder() as copy:
                 if not self.is_dry_run:
                     if not rewrite_aof(self.redis_dir):
                         self.say("Redis does not run here: this backup may hold deleted texts")
-                    copy_aof(self.redis_dir, Path(copy))
-                self._store(Path(copy), f"redis-{_now()}")
+                    copy_aof(self.redis_dir, copy)
+                self._store(copy, f"redis-{_now()}")
                 if not self.is_dry_run:
                     note_backup(self.redis_dir, int(time.time()))
         else:
@@ -91,14 +93,14 @@ class State:
         if self.is_dry_run:
             self.say(f"would store {stem}{SUFFIX}")
             return
-        with tempfile.TemporaryDirectory(prefix="evascore-") as scratch:
-            archive = Path(scratch, stem + SUFFIX)
+        with scratch_folder() as scratch:
+            archive = scratch / (stem + SUFFIX)
             pack(folder, archive)
-            checksum = Path(scratch, archive.name + CHECKSUM)
+            checksum = scratch / (archive.name + CHECKSUM)
             checksum.write_text(f"{sha256(archive)}  {archive.name}\n")
             self.place.put(archive)
-            with tempfile.TemporaryDirectory(prefix="evascore-") as fetched:
-                stored = self.place.get(archive.name, Path(fetched))
+            with scratch_folder() as fetched:
+                stored = self.place.get(archive.name, fetched)
                 if sha256(stored) != sha256(archive):
                     raise StateFailed(
                         f"{archive.name} differs when it is read back; check the disk"
@@ -147,9 +149,9 @@ class State:
             self.say(f"would restore {complete[-1]} to {folder}")
             return
         for name in reversed(complete):
-            with tempfile.TemporaryDirectory(prefix="evascore-") as scratch:
-                archive = self.place.get(name, Path(scratch))
-                checksum = self.place.get(name + CHECKSUM, Path(scratch)).read_text()
+            with scratch_folder() as scratch:
+                archive = self.place.get(name, scratch)
+                checksum = self.place.get(name + CHECKSUM, scratch).read_text()
                 if sha256(archive) == checksum.split()[0]:
                     unpack(archive, folder)
                     self.say(f"restored {name} to {folder}")

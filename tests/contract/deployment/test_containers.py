@@ -249,6 +249,15 @@ def test_redis_may_use_twice_its_data_before_docker_ends_it():
     assert amount(f"{limit}b") >= 2 * amount(redis_conf()["maxmemory"])
 
 
+def test_copies_of_a_backup_are_on_a_disk_and_not_in_the_memory_of_its_container():
+    service = SERVICES["backup"]
+    scratch = service["environment"]["TMPDIR"]
+    volumes = dict(volume.split(":")[1::-1] for volume in service["volumes"])
+    assert volumes[scratch] in compose()["volumes"]
+    in_memory = [mount.partition(":")[0] for mount in service["tmpfs"]]
+    assert not [mount for mount in in_memory if f"{scratch}/".startswith(f"{mount}/")]
+
+
 def test_redis_listens_where_the_services_call():
     url = SERVICES["web"]["environment"]["EVASCORE_REDIS_URL"]
     assert url == SERVICES["worker"]["environment"]["EVASCORE_REDIS_URL"]

@@ -1,6 +1,8 @@
 """`deploy/state`: a Redis under load comes back whole, and what is damaged is not restored."""
 
+import fcntl
 import itertools
+import os
 import signal
 import subprocess
 import threading
@@ -13,6 +15,7 @@ import redis
 from contract import keys
 from contract.settings import REPOSITORY
 from deploy.backup.rewriting import LAST_BACKUP
+from deploy.backup.scratch import PREFIX
 from deploy.embedded_redis import place_for_socket
 from tests.conftest import RedisServer, wait_until
 
@@ -30,8 +33,8 @@ class Machine:
         self.cache_dir = folder / "cache"
         self.to = to
 
-    def state(self, command, *more):
-        return self.cloud.run([STATE, *self.arguments(command), *more])
+    def state(self, command, *more, **variables):
+        return self.cloud.run([STATE, *self.arguments(command), *more], **variables)
 
     def arguments(self, command):
         folders = ["--redis-dir", self.redis_dir, "--cache-dir", self.cache_dir]
@@ -195,6 +198,44 @@ def test_restore_that_was_killed_is_begun_anew(cloud, machine, tmp_path):
     (new.redis_dir / ".restoring" / "appendonlydir").mkdir(parents=True)
     assert new.state("restore").returncode == 0
     assert new.files() == machine.files()
+
+
+def test_copies_of_a_killed_backup_are_deleted_by_the_next_one(machine, tmp_path):
+    scratch = tmp_path / "scratch"
+    killed, of_another, new = (scratch / f"{PREFIX}{name}" for name in ("killed", "used", "new"))
+    for folder in (killed, of_another, new):
+        (folder / "appendonlydir").mkdir(parents=True)
+        (folder / "appendonlydir" / "texts").write_text("marker")
+    an_hour_ago = time.time() - 3600
+    os.utime(killed, (an_hour_ago, an_hour_ago))
+    os.utime(of_another, (an_hour_ago, an_hour_ago))
+    machine.fill()
+    used = os.open(of_another, os.O_RDONLY)
+    try:
+        fcntl.flock(used, fcntl.LOCK_EX)
+        stored = machine.state("backup", TMPDIR=str(scratch))
+    finally:
+        os.close(used)
+    assert stored.returncode == 0, stored.stderr
+    assert sorted(scratch.iterdir()) == [new, of_another]
+
+
+def test_backup_makes_its_copies_where_tmpdir_says(machine, tmp_path):
+    scratch, seen = tmp_path / "scratch", tmp_path / "seen"
+    scratch.mkdir()
+    # Fails, and shows the folder that it was to fill.
+    tar = tmp_path / "bin" / "tar"
+    tar.parent.mkdir()
+    tar.write_text(f'#!/bin/sh\nls "{scratch}" > "{seen}"\nkill -KILL $$\n')
+    tar.chmod(0o755)
+    machine.fill()
+    path = f"{tar.parent}:{machine.cloud.env['PATH']}"
+    failed = machine.state("backup", TMPDIR=str(scratch), PATH=path)
+    assert failed.returncode == 1
+    assert "tar was killed by signal 9; check that this machine" in failed.stderr
+    # The copy of the file, and the archive.
+    assert [name.startswith(PREFIX) for name in seen.read_text().split()] == [True, True]
+    assert not list(scratch.iterdir())
 
 
 def test_unchanged_caches_are_stored_once(machine):
