@@ -5,14 +5,16 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from evascore.readers.packages import InputRefused, package
 
-GZIP, ZSTD, BZIP2, XZ = b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zXZ\0"
+GZIP, BZIP2, XZ = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\0"
+# The files of pzstd begin with a skippable frame (RFC 8878, section 3.1.2).
+ZSTD = (b"\x28\xb5\x2f\xfd", *(bytes([low]) + b"\x2a\x4d\x18" for low in range(0x50, 0x60)))
 PARQUET, ARROW = b"PAR1", b"ARROW1"
 MAGIC_BYTES = 8
 _READ_BYTES = 128 * 1024
@@ -30,7 +32,7 @@ _REFUSED = {
 def decompressed(source: BinaryIO, name: str) -> Iterator[BinaryIO]:
     """Open what `source` holds, whatever it is compressed with.
 
-    gzip may have several members and zeros behind them, zstd several frames.
+    There may be several members, streams or frames, and zeros behind those of gzip, bzip2 and xz.
 
     Args:
         name: of the file, for messages.
@@ -42,10 +44,10 @@ def decompressed(source: BinaryIO, name: str) -> Iterator[BinaryIO]:
     opened = _opened(buffered, buffered.peek(MAGIC_BYTES)[:MAGIC_BYTES], name)
     try:
         yield opened
-    except (EOFError, lzma.LZMAError, zlib.error):
+    except (EOFError, zlib.error):
         raise _damaged(name) from None
     except OSError as error:
-        # Errors of the system have a number; those of gzip and bz2 have none.
+        # Errors of the system have a number; those of gzip have none.
         if error.errno is None:
             raise _damaged(name) from None
         raise
@@ -79,7 +81,7 @@ def magic_of(path: Path) -> bytes:
 
 def is_compressed(magic: bytes) -> bool:
     """Whether a file that begins so is compressed in a way that is read here."""
-    return magic.startswith((GZIP, ZSTD, BZIP2, XZ))
+    return magic.startswith((GZIP, BZIP2, XZ, *ZSTD))
 
 
 def _opened(source: Any, magic: bytes, name: str) -> BinaryIO:
@@ -90,23 +92,47 @@ def _opened(source: Any, magic: bytes, name: str) -> BinaryIO:
     if magic.startswith(GZIP):
         opened = gzip.GzipFile(fileobj=source)
     elif magic.startswith(BZIP2):
-        opened = bz2.BZ2File(source)
+        opened = _Streams(source, bz2.BZ2Decompressor, OSError, padding=b"\0")
     elif magic.startswith(XZ):
-        opened = lzma.LZMAFile(source)  # noqa: SIM115 - closed with its source
+        opened = _Streams(source, _xz_stream, lzma.LZMAError, padding=b"\0")
     elif magic.startswith(ZSTD):
         zstandard = package("zstandard", "zstd", f"{name} is compressed with zstd")
-        opened = _ZstdFrames(source, zstandard)
+        # The Pile was compressed with the largest window.
+        context = zstandard.ZstdDecompressor(max_window_size=2**31)
+        opened = _Streams(source, context.decompressobj, zstandard.ZstdError)
     return cast(BinaryIO, io.BufferedReader(opened) if opened is not source else source)
 
 
-class _ZstdFrames(io.RawIOBase):
-    """Decompresses one or several frames of zstd; unlike zstandard's reader it notices a cut."""
+def _xz_stream() -> lzma.LZMADecompressor:
+    # The default format would take another header for one of the older format .lzma.
+    return lzma.LZMADecompressor(lzma.FORMAT_XZ)
 
-    def __init__(self, source: io.BufferedReader, zstandard: Any) -> None:
-        self._source, self._damage = source, zstandard.ZstdError
-        # The Pile was compressed with the largest window.
-        self._context = zstandard.ZstdDecompressor(max_window_size=2**31)
-        self._frame: Any = None
+
+class _Streams(io.RawIOBase):
+    """Decompresses the streams of a file one after the other.
+
+    Unlike `zstandard`'s reader it notices a cut. Unlike `LZMAFile` and `BZ2File` it does not end
+    where a later stream is damaged, or stands behind padding.
+    """
+
+    def __init__(
+        self,
+        source: io.BufferedReader,
+        begin: Callable[[], Any],
+        damage: type[Exception],
+        *,
+        padding: bytes = b"",
+    ) -> None:
+        """Start at the first stream.
+
+        Args:
+            begin: makes the decompressor of one stream.
+            damage: what it raises where the stream is damaged.
+            padding: bytes that may stand between streams and behind the last one.
+        """
+        self._source, self._begin, self._damage = source, begin, damage
+        self._padding = padding
+        self._stream: Any = None
         self._given, self._ready = b"", memoryview(b"")
 
     def readable(self) -> bool:
@@ -116,10 +142,8 @@ class _ZstdFrames(io.RawIOBase):
     def readinto(self, target: Any) -> int:
         """Fill `target`; return the number of bytes, 0 at the end."""
         while not self._ready:
-            if not self._given:
-                self._given = self._source.read1(_READ_BYTES)
-            if not self._given:
-                if self._frame is not None:
+            if self._needs_input() and not self._read():
+                if self._stream is not None:
                     raise EOFError
                 return 0
             self._decompress()
@@ -128,15 +152,33 @@ class _ZstdFrames(io.RawIOBase):
         self._ready = self._ready[num_bytes:]
         return num_bytes
 
+    def _needs_input(self) -> bool:
+        """Whether the stream can give nothing without further bytes; zstd always needs them."""
+        return getattr(self._stream, "needs_input", True)
+
+    def _read(self) -> bool:
+        """Read on, past padding between streams; return whether there are further bytes."""
+        while True:
+            if self._stream is None:
+                self._given = self._given.lstrip(self._padding)
+            if self._given:
+                return True
+            self._given = self._source.read1(_READ_BYTES)
+            if not self._given:
+                return False
+
     def _decompress(self) -> None:
-        self._frame = self._frame or self._context.decompressobj()
+        if self._stream is None:
+            self._stream = self._begin()
+        # A few bytes of bzip2 or xz may stand for gigabytes.
+        bound = {"max_length": _READ_BYTES} if hasattr(self._stream, "needs_input") else {}
         try:
-            self._ready = memoryview(self._frame.decompress(self._given))
+            self._ready = memoryview(self._stream.decompress(self._given, **bound))
         except self._damage:
             raise EOFError from None
         self._given = b""
-        if self._frame.eof:
-            self._given, self._frame = self._frame.unused_data, None
+        if self._stream.eof:
+            self._given, self._stream = self._stream.unused_data, None
 
 
 def _damaged(name: str) -> InputRefused:

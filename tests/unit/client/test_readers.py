@@ -53,8 +53,12 @@ COMPRESSED = {
     "gz-padding": gzip.compress(LINES) + bytes(512),
     "zst": zstandard.ZstdCompressor(write_checksum=True).compress(LINES),
     "zst-frames": zstandard.compress(LINES[:15]) + zstandard.compress(LINES[15:]),
+    # As pzstd writes it.
+    "zst-skippable": b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstandard.compress(LINES),
     "bz2": bz2.compress(LINES),
+    "bz2-streams": bz2.compress(LINES[:15]) + bz2.compress(LINES[15:]) + bytes(512),
     "xz": lzma.compress(LINES),
+    "xz-padding": lzma.compress(LINES[:15]) + bytes(8) + lzma.compress(LINES[15:]) + bytes(4),
     "plain": LINES,
 }
 
@@ -74,6 +78,27 @@ def test_damaged_file_is_refused_and_not_read_in_part(tmp_path, kind, damage):
     content = whole[:-3] if damage == "cut" else whole[:middle] + b"\xff\xff" + whole[middle + 2 :]
     with pytest.raises(InputRefused, match="damaged or incomplete"):
         read_of(file_of(tmp_path, f"in.jsonl.{kind}", content), tmp_path)
+
+
+@pytest.mark.parametrize(
+    "compress", [gzip.compress, zstandard.compress, bz2.compress, lzma.compress]
+)
+@pytest.mark.parametrize("index", [0, 1, 2])
+def test_file_whose_second_stream_has_a_damaged_header_is_refused(tmp_path, compress, index):
+    second = bytearray(compress(LINES[15:]))
+    second[index] ^= 1
+    source = file_of(tmp_path, "in.jsonl", compress(LINES[:15]) + second)
+    with pytest.raises(InputRefused, match="damaged or incomplete"):
+        read_of(source, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "compress", [gzip.compress, zstandard.compress, bz2.compress, lzma.compress]
+)
+def test_text_far_larger_than_its_compressed_form_is_read_whole(tmp_path, compress):
+    source = file_of(tmp_path, "in.txt", compress(b"a" * 3_000_001) + compress(b"\nb"))
+    first, second = (line["text"] for line in read_of(source, tmp_path))
+    assert (first == "a" * 3_000_001, second) == (True, "b")
 
 
 @pytest.mark.parametrize(
