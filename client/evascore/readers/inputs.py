@@ -276,6 +276,9 @@ def _begins_with_a_line(head: bytes) -> bool:
     except ValueError:
         # The head may hold the beginning of a long line only.
         return not end
+    except RecursionError:
+        # The service refuses the line as nested too deeply.
+        return True
     return True
 
 

@@ -6,7 +6,9 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from io import TextIOWrapper
+from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -37,7 +39,8 @@ def chosen(columns: Columns, found: Iterable[str], name: str) -> Columns:
     """Return the columns to read of those that a table has.
 
     Raises:
-        InputRefused: it has not those, or none was given and it is not clear which has the text.
+        InputRefused: it has not those, or several of that name, or none was given and it is not
+            clear which has the text.
     """
     found = list(found)
     text = columns.text
@@ -48,7 +51,11 @@ def chosen(columns: Columns, found: Iterable[str], name: str) -> Columns:
             raise InputRefused(
                 f"{name} has no column {wanted}; give {option} with one of: {_listed(found)}."
             )
-    return Columns(text, columns.id or (ID if ID in found else None))
+    read = Columns(text, columns.id or (ID if ID in found else None))
+    for wanted in (read.text, read.id):
+        if wanted is not None and found.count(wanted) > 1:
+            raise InputRefused(f"{name} has several columns {wanted}; rename all but one of them.")
+    return read
 
 
 def rows_of_csv(path: Path, columns: Columns, encoding: str, delimiter: str) -> Iterator[Row]:
@@ -80,17 +87,18 @@ def rows_of_csv(path: Path, columns: Columns, encoding: str, delimiter: str) -> 
 
 
 def _rows_of(text: TextIOWrapper, columns: Columns, name: str, delimiter: str) -> Iterator[Row]:
-    header_line = text.readline()
-    if delimiter == "," and header_line.count(";") > header_line.count(","):
+    first_line = text.readline()
+    if delimiter == "," and first_line.count(";") > first_line.count(","):
         delimiter = ";"
-    header = next(csv.reader([header_line], delimiter=delimiter), [])
+    # The header may have several lines: a name in quotes may hold line ends.
+    rows = csv.reader(chain([first_line], text), delimiter=delimiter, strict=True)
+    header = next(rows, [])
     chosen_columns = chosen(columns, header, name)
-    rows = csv.reader(text, delimiter=delimiter, strict=True)
     for values in rows:
         # Spreadsheets may end rows with empty cells.
         if any(values[len(header) :]):
             raise InputRefused(
-                f"{name}, line {rows.line_num + 1}: the row has more cells than the header; put"
+                f"{name}, line {rows.line_num}: the row has more cells than the header; put"
                 f" texts that contain {_DELIMITERS[delimiter]} in quotes."
             )
         if values:
@@ -104,16 +112,30 @@ def lines_of_json(source: BinaryIO, encoding: str, name: str) -> Iterator[bytes]
         name: of the file, for messages.
 
     Raises:
-        InputRefused: it is something else.
+        InputRefused: it is something else, or an object names a field twice.
     """
     try:
-        rows = json.loads(source.read().decode(encoding).removeprefix("\ufeff"))
+        content = source.read().decode(encoding).removeprefix("\ufeff")
+        rows = json.loads(content, object_pairs_hook=partial(_unique_fields, name))
+        if not isinstance(rows, list):
+            raise InputRefused(f"{name} must be JSON lines, or a JSON array of objects.")
+        for row in rows:
+            yield json.dumps(row).encode() + b"\n"
     except ValueError:
         raise InputRefused(f"{name} is not valid JSON in {encoding}.") from None
-    if not isinstance(rows, list):
-        raise InputRefused(f"{name} must be JSON lines, or a JSON array of objects.")
-    for row in rows:
-        yield json.dumps(row).encode() + b"\n"
+    except RecursionError:
+        raise InputRefused(
+            f"{name} is nested too deeply; leave out the columns that hold nested JSON."
+        ) from None
+
+
+def _unique_fields(name: str, pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) != len(pairs):
+        raise InputRefused(
+            f"{name} is ambiguous: an object names a field twice; name each field once."
+        )
+    return fields
 
 
 def rows_of_parquet(path: Path, columns: Columns) -> Iterator[Row]:

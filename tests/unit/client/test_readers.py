@@ -201,6 +201,58 @@ def test_row_with_more_cells_than_the_header_is_refused_and_not_cut(tmp_path):
     assert read_of(source, tmp_path) == [{"text": "one, two"}, {"text": "three"}]
 
 
+@pytest.mark.parametrize("sep", [",", ";"])
+def test_name_of_a_column_may_hold_line_ends(tmp_path, sep):
+    rows = f'text{sep}"other\r\ncolumn\n"\r\none{sep}1\r\ntwo{sep}2\r\n'
+    source = file_of(tmp_path, "in.csv", rows.encode())
+    assert read_of(source, tmp_path) == [{"text": "one"}, {"text": "two"}]
+    source.write_text(f"{rows}three{sep}3{sep}4\n", newline="")
+    with pytest.raises(InputRefused, match="line 6: the row has more cells"):
+        read_of(source, tmp_path)
+
+
+@pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("columns", "twice"),
+    [(Columns(), "text"), (Columns(id="id"), "text"), (Columns("x", "id"), "id")],
+)
+def test_column_that_stands_twice_is_refused_where_it_is_read(tmp_path, form, columns, twice):
+    names = ["text", "id", "text", "x", "id"]
+    source = tmp_path / f"in.{form}"
+    table = pyarrow.table([["a"], ["1"], ["b"], ["c"], ["2"]], names=names)
+    if form == "parquet":
+        pyarrow.parquet.write_table(table, source)
+    elif form == "arrow":
+        pyarrow.feather.write_feather(table, source)
+    else:
+        source.write_text(",".join(names) + "\na,1,b,c,2\n")
+    with pytest.raises(InputRefused, match=f"several columns {twice};"):
+        read_of(source, tmp_path, columns=columns)
+    if form == "csv":
+        assert read_of(source, tmp_path, columns=Columns("x")) == [{"text": "c"}]
+
+
+@pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "meta": {"id": 1}}])
+def test_json_array_whose_object_names_a_field_twice_is_refused(tmp_path, row):
+    line = json.dumps(row).replace("}", ', "id": 2, "id": 3}', 1)
+    source = file_of(tmp_path, "in.json", f'[{{"text": "b"}}, {line}]'.encode())
+    with pytest.raises(InputRefused, match="names a field twice"):
+        read_of(source, tmp_path)
+
+
+def test_json_array_that_is_nested_too_deeply_is_refused(tmp_path):
+    deep = b"[" * 100_000 + b"]" * 100_000
+    with pytest.raises(InputRefused, match="nested too deeply"):
+        read_of(file_of(tmp_path, "in.json", deep), tmp_path)
+
+
+def test_json_line_that_is_nested_too_deeply_is_left_to_the_service(tmp_path):
+    line = b'{"text": ' + b"[" * 100_000 + b"]" * 100_000 + b"}\n"
+    source = file_of(tmp_path, "in.json", line)
+    with opened_input(source, Reading(kind="json"), tmp_path) as lines, lines.open() as file:
+        assert file.read() == line
+
+
 def test_stdin_can_be_a_json_array(tmp_path, monkeypatch):
     stdin = io.TextIOWrapper(io.BytesIO(json.dumps(ROWS).encode()))
     monkeypatch.setattr(sys, "stdin", stdin)
