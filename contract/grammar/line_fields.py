@@ -23,7 +23,7 @@ from contract.grammar.validation import validated
 
 _OPENAI_FIELDS = ("custom_id", "method", "url", "body")
 COMPLETIONS_URL = "/v1/completions"
-DEFAULT_TEXT_FIELD = "text"
+DEFAULT_TEXT_FIELD, DEFAULT_ID_FIELD = "text", "custom_id"
 _COLUMNS_HINT = (
     "; for lines with columns of your own, name the one of the text: text_field "
     "(--text-field in evascore bulk)"
@@ -48,9 +48,9 @@ NO_COLUMNS = Columns()
 
 def id_of_line(fields: Mapping[str, Any], columns: Columns = NO_COLUMNS) -> str | None:
     """Return the ID of a line if it is valid, else None; other fields may be wrong."""
-    if columns.id_field is None:
+    if not columns.are_named:
         return custom_id_of(fields)
-    value = fields.get(columns.id_field)
+    value = fields.get(columns.id_field or DEFAULT_ID_FIELD)
     return custom_id_of({"custom_id": str(value) if type(value) is int else value})
 
 
@@ -152,16 +152,14 @@ def _of_row(fields: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
         what = "must be a string" if name in fields else "is missing"
         raise invalid(f"{what}; it is the column of the text (text_field)", pointer=f"/{name}")
     row: dict[str, Any] = {"text": text}
-    if columns.id_field is None:
-        custom_id = custom_id_of(fields)
-    else:
-        custom_id = id_of_line(fields, columns)
-        if custom_id is None:
-            raise invalid(
-                f"must be an integer or a string of 1 to {MAX_CUSTOM_ID_CHARS} characters; it is "
-                "the column of the ID (id_field)",
-                pointer=f"/{columns.id_field}",
-            )
+    id_field = columns.id_field or DEFAULT_ID_FIELD
+    custom_id = id_of_line(fields, columns)
+    if custom_id is None and (columns.id_field is not None or fields.get(id_field) is not None):
+        raise invalid(
+            f"must be an integer or a string of 1 to {MAX_CUSTOM_ID_CHARS} characters; it is "
+            "the column of the ID (id_field)",
+            pointer=f"/{id_field}",
+        )
     return row if custom_id is None else {"custom_id": custom_id, **row}
 
 

@@ -4,7 +4,13 @@ import pytest
 
 from contract.errors import ClientError, RequestInvalid
 from contract.grammar.limits import DEFAULT_LIMITS
-from contract.grammar.line_fields import NO_COLUMNS, Columns, check_line, completion_of_line
+from contract.grammar.line_fields import (
+    NO_COLUMNS,
+    Columns,
+    check_line,
+    completion_of_line,
+    id_of_line,
+)
 
 C4 = {"text": "one", "timestamp": "2019-04-25T12:57:54Z", "url": "http://example.org"}
 PILE = {"text": "one", "meta": {"pile_set_name": "s"}}
@@ -35,7 +41,25 @@ def test_id_of_a_row_is_its_column():
     assert request_of(DOLMA, Columns("text", "id")) == {"custom_id": "x1", "text": "one"}
     assert request_of(DOLMA, Columns(id_field="id")) == {"custom_id": "x1", "text": "one"}
     assert request_of({"text": "a", "n": 5}, Columns("text", "n"))["custom_id"] == "5"
-    assert request_of({"text": "a", "custom_id": "c"}, Columns("text"))["custom_id"] == "c"
+
+
+@pytest.mark.parametrize(("custom_id", "read"), [("c", "c"), (7, "7"), ("c" * 128, "c" * 128)])
+@pytest.mark.parametrize("columns", [Columns("body"), Columns("body", "custom_id")])
+def test_id_of_a_row_is_its_custom_id_where_no_other_column_is_named(columns, custom_id, read):
+    row = {"body": "a", "custom_id": custom_id}
+    assert request_of(row, columns) == {"custom_id": read, "text": "a"}
+    assert id_of_line(row, columns) == read
+
+
+@pytest.mark.parametrize("row", [{"text": "a"}, {"text": "a", "custom_id": None}])
+def test_row_needs_no_id_where_no_column_of_it_is_named(row):
+    assert request_of(row, Columns("text")) == {"text": "a"}
+
+
+@pytest.mark.parametrize("custom_id", ["", "c" * 129, 1.5, True, ["c"]])
+def test_row_whose_custom_id_is_no_id_is_refused_and_not_scored_without(custom_id):
+    (error,) = errors_of({"text": "a", "custom_id": custom_id}, Columns("text"))
+    assert error["pointer"] == "/custom_id"
 
 
 @pytest.mark.parametrize("row", [C4, PILE, DOLMA], ids=["C4", "The Pile", "Dolma"])
