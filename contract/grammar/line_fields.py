@@ -23,6 +23,7 @@ from contract.grammar.validation import validated
 
 _OPENAI_FIELDS = ("custom_id", "method", "url", "body")
 COMPLETIONS_URL = "/v1/completions"
+_API_PATH = "/v1/"
 DEFAULT_TEXT_FIELD, DEFAULT_ID_FIELD = "text", "custom_id"
 _COLUMNS_HINT = (
     "; for lines with columns of your own, name the one of the text: text_field "
@@ -79,8 +80,14 @@ def check_line(
 
 
 def is_openai_line(fields: Mapping[str, Any]) -> bool:
-    """Whether a line has the form of OpenAI's Batch API."""
-    return "body" in fields and "url" in fields
+    """Whether a line has the form of OpenAI's Batch API.
+
+    Rows of news and of Reddit have a `url` and a `body`, too: an address and a text.
+    """
+    if "body" not in fields or "url" not in fields:
+        return False
+    is_path = str(fields["url"]).startswith(_API_PATH)
+    return is_path or isinstance(fields["body"], dict)
 
 
 def read_openai_line(

@@ -15,6 +15,7 @@ from contract.grammar.line_fields import (
 C4 = {"text": "one", "timestamp": "2019-04-25T12:57:54Z", "url": "http://example.org"}
 PILE = {"text": "one", "meta": {"pile_set_name": "s"}}
 DOLMA = {"id": "x1", "text": "one", "source": "s", "added": "2024", "metadata": {"text": "no"}}
+NEWS = {"url": "https://example.org/a", "title": "t", "body": "one"}
 BODY = {"model": "m", "prompt": "one two", "max_tokens": 0, "echo": True}
 
 
@@ -62,7 +63,7 @@ def test_row_whose_custom_id_is_no_id_is_refused_and_not_scored_without(custom_i
     assert error["pointer"] == "/custom_id"
 
 
-@pytest.mark.parametrize("row", [C4, PILE, DOLMA], ids=["C4", "The Pile", "Dolma"])
+@pytest.mark.parametrize("row", [C4, PILE, DOLMA, NEWS], ids=["C4", "Pile", "Dolma", "news"])
 def test_row_without_named_columns_is_refused_with_what_to_do(row):
     first, *others = errors_of(row)
     hint = "name the one of the text: text_field (--text-field"
@@ -97,6 +98,7 @@ def test_line_of_an_openai_batch_is_a_text_to_score():
         (of_openai(max_tokens=5), "/body/max_tokens"),
         ({**of_openai(), "url": "/v1/embeddings"}, "/url"),
         ({**of_openai(), "method": "GET"}, "/method"),
+        ({**of_openai(), "url": "https://example.org/v1/completions"}, "/url"),
         ({**of_openai(), "body": []}, "/body"),
     ],
 )
