@@ -6,11 +6,14 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
+from decimal import Decimal
 from functools import partial
 from io import TextIOWrapper
 from itertools import chain
 from pathlib import Path
 from typing import Any, BinaryIO
+from uuid import UUID
 
 from evascore.readers.compression import opened_text, peeked
 from evascore.readers.encodings import BYTES, HEAD_BYTES, UTF8, check_head
@@ -19,6 +22,8 @@ from evascore.texts import named
 
 TEXT, ID = "text", "custom_id"
 BATCH_ROWS = 1024
+# What Python writes as others do, so that IDs can be joined.
+_ID_TYPES = (str, int, float, Decimal, date, UUID)
 _DELIMITERS = {",": "a comma", ";": "a semicolon", "\t": "a tab"}
 # A name that cannot be a text: a table without a header has texts in its first row.
 _PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,31}")
@@ -183,7 +188,8 @@ def rows_of_dataset(path: Path, columns: Columns) -> Iterator[Row]:
             + ", ".join(str(path / split) for split in splits)
         )
     datasets = package("datasets", "datasets", f"{path} is a dataset of Hugging Face")
-    loaded = datasets.load_from_disk(str(path))
+    # A dataset keeps the format that it was saved with, such as tensors.
+    loaded = datasets.load_from_disk(str(path)).with_format(None)
     read = chosen(columns, loaded.column_names, str(path))
     names = [name for name in (read.text, read.id) if name is not None]
     for batch in loaded.select_columns(names).iter(BATCH_ROWS):
@@ -201,8 +207,23 @@ def _row(row: Mapping[str, Any], columns: Columns) -> Row:
     fields: Row = {TEXT: None} if text is None else dict(named(TEXT, text))
     if columns.id is None:
         return fields
-    number = _present(row.get(columns.id))
-    return {ID: "" if number is None else str(number), **fields}
+    return {ID: _id_of(_present(row.get(columns.id)), columns.id), **fields}
+
+
+def _id_of(value: Any, column: str) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, bytes):
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            raise InputRefused(
+                f"The column {column} holds bytes that are not UTF-8; convert them to texts first."
+            ) from None
+    if isinstance(value, bool) or not isinstance(value, _ID_TYPES):
+        kind = type(value).__name__
+        raise InputRefused(f"The column {column} holds values of the type {kind}, not IDs.")
+    return str(value)
 
 
 def _present(value: Any) -> Any:

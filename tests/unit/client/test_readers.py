@@ -1,6 +1,8 @@
 """Files as people have them: compressed, tables, folders, other encodings."""
 
 import bz2
+import datetime
+import decimal
 import gzip
 import io
 import json
@@ -8,6 +10,7 @@ import lzma
 import os
 import sys
 import threading
+import uuid
 
 import pyarrow
 import pyarrow.feather
@@ -284,6 +287,56 @@ def test_dataset_on_disk_is_read_and_several_splits_are_named(tmp_path):
     datasets.DatasetDict({"test": dataset}).save_to_disk(str(tmp_path / "splits"))
     with pytest.raises(InputRefused, match="splits/test"):
         read_of(tmp_path / "splits", tmp_path, columns=COLUMNS)
+
+
+@pytest.mark.parametrize("saved_as", ["numpy", "pandas", "arrow", "torch"])
+def test_dataset_is_read_alike_whatever_format_it_was_saved_with(tmp_path, saved_as):
+    datasets = pytest.importorskip("datasets")
+    rows = [{"text": "a", "id": 1}, {"text": None, "id": None}]
+    dataset = datasets.Dataset.from_list(rows).with_format(saved_as, columns=["id"])
+    dataset.save_to_disk(str(tmp_path / "in"))
+    assert read_of(tmp_path / "in", tmp_path, columns=Columns(id="id")) == [
+        {"custom_id": "1", "text": "a"},
+        {"custom_id": "", "text": None},
+    ]
+
+
+UUID = "0191d6a2-7c1e-7000-8000-0123456789ab"
+
+
+@pytest.mark.parametrize(
+    ("value", "read"),
+    [
+        (b"x1", "x1"),
+        ("x1", "x1"),
+        (7, "7"),
+        (decimal.Decimal("7.50"), "7.50"),
+        (datetime.date(2024, 2, 29), "2024-02-29"),
+        (uuid.UUID(UUID), UUID),
+    ],
+    ids=str,
+)
+def test_id_of_a_table_is_written_as_others_write_it(tmp_path, value, read):
+    kind = pyarrow.uuid() if isinstance(value, uuid.UUID) else None
+    stored = value.bytes if kind else value
+    table = pyarrow.table({"text": ["a"], "custom_id": pyarrow.array([stored], kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "in.parquet")
+    assert read_of(tmp_path / "in.parquet", tmp_path) == [{"custom_id": read, "text": "a"}]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (b"\xff", "not UTF-8"),
+        (True, "type bool, not IDs"),
+        ([1], "type list, not IDs"),
+        ({"a": 1}, "type dict, not IDs"),
+    ],
+)
+def test_column_without_ids_is_refused(tmp_path, value, said):
+    pyarrow.parquet.write_table(pyarrow.table({"text": ["a"], "id": [value]}), tmp_path / "in")
+    with pytest.raises(InputRefused, match=f"column id holds .*{said}"):
+        read_of(tmp_path / "in", tmp_path, columns=Columns(id="id"))
 
 
 def test_missing_values_are_rows_of_their_own(tmp_path):
