@@ -2,7 +2,7 @@
 
 import codecs
 from collections.abc import Iterator
-from io import TextIOWrapper
+from io import BytesIO, TextIOWrapper
 from typing import BinaryIO
 
 from evascore.readers.packages import InputRefused
@@ -52,11 +52,12 @@ def check_head(head: bytes, name: str, *, are_lines: bool = True) -> None:
     for mark, encoding in _MARKS:
         if head.startswith(mark):
             raise _other(name, encoding)
-    # Without a mark, the zero bytes beside ASCII characters show it.
-    for offset in (0, 1):
+    # Without a mark, the zero bytes before or after ASCII characters show it.
+    for offset, order in ((0, "BE"), (1, "LE")):
         beside = head[offset::2]
         if len(head) >= _KNOWN_BYTES and beside.count(0) > 0.6 * len(beside):
-            raise _other(name, "UTF-32" if head.count(0) > 0.7 * len(head) else "UTF-16")
+            width = "UTF-32" if head.count(0) > 0.7 * len(head) else "UTF-16"
+            raise _other(name, f"{width}-{order}")
     has_newline = b"\n" in head or len(head) == HEAD_BYTES
     if are_lines and b"\r" in head.rstrip(b"\r") and not has_newline:
         raise InputRefused(
@@ -106,8 +107,9 @@ def decoded_lines(source: BinaryIO, codec: str, name: str) -> Iterator[str]:
         for number, line in enumerate(text):
             whole = line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
             yield whole.removeprefix("\ufeff") if number == 0 else whole
-    except UnicodeDecodeError:
-        raise InputRefused(f"{name} is not in the encoding {codec}; give another one.") from None
+    # Where UTF-16 has no byte order mark, it is no UnicodeDecodeError.
+    except UnicodeError:
+        raise not_in(codec, name) from None
     finally:
         # Otherwise it would close the file of the caller.
         text.detach()
@@ -130,12 +132,38 @@ def decoded(content: bytes, codec: str, name: str) -> str:
     """
     if codec == UTF8:
         check_head(content[:HEAD_BYTES], name, are_lines=False)
+        try:
+            return content.decode().removeprefix("\ufeff")
+        except UnicodeDecodeError as error:
+            raise not_utf8(content, error, f"{name} is not UTF-8: byte") from None
     try:
-        return content.decode(codec).removeprefix("\ufeff")
-    except UnicodeDecodeError as error:
-        if codec != UTF8:
-            raise InputRefused(f"{name} is not in the encoding {codec}; give another.") from None
-        raise not_utf8(content, error, f"{name} is not UTF-8: byte") from None
+        # Unlike `bytes.decode`, it assumes no byte order for UTF-16 without a mark.
+        text = TextIOWrapper(BytesIO(content), encoding=codec, newline="").read()
+    except UnicodeError:
+        raise not_in(codec, name) from None
+    return text.removeprefix("\ufeff")
+
+
+def not_in(codec: str, name: str) -> InputRefused:
+    """Make the error of a file that is not in a named encoding."""
+    remedy = "give another one"
+    if codec in ("utf-16", "utf-32"):
+        remedy = f"without a byte order mark, it may be in {codec}-le or {codec}-be"
+    return InputRefused(f"{name} is not in the encoding {codec}; {remedy}.")
+
+
+def decoded_head(head: bytes, encoding: str) -> str:
+    """Decode the first bytes of a file, without its byte order mark and blanks before the rest.
+
+    Returns:
+        Its first characters; none if they cannot be decoded.
+    """
+    codec = UTF8 if encoding == BYTES else encoding
+    try:
+        text = codecs.getincrementaldecoder(codec)(errors="replace").decode(head)
+    except UnicodeError:
+        return ""
+    return text.removeprefix("\ufeff").lstrip()
 
 
 def _other(name: str, encoding: str) -> InputRefused:

@@ -21,6 +21,7 @@ from evascore.readers.encodings import (
     check_head,
     check_utf8,
     decoded,
+    decoded_head,
     decoded_lines,
     whole_text,
     without_line_end,
@@ -183,9 +184,9 @@ def _kind_of(source: Path, reading: Reading, magic: bytes) -> Kind:
         return "arrow"
     kind = _kind_by_name(source)
     if kind == "json":
-        return "json" if _first_byte(source) == b"[" else "jsonl"
+        return "json" if _begins_with(source, "[", reading.encoding) else "jsonl"
     # JSON lines are often saved as .txt.
-    if kind == "text" and _first_byte(source) == b"{":
+    if kind == "text" and _begins_with(source, "{", reading.encoding):
         return "jsonl"
     return kind or "jsonl"
 
@@ -234,13 +235,12 @@ def _files_of(source: Path, kind: Kind) -> list[Path]:
     return files
 
 
-def _first_byte(source: Path) -> bytes:
-    """The first byte after a mark and blanks; b'' if the file cannot be read twice."""
+def _begins_with(source: Path, character: str, encoding: str) -> bool:
+    """Whether a file begins so after a mark and blanks; no if it cannot be read twice."""
     if source == STDIN or not source.is_file():
-        return b""
+        return False
     with opened_text(source) as file:
-        head = peeked(file, HEAD_BYTES)
-    return head.removeprefix(BYTE_ORDER_MARK).lstrip()[:1]
+        return decoded_head(peeked(file, HEAD_BYTES), encoding).startswith(character)
 
 
 @contextmanager
@@ -255,7 +255,9 @@ def _opened(source: Path) -> Iterator[BinaryIO]:
 
 def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
     with _opened(source) as file:
-        if kind == "json" and not _begins_with_a_line(peeked(file, HEAD_BYTES)):
+        if kind == "json" and not _begins_with_a_line(
+            decoded_head(peeked(file, HEAD_BYTES), encoding)
+        ):
             codec = UTF8 if encoding == BYTES else encoding
             yield from tables.lines_of_json(file, codec, _name(source))
         elif encoding in (UTF8, BYTES):
@@ -266,10 +268,10 @@ def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
             yield from (str(line).encode() for line in lines)
 
 
-def _begins_with_a_line(head: bytes) -> bool:
+def _begins_with_a_line(head: str) -> bool:
     """Whether JSON begins with a line that is an object, as in the files named .json of C4."""
-    line, end, _ = head.removeprefix(BYTE_ORDER_MARK).lstrip().partition(b"\n")
-    if not line.startswith(b"{"):
+    line, end, _ = head.partition("\n")
+    if not line.startswith("{"):
         return False
     try:
         json.loads(line)

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 from uuid import UUID
 
 from evascore.readers.compression import opened_text, peeked
-from evascore.readers.encodings import BYTES, HEAD_BYTES, UTF8, check_head
+from evascore.readers.encodings import BYTES, HEAD_BYTES, UTF8, check_head, decoded, not_in
 from evascore.readers.packages import InputRefused, package
 from evascore.texts import named
 
@@ -78,11 +78,12 @@ def rows_of_csv(path: Path, columns: Columns, encoding: str, delimiter: str) -> 
     with opened_text(path) as source:
         if encoding == UTF8:
             check_head(peeked(source, HEAD_BYTES), str(path))
-        codec = "utf-8-sig" if encoding == UTF8 else encoding
-        text = TextIOWrapper(source, encoding=codec, newline="")
+        text = TextIOWrapper(source, encoding=encoding, newline="")
         try:
             yield from _rows_of(text, columns, str(path), delimiter)
-        except UnicodeDecodeError:
+        except UnicodeError:
+            if encoding != UTF8:
+                raise not_in(encoding, str(path)) from None
             raise InputRefused(
                 f"{path} is not in {encoding}; give --encoding latin-1 or cp1252, or save it as"
                 " UTF-8."
@@ -92,7 +93,7 @@ def rows_of_csv(path: Path, columns: Columns, encoding: str, delimiter: str) -> 
 
 
 def _rows_of(text: TextIOWrapper, columns: Columns, name: str, delimiter: str) -> Iterator[Row]:
-    first_line = text.readline()
+    first_line = text.readline().removeprefix("\ufeff")
     if delimiter == "," and first_line.count(";") > first_line.count(","):
         delimiter = ";"
     # The header may have several lines: a name in quotes may hold line ends.
@@ -120,7 +121,7 @@ def lines_of_json(source: BinaryIO, encoding: str, name: str) -> Iterator[bytes]
         InputRefused: it is something else, or an object names a field twice.
     """
     try:
-        content = source.read().decode(encoding).removeprefix("\ufeff")
+        content = decoded(source.read(), encoding, name)
         rows = json.loads(content, object_pairs_hook=partial(_unique_fields, name))
         if not isinstance(rows, list):
             raise InputRefused(f"{name} must be JSON lines, or a JSON array of objects.")

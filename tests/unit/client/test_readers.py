@@ -123,6 +123,59 @@ def test_utf_16_is_refused_by_its_name(tmp_path, kind, codec, suffix):
         read_of(file_of(tmp_path, f"in{suffix}", content), tmp_path, kind=kind)
 
 
+# The same texts in each form that has an encoding.
+ENCODED = {
+    "in.txt": "one\ntwo\n",
+    "in.jsonl": LINES.decode(),
+    "in.csv": "text,x\none,1\ntwo,2\n",
+    "in.json": '[{"text": "one"},\n{"text": "two"}]',
+    "folder/in.txt": "one",
+}
+
+
+def encoded_file(tmp_path, name, codec, mark=""):
+    """A file of `ENCODED`, or its folder."""
+    (tmp_path / "folder").mkdir(exist_ok=True)
+    path = file_of(tmp_path, name, (mark + ENCODED[name]).encode(codec))
+    return path.parent if path.parent != tmp_path else path
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+def test_encoding_that_is_advised_reads_a_file_without_a_mark(tmp_path, name, codec):
+    source = encoded_file(tmp_path, name, codec)
+    with pytest.raises(InputRefused, match="give --encoding") as said:
+        read_of(source, tmp_path)
+    advised = str(said.value).rpartition("--encoding ")[2].rstrip(".")
+    texts = [line["text"] for line in read_of(source, tmp_path, encoding=codec_of(advised))]
+    assert texts == (["one"] if source.is_dir() else ["one", "two"])
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.parametrize("width", ["utf-16", "utf-32"])
+@pytest.mark.parametrize("order", ["le", "be"])
+def test_file_whose_byte_order_is_not_known_is_refused(tmp_path, name, width, order):
+    source = encoded_file(tmp_path, name, f"{width}-{order}")
+    with pytest.raises(InputRefused, match=f"may be in {width}-le or {width}-be"):
+        read_of(source, tmp_path, encoding=codec_of(width))
+
+
+@pytest.mark.parametrize("name", ENCODED)
+@pytest.mark.parametrize("codec", ["utf-8", "utf-16-le", "utf-16-be", "utf-32-be"])
+def test_byte_order_mark_is_no_part_of_a_text_or_name(tmp_path, name, codec):
+    source = encoded_file(tmp_path, name, codec, mark="\ufeff")
+    for encoding in (codec, codec[:6]) if codec != "utf-8" else (codec,):
+        texts = [line["text"] for line in read_of(source, tmp_path, encoding=codec_of(encoding))]
+        assert texts == (["one"] if source.is_dir() else ["one", "two"])
+
+
+@pytest.mark.parametrize(("name", "kind"), [("in.txt", "auto"), ("in.json", "json")])
+def test_json_lines_are_recognized_in_a_named_encoding(tmp_path, name, kind):
+    source = file_of(tmp_path, name, LINES.decode().encode("utf-16"))
+    read = read_of(source, tmp_path, kind=kind, encoding=codec_of("utf-16"))
+    assert read == [{"text": "one"}, {"text": "two"}]
+
+
 @pytest.mark.parametrize(
     ("text", "codec"),
     [("\ufeffé\r\nü", "utf-16"), ("é\r\nü\r\n", "latin-1"), ("“é\r\nü", "cp1252")],
