@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
+from evascore.readers.compression import SUFFIXES
+from evascore.readers.inputs import kind_by_name
 from evascore.readers.packages import InputRefused, package
 
 To = Literal["auto", "jsonl", "jsonl.gz", "jsonl.zst", "csv", "tsv", "parquet", "dataset"]
@@ -22,7 +24,9 @@ _BATCH_ROWS = 4096
 _FORMS: dict[str, To] = {
     ".csv": "csv",
     ".tsv": "tsv",
+    ".tab": "tsv",
     ".parquet": "parquet",
+    ".pq": "parquet",
     ".gz": "jsonl.gz",
     ".zst": "jsonl.zst",
 }
@@ -31,8 +35,23 @@ Row = dict[str, Any]
 
 
 def form_of(target: Path, to: To) -> To:
-    """Return the form that is asked for, or that the name of the target shows."""
-    return _FORMS.get(target.suffix.lower(), "jsonl") if to == "auto" else to
+    """Return the form that is asked for, or that the name of the target shows.
+
+    Raises:
+        InputRefused: the name shows a form that is read, but not written.
+    """
+    if to != "auto":
+        return to
+    suffix, shown = target.suffix.lower(), kind_by_name(target)
+    form = _FORMS.get(suffix, "jsonl")
+    is_other_table = shown in ("csv", "tsv", "parquet", "arrow") and shown != form
+    if is_other_table or (suffix in SUFFIXES and suffix not in _FORMS):
+        raise InputRefused(
+            f"The form that the name of {target} shows cannot be written. Tables are written"
+            " uncompressed as .csv, .tsv or .parquet, and JSON lines also as .gz or .zst; or name a"
+            " form with --to."
+        )
+    return form
 
 
 def check_target(target: Path, form: To) -> None:

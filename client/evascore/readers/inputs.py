@@ -182,7 +182,7 @@ def _kind_of(source: Path, reading: Reading, magic: bytes) -> Kind:
         return "parquet"
     if magic.startswith(compression.ARROW):
         return "arrow"
-    kind = _kind_by_name(source)
+    kind = kind_by_name(source)
     if kind == "json":
         return "json" if _begins_with(source, "[", reading.encoding) else "jsonl"
     # JSON lines are often saved as .txt.
@@ -191,7 +191,8 @@ def _kind_of(source: Path, reading: Reading, magic: bytes) -> Kind:
     return kind or "jsonl"
 
 
-def _kind_by_name(source: Path) -> Kind | None:
+def kind_by_name(source: Path) -> Kind | None:
+    """Return the kind that the name of a file shows, which may be compressed."""
     name = Path(source.name.lower())
     if name.suffix in SUFFIXES:
         name = name.with_suffix("")
@@ -201,7 +202,7 @@ def _kind_by_name(source: Path) -> Kind | None:
 def _kind_of_folder(folder: Path) -> Kind:
     if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
         return "dataset"
-    kinds = {kind for path in _all_files(folder) if (kind := _kind_by_name(path)) is not None}
+    kinds = {kind for path in _all_files(folder) if (kind := kind_by_name(path)) is not None}
     if len(kinds) != 1:
         found = f"files of several kinds ({', '.join(sorted(kinds))})" if kinds else "no such file"
         raise InputRefused(
@@ -225,7 +226,7 @@ def _files_of(source: Path, kind: Kind) -> list[Path]:
     """The file itself, or the files of one kind in a folder, in the order of their names."""
     if not source.is_dir():
         return [source]
-    files = [path for path in _all_files(source) if _kind_by_name(path) == kind]
+    files = [path for path in _all_files(source) if kind_by_name(path) == kind]
     if not files:
         endings = ", ".join(ending for ending, of_kind in _KINDS.items() if of_kind == kind)
         raise InputRefused(

@@ -1,10 +1,11 @@
 """The output of a bulk run replaces a former output, and never another folder."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from evascore.bulk.exports import check_target, export
+from evascore.bulk.exports import check_target, export, form_of
 from evascore.readers.packages import InputRefused
 
 
@@ -35,3 +36,36 @@ def test_dataset_and_file_replace_each_other(tmp_path, lines):
         assert datasets.load_from_disk(str(target))["bits_per_byte"][:] == [2.5]
     export(lines, target, "csv")
     assert target.read_text().splitlines()[1].startswith("0,,SUCCESS,3,")
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("out", "jsonl"),
+        ("out.jsonl", "jsonl"),
+        ("out.json", "jsonl"),
+        ("out.v2.txt", "jsonl"),
+        ("out.CSV", "csv"),
+        ("out.tab", "tsv"),
+        ("out.pq", "parquet"),
+        ("out.gz", "jsonl.gz"),
+        ("out.jsonl.GZ", "jsonl.gz"),
+        ("out.csv.jsonl.zst", "jsonl.zst"),
+    ],
+)
+def test_name_of_the_output_shows_its_form(name, form):
+    assert form_of(Path(name), "auto") == form
+
+
+@pytest.mark.parametrize("inner", [".csv", ".tsv", ".tab", ".parquet", ".pq", ".arrow"])
+@pytest.mark.parametrize("outer", [".gz", ".zst", ".bz2", ".XZ"])
+def test_compressed_table_is_not_written_as_json_lines(inner, outer):
+    with pytest.raises(InputRefused, match=r"cannot be written.*--to"):
+        form_of(Path(f"out{inner}{outer}"), "auto")
+
+
+@pytest.mark.parametrize("suffix", [".arrow", ".feather", ".bz2", ".jsonl.xz"])
+def test_form_that_is_only_read_is_not_written_as_json_lines(suffix):
+    with pytest.raises(InputRefused, match=r"cannot be written.*--to"):
+        form_of(Path(f"out{suffix}"), "auto")
+    assert form_of(Path(f"out{suffix}"), "jsonl") == "jsonl"
