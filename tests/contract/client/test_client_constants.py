@@ -79,6 +79,7 @@ def test_help_tells_the_bounds_of_top_k(capsys):
         pytest.param(grouping.GROUP_BYTES, SETTINGS.micro_batch_bytes, id="bytes of a group"),
         pytest.param(grouping.GROUP_TEXTS, SETTINGS.max_items, id="texts of a group"),
         pytest.param(files.UPLOAD_LINES, SETTINGS.max_upload_lines, id="lines of an upload"),
+        pytest.param(files.UPLOAD_LINES, SETTINGS.max_upload_errors, id="bad lines of an upload"),
         pytest.param(files.UPLOAD_BYTES, SETTINGS.max_upload_bytes, id="bytes of an upload"),
         pytest.param(run.UPLOADS_AT_ONCE, SETTINGS.max_uploads // 2, id="uploads at once"),
         pytest.param(run.PAGE_LINES, MAX_PAGE_LINES, id="results of a page"),
