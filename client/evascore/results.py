@@ -315,7 +315,7 @@ def with_text(score: Score, text: str | bytes) -> Score:
     """Keep the text in a score that has results for parts of it."""
     if score.bytes is None and score.spans is None:
         return score
-    return replace(score, scored_text=text if isinstance(text, bytes) else text.encode())
+    return replace(score, scored_text=text.encode() if isinstance(text, str) else bytes(text))
 
 
 def _short(value: Any) -> str:

@@ -67,6 +67,14 @@ def test_repr_is_one_short_line_without_the_text():
     assert len(repr(scored(b"x" * 5000))) < 300
 
 
+@pytest.mark.parametrize("kind", [bytes, bytearray, bytes.decode])
+def test_score_keeps_a_text_of_every_type_as_bytes(kind):
+    given = kind(TEXT)
+    kept = with_text(scored(), given)
+    assert type(kept.scored_text) is builtins.bytes
+    assert list(kept.characters()) == list(scored().characters())
+
+
 def test_repr_of_all_answers_is_short():
     links = {"self": "/x", "events": "/x/events"}
     reply = {"id": "a" * 32, "state": "SUCCESS", "links": links, "result": {"x": "y" * 5000}}
