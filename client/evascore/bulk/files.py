@@ -17,8 +17,8 @@ from evascore.readers.inputs import Form, Input
 from evascore.readers.packages import InputRefused
 
 # Size of one upload. Two at a time are at the service, which bounds what it stores of a file: with
-# the scores of every byte about 300 MB for each. The service refuses an upload with more than 10,000
-# bad lines by default, and all lines may be bad, such as blank lines between paragraphs.
+# the scores of every byte about 300 MB for each. By default, the service refuses more than 10,000
+# bad lines in one upload, and all lines may be bad, such as blank lines between paragraphs.
 UPLOAD_LINES = 10_000
 UPLOAD_BYTES = 16 * 1024**2
 
