@@ -40,11 +40,8 @@ def codec_of(encoding: str) -> str:
         ) from None
 
 
-def check_head(head: bytes, name: str, *, are_lines: bool = True) -> None:
+def check_head(head: bytes, name: str) -> None:
     """Refuse a file in UTF-16 or UTF-32, known from its first bytes.
-
-    Args:
-        are_lines: whether it is read line by line, so that old line ends matter, too.
 
     Raises:
         InputRefused
@@ -58,8 +55,15 @@ def check_head(head: bytes, name: str, *, are_lines: bool = True) -> None:
         if len(head) >= _KNOWN_BYTES and beside.count(0) > 0.6 * len(beside):
             width = "UTF-32" if head.count(0) > 0.7 * len(head) else "UTF-16"
             raise _other(name, f"{width}-{order}")
-    has_newline = b"\n" in head or len(head) == HEAD_BYTES
-    if are_lines and b"\r" in head.rstrip(b"\r") and not has_newline:
+
+
+def check_line_ends(line: bytes, number: int, name: str) -> None:
+    """Refuse a file whose lines end in carriage returns: all of it is its first line.
+
+    Raises:
+        InputRefused
+    """
+    if number == 1 and not line.endswith(b"\n") and b"\r" in line.rstrip(b"\r"):
         raise InputRefused(
             f"{name} ends its lines with carriage returns alone, as old Macs did; convert them to"
             " newlines first."
@@ -105,6 +109,8 @@ def decoded_lines(source: BinaryIO, codec: str, name: str) -> Iterator[str]:
     text = TextIOWrapper(source, encoding=codec, newline="\n")
     try:
         for number, line in enumerate(text):
+            if number == 0:
+                check_line_ends(line.encode(errors="surrogatepass"), 1, name)
             whole = line.removesuffix("\n").removesuffix("\r") if line.endswith("\n") else line
             yield whole.removeprefix("\ufeff") if number == 0 else whole
     # Where UTF-16 has no byte order mark, it is no UnicodeDecodeError.
@@ -131,7 +137,7 @@ def decoded(content: bytes, codec: str, name: str) -> str:
         InputRefused: it is not in this encoding.
     """
     if codec == UTF8:
-        check_head(content[:HEAD_BYTES], name, are_lines=False)
+        check_head(content[:HEAD_BYTES], name)
         try:
             return content.decode().removeprefix("\ufeff")
         except UnicodeDecodeError as error:

@@ -19,6 +19,7 @@ from evascore.readers.encodings import (
     HEAD_BYTES,
     UTF8,
     check_head,
+    check_line_ends,
     check_utf8,
     decoded,
     decoded_head,
@@ -94,11 +95,13 @@ class Input:
         return encode(dict(named("text", without_line_end(line, is_first=is_first)))) + b"\n"
 
     def check(self, line: bytes, number: int) -> None:
-        """Check the encoding of a line of text; number 1 is the first.
+        """Check the line end of the first line, number 1, and the encoding of a line of text.
 
         Raises:
             InputRefused
         """
+        if self.encoding != BYTES:
+            check_line_ends(line, number, self.name)
         if self.form == "text" and self.encoding == UTF8:
             check_utf8(line, number, self.name)
 
@@ -263,7 +266,9 @@ def _lines_of_json(source: Path, kind: Kind, encoding: str) -> Iterator[bytes]:
             yield from tables.lines_of_json(file, codec, _name(source))
         elif encoding in (UTF8, BYTES):
             check_head(peeked(file, HEAD_BYTES), _name(source))
-            yield from file
+            for number, line in enumerate(file, 1):
+                check_line_ends(line, number, _name(source))
+                yield line
         else:
             lines = decoded_lines(file, encoding, _name(source))
             yield from (str(line).encode() for line in lines)
@@ -295,6 +300,7 @@ def _lines_of_text(source: Path, encoding: str) -> Iterator[str | bytes]:
             check_head(peeked(file, HEAD_BYTES), _name(source))
         for number, line in enumerate(file, 1):
             if encoding == UTF8:
+                check_line_ends(line, number, _name(source))
                 check_utf8(line, number, _name(source))
             yield without_line_end(line, is_first=number == 1)
 

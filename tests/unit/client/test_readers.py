@@ -18,6 +18,7 @@ import pyarrow.parquet
 import pytest
 import zstandard
 
+from evascore.bulk.files import planned
 from evascore.readers.encodings import codec_of
 from evascore.readers.inputs import STDIN, Reading, opened_input
 from evascore.readers.packages import InputRefused, package
@@ -214,9 +215,32 @@ def test_carriage_return_without_a_line_end_stays(tmp_path):
     assert [line["text"] for line in read] == ["a\rb", "c\r"]
 
 
-def test_old_line_ends_are_named(tmp_path):
-    with pytest.raises(InputRefused, match="carriage returns alone"):
-        read_of(file_of(tmp_path, "in.txt", b"one\rtwo\r"), tmp_path)
+@pytest.mark.parametrize("num_lines", [2, 3000])
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".txt.gz", ".jsonl.gz"])
+@pytest.mark.parametrize("encoding", ["utf-8", "mac-roman", "utf-16"])
+def test_old_line_ends_are_named(tmp_path, num_lines, suffix, encoding):
+    content = ('{"text": "é"}\r' * num_lines).encode(encoding)
+    content = gzip.compress(content) if suffix.endswith(".gz") else content
+    source = file_of(tmp_path, f"in{suffix}", content)
+    kind = "text" if ".txt" in suffix else "jsonl"
+    reading = Reading(kind, encoding=codec_of(encoding))
+    with (
+        pytest.raises(InputRefused, match="carriage returns alone"),
+        opened_input(source, reading, tmp_path) as lines,
+    ):
+        planned(lines, {})
+
+
+@pytest.mark.parametrize("end", ["", "\r"])
+def test_one_line_without_a_newline_is_a_line(tmp_path, end):
+    source = file_of(tmp_path, "in.txt", b"a" * 5000 + end.encode())
+    assert read_of(source, tmp_path) == [{"text": "a" * 5000 + end}]
+
+
+@pytest.mark.parametrize("num_rows", [2, 3000])
+def test_table_may_end_its_lines_with_carriage_returns(tmp_path, num_rows):
+    source = file_of(tmp_path, "in.csv", b"text,x\r" + b"one,1\r" * num_rows)
+    assert read_of(source, tmp_path) == [{"text": "one"}] * num_rows
 
 
 def test_txt_file_with_json_lines_is_read_as_json(tmp_path):
