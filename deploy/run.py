@@ -36,6 +36,9 @@ READY_POLL_S = 0.2
 MAX_READY_POLL_S = 1.0
 READY_POLL_GROWTH = 1.1
 REFRESH_S = 0.25
+# A worker that ends with 78 after the service was ready lacks a GPU or memory that it had before.
+# It may get it back. Each try costs some seconds of a core.
+REFUSAL_PAUSE_S = 60.0
 
 
 class CannotStart(Exception):
@@ -183,10 +186,10 @@ def _workers(settings: Settings) -> list[Program]:
         "OMP_WAIT_POLICY": "passive",
         "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
     }
-    devices, stop_s = settings.worker_devices, settings.drain_s + EXIT_S
+    devices = settings.worker_devices
     if len(devices) == 1:
         environment["EVASCORE_DEVICE"] = devices[0]
-        return [Program("worker", worker_command(settings), stop_s, environment)]
+        return [_worker("worker", settings, environment)]
     # Workers on the CPU share its cores instead of each taking all of them.
     num_threads = max((os.cpu_count() or 1) // max(devices.count("cpu"), 1), 1)
     programs = []
@@ -195,9 +198,19 @@ def _workers(settings: Settings) -> list[Program]:
         own = {"EVASCORE_DEVICE": device, "EVASCORE_WORKER_NAME": name}
         if device == "cpu":
             own["OMP_NUM_THREADS"] = str(num_threads)
-        command = worker_command(settings.model_copy(update={"worker_name": name}))
-        programs.append(Program(f"worker of {device}", command, stop_s, {**environment, **own}))
+        named = settings.model_copy(update={"worker_name": name})
+        programs.append(_worker(f"worker of {device}", named, {**environment, **own}))
     return programs
+
+
+def _worker(name: str, settings: Settings, environment: dict[str, str]) -> Program:
+    return Program(
+        name,
+        worker_command(settings),
+        settings.drain_s + EXIT_S,
+        environment,
+        refusal_pause_s=REFUSAL_PAUSE_S,
+    )
 
 
 def _url(settings: Settings) -> str:

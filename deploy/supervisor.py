@@ -1,6 +1,7 @@
 """Runs programs side by side, restarts those that die, and stops all in order.
 
-A program that dies is restarted at once, and after repeated deaths with a growing pause. Each
+A program that dies is restarted at once, and after repeated deaths with a growing pause. One that
+refuses to run (exit code 78) ends all others, unless it may be tried again later. Each program
 leads a session of its own. So Ctrl-C in the terminal reaches only this process, which stops the
 program that started last first.
 """
@@ -46,6 +47,9 @@ class Program:
     """Whether a second Ctrl-C ends it by SIGKILL at once."""
     on_line: Callable[[str], None] | None = None
     """Takes each line that it writes; without it, the program writes to our own output."""
+    refusal_pause_s: float | None = None
+    """Seconds from exit code 78 to the next try, once all programs have been ready. None: that exit
+    code ends all programs."""
 
 
 class ProgramFailed(Exception):
@@ -97,10 +101,12 @@ class Supervisor:
             await keeper.stop()
             await task
 
-    def is_hopeless(self, exit_code: int) -> bool:
+    def is_hopeless(self, program: Program, exit_code: int) -> bool:
         """Whether a program that ended with `exit_code` would end so again after a restart."""
+        if self.has_been_ready:
+            return exit_code == os.EX_CONFIG and program.refusal_pause_s is None
         # Negative: killed by a signal, which says nothing about the next try.
-        return exit_code == os.EX_CONFIG or (exit_code >= 0 and not self.has_been_ready)
+        return exit_code >= 0
 
     def fail(self, program: Program, exit_code: int) -> None:
         """Stop all programs because of this one."""
@@ -133,12 +139,13 @@ class _Keeper:
             exit_code = await self._run_once()
             if self._stopping.is_set():
                 return
-            if self._supervisor.is_hopeless(exit_code):
+            if self._supervisor.is_hopeless(self._program, exit_code):
                 self._supervisor.fail(self._program, exit_code)
                 return
             lived_s = loop.time() - started
-            pause_s = min(pause_s * 2 or FIRST_PAUSE_S, MAX_PAUSE_S) if lived_s < HEALTHY_S else 0.0
-            log.warning(
+            pause_s = self._next_pause_s(exit_code, lived_s, pause_s)
+            write = log.error if exit_code == os.EX_CONFIG else log.warning
+            write(
                 "program_restarted",
                 program=self._program.name,
                 exit_code=exit_code,
@@ -147,6 +154,13 @@ class _Keeper:
             )
             with suppress(TimeoutError):
                 await asyncio.wait_for(self._stopping.wait(), pause_s)
+
+    def _next_pause_s(self, exit_code: int, lived_s: float, before_s: float) -> float:
+        """Return the pause before the next start; `before_s` is the pause before this one."""
+        refusal_pause_s = self._program.refusal_pause_s
+        if exit_code == os.EX_CONFIG and refusal_pause_s is not None:
+            return refusal_pause_s
+        return min(before_s * 2 or FIRST_PAUSE_S, MAX_PAUSE_S) if lived_s < HEALTHY_S else 0.0
 
     async def stop(self) -> None:
         """End the program: SIGTERM, then SIGKILL after `stop_s` or when the user hurries."""

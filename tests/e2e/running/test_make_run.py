@@ -16,8 +16,8 @@ from contract.api_keys import new_key
 from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from deploy.supervisor import SAME_KEY_PRESS_S
-from tests.conftest import wait_until
-from tests.service import Service
+from tests.conftest import HANG_S, wait_until
+from tests.service import TINY_CHECKPOINT, Service
 
 END_S = 30
 
@@ -211,7 +211,8 @@ def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
 def two_devices(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service with two devices, whose requests need keys."""
     folder = tmp_path_factory.mktemp("two")
-    service = Service(folder, devices="cpu,cpu", auth="keys").start()
+    model = shutil.copytree(TINY_CHECKPOINT, folder / "model")
+    service = Service(folder, model, devices="cpu,cpu", auth="keys").start()
     yield service
     assert service.stop() == 0
 
@@ -237,6 +238,23 @@ def test_each_device_has_a_worker_of_its_own(two_devices):
         assert answer["state"] == "SUCCESS"
     names = {worker["name"].partition("@")[0]: worker["state"] for worker in workers}
     assert names == {"worker-0": "ready", "worker-1": "ready"}
+
+
+def test_worker_that_cannot_restart_leaves_the_others_running(two_devices):
+    # A new file: the other worker may read the old one still.
+    cut = two_devices.model / "cut"
+    cut.write_bytes((two_devices.model / "model.safetensors").read_bytes()[:100])
+    cut.replace(two_devices.model / "model.safetensors")
+    two_devices.part("worker").kill()
+    wait_until(
+        lambda: (
+            '"exit_code":78' in two_devices.log.read_text()
+            or two_devices.process.poll() is not None
+        ),
+        timeout_s=HANG_S,
+    )
+    with two_devices.client() as client:
+        assert client.get("/readyz").json() == {"status": "ok", "ready_workers": 1}
 
 
 def test_killed_supervisor_leaves_nothing_running(service):

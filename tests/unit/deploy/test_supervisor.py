@@ -11,6 +11,7 @@ from typing import Any
 
 import psutil
 import pytest
+from structlog.testing import capture_logs
 
 from deploy.supervisor import Program, ProgramFailed, Supervisor
 
@@ -35,8 +36,15 @@ def recorder(name: str, log: Path, *, code: str = RECORDER, stop_s: float = 10) 
     return Program(name, [sys.executable, "-S", "-c", code, name, str(log)], stop_s)
 
 
-def exiting(exit_code: int) -> Program:
-    return Program("exiting", [sys.executable, "-S", "-c", f"raise SystemExit({exit_code})"], 1)
+def exiting(exit_code: int, **options: Any) -> Program:
+    command = [sys.executable, "-S", "-c", f"raise SystemExit({exit_code})"]
+    return Program("exiting", command, 1, **options)
+
+
+def refusing(log: Path, pause_s: float) -> Program:
+    """A program that may be tried again after exit code 78, and notes each of its starts."""
+    code = f"open({str(log)!r}, 'a').write('refused\\n'); raise SystemExit({os.EX_CONFIG})"
+    return Program("refusing", [sys.executable, "-S", "-c", code], 1, refusal_pause_s=pause_s)
 
 
 async def lines(log: Path, count: int) -> list[list[str]]:
@@ -105,6 +113,54 @@ def test_program_that_refuses_its_configuration_is_not_tried_again():
         with pytest.raises(ProgramFailed) as raised:
             await supervisor.ended
         assert raised.value.exit_code == os.EX_CONFIG
+        await supervisor.stop()
+
+    run(scenario())
+
+
+def test_worker_that_refuses_later_is_tried_again_and_the_others_go_on(tmp_path):
+    log, refused = tmp_path / "log", tmp_path / "refused"
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.has_been_ready = True
+        supervisor.start(recorder("healthy", log))
+        supervisor.start(refusing(refused, pause_s=0.01))
+        await lines(log, 1)
+        await lines(refused, 3)
+        assert not supervisor.ended.done()
+        await supervisor.stop()
+
+    run(scenario())
+    assert [line.split()[1] for line in log.read_text().splitlines()] == ["started", "ended"]
+
+
+def test_worker_that_refuses_is_not_tried_again_before_its_pause(tmp_path):
+    refused = tmp_path / "refused"
+
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.has_been_ready = True
+        with capture_logs() as events:
+            supervisor.start(refusing(refused, pause_s=3600))
+            await lines(refused, 1)
+            while not events:
+                await asyncio.sleep(0.01)
+            # It ends at once, though the pause is long.
+            await supervisor.stop()
+        (event,) = events
+        assert (event["log_level"], event["pause_s"]) == ("error", 3600)
+
+    run(scenario())
+    assert refused.read_text() == "refused\n"
+
+
+def test_worker_that_refuses_at_the_start_ends_everything():
+    async def scenario():
+        supervisor = Supervisor()
+        supervisor.start(exiting(os.EX_CONFIG, refusal_pause_s=0.01))
+        with pytest.raises(ProgramFailed):
+            await supervisor.ended
         await supervisor.stop()
 
     run(scenario())
