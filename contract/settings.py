@@ -288,7 +288,9 @@ class Settings(BaseModel):
     )
 
     worker_name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")] = Field(
-        "worker", description="Name of this worker; two workers that run never share one."
+        "worker",
+        description="Name of this worker, before `@` and the host. "
+        "`-n` on Celery's command line takes precedence. Two running workers never share a name.",
     )
     lease_s: Seconds = Field(
         5,

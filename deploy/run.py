@@ -167,12 +167,12 @@ def _web(settings: Settings) -> Program:
     return Program("web server", command, settings.drain_s + EXIT_S)
 
 
-def worker_command(settings: Settings) -> list[str]:
-    """Command line of a worker; its container runs the same."""
+def worker_command() -> list[str]:
+    """Command line of a worker; its container runs the same. EVASCORE_WORKER_NAME names it."""
     return [
         *(sys.executable, "-m", "celery", "--quiet", "-A", "worker.main", "worker"),
         # Solo: the model lives in this one process, and a forked one could not use CUDA.
-        *("-P", "solo", "-c", "1", "-n", f"{settings.worker_name}@%h"),
+        *("-P", "solo", "-c", "1"),
         # Messages between workers would come over the connection that fetches jobs.
         *("--without-gossip", "--without-mingle"),
     ]
@@ -198,15 +198,14 @@ def _workers(settings: Settings) -> list[Program]:
         own = {"EVASCORE_DEVICE": device, "EVASCORE_WORKER_NAME": name}
         if device == "cpu":
             own["OMP_NUM_THREADS"] = str(num_threads)
-        named = settings.model_copy(update={"worker_name": name})
-        programs.append(_worker(f"worker of {device}", named, {**environment, **own}))
+        programs.append(_worker(f"worker of {device}", settings, {**environment, **own}))
     return programs
 
 
 def _worker(name: str, settings: Settings, environment: dict[str, str]) -> Program:
     return Program(
         name,
-        worker_command(settings),
+        worker_command(),
         settings.drain_s + EXIT_S,
         environment,
         refusal_pause_s=REFUSAL_PAUSE_S,

@@ -14,6 +14,7 @@ import redis
 from celery import Celery, signals
 from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
+from celery.utils.nodenames import NODENAME_DEFAULT, nodename, nodesplit
 
 from contract import keys
 from contract.core_dumps import forbid_core_dumps
@@ -101,22 +102,24 @@ class Process:
     def keep_logging(self, **_: Any) -> None:
         """Keep our logging: without this receiver Celery would configure its own."""
 
-    def take_name(self, sender: str, conf: Any, **_: Any) -> None:
+    def take_name(self, sender: str, instance: Any, conf: Any, **_: Any) -> None:
         """Take the lease of the node name, and requeue the jobs of a dead predecessor at once."""
         settings = self._settings
         self._startup.enter("redis")
         client = connect(settings)
         store = JobStore(client, settings)
-        status = OwnStatus(sender, settings.micro_batch_bytes, self._startup)
+        # Celery has set nothing but the application and this name yet.
+        name = instance.hostname = _node_name(sender, settings.worker_name)
+        status = OwnStatus(name, settings.micro_batch_bytes, self._startup)
         conf.broker_transport_options = {
             **conf.broker_transport_options,
-            "unacked_key": keys.unacked(sender),
-            "unacked_index_key": keys.unacked_index(sender),
+            "unacked_key": keys.unacked(name),
+            "unacked_index_key": keys.unacked_index(name),
             "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
-            "read_message": Intake(client, store, sender, self._requests).read_message,
+            "read_message": Intake(client, store, name, self._requests).read_message,
             "on_answer": status.note_step,
         }
-        mark = ScoringMark(settings.model_cache / "scoring", sender)
+        mark = ScoringMark(settings.model_cache / "scoring", name)
         lease = Lease(
             client,
             status,
@@ -133,9 +136,9 @@ class Process:
             try:
                 if version := too_old(client):
                     _refuse(f"Redis {version} is too old; use Redis 7.0 or newer, or Valkey")
-                set_aside_broken_leases(client, store, sender)
+                set_aside_broken_leases(client, store, name)
                 lease.acquire()
-                take_over(client, sender, is_crash=not mark.was_left_idle)
+                take_over(client, name, is_crash=not mark.was_left_idle)
                 mark.end()
                 lease.has_name = True
                 return
@@ -253,6 +256,12 @@ class Process:
         except redis.RedisError as error:
             log.warning("jobs_not_given_back", error=type(error).__name__)
         runtime.lease.release()
+
+
+def _node_name(given: str, worker_name: str) -> str:
+    """Return the name of Celery's option -n; without it, EVASCORE_WORKER_NAME at this host."""
+    name, host = nodesplit(given)
+    return nodename(worker_name, host) if name == NODENAME_DEFAULT else given
 
 
 def _gpu_use(read: Callable[[], GpuReading | None]) -> GpuUse | None:

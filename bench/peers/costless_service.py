@@ -2,15 +2,14 @@
 
 import sys
 
-from contract.settings import Settings
 from deploy import run
 
 _worker_command = run.worker_command
 
 
-def _costless_worker_command(settings: Settings) -> list[str]:
+def _costless_worker_command() -> list[str]:
     replacements = {"worker.main": "bench.peers.costless_worker"}
-    return [replacements.get(word, word) for word in _worker_command(settings)]
+    return [replacements.get(word, word) for word in _worker_command()]
 
 
 if __name__ == "__main__":

@@ -147,7 +147,7 @@ def test_worker_container_runs_the_worker_as_make_run_does():
     command = json.loads(
         re.search(r"^CMD (\[.*?\])", dockerfile, re.M | re.S)[1].replace("\\\n", "")
     )
-    _python, _m, *as_here = worker_command(load_settings({}))
+    _python, _m, *as_here = worker_command()
     assert command == as_here
 
 

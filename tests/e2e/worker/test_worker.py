@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import signal
+import socket
 from pathlib import Path
 
 import pytest
 
 from contract import keys
-from contract.settings import DEMO_CHECKPOINT
+from contract.settings import DEMO_CHECKPOINT, REPOSITORY
 from contract.store.jobs.job_store import JobStore
 from model.weights.checkpoint import revision_of
 from tests.conftest import wait_until
@@ -129,6 +132,20 @@ def test_second_worker_of_the_same_name_refuses_to_start(job_store, new_worker):
     twin = new_worker(lease_s="2").start()
     assert twin.wait_exit() == os.EX_CONFIG
     assert "EVASCORE_WORKER_NAME" in twin.log.read_text()
+
+
+def test_workers_of_the_fleet_command_have_the_names_that_it_gives(new_worker, redis_client):
+    guide = (REPOSITORY / "docs" / "deploy.md").read_text().replace("\\\n", "")
+    (line,) = re.findall(r"^EVASCORE_.* \.venv/bin/(celery .*)$", guide, re.MULTILINE)
+    (name,) = re.findall(r"EVASCORE_WORKER_NAME=(\S+) .* \.venv/bin/celery", guide)
+    names = (name, f"{name}b")
+    for each in names:
+        # Two on one host: without names of their own, the second one would refuse to start.
+        worker = new_worker(each, lease_s="2", worker_name=each)
+        worker.arguments = shlex.split(line)
+        worker.start().wait_ready()
+    found = {worker.decode() for worker in redis_client.smembers(keys.WORKERS)}
+    assert found == {f"{each}@{socket.gethostname()}" for each in names}
 
 
 @pytest.mark.parametrize(
