@@ -138,7 +138,8 @@ class Settings(BaseModel):
     device: str = Field(
         "auto",
         description="`auto`, `cpu`, `cuda` or `cuda:N`. "
-        "`auto` is the first GPU, or the CPU where there is none.",
+        "`auto` is the first GPU, or the CPU where PyTorch can use none. "
+        "With `cuda`, a worker that cannot use a GPU ends.",
     )
     devices: str | None = Field(
         None,

@@ -176,6 +176,7 @@ class Process:
             "model_loaded",
             model=scorer.info.name,
             fingerprint=scorer.info.fingerprint,
+            device=scorer.info.device,
             pass_bytes=scorer.pass_bytes,
         )
         if scorer.info.advice:

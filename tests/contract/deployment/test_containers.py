@@ -129,6 +129,14 @@ def test_gpu_is_reserved_unless_taken_away():
     assert without["deploy"]["resources"]["reservations"]["devices"] == []
 
 
+def test_worker_uses_the_cpu_only_where_the_gpu_is_taken_away():
+    assert SERVICES["worker"]["environment"]["EVASCORE_DEVICE"] == "${EVASCORE_DEVICE:-cuda}"
+    without = compose("compose.cpu.yml")["services"]["worker"]
+    assert without["environment"] == {"EVASCORE_DEVICE": "cpu"}
+    for service in compose("compose.gpus.yml")["services"].values():
+        assert "environment" not in service
+
+
 def test_each_gpu_has_a_worker_of_its_own():
     services = compose("compose.gpus.yml")["services"]
     ids = []

@@ -215,9 +215,10 @@ def test_web_pods_take_requests_while_no_worker_runs():
     assert container["readinessProbe"]["httpGet"]["path"] == "/healthz"
 
 
-def test_worker_has_one_gpu():
+def test_worker_has_one_gpu_and_uses_nothing_else():
     (container,) = pod(only(BASE, "Deployment", "worker"))["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert container["env"] == [{"name": "EVASCORE_DEVICE", "value": "cuda"}]
 
 
 @pytest.mark.parametrize("workload", workloads(BASE), ids=lambda m: m["metadata"]["name"])

@@ -15,6 +15,11 @@ def test_settings_exist_and_fit_together():
     load_settings({name: str(v) for name, v in TASK["envs"].items() if name.startswith(PREFIX)})
 
 
+def test_worker_does_not_score_on_the_cpu_of_a_gpu_machine():
+    assert TASK["resources"]["accelerators"]
+    assert TASK["envs"]["EVASCORE_DEVICE"] == "cuda"
+
+
 @pytest.mark.parametrize("script", ["setup", "run"])
 def test_script_is_understood_by_the_shell(script):
     subprocess.run(["bash", "-n"], input=TASK[script], text=True, check=True)

@@ -32,6 +32,11 @@ def test_every_command_is_documented():
             assert str(path.relative_to(REPOSITORY)) in DOCUMENT
 
 
+def test_workers_of_a_fleet_use_no_cpu():
+    (line,) = (line for line in LINES if "celery -A worker.main" in line)
+    assert "EVASCORE_DEVICE=cuda" in line.split()
+
+
 def test_times_of_the_notice_are_those_of_the_unit():
     unit = (REPOSITORY / "deploy" / "vm" / "evascore.service").read_text()
     for pattern in (r"stop --timeout (\d+)$", r"^TimeoutStopSec=(\d+)$"):

@@ -23,6 +23,13 @@ def test_ready_worker_logs_every_phase_and_their_sum(logged):
     assert logged["phases_s"]["import"] > 0.2
 
 
+def test_log_names_the_device_that_the_model_was_loaded_on(scoring):
+    lines = scoring.log.read_text().splitlines()
+    (loaded,) = (orjson.loads(line) for line in lines if '"model_loaded"' in line)
+    with scoring.client() as http:
+        assert loaded["device"] == http.get("/info").json()["model"]["device"]
+
+
 def test_stats_and_metrics_tell_what_is_logged(scoring, logged):
     with scoring.client() as http:
         [worker] = http.get("/stats").json()["workers"]

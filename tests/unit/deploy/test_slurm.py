@@ -83,6 +83,7 @@ def test_worker_reads_its_checkpoint_from_the_scratch_disk(cloud, checkout, job,
     assert variables["EVASCORE_MODEL"] == str(scratch / "checkpoint")
     assert variables["EVASCORE_MODEL_NAME"] == "EvaByte"
     assert variables["EVASCORE_WORKER_NAME"] == "slurm-42"
+    assert variables["EVASCORE_DEVICE"] == "cuda"
     settings = load_settings(variables)
     assert settings.redis.startswith("rediss://evascore:hunter2@redis.example.com:6380/0")
     assert settings.model_cache == scratch / "cache"
