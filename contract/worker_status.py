@@ -105,6 +105,8 @@ class WorkerStatus:
     """How long the oldest ending that Redis refuses had waited when this was written."""
     refused_endings: dict[str, int] = field(default_factory=dict)
     """How often Redis refused an ending since the start, by reason."""
+    release: str | None = None
+    """The release that the worker runs; None in the status of release 0.1."""
     host: str = ""
     pid: int = 0
     started_at: float | None = None

@@ -443,13 +443,13 @@ def _models(workers: list[WorkerStatus]) -> Metric:
     names = ("name", "fingerprint", "quantization", "dtype", "device", "backend")
     family = GaugeMetricFamily(
         "evascore_model_info",
-        "The model that a worker has loaded; always 1.",
-        labels=("worker", *names),
+        "The model that a worker has loaded, and the worker's release; always 1.",
+        labels=("worker", "release", *names),
     )
     for worker in workers:
         if worker.model:
             values = (str(worker.model.get(name, "")) for name in names)
-            family.add_metric((worker.name, *values), 1)
+            family.add_metric((worker.name, worker.release or "", *values), 1)
     return family
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import redis
 
-from contract import keys
+from contract import __version__, keys
 from contract.histogram import (
     BATCH_TEXTS_BOUNDS,
     INFERENCE_BOUNDS_S,
@@ -60,6 +60,7 @@ class OwnStatus(WorkerStatus):
                     for priority in PRIORITY_NAMES
                 },
             },
+            release=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
             started_at=time.time(),

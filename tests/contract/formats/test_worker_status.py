@@ -32,6 +32,7 @@ STATUS = WorkerStatus(
     silent_s=0.5,
     unstored_s=31.5,
     refused_endings={"slow": 2},
+    release="0.2.0",
     host="a",
     pid=17,
     started_at=1769860800.25,
@@ -63,6 +64,7 @@ def test_status_of_the_previous_release_is_read_whole():
     shown = orjson.loads(orjson.dumps(decode_status(PREVIOUS_RELEASE).as_json()))
     theirs = orjson.loads(PREVIOUS_RELEASE)
     assert {name: shown[name] for name in theirs} == theirs
+    assert shown["release"] is None
 
 
 def test_previous_release_finds_every_field_that_it_knows():

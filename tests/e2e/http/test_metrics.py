@@ -246,6 +246,7 @@ def test_stages_memory_and_model_of_a_worker_are_reported(http, outcomes):
         {
             "name": "w",
             "batch_bytes": 512,
+            "release": "0.2.0",
             "histograms": {stage_name("queue", "bulk"): stage},
             "num_halvings": 2,
             "gpu": {"used_bytes": 7, "total_bytes": 9, "utilization": 0.5},
@@ -261,8 +262,14 @@ def test_stages_memory_and_model_of_a_worker_are_reported(http, outcomes):
     assert samples["evascore_gpu_used_bytes", "w"] == 7
     assert samples["evascore_gpu_total_bytes", "w"] == 9
     assert samples["evascore_gpu_utilization_ratio", "w"] == 0.5
-    info = ("", "", "float32", "0" * 12, "small", "", "w")
+    info = ("", "", "float32", "0" * 12, "small", "", "0.2.0", "w")
     assert samples["evascore_model_info", *info] == 1
+
+
+def test_worker_of_a_release_without_the_field_is_reported_without_a_release(http, outcomes):
+    outcomes.client.flushdb()
+    outcomes.pose_as_worker({"name": "w", "model": {"name": "small"}})
+    assert scrape(http)["evascore_model_info", "", "", "", "", "small", "", "", "w"] == 1
 
 
 def test_release_of_the_web_server_is_reported(http):

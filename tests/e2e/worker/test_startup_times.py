@@ -4,6 +4,8 @@ import orjson
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from contract import __version__
+
 # In order, of a model that is not quantized, on a CPU.
 PHASES = ["import", "redis", "download", "checksum", "load", "canary", "warm_up", "consume"]
 
@@ -28,6 +30,11 @@ def test_log_names_the_device_that_the_model_was_loaded_on(scoring):
     (loaded,) = (orjson.loads(line) for line in lines if '"model_loaded"' in line)
     with scoring.client() as http:
         assert loaded["device"] == http.get("/info").json()["model"]["device"]
+
+
+def test_stats_name_the_release_of_the_worker(scoring):
+    with scoring.client() as http:
+        assert [each["release"] for each in http.get("/stats").json()["workers"]] == [__version__]
 
 
 def test_stats_and_metrics_tell_what_is_logged(scoring, logged):
