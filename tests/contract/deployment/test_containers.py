@@ -139,6 +139,10 @@ def test_worker_uses_the_cpu_only_where_the_gpu_is_taken_away():
 
 def test_each_gpu_has_a_worker_of_its_own():
     services = compose("compose.gpus.yml")["services"]
+    document = DOCUMENT.partition("### Several GPUs")[2].partition("\n#")[0]
+    (files,) = re.findall(r"^COMPOSE_FILE=(.*)$", document, re.MULTILINE)
+    assert files.split(":") == ["docker-compose.yml", "compose.gpus.yml"]
+    assert f"#COMPOSE_FILE={files}\n" in (REPOSITORY / ".env.example").read_text()
     ids = []
     for name, service in services.items():
         (gpu,) = service["deploy"]["resources"]["reservations"]["devices"]

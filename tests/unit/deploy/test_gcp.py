@@ -301,7 +301,8 @@ def test_image_is_made_of_the_stopped_vm_after_the_check(running):
         next(n for n, call in enumerate(running.calls) if words in call)
         for words in (
             "systemctl stop evascore",
-            "--profile '*' down && ",
+            # Compose takes the paths in COMPOSE_FILE as relative to the current folder.
+            "cd /opt/evascore && sudo docker compose --profile '*' down && ",
             "image-secrets remove",
             "image-secrets list",
             "instances stop",

@@ -44,6 +44,14 @@ def test_images_are_built_until_they_are_and_then_no_registry_is_needed(start):
     assert "compose build" not in again.stdout
 
 
+def test_unit_finds_the_compose_files_that_the_settings_name():
+    # Compose takes the paths in COMPOSE_FILE as relative to the current folder.
+    unit = (REPOSITORY / "deploy/vm/evascore.service").read_text()
+    (folder,) = re.findall(r"^WorkingDirectory=(.*)$", unit, re.MULTILINE)
+    assert f"ExecStart={folder}/deploy/vm/start\n" in unit
+    assert f"--project-directory {folder} stop" in unit
+
+
 def test_start_that_failed_is_repeated():
     # systemd ends with ExecStop, which drains, only what it has started.
     unit = (REPOSITORY / "deploy/vm/evascore.service").read_text().splitlines()
