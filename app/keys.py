@@ -58,7 +58,8 @@ def _parser() -> argparse.ArgumentParser:
         type=float,
         default=1.0,
         metavar="SHARE",
-        help="largest share of the queue that its jobs may fill, above 0 and at most 1",
+        help="largest share of the queue that its jobs may fill, and of Redis its files; "
+        "above 0 and at most 1",
     )
     create.add_argument(
         "--entry",

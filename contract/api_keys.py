@@ -70,7 +70,7 @@ class ApiKey:
     bytes_per_minute: int | None = None
     """Quota of bytes of work; None for no limit."""
     queue_share: float = 1.0
-    """Largest share of the queue that its jobs may fill, above 0 and at most 1."""
+    """Largest share, above 0 and at most 1: of the queue for its jobs, of Redis for its files."""
 
     @property
     def quota(self) -> Quota:

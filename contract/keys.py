@@ -33,6 +33,11 @@ BATCH_PROMISED = "evascore:batch_promised"  # hash: batch ID -> result bytes pro
 PROMISES = (LIVE_PROMISED, BATCH_PROMISED)
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
+# Sorted set: files of OpenAI's Files API by the Unix time at which they expire (`files.lua`).
+FILES = "evascore:files"
+FILE_SIZES = "evascore:file_sizes"  # hash: file ID -> "bytes client", compressed
+FILE_CLIENTS = "evascore:file_clients"  # hash: client -> the sum of the bytes of its files
+STORED_FILES = (FILES, FILE_SIZES, FILE_CLIENTS)
 MODELS = "evascore:models"  # hash: name of a model -> its current fingerprint
 FINGERPRINTS = "evascore:fingerprints"  # set: fingerprints that were ever current
 API_KEYS = "evascore:api_keys"  # hash: key ID -> what is kept of an API key

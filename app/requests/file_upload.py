@@ -1,5 +1,6 @@
 """Receives a file of OpenAI's Files API and stores it piece by piece."""
 
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -14,10 +15,20 @@ from app.requests.query import refuse_unknown_parameters
 from app.requests.upload_request import body_pieces
 from app.requests.upload_stream import limited
 from app.service.components import Service
-from contract.errors import BrokerUnavailable, MalformedBody, RequestInvalid, UnsupportedMediaType
+from app.service.quotas import current_quota, note_quota_left, quota_exceeded
+from app.service.retry_after import MAX_RETRY_S
+from contract.api_keys import Quota
+from contract.errors import (
+    BodyTooLarge,
+    BrokerUnavailable,
+    MalformedBody,
+    Overloaded,
+    RequestInvalid,
+    UnsupportedMediaType,
+)
 from contract.grammar.invalid import invalid
 from contract.messages import owner_of
-from contract.store.admission.outcomes import NoRoom
+from contract.store.admission.outcomes import NoRoom, QuotaUsedUp
 from contract.store.batches.file_store import StoredFile
 
 MULTIPART = "multipart/form-data"
@@ -33,7 +44,7 @@ def receive_file(request: Request, service: Service) -> StoredFile:
     """Store the file of a request.
 
     Raises:
-        ClientError, Overloaded, BrokerUnavailable
+        ClientError, Overloaded, QuotaExceeded, BrokerUnavailable
     """
     refuse_unknown_parameters(request.args, ())
     media_type, parameters = parse_options_header(request.headers.get("Content-Type", ""))
@@ -43,32 +54,56 @@ def receive_file(request: Request, service: Service) -> StoredFile:
         raise UnsupportedMediaType(
             f"{came}; send {MULTIPART}, with curl by -F purpose={PURPOSE} -F file=@FILE."
         )
-    store, limit_bytes = service.files, service.settings.max_upload_bytes
-    file_id = store.new_id(owner_of(client_of(request)))
     form = _Form(parameters["boundary"].encode())
-    pieces = limited(body_pieces(request, service), limit_bytes + _FORM_BYTES)
+    limit_bytes = service.settings.max_upload_bytes + _FORM_BYTES
+    pieces = limited(body_pieces(request, service), limit_bytes)
     try:
-        return _stored(form, pieces, file_id, service)
+        # Before the body is read, where it would be refused afterwards.
+        service.batches.check_quota(current_quota())
+        return _received(form, pieces, request, service)
+    except QuotaUsedUp as used_up:
+        raise quota_exceeded(used_up) from None
+
+
+def _received(
+    form: "_Form", pieces: Iterator[bytes], request: Request, service: Service
+) -> StoredFile:
+    client = client_of(request)
+    file_id = service.files.new_id(owner_of(client))
+    try:
+        return _stored(form, pieces, file_id, client, service)
     except BrokerUnavailable:
         # What was received expires.
         raise
     except BaseException:
         with suppress(BrokerUnavailable):
-            store.delete(file_id)
+            service.files.delete(file_id)
         raise
 
 
-def _stored(form: "_Form", pieces: Iterator[bytes], file_id: str, service: Service) -> StoredFile:
+def _stored(
+    form: "_Form", pieces: Iterator[bytes], file_id: str, client: str, service: Service
+) -> StoredFile:
     num_bytes = num_pieces = num_stored = 0
+    quota = current_quota()
     for piece in _gathered(form.content(pieces)):
-        num_stored += service.files.add_piece(file_id, num_pieces, piece)
+        try:
+            num_stored += service.files.add_piece(
+                file_id, num_pieces, piece, client=client, quota=quota
+            )
+        except NoRoom as full:
+            raise _no_room(full, num_stored, quota) from None
         num_bytes, num_pieces = num_bytes + len(piece), num_pieces + 1
-        _check_room(service, num_stored)
     if form.purpose != PURPOSE:
         raise invalid(f"must be {PURPOSE}", pointer="/purpose")
     if not num_bytes:
         raise RequestInvalid("The form has no file, or an empty one.", errors=_NO_FILE)
-    return service.files.finish(file_id, form.name[:MAX_NAME_CHARS], num_bytes, num_pieces)
+    now, name = time.time(), form.name[:MAX_NAME_CHARS]
+    file = StoredFile(
+        *(file_id, name, num_bytes, num_pieces, now, now + service.settings.result_ttl_s)
+    )
+    note_quota_left(service.files.finish(file, quota))
+    return file
 
 
 _NO_FILE = [{"detail": "is missing or empty", "pointer": "/file"}]
@@ -136,8 +171,30 @@ def _gathered(pieces: Iterator[bytes]) -> Iterator[bytes]:
         yield b"".join(gathered)
 
 
-def _check_room(service: Service, num_stored: int) -> None:
-    load = service.batches.load()
-    # Pieces that are stored count as used already.
-    if load.promised_bytes > load.memory.room_bytes:
-        raise service.retry.no_room(NoRoom(num_stored, load.promised_bytes, load.memory))
+def _no_room(full: NoRoom, num_stored: int, quota: Quota) -> Overloaded | BodyTooLarge:
+    """The error for a file that Redis, or its client's share of it, has no room for: now, or ever.
+
+    Args:
+        num_stored: bytes of it that were stored before.
+    """
+    memory = full.memory
+    needed_bytes = num_stored + full.needed_bytes
+    # An empty Redis: a client's files may take as much as is still free.
+    limit_bytes = int(memory.capacity_bytes * min(quota.queue_share, 1 / 2))
+    if 0 < limit_bytes < needed_bytes:
+        return BodyTooLarge(
+            f"The compressed file takes more than {limit_bytes} bytes of Redis, which is all that "
+            "your files may take; send its lines in several files, and delete each in between.",
+            limit_bytes=limit_bytes,
+        )
+    return Overloaded(
+        "Your other files leave no room for this one: they may take as much as is still free, and "
+        "no more than the share of your key; delete some, or wait until they expire."
+        if full.is_share
+        else "Redis has no room for this file; try again later, or delete files and results.",
+        needed_bytes=needed_bytes,
+        redis_bytes=memory.used_bytes,
+        max_redis_bytes=memory.limit_bytes,
+        # Only what expires or is deleted makes room.
+        retry_after_s=MAX_RETRY_S,
+    )

@@ -27,6 +27,7 @@ from contract.errors import (
     JobNotFound,
     MalformedBody,
     Overloaded,
+    QuotaExceeded,
     RequestInvalid,
     UnsupportedMediaType,
 )
@@ -42,6 +43,7 @@ routes = Blueprint("files", __name__)
     UnsupportedMediaType,
     RequestInvalid,
     Overloaded,
+    QuotaExceeded,
     BrokerUnavailable,
     body=FORM,
 )

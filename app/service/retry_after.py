@@ -41,7 +41,7 @@ class RetryEstimate:
     def no_room(self, full: NoRoom) -> Overloaded | BodyTooLarge:
         """The error for results that Redis has no room for: now, or ever."""
         memory, needed = full.memory, full.needed_bytes
-        limit_bytes = memory.limit_bytes - memory.startup_bytes
+        limit_bytes = memory.capacity_bytes
         if full.is_for_good:
             return BodyTooLarge(
                 f"The results could take {needed} bytes of Redis; the limit is {limit_bytes}. "

@@ -35,6 +35,11 @@ class Memory:
     """Redis' own limit; 0 without one."""
 
     @property
+    def capacity_bytes(self) -> int:
+        """What an empty Redis has room for."""
+        return self.limit_bytes - self.startup_bytes
+
+    @property
     def room_bytes(self) -> int:
         """What is left for promises; below 0 if more is used already."""
         return self.limit_bytes - self.used_bytes

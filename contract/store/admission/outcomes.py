@@ -82,7 +82,7 @@ class NoRoom(Exception):
     @property
     def is_for_good(self) -> bool:
         """Whether an empty Redis would have no room either."""
-        return 0 < self.memory.limit_bytes - self.memory.startup_bytes < self.needed_bytes
+        return 0 < self.memory.capacity_bytes < self.needed_bytes
 
 
 class QuotaUsedUp(Exception):

@@ -1,6 +1,5 @@
 """Stores files of OpenAI's Files API in Redis, and the fields that only OpenAI's batches have."""
 
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -10,8 +9,12 @@ import redis
 import zstandard
 
 from contract import keys
+from contract.api_keys import NO_QUOTA, Quota
 from contract.errors import JobGone, JobNotFound
 from contract.settings import Settings
+from contract.store.admission.memory import memory_of
+from contract.store.admission.outcomes import QuotaLeft, QuotaUsedUp, raise_refusal
+from contract.store.admission.submitting import quota_args
 from contract.store.connection.broker_guard import BrokerGuard
 from contract.store.connection.scripts import register
 from contract.store.jobs.absent import absent
@@ -48,37 +51,59 @@ class FileStore:
         """Keep files on the Redis of `client`; `jobs` has the secret that signs IDs."""
         self._client, self._settings, self._jobs = client, settings, jobs
         self._guard = guard or BrokerGuard()
-        self._note_deleted = register(client, "note_deleted")
+        self._store_piece, self._finish, self._delete = (
+            register(client, name) for name in ("store_piece", "finish_file", "delete_file")
+        )
 
     def new_id(self, owner: str = "") -> str:
         """The ID for a new file of `owner`. Raises: BrokerUnavailable."""
         with self._guard.calling():
             return new_task_id(self._jobs.id_secret(), owner, FILE)
 
-    def add_piece(self, file_id: str, number: int, piece: bytes) -> int:
+    def add_piece(
+        self, file_id: str, number: int, piece: bytes, *, client: str, quota: Quota = NO_QUOTA
+    ) -> int:
         """Store a piece of a file that is being received, compressed; return its size in Redis.
 
+        Args:
+            client: whose files it is counted with.
+
         Raises:
+            NoRoom: Redis has no room for it, or the files of its client take their share.
             BrokerUnavailable
         """
         stored = zstandard.compress(piece, _LEVEL)
-        with self._guard.calling(), self._client.pipeline() as pipe:
-            pipe.hset(keys.file(file_id), str(number), stored)
-            # What is received of a file that breaks off is deleted then.
-            pipe.expire(keys.file(file_id), self._settings.upload_ttl_s)
-            pipe.execute()
+        with self._guard.calling():
+            memory = memory_of(self._client.info("memory"), self._settings)
+            verdict, *details = self._store_piece(
+                keys=[keys.file(file_id), *keys.STORED_FILES, keys.LIVE_PROMISED],
+                args=[
+                    *(file_id, client, number, stored, self._settings.upload_ttl_s),
+                    *(memory.room_bytes, int(quota.queue_share * memory.capacity_bytes)),
+                ],
+            )
+        raise_refusal(verdict, details, needed_bytes=len(stored), memory=memory)
         return len(stored)
 
-    def finish(self, file_id: str, name: str, num_bytes: int, num_pieces: int) -> StoredFile:
-        """Make a file of its pieces. Raises: BrokerUnavailable."""
-        now, ttl_s = time.time(), self._settings.result_ttl_s
-        file = StoredFile(file_id, name, num_bytes, num_pieces, now, now + ttl_s)
-        facts = [name, num_bytes, num_pieces, file.created_at, file.expires_at]
-        with self._guard.calling(), self._client.pipeline() as pipe:
-            pipe.hset(keys.file(file_id), _FACTS, orjson.dumps(facts))
-            pipe.expire(keys.file(file_id), ttl_s)
-            pipe.execute()
-        return file
+    def finish(self, file: StoredFile, quota: Quota = NO_QUOTA) -> QuotaLeft | None:
+        """Make a file of its pieces, and take one request from `quota`; return what is left.
+
+        Raises:
+            QuotaUsedUp, BrokerUnavailable
+        """
+        facts = [file.name, file.num_bytes, file.num_pieces, file.created_at, file.expires_at]
+        _, *limits = quota_args(quota)
+        with self._guard.calling():
+            bucket = keys.quota(quota.owner) if quota.is_limited else ""
+            verdict, *details = self._finish(
+                keys=[keys.file(file.id), *keys.STORED_FILES, bucket],
+                args=[file.id, orjson.dumps(facts), self._settings.result_ttl_s, *limits],
+            )
+        numbers = tuple(map(int, details))
+        left = QuotaLeft(*numbers[:2]) if numbers and quota.is_limited else None
+        if verdict == b"quota" and left is not None:
+            raise QuotaUsedUp(left, numbers[2])
+        return left
 
     def read(self, file_id: str) -> StoredFile:
         """The facts of a file. Raises: JobNotFound, JobGone, BrokerUnavailable."""
@@ -102,10 +127,8 @@ class FileStore:
         with self._guard.calling():
             if not is_task_id(self._jobs.id_secret(), file_id, FILE):
                 raise self._absent(file_id)
-            with self._client.pipeline() as pipe:
-                pipe.unlink(keys.file(file_id))
-                self._note_deleted(keys=[keys.FORGETTABLE_SINCE], client=pipe)
-                pipe.execute()
+            names = [keys.file(file_id), *keys.STORED_FILES, keys.FORGETTABLE_SINCE]
+            self._delete(keys=names, args=[file_id])
 
     def note_batch(self, batch_id: str, facts: dict[str, Any]) -> None:
         """Store the fields that only OpenAI's batches have; what was stored before stays.

@@ -1,5 +1,6 @@
 """API keys over HTTP: who may do what, whose a task is, and what needs no key."""
 
+import os
 import re
 import subprocess
 import time
@@ -275,6 +276,35 @@ def test_quota_is_reported_and_refused_with_the_time_to_wait(made):
     upload = client.post("/batches", content=b'{"text": "x"}\n', headers=headers)
     assert (upload.status_code, upload.json()["type"]) == (429, "quota_exceeded")
     assert "RateLimit" not in client.get("/score/x").headers
+
+
+def a_form(num_bytes: int) -> dict:
+    """A file that cannot be compressed."""
+    return {"data": {"purpose": "batch"}, "files": {"file": ("f", os.urandom(num_bytes))}}
+
+
+def test_file_takes_a_request_of_the_quota(made):
+    client = made.client("olga", requests_per_minute=1, bytes_per_minute=1000)
+    first, second = (client.post("/v1/files", **a_form(2000)) for _ in range(2))
+    assert first.status_code == 200
+    assert first.headers["RateLimit"].startswith('"requests";r=0;t=60, "bytes";r=1000;')
+    assert (second.status_code, second.json()["type"]) == (429, "quota_exceeded")
+    assert 50 <= int(second.headers["Retry-After"]) <= 60
+
+
+def test_files_of_a_key_fill_no_more_than_its_share_of_redis(made, web, alice):
+    share_bytes = 400_000
+    client = made.client("paul", queue_share=share_bytes / web.settings.max_redis_bytes)
+    first, second = (client.post("/v1/files", **a_form(300_000)) for _ in range(2))
+    assert first.status_code == 200
+    assert (second.status_code, second.json()["type"]) == (503, "overloaded")
+    assert second.json()["detail"].startswith("Your other files leave no room for this one")
+    assert client.delete(f"/v1/files/{first.json()['id']}").status_code == 200
+    larger, third = (client.post("/v1/files", **a_form(size)) for size in (500_000, 300_000))
+    assert (larger.status_code, larger.json()["type"]) == (413, "body_too_large")
+    assert larger.json()["limit_bytes"] <= share_bytes
+    assert third.status_code == 200
+    assert alice.post("/v1/files", **a_form(500_000)).status_code == 200
 
 
 def test_one_key_that_floods_does_not_use_up_the_quota_of_another(made):
