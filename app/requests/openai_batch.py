@@ -12,11 +12,12 @@ from app.requests.body import read_json_body
 from app.requests.clients import client_of
 from app.requests.headers import idempotency_key
 from app.requests.models import BatchOptions
+from app.requests.upload_request import uploading
 from app.requests.upload_stream import small
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.turns import in_turns
-from contract.errors import ClientError
+from contract.errors import BrokerUnavailable, ClientError, ServiceError
 from contract.grammar.json_text import parse_json
 from contract.grammar.line_fields import is_openai_line
 from contract.grammar.lines import Line, parse_line, read_lines
@@ -56,6 +57,26 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
     body = validated(fields, OpenAIBatchBody)
     check_owned(body.input_file_id)
     file = service.files.read(body.input_file_id)
+    quota = current_quota()
+    with uploading(request, service):
+        try:
+            # Before the file is read, where it would be refused afterwards.
+            service.batches.check_quota(quota)
+            accepted = _accepted(request, file, service)
+        except QuotaUsedUp as used_up:
+            raise quota_exceeded(used_up) from None
+        except BrokerUnavailable:
+            raise
+        except ServiceError:
+            # A short request can have a large file read.
+            note_quota_left(service.batches.take_request(quota))
+            raise
+        left = service.batches.take_request(quota) if accepted.is_replay else accepted.quota_left
+    note_quota_left(left)
+    return body, accepted
+
+
+def _accepted(request: Request, file: StoredFile, service: Service) -> Accepted:
     model = _model_of_first_line(file, service)
     settings = service.models.limits(model)
     receiver = Receiver(
@@ -69,13 +90,8 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
         quota=current_quota(),
         answers_completions=True,
     )
-    try:
-        lines = lines_of_file(file, service, settings, digested=receiver.digested)
-        accepted = receiver.receive(in_turns(lines), idempotency_key())
-    except QuotaUsedUp as used_up:
-        raise quota_exceeded(used_up) from None
-    note_quota_left(accepted.quota_left)
-    return body, accepted
+    lines = lines_of_file(file, service, settings, digested=receiver.digested)
+    return receiver.receive(in_turns(lines), idempotency_key())
 
 
 def lines_of_file(

@@ -66,12 +66,12 @@ class BatchStore:
         self._queue = BatchQueue(client, settings)
         self._letters = DeadLetters(client, settings)
         self._sealer = BatchSealer(client, settings)
-        self._look_at_quota, self._cancel, self._forget, self._read_range, self._note_deleted = (
+        self._look_at_quota, self._take_request = (
+            register(client, name) for name in ("look_at_quota", "take_request")
+        )
+        self._cancel, self._forget, self._read_range, self._note_deleted = (
             register(client, name)
-            for name in (
-                *("look_at_quota", "cancel_batch", "forget_batches", "read_range"),
-                "note_deleted",
-            )
+            for name in ("cancel_batch", "forget_batches", "read_range", "note_deleted")
         )
 
     # --- receiving ------------------------------------------------------------------------------
@@ -96,6 +96,19 @@ class BatchStore:
         requests, num_bytes, wait_s = map(int, found)
         if wait_s > 0:
             raise QuotaUsedUp(QuotaLeft(requests, num_bytes), wait_s)
+
+    def take_request(self, quota: Quota) -> QuotaLeft | None:
+        """Take one request for work that made no batch; what is left, None without a quota.
+
+        Raises:
+            BrokerUnavailable
+        """
+        if not quota.is_limited:
+            return None
+        _, *limits = quota_args(quota)
+        with self._guard.calling():
+            found = self._take_request(keys=[keys.quota(quota.owner)], args=limits)
+        return QuotaLeft(*map(int, found))
 
     def store_parts(self, batch_id: str, parts: Iterable[tuple[Part, Job]]) -> None:
         """Store further parts of an upload. Raises: BrokerUnavailable."""

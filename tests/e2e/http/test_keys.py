@@ -2,9 +2,11 @@
 
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import httpx
@@ -290,6 +292,49 @@ def test_file_takes_a_request_of_the_quota(made):
     assert first.headers["RateLimit"].startswith('"requests";r=0;t=60, "bytes";r=1000;')
     assert (second.status_code, second.json()["type"]) == (429, "quota_exceeded")
     assert 50 <= int(second.headers["Retry-After"]) <= 60
+
+
+def asked_batch(client: httpx.Client, content: bytes) -> dict:
+    """Upload `content`, and the body that makes a batch of it."""
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("f", content)}}
+    file_id = client.post("/v1/files", **form).json()["id"]
+    return {"input_file_id": file_id, "endpoint": "/v1/completions", "completion_window": "24h"}
+
+
+@pytest.mark.parametrize(
+    ("owner", "content", "headers", "status"),
+    [
+        ("quentin", b" \n" * 1000, {}, 422),
+        ("rosa", b'{"custom_id": "a"}', {"Idempotency-Key": "files-1"}, 200),
+    ],
+    ids=["refused", "repeated"],
+)
+def test_reading_a_file_takes_a_request_of_the_quota(made, owner, content, headers, status):
+    client = made.client(owner, requests_per_minute=3)
+    body = asked_batch(client, content)
+    answers = [client.post("/v1/batches", json=body, headers=headers) for _ in range(3)]
+    assert [each.status_code for each in answers] == [status, status, 429]
+    assert answers[1].headers["RateLimit"].startswith('"requests";r=0;')
+
+
+def test_batch_of_a_file_needs_a_slot_for_uploads(made, web):
+    client, metrics = made.client("steve"), made.client("tess", "metrics")
+    body = asked_batch(client, b'{"custom_id": "a"}')
+    head = (
+        f"POST /batches HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/x-ndjson\r\n"
+        f"Authorization: {client.headers['Authorization']}\r\nContent-Length: 1000\r\n\r\n"
+    )
+    with ExitStack() as stack:
+        share = web.settings.max_uploads // 2
+        for _ in range(share):
+            holder = stack.enter_context(socket.create_connection(("127.0.0.1", web.port)))
+            holder.sendall(head.encode())
+        held = f'evascore_http_open_requests{{kind="upload"}} {share}.0\n'
+        wait_until(lambda: held in metrics.get("/metrics").text)
+        refused = client.post("/v1/batches", json=body)
+    assert (refused.status_code, refused.json()["type"]) == (503, "overloaded")
+    assert "open uploads" in refused.json()["detail"]
+    wait_until(lambda: client.post("/v1/batches", json=body).status_code == 200)
 
 
 def test_files_of_a_key_fill_no_more_than_its_share_of_redis(made, web, alice):

@@ -1,0 +1,7 @@
+-- Takes one request from a quota, whatever is left of it.
+-- KEYS: quota    ARGV: requests and bytes per minute
+-- Returns {requests left, bytes left}.
+-- include: quota
+local max_requests, max_bytes = tonumber(ARGV[1]), tonumber(ARGV[2])
+local left = take_from_quota(KEYS[1], look_at_quota(KEYS[1], max_requests, max_bytes), 0, max_bytes)
+return {left.requests, left.bytes}
