@@ -13,7 +13,7 @@ if KEYS[5] ~= '' then
   quota = look_at_quota(KEYS[5], max_requests, max_bytes)
   if quota.wait_s > 0 then return {'quota', quota.requests, quota.bytes, quota.wait_s} end
   -- The batch that is made of the file takes its bytes of work.
-  quota = take_from_quota(KEYS[5], quota, 0, max_bytes)
+  quota = take_from_quota(KEYS[5], quota, 0, max_requests, max_bytes)
 end
 redis.call('HSET', KEYS[1], 'facts', facts)
 redis.call('EXPIRE', KEYS[1], ttl)

@@ -51,7 +51,7 @@ local quota = {}
 if KEYS[15] ~= '' then
   quota = look_at_quota(KEYS[15], max_requests_min, max_bytes_min)
   if quota.wait_s > 0 then return {'quota', quota.requests, quota.bytes, quota.wait_s} end
-  quota = take_from_quota(KEYS[15], quota, work, max_bytes_min)
+  quota = take_from_quota(KEYS[15], quota, work, max_requests_min, max_bytes_min)
 end
 
 if promise > 0 then

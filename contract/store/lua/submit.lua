@@ -52,7 +52,7 @@ if KEYS[12] ~= '' then
   if quota.wait_s > 0 then
     return {'quota', quota.requests, quota.bytes, quota.wait_s}
   end
-  quota = take_from_quota(KEYS[12], quota, cost, max_bytes_min)
+  quota = take_from_quota(KEYS[12], quota, cost, max_requests_min, max_bytes_min)
 end
 
 redis.call('SET', KEYS[1], record, 'EX', ttl)

@@ -24,7 +24,9 @@ def a_job(num_bytes: int = 5, client: str = "key:a") -> Job:
 def go_back(redis_client, owner: str, seconds: float) -> None:
     """Let time pass for a quota, as if it was last used earlier."""
     name = keys.quota(owner)
-    redis_client.hset(name, "at", float(redis_client.hget(name, "at")) - seconds)
+    for field in ("requests_at", "bytes_at"):
+        if redis_client.hexists(name, field):
+            redis_client.hincrbyfloat(name, field, -seconds)
 
 
 def test_requests_pass_until_the_quota_is_used_up_and_again_when_it_refills(
@@ -66,6 +68,45 @@ def test_quotas_of_two_owners_are_apart_and_without_one_nothing_is_counted(job_s
         assert job_store.submit(a_job(), quota=NO_QUOTA).quota_left is None
         assert job_store.submit(a_job(), quota=Quota("c")).quota_left is None
     assert not redis_client.exists(keys.quota("c"))
+
+
+def test_keys_of_one_owner_with_limits_of_different_kinds_do_not_hinder_each_other(
+    job_store, redis_client
+):
+    of_bytes = Quota("a", bytes_per_minute=1000)
+    of_requests = Quota("a", requests_per_minute=10)
+    of_both = Quota("a", requests_per_minute=10, bytes_per_minute=1000)
+    for _ in range(40):
+        job_store.submit(a_job(), quota=of_bytes)
+    left = job_store.submit(a_job(), quota=of_both).quota_left
+    assert left.requests == 9
+    # The minute goes on: some bytes are back.
+    assert 795 <= left.bytes < 1000
+    job_store.submit(a_job(9000), quota=of_bytes)
+    for _ in range(5):
+        job_store.submit(a_job(2000), quota=of_requests)
+    with pytest.raises(QuotaUsedUp) as refused:
+        job_store.submit(a_job(), quota=of_both)
+    # Neither did the other key take the debt of bytes away, nor add to it.
+    assert refused.value.left.requests < 9
+    assert -8205 <= refused.value.left.bytes < 0
+
+
+def test_use_of_one_limit_leaves_the_other_its_time_to_refill(job_store, redis_client):
+    of_requests, of_bytes = Quota("a", requests_per_minute=2), Quota("a", bytes_per_minute=100)
+    job_store.submit(a_job(), quota=of_requests)
+    job_store.submit(a_job(), quota=of_requests)
+    job_store.submit(a_job(500), quota=of_bytes)
+    assert redis_client.ttl(keys.quota("a")) > 240
+    go_back(redis_client, "a", 31)
+    job_store.submit(a_job(), quota=of_requests)
+    # A shorter time does not replace that of the debt.
+    assert redis_client.ttl(keys.quota("a")) > 200
+    for _ in range(3):
+        with pytest.raises(QuotaUsedUp):
+            job_store.submit(a_job(), quota=of_bytes)
+    go_back(redis_client, "a", 31)
+    job_store.submit(a_job(), quota=of_requests)
 
 
 def test_refused_and_repeated_requests_take_nothing(job_store, redis_client):
