@@ -36,7 +36,7 @@ PURPOSE = "batch"
 MAX_NAME_CHARS = 255
 _PIECE_BYTES = 256 * 1024
 # What surrounds the file in the body, and fields beside it.
-_FORM_BYTES = 256 * 1024
+FORM_BYTES = 256 * 1024
 _FIELDS = ("purpose", "file")
 
 
@@ -55,7 +55,7 @@ def receive_file(request: Request, service: Service) -> StoredFile:
             f"{came}; send {MULTIPART}, with curl by -F purpose={PURPOSE} -F file=@FILE."
         )
     form = _Form(parameters["boundary"].encode())
-    limit_bytes = service.settings.max_upload_bytes + _FORM_BYTES
+    limit_bytes = service.settings.max_upload_bytes + FORM_BYTES
     pieces = limited(body_pieces(request, service), limit_bytes)
     try:
         # Before the body is read, where it would be refused afterwards.
@@ -135,7 +135,7 @@ class _Form:
                     num_waiting = 0
                     yield from self._content_of(event)
                 # The decoder holds what it cannot read yet.
-                if num_waiting > _FORM_BYTES:
+                if num_waiting > FORM_BYTES:
                     break
         except ValueError:
             pass

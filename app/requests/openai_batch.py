@@ -27,7 +27,7 @@ from contract.store.admission.outcomes import QuotaUsedUp
 from contract.store.batches.file_store import StoredFile
 from contract.store.batches.sealing import Accepted
 
-_MAX_BODY_BYTES = 64 * 1024
+MAX_BODY_BYTES = 64 * 1024
 
 
 class OpenAIBatchBody(BaseModel):
@@ -53,7 +53,7 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
     Raises:
         ClientError, ModelNotFound, Overloaded, QuotaExceeded, BrokerUnavailable
     """
-    fields = parse_json(read_json_body(request, _MAX_BODY_BYTES))
+    fields = parse_json(read_json_body(request, MAX_BODY_BYTES))
     body = validated(fields, OpenAIBatchBody)
     check_owned(body.input_file_id)
     file = service.files.read(body.input_file_id)

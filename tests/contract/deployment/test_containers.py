@@ -12,9 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
+from app.factory import create_app
+from app.openapi.document import describe
 from app.requests.body import BODY_S
+from app.requests.file_upload import FORM_BYTES
+from app.requests.openai_batch import MAX_BODY_BYTES as MAX_OPENAI_BATCH_BYTES
 from app.responses.problems import STATUS_BY_CODE
 from app.server.gunicorn_worker import HEADER_S
+from app.service.components import EXTENSION
 from contract import __version__
 from contract.setting_refusals import environment_name
 from contract.settings import REPOSITORY, Settings, load_settings
@@ -278,26 +283,37 @@ def test_redis_listens_where_the_services_call():
     assert redis_conf()["timeout"] == "0"
 
 
+def routes_with_a_body(settings: Settings) -> set[str]:
+    """The routes of the web server to which something is sent."""
+    app = create_app(settings)
+    app.extensions[EXTENSION].changes.close()
+    paths = describe(app, settings)["paths"]
+    return {path for path, methods in paths.items() if "requestBody" in methods.get("post", {})}
+
+
 def test_edge_lets_pass_what_the_web_server_takes():
     conf = (REPOSITORY / "deploy/nginx/nginx.conf").read_text()
     settings = load_settings({})
     directives = dict(re.findall(r"^ +([a-z_]+) (\w+);", conf, re.MULTILINE))
     # That of the errors themselves, none, is left out; the first one is that of all other routes.
-    _, *limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
-    for limit, max_bytes in zip(
-        limits, (settings.max_body_bytes, settings.max_upload_bytes), strict=True
-    ):
+    small, *limits = re.findall(r"client_max_body_size ([1-9]\w*);", conf)
+    bodies, uploads = settings.max_body_bytes, settings.max_upload_bytes + FORM_BYTES
+    for limit, max_bytes in zip(limits, (bodies, uploads), strict=True):
         assert max_bytes < amount(f"{limit}b") <= 1.25 * max_bytes
-    (routes,) = re.findall(r"location ~ \^/\(([^)]+)\)\$", conf)
-    assert set(routes.split("|")) == {"score", "tokenize", "detokenize", "v1/completions"}
+    groups = re.findall(r"location ~ \^/\(([^)]+)\)\$", conf)
+    buffered, unbuffered = ([f"/{each}" for each in group.split("|")] for group in groups)
+    # The body of this route names a file.
+    assert amount(f"{small}b") >= MAX_OPENAI_BATCH_BYTES
+    assert {*buffered, *unbuffered, "/v1/batches"} == routes_with_a_body(settings)
     longest_s = max(settings.web_timeout_s, settings.max_wait_s, settings.completion_wait_s)
     assert amount(directives["proxy_read_timeout"]) > longest_s
     assert amount(directives["client_header_timeout"]) == HEADER_S
     assert amount(directives["client_body_timeout"]) == BODY_S
     assert directives["proxy_buffering"] == "off"
     # Only an upload reaches the web server before it is complete.
-    unbuffered = re.findall(r"location ([^{]+) {[^}]*proxy_request_buffering off;", conf)
-    assert unbuffered == ["= /batches"]
+    (at,) = re.findall(r"location ([^{]+) {[^}]*proxy_request_buffering off;", conf)
+    assert at == f"~ ^/({groups[1]})$"
+    assert set(unbuffered) == {"/batches", "/v1/files"}
     assert conf.count("proxy_request_buffering on;") == 1
     assert f"set $web http://web:{settings.port};" in conf
 

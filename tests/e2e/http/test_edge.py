@@ -1,5 +1,6 @@
 """The configuration of the edge in a real nginx, without TLS, before a real web server."""
 
+import os
 import re
 import select
 import socket
@@ -70,6 +71,15 @@ def test_body_that_waits_at_the_edge_arrives_whole(port, num_bytes):
         items = [{"text": "x" * min(num_bytes, 20_000)}] * max(1, num_bytes // 20_000)
         response = http.post("/score", json={"items": items})
         assert response.status_code == 202
+
+
+def test_file_passes_the_edge_whole(port):
+    content = os.urandom(1_500_000)
+    with from_address("127.0.0.12", port) as http:
+        form = {"data": {"purpose": "batch"}, "files": {"file": ("f", content)}}
+        response = http.post("/v1/files", **form)
+        assert response.status_code == 200
+        assert http.get(f"/v1/files/{response.json()['id']}/content").content == content
 
 
 def unfinished(method: str, path: str, length: str) -> bytes:
