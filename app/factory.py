@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 from flask import Flask, Request, Response
 from flask.sessions import NullSession, SessionInterface, SessionMixin
 
+from app.openapi.document import EXTENSION as DESCRIPTION
+from app.openapi.document import Description
 from app.requests import access
 from app.requests.body import release_body
 from app.responses.problems import STATUS_BY_CODE, register_error_handlers
@@ -106,6 +108,7 @@ def create_app(settings: Settings, tracing: "Tracing | None" = None) -> Flask:
         asset_routes(Assets.load()),
     ):
         app.register_blueprint(routes)
+    app.extensions[DESCRIPTION] = Description(app)
     return app
 
 

@@ -55,6 +55,8 @@ _MODELS: tuple[type[BaseModel], ...] = (
         TokenizerInfo,
     ),
 )
+# Where an application keeps its `Description`.
+EXTENSION = "evascore_description"
 _KEY_SCHEME = "apiKey"
 _SECURITY_SCHEMES = {
     _KEY_SCHEME: {
@@ -73,6 +75,23 @@ _TAGS = (
     ("/", "Service", "Its limits, models, queue and health."),
 )
 _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "internal_error")
+
+
+class Description:
+    """Keeps the document of an application, which takes 50 ms to make, and anyone may ask for it."""
+
+    def __init__(self, app: Flask) -> None:
+        """Describe `app`, whose routes do not change any more."""
+        self._app = app
+        self._made_of: tuple[Settings, Sequence[str]] | None = None
+        self._document: dict[str, Any] = {}
+
+    def read(self, settings: Settings, models: Sequence[str], root: str) -> dict[str, Any]:
+        """The document as `describe` makes it; do not change it."""
+        if self._made_of != (settings, models):
+            self._document = describe(self._app, settings, models)
+            self._made_of = settings, models
+        return {**self._document, "servers": _servers(root)}
 
 
 def describe(
@@ -100,7 +119,7 @@ def describe(
             "version": __version__,
             "description": "Scores text with EvaByte, a byte-level language model.",
         },
-        "servers": [{"url": root or "/"}],
+        "servers": _servers(root),
         "tags": [{"name": n, "description": text} for n, text in _tags()],
         "paths": dict(paths),
         "components": {
@@ -110,6 +129,10 @@ def describe(
     }
     add_limits(document, settings, models)
     return document
+
+
+def _servers(root: str) -> list[dict[str, str]]:
+    return [{"url": root or "/"}]
 
 
 def _tags() -> Iterator[tuple[str, str]]:

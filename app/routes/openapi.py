@@ -2,7 +2,7 @@
 
 from flask import Blueprint, Response, current_app, request
 
-from app.openapi.document import describe
+from app.openapi.document import EXTENSION, Description
 from app.responses.json import json_response
 from app.service.components import service
 
@@ -13,6 +13,5 @@ routes = Blueprint("openapi", __name__)
 def description() -> Response:
     """Describe the API in OpenAPI 3.1."""
     models = service().models.names() if service().models.listed() else []
-    return json_response(
-        describe(current_app, service().models.limits(), models, request.script_root)
-    )
+    described: Description = current_app.extensions[EXTENSION]
+    return json_response(described.read(service().models.limits(), models, request.script_root))

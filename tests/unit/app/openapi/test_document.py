@@ -9,7 +9,8 @@ import pytest
 from jsonschema import Draft202012Validator
 
 from app.factory import create_app
-from app.openapi.document import describe
+from app.openapi import document as document_module
+from app.openapi.document import Description, describe
 from app.responses.problems import STATUS_BY_CODE
 from contract.errors import ClientError
 from contract.grammar.completion_request import CompletionBody, prompts_of
@@ -35,6 +36,41 @@ def app():
 @pytest.fixture(scope="module")
 def document(app) -> dict[str, Any]:
     return json.loads(json.dumps(describe(app, SETTINGS, ["evascore", "demo"])))
+
+
+@pytest.fixture
+def made(monkeypatch) -> list[Any]:
+    """What documents are made of from now on."""
+    calls: list[Any] = []
+
+    def counted(*args):
+        calls.append(args)
+        return describe(*args)
+
+    monkeypatch.setattr(document_module, "describe", counted)
+    return calls
+
+
+def test_document_is_made_once_while_limits_and_models_are_the_same(app, made):
+    described = Description(app)
+    first = described.read(SETTINGS, ["evascore"], "")
+    same = described.read(SETTINGS.model_copy(), ["evascore"], "/below")
+    assert len(made) == 1
+    assert first == describe(app, SETTINGS, ["evascore"])
+    assert same == describe(app, SETTINGS, ["evascore"], "/below")
+    smaller = SETTINGS.model_copy(update={"max_text_bytes": 7})
+    for settings, models in ((smaller, ["evascore"]), (smaller, ["evascore", "demo"])):
+        assert described.read(settings, models, "") == describe(app, settings, models)
+    assert len(made) == 3
+
+
+def test_requests_share_one_document(made):
+    app = create_app(SETTINGS)
+    answers = [app.test_client().get("/openapi.json") for _ in range(3)]
+    app.extensions["evascore"].changes.close()
+    assert [each.status_code for each in answers] == [200] * 3
+    assert answers[0].get_json() == json.loads(json.dumps(describe(app, SETTINGS)))
+    assert len(made) == 1
 
 
 def references(node: Any) -> Iterator[str]:
