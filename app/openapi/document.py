@@ -78,7 +78,7 @@ _OF_EVERY_ROUTE = ("bad_request", "uri_too_long", "misdirected_request", "intern
 
 
 class Description:
-    """Keeps the document of an application, which takes 50 ms to make, and anyone may ask for it."""
+    """Keeps the document of an application: it takes 50 ms to make, and anyone may ask for it."""
 
     def __init__(self, app: Flask) -> None:
         """Describe `app`, whose routes do not change any more."""

@@ -1,10 +1,13 @@
 """Checks the API key of a request, its scope, and the owner of the task or batch."""
 
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
 from flask import Flask, Response, g, request
 
 from app.service.components import service
 from app.service.quotas import current_key, rate_limit_headers
-from contract.api_keys import Scope
+from contract.api_keys import ApiKey, Scope
 from contract.errors import Forbidden, JobNotFound, Unauthorized
 
 # The scope that the routes of a blueprint need. All others are open: pages, documents and what
@@ -23,6 +26,8 @@ _SCOPES_OF_ROUTES: dict[str, Scope] = {
     "health.stats": "metrics",
     "events.follow_batch": "bulk",
 }
+_Item = TypeVar("_Item")
+
 _BEARER = "Bearer "
 _IDS = ("task_id", "batch_id", "file_id")
 
@@ -62,12 +67,41 @@ def _check() -> None:
         return
     key = service().key_ring.find(_token())
     g.api_key = key
+    _check_scope(key, scope)
+    _check_owner()
+
+
+def _check_scope(key: ApiKey, scope: Scope) -> None:
     if not key.allows(scope):
         raise Forbidden(
             f"This request needs the scope {scope}; this key has {', '.join(key.scopes)}.",
             scope=scope,
         )
-    _check_owner()
+
+
+def key_check() -> Callable[[], None]:
+    """Return a function that checks the key of this request again, also when the request is over.
+
+    The function raises Unauthorized or Forbidden. Without a key it does nothing.
+    """
+    scope = scope_of(request.endpoint or "")
+    if current_key() is None or scope is None:
+        return lambda: None
+    ring, token, needed = service().key_ring, _token(), scope
+    return lambda: _check_scope(ring.find(token), needed)
+
+
+def while_valid(items: Iterable[_Item]) -> Iterator[_Item]:
+    """Yield the items of a long request while its key is valid.
+
+    Raises:
+        Unauthorized, Forbidden: the key was revoked or changed, or has expired; also at the end.
+    """
+    check = key_check()
+    for item in items:
+        check()
+        yield item
+    check()
 
 
 def _token() -> str:

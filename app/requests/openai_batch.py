@@ -6,7 +6,7 @@ from typing import Any, Literal
 from flask import Request, g
 from pydantic import BaseModel, ConfigDict, Field
 
-from app.requests.access import check_owned
+from app.requests.access import check_owned, while_valid
 from app.requests.batch_upload import Receiver
 from app.requests.body import read_json_body
 from app.requests.clients import client_of
@@ -90,7 +90,9 @@ def _accepted(request: Request, file: StoredFile, service: Service) -> Accepted:
         quota=current_quota(),
         answers_completions=True,
     )
-    lines = lines_of_file(file, service, settings, digested=receiver.digested)
+    lines = lines_of_file(
+        file, service, settings, digested=lambda pieces: while_valid(receiver.digested(pieces))
+    )
     return receiver.receive(in_turns(lines), idempotency_key())
 
 

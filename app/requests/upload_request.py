@@ -7,6 +7,7 @@ from flask import Request, g
 from werkzeug.datastructures import MultiDict
 from werkzeug.http import parse_options_header
 
+from app.requests.access import while_valid
 from app.requests.batch_lines import lines_of_array, read_options
 from app.requests.batch_upload import Receiver
 from app.requests.body import came_as
@@ -124,14 +125,14 @@ def _media_type(request: Request) -> str:
 
 
 def body_pieces(request: Request, service: Service) -> Iterator[bytes]:
-    """Yield the body as it arrives; its size is logged.
+    """Yield the body as it arrives, while the key of the request is valid; its size is logged.
 
     Raises:
-        MalformedBody
+        MalformedBody, Unauthorized, Forbidden
     """
     g.body_bytes = 0
     try:
-        for piece in read_pieces(request, service.settings.web_timeout_s):
+        for piece in while_valid(read_pieces(request, service.settings.web_timeout_s)):
             g.body_bytes += len(piece)
             yield piece
     except MalformedBody:

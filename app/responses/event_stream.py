@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 import orjson
 from flask import Request, Response
 
+from app.requests.access import key_check
 from app.responses.no_content import no_content
 from app.responses.views import batch_view, job_view
 from app.service.callers import Caller
@@ -20,7 +21,7 @@ from app.service.components import Service
 from app.service.waiting import Inbox
 from contract import keys
 from contract.batches import Batch
-from contract.errors import BrokerUnavailable, JobGone, JobUnreadable
+from contract.errors import BrokerUnavailable, JobGone, JobUnreadable, ServiceError
 from contract.messages import Record
 
 RECONNECT_MS = 2000
@@ -93,14 +94,28 @@ def event_answer(
     if request.method == "HEAD":
         return response
     service.streams.acquire(caller.client)
+    is_refused = _refused_by(key_check())
     response.response = follow(
         watched,
         service.changes.subscribed(watched.channel),
         seen=seen,
-        is_over=lambda: service.changes.is_released or caller.has_left(),
+        is_over=lambda: service.changes.is_released or caller.has_left() or is_refused(),
     )
     response.call_on_close(lambda: service.streams.release(caller.client))
     return response
+
+
+def _refused_by(check: Callable[[], None]) -> Callable[[], bool]:
+    """Return a function that says whether `check` refuses the key of the stream by now."""
+
+    def is_refused() -> bool:
+        try:
+            check()
+        except ServiceError:
+            return True
+        return False
+
+    return is_refused
 
 
 def follow(
@@ -116,7 +131,7 @@ def follow(
     Args:
         subscribed: gives an inbox that is set whenever there may be a change.
         seen: ID of the last event that the client knows, '' for none.
-        is_over: whether the client has left or the process is stopping.
+        is_over: whether the client has left, its key ended, or the process is stopping.
     """
     yield f"retry: {RECONNECT_MS}\n\n".encode()
     sent_at = time.monotonic()

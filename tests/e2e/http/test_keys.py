@@ -14,6 +14,7 @@ import pytest
 
 import evascore
 from contract.api_keys import Scope, new_key
+from contract.errors import ScoringFailed
 from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from tests.conftest import LIMITS, wait_until
@@ -34,6 +35,10 @@ class Keys:
         client = self.with_token(token)
         wait_until(lambda: client.get("/score/x").status_code != 401)
         return client
+
+    def same(self, client: httpx.Client) -> httpx.Client:
+        """Another client, with connections of its own, that sends the token of `client`."""
+        return self.with_token(client.headers["Authorization"].removeprefix("Bearer "))
 
     def with_token(self, token: str) -> httpx.Client:
         """A client that sends `token`."""
@@ -250,6 +255,54 @@ def test_revoked_key_ends_within_two_seconds_without_restart(made):
     revoked_at = time.monotonic()
     wait_until(lambda: client.get("/score/x").status_code == 401, timeout_s=5)
     assert time.monotonic() - revoked_at < 2
+
+
+LINE = b'{"text": "x", "custom_id": "a"}\n'
+FORM = (
+    b"--b\r\nContent-Disposition: form-data; name=purpose\r\n\r\nbatch\r\n"
+    b"--b\r\nContent-Disposition: form-data; name=file; filename=f\r\n\r\n"
+)
+UPLOADS = {
+    "batch": ("/batches", "application/x-ndjson", LINE, LINE),
+    "file": ("/v1/files", "multipart/form-data; boundary=b", FORM, LINE + b"\r\n--b--\r\n"),
+}
+
+
+@pytest.mark.parametrize(("path", "media_type", "first", "last"), UPLOADS.values(), ids=UPLOADS)
+def test_revoked_key_ends_an_upload_that_goes_on(made, path, media_type, first, last):
+    owner = f"ursula-{path[1:].replace('/', '-')}"
+    client = made.client(owner)
+    # It has connections of its own.
+    other = made.same(client)
+
+    def upload(while_it_goes_on) -> httpx.Response:
+        def pieces() -> Iterator[bytes]:
+            yield first
+            while_it_goes_on()
+            yield last
+
+        return client.post(path, content=pieces(), headers={"Content-Type": media_type})
+
+    def revoke() -> None:
+        made.store.revoke([key for key in made.store.all() if key.name == owner])
+        wait_until(lambda: other.get("/score/x").status_code == 401)
+
+    assert upload(lambda: None).status_code in (200, 202)
+    refused = upload(revoke)
+    assert (refused.status_code, refused.json()["type"]) == (401, "unauthorized")
+
+
+def test_revoked_key_ends_its_event_streams(made, outcomes):
+    client = made.client("victor")
+    other = made.same(client)
+    task_id = client.post("/score", json={"text": "x"}).json()["id"]
+    with client.stream("GET", f"/score/{task_id}/events") as stream:
+        lines = stream.iter_lines()
+        assert "event: job" in next(line for line in lines if line.startswith("event"))
+        made.store.revoke([key for key in made.store.all() if key.name == "victor"])
+        wait_until(lambda: other.get("/score/x").status_code == 401)
+        outcomes.fail(task_id, ScoringFailed("broken"))
+        assert not [line for line in lines if line.startswith("event")]
 
 
 def test_no_token_is_in_the_log_of_the_web_server(made, web):
