@@ -21,6 +21,7 @@ from deploy.backup.scratch import remove_leftovers, scratch_folder
 
 CHECKSUM = ".sha256"
 _TIME = "%Y%m%dT%H%M%SZ"
+_SHOWN = "%Y-%m-%d %H:%M:%S UTC"
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +156,21 @@ class State:
                 if sha256(archive) == checksum.split()[0]:
                     unpack(archive, folder)
                     self.say(f"restored {name} to {folder}")
+                    if kind == "redis":
+                        self._warn_of_return(name)
                     return
             self.say(f"{name} is damaged: trying the backup before it")
         raise StateFailed(
             f"every backup of {kind} is damaged; check the disk, or start without one"
+        )
+
+    def _warn_of_return(self, name: str) -> None:
+        """Say what was revoked or erased after the backup `name`, and is back with it."""
+        made_at = _made_at(name)
+        since = "this backup" if made_at is None else time.strftime(_SHOWN, time.gmtime(made_at))
+        self.say(
+            f"API keys that were revoked since {since} work again, and results that were erased "
+            "can be read again: compare `python -m app.keys list`, and revoke the keys again"
         )
 
 

@@ -84,6 +84,22 @@ def test_new_machine_gets_what_the_old_one_had(cloud, tmp_path, place):
     assert new.files() == old.files()
 
 
+@pytest.mark.parametrize(
+    ("moment", "since"),
+    [("20200102T030405Z", "2020-01-02 03:04:05 UTC"), ("before-upgrade", "this backup")],
+)
+def test_restore_says_since_when_revoked_keys_work_again(cloud, machine, tmp_path, moment, since):
+    machine.fill()
+    machine.state("backup")
+    (stored,) = (machine.to / name for name in machine.backups())
+    (machine.to / f"{stored.name}.sha256").unlink()
+    stored = stored.rename(machine.to / f"redis-{moment}.tar.zst")
+    (machine.to / f"{stored.name}.sha256").write_text(checksum_line(stored))
+    restored = Machine(cloud, tmp_path / "new", machine.to).state("restore")
+    (warning,) = [line for line in restored.stdout.splitlines() if "app.keys list" in line]
+    assert f"API keys that were revoked since {since} work again" in warning
+
+
 def test_backups_are_for_their_owner_even_in_a_folder_open_to_others(machine):
     machine.to.mkdir(mode=0o755)
     machine.fill()
