@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from pathlib import Path
+from typing import NoReturn
 
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import find_place
@@ -26,6 +27,7 @@ archive, and should not be in memory (tmpfs).
 def main() -> int:
     """Run one command; returns the exit code: 0, 1 when it failed, 2 for a bad command line."""
     arguments = _parser().parse_args()
+    signal.signal(signal.SIGTERM, _stop)
     try:
         state = State(
             redis_dir=arguments.redis_dir,
@@ -46,6 +48,12 @@ def main() -> int:
         _complain(error)
         return 1
     return 0
+
+
+def _stop(number: int, _: object) -> NoReturn:
+    """End as a signal would, but delete the copies of texts in temporary folders."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
 
 
 def _keep_backing_up(state: State, every_s: float) -> None:

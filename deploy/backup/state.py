@@ -47,7 +47,10 @@ class State:
         if not self.is_dry_run:
             remove_leftovers()
         if has_aof(self.redis_dir):
-            with scratch_folder() as copy:
+            with scratch_folder() as scratch:
+                # The copy has the mode of the original, which others may be able to enter. The
+                # folder around it is ours alone.
+                copy = scratch / "redis"
                 if not self.is_dry_run:
                     if not rewrite_aof(self.redis_dir):
                         self.say("Redis does not run here: this backup may hold deleted texts")

@@ -107,6 +107,34 @@ def test_backups_are_for_their_owner_even_in_a_folder_open_to_others(machine):
     assert {path.stat().st_mode & 0o777 for path in machine.to.iterdir()} == {0o600}
 
 
+def test_copies_of_a_backup_are_for_their_owner_and_go_when_it_is_stopped(cloud, tmp_path):
+    machine = Machine(cloud, tmp_path / "one", "gs://bucket/path")
+    machine.fill()
+    machine.redis_dir.chmod(0o755)
+    scratch, answer = tmp_path / "scratch", cloud.folder / "answers" / "slow"
+    scratch.mkdir()
+    answer.mkdir()
+    (answer / "match").write_text("storage cp")
+    # The upload goes on until somebody writes here.
+    os.mkfifo(answer / "stdout")
+    command = [STATE, *machine.arguments("backup")]
+    process = subprocess.Popen(command, env={**cloud.env, "TMPDIR": str(scratch)})
+    try:
+        wait_until(lambda: any("storage cp" in call for call in cloud.calls))
+        folders = list(scratch.iterdir())
+        copied = list(scratch.rglob("*.aof"))
+        modes = {folder.stat().st_mode & 0o777 for folder in folders}
+        process.terminate()
+        assert process.wait(60) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+        process.wait()
+        with suppress(OSError):
+            os.close(os.open(answer / "stdout", os.O_WRONLY | os.O_NONBLOCK))
+    assert (len(copied), modes) == (1, {0o700})
+    assert not list(scratch.iterdir())
+
+
 def test_redis_that_is_written_to_comes_back_with_all_it_had_answered(cloud, tmp_path):
     folder = tmp_path / "old"
     server = RedisServer(folder / "redis")
