@@ -128,11 +128,6 @@ def file(file_id: str) -> str:
     return f"evascore:file:{file_id}"
 
 
-def openai_batch(batch_id: str) -> str:
-    """What a batch in OpenAI's form has besides its facts; it expires with the batch."""
-    return f"evascore:openai_batch:{batch_id}"
-
-
 def publishing(batch_id: str) -> str:
     """Lock of the process that queues the parts of the batch."""
     return f"evascore:publishing:{batch_id}"

@@ -320,6 +320,23 @@ def leave_to_expire(http: httpx.Client, markers: Markers) -> None:
     """Score what nobody erases."""
     job = http.post("/score?wait=5", json=markers.items("kept")).json()
     assert job["state"] == "SUCCESS"
+    markers.made += [b"Quokkatext-file", b"Quokkaid-file", b"Quokkadata-file"]
+    body = {"model": "small", "prompt": "Quokkatext-file", "max_tokens": 0, "echo": True}
+    line = {"custom_id": "Quokkaid-file", "method": "POST", "url": "/v1/completions", "body": body}
+    form = {"data": {"purpose": "batch"}, "files": {"file": ("f", orjson.dumps(line))}}
+    asked = {
+        "input_file_id": http.post("/v1/files", **form).json()["id"],
+        "endpoint": "/v1/completions",
+        "completion_window": "24h",
+        "metadata": {"note": "Quokkadata-file"},
+    }
+    batch = http.post("/v1/batches", json=asked).json()
+    assert batch["metadata"] == asked["metadata"]
+    wait_until(lambda: openai_batch_has_ended(http.get(f"/v1/batches/{batch['id']}")))
+
+
+def openai_batch_has_ended(answer: httpx.Response) -> bool:
+    return answer.status_code == 410 or answer.json()["status"] == "completed"
 
 
 def fill_redis(http: httpx.Client, server: redis.Redis, markers: Markers) -> None:

@@ -305,7 +305,6 @@ class BatchStore:
                     keys.batch(batch_id),
                     keys.batch_texts(batch_id),
                     keys.batch_results(batch_id),
-                    keys.openai_batch(batch_id),
                 )
                 pipe.publish(keys.batch(batch_id), b"").execute()
             # Workers drop the queued messages, because the records that they name are gone.

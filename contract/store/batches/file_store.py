@@ -23,7 +23,7 @@ from contract.task_ids import FILE, is_task_id, new_task_id
 
 # The fastest level halves the size of text.
 _LEVEL = 1
-_FACTS = b"facts"
+_FACTS, _OPENAI = b"facts", b"openai"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,9 @@ class FileStore:
         """Keep files on the Redis of `client`; `jobs` has the secret that signs IDs."""
         self._client, self._settings, self._jobs = client, settings, jobs
         self._guard = guard or BrokerGuard()
-        self._store_piece, self._finish, self._delete = (
-            register(client, name) for name in ("store_piece", "finish_file", "delete_file")
+        self._store_piece, self._finish, self._delete, self._note_batch = (
+            register(client, name)
+            for name in ("store_piece", "finish_file", "delete_file", "note_openai_batch")
         )
 
     def new_id(self, owner: str = "") -> str:
@@ -133,12 +134,13 @@ class FileStore:
     def note_batch(self, batch_id: str, facts: dict[str, Any]) -> None:
         """Store the fields that only OpenAI's batches have; what was stored before stays.
 
+        They are part of the batch, and so they expire and are erased with it.
+
         Raises:
             BrokerUnavailable
         """
-        ttl_s = int(self._settings.max_upload_deadline_s) + self._settings.result_ttl_s
         with self._guard.calling():
-            self._client.set(keys.openai_batch(batch_id), orjson.dumps(facts), ex=ttl_s, nx=True)
+            self._note_batch(keys=[keys.batch(batch_id)], args=[orjson.dumps(facts)])
 
     def batch_facts(self, batch_id: str) -> dict[str, Any]:
         """What `note_batch` stored; empty for a batch of `POST /batches`.
@@ -147,7 +149,7 @@ class FileStore:
             BrokerUnavailable
         """
         with self._guard.calling():
-            found = self._client.get(keys.openai_batch(batch_id))
+            found = self._client.hget(keys.batch(batch_id), _OPENAI)
         facts: dict[str, Any] = orjson.loads(found) if found else {}
         return facts
 

@@ -9,8 +9,9 @@ from contract import keys
 from contract.api_keys import NO_QUOTA, Quota
 from contract.settings import load_settings
 from contract.store.admission.outcomes import NoRoom, QuotaUsedUp
+from contract.store.batches.batch_store import BatchStore
 from contract.store.batches.file_store import FileStore, StoredFile
-from tests.contract.store.test_quotas import go_back
+from tests.contract.store.test_quotas import go_back, upload
 
 ROOM_BYTES = 8_000_000
 PIECE_BYTES = 100_000
@@ -114,3 +115,20 @@ def test_file_takes_one_request_and_no_bytes(files, redis_client):
     go_back(redis_client, "a", 31)
     files.finish(a_file(three), quota)
     assert files.read(three).num_pieces == 3
+
+
+def test_fields_of_an_openai_batch_expire_and_go_with_it(files, redis_client, settings, job_store):
+    # Compressed, the word might not be found.
+    redis_client.config_set("rdbcompression", "no")
+    batches = BatchStore(redis_client, settings, job_store)
+    ended, erased = upload(batches, NO_QUOTA), upload(batches, NO_QUOTA)
+    for batch_id in (ended, erased):
+        files.note_batch(batch_id, {"metadata": {"note": "Quokka"}})
+        files.note_batch(batch_id, {"metadata": {"note": "later"}})
+        assert files.batch_facts(batch_id) == {"metadata": {"note": "Quokka"}}
+    batches.cancel(ended)
+    batches.erase(erased)
+    files.note_batch(erased, {"metadata": {"note": "Quokka"}})
+    holding = [name for name in redis_client.keys("*") if b"Quokka" in redis_client.dump(name)]
+    assert holding == [keys.batch(ended).encode()]
+    assert 0 < redis_client.ttl(holding[0]) <= settings.result_ttl_s

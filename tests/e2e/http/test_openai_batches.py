@@ -172,7 +172,7 @@ def test_repeated_request_is_the_batch_of_the_first_one_until_that_is_erased(api
     assert gone.value.status_code == 410
     assert "send it with a new key" in gone.value.body["detail"]
     with scoring.redis() as redis:
-        assert not redis.exists(keys.openai_batch(first.id))
+        assert not redis.exists(keys.batch(first.id))
 
 
 @pytest.mark.parametrize(
