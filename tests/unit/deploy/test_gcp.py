@@ -5,6 +5,7 @@ import subprocess
 
 import pytest
 
+from contract.api_keys import new_key
 from contract.settings import REPOSITORY
 
 GCP = REPOSITORY / "deploy" / "gcp"
@@ -316,6 +317,7 @@ SECRETS = [
     "opt/evascore.env",
     "opt/evascore/.env",
     "opt/evascore/.env.local",
+    "opt/evascore/secrets/redis_password",
     "root/.bash_history",
     "home/ann/.python_history",
     "home/ann/.ssh/authorized_keys",
@@ -325,13 +327,17 @@ SECRETS = [
     "etc/ssh/ssh_host_ed25519_key",
     "var/lib/docker/containers/0a1b/config.v2.json",
     "var/lib/docker/volumes/evascore_backups/_data/redis-20261122T053000Z.tar.zst",
+    "srv/redis-20261122T060000Z.tar.zst.part",
+    "tmp/evascore-9omned4q/appendonlydir/appendonly.aof.1.incr.aof",
     "var/lib/docker/volumes/evascore_redis-data/_data/appendonlydir/appendonly.aof.1.incr.aof",
     "srv/renamed",
+    "home/ann/token",
 ]
 HARMLESS = [
     "opt/evascore/.env.example",
     "opt/evascore/README.md",
     "etc/ssh/sshd_config",
+    "opt/evascore/.venv/lib/python3.11/site-packages/some/secrets/__init__.py",
     "var/lib/docker/volumes/evascore_quantized/_data/demo/model.safetensors",
 ]
 
@@ -345,6 +351,8 @@ def disk(tmp_path):
         path.write_text("x")
     key = "-----BEGIN OPENSSH PRIVATE KEY-----\n"
     (tmp_path / "disk" / "srv" / "renamed").write_text(key)
+    token, _ = new_key("ann", ["metrics"])
+    (tmp_path / "disk" / "home" / "ann" / "token").write_text(f"{token}\n")
     return tmp_path / "disk"
 
 
