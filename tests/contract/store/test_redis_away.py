@@ -83,6 +83,7 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "result_pieces": lambda: list(store.result_pieces(batch.id, Part(0, 1, 1))),
         "cancel": lambda: store.cancel(batch.id),
         "check_quota": lambda: store.check_quota(Quota("a", requests_per_minute=1)),
+        "take_request": lambda: store.take_request(Quota("a", requests_per_minute=1)),
         "erase": lambda: store.erase(batch.id),
         "discard_upload": lambda: store.discard_upload(batch.id),
     }
