@@ -26,6 +26,7 @@ from evascore.bulk.files import (
 from evascore.errors import JobGone, JobNotFound
 from evascore.operations.calls import GZIP, BatchRequest, compressed
 from evascore.readers.inputs import STDIN, Input
+from evascore.readers.same_file import holds_input
 from evascore.sync import Client
 
 # Uploads at the service at once: it scores the next one while the results of one are fetched.
@@ -217,14 +218,25 @@ def check_paths(plan: Plan) -> None:
             f"{plan.target} is not a regular file; evascore bulk reads OUT again to resume. Give a"
             " file, or - for stdout."
         )
-    if plan.source != STDIN and plan.target.exists() and plan.target.samefile(plan.source):
-        raise BulkRefused(f"{plan.target} is also the input; give another file for the output.")
+    check_not_input(plan.target, plan.source)
+    check_not_input(plan.state_path, plan.source)
     has_content = plan.target.exists() and plan.target.stat().st_size > 0
     if has_content and not (plan.overwrite or plan.state_path.exists()):
         raise BulkRefused(
             f"{plan.target} is not empty, and its state file {plan.state_path} is missing, so the"
             " run cannot be resumed. Start again with --overwrite."
         )
+
+
+def check_not_input(target: Path, source: Path) -> None:
+    """Check that writing `target` would not replace the input.
+
+    Raises:
+        BulkRefused: it would.
+        OSError: the input cannot be found.
+    """
+    if holds_input(target, source):
+        raise BulkRefused(f"{target} is also the input; give another file for the output.")
 
 
 def _state(plan: Plan, lines: Input, target: Target) -> State:

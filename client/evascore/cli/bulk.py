@@ -16,7 +16,7 @@ import typer
 from evascore.bulk.error_kinds import ErrorKind
 from evascore.bulk.exports import To, check_target, export, form_of
 from evascore.bulk.files import BulkRefused, Target
-from evascore.bulk.run import Bulk, Plan, Summary, check_paths
+from evascore.bulk.run import Bulk, Plan, Summary, check_not_input, check_paths
 from evascore.cli.common import (
     FILES,
     INTERRUPTED,
@@ -237,6 +237,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
         check_paths(plan)
         yield plan, None, lambda: None
         return
+    check_not_input(plan.target, plan.source)
     check_target(plan.target, form)
     lines = plan.target.with_name(plan.target.name + ".lines")
     inner = _with_target(plan, lines)

@@ -1,7 +1,8 @@
 """Implements `evascore next-chars`, which prints the likeliest characters after texts."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, islice
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from evascore.constants import MAX_NEXT_CHARS
 from evascore.errors import ClientError, EvascoreError, ModelError
 from evascore.readers.encodings import UTF8, codec_of
 from evascore.readers.inputs import STDIN, texts_of_lines
+from evascore.readers.same_file import holds_input
 from evascore.results import NextChars, Score
 from evascore.sync import Client
 from evascore.texts import Text
@@ -70,7 +72,8 @@ def command(
         raise CommandFailed("Give either a text or --file, not both.", USAGE)
     with connect(url, headers, timeout_s=timeout_s, patience_s=patience_s, model=model) as client:
         if text is None:
-            return _lines(client, texts_of_lines(file or STDIN, codec_of(encoding)), out, k)
+            lines = _begun(file or STDIN, codec_of(encoding), out)
+            return _lines(client, lines, out, k)
         likeliest = _of(client.score(Text(as_bytes(text), options={"next_chars": k})))
     if as_json or out is not None:
         with opened(out, "wb") as target:
@@ -78,6 +81,14 @@ def command(
     else:
         show_table((repr(char), f"{p:.4f}") for char, p in likeliest.characters)
     return 0
+
+
+def _begun(source: Path, encoding: str, out: Path | None) -> Iterator[str | bytes]:
+    """The lines of the input; it is open, so that opening `out` cannot lose what it needs."""
+    if out is not None and holds_input(out, source):
+        raise CommandFailed(f"{out} is also the input; give another file for --out.", USAGE)
+    lines = texts_of_lines(source, encoding)
+    return chain(list(islice(lines, 1)), lines)
 
 
 def _lines(client: Client, lines: Iterable[str | bytes], out: Path | None, k: int) -> int:
