@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,9 @@ from contract.worker_status import WorkerStatus
 from deploy.embedded_redis import free_port
 from tests.conftest import LIMITS, wait_until
 from tests.waiting_messages import take
+
+
+ANY_MODEL = {"name": "m"}
 
 
 class WebServer:
@@ -124,10 +128,10 @@ class Outcomes:
         record = failure_record(task_id, error, opened.job.facts(), time.time())
         self.store.conclude([Ending(task_id, record, "jobs_failed")])
 
-    def score_next_part(self) -> str | None:
+    def score_next_part(self, model: Mapping[str, Any] = ANY_MODEL) -> str | None:
         """Score the part of a batch that is next in the queue; its task ID, None if there is none.
 
-        Every text gets its length as score.
+        Every text gets its length as score, and `model` as its model.
         """
         message = take(self.client, keys.BULK)
         if message is None:
@@ -144,7 +148,7 @@ class Outcomes:
                     else {"num_bytes": len(fields["text"].encode())}
                     for fields in job.requests
                 ]
-                results = part_results(part, job.requests, outcomes, job.num_bytes, {"name": "m"})
+                results = part_results(part, job.requests, outcomes, job.num_bytes, model)
                 record = success_record(task_id, None, job.facts(), time.time())
                 self.store.conclude([Ending(task_id, record, results=results)])
         return task_id

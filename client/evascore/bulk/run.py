@@ -7,6 +7,7 @@ next run loses nothing and scores nothing twice. It uploads again only what the 
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,10 +24,13 @@ from evascore.bulk.files import (
     planned,
     rest_of,
 )
-from evascore.errors import JobGone, JobNotFound
+from evascore.errors import JobGone, JobNotFound, ServiceError, ServiceUnreachable
+from evascore.operations.api import Operations
 from evascore.operations.calls import GZIP, BatchRequest, compressed
+from evascore.operations.retrying import Call
 from evascore.readers.inputs import STDIN, Input
 from evascore.readers.same_file import holds_input
+from evascore.results import Batch
 from evascore.sync import Client
 
 # Uploads at the service at once: it scores the next one while the results of one are fetched.
@@ -110,25 +114,44 @@ class Bulk:
         self._save()
         for at, upload in enumerate(self._state.uploads):
             if upload.end > self.num_done:
-                self._submit(at, at + UPLOADS_AT_ONCE)
+                self._submit(at)
+                self._submit_ahead(at + 1, at + UPLOADS_AT_ONCE)
                 self._fetch(at, on_progress)
             if not self._state.uploads[at].is_finished:
                 self._finish(self._state.uploads[at])
         target = self._target
         return Summary(self.num_done, target.num_failed, num_resumed, target.errors.kinds())
 
-    def _submit(self, begin: int, end: int) -> None:
-        """Send those of these uploads that are not at the service yet."""
+    def _submit(self, at: int) -> None:
+        """Send an upload unless it is at the service already."""
+        upload = self._state.uploads[at]
+        if upload.batch_id is None:
+            batch = self._client.submit_batch(
+                self._request(upload), idempotency_key=upload.key, timeout_s=NO_LIMIT_S
+            )
+            self._keep_id(upload, batch)
+
+    def _submit_ahead(self, begin: int, end: int) -> None:
+        """Send uploads before their turn, if the service takes them now.
+
+        A refusal ends the run only in an upload's own turn. Else a quota or a full queue would end
+        it before it has fetched results that are ready.
+        """
         for upload in self._state.uploads[begin:end]:
             if upload.batch_id is None:
-                batch = self._client.submit_batch(
-                    self._request(upload), idempotency_key=upload.key, timeout_s=NO_LIMIT_S
+                # Circuit breakers of its own: its refusal does not hold up other requests.
+                steps = Operations(self._client.model).submit_batch(
+                    self._request(upload), Call.begin(NO_LIMIT_S, patience_s=0), key=upload.key
                 )
-                if batch.request_counts.total != upload.num_lines:
-                    self._client.erase_batch(batch)
-                    raise self._changed()
-                upload.batch_id = batch.id
-                self._save()
+                with suppress(ServiceError, ServiceUnreachable):
+                    self._keep_id(upload, self._client.run(steps))
+
+    def _keep_id(self, upload: Upload, batch: Batch) -> None:
+        if batch.request_counts.total != upload.num_lines:
+            self._client.erase_batch(batch)
+            raise self._changed()
+        upload.batch_id = batch.id
+        self._save()
 
     def _request(self, upload: Upload) -> BatchRequest:
         def body() -> Iterator[bytes]:
@@ -144,7 +167,7 @@ class Bulk:
                 self._follow(upload, on_progress)
             except (JobGone, JobNotFound):
                 self._replace(at)
-                self._submit(at, at + 1)
+                self._submit(at)
                 continue
             if self.num_done == num_before:
                 raise BulkRefused(
@@ -197,7 +220,9 @@ class Bulk:
         """Erase a batch from the service after its results are on disk."""
         self._target.sync()
         if upload.batch_id is not None and not self._plan.keep:
-            self._client.erase_batch(upload.batch_id)
+            # The key or the service may be another one than when the batch was uploaded.
+            with suppress(JobNotFound):
+                self._client.erase_batch(upload.batch_id)
         upload.is_finished = True
         self._save()
 
