@@ -26,7 +26,6 @@ from deploy.embedded_redis import free_port
 from tests.conftest import LIMITS, wait_until
 from tests.waiting_messages import take
 
-
 ANY_MODEL = {"name": "m"}
 
 

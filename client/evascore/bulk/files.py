@@ -61,6 +61,9 @@ class State:
     input_sha256: str
     num_lines: int
     uploads: list[Upload]
+    model: str | None = None
+    """The model of all scores, as `name@fingerprint`; None before the first. Release 0.1 of the
+    client kept none."""
 
     def save(self, path: Path) -> None:
         """Write the state so that a crash leaves either the old file or the new one."""
@@ -144,6 +147,12 @@ def numbers_of(source: Input) -> Iterator[int]:
         for number, line in enumerate(file, 1):
             if source.is_scored(line):
                 yield number
+
+
+def has_score(results: list[bytes]) -> bool:
+    """Whether any of these result lines is a score, not an error."""
+    heads = map(_HEAD.match, results)
+    return any(head is not None and head[2] == b"SUCCESS" for head in heads)
 
 
 def at_line(result: bytes, number_of: Callable[[], int]) -> bytes:

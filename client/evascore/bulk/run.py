@@ -19,12 +19,13 @@ from evascore.bulk.files import (
     Target,
     Upload,
     at_line,
+    has_score,
     lines_of,
     numbers_of,
     planned,
     rest_of,
 )
-from evascore.errors import JobGone, JobNotFound, ServiceError, ServiceUnreachable
+from evascore.errors import EvascoreError, JobGone, JobNotFound, ServiceError, ServiceUnreachable
 from evascore.operations.api import Operations
 from evascore.operations.calls import GZIP, BatchRequest, compressed
 from evascore.operations.retrying import Call
@@ -32,12 +33,15 @@ from evascore.readers.inputs import STDIN, Input
 from evascore.readers.same_file import holds_input
 from evascore.results import Batch
 from evascore.sync import Client
+from evascore.wording import counted
 
 # Uploads at the service at once: it scores the next one while the results of one are fetched.
 UPLOADS_AT_ONCE = 2
 PAGE_LINES = 1000
 # After this time without a result a run says what it waits for.
 QUIET_S = 5.0
+# Time limit of the request that erases a batch of a run that is given up.
+ERASE_S = 5.0
 # No time limit here: the service ends a late batch itself, with an error for each line.
 NO_LIMIT_S = 1e9
 
@@ -71,6 +75,12 @@ class Summary:
     """Lines that were in the target when the run started."""
     errors: list[ErrorKind]
     """The errors of lines by kind, the most frequent first."""
+    model: str | None
+    """The model of all scores, as `name@fingerprint`; None if nothing was scored."""
+
+
+class ModelChanged(BulkRefused):
+    """The service scores the rest of the lines by another model."""
 
 
 class Bulk:
@@ -91,6 +101,8 @@ class Bulk:
         self.num_lines = self._state.num_lines
         self._numbers = enumerate(numbers_of(lines))
         self._on_quiet: Callable[[], None] = lambda: None
+        self._of_one_model: str | None = None
+        """ID of the batch whose model is known to be that of the run."""
 
     @property
     def num_done(self) -> int:
@@ -107,6 +119,7 @@ class Bulk:
             on_quiet: called when no result has come for `QUIET_S` seconds.
 
         Raises:
+            ModelChanged: a model scores the next lines that is not that of the lines written.
             EvascoreError, OSError: the run is not complete; start it again to resume.
         """
         num_resumed = self.num_done
@@ -119,8 +132,8 @@ class Bulk:
                 self._fetch(at, on_progress)
             if not self._state.uploads[at].is_finished:
                 self._finish(self._state.uploads[at])
-        target = self._target
-        return Summary(self.num_done, target.num_failed, num_resumed, target.errors.kinds())
+        target, model = self._target, self._state.model
+        return Summary(self.num_done, target.num_failed, num_resumed, target.errors.kinds(), model)
 
     def _submit(self, at: int) -> None:
         """Send an upload unless it is at the service already."""
@@ -161,10 +174,10 @@ class Bulk:
 
     def _fetch(self, at: int, on_progress: Callable[[int], None]) -> None:
         """Write the results of an upload as they come; send again what the service has lost."""
-        while (upload := self._state.uploads[at]).end > self.num_done:
+        while self._state.uploads[at].end > self.num_done:
             num_before = self.num_done
             try:
-                self._follow(upload, on_progress)
+                self._follow(at, on_progress)
             except (JobGone, JobNotFound):
                 self._replace(at)
                 self._submit(at)
@@ -175,7 +188,8 @@ class Bulk:
                     " ended; report this as a bug of the service."
                 )
 
-    def _follow(self, upload: Upload, on_progress: Callable[[int], None]) -> None:
+    def _follow(self, at: int, on_progress: Callable[[int], None]) -> None:
+        upload = self._state.uploads[at]
         assert upload.batch_id is not None
         pages = self._client.batch_pages(
             upload.batch_id,
@@ -188,8 +202,43 @@ class Bulk:
             if not lines:
                 self._on_quiet()
                 continue
+            if has_score(lines):
+                self._check_model(at, upload.batch_id)
             self._target.append(self._placed(lines), upload.first)
             on_progress(self.num_done)
+
+    def _check_model(self, at: int, batch_id: str) -> None:
+        """Check that the scores of a batch, which are not written yet, are of the run's model.
+
+        A batch has one model, which it names from its first score on. The state of a run that
+        release 0.1 began names none; then the model of the next scores is taken.
+        """
+        if batch_id == self._of_one_model:
+            return
+        model = self._client.batch(batch_id, timeout_s=NO_LIMIT_S).model or {}
+        if "fingerprint" not in model:
+            return
+        exact = f"{model['name']}@{model['fingerprint']}"
+        if self._state.model is None:
+            self._state.model = exact
+            self._save()
+        elif _fingerprint(self._state.model) != model["fingerprint"]:
+            self._withdraw(at)
+            raise ModelChanged(
+                f"The first {counted(self.num_done, 'result')} are of the model"
+                f" {self._state.model}, and the next ones would be of {exact}. None of these was"
+                " written."
+            )
+        self._of_one_model = batch_id
+
+    def _withdraw(self, begin: int) -> None:
+        """Forget what is at the service of these and later uploads, so that it is sent again."""
+        uploads = self._state.uploads
+        if not self._plan.keep:
+            erase_soon(self._client, uploads[begin:])
+        for at, upload in enumerate(uploads[begin:], begin):
+            uploads[at] = rest_of(self._lines, upload, max(self.num_done, upload.first))
+        self._save()
 
     def _placed(self, results: list[bytes]) -> list[bytes]:
         """The next results; line numbers in their errors become those of the input."""
@@ -228,6 +277,19 @@ class Bulk:
 
     def _save(self) -> None:
         self._state.save(self._plan.state_path)
+
+
+def erase_soon(client: Client, uploads: list[Upload]) -> None:
+    """Erase the batches of a run that is given up; what the service does not erase expires there.
+
+    Each is asked for once, as somebody waits for the end of the run.
+    """
+    operations = Operations()
+    for upload in uploads:
+        if upload.batch_id is not None and not upload.is_finished:
+            call = Call.begin(ERASE_S, patience_s=0)
+            with suppress(EvascoreError):
+                client.run(operations.erase_batch(upload.batch_id, call))
 
 
 def check_paths(plan: Plan) -> None:
@@ -288,6 +350,10 @@ def _state(plan: Plan, lines: Input, target: Target) -> State:
             " again with --overwrite."
         )
     return state
+
+
+def _fingerprint(model: str) -> str:
+    return model.rpartition("@")[2]
 
 
 def _query(options: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ import typer
 from evascore.bulk.error_kinds import ErrorKind
 from evascore.bulk.exports import To, check_target, export, form_of
 from evascore.bulk.files import BulkRefused, Target
-from evascore.bulk.run import Bulk, Plan, Summary, check_not_input, check_paths
+from evascore.bulk.run import Bulk, ModelChanged, Plan, Summary, check_not_input, check_paths
 from evascore.cli.common import (
     FILES,
     INTERRUPTED,
@@ -269,6 +269,8 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
                 f" {_go_on(plan)}"
             )
         return INTERRUPTED
+    except ModelChanged as error:
+        raise CommandFailed(f"{error} {_go_on_with(plan)}") from None
     except InputRefused:
         raise
     except EvascoreError as error:
@@ -313,6 +315,15 @@ def _line_of(kind: ErrorKind, *, unit: Unit, text_field: str) -> str:
     place = f"{unit} {kind.first_custom_id if is_named else f'{kind.first_line:,}'}"
     where = place if kind.count == 1 else f"first in {place}"
     return f"{kind.count:,} x {kind.type}, {where}: {kind.detail}{hint}"
+
+
+def _go_on_with(plan: Plan) -> str:
+    """How to go on when the model has changed."""
+    return (
+        "Wait until the service serves the earlier model again, and run the same command"
+        f"{'' if plan.resume else ' with --resume'}; or score all lines by the other model with"
+        " --overwrite."
+    )
 
 
 def _go_on(plan: Plan) -> str:

@@ -182,6 +182,7 @@ def test_complete_run_needs_the_service_no_more(scoring, source, target, capsys)
     summary = json.loads(capsys.readouterr().out)
     (kind,) = summary.pop("errors")
     assert kind["first_custom_id"] == json.loads(source.read_bytes().splitlines()[-1])["custom_id"]
+    assert summary.pop("model").startswith("small@")
     assert summary == {"num_lines": NUM_LINES, "num_failed": 1, "num_resumed": NUM_LINES}
     assert (kind["type"], kind["count"], kind["first_line"]) == ("empty_text", 1, NUM_LINES)
 

@@ -18,6 +18,7 @@ from tests.web import Outcomes, WebServer
 UPLOAD_LINES = 2
 NUM_LINES = 5
 OWNERS: dict[str, dict[str, int]] = {"plain": {}, "other": {}, "small": {"bytes_per_minute": 8}}
+A, B = {"name": "m", "fingerprint": "a" * 12}, {"name": "m", "fingerprint": "b" * 12}
 Bulk = Callable[..., int]
 
 
@@ -37,26 +38,42 @@ def tokens(outcomes) -> dict[str, str]:
     return {name: token for name, (token, _) in made.items()}
 
 
+class Worker(threading.Thread):
+    """Scores every part of a batch, until `stop`."""
+
+    def __init__(self, outcomes: Outcomes) -> None:
+        super().__init__()
+        self._outcomes, self._ends = outcomes, threading.Event()
+        self.models = [A]
+        """Models of the next parts; the last one is that of all later ones."""
+
+    def run(self) -> None:
+        """Score what waits."""
+        while not self._ends.is_set():
+            if self._outcomes.score_next_part(self.models[0]) is None:
+                self._ends.wait(0.02)
+            elif len(self.models) > 1:
+                self.models.pop(0)
+
+    def stop(self) -> None:
+        """End it, and wait for its end."""
+        self._ends.set()
+        self.join()
+
+
 @pytest.fixture
-def worker(outcomes) -> Iterator[None]:
-    """Scores every part of a batch, as a worker does, until the test ends."""
-    ends = threading.Event()
-
-    def work() -> None:
-        while not ends.is_set():
-            if outcomes.score_next_part() is None:
-                ends.wait(0.02)
-
-    thread = threading.Thread(target=work)
-    thread.start()
-    yield
-    ends.set()
-    thread.join()
+def worker(outcomes) -> Iterator[Worker]:
+    worker = Worker(outcomes)
+    worker.start()
+    yield worker
+    worker.stop()
 
 
 @pytest.fixture
-def bulk(web, tokens, tmp_path, monkeypatch) -> Bulk:
+def bulk(web, outcomes, tokens, tmp_path, monkeypatch) -> Bulk:
     """Runs `evascore bulk in.jsonl out.jsonl` in uploads of two lines; its exit code."""
+    # Another test may have left a debt.
+    outcomes.client.delete(keys.quota("small"))
     monkeypatch.setattr(bulk_files, "UPLOAD_LINES", UPLOAD_LINES)
     monkeypatch.setenv("EVASCORE_URL", web.url)
     monkeypatch.chdir(tmp_path)
@@ -87,6 +104,11 @@ def change_state(change: Callable[[dict[str, Any]], None]) -> None:
     Path("out.jsonl.state").write_text(json.dumps(stored))
 
 
+def at_the_service(outcomes: Outcomes) -> list[bytes]:
+    """The batches that the service has."""
+    return list(outcomes.client.scan_iter(keys.batch("*")))
+
+
 # --- resuming -------------------------------------------------------------------------------------
 
 
@@ -111,3 +133,55 @@ def test_run_ends_though_its_last_batch_is_not_there_to_be_erased(worker, bulk, 
     change_state(unfinished)
     assert bulk("--resume", key=key) == 0
     assert state()["uploads"][-1]["is_finished"]
+
+
+# --- one model ------------------------------------------------------------------------------------
+
+
+def test_run_stops_before_it_writes_scores_of_another_model(worker, bulk, outcomes, capsys):
+    worker.models = [A, B]
+    assert bulk() == 1
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert "first 2 results are of the model m@aaaaaaaaaaaa" in said
+    assert "would be of m@bbbbbbbbbbbb" in said
+    assert written() == [1, 2]
+    assert at_the_service(outcomes) == []
+    # As long as the other model is there, nothing of it is written.
+    assert bulk("--resume") == 1
+    assert written() == [1, 2]
+    worker.models = [A]
+    assert bulk("--resume", "--json") == 0
+    assert written() == [1, 2, 3, 4, 5]
+    assert json.loads(capsys.readouterr().out)["model"] == "m@aaaaaaaaaaaa"
+
+
+def test_run_that_is_resumed_later_stops_if_the_model_is_another_one(worker, bulk, outcomes):
+    assert bulk(key="small") == 3
+    outcomes.client.delete(keys.quota("small"))
+    worker.models = [B]
+    assert bulk("--resume", key="small") == 1
+    assert written() == [1, 2]
+    outcomes.client.delete(keys.quota("small"))
+    assert bulk("--overwrite") == 0
+    assert written() == [1, 2, 3, 4, 5]
+    assert state()["model"] == "m@bbbbbbbbbbbb"
+
+
+def test_run_of_release_0_1_takes_the_model_that_comes_first(worker, bulk, outcomes):
+    assert bulk(key="small") == 3
+    change_state(lambda stored: stored.pop("model"))
+    outcomes.client.delete(keys.quota("small"))
+    worker.models = [B]
+    assert bulk("--resume", key="small") == 3
+    assert state()["model"] == "m@bbbbbbbbbbbb"
+    outcomes.client.delete(keys.quota("small"))
+    worker.models = [A]
+    assert bulk("--resume", key="small") == 1
+    assert written() == [1, 2, 3, 4]
+
+
+def test_errors_of_lines_have_no_model(worker, bulk, capsys):
+    Path("in.jsonl").write_text('{"text": ""}\n' * 4 + '{"text": "x"}\n')
+    worker.models = [A, A, B]
+    assert bulk("--json") == 4
+    assert json.loads(capsys.readouterr().out)["model"] == "m@bbbbbbbbbbbb"
