@@ -10,27 +10,24 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from evascore.bulk.error_kinds import ErrorKind
 from evascore.bulk.files import (
     BulkRefused,
-    State,
     Target,
     Upload,
     at_line,
     has_score,
     lines_of,
     numbers_of,
-    planned,
     rest_of,
 )
-from evascore.errors import EvascoreError, JobGone, JobNotFound, ServiceError, ServiceUnreachable
+from evascore.bulk.start import Plan, erase_soon, starting_state
+from evascore.errors import JobGone, JobNotFound, ServiceError, ServiceUnreachable
 from evascore.operations.api import Operations
 from evascore.operations.calls import GZIP, BatchRequest, compressed
 from evascore.operations.retrying import Call
-from evascore.readers.inputs import STDIN, Input
-from evascore.readers.same_file import holds_input
+from evascore.readers.inputs import Input
 from evascore.results import Batch
 from evascore.sync import Client
 from evascore.wording import counted
@@ -40,29 +37,8 @@ UPLOADS_AT_ONCE = 2
 PAGE_LINES = 1000
 # After this time without a result a run says what it waits for.
 QUIET_S = 5.0
-# Time limit of the request that erases a batch of a run that is given up.
-ERASE_S = 5.0
 # No time limit here: the service ends a late batch itself, with an error for each line.
 NO_LIMIT_S = 1e9
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """The files and options of a run."""
-
-    source: Path
-    target: Path
-    options: dict[str, str]
-    """Query parameters of `POST /batches`."""
-    resume: bool = False
-    overwrite: bool = False
-    keep: bool = False
-    """Whether batches stay at the service after they are done."""
-
-    @property
-    def state_path(self) -> Path:
-        """The file that keeps the progress of the run."""
-        return self.target.with_name(self.target.name + ".state")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +73,7 @@ class Bulk:
             OSError: a file cannot be read.
         """
         self._client, self._plan, self._lines, self._target = client, plan, lines, target
-        self._state = _state(plan, lines, target)
+        self._state = starting_state(client, plan, lines, target)
         self.num_lines = self._state.num_lines
         self._numbers = enumerate(numbers_of(lines))
         self._on_quiet: Callable[[], None] = lambda: None
@@ -275,86 +251,14 @@ class Bulk:
         upload.is_finished = True
         self._save()
 
+    def give_up(self) -> None:
+        """Erase from the service what is left of a run that nobody can resume."""
+        if not self._plan.keep:
+            erase_soon(self._client, self._state.uploads)
+
     def _save(self) -> None:
         self._state.save(self._plan.state_path)
 
 
-def erase_soon(client: Client, uploads: list[Upload]) -> None:
-    """Erase the batches of a run that is given up; what the service does not erase expires there.
-
-    Each is asked for once, as somebody waits for the end of the run.
-    """
-    operations = Operations()
-    for upload in uploads:
-        if upload.batch_id is not None and not upload.is_finished:
-            call = Call.begin(ERASE_S, patience_s=0)
-            with suppress(EvascoreError):
-                client.run(operations.erase_batch(upload.batch_id, call))
-
-
-def check_paths(plan: Plan) -> None:
-    """Check that the input is there, and that the output may be written.
-
-    Raises:
-        BulkRefused, OSError: it is not, or must not be.
-    """
-    if plan.source != STDIN:
-        plan.source.stat()
-    if plan.target.exists() and not plan.target.is_file():
-        raise BulkRefused(
-            f"{plan.target} is not a regular file; evascore bulk reads OUT again to resume. Give a"
-            " file, or - for stdout."
-        )
-    check_not_input(plan.target, plan.source)
-    check_not_input(plan.state_path, plan.source)
-    has_content = plan.target.exists() and plan.target.stat().st_size > 0
-    if has_content and not (plan.overwrite or plan.state_path.exists()):
-        raise BulkRefused(
-            f"{plan.target} is not empty, and its state file {plan.state_path} is missing, so the"
-            " run cannot be resumed. Start again with --overwrite."
-        )
-
-
-def check_not_input(target: Path, source: Path) -> None:
-    """Check that writing `target` would not replace the input.
-
-    Raises:
-        BulkRefused: it would.
-        OSError: the input cannot be found.
-    """
-    if holds_input(target, source):
-        raise BulkRefused(f"{target} is also the input; give another file for the output.")
-
-
-def _state(plan: Plan, lines: Input, target: Target) -> State:
-    """The state to start or to resume with."""
-    fresh = planned(lines, {**plan.options, **lines.params})
-    if plan.overwrite or not plan.state_path.exists():
-        target.clear()
-        return fresh
-    if not plan.resume:
-        raise BulkRefused(
-            f"{plan.target} exists from an earlier run. Continue it with --resume, or start again"
-            " with --overwrite."
-        )
-    state = State.load(plan.state_path)
-    if state.input_sha256 != fresh.input_sha256:
-        raise BulkRefused(
-            f"{plan.source} has changed since the run that wrote {plan.target}, so the run cannot"
-            " be resumed. Start again with --overwrite."
-        )
-    if (state.format, state.options) != (fresh.format, fresh.options):
-        raise BulkRefused(
-            f"{plan.target} was started with other options"
-            f" ({_query(state.options)}). Give the same options, or start"
-            " again with --overwrite."
-        )
-    return state
-
-
 def _fingerprint(model: str) -> str:
     return model.rpartition("@")[2]
-
-
-def _query(options: dict[str, str]) -> str:
-    return ", ".join(f"{name}={value}" for name, value in options.items())

@@ -16,7 +16,8 @@ import typer
 from evascore.bulk.error_kinds import ErrorKind
 from evascore.bulk.exports import To, check_target, export, form_of
 from evascore.bulk.files import BulkRefused, Target
-from evascore.bulk.run import Bulk, ModelChanged, Plan, Summary, check_not_input, check_paths
+from evascore.bulk.run import Bulk, ModelChanged, Summary
+from evascore.bulk.start import Plan, check_not_input, check_paths
 from evascore.cli.common import (
     FILES,
     INTERRUPTED,
@@ -228,7 +229,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
         if to not in ("auto", "jsonl"):
             raise CommandFailed("stdout gets JSON lines; give a file for another format.", USAGE)
         with tempfile.TemporaryDirectory() as folder:
-            inner = _with_target(plan, Path(folder) / "results.jsonl")
+            inner = replace(plan, target=Path(folder) / "results.jsonl", is_resumable=False)
             check_paths(inner)
             yield inner, sys.stdout.buffer, lambda: None
         return
@@ -240,15 +241,11 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
     check_not_input(plan.target, plan.source)
     check_target(plan.target, form)
     lines = plan.target.with_name(plan.target.name + ".lines")
-    inner = _with_target(plan, lines)
+    inner = replace(plan, target=lines)
     if plan.target.exists() and not (plan.overwrite or inner.state_path.exists()):
         raise BulkRefused(f"{plan.target} exists; replace it with --overwrite.")
     check_paths(inner)
     yield inner, None, lambda: export(lines, plan.target, form)
-
-
-def _with_target(plan: Plan, target: Path) -> Plan:
-    return replace(plan, target=target)
 
 
 def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
@@ -281,6 +278,9 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
     except OSError as error:
         where = error.filename or plan.target
         raise CommandFailed(f"{where}: {error.strerror}. {_go_on(plan)}", FILES) from None
+    finally:
+        if not plan.is_resumable:
+            bulk.give_up()
 
 
 def _report(
@@ -319,6 +319,8 @@ def _line_of(kind: ErrorKind, *, unit: Unit, text_field: str) -> str:
 
 def _go_on_with(plan: Plan) -> str:
     """How to go on when the model has changed."""
+    if not plan.is_resumable:
+        return _go_on(plan)
     return (
         "Wait until the service serves the earlier model again, and run the same command"
         f"{'' if plan.resume else ' with --resume'}; or score all lines by the other model with"
@@ -327,6 +329,8 @@ def _go_on_with(plan: Plan) -> str:
 
 
 def _go_on(plan: Plan) -> str:
+    if not plan.is_resumable:
+        return "OUT is stdout, so the run cannot be resumed."
     if plan.resume:
         return "Run the same command again to continue."
     return "Run the same command with --resume to continue."

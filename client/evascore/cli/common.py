@@ -48,7 +48,7 @@ BROKEN_PIPE = 141
 EXIT_CODES = (
     "Exit status: 0 success; 1 refused or failed; 2 wrong argument or input; 3 the service is "
     "unreachable or too busy, try again; 4 done, but some texts have an error; 5 a file could not "
-    "be read or written; 130 interrupted."
+    "be read or written; 130 interrupted; 141 the reader of stdout ended first."
 )
 
 Url = Annotated[

@@ -74,15 +74,25 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return status if isinstance(status, int) else 0
     except BrokenPipeError:
-        # The interpreter flushes stdout once more when it ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return common.BROKEN_PIPE
+        return _end_of_pipe()
+    except SystemExit as ended:
+        # Typer ends the process with status 1 where a command meets a broken pipe.
+        if not isinstance(ended.__context__, BrokenPipeError):
+            raise
+        return _end_of_pipe()
     except KeyboardInterrupt:
         return common.INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the edge of the program
         message, code = _message_and_code(error)
         _refuse(message, code, error, is_json="--json" in arguments)
         return code
+
+
+def _end_of_pipe() -> int:
+    """The exit status when nobody reads stdout any more."""
+    # The interpreter flushes stdout once more when it ends.
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return common.BROKEN_PIPE
 
 
 def _message_and_code(error: Exception) -> tuple[str, int]:

@@ -1,6 +1,9 @@
 """`evascore bulk` on a real web server, in which a thread plays the worker."""
 
 import json
+import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +13,11 @@ import pytest
 
 from contract import keys
 from contract.api_keys import new_key
+from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from evascore.bulk import files as bulk_files
 from evascore.cli.main import main
+from tests.conftest import HANG_S, killed_at_end
 from tests.web import Outcomes, WebServer
 
 UPLOAD_LINES = 2
@@ -185,3 +190,62 @@ def test_errors_of_lines_have_no_model(worker, bulk, capsys):
     worker.models = [A, A, B]
     assert bulk("--json") == 4
     assert json.loads(capsys.readouterr().out)["model"] == "m@bbbbbbbbbbbb"
+
+
+# --- given up -------------------------------------------------------------------------------------
+
+
+def begin(command: str) -> subprocess.Popen[str]:
+    """Run a command of a shell in which `evascore` is the client."""
+    run_it = f'evascore() {{ exec "{sys.executable}" -m evascore "$@"; }}; {command}'
+    return subprocess.Popen(
+        ["env", f"PYTHONPATH={REPOSITORY / 'client'}", "bash", "-c", run_it],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell may have started the tests in the background, where Ctrl-C is ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+
+
+@pytest.fixture
+def environment(bulk, tokens, monkeypatch):
+    """What `begin` needs."""
+    monkeypatch.setenv("EVASCORE_API_KEY", tokens["plain"])
+
+
+def test_interrupted_run_to_stdout_leaves_nothing_at_the_service(environment, outcomes):
+    assert at_the_service(outcomes) == []
+    with killed_at_end(begin("evascore bulk in.jsonl -")) as process:
+        # It is said once the upload is accepted and no worker scores it.
+        assert "Waiting: " in process.stderr.readline()
+        assert len(at_the_service(outcomes)) == 1
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=HANG_S)
+    assert process.returncode == 130
+    assert said.splitlines()[-1].endswith("OUT is stdout, so the run cannot be resumed.")
+    assert at_the_service(outcomes) == []
+
+
+def test_run_whose_reader_closes_early_leaves_nothing_at_the_service(environment, worker, outcomes):
+    command = "evascore bulk in.jsonl - | true; echo ${PIPESTATUS[0]}"
+    with killed_at_end(begin(command)) as process:
+        status, said = process.communicate(timeout=HANG_S)
+    assert (status, said) == ("141\n", "")
+    assert at_the_service(outcomes) == []
+
+
+@pytest.mark.parametrize("option", [[], ["--keep"]], ids=["erase", "keep"])
+def test_run_that_starts_again_erases_what_the_earlier_one_left(worker, bulk, outcomes, option):
+    def interrupted(stored: dict[str, Any]) -> None:
+        for upload in stored["uploads"]:
+            upload["is_finished"] = False
+
+    assert bulk("--keep") == 0
+    earlier = set(at_the_service(outcomes))
+    assert len(earlier) == 3
+    change_state(interrupted)
+    assert bulk("--overwrite", *option) == 0
+    assert earlier & set(at_the_service(outcomes)) == (earlier if option else set())
+    for name in at_the_service(outcomes):
+        outcomes.client.delete(name)
