@@ -96,8 +96,13 @@ class AsyncDriver:
         http = self._connections.here(asyncio.get_running_loop())
         try:
             options = transport.request_options(self._url, step, self._headers)
-            response = await http.request(**options, content=_streamed(step.body))
+            async with asyncio.timeout(step.limit_s) as limit:
+                response = await http.request(**options, content=_streamed(step.body))
             return transport.answer_of(response, self._via)
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            return transport.lost_of(httpx.ReadTimeout(""), self._url, self._via)
         except Exception as error:
             if not transport.is_lost(error):
                 raise

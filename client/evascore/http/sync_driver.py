@@ -14,7 +14,7 @@ from evascore.connections import Connections, check_process
 from evascore.http import transport
 from evascore.http.network import Network
 from evascore.http.threads import DaemonPool
-from evascore.operations.steps import Pause, Reply, Step, Steps
+from evascore.operations.steps import Pause, Reply, Send, Step, Steps
 
 T = TypeVar("T")
 Part = TypeVar("Part")
@@ -102,10 +102,44 @@ class SyncDriver:
             return None
         http = self._connections.here()
         try:
-            options = transport.request_options(self._url, step, self._headers)
-            content = step.body if isinstance(step.body, bytes) else step.body()
-            return transport.answer_of(http.request(**options, content=content), self._via)
+            return transport.answer_of(self._sent(http, step), self._via)
         except Exception as error:
             if not transport.is_lost(error):
                 raise
             return transport.lost_of(error, self._url, self._via)
+
+    def _sent(self, http: httpx.Client, step: Send) -> httpx.Response:
+        """Send a request and read the whole response, within the time limit of the step."""
+        ends_at = time.monotonic() + step.limit_s
+        options = transport.request_options(self._url, step, self._headers)
+        content = step.body if isinstance(step.body, bytes) else _sent_until(ends_at, step.body())
+        with http.stream(**options, content=content) as response:
+            assert isinstance(response.stream, httpx.SyncByteStream)
+            response.stream = _ReadUntil(ends_at, response.stream)
+            response.read()
+        return response
+
+
+def _sent_until(ends_at: float, chunks: Iterator[bytes]) -> Iterator[bytes]:
+    """The chunks of a body, as long as it is not later than `ends_at`."""
+    for chunk in chunks:
+        if time.monotonic() > ends_at:
+            raise httpx.WriteTimeout("the request took too long to send")
+        yield chunk
+
+
+class _ReadUntil(httpx.SyncByteStream):
+    """The bytes of a response, as long as it is not later than `ends_at`."""
+
+    def __init__(self, ends_at: float, stream: httpx.SyncByteStream) -> None:
+        self._ends_at, self._stream = ends_at, stream
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._stream:
+            if time.monotonic() > self._ends_at:
+                raise httpx.ReadTimeout("the response took too long")
+            yield chunk
+
+    def close(self) -> None:
+        """Close the connection, or give it back if all is read."""
+        self._stream.close()

@@ -191,7 +191,10 @@ def request_options(url: httpx.URL, send: Send, headers: Mapping[str, str]) -> d
         "params": dict(send.params),
         "headers": {**of_client, **of_step, **named},
         "timeout": httpx.Timeout(
-            connect=CONNECT_S, read=send.read_timeout_s, write=WRITE_S, pool=send.read_timeout_s
+            connect=min(CONNECT_S, send.limit_s),
+            read=send.read_timeout_s,
+            write=min(WRITE_S, send.limit_s),
+            pool=send.read_timeout_s,
         ),
     }
 

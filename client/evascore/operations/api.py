@@ -93,7 +93,7 @@ class Operations:
             return job
         except TimedOut:
             # Nobody will read its result. The caller's error is the same if this request fails.
-            yield Send("POST", f"{_job_path(job.id)}/cancel", HELD_S)
+            yield Send("POST", f"{_job_path(job.id)}/cancel", HELD_S, limit_s=HELD_S)
             raise TimedOut(
                 f"Timed out after {call.timeout_s:g} s; job {job.id} was not scored in time, and"
                 " evascore asked the service to cancel it.",

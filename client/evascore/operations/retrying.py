@@ -136,7 +136,9 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
         yield from _passage(call, circuit, away_since)
         request_id = new_request_id()
         headers = {**send.headers, REQUEST_ID: request_id}
-        reply = yield replace(send, headers=headers, read_timeout_s=_read_timeout_s(send, call))
+        limit_s = call.left_s + GRACE_S
+        read_timeout_s = min(send.read_timeout_s, limit_s)
+        reply = yield replace(send, headers=headers, read_timeout_s=read_timeout_s, limit_s=limit_s)
         if isinstance(reply, Answer):
             check_request_id(reply, request_id)
         error = failure(reply)
@@ -207,10 +209,6 @@ def _problem(answer: Answer) -> dict[str, Any]:
 
 def _may_pass_later(reply: Reply) -> bool:
     return isinstance(reply, Lost) or (isinstance(reply, Answer) and reply.status in _PASSING)
-
-
-def _read_timeout_s(send: Send, call: Call) -> float:
-    return min(send.read_timeout_s, call.left_s + GRACE_S)
 
 
 def _passage(call: Call, circuit: Circuit, away_since: float | None) -> Steps[None]:

@@ -6,6 +6,7 @@ asynchronous client share it, and tests run it without waiting.
 """
 
 import json
+import math
 from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -31,6 +32,8 @@ class Send:
     params: Mapping[str, str] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
     body: Body = b""
+    limit_s: float = math.inf
+    """Seconds that the whole request may take; a read timeout begins again with each byte."""
 
 
 @dataclass(frozen=True, slots=True)
