@@ -84,6 +84,19 @@ def check_not_input(target: Path, source: Path) -> None:
         raise BulkRefused(f"{target} is also the input; give another file for the output.")
 
 
+def check_outside(target: Path, source: Path) -> None:
+    """Check that the output is not in a folder that is the input: a resumed run would read it.
+
+    Raises:
+        BulkRefused: it is.
+    """
+    if source != STDIN and source.is_dir() and source.resolve() in target.resolve().parents:
+        raise BulkRefused(
+            f"{target} is in the folder {source}, so a resumed run would read it as input. Give a"
+            " file in another folder; to resume a run, move OUT and OUT.* there."
+        )
+
+
 def starting_state(client: Client, plan: Plan, lines: Input, target: Target) -> State:
     """Return the state to start or to resume with; erase what a discarded run left at the service.
 

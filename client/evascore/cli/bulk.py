@@ -17,7 +17,7 @@ from evascore.bulk.error_kinds import ErrorKind
 from evascore.bulk.exports import To, check_target, export, form_of
 from evascore.bulk.files import BulkRefused, Target
 from evascore.bulk.run import Bulk, ModelChanged, Summary
-from evascore.bulk.start import Plan, check_not_input, check_paths
+from evascore.bulk.start import Plan, check_not_input, check_outside, check_paths
 from evascore.cli.common import (
     FILES,
     INTERRUPTED,
@@ -233,6 +233,7 @@ def _planned(plan: Plan, to: To) -> Iterator[tuple[Plan, BinaryIO | None, Callab
             check_paths(inner)
             yield inner, sys.stdout.buffer, lambda: None
         return
+    check_outside(plan.target, plan.source)
     form = form_of(plan.target, to)
     if form == "jsonl":
         check_paths(plan)

@@ -361,7 +361,8 @@ def _rows_of_file(path: Path, kind: Kind, reading: Reading) -> Iterator[Row]:
 def _texts_of_folder(folder: Path, reading: Reading) -> Iterator[Row]:
     """Yield one text for each file, with its path in the folder as its ID."""
     for path in _files_of(folder, "text"):
-        name = path.relative_to(folder).as_posix()
+        # A name need not be UTF-8, and an ID must be.
+        name = os.fsencode(path.relative_to(folder).as_posix()).decode(errors="backslashreplace")
         if len(name) > MAX_ID_CHARS:
             raise InputRefused(
                 f"A path in {folder} has {len(name)} characters; it is the ID of its text, and an"

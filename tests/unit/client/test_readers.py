@@ -453,6 +453,18 @@ def test_folder_gives_one_text_for_each_file(tmp_path):
     ]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux has names that are no text")
+def test_name_that_is_not_utf8_gives_an_id_with_its_bytes(tmp_path):
+    folder = tmp_path / "texts"
+    folder.mkdir()
+    (folder / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"one")
+    file_of(folder, "zwölf.txt", b"two")
+    assert read_of(folder, tmp_path) == [
+        {"custom_id": "caf\\xe9.txt", "text": "one"},
+        {"custom_id": "zwölf.txt", "text": "two"},
+    ]
+
+
 def test_folder_of_shards_is_read_in_the_order_of_their_names(tmp_path):
     folder = tmp_path / "shards"
     folder.mkdir()

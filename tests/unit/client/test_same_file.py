@@ -1,4 +1,4 @@
-"""No command writes over the input that it reads, by whatever name it is given."""
+"""No command writes over the input that it reads, or into a folder that is its input."""
 
 import os
 from pathlib import Path
@@ -48,6 +48,26 @@ def test_bulk_refuses_a_dataset_that_would_replace_the_folder_of_its_input(tmp_p
     (folder / "in.csv").write_text(TEXTS)
     assert run("bulk", folder / "in.csv", folder, "--overwrite", "--to", "dataset") == 2
     assert "is also the input" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["scores.jsonl", "sub/scores.csv", "../texts/scores.jsonl"])
+@pytest.mark.parametrize("option", ["--resume", "--overwrite"])
+def test_bulk_refuses_to_write_into_the_folder_of_its_texts(tmp_path, name, option, capsys):
+    folder = tmp_path / "texts"
+    (folder / "sub").mkdir(parents=True)
+    (folder / "a.txt").write_text("one")
+    assert run("bulk", folder, folder / name, option) == 2
+    assert "is in the folder" in capsys.readouterr().err
+    assert {path.name for path in folder.rglob("*")} == {"sub", "a.txt"}
+
+
+def test_bulk_takes_a_folder_that_holds_temporary_files_if_it_writes_to_stdout(
+    tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    (tmp_path / "a.txt").write_text("one")
+    # The service is away.
+    assert run("bulk", tmp_path, "-") == 3
 
 
 @pytest.mark.parametrize("link", [os.symlink, os.link], ids=["symbolic", "hard"])
