@@ -3,11 +3,12 @@
 import evascore
 from contract.settings import REPOSITORY
 from evascore.bulk.files import BulkRefused
+from evascore.bulk.run import ModelChanged
 from evascore.readers.packages import InputRefused
 from tests.error_classes import classes_of_errors
 
 # No method of a client raises these; the command `evascore bulk` does.
-OF_A_COMMAND = {BulkRefused, InputRefused}
+OF_A_COMMAND = {BulkRefused, InputRefused, ModelChanged}
 
 
 def test_every_exception_of_a_client_can_be_imported_from_the_package():
