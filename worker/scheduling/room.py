@@ -90,6 +90,7 @@ def fetch_arguments(
     names = list(worker)
     long_bytes = rooms[keys.INTERACTIVE].long_bytes
     args: list[Any] = [repr(now), keys.QUEUE, quantum_bytes(long_bytes), long_bytes]
+    args.append(keys.record(""))
     for priority, room in rooms.items():
         queue = fingerprint, priority
         names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]

@@ -1,5 +1,6 @@
 """The fetch script on a real Redis: express messages first, then clients in turns, none lost."""
 
+import re
 import time
 from collections import Counter
 
@@ -162,3 +163,37 @@ def test_queue_of_another_model_is_not_touched(queue, redis_client):
     redis_client.lpush(other, "a")
     queue.fetch()
     assert redis_client.lrange(other, 0, -1) == [b"a"]
+
+
+@pytest.mark.parametrize("way", ["cancel", "erase"])
+def test_ended_jobs_in_the_express_line_take_no_room(queue, job_store, way):
+    queue.add("busy", 1)
+    queue.clients()
+    ended = []
+    for _ in range(30):
+        ended += queue.add("ends", BUDGET_BYTES)
+        getattr(job_store, way)(ended[-1])
+    (newcomer,) = queue.add("new", BUDGET_BYTES)
+    fetched = [tag for _, tag in queue.fetch(FREE._replace(express_jobs=1))]
+    assert fetched == [*ended, newcomer]
+
+
+def test_ended_jobs_take_no_turn_of_their_client(queue, job_store):
+    queue.add("a", 1, 1)
+    ended = queue.add("a", *[BUDGET_BYTES] * 20)
+    for task_id in ended:
+        job_store.cancel(task_id)
+    (last,) = queue.add("a", BUDGET_BYTES // 2)
+    (other,) = queue.add("b", 1, 1)[1:]
+    fetched = {tag for _, tag in queue.fetch()}
+    assert {*ended, last, other} <= fetched
+
+
+def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):
+    limit = int(re.search(r"MAX_ENDED = (\d+)", (SCRIPTS / "fetch.lua").read_text())[1])
+    (first,) = queue.add("a", 1)
+    redis_client.delete(keys.record(first))
+    line = keys.waiting(MODEL, keys.INTERACTIVE, keys.EXPRESS)
+    redis_client.lpush(line, *[redis_client.lindex(line, 0)] * (limit + 5))
+    assert len(queue.fetch(FREE._replace(express_jobs=2))) == limit + 2
+    assert redis_client.llen(line) == 4

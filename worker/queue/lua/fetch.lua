@@ -4,46 +4,69 @@
 -- and Varghese, 1995), in bytes of work. At no moment is a message in neither place.
 -- KEYS: unacked, unacked index, then of each priority: turns, waiting (prefix), deficits (hash: client
 --       -> bytes that it may still take in its turn), list of messages without a queue of their own
--- ARGV: Unix time, queue name, quantum bytes, long bytes, then of each priority: most messages, bytes
---       and long messages of express, most messages, bytes and long messages of the clients, number of
---       busy clients, and these clients. A message is long if it costs more than `long bytes`; the
---       worker scores it slice by slice, so it counts as `long bytes`. A busy client has a long message
---       in the worker already.
+-- ARGV: Unix time, queue name, quantum bytes, long bytes, prefix of records, then of each priority: most
+--       messages, bytes and long messages of express, most messages, bytes and long messages of the
+--       clients, number of busy clients, and these clients. A message is long if it costs more than
+--       `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
+--       has a long message in the worker already.
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
+-- Messages of jobs that were cancelled or erased take no room: the worker only acknowledges them.
 -- Returns {is express ('1' or '0'), delivery tag, message, ...}. A message without a tag is none of
 -- ours: its digest stands for the tag until the worker sets it aside.
 -- include: queue
 local quantum, long_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local fetched = {}
 
--- Returns the next message of a list, what it costs at most at once, and whether it is long.
-local function look(list)
+-- A fetch takes so many messages of ended jobs at most, so that it stays short.
+local MAX_ENDED = 1000
+local num_ended = 0
+
+-- Returns the next message of a list and its tag; nil without one.
+local function first_of(list)
   local message = redis.call('LINDEX', list, -1)
-  if not message then return nil, 0, false end
-  local _, cost_at = string.find(message, '"cost":', 1, true)
-  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
-  return message, math.min(cost, long_bytes), cost > long_bytes
+  if not message then return nil end
+  local _, tag_at = string.find(message, '"delivery_tag":', 1, true)
+  return message, tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
 end
 
-local function take(list, message, is_express)
-  local _, tag_at = string.find(message, '"delivery_tag":', 1, true)
-  local tag = tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
-    or 'garbage:' .. redis.sha1hex(message)
+local function has_ended(tag)
+  local record = redis.call('GETRANGE', ARGV[5] .. tag, 0, 39)
+  local state = string.match(record, '"status":%s*"(%u+)"')
+  return record == '' or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+end
+
+local function take(list, message, tag, is_express)
+  tag = tag or 'garbage:' .. redis.sha1hex(message)
   redis.call('RPOP', list)
   redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", "' .. ARGV[2] .. '"]')
   redis.call('ZADD', KEYS[2], ARGV[1], tag)
   for _, word in ipairs({is_express, tag, message}) do fetched[#fetched + 1] = word end
 end
 
+-- Returns the next message of a list whose job has not ended, what it costs at most at once, whether it
+-- is long, and its tag. Takes the messages of ended jobs before it.
+local function look(list, is_express)
+  local message, tag = first_of(list)
+  while message and tag and num_ended < MAX_ENDED and has_ended(tag) do
+    take(list, message, tag, is_express)
+    num_ended = num_ended + 1
+    message, tag = first_of(list)
+  end
+  if not message then return nil, 0, false end
+  local _, cost_at = string.find(message, '"cost":', 1, true)
+  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
+  return message, math.min(cost, long_bytes), cost > long_bytes, tag
+end
+
 local function fetch_express(list, count, room, num_long)
   local is_first = true
   for _ = 1, count do
-    local message, cost, is_long = look(list)
+    local message, cost, is_long, tag = look(list, '1')
     if not message or room <= 0 or cost > room and not is_first then return end
     if is_long and num_long < 1 then
       redis.call('LMOVE', list, list, 'RIGHT', 'LEFT')
     else
-      take(list, message, '1')
+      take(list, message, tag, '1')
       room, is_first, num_long = room - cost, false, num_long - (is_long and 1 or 0)
     end
   end
@@ -54,16 +77,16 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
   while count > 0 and room > 0 and num_skipped < num_clients do
     local client = redis.call('LINDEX', turns, -1)
     local list, has_room = waiting .. client, true
-    local message, cost, is_long = look(list)
+    local message, cost, is_long, tag = look(list, '0')
     local deficit = tonumber(redis.call('HGET', deficits, client) or '0')
     if deficit < cost then deficit = deficit + quantum end
     while message and deficit >= cost and not (is_long and (num_long < 1 or busy[client])) do
       has_room = count > 0 and (cost <= room or is_first)
       if not has_room then break end
-      take(list, message, '0')
+      take(list, message, tag, '0')
       if is_long then num_long, busy[client] = num_long - 1, true end
       count, room, deficit, is_first = count - 1, room - cost, deficit - cost, false
-      message, cost, is_long = look(list)
+      message, cost, is_long, tag = look(list, '0')
     end
     if not message then
       redis.call('RPOP', turns)
@@ -79,7 +102,7 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
   end
 end
 
-local at = 5
+local at = 6
 for i = 3, #KEYS, 4 do
   local turns, waiting, deficits, homeless = unpack(KEYS, i, i + 3)
   local express, rooms, busy = waiting .. EXPRESS, {}, {}
