@@ -27,6 +27,8 @@ class Credit:
     """What bulk work has earned while interactive work went before it."""
     turns: Mapping[int, ClientTurns] = field(default_factory=dict)
     """Whose turn it is, by priority."""
+    is_turn_of_interactive: bool = False
+    """Whether interactive jobs were passed over, so that none goes before them in the next one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,8 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     Clients of one priority take turns. Interactive jobs share no micro-batch with unpaid bulk jobs:
     all results of a micro-batch come together, so interactive jobs would wait for bulk. Bulk jobs
     must not starve either. So they earn a share of every interactive micro-batch, and what this
-    credit pays for goes first in the next one. Suspects of a crash share no micro-batch with other
+    credit pays for goes first in the next one. If no interactive slice fits behind that, the one
+    after it begins with interactive jobs. Suspects of a crash share no micro-batch with other
     jobs.
 
     Args:
@@ -85,12 +88,16 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     if not (bulk and interactive):
         fill(keys.BULK if bulk else keys.INTERACTIVE, trusted)
         return Choice(filling.shares, Credit(0.0, turns))
-    filling.max_bytes = min(int(credit.bulk_bytes), budget.bytes)
+    earned_bytes = min(int(credit.bulk_bytes), budget.bytes)
+    filling.max_bytes = 0 if credit.is_turn_of_interactive else earned_bytes
     fill(keys.BULK, bulk)
+    num_ahead = filling.num_slices
     bulk_bytes = credit.bulk_bytes - filling.num_bytes + budget.bytes * BULK_SHARE
     filling.max_bytes = budget.bytes
     fill(keys.INTERACTIVE, interactive)
-    return Choice(filling.shares, Credit(bulk_bytes, turns))
+    were_passed_over = filling.num_slices == num_ahead
+    bulk_bytes = min(bulk_bytes, budget.bytes)
+    return Choice(filling.shares, Credit(bulk_bytes, turns, were_passed_over))
 
 
 def choose_to_open(num_crashes: Mapping[str, int], in_hand: Collection[OpenJob]) -> list[str]:

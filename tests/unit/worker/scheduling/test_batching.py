@@ -134,3 +134,21 @@ def test_bulk_of_another_client_takes_no_more_than_bulk_has_earned_either():
     chosen_names = [share.job.task_id for share in choice.shares]
     assert "i" in chosen_names
     assert "large" not in chosen_names
+
+
+@pytest.mark.parametrize("num_bulk_bytes", [5, 20, 100])
+def test_interactive_slice_that_does_not_fit_behind_bulk_goes_first_in_the_next_batch(
+    num_bulk_bytes,
+):
+    credit = Credit(float(BUDGET.bytes))
+    in_the_way = [bulk("b", *[num_bulk_bytes] * 1000)]
+    for _ in range(20):
+        newcomer = a_job("i", 100, is_express=True)
+        num_waited = 0
+        while not newcomer.is_done:
+            choice = choose_micro_batch([*in_the_way, newcomer], BUDGET, credit)
+            credit = choice.credit
+            finish(choice)
+            num_waited += 1
+        assert num_waited <= 2
+    assert len(in_the_way[0].outcomes) * num_bulk_bytes >= 100
