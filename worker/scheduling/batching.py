@@ -4,8 +4,8 @@ A slice is a piece of a job in a micro-batch. Most texts are one slice, long one
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from itertools import takewhile
+from dataclasses import dataclass, field, replace
+from enum import Enum, auto
 
 from contract import keys
 from model import Slice
@@ -19,6 +19,17 @@ BULK_SHARE = 1 / 8
 SUSPECTS_TOGETHER = 16
 
 
+class Ahead(Enum):
+    """What may go before newcomers, in every second micro-batch at most; they take turns."""
+
+    SUSPECTS = auto()
+    """Suspects of a crash, which share no micro-batch with other jobs."""
+    BULK = auto()
+    """Bulk work that is paid for."""
+    OTHERS = auto()
+    """Jobs that express jobs left no room for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Credit:
     """What earlier micro-batches leave to the next one; the first one has the default."""
@@ -27,8 +38,10 @@ class Credit:
     """What bulk work has earned while interactive work went before it."""
     turns: Mapping[int, ClientTurns] = field(default_factory=dict)
     """Whose turn it is, by priority."""
-    is_turn_of_interactive: bool = False
-    """Whether interactive jobs were passed over, so that none goes before them in the next one."""
+    is_turn_of_newcomers: bool = False
+    """Whether something went before newcomers in the last one, so that nothing does in the next."""
+    order: tuple[Ahead, ...] = tuple(Ahead)
+    """Who goes before newcomers next, if it has work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +73,8 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     Clients of one priority take turns. Interactive jobs share no micro-batch with unpaid bulk jobs:
     all results of a micro-batch come together, so interactive jobs would wait for bulk. Bulk jobs
     must not starve either. So they earn a share of every interactive micro-batch, and what this
-    credit pays for goes first in the next one. If no interactive slice fits behind that, the one
-    after it begins with interactive jobs. Suspects of a crash share no micro-batch with other
-    jobs.
+    credit pays for goes first in a later one. Suspects of a crash share no micro-batch with other
+    jobs. After a micro-batch in which something went before newcomers, nothing does in the next.
 
     Args:
         jobs: open jobs that are not done, in order of arrival.
@@ -73,54 +85,81 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     filling = Filling(budget)
     if not waiting:
         return Choice([], credit)
-    if waiting[0].num_crashes:
-        filling.add_all(_suspects(waiting))
-        return Choice(filling.shares, credit)
     trusted = [job for job in waiting if not job.num_crashes]
     bulk = [job for job in trusted if job.priority == keys.BULK]
     interactive = [job for job in trusted if job.priority != keys.BULK]
+    claims = {
+        Ahead.SUSPECTS: len(trusted) < len(waiting),
+        Ahead.BULK: bool(interactive) and _is_any_paid(bulk, credit),
+        Ahead.OTHERS: any(turns.were_passed_over for turns in credit.turns.values()),
+    }
+    ahead = _whose_turn(claims, credit) if trusted else Ahead.SUSPECTS
+    order = (*(each for each in credit.order if each is not ahead), *((ahead,) if ahead else ()))
+    credit = replace(credit, is_turn_of_newcomers=ahead is not None, order=order)
+    if ahead is Ahead.SUSPECTS:
+        filling.add_all(_suspects(waiting))
+        return Choice(filling.shares, credit)
     turns = dict(credit.turns)
 
     def fill(priority: int, jobs: list[OpenJob]) -> None:
-        quantum = quantum_bytes(budget.bytes)
-        turns[priority] = fill_by_turns(filling, jobs, turns.get(priority, ClientTurns()), quantum)
+        before = turns.get(priority, ClientTurns())
+        before = replace(before, were_passed_over=before.were_passed_over and ahead is Ahead.OTHERS)
+        turns[priority] = fill_by_turns(filling, jobs, before, quantum_bytes(budget.bytes))
 
     if not (bulk and interactive):
         fill(keys.BULK if bulk else keys.INTERACTIVE, trusted)
-        return Choice(filling.shares, Credit(0.0, turns))
-    earned_bytes = min(int(credit.bulk_bytes), budget.bytes)
-    filling.max_bytes = 0 if credit.is_turn_of_interactive else earned_bytes
-    fill(keys.BULK, bulk)
-    num_ahead = filling.num_slices
-    bulk_bytes = credit.bulk_bytes - filling.num_bytes + budget.bytes * BULK_SHARE
-    filling.max_bytes = budget.bytes
+        return Choice(filling.shares, replace(credit, bulk_bytes=0.0, turns=turns))
+    bulk_bytes = credit.bulk_bytes + budget.bytes * BULK_SHARE
+    if ahead is Ahead.BULK:
+        filling.max_bytes = min(int(credit.bulk_bytes), budget.bytes)
+        fill(keys.BULK, bulk)
+        bulk_bytes -= filling.num_bytes
+        filling.max_bytes = budget.bytes
     fill(keys.INTERACTIVE, interactive)
-    were_passed_over = filling.num_slices == num_ahead
     bulk_bytes = min(bulk_bytes, budget.bytes)
-    return Choice(filling.shares, Credit(bulk_bytes, turns, were_passed_over))
+    return Choice(filling.shares, replace(credit, bulk_bytes=bulk_bytes, turns=turns))
 
 
-def choose_to_open(num_crashes: Mapping[str, int], in_hand: Collection[OpenJob]) -> list[str]:
-    """Return the fetched jobs to open now, in order of arrival.
+def _whose_turn(claims: Mapping[Ahead, bool], credit: Credit) -> Ahead | None:
+    if credit.is_turn_of_newcomers:
+        return None
+    return next((each for each in credit.order if claims[each]), None)
+
+
+def _is_any_paid(bulk: Iterable[OpenJob], credit: Credit) -> bool:
+    """Return whether the credit pays for the next slice of any of these jobs."""
+    return any(job.slices[len(job.outcomes)].num_bytes <= credit.bulk_bytes for job in bulk)
+
+
+def choose_to_open(num_crashes: Mapping[str, int], in_hand: Collection[OpenJob]) -> list[list[str]]:
+    """Return the fetched jobs to open now, in groups that are opened one after the other.
 
     A job that kills workers may do so when it is opened. So suspects are opened apart from all
-    other jobs, just before they are scored.
+    other jobs, and no further ones while some are in hand.
 
     Args:
         num_crashes: of each fetched job, in order, the workers that died with it.
         in_hand: open jobs that are not done.
     """
-    first = next(iter(num_crashes.values()), 0)
-    if any(job.num_crashes for job in in_hand) or (first and in_hand):
-        return []
-    if first:
-        alike = [task_id for task_id, crashes in num_crashes.items() if crashes == first]
-        return alike[: SUSPECTS_TOGETHER if first == 1 else 1]
-    return list(takewhile(lambda task_id: not num_crashes[task_id], num_crashes))
+    trusted = [task_id for task_id, crashes in num_crashes.items() if not crashes]
+    suspects = {task_id: crashes for task_id, crashes in num_crashes.items() if crashes}
+    if any(job.num_crashes for job in in_hand):
+        suspects = {}
+    first = next(iter(suspects.values()), 0)
+    alike = [task_id for task_id, crashes in suspects.items() if crashes == first]
+    groups = trusted, alike[: _num_together(first)]
+    return [group for group in groups if group]
 
 
 def _suspects(waiting: list[OpenJob]) -> list[OpenJob]:
-    """Return the first job, and others that as many workers died with, as far as they go along."""
-    num_crashes = waiting[0].num_crashes
-    alike = [job for job in waiting if job.num_crashes == num_crashes]
-    return alike[: SUSPECTS_TOGETHER if num_crashes == 1 else 1]
+    """Return the suspects of the next micro-batch; a long one yields to others after its slice."""
+    suspects = sorted(
+        (job for job in waiting if job.num_crashes), key=lambda job: job.last_micro_batch
+    )
+    num_crashes = suspects[0].num_crashes
+    alike = [job for job in suspects if job.num_crashes == num_crashes]
+    return alike[: _num_together(num_crashes)]
+
+
+def _num_together(num_crashes: int) -> int:
+    return SUSPECTS_TOGETHER if num_crashes == 1 else 1

@@ -47,7 +47,8 @@ def no_room(budget: Budget) -> dict[int, Room]:
 def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]:
     """Return how much the next fetch may bring of each priority, besides the `jobs` in hand.
 
-    The worker holds about one micro-batch of each priority, and one more of express jobs.
+    The worker holds about one micro-batch of each priority, and one more of express jobs. Suspects
+    of a crash come on top: they have micro-batches of their own.
     """
     return {
         priority: _room([job for job in jobs if job.priority == priority], budget)
@@ -57,7 +58,7 @@ def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]
 
 def _room(held: Collection[OpenJob], budget: Budget) -> Room:
     long = [job for job in held if job.num_bytes > budget.bytes]
-    short = [job for job in held if job.num_bytes <= budget.bytes]
+    short = [job for job in held if job.num_bytes <= budget.bytes and not job.num_crashes]
     express = [job for job in short if job.goes_first]
     others = [job for job in short if not job.goes_first]
     return Room(

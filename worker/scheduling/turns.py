@@ -38,7 +38,7 @@ def fill_by_turns(
 ) -> ClientTurns:
     """Add slices of `jobs` to a micro-batch: express jobs first, then client by client.
 
-    Express jobs cannot keep the others waiting for more than one micro-batch.
+    Jobs that express jobs left no room for go first in a later one, when `turns` says so.
 
     Args:
         jobs: jobs that are not done, in order of arrival.

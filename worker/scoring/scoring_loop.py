@@ -154,8 +154,12 @@ class ScoringLoop:
         self._fetched.append(task_id)
 
     def room(self) -> dict[int, Room]:
-        """Return how much the next fetch may bring of each priority; 0 while a job is unopened."""
-        if self._fetched or self._is_held_up:
+        """Return how much the next fetch may bring of each priority.
+
+        It brings nothing while a job is unopened, except for suspects: those wait for one another.
+        """
+        is_any_unopened = any(not self._messages.crashes(each).deaths for each in self._fetched)
+        if is_any_unopened or self._is_held_up:
             return no_room(self._budget)
         # Not by the pace: a part of a batch has as many bytes as the whole budget.
         return room_for_fetch(self._jobs.values(), self._budget)
@@ -196,19 +200,20 @@ class ScoringLoop:
             error = _poisonous(crashes.pop(task_id).deaths)
             yield lost_ending(task_id, self._store.facts(task_id), error)
         deaths = {task_id: found.deaths for task_id, found in crashes.items()}
-        chosen = choose_to_open(deaths, self._jobs.values())
         # Redis may go away meanwhile; then all of them come again.
         self._fetched = list(crashes)
-        found, refused = self._open(chosen)
-        if chosen:
+        for chosen in choose_to_open(deaths, self._jobs.values()):
+            found, refused = self._open(chosen)
             since = self._not_opened_since or time.monotonic()
             self._not_opened_since = since if refused else None
-        done = set(chosen) - set(refused)
-        self._fetched = [task_id for task_id in crashes if task_id not in done]
-        for opened in found:
-            ending = self._opened(opened, crashes[opened.task_id])
-            if ending is not None:
-                yield ending
+            done = set(chosen) - set(refused)
+            self._fetched = [task_id for task_id in self._fetched if task_id not in done]
+            for opened in found:
+                ending = self._opened(opened, crashes[opened.task_id])
+                if ending is not None:
+                    yield ending
+            if refused:
+                return
 
     def _open(self, task_ids: Sequence[str]) -> tuple[list[Opened], list[str]]:
         """Open jobs together; where Redis refuses that, one by one.

@@ -110,15 +110,28 @@ def test_suspects_of_a_crash_share_no_batch_with_others(num_crashes, together):
     assert names == [f"s{i}" for i in range(together)]
 
 
-def test_innocent_jobs_do_not_wait_for_suspects_behind_them():
-    jobs = [a_job("a", 1), a_job("suspect", 1, num_crashes=1), a_job("b", 1)]
-    assert chosen(jobs) == [("a", 1), ("b", 1)]
+def test_suspects_and_other_jobs_take_turns():
+    jobs = [a_job("a", *[100] * 3), a_job("suspect", *[100] * 3, num_crashes=1), bulk("b", 100)]
+    names, credit = [], Credit()
+    while not all(job.is_done for job in jobs):
+        choice = choose_micro_batch(jobs, BUDGET, credit)
+        credit = choice.credit
+        finish(choice)
+        names += [share.job.task_id for share in choice.shares]
+    assert names == ["suspect", "a", "suspect", "a", "suspect", "a", "b"]
+
+
+def test_long_suspect_yields_to_other_suspects_after_its_slice():
+    jobs = [a_job("long", *[100] * 3, num_crashes=1), a_job("short", 1, num_crashes=1)]
+    jobs[0].last_micro_batch = 1
+    assert chosen(jobs) == [("short", 1)]
 
 
 def test_next_fetch_fills_one_micro_batch_of_each_priority():
     held = [a_job("a", 30, 20), bulk("b", 60), bulk("c", 50, 51, client="c")]
     held[0].outcomes.append({})
     held.append(a_job("e", 70, is_express=True))
+    held.append(a_job("suspect", 80, is_express=True, num_crashes=1))
     rooms = room_for_fetch(held, BUDGET)
     long = (MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS)
     assert rooms[keys.INTERACTIVE] == Room(9, 30, long[0], 9, 80, long[1], (), 100)

@@ -316,37 +316,99 @@ def test_suspects_are_opened_apart_and_hopeless_ones_not_at_all(worker):
     worker.messages.was_alone.add("d")
     worker.loop.turn()
     assert worker.store.error("d") == "poison_job"
-    assert worker.loop.room() == no_room(BUDGET)
     while worker.loop.delay_s is not None:
         worker.loop.turn()
-    # Each is scored before the next is opened.
-    assert worker.store.opened == [["a"], ["b"], ["c", "g"], ["e"], ["f"]]
-    assert worker.scorer.suspects == worker.store.opened
+    # Suspects are scored before the next ones are opened.
+    assert worker.store.opened == [["a", "e"], ["b"], ["c", "g"], ["f"]]
+    assert worker.scorer.suspects == [["b"], ["a", "e"], ["c", "g"], ["f"]]
     assert set(worker.messages.acknowledged) == set("abcdefg")
 
 
-def test_no_job_is_opened_while_a_suspect_is_in_hand(worker):
-    worker.fetch("suspect", 60, 60)
-    worker.fetch("other", 10)
-    worker.messages.deaths["suspect"] = 1
+def test_suspects_take_turns_with_other_jobs_and_wait_for_one_another(worker):
+    worker.fetch("first", 60, 60, 60)
+    worker.fetch("second", 10)
+    worker.messages.deaths |= {"first": 2, "second": 2}
+    worker.fetch("other", 60, 60, 60)
     worker.loop.turn()
-    assert worker.store.opened == [["suspect"]]
-    worker.loop.turn()
-    worker.loop.turn()
-    assert worker.store.opened == [["suspect"], ["other"]]
-
-
-def test_suspect_is_not_opened_while_other_jobs_are_in_hand(worker):
-    worker.fetch("other", 60, 60)
-    worker.fetch("suspect", 10)
-    worker.messages.deaths["suspect"] = 1
-    worker.loop.turn()
+    assert worker.store.opened == [["other"], ["first"]]
     worker.fetch("late", 10)
+    while worker.loop.delay_s is not None:
+        worker.loop.turn()
+    assert worker.store.opened == [["other"], ["first"], ["late"], ["second"]]
+    assert worker.scorer.suspects == [
+        *(["first"], ["other", "late"], ["first"]),
+        *(["other"], ["first"], ["other"], ["second"]),
+    ]
+
+
+@pytest.mark.parametrize("num_crashes", [1, 2])
+def test_newcomer_is_scored_in_the_second_micro_batch_whatever_suspects_wait(worker, num_crashes):
+    for number in range(40):
+        sizes = [100] * 30 if number % 5 == 0 else [10]
+        worker.fetch(f"suspect {number}", *sizes)
+        worker.messages.deaths[f"suspect {number}"] = num_crashes
+        worker.messages.express.add(f"suspect {number}")
+    worker.fetch("long", *[100] * 30, client="long")
+    worker.fetch("batch.0", *[10] * 300, client="bulk", priority=keys.BULK)
     worker.loop.turn()
-    assert worker.store.opened == [["other"]]
-    worker.loop.turn()
-    worker.loop.turn()
-    assert worker.store.opened == [["other"], ["suspect"], ["late"]]
+    for number in range(100):
+        assert worker.loop.room()[keys.INTERACTIVE].express_bytes == BUDGET.bytes
+        name = f"newcomer {number}"
+        worker.fetch(name, (1, 50, 100)[number % 3], client=name)
+        worker.messages.express.add(name)
+        worker.loop.turn()
+        worker.loop.turn()
+        assert worker.store.state(name) == "SUCCESS"
+    while worker.loop.delay_s is not None:
+        worker.loop.turn()
+    assert {worker.store.state(f"suspect {number}") for number in range(40)} == {"SUCCESS"}
+    assert worker.store.state("long") == worker.store.state("batch.0") == "SUCCESS"
+
+
+class Killed(BaseException):
+    """Stands for the death of the process."""
+
+
+def killed_by(guilty: str, worker: Worker, *, is_when_opened: bool) -> list[str] | None:
+    """Run a worker that dies with `guilty`; return the suspects, or None if it scored all jobs."""
+    place = worker.store if is_when_opened else worker.scorer
+    name = "open_jobs" if is_when_opened else "score_slices"
+    work = getattr(place, name)
+
+    def die(*args, **kwargs):
+        found = work(*args, **kwargs)
+        if guilty in worker.store.suspects:
+            raise Killed
+        return found
+
+    setattr(place, name, die)
+    try:
+        while worker.loop.delay_s is not None:
+            worker.loop.turn()
+    except Killed:
+        return worker.store.suspects
+    return None
+
+
+@pytest.mark.parametrize("is_when_opened", [False, True])
+def test_guilty_job_is_found_after_three_deaths_and_no_innocent_one_ends_with_it(is_when_opened):
+    sizes = {f"job {n}": [10] if n % 4 else [60] * 5 for n in range(30)}
+    deaths, was_alone, endings = dict.fromkeys(sizes, 0), set(), {}
+    num_deaths = 0
+    while sizes.keys() - endings.keys():
+        worker = Worker()
+        worker.messages.deaths, worker.messages.was_alone = deaths, was_alone
+        for task_id in sizes.keys() - endings.keys():
+            worker.fetch(task_id, *sizes[task_id])
+        suspects = killed_by("job 8", worker, is_when_opened=is_when_opened)
+        endings |= {each: worker.store.state(each) for each in worker.store.endings}
+        for each in suspects or []:
+            deaths[each] += 1
+        if suspects is not None:
+            num_deaths += 1
+            was_alone |= set(suspects) if len(suspects) == 1 else set()
+    assert num_deaths == 3
+    assert {each for each, state in endings.items() if state != "SUCCESS"} == {"job 8"}
 
 
 def test_hopeless_part_is_opened_once_more_for_the_names_of_its_lines(worker):
