@@ -19,13 +19,16 @@ from contract.logs import get_logger
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
 from contract.store.queue.leases import read_statuses
-from contract.store.queue.waiting_work import Waiting, WaitingWork
+from contract.store.queue.waiting_work import Place, Waiting, WaitingWork
 from worker.scoring.outcomes import failed_ending, lost_ending
 
 log = get_logger(__name__)
 
 # The event loop of the worker waits for a step, and there is one each second.
 _STEP_S = 0.2
+# Messages that stay where they are, such as those of another name's model, are read again after this
+# time: their deadlines may have passed.
+READ_AGAIN_S = 10.0
 # A worker that ended has loaded its model again within this time, as a rule. Taking its name back
 # sooner would end its batches that have results.
 TAKE_BACK_S = 120.0
@@ -49,6 +52,17 @@ class Models:
         return self.current.get(self.name) == self.fingerprint
 
 
+@dataclass(slots=True)
+class _Reading:
+    """How far the messages of a place were read."""
+
+    began_at: float
+    num_left: int = 0
+    """Messages from its head on that were read and stay."""
+    is_whole: bool = False
+    """Whether all of them were read once."""
+
+
 class Orphans:
     """The waiting jobs whose model is gone, or that are bound to none."""
 
@@ -69,6 +83,10 @@ class Orphans:
         self._client, self._store, self._work = client, store, WaitingWork(client)
         self._lease_s, self._max_wait_s, self._clock = lease_s, max_wait_s, clock
         self._unserved_since: dict[str, float] = {}
+        self._readings: dict[Place, _Reading] = {}
+        """Of each place, the one read last at the end."""
+        self._read_for: Mapping[str, str] = {}
+        """The current models when they were read."""
 
     def take_over(self, name: str, fingerprint: str) -> None:
         """Move what the model of the caller has to score; end what no model may score.
@@ -82,10 +100,31 @@ class Orphans:
         models = self._take_back_name(models)
         places = self._work.places([keys.UNBOUND, *gone])
         self._forget(set(gone) - {place.fingerprint for place in places}, models)
-        for place in places:
-            num_left = 0
-            while self._clock() < until and (found := self._work.oldest(place, num_left)):
-                num_left += self._settle(found, models)
+        for place in self._in_turn(places, models):
+            self._read(place, models, until)
+
+    def _in_turn(self, places: Sequence[Place], models: Models) -> list[Place]:
+        """Return the places, those that were not read for the longest time first."""
+        if self._read_for != models.current:
+            self._readings, self._read_for = {}, models.current
+        known = set(places)
+        self._readings = {each: read for each, read in self._readings.items() if each in known}
+        return [*(each for each in places if each not in self._readings), *self._readings]
+
+    def _read(self, place: Place, models: Models, until: float) -> None:
+        """Decide about the messages of a place, from where the last step stopped."""
+        now = self._clock()
+        if now >= until:
+            return
+        reading = self._readings.pop(place, None)
+        if reading is None or (reading.is_whole and now - reading.began_at >= READ_AGAIN_S):
+            reading = _Reading(now)
+        self._readings[place] = reading
+        while found := self._work.oldest(place, reading.num_left):
+            reading.num_left += self._settle(found, models)
+            if self._clock() >= until:
+                return
+        reading.is_whole = True
 
     def _models(self, name: str, fingerprint: str) -> Models:
         statuses = read_statuses(self._client)

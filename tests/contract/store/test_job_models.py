@@ -13,7 +13,7 @@ from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.endings import Ending
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import put_unbound, take
-from worker.recovery.orphans import TAKE_BACK_S, Orphans
+from worker.recovery.orphans import READ_AGAIN_S, TAKE_BACK_S, Orphans
 
 NAME, OLD, NEW, OTHER = "mine", "0" * 12, "1" * 12, "2" * 12
 LEASE_S = 5.0
@@ -28,6 +28,16 @@ class Clock:
         self.now = 100.0
 
     def __call__(self) -> float:
+        return self.now
+
+
+class RunningClock(Clock):
+    """A clock that goes on each time that it is read."""
+
+    tick_s = 0.03
+
+    def __call__(self) -> float:
+        self.now += self.tick_s
         return self.now
 
 
@@ -488,3 +498,48 @@ def test_a_model_is_forgotten_once_nothing_can_wait_for_it(job_store, replaced, 
         clock.now += wait_s
         orphans.take_over(NAME, NEW)
         assert job_store.models.fingerprints() == left
+
+
+@pytest.fixture
+def backlog(job_store) -> list[str]:
+    """Jobs for another name whose worker is away, where every worker looks first."""
+    job = a_job(fingerprint=keys.UNBOUND, model="theirs", deadline_s=3600)
+    return [job_store.submit(job).task_id for _ in range(700)]
+
+
+def test_backlog_of_another_name_does_not_hide_jobs_of_a_model_that_is_gone(
+    job_store, redis_client, lives, backlog
+):
+    job_store.models.make_current(NAME, OLD)
+    mine = [job_store.submit(a_job(deadline_s=3600)).task_id for _ in range(3)]
+    job_store.models.make_current(NAME, NEW)
+    lives(NEW)
+    clock = RunningClock()
+    orphans = Orphans(redis_client, job_store, lease_s=LEASE_S, max_wait_s=MAX_WAIT_S, clock=clock)
+    orphans.take_over(NAME, NEW)
+    clock.now += LEASE_S
+    for _ in range(10):
+        orphans.take_over(NAME, NEW)
+    assert sorted(queue(redis_client, NEW)) == sorted(mine)
+    assert sorted(queue(redis_client, keys.UNBOUND)) == sorted(backlog)
+
+
+def test_what_stays_is_read_again_only_after_a_while(
+    job_store, redis_client, lives, orphans, clock, backlog
+):
+    job_store.models.make_current(NAME, NEW)
+    lives(NEW)
+
+    def num_read() -> int:
+        """Records that one step reads, about."""
+        redis_client.config_resetstat()
+        orphans.take_over(NAME, NEW)
+        return redis_client.info("commandstats").get("cmdstat_hgetall", {"calls": 0})["calls"]
+
+    assert num_read() >= 700
+    assert num_read() < 100
+    late = job_store.submit(a_job(fingerprint=keys.UNBOUND)).task_id
+    orphans.take_over(NAME, NEW)
+    assert queue(redis_client, NEW) == [late]
+    clock.now += READ_AGAIN_S
+    assert num_read() >= 700
