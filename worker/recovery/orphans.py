@@ -26,8 +26,8 @@ log = get_logger(__name__)
 
 # The event loop of the worker waits for a step, and there is one each second.
 _STEP_S = 0.2
-# Messages that stay where they are, such as those of another name's model, are read again after this
-# time: their deadlines may have passed.
+# Messages that stay where they are, such as those of another name's model, are read again after
+# this time: their deadlines may have passed.
 READ_AGAIN_S = 10.0
 # A worker that ended has loaded its model again within this time, as a rule. Taking its name back
 # sooner would end its batches that have results.

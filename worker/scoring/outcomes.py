@@ -168,7 +168,8 @@ def _failed_ending(
         task_id,
         failure_record(task_id, error, facts, time.time()),
         _COUNTERS.get(error.code) or f"jobs_failed {FAILED_WITH}{error.code}",
-        failed_part_results(part, requests, error, facts["num_bytes"]) if part else None,
+        # Of a part whose batch was erased nothing is known; its results are dropped.
+        failed_part_results(part, requests, error, facts.get("num_bytes", 0)) if part else None,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from contract import keys
 from contract.batches import Batch, Part, PartId
-from contract.errors import JobExpired, JobUnreadable
+from contract.errors import JobExpired, JobUnreadable, PoisonJob
 from contract.messages import Job
 from contract.queue_messages import decode_message
 from contract.store.admission.outcomes import QueueDepth
@@ -15,12 +15,13 @@ from contract.store.batches.batch_queue import BatchQueue
 from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.job_store import JobStore
 from contract.worker_status import WorkerStatus
-from tests.waiting_messages import clear, waiting
+from tests.waiting_messages import clear, take, waiting
 from worker.process.registration import Registration
 from worker.process.request_ids import RequestIds
 from worker.queue.intake import Intake
 from worker.recovery.overdue import GRACE_S, Overdue
 from worker.recovery.upkeep import Upkeep
+from worker.scoring.outcomes import lost_ending
 
 DEADLINE_S = 60
 WORKER = "w"
@@ -123,6 +124,32 @@ def test_every_worker_looks(job_store, redis_client, settings, monkeypatch):
     monkeypatch.setattr(upkeep._overdue, "_clock", lambda: time.time() + DEADLINE_S + GRACE_S + 1)
     upkeep.run()
     assert job_store.read(task_id).state == "REVOKED"
+
+
+def test_parked_part_of_an_erased_batch_is_dropped_at_the_end_of_its_time(
+    job_store, redis_client, batches, queue, settings
+):
+    part = str(PartId(submit_batch(batches, queue), 0))
+    raw = take(redis_client, keys.BULK).decode()
+    redis_client.hset(keys.unacked(WORKER), part, f'[{raw}, "", "{keys.QUEUE}"]')
+    job_store.park(part, 2, WORKER)
+    (message,) = redis_client.zrange(keys.parked(2), 0, -1)
+    redis_client.zadd(keys.parked(2), {message: 1.0})
+    batches.erase(part.partition(".")[0])
+    Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS)).run()
+    assert job_store.num_parked() == 0
+
+
+def test_hopeless_part_of_an_erased_batch_is_acknowledged(job_store, redis_client, batches, queue):
+    batch_id = submit_batch(batches, queue)
+    part = str(PartId(batch_id, 0))
+    redis_client.hset(keys.unacked(WORKER), part, "[]")
+    batches.erase(batch_id)
+    error = PoisonJob("Three workers died.", num_crashes=3)
+    ending = lost_ending(part, job_store.facts(part), error)
+    assert job_store.conclude([ending], WORKER) == [""]
+    assert not redis_client.exists(keys.unacked(WORKER))
+    assert not redis_client.keys(f"*{batch_id}*")
 
 
 CUTS = {
