@@ -3,16 +3,18 @@
 A job whose message was lost or cannot be read is never fetched. Without this it would wait, and
 count as live, for ever. A waiting job is ended here too, if its deadline has passed. A job whose
 record cannot be read ends at once: nobody knows its deadline.
+
+The parts of a cancelled batch end here if its web server did not end all of them.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import redis
 
 from contract import keys
 from contract.batches import PartId, decode_part_payload, part_id
-from contract.errors import JobExpired
+from contract.errors import JobCancelled, JobExpired, ServiceError
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record
 from contract.store.jobs.endings import Ending
@@ -45,27 +47,37 @@ class Overdue:
         self._next_batch, found = self._client.hscan(
             keys.LIVE_BATCHES, self._next_batch, count=_GROUP
         )
-        for batch_id in self._overdue_batches([name.decode() for name in found]):
+        for batch_id, error in self._overdue_batches([name.decode() for name in found]):
             # The text of a part is deleted when it ends.
             _, texts = self._client.hscan(keys.batch_texts(batch_id), count=_GROUP)
-            self._end([str(PartId(batch_id, int(first))) for first in texts])
+            self._end([str(PartId(batch_id, int(first))) for first in texts], error)
 
-    def _overdue_batches(self, batch_ids: Sequence[str]) -> list[str]:
-        """The batches whose deadlines have passed; all are read in one round trip."""
+    def _overdue_batches(
+        self, batch_ids: Sequence[str]
+    ) -> Iterator[tuple[str, ServiceError | None]]:
+        """Yield the batches that should have ended; all are read in one round trip.
+
+        With each comes the error of its parts; None if that depends on the part.
+        """
         with self._client.pipeline(transaction=False) as pipe:
             for batch_id in batch_ids:
-                pipe.hget(keys.batch(batch_id), "deadline_at")
+                pipe.hmget(keys.batch(batch_id), "deadline_at", "cancelling_at")
             found = pipe.execute()
-        deadlines = zip(batch_ids, found, strict=True)
-        return [each for each, at in deadlines if at is not None and self._is_over(float(at))]
+        for batch_id, (deadline_at, cancelling_at) in zip(batch_ids, found, strict=True):
+            if cancelling_at is not None and self._is_over(float(cancelling_at)):
+                error = JobCancelled("The batch was cancelled before this line was scored.")
+                yield batch_id, error
+            elif deadline_at is not None and self._is_over(float(deadline_at)):
+                yield batch_id, None
 
-    def _end(self, task_ids: Sequence[str]) -> None:
+    def _end(self, task_ids: Sequence[str], error: ServiceError | None = None) -> None:
+        """End those jobs that are overdue, with `error` those that are not, too."""
         records = self._client.mget([keys.record(each) for each in task_ids]) if task_ids else []
         found = dict(zip(task_ids, records, strict=True))
         endings = [
             ending
             for task_id, raw in found.items()
-            if (ending := self._ending(task_id, raw)) is not None
+            if (ending := self._ending(task_id, raw, error)) is not None
         ]
         held = self._held([each.task_id for each in endings])
         chosen = [each for each in endings if each.task_id not in held]
@@ -73,7 +85,8 @@ class Overdue:
             self._keep_if_broken(each.task_id, found[each.task_id])
         if chosen:
             self._store.conclude(chosen)
-            log.warning("overdue_jobs_ended", jobs=len(chosen))
+            event = "overdue_jobs_ended" if error is None else "cancelled_parts_ended"
+            log.warning(event, jobs=len(chosen))
 
     def _keep_if_broken(self, task_id: str, raw: bytes | None) -> None:
         """Keep a dead letter of a job whose record cannot be read, as at its fetch."""
@@ -88,7 +101,7 @@ class Overdue:
                     "record", error.reason, task_id=task_id, num_bytes=len(raw), raw=payload
                 )
 
-    def _ending(self, task_id: str, raw: bytes | None) -> Ending | None:
+    def _ending(self, task_id: str, raw: bytes | None, error: ServiceError | None) -> Ending | None:
         """The end of a job if it is overdue; of a job without a record, the end of its counts."""
         if raw is None:
             # A part gets its record when it is queued.
@@ -100,11 +113,14 @@ class Overdue:
             return unreadable_ending(task_id, self._store.facts(task_id))
         except NewerFormat:
             return None
-        if record.is_final or not self._is_over(float(record.job.get("deadline_at", "inf"))):
+        if record.is_final:
             return None
-        error = JobExpired(
-            "The job's deadline passed before it was scored; ask for a longer deadline_s."
-        )
+        if error is None:
+            if not self._is_over(float(record.job.get("deadline_at", "inf"))):
+                return None
+            error = JobExpired(
+                "The job's deadline passed before it was scored; ask for a longer deadline_s."
+            )
         job = self._part(record)
         if job is not None:
             return failed_ending(task_id, job, error)

@@ -4,10 +4,17 @@ import time
 
 import orjson
 import pytest
+import redis
 
 from contract import keys
-from contract.batches import Batch, Part, PartId
-from contract.errors import JobExpired, JobUnreadable, PoisonJob
+from contract.batches import Batch, Part, PartId, pieces_of_lines
+from contract.errors import (
+    BrokerUnavailable,
+    JobCancelled,
+    JobExpired,
+    JobUnreadable,
+    PoisonJob,
+)
 from contract.messages import Job
 from contract.queue_messages import decode_message
 from contract.store.admission.outcomes import QueueDepth
@@ -33,15 +40,16 @@ def submit(store: JobStore) -> str:
     return store.submit(Job([{"text": "ab"}], 2, now, now + DEADLINE_S, client="c")).task_id
 
 
-def submit_batch(batches: BatchStore, queue: BatchQueue) -> str:
+def submit_batch(batches: BatchStore, queue: BatchQueue, num_parts: int = 1) -> str:
     now = time.time()
     batch_id = batches.new_id()
     requests = [{"text": "x", "custom_id": str(number)} for number in range(2)]
     deadline_at = now + DEADLINE_S
     job = Job(requests, 2, now, deadline_at, is_single=False, priority=keys.BULK)
-    batches.store_parts(batch_id, [(Part(0, 2, 128), job)])
-    batch = Batch(batch_id, 2, 2, 1, now, deadline_at, client="c")
-    batches.accept(batch, work_bytes=128)
+    batches.store_parts(batch_id, [(Part(2 * n, 2, 128), job) for n in range(num_parts)])
+    sizes = 2 * num_parts, 2 * num_parts, num_parts
+    batch = Batch(batch_id, *sizes, now, deadline_at, client="c")
+    batches.accept(batch, work_bytes=128 * num_parts)
     queue.publish(batch_id)
     return batch_id
 
@@ -124,6 +132,39 @@ def test_every_worker_looks(job_store, redis_client, settings, monkeypatch):
     monkeypatch.setattr(upkeep._overdue, "_clock", lambda: time.time() + DEADLINE_S + GRACE_S + 1)
     upkeep.run()
     assert job_store.read(task_id).state == "REVOKED"
+
+
+def test_cancelling_of_a_batch_that_stopped_half_way_is_finished(
+    job_store, redis_client, batches, queue, monkeypatch
+):
+    batch_id = submit_batch(batches, queue, num_parts=20)
+    end_parts = BatchStore._cancel_parts
+
+    def die_at_the_second_group(*args):
+        monkeypatch.setattr(BatchStore, "_cancel_parts", _lose_redis)
+        end_parts(*args)
+
+    monkeypatch.setattr(BatchStore, "_cancel_parts", die_at_the_second_group)
+    with pytest.raises(BrokerUnavailable):
+        batches.cancel(batch_id)
+    held = str(PartId(batch_id, 38))
+    redis_client.sadd(keys.WORKERS, WORKER)
+    redis_client.hset(keys.unacked(WORKER), held, "[]")
+    # The web server may be at it still.
+    look(redis_client, job_store, 0)
+    assert (batches.read(batch_id).status, batches.read(batch_id).failed) == ("cancelling", 32)
+    look(redis_client, job_store, GRACE_S + 1)
+    assert batches.read(batch_id).failed == 38
+    redis_client.delete(keys.unacked(WORKER))
+    look(redis_client, job_store, GRACE_S + 1)
+    assert (batches.read(batch_id).status, batches.read(batch_id).failed) == ("cancelled", 40)
+    found = batches.results(batch_id, 0, num_lines=40, max_bytes=10**6)
+    lines = b"".join(piece for _, stored in found for piece in pieces_of_lines(stored))
+    assert lines.count(JobCancelled.code.encode()) == lines.count(b'"custom_id"') == 40
+
+
+def _lose_redis(*_) -> None:
+    raise redis.ConnectionError("the web server was killed")
 
 
 def test_parked_part_of_an_erased_batch_is_dropped_at_the_end_of_its_time(
