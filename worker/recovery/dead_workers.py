@@ -19,7 +19,7 @@ from worker.process import suspects
 from worker.process.backoff import Backoff, wait
 from worker.queue.micro_batch import is_stopping
 from worker.queue.transport import refusal_as_lost_connection
-from worker.recovery.upkeep import Upkeep
+from worker.recovery.upkeep import Upkeep, run_each
 
 log = get_logger(__name__)
 
@@ -138,9 +138,11 @@ class Recovery(bootsteps.StartStopStep):
 
         def look_after_peers() -> None:
             try:
-                requeue_of_missing_peers(client, name)
-                batches.publish_left_behind()
-                upkeep.run()
+                run_each(
+                    lambda: requeue_of_missing_peers(client, name),
+                    batches.publish_left_behind,
+                    upkeep.run,
+                )
             except redis.RedisError as error:
                 log.warning("peers_not_checked", error=type(error).__name__)
 

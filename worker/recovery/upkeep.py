@@ -1,11 +1,13 @@
 """Looks after parked and overdue jobs, orphans, dead letters and broken leases, once a second."""
 
 import time
+from collections.abc import Callable
 
 import redis
 
 from contract import keys
 from contract.errors import JobExpired
+from contract.logs import get_logger
 from contract.settings import Settings
 from contract.store.jobs.job_store import JobStore
 from contract.store.queue.dead_letters import DeadLetters
@@ -15,6 +17,24 @@ from worker.process.registration import Registration
 from worker.recovery.orphans import Orphans
 from worker.recovery.overdue import Overdue
 from worker.scoring.outcomes import lost_ending
+
+log = get_logger(__name__)
+
+
+def run_each(*steps: Callable[[], object]) -> None:
+    """Run each step, also after Redis has refused an earlier one; it may free memory.
+
+    Raises:
+        redis.RedisError: Redis is away.
+    """
+    refusals = []
+    for step in steps:
+        try:
+            step()
+        except redis.ResponseError as error:
+            refusals.append(error)
+    if refusals:
+        log.warning("upkeep_refused", error=type(refusals[0]).__name__, steps=len(refusals))
 
 
 class Upkeep:
@@ -37,13 +57,18 @@ class Upkeep:
         self._max_wait_s = max_wait_s
 
     def run(self) -> None:
-        """Do all of it. Redis errors reach the caller."""
-        self._registration.renew()
-        self._orphans.take_over(*self._registration.model)
-        self._parked.take_back()
-        self._overdue.end_some()
-        self._letters.drop_expired()
-        set_aside_broken_leases(self._client, self._store)
+        """Do all of it. A lost connection reaches the caller."""
+        run_each(
+            self._registration.renew,
+            lambda: self._orphans.take_over(*self._registration.model),
+            self._parked.take_back,
+            self._overdue.end_some,
+            self._letters.drop_expired,
+            lambda: set_aside_broken_leases(self._client, self._store),
+            self._end_parked,
+        )
+
+    def _end_parked(self) -> None:
         # Its own deadline cannot be read, so the longest that there is applies.
         for task_id, message in self._parked.parked_before(time.time() - self._max_wait_s):
             error = JobExpired("No worker could read the job before its deadline; send it again.")

@@ -11,11 +11,14 @@ import redis
 
 from contract import keys
 from contract.batches import Batch, Part, PartId, decode_batch, decode_part
+from contract.logs import get_logger
 from contract.messages import queued_record
 from contract.queue_messages import Origin, task_message
 from contract.settings import Settings
 from contract.store.connection.locks import take_lock
 from contract.store.connection.scripts import register
+
+log = get_logger(__name__)
 
 # Parts in one call: Redis needs a few milliseconds for them.
 GROUP_PARTS = 128
@@ -53,7 +56,12 @@ class BatchQueue:
         for name in self._client.smembers(keys.UNPUBLISHED):
             batch_id = name.decode()
             if take_lock(self._client, keys.publishing(batch_id), "", _PUBLISHING_S):
-                self.publish(batch_id)
+                try:
+                    self.publish(batch_id)
+                except redis.ResponseError as error:
+                    # The other batches go on; this one is tried again when the lock has expired.
+                    kind = type(error).__name__
+                    log.warning("batch_not_queued", batch_id=batch_id, error=kind)
 
     def _publish_group(self, batch: Batch, num_published: int, members: list[bytes]) -> int:
         names = [

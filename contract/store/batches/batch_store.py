@@ -21,7 +21,8 @@ from contract.batches import (
     encode_part_payload,
     failed_part_results,
 )
-from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.logs import get_logger
 from contract.messages import Job, failure_record
 from contract.settings import Settings
 from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, read_load
@@ -43,6 +44,8 @@ from contract.store.queue.dead_letters import DeadLetters
 from contract.stored_results import decoded_pieces
 from contract.task_ids import BATCH, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
+
+log = get_logger(__name__)
 
 # Parts whose results are read at once; one with scores of every byte has about 200 kB.
 _RESULT_PARTS = 16
@@ -145,6 +148,8 @@ class BatchStore:
     ) -> Accepted:
         """Make a batch of the parts that were stored under its ID, and queue them.
 
+        If Redis fails once the batch is accepted, a worker queues the parts.
+
         Args:
             work_bytes: bytes of work of all parts, which the limit of batches counts.
             promised_bytes: room in Redis for the results of all parts.
@@ -160,12 +165,16 @@ class BatchStore:
 
         def accept() -> Accepted:
             with self._guard.calling():
-                accepted = self._sealer.seal(batch, sizes, idempotency, quota)
-                if not accepted.is_replay:
-                    self._queue.publish(batch.id)
-            return accepted
+                return self._sealer.seal(batch, sizes, idempotency, quota)
 
-        return accept_or_look_again(accept)
+        accepted = accept_or_look_again(accept)
+        if not accepted.is_replay:
+            try:
+                with self._guard.calling():
+                    self._queue.publish(batch.id)
+            except BrokerUnavailable:
+                log.warning("batch_not_queued_at_once", batch_id=batch.id)
+        return accepted
 
     def _renew(self, pipe: Any, batch_id: str) -> None:
         for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):

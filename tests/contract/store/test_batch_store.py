@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 
 import pytest
+import redis
 
 from contract import keys
 from contract.batches import (
@@ -184,6 +185,34 @@ def test_batch_left_unqueued_by_a_dying_server_is_queued_by_the_next(
     assert redis_client.llen(BULK_LIST) == 5
     assert progress(batches, batch.id)[0] == "in_progress"
     assert redis_client.smembers(keys.UNPUBLISHED) == set()
+
+
+def test_accepted_batch_that_redis_does_not_queue_is_queued_by_a_worker(
+    batches, redis_client, settings, monkeypatch
+):
+    def refuse(*_):
+        raise redis.ResponseError("MISCONF the disk is full")
+
+    batch = received(batches, 1, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(BatchQueue, "_publish_group", refuse)
+        assert accept(batches, batch) == batch.id
+    assert progress(batches, batch.id)[0] == "validating"
+    redis_client.delete(keys.publishing(batch.id))
+    BatchQueue(redis_client, settings).publish_left_behind()
+    assert progress(batches, batch.id)[0] == "in_progress"
+
+
+def test_batch_that_redis_cannot_queue_holds_up_no_other_one(batches, redis_client, settings):
+    stuck = [f"stuck{number}" for number in range(3)]
+    for batch_id in stuck:
+        redis_client.set(keys.batch(batch_id), "no hash")
+    batch = received(batches, 1)
+    accept(batches, batch)
+    redis_client.hset(keys.batch(batch.id), "num_published", 0)
+    redis_client.sadd(keys.UNPUBLISHED, batch.id, *stuck)
+    BatchQueue(redis_client, settings).publish_left_behind()
+    assert redis_client.smembers(keys.UNPUBLISHED) == {each.encode() for each in stuck}
 
 
 def test_counts_grow_once_per_part_and_the_last_ends_the_batch(

@@ -193,6 +193,18 @@ def test_hopeless_part_of_an_erased_batch_is_acknowledged(job_store, redis_clien
     assert not redis_client.keys(f"*{batch_id}*")
 
 
+def test_upkeep_goes_on_where_redis_refuses_one_step(
+    job_store, redis_client, settings, monkeypatch
+):
+    task_id = submit(job_store)
+    upkeep = Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS))
+    monkeypatch.setattr(upkeep._overdue, "_clock", lambda: time.time() + DEADLINE_S + GRACE_S + 1)
+    # No hash, so that the first steps are refused.
+    redis_client.set(keys.MODELS, "broken")
+    upkeep.run()
+    assert job_store.read(task_id).state == "REVOKED"
+
+
 CUTS = {
     "its first half": lambda raw: raw[: len(raw) // 2],
     "its last half": lambda raw: raw[len(raw) // 2 :],
