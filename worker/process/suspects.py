@@ -57,6 +57,12 @@ def set_aside(client: redis.Redis, worker: str) -> None:
     register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker, time.time()])
 
 
+def forget_worker(client: redis.Redis, worker: str) -> None:
+    """Take a worker whose messages were requeued off the list, unless it goes on after all."""
+    names = [keys.WORKERS, keys.lease(worker), keys.unacked(worker)]
+    register(client, "forget_worker", _LUA)(keys=names, args=[worker])
+
+
 def blame(client: redis.Redis, worker: str) -> list[str]:
     """Count the death of `worker` against each job that it was scoring; return their task IDs."""
     names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING, keys.TOTALS]

@@ -100,8 +100,7 @@ def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
         if lease is None and take_lock(client, keys.reaping(name), own_name, _REAPING_S):
             suspects.set_aside(client, name)
             requeue_left_behind(client, name, "lost")
-            # If it runs after all, its next renewal adds its name again.
-            client.srem(keys.WORKERS, name)
+            suspects.forget_worker(client, name)
             client.delete(keys.reaping(name))
     for name in suspects.long_missing(client):
         _blame(client, name)

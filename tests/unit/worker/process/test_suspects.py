@@ -6,11 +6,14 @@ import pytest
 
 from contract import keys
 from contract.messages import Job
+from contract.queue_messages import task_message
 from contract.settings import Settings
 from contract.store.jobs.job_store import JobStore
+from tests.waiting_messages import waiting
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import MISSING_S, Crashes, blame, crashes_of
+from worker.recovery import dead_workers
 from worker.recovery.dead_workers import give_back, requeue_of_missing_peers, take_over
 
 
@@ -115,3 +118,38 @@ def test_count_does_not_stay_for_ever(worker, redis_client):
     worker.score("a")
     blame(redis_client, "w")
     assert 0 < redis_client.ttl(keys.crashes("a")) <= 24 * 3600
+
+
+@pytest.mark.parametrize("has_renewed", [True, False])
+def test_messages_of_a_worker_that_woke_while_a_peer_requeued_are_requeued_later(
+    worker, redis_client, monkeypatch, has_renewed
+):
+    requeue = dead_workers.requeue_left_behind
+
+    def wake_afterwards(*args):
+        requeue(*args)
+        # It fetches before it dies for good.
+        message = task_message("a", 1, keys.INTERACTIVE).decode()
+        redis_client.hset(keys.unacked("w"), "a", f'[{message}, "", "{keys.QUEUE}"]')
+        redis_client.zadd(keys.unacked_index("w"), {"a": 1})
+        if has_renewed:
+            worker.lease.renew()
+
+    worker.go_missing()
+    with monkeypatch.context() as patch:
+        patch.setattr(dead_workers, "requeue_left_behind", wake_afterwards)
+        requeue_of_missing_peers(redis_client, "peer")
+    worker.go_missing()
+    requeue_of_missing_peers(redis_client, "peer")
+    assert not redis_client.exists(keys.unacked("w"))
+    assert not redis_client.sismember(keys.WORKERS, "w")
+    assert len(waiting(redis_client)) == 1
+
+
+def test_worker_that_renews_its_lease_while_a_peer_requeues_stays_a_worker(
+    worker, redis_client, monkeypatch
+):
+    worker.go_missing()
+    monkeypatch.setattr(dead_workers, "requeue_left_behind", lambda *_: worker.lease.renew())
+    requeue_of_missing_peers(redis_client, "peer")
+    assert redis_client.sismember(keys.WORKERS, "w")
