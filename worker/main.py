@@ -300,6 +300,8 @@ def _create_app() -> Celery:
         settings = load_settings()
     except SettingsInvalid as error:
         _refuse(error)
+    if settings.health_file is not None and not settings.health_file.parent.is_dir():
+        _refuse(f"EVASCORE_HEALTH_FILE: there is no folder {settings.health_file.parent}; make it")
     requests = RequestIds()
     configure_logging(settings.log_level, "worker", request_id_of=requests.of)
     forbid_core_dumps()

@@ -143,6 +143,7 @@ class Lease:
         self._lease_s = lease_s
         self._micro_batch_timeout_s = micro_batch_timeout_s
         self._health_file = health_file
+        self._is_untouched = False
         self._mark = mark
         self._key = keys.lease(status.name)
         self._progress_at: float | None = None
@@ -244,7 +245,17 @@ class Lease:
             args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
         )
         if self._health_file is not None and self.status.is_warm:
-            self._health_file.touch()
+            self._touch(self._health_file)
+
+    def _touch(self, health_file: Path) -> None:
+        """Touch the file of the health checks; the worker goes on without it."""
+        try:
+            health_file.touch()
+            self._is_untouched = False
+        except OSError as error:
+            if not self._is_untouched:
+                log.warning("health_file_not_touched", error=type(error).__name__)
+            self._is_untouched = True
 
     def _stop_if_hung(self) -> None:
         if self._progress_at is None:

@@ -150,8 +150,13 @@ def test_workers_of_the_fleet_command_have_the_names_that_it_gives(new_worker, r
 
 @pytest.mark.parametrize(
     ("wrong", "said"),
-    [({"model": "/nowhere"}, "/nowhere"), ({"device": "cuda"}, "GPU"), ({"port": "x"}, "PORT")],
-    ids=["checkpoint", "device", "setting"],
+    [
+        ({"model": "/nowhere"}, "/nowhere"),
+        ({"device": "cuda"}, "GPU"),
+        ({"port": "x"}, "PORT"),
+        ({"health_file": "/nowhere/warm"}, "EVASCORE_HEALTH_FILE"),
+    ],
+    ids=["checkpoint", "device", "setting", "health_file"],
 )
 def test_worker_that_cannot_work_says_why_in_one_line(redis_server, new_worker, wrong, said):
     worker = new_worker(**wrong).start()

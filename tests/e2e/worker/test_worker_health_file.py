@@ -2,7 +2,9 @@
 
 import pytest
 
+from contract import keys
 from contract.store.connection.broker import connect
+from tests.conftest import wait_until
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 
@@ -19,3 +21,21 @@ def test_worker_touches_its_health_file_while_it_is_warm(settings, tmp_path, sta
         lease = Lease(client, status, lease_s=5, micro_batch_timeout_s=300, health_file=file)
         lease.renew()
     assert file.exists() == is_warm
+
+
+def test_worker_keeps_its_lease_when_its_health_file_cannot_be_touched(settings, tmp_path):
+    file = tmp_path / "folder" / "warm"
+    file.parent.mkdir()
+    status = OwnStatus("w", 1, Startup("load", began_at=0.0))
+    status.state = "ready"
+    with connect(settings) as client:
+        lease = Lease(client, status, lease_s=0.2, micro_batch_timeout_s=300, health_file=file)
+        lease.acquire()
+        file.unlink()
+        file.parent.rmdir()
+        for _ in range(2):
+            client.delete(keys.lease("w"))
+            wait_until(lambda: client.exists(keys.lease("w")))
+        file.parent.mkdir()
+        wait_until(file.exists)
+        lease.release()
