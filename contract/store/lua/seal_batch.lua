@@ -18,9 +18,11 @@ for i = 6, 15 do numbers[i - 5] = tonumber(ARGV[i]) end
 local parts, lines, work, promise, max_batches, max_bytes, room, share, max_requests_min, max_bytes_min =
   unpack(numbers)
 
+local quota = {}
 if redis.call('EXISTS', KEYS[1]) == 1 then
   -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
-  return {'accepted'}
+  if KEYS[15] ~= '' then quota = look_at_quota(KEYS[15], max_requests_min, max_bytes_min) end
+  return {'accepted', quota.requests, quota.bytes}
 end
 if KEYS[6] ~= '' then
   local earlier = redis.call('GET', KEYS[6])
@@ -47,7 +49,6 @@ local promised, own_promised = tonumber(redis.call('GET', KEYS[11]) or '0'), ton
 local free_room = room - promised
 if promise > free_room then return {'no_room', promised} end
 if own_promised + promise > free_room then return {'room_share', own_promised} end
-local quota = {}
 if KEYS[15] ~= '' then
   quota = look_at_quota(KEYS[15], max_requests_min, max_bytes_min)
   if quota.wait_s > 0 then return {'quota', quota.requests, quota.bytes, quota.wait_s} end

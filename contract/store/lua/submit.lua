@@ -19,15 +19,17 @@ local numbers = {}
 for i = 9, 16 do numbers[i - 8] = tonumber(ARGV[i]) end
 local cost, promise, max_jobs, max_bytes, room, share, max_requests_min, max_bytes_min = unpack(numbers)
 
+local jobs = redis.call('HLEN', live[1])
+local bytes = tonumber(redis.call('GET', live[2]) or '0')
+local quota = {}
+if redis.call('EXISTS', KEYS[1]) == 1 then
+  -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
+  if KEYS[12] ~= '' then quota = look_at_quota(KEYS[12], max_requests_min, max_bytes_min) end
+  return {'accepted', jobs, bytes, quota.requests, quota.bytes}
+end
 if KEYS[3] ~= '' then
   local earlier = redis.call('GET', KEYS[3])
   if earlier then return {'replay', earlier} end
-end
-local jobs = redis.call('HLEN', live[1])
-local bytes = tonumber(redis.call('GET', live[2]) or '0')
-if redis.call('EXISTS', KEYS[1]) == 1 then
-  -- The ID is fresh and random, so this is our own try, repeated after a lost reply.
-  return {'accepted', jobs, bytes}
 end
 local other = superseded_by(KEYS[10], KEYS[11], unpack(ARGV, 17, 19))
 if other then return {'rebind', other} end
@@ -46,7 +48,6 @@ local promised, own_promised = tonumber(redis.call('GET', live[3]) or '0'), tonu
 local free_room, needed = room - promised, promise + #payload
 if needed > free_room then return {'no_room', promised} end
 if own_promised + needed > free_room then return {'room_share', own_promised} end
-local quota = {}
 if KEYS[12] ~= '' then
   quota = look_at_quota(KEYS[12], max_requests_min, max_bytes_min)
   if quota.wait_s > 0 then

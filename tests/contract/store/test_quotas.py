@@ -109,6 +109,26 @@ def test_use_of_one_limit_leaves_the_other_its_time_to_refill(job_store, redis_c
     job_store.submit(a_job(), quota=of_requests)
 
 
+def test_own_submission_that_is_repeated_after_a_lost_answer_is_no_replay(job_store):
+    quota, promise = Quota("a", requests_per_minute=2), Idempotency("key", "request")
+    task_id = job_store.new_id()
+    first, second = (job_store.submit(a_job(), promise, quota, task_id) for _ in range(2))
+    assert first.task_id == second.task_id == task_id
+    assert not second.is_replay
+    assert second.quota_left.requests == first.quota_left.requests == 1
+
+
+def test_own_upload_that_is_repeated_after_a_lost_answer_is_no_replay(
+    job_store, settings, redis_client
+):
+    batches = BatchStore(redis_client, settings, job_store)
+    quota, promise = Quota("a", requests_per_minute=2), Idempotency("key", "request")
+    batch = received(batches, 5)
+    first, second = (batches.accept(batch, promise, work_bytes=5, quota=quota) for _ in range(2))
+    assert not second.is_replay
+    assert second.quota_left.requests == first.quota_left.requests == 1
+
+
 def test_refused_and_repeated_requests_take_nothing(job_store, redis_client):
     quota = Quota("a", requests_per_minute=2)
     promise = Idempotency("key", "request")
@@ -142,12 +162,16 @@ def test_share_of_the_queue_holds_for_jobs_and_batches(redis_server):
 
 
 def upload(batches: BatchStore, quota: Quota, num_bytes: int = 5) -> str:
+    batch = received(batches, num_bytes)
+    return batches.accept(batch, work_bytes=num_bytes, quota=quota).batch_id
+
+
+def received(batches: BatchStore, num_bytes: int) -> Batch:
     now = time.time()
     batch_id = batches.new_id("a")
     part, job = Part(0, 1, num_bytes), a_job(num_bytes)
     batches.store_parts(batch_id, [(part, job)])
-    batch = Batch(batch_id, 1, num_bytes, 1, now, now + 60, client="key:a")
-    return batches.accept(batch, work_bytes=num_bytes, quota=quota).batch_id
+    return Batch(batch_id, 1, num_bytes, 1, now, now + 60, client="key:a")
 
 
 def test_batch_takes_its_bytes_and_later_uploads_are_refused_before_they_are_read(
