@@ -43,6 +43,13 @@ class Credit:
     order: tuple[Ahead, ...] = tuple(Ahead)
     """Who goes before newcomers next, if it has work."""
 
+    def after(self, ahead: Ahead | None) -> "Credit":
+        """Return what a micro-batch with `ahead` before newcomers leaves to the next one."""
+        if ahead is None:
+            return replace(self, is_turn_of_newcomers=False)
+        order = *(each for each in self.order if each is not ahead), ahead
+        return replace(self, is_turn_of_newcomers=True, order=order)
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
@@ -88,14 +95,8 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     trusted = [job for job in waiting if not job.num_crashes]
     bulk = [job for job in trusted if job.priority == keys.BULK]
     interactive = [job for job in trusted if job.priority != keys.BULK]
-    claims = {
-        Ahead.SUSPECTS: len(trusted) < len(waiting),
-        Ahead.BULK: bool(interactive) and _is_any_paid(bulk, credit),
-        Ahead.OTHERS: any(turns.were_passed_over for turns in credit.turns.values()),
-    }
-    ahead = _whose_turn(claims, credit) if trusted else Ahead.SUSPECTS
-    order = (*(each for each in credit.order if each is not ahead), *((ahead,) if ahead else ()))
-    credit = replace(credit, is_turn_of_newcomers=ahead is not None, order=order)
+    ahead = _whose_turn(waiting, credit)
+    credit = credit.after(ahead)
     if ahead is Ahead.SUSPECTS:
         filling.add_all(_suspects(waiting))
         return Choice(filling.shares, credit)
@@ -120,10 +121,24 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     return Choice(filling.shares, replace(credit, bulk_bytes=bulk_bytes, turns=turns))
 
 
-def _whose_turn(claims: Mapping[Ahead, bool], credit: Credit) -> Ahead | None:
+def _whose_turn(waiting: Collection[OpenJob], credit: Credit) -> Ahead | None:
+    """Return what goes before newcomers in the next micro-batch; None if nothing does."""
+    trusted = [job for job in waiting if not job.num_crashes]
+    if not trusted:
+        return Ahead.SUSPECTS
     if credit.is_turn_of_newcomers:
         return None
-    return next((each for each in credit.order if claims[each]), None)
+    priorities = {job.priority for job in trusted}
+    bulk = [job for job in trusted if job.priority == keys.BULK]
+    has_work = {
+        Ahead.SUSPECTS: any(job.num_crashes for job in waiting),
+        Ahead.BULK: len(priorities) > 1 and _is_any_paid(bulk, credit),
+        Ahead.OTHERS: any(
+            priority in priorities and turns.were_passed_over
+            for priority, turns in credit.turns.items()
+        ),
+    }
+    return next((each for each in credit.order if has_work[each]), None)
 
 
 def _is_any_paid(bulk: Iterable[OpenJob], credit: Credit) -> bool:

@@ -110,15 +110,18 @@ def test_suspects_of_a_crash_share_no_batch_with_others(num_crashes, together):
     assert names == [f"s{i}" for i in range(together)]
 
 
-def test_suspects_and_other_jobs_take_turns():
-    jobs = [a_job("a", *[100] * 3), a_job("suspect", *[100] * 3, num_crashes=1), bulk("b", 100)]
-    names, credit = [], Credit()
+@pytest.mark.parametrize("were_passed_over", [False, True])
+def test_suspects_and_other_jobs_take_turns(were_passed_over):
+    """Jobs that were passed over have a turn only while they are in hand."""
+    jobs = [a_job("a", *[100] * 3), a_job("suspect", *[100] * 3, num_crashes=1)]
+    gone = {keys.BULK: ClientTurns(were_passed_over=were_passed_over)}
+    names, credit = [], Credit(turns=gone)
     while not all(job.is_done for job in jobs):
         choice = choose_micro_batch(jobs, BUDGET, credit)
         credit = choice.credit
         finish(choice)
         names += [share.job.task_id for share in choice.shares]
-    assert names == ["suspect", "a", "suspect", "a", "suspect", "a", "b"]
+    assert names == ["suspect", "a"] * 3
 
 
 def test_long_suspect_yields_to_other_suspects_after_its_slice():
