@@ -49,8 +49,8 @@ function legendEntries() {
   ];
 }
 
-const key = (scored, { from, to, start }) =>
-  scored.cells.slice(from, to).map(({ text }) => text ?? `\u0000${scored.bytes[start]}`).join("");
+const key = (scored, { from, to }) =>
+  scored.cells.slice(from, to).map(({ text, start }) => text ?? `\u0000${scored.bytes[start]}`).join("");
 
 function drawn({ kind, unit, change }, a, b) {
   const scored = kind === "cut" ? a : b;

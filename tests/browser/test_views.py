@@ -137,3 +137,11 @@ def test_difference_of_two_texts_shows_what_is_shared_and_what_is_new(page):
     assert difference.locator("del").all_inner_texts() == [" cat"]
     assert difference.locator("ins").all_inner_texts() == [" dog", " red"]
     assert difference.locator(".c").all_inner_texts() == ["the", " sat", " on", " the", " mat"]
+    # Words that differ only in a byte that is not UTF-8.
+    for key, city in (("a", b"K\xf6ln"), ("b", b"K\xfcln")):
+        chooser = page.locator(f"[data-key={key}] input[type=file]")
+        chooser.set_input_files({"name": "f.txt", "mimeType": "", "buffer": b"aus " + city})
+    expect(page.locator(".editor .file:visible")).to_have_count(2)
+    page.get_by_role("button", name="Score", exact=True).click()
+    expect(difference.locator("ins")).to_have_text([" KFCln"])
+    expect(difference.locator("del")).to_have_text([" KF6ln"])
