@@ -25,23 +25,42 @@ export class Problem extends Error {
  * @param {object} routes paths: score, ready
  * @param {object} options signal: cancels the job; onProgress: is called with {phase, ...}
  * @returns {Promise<object>} the result of the job
- * @throws {Problem} and AbortError when cancelled
+ * @throws {Problem} and Cancelled
  */
 export async function scoreItems(items, routes, { signal, onProgress }) {
-  const run = new Run(routes, signal, onProgress);
+  const run = new Run(items, routes, { signal, onProgress });
   try {
-    await unlessAborted(run.submit(items), signal);
+    await unlessAborted(run.submit(), signal);
     return await run.result();
+  } catch (error) {
+    throw error.name === "AbortError" ? new Cancelled(run.erase()) : error;
   } finally {
     run.erase();
   }
 }
 
-class Run {
-  #job = null;
-  #isErased = false;
+/** The job was cancelled; `erased` resolves to whether the service holds nothing of it. */
+export class Cancelled extends Error {
+  constructor(erased) {
+    super();
+    this.erased = erased;
+  }
+}
 
-  constructor(routes, signal, onProgress) {
+class Run {
+  // The key of the job alone can read and erase it, so later changes of the field must not count.
+  #authorized = authorization();
+  // The same for each try, so that a lost answer does not make a second job.
+  #idempotencyKey = randomKey();
+  #job = null;
+  /** The last attempt to submit. */
+  #attempt = null;
+  /** Whether the service may have accepted the job in an attempt that failed. */
+  #isAnswerLost = false;
+  #erased = null;
+
+  constructor(items, routes, { signal, onProgress }) {
+    this.items = items;
     this.routes = routes;
     this.signal = signal;
     this.onProgress = onProgress;
@@ -49,35 +68,64 @@ class Run {
     signal.addEventListener("abort", () => this.erase());
   }
 
-  async submit(items) {
-    // The same key for each try, so that a lost answer does not make a second job.
-    const key = randomKey();
-    this.#job = await this.#insist(() => submit(items, this.routes.score, key));
-    if (this.signal.aborted) this.erase();
+  async submit() {
+    this.#job = await this.#insist(() => {
+      this.#attempt = this.#submitOnce();
+      return this.#attempt;
+    });
+  }
+
+  async #submitOnce() {
+    try {
+      return await submit(this.items, this.routes.score, { ...this.#authorized, "Idempotency-Key": this.#idempotencyKey });
+    } catch (error) {
+      const isRefused = error.body.status < 500 || error.body.type === "overloaded";
+      if (!isRefused) this.#isAnswerLost = true;
+      throw error;
+    }
   }
 
   async result() {
     for (let waitS = FIRST_WAIT_S; !FINAL.has(this.#job.state); waitS = WAIT_S) {
       const isStuck = this.#job.state === "QUEUED" && waitS === WAIT_S;
       const { state: phase, num_bytes: numBytes } = this.#job;
-      this.onProgress({ phase, numBytes, hint: isStuck ? await absence(this.routes.ready) : null });
+      this.onProgress({ phase, numBytes, hint: isStuck ? await absence(this.routes.ready, this.#authorized) : null });
       await this.#wait(waitS);
     }
     if (this.#job.state !== "SUCCESS") throw new Problem(this.#job.error);
     return this.#job.result;
   }
 
-  /** Erase text and result on the service, which cancels a job that has not ended. */
+  /**
+   * Erase text and result on the service, which cancels a job that has not ended.
+   *
+   * @returns {Promise<boolean>} whether the service holds nothing of them
+   */
   erase() {
-    if (this.#job === null || this.#isErased) return;
-    this.#isErased = true;
-    fetch(this.#job.links.self, { method: "DELETE", headers: authorization(), keepalive: true }).catch(() => {});
+    this.#erased ??= this.#erase().catch(() => false);
+    return this.#erased;
+  }
+
+  async #erase() {
+    const job = this.#job ?? await this.#accepted();
+    if (job === null) return true;
+    const answer = await fetch(job.links.self, { method: "DELETE", headers: this.#authorized, keepalive: true });
+    // 410: it was erased before.
+    return answer.ok || answer.status === 410;
+  }
+
+  /** The job of the attempts so far; null if the service accepted none. */
+  async #accepted() {
+    const job = await this.#attempt.catch(() => null);
+    if (job !== null || !this.#isAnswerLost || !this.signal.aborted) return job;
+    // The service knows the job by its key, and answers with it again.
+    return this.#submitOnce();
   }
 
   async #wait(waitS) {
     const began = performance.now();
     const path = `${this.#job.links.self}?wait=${waitS}`;
-    const answer = await this.#insist(() => call(path, { signal: this.signal }));
+    const answer = await this.#insist(() => call(path, { signal: this.signal, headers: this.#authorized }));
     this.#job = answer.body;
     // Too many requests wait, or the server is stopping: it says when to try again.
     const isRefused = performance.now() - began < 500;
@@ -99,36 +147,40 @@ class Run {
   }
 }
 
-async function submit(items, path, key) {
+async function submit(items, path, headers) {
   const body = { items, outputs: ["bytes", "top_k"], top_k: 5, priority: "interactive" };
   const answer = await call(path, {
     method: "POST",
-    headers: { "Content-Type": "application/json", "Idempotency-Key": key },
+    headers: { "Content-Type": "application/json", ...headers },
     body: JSON.stringify(body),
   });
   return answer.body;
 }
 
 /** Why texts are not scored now, as a sentence; null if they are. */
-async function absence(path) {
+async function absence(path, headers) {
   try {
-    await call(path, {});
+    await call(path, { headers });
     return null;
   } catch (error) {
     return error instanceof Problem ? error.body.detail : null;
   }
 }
 
-/** Call a route; returns {body, retryAfterS}, and throws a Problem unless it succeeded. */
-export async function call(path, options) {
+/**
+ * Call a route, without `headers` with the API key of the field.
+ *
+ * @returns {Promise<object>} {body, retryAfterS}
+ * @throws {Problem} unless it succeeded
+ */
+export async function call(path, { headers = authorization(), ...options }) {
   let response;
   let body;
   try {
-    const headers = { ...options.headers, ...authorization() };
     response = await fetch(path, { ...options, headers, cache: "no-store", referrerPolicy: "no-referrer" });
     body = await response.json();
   } catch (error) {
-    if (error.name === "AbortError" || error instanceof Problem) throw error;
+    if (error.name === "AbortError") throw error;
     throw error instanceof SyntaxError ? unreadable(response) : unreachable();
   }
   if (!response.ok) throw new Problem(body, retryAfter(response));

@@ -4,7 +4,7 @@ import { element, show } from "./dom.js";
 import { Editor, acceptDrops } from "./editor.js";
 import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
-import { Problem, call, scoreItems } from "./job.js";
+import { Cancelled, Problem, call, scoreItems } from "./job.js";
 import { apiKey, askForKey, keyProblem, needsKey } from "./key.js";
 import { keep, linkTo, takeKept, takeLinked } from "./keeping.js";
 import { announcement, summary } from "./results.js";
@@ -91,8 +91,11 @@ const scoreOf = (result) => result.continuations?.[0] ?? result;
 const isStill = () => matchMedia("(prefers-reduced-motion: reduce)").matches;
 
 function showFailure(error, isQuiet) {
-  byId("progress").textContent = error.name === "AbortError" ? "Cancelled. The service has erased the text." : "";
-  if (error.name === "AbortError") return;
+  byId("progress").textContent = "";
+  if (error instanceof Cancelled) {
+    showCancelled(error.erased);
+    return;
+  }
   if (!(error instanceof Problem)) throw error;
   const { request_id: requestId, type } = error.body;
   const ofKey = keyProblem(error.body);
@@ -104,6 +107,17 @@ function showFailure(error, isQuiet) {
   show(byId("problem"), true);
   if (ofKey && type !== "quota_exceeded") askForKey(ofKey);
   else if (!isQuiet) editorOf(error.body)?.field.focus();
+}
+
+/** Say what became of the text, as soon as the service has answered. */
+function showCancelled(erased) {
+  const said = element("span", {}, "Cancelled.");
+  byId("progress").append(said);
+  erased.then((isErased) => {
+    said.textContent = isErased
+      ? "Cancelled. The service does not keep the text."
+      : "Cancelled. The page could not erase the text. The service may keep it until its result expires.";
+  });
 }
 
 /** The editor whose text a problem is about. */

@@ -65,12 +65,15 @@ def test_every_request_about_a_text_carries_the_key_and_nothing_keeps_it(
     assert answered.value.status == 202
     path = answered.value.headers["location"]
     expect(page.get_by_role("status")).to_contain_text("Waiting for its turn")
+    # The job belongs to the key that submitted it.
+    enter(page, "two words")
     page.get_by_role("button", name="Cancel").click()
-    expect(page.get_by_role("status")).to_contain_text("Cancelled")
+    expect(page.get_by_role("status")).to_contain_text("The service does not keep the text.")
     with keyed.client() as http:
         headers = {"Authorization": f"Bearer {token}"}
         wait_until(lambda: http.get(path, headers=headers).status_code == 410)
     about = [each for each in requests if "/score" in each.url and "/static/" not in each.url]
+    expect(page.get_by_role("alert")).to_be_hidden()
     assert {each.method for each in about} == {"POST", "GET", "DELETE"}
     assert {each.all_headers().get("authorization") for each in about} == {f"Bearer {token}"}
     assert not [each for each in requests if token in each.url or token in (each.post_data or "")]

@@ -61,10 +61,32 @@ def test_without_a_worker_the_text_waits_and_the_page_says_why(lonely):
 def test_cancel_erases_the_job_and_says_so(lonely, web):
     path = submit(lonely, "regretted")
     lonely.get_by_role("button", name="Cancel").click()
-    expect(lonely.get_by_role("status")).to_contain_text("Cancelled")
+    expect(lonely.get_by_role("status")).to_have_text(
+        "Cancelled. The service does not keep the text."
+    )
     expect(lonely.get_by_role("button", name="Cancel")).to_be_hidden()
     with web.client() as client:
-        wait_until(lambda: client.get(path).status_code == 410)
+        assert client.get(path).status_code == 410
+
+
+def test_cancel_erases_a_job_whose_answer_was_lost(still, web):
+    accepted = []
+
+    def lose(route):
+        if not accepted:
+            accepted.append(route.fetch().headers["location"])
+            route.abort()
+        else:
+            route.continue_()
+
+    still.route("**/score", lose)
+    still.get_by_role("textbox", name="Text").fill("half known")
+    still.get_by_role("button", name="Score", exact=True).click()
+    expect(still.get_by_role("status")).to_contain_text("The service does not answer")
+    still.get_by_role("button", name="Cancel").click()
+    expect(still.get_by_role("status")).to_contain_text("The service does not keep the text.")
+    with web.client() as client:
+        assert client.get(accepted[0]).status_code == 410
 
 
 @pytest.fixture
@@ -164,11 +186,17 @@ def test_redis_that_goes_and_comes_back_delays_no_more_than_that(lonely, web, we
 
 
 def test_service_that_is_gone_is_distinguished_from_one_that_refuses(still, web):
+    path = submit(still, "nobody listens")
+    expect(still.get_by_role("status")).to_contain_text("Waiting for its turn")
     web.stop()
+    still.get_by_role("button", name="Cancel").click()
+    expect(still.get_by_role("status")).to_contain_text("The page could not erase the text.")
     still.get_by_role("textbox", name="Text").fill("anyone?")
     still.get_by_role("button", name="Score", exact=True).click()
     expect(still.get_by_role("status")).to_contain_text("The service does not answer")
     web.start()
+    with web.client() as client:
+        client.delete(path)
     still.get_by_role("button", name="Try now").click()
     expect(still.get_by_role("status")).to_contain_text("Waiting for its turn")
 
