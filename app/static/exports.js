@@ -11,6 +11,7 @@ const PADDING_PX = 16;
 const round = (value) => Math.round(value * 10) / 10;
 
 const HEADS = ["text", "unit", "start", "end", "bits", "bits_per_byte", "highest_rank", "rank_class", "entropy_bits"];
+const UNIT = HEADS.indexOf("unit");
 
 /** One row per unit of each text, after a row of names. */
 export function table(columns) {
@@ -28,12 +29,22 @@ function row(scored, { start, end, from, to, bits }) {
 }
 
 /** RFC 4180. */
-export const csv = (rows) => rows.map((cells) => `${cells.map(quoted).join(",")}\r\n`).join("");
+export const csv = (rows) => asText(rows, FORMULA).map((cells) => `${cells.map(quoted).join(",")}\r\n`).join("");
 
 const quoted = (value) => (/[",\r\n]/.test(value) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
 
 /** For a spreadsheet: cells of one line each, between tabs. */
-export const tsv = (rows) => rows.map((cells) => cells.map((cell) => String(cell).replace(/[\t\r\n]/g, " ")).join("\t")).join("\n");
+export const tsv = (rows) => asText(rows, PASTED)
+  .map((cells) => cells.map((cell) => quoted(String(cell).replace(/[\t\r\n]/g, " "))).join("\t")).join("\n");
+
+/** What a spreadsheet would evaluate, which texts of strangers must not reach. */
+const FORMULA = /^[=+\-@]./su;
+/** The same in a pasted cell, of which a spreadsheet also hides an apostrophe at the beginning. */
+const PASTED = /^(?:[=+\-@].|')/su;
+
+/** The rows with an apostrophe before each unit that matches `pattern`: it makes a cell a text. */
+const asText = (rows, pattern) => rows.map((cells) =>
+  cells.map((cell, column) => (column === UNIT && pattern.test(cell) ? `'${cell}` : cell)));
 
 /** The texts with the results as the API gave them. */
 export function json(columns, model) {
