@@ -13,11 +13,11 @@ export const apiKey = () => field?.value.trim() ?? "";
 /** Call `react` when another key was entered. */
 export const onKeyChange = (react) => field?.addEventListener("change", react);
 
-/** Say beside the field what is wrong with the key, and go there. */
-export function askForKey({ title, detail }) {
+/** Say beside the field what is wrong with the key, and go there unless the reader types elsewhere. */
+export function askForKey({ title, detail }, { isQuiet }) {
   note.textContent = `${title}. ${detail}`;
   note.classList.add("bad");
-  field.focus();
+  if (!isQuiet) field.focus();
 }
 
 field?.addEventListener("input", () => {

@@ -105,7 +105,7 @@ function showFailure(error, isQuiet) {
     element("p", { class: "small" }, `Code ${type}`, requestId ? `, request ${requestId}` : ""),
   );
   show(byId("problem"), true);
-  if (ofKey && type !== "quota_exceeded") askForKey(ofKey);
+  if (ofKey && type !== "quota_exceeded") askForKey(ofKey, { isQuiet });
   else if (!isQuiet) editorOf(error.body)?.field.focus();
 }
 
@@ -205,7 +205,10 @@ function edited() {
   clearTimeout(typing);
   if (!byId("instant").checked) return;
   const hasTexts = editors().every(({ bytes }) => bytes.length > 0);
-  if (hasTexts) typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
+  if (!hasTexts) return;
+  // Without a key, each pause in typing would send the text in vain.
+  if (needsKey && apiKey() === "") askForKey(keyProblem({ type: "unauthorized" }), { isQuiet: true });
+  else typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
 }
 
 /** Take texts over the model's context, in windows that overlap by half. */

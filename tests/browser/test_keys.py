@@ -100,6 +100,22 @@ def test_wrong_key_is_refused_in_words(page, token):
     expect(page.get_by_role("alert")).to_contain_text("The API key was refused")
 
 
+def test_typing_goes_on_in_the_text_when_the_key_is_missing_or_refused(page):
+    note = page.locator("#key-note")
+    text = page.get_by_role("textbox", name="Text", exact=True)
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Score again while I type").check()
+    sent: list[Request] = []
+    page.on("request", lambda request: sent.append(request) if "/score" in request.url else None)
+    text.press_sequentially("no key")
+    expect(note).to_contain_text("This service needs an API key")
+    enter(page, "evs_000000000000_" + "a" * 32)
+    assert sent == []
+    text.press_sequentially(", wrong key")
+    expect(note).to_contain_text("The API key was refused")
+    expect(text).to_be_focused()
+
+
 def test_key_that_may_not_score_is_shown_as_an_error(page, keyed):
     enter(page, token_of(keyed, "metrics"))
     submit(page)
