@@ -25,21 +25,27 @@ async function lookUp(id) {
   }
 }
 
-/** The job, or else the batch, of an ID. */
+/** The job, or else the batch, of an ID; a key with one of both scopes finds what it may read. */
 async function read(id) {
+  const refusals = [];
   for (const path of [form.dataset.jobs, form.dataset.batches]) {
     try {
       return (await call(`${path}/${id}`, {})).body;
     } catch (error) {
-      if (!(error instanceof Problem && error.body.type === "job_not_found")) throw error;
+      if (!(error instanceof Problem && ["job_not_found", "forbidden"].includes(error.body.type))) throw error;
+      if (error.body.type === "forbidden") refusals.push(error);
     }
   }
-  throw new Problem({
-    type: "job_not_found",
-    title: "Not found",
-    detail: `No job or batch ${needsKey ? "of your key " : ""}has this ID; check it for typing errors.`,
-    retryable: false,
-  });
+  if (refusals.length === 2) throw refusals[0];
+  throw new Problem({ type: "job_not_found", title: "Not found", detail: absence(refusals[0]?.body.scope), retryable: false });
+}
+
+/** Where the ID was not found; `scope` is the one that the key lacks. */
+function absence(scope) {
+  const of = needsKey ? "of your key " : "";
+  if (!scope) return `No job or batch ${of}has this ID; check it for typing errors.`;
+  const [read, unread] = scope === "bulk" ? ["job", "batches"] : ["batch", "jobs"];
+  return `No ${read} ${of}has this ID. The key may not read ${unread}: it lacks the scope “${scope}”.`;
 }
 
 function facts(body) {

@@ -148,6 +148,29 @@ def test_status_shows_nothing_before_a_key_with_metrics_is_entered(open_page, ke
         expect(page.locator(section)).to_be_visible()
 
 
+def test_look_up_finds_what_a_key_with_one_scope_may_read(open_page, keyed):
+    token = token_of(keyed, "bulk")
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/x-ndjson"}
+    with keyed.client() as http:
+        batch = http.post("/batches", content=b'{"text": "one"}\n', headers=headers).json()["id"]
+    page = open_page(f"{keyed.url}/status")
+    found = page.locator("#found")
+
+    def look_up(name: str, *scopes: str) -> None:
+        enter(page, token_of(keyed, *scopes) if scopes else token)
+        page.get_by_label("ID", exact=True).fill(name)
+        page.get_by_role("button", name="Look up").click()
+
+    look_up(batch)
+    expect(found).to_contain_text("of 1")
+    look_up("nobody")
+    expect(found).to_contain_text("No batch of your key has this ID. The key may not read jobs")
+    look_up("nobody", "score")
+    expect(found).to_contain_text("No job of your key has this ID. The key may not read batches")
+    look_up("nobody", "metrics")
+    expect(found).to_contain_text("This API key may not score texts")
+
+
 def test_refused_key_is_not_sent_again_and_again(open_page, keyed):
     page = open_page(f"{keyed.url}/status")
     page.clock.install()
