@@ -64,7 +64,8 @@ export class HeatMap {
   select(index, block = "nearest") {
     this.#mark(this.#selected, "selected", false);
     this.#selected = this.#cursor = index;
-    this.#turnTo(this.view.units[index].from);
+    // A word may begin in the part before the one that shows its end.
+    if (this.#nodesOf(index).length === 0) this.#turnTo(this.view.units[index].from);
     this.#mark(index, "selected", true);
     this.map.focus({ preventScroll: true });
     this.#speak(index);
@@ -111,6 +112,7 @@ export class HeatMap {
     this.place = element("span", {});
     const turn = (step) => {
       const part = Math.min(Math.max(this.#part + step, 0), numParts - 1);
+      this.#turnTo(part * PART_CHARACTERS);
       this.select(this.view.unitOf[part * PART_CHARACTERS], "center");
     };
     const button = (step, name) => element("button", { type: "button", class: "quiet", onclick: () => turn(step) }, name);

@@ -60,11 +60,17 @@ def test_longest_text_is_shown_in_parts(page):
         """async () => {
           const script = document.querySelector("script[type=module]").src;
           const { HeatMap } = await import(script.replace("score.js", "heatmap.js"));
+          const { paint } = await import(script.replace("score.js", "scales.js"));
           const { ScoredText } = await import(script.replace("score.js", "scores.js"));
           const bytes = new Uint8Array(100_000).fill(97);
+          // A word crosses each end of a part, 8 characters on either side.
+          for (let at = 8; at < bytes.length; at += 16) bytes[at] = 32;
           const all = (value) => new Array(bytes.length).fill(value);
           const result = { bytes: { log_prob_nats: all(-1), rank: all(2), entropy_bits: all(1) } };
-          document.body.append(new HeatMap(new ScoredText("Text", bytes, result)).root);
+          const scored = new ScoredText("Text", bytes, result);
+          const map = new HeatMap(scored);
+          window.showWords = () => map.paint(paint([scored], "byte", "words").views[0]);
+          document.body.append(map.root);
         }"""
     )
     heat_map = page.get_by_role("slider")
@@ -77,6 +83,16 @@ def test_longest_text_is_shown_in_parts(page):
     heat_map.press("Home")
     expect(heat_map).to_have_attribute("aria-valuenow", "1")
     expect(page.locator(".map .selected")).to_have_count(1)
+    page.evaluate("window.showWords()")
+    for name, place in (
+        ("Next part", "40,001 to 80,000"),
+        ("Next part", "80,001 to 100,000"),
+        ("Previous part", "40,001 to 80,000"),
+        ("Previous part", "1 to 40,000"),
+    ):
+        page.get_by_role("button", name=name).click()
+        expect(page.get_by_text(f"Characters {place} of 100,000")).to_be_visible()
+        expect(page.locator(".map .selected")).to_have_count(8)
 
 
 def test_typing_scores_again_and_keeps_the_focus(page, ask):
