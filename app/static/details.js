@@ -4,6 +4,9 @@ import { element } from "./dom.js";
 import { fixed, hex, idName, percent } from "./format.js";
 import { codePoints, drawing, inline, spoken } from "./scores.js";
 
+/** A script without spaces makes words of any length. */
+const MAX_ROWS = 100;
+
 /** The content of the card for a unit (a character or a word) of a scored text. */
 export function details(scored, unit, level) {
   return unit.to - unit.from === 1 ? ofCharacter(scored, unit.from, level) : ofWord(scored, unit, level);
@@ -23,8 +26,9 @@ function ofCharacter(scored, index, level) {
 }
 
 function ofWord(scored, { start, end, from, to, bits }, level) {
-  const cells = scored.cells.slice(from, to);
-  const word = cells.map((cell) => inline(cell, scored.bytes)).join("").trim();
+  const cells = scored.cells.slice(from, Math.min(to, from + MAX_ROWS));
+  const isCut = cells.length < to - from;
+  const word = cells.map((cell) => inline(cell, scored.bytes)).join("").trim() + (isCut ? "…" : "");
   const rows = cells.map((cell) => element(
     "tr",
     {},
@@ -37,7 +41,7 @@ function ofWord(scored, { start, end, from, to, bits }, level) {
       element("span", { class: `glyph word l${level}`, translate: "no" }, word || "␣"),
       element("span", {}, element("strong", {}, `${fixed(bits, 2)} bits`), element("br"),
         `${fixed(bits / (end - start), 2)} per byte, bytes ${start + 1}–${end}`)),
-    element("table", { class: "guesses" }, element("caption", {}, "Its characters"), element("tbody", {}, ...rows)),
+    element("table", { class: "guesses" }, element("caption", {}, isCut ? `Its first ${MAX_ROWS} characters` : "Its characters"), element("tbody", {}, ...rows)),
   ];
 }
 

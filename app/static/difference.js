@@ -8,6 +8,8 @@ import { drawing } from "./scores.js";
 const LONG_WORD = 20;
 /** More edits than these are not searched for; the texts then share only their two ends. */
 const MAX_EDITS = 1500;
+/** Longer lines are cut: the browser takes long to lay out a line of very many elements. */
+const LINE_UNITS = 500;
 /** The levels of a difference, on each side of 0; one per bit. */
 const MAX_SIDE = 4;
 
@@ -24,7 +26,10 @@ export function differenceOf([first, second]) {
   const steps = align(a, b);
   const shared = steps.filter(({ kind }) => kind === "same");
   if (shared.length === 0) return null;
-  const parts = steps.flatMap((step) => drawn(step, first.scored, second.scored));
+  const map = element("div", { class: "map difference-map", translate: "no", tabindex: "0", role: "group", "aria-labelledby": "difference-name" });
+  map.append(drawnLines(steps, first.scored, second.scored));
+  // Last, because the browser would look for the direction once per line.
+  map.setAttribute("dir", "auto");
   const mean = shared.reduce((sum, { change }) => sum + change, 0) / shared.length;
   const side = mean < 0 ? "less" : "more";
   return element(
@@ -35,7 +40,7 @@ export function differenceOf([first, second]) {
       `The second text against the first. They share ${count(shared.length, hasWords ? "word" : "character")}, each on average ` +
       `${fixed(Math.abs(mean), 2)} bits ${side} surprising in the second.`),
     element("ul", { class: "difference-legend" }, ...legendEntries()),
-    element("div", { class: "map difference-map", dir: "auto", translate: "no", tabindex: "0", role: "group", "aria-labelledby": "difference-name" }, ...parts),
+    map,
   );
 }
 
@@ -52,17 +57,34 @@ function legendEntries() {
 const key = (scored, { from, to }) =>
   scored.cells.slice(from, to).map(({ text, start }) => text ?? `\u0000${scored.bytes[start]}`).join("");
 
+/** The lines of the map. */
+function drawnLines(steps, a, b) {
+  const lines = document.createDocumentFragment();
+  let line = null;
+  for (const step of steps) {
+    if (line === null || line.childElementCount === LINE_UNITS) {
+      line = element("div", { class: "line" });
+      lines.append(line);
+    }
+    const { node, hasBreak } = drawn(step, a, b);
+    line.append(node);
+    if (hasBreak) line = null;
+  }
+  return lines;
+}
+
 function drawn({ kind, unit, change }, a, b) {
   const scored = kind === "cut" ? a : b;
   const cells = scored.cells.slice(unit.from, unit.to).map((cell) => drawing(cell, scored.bytes));
   const label = cells.map((cell) => cell.label).join("");
-  const lineEnd = cells.some(({ hasBreak }) => hasBreak) ? "\n" : null;
+  const hasBreak = cells.some((cell) => cell.hasBreak);
   const bits = `${fixed(unit.bits, 1)} bits`;
-  if (kind === "cut") return [element("del", { title: bits }, label), lineEnd];
-  if (kind === "new") return [element("ins", { title: bits }, label), lineEnd];
+  if (kind === "cut") return { node: element("del", { title: bits }, label), hasBreak };
+  if (kind === "new") return { node: element("ins", { title: bits }, label), hasBreak };
   const strength = Math.min(Math.round(Math.abs(change)), MAX_SIDE);
   const side = strength === 0 ? "" : change < 0 ? " easier" : " harder";
-  return [element("span", { class: `c${side} d${strength}`, title: `${change > 0 ? "+" : ""}${fixed(change, 1)} bits` }, label), lineEnd];
+  const title = `${change > 0 ? "+" : ""}${fixed(change, 1)} bits`;
+  return { node: element("span", { class: `c${side} d${strength}`, title }, label), hasBreak };
 }
 
 /** The texts as steps in the order of the second: {kind: same | cut | new, unit, change}. */

@@ -8,7 +8,7 @@ export function element(name, properties = {}, ...children) {
     if (key.startsWith("on")) made.addEventListener(key.slice(2), value);
     else made.setAttribute(key, value === true ? "" : value);
   }
-  made.append(...children.filter((child) => child != null));
+  for (const child of children) if (child != null) made.append(child);
   return made;
 }
 

@@ -96,17 +96,28 @@ function showFailure(error, isQuiet) {
     showCancelled(error.erased);
     return;
   }
+  showProblem(error instanceof Problem ? error.body : OF_THE_PAGE, isQuiet);
   if (!(error instanceof Problem)) throw error;
-  const { request_id: requestId, type } = error.body;
-  const ofKey = keyProblem(error.body);
-  const { title, detail } = ofKey ?? error.body;
+}
+
+/** A fault of these modules; the browser's console has its trace. */
+const OF_THE_PAGE = {
+  type: "page_failed",
+  title: "The page could not show the result",
+  detail: "It has a fault, or the browser lacks memory for a text of this length. Try a shorter text.",
+};
+
+function showProblem(body, isQuiet) {
+  const { request_id: requestId, type } = body;
+  const ofKey = keyProblem(body);
+  const { title, detail } = ofKey ?? body;
   byId("problem").replaceChildren(
     element("p", {}, element("strong", {}, title, "."), " ", detail),
     element("p", { class: "small" }, `Code ${type}`, requestId ? `, request ${requestId}` : ""),
   );
   show(byId("problem"), true);
   if (ofKey && type !== "quota_exceeded") askForKey(ofKey, { isQuiet });
-  else if (!isQuiet) editorOf(error.body)?.field.focus();
+  else if (!isQuiet) editorOf(body)?.field.focus();
 }
 
 /** Say what became of the text, as soon as the service has answered. */

@@ -6,28 +6,47 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from playwright.sync_api import Page
+
+from tests.browser.conftest import PATIENCE_MS
 
 Call = Callable[..., Any]
 
 
 @pytest.fixture(scope="module")
-def call(browser, web_server) -> Iterator[Call]:
-    """Calls a function that a module of the page exports."""
+def page(browser, web_server) -> Iterator[Page]:
+    """A page with `load`, which imports a module, and `scored`, which gives each byte one bit."""
     page = browser.new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(web_server.url)
+    page.evaluate(
+        """async () => {
+          const script = document.querySelector("script[type=module]").src;
+          window.load = (name) => import(script.replace("score.js", `${name}.js`));
+          const { ScoredText } = await load("scores");
+          window.scored = (text) => {
+            const bytes = new TextEncoder().encode(text);
+            const all = (value) => new Array(bytes.length).fill(value);
+            const scores = { log_prob_nats: all(-Math.LN2), rank: all(1), entropy_bits: all(1) };
+            return new ScoredText("Text", bytes, { bytes: scores });
+          };
+        }"""
+    )
+    yield page
+    page.close()
+
+
+@pytest.fixture(scope="module")
+def call(page) -> Call:
+    """Calls a function that a module of the page exports."""
 
     def call(module: str, name: str, *arguments: Any) -> Any:
         return page.evaluate(
-            """async ([module, name, given]) => {
-              const script = document.querySelector("script[type=module]").src;
-              const found = await import(script.replace("score.js", `${module}.js`));
-              return found[name](...given);
-            }""",
+            "async ([module, name, given]) => (await load(module))[name](...given)",
             [module, name, arguments],
         )
 
-    yield call
-    page.close()
+    return call
 
 
 # Quotation marks, the characters that begin formulas, and what a cell hides or splits.
@@ -52,3 +71,34 @@ def test_table_for_a_spreadsheet_has_one_row_per_unit_and_no_formula(call):
     spaced = [unit.replace("\t", " ").replace("\n", " ") for unit in expected]
     assert [unit for _, unit, _ in rows[1:]] == spaced
     assert {bits for _, _, bits in rows[1:]} == {"-0.5"}
+
+
+@pytest.mark.parametrize("end", [" ", "\n"])
+def test_difference_of_long_texts_is_drawn(page, end):
+    # A call of a function takes about 120,000 arguments in Chromium.
+    words = [f"word{number % 1000}" for number in range(150_000)]
+    drawn = page.evaluate(
+        """async (texts) => {
+          const { differenceOf } = await load("difference");
+          const drawn = differenceOf(texts.map((text) => ({ scored: scored(text) })));
+          return ["span.c", "ins"].map((name) => drawn.querySelectorAll(`.map ${name}`).length);
+        }""",
+        [end.join(words), end.join([*words, "new"])],
+    )
+    assert drawn == [150_000, 1]
+
+
+def test_card_of_a_very_long_word_lists_its_beginning(page):
+    card = page.evaluate(
+        """async () => {
+          const { details } = await load("details");
+          const text = scored("日".repeat(70_000));
+          const card = document.createElement("div");
+          card.append(...details(text, text.units("words")[0], 0));
+          return { rows: card.querySelectorAll("tbody tr").length, text: card.textContent };
+        }"""
+    )
+    assert card["rows"] == 100
+    assert "日" * 100 + "…" in card["text"]
+    assert "210000.00 bits" in card["text"]
+    assert "Its first 100 characters" in card["text"]

@@ -228,6 +228,16 @@ def test_status_has_a_verdict_in_one_line(open_page, service, web):
     assert len(set(colours)) == 2
 
 
+def test_result_that_the_page_cannot_draw_is_reported(context, service):
+    # Not by `open_page`, to which an error of a script is a failure.
+    page = context.new_page()
+    page.goto(service.url)
+    page.evaluate("() => { document.createElementNS = () => { throw new RangeError('full'); }; }")
+    submit(page, "invisible")
+    expect(page.get_by_role("alert")).to_contain_text("The page could not show the result")
+    expect(page.get_by_role("status")).to_have_text("")
+
+
 def test_jobs_and_batches_are_looked_up_by_their_id(open_page, service):
     with service.client() as client:
         job = client.post("/score?wait=30", json={"text": "find me"}).json()["id"]
