@@ -24,7 +24,7 @@ export function percent(probability) {
   const share = probability * 100;
   if (share > 0 && share < 0.1) return "<0.1%";
   if (share < 100 && share > 99.9) return ">99.9%";
-  return `${number(share, share < 10 ? 1 : 0)}%`;
+  return `${number(share, share < 10 || share > 99 ? 1 : 0)}%`;
 }
 
 /** A duration in milliseconds, or in seconds from 1 s on. */

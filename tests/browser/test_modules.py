@@ -28,7 +28,9 @@ def page(browser, web_server) -> Iterator[Page]:
             const bytes = new TextEncoder().encode(text);
             const all = (value) => new Array(bytes.length).fill(value);
             const scores = { log_prob_nats: all(-Math.LN2), rank: all(1), entropy_bits: all(1) };
-            return new ScoredText("Text", bytes, { bytes: scores });
+            const sums = { num_bytes: bytes.length, num_chars: null, bits_per_byte: 1, is_greedy: true,
+              byte_perplexity: 2, log_likelihood_nats: -Math.LN2 * bytes.length };
+            return new ScoredText("Text", bytes, { ...sums, bytes: scores });
           };
         }"""
     )
@@ -102,3 +104,21 @@ def test_card_of_a_very_long_word_lists_its_beginning(page):
     assert "日" * 100 + "…" in card["text"]
     assert "210000.00 bits" in card["text"]
     assert "Its first 100 characters" in card["text"]
+
+
+@pytest.mark.parametrize(
+    ("probability", "shown"),
+    [
+        (0, "0%"),
+        (0.0009, "<0.1%"),
+        (0.001, "0.1%"),
+        (0.5, "50%"),
+        (0.99, "99%"),
+        (0.9951, "99.5%"),
+        (0.999, "99.9%"),
+        (0.9991, ">99.9%"),
+        (1, "100%"),
+    ],
+)
+def test_share_is_shown_as_100_percent_only_if_it_is_exact(call, probability, shown):
+    assert call("format", "percent", probability) == shown
