@@ -46,14 +46,14 @@ const PASTED = /^(?:[=+\-@].|')/su;
 const asText = (rows, pattern) => rows.map((cells) =>
   cells.map((cell, column) => (column === UNIT && pattern.test(cell) ? `'${cell}` : cell)));
 
-/** The texts with the results as the API gave them. */
-export function json(columns, model) {
+/** The texts with the results as the API gave them, and the context before them if there was one. */
+export function json(columns, { model, context }) {
   const texts = columns.map(({ scored: { name, bytes, result } }) => ({
     name,
     ...(isUtf8(bytes) ? { text: new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes) } : { text_b64: base64(bytes) }),
     result,
   }));
-  return JSON.stringify({ model, texts });
+  return JSON.stringify({ model, ...(context ? { context } : {}), texts });
 }
 
 /** The map as it stands on the page, as an SVG picture. */
@@ -151,7 +151,7 @@ function palette(map) {
 }
 
 /** A page of its own, which needs nothing else and may load nothing. */
-export function html(columns, { model, caption, legend }) {
+export function html(columns, { model, context, caption, legend }) {
   const colours = palette(columns[0].map.map);
   const levels = colours.back.map((back, i) => `.l${i}{background:${back};color:${colours.ink[i]};border-bottom-width:${(i / 3).toFixed(1)}px}`);
   const style = `body{margin:2rem auto;max-width:60rem;padding:0 1rem;background:${colours.paper};color:${colours.ink[0]};font:16px/1.5 system-ui,sans-serif}` +
@@ -160,10 +160,11 @@ export function html(columns, { model, caption, legend }) {
   const scale = legend.map(({ level, label }) => `<span class="c l${level}">&nbsp;${escaped(label)}&nbsp;</span>`).join("");
   const articles = columns.map(({ scored, view }) => `<h2>${escaped(scored.name)}</h2><p>${scored.result.bits_per_byte.toFixed(3)} bits per byte, ` +
     `${scored.result.log_likelihood_nats.toFixed(2)} nats, ${scored.bytes.length} bytes</p><div class="map" dir="auto">${marked(scored, view)}</div>`);
+  const before = context ? `<h2>Context</h2><p>It comes before the text and has no score.</p><div class="map" dir="auto">${escaped(context)}</div>` : "";
   return `<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">` +
     `<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'"><title>evascore: scores</title>` +
     `<style>${style}</style></head><body><main><h1>Scores</h1><p>Scored by ${escaped(model.name)}. ${escaped(caption)}.</p><p>${scale}</p>` +
-    `${articles.join("")}</main></body></html>\n`;
+    `${before}${articles.join("")}</main></body></html>\n`;
 }
 
 function marked(scored, { units, levels }) {

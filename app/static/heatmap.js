@@ -106,8 +106,17 @@ export class HeatMap {
     this.#draw();
   }
 
+  get #numParts() {
+    return Math.ceil(this.scored.cells.length / PART_CHARACTERS);
+  }
+
+  /** Which part of a long text the map shows, in words; null if it shows all of the text. */
+  get part() {
+    return this.#numParts > 1 ? `part ${this.#part + 1} of ${this.#numParts}` : null;
+  }
+
   #pager() {
-    const numParts = Math.ceil(this.scored.cells.length / PART_CHARACTERS);
+    const numParts = this.#numParts;
     if (numParts === 1) return null;
     this.place = element("span", {});
     const turn = (step) => {

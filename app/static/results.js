@@ -171,14 +171,15 @@ function table(scored) {
   return details;
 }
 
-/** One sentence on model and time, and the comparison of two texts. */
-export function summary(scored, { model, timings_ms: timings, batch }) {
+/** One sentence on model, time and context, and the comparison of two texts. */
+export function summary(scored, { model, timings_ms: timings, batch }, context) {
   const others = batch.texts > scored.length ? `, in a micro-batch of ${count(batch.texts, "text")}` : "";
   const how = element(
     "p",
     { class: "how" },
     `Scored by ${model.name}${model.is_demo ? " (the small demo model)" : ""} in ${duration(timings.total)}`,
-    `, ${duration(timings.compute)} of it computing${others}.`,
+    `, ${duration(timings.compute)} of it computing${others}`,
+    context === "" ? "." : `, after a context of ${count([...context].length, "character")}.`,
   );
   return scored.length === 2 ? [comparison(...scored), how] : [how];
 }

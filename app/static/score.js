@@ -6,7 +6,7 @@ import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
 import { Cancelled, Problem, call, scoreItems } from "./job.js";
 import { apiKey, askForKey, keyProblem, needsKey } from "./key.js";
-import { keep, linkTo, takeKept, takeLinked } from "./keeping.js";
+import { keep, takeKept, takeLinked } from "./keeping.js";
 import { announcement, summary } from "./results.js";
 import { ScoredText } from "./scores.js";
 import { showTexts, startShowing } from "./shown.js";
@@ -36,15 +36,17 @@ async function score(isQuiet = false) {
   running?.abort();
   const mine = new AbortController();
   running = mine;
-  const texts = editors().map((editor, index) => ({ name: nameOf(index), bytes: editor.bytes }));
-  const items = editors().map((editor) => request(editor));
+  // All of it now, because the editors may change before the scores are here.
+  const texts = editors().map(({ item, bytes }, index) => ({ name: nameOf(index), item, bytes }));
+  const asked = state();
   const clock = startClock();
   show(byId("problem"), false);
   setBusy(true);
   try {
     const onProgress = (state) => { if (running === mine) clock.tell(state); };
+    const items = texts.map((text) => request(text, asked));
     const result = await scoreItems(items, routes, { signal: mine.signal, onProgress });
-    if (running === mine) showResult(texts, result, isQuiet);
+    if (running === mine) showResult({ texts, asked, result }, isQuiet);
   } catch (error) {
     if (running === mine) showFailure(error, isQuiet);
   } finally {
@@ -57,25 +59,24 @@ async function score(isQuiet = false) {
 }
 
 /** A text as the API takes it, with what the options ask for. */
-function request({ item, bytes }) {
-  const context = byId("context").value;
+function request({ item, bytes }, { context, next }) {
   if (context !== "") {
     return "text" in item
       ? { context, continuation: item.text }
       : { context, continuation_b64: item.text_b64 };
   }
   if (bytes.length > windows.size) return { ...item, window: windows, outputs: ["bytes"] };
-  return byId("next").checked ? { ...item, next_chars: NUM_NEXT } : item;
+  return next ? { ...item, next_chars: NUM_NEXT } : item;
 }
 
 const nameOf = (index) => (isComparing() ? ["First text", "Second text"][index] : "Text");
 
-function showResult(texts, result, isQuiet) {
+function showResult({ texts, asked, result }, isQuiet) {
   const failed = result.items.findIndex((item) => item.error);
   if (failed >= 0) throw new Problem({ ...result.items[failed].error, errors: [{ pointer: `/items/${failed}` }] });
   const scored = texts.map(({ name, bytes }, index) => new ScoredText(name, bytes, scoreOf(result.items[index].result)));
-  byId("summary").replaceChildren(...summary(scored, result));
-  showTexts(scored, result.model);
+  byId("summary").replaceChildren(...summary(scored, result, asked.context));
+  showTexts(scored, result.model, asked);
   byId("progress").textContent = "";
   byId("progress").append(element("span", { class: "visually-hidden" }, announcement(scored)));
   show(byId("results"), true);
@@ -222,6 +223,14 @@ function edited() {
   else typing = setTimeout(() => score(true), TYPING_PAUSE_MS);
 }
 
+/** Read which model scores, and in which windows it takes long texts; not while the service is away. */
+function readInfo(signal) {
+  return call(routes.info, { signal }).then(({ body }) => {
+    showModel(body.model);
+    allowWindows(body);
+  }, () => {});
+}
+
 /** Take texts over the model's context, in windows that overlap by half. */
 function allowWindows({ model, limits: { max_text_bytes: size } }) {
   if (model === null) return;
@@ -303,9 +312,6 @@ addEventListener("pageshow", ({ persisted }) => {
 });
 addEventListener("hashchange", restore);
 acceptDrops([first, second]);
-startShowing(() => linkTo(state()));
-call(routes.info, {}).then(({ body }) => {
-  showModel(body.model);
-  allowWindows(body);
-}, () => {});
+startShowing();
+readInfo();
 restore();

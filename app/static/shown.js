@@ -3,6 +3,7 @@
 import { element, show } from "./dom.js";
 import { differenceOf } from "./difference.js";
 import { csv, download, html, json, png, svg, table, tsv } from "./exports.js";
+import { linkTo } from "./keeping.js";
 import { topOf } from "./overview.js";
 import { Column, legend } from "./results.js";
 import { bestScale, paint, scaleNames, UNITS } from "./scales.js";
@@ -17,13 +18,16 @@ const MAX_LINK_CHARACTERS = 32_000;
 /** The columns that are shown; empty before the first result. */
 let columns = [];
 let model = null;
+/** The texts and options that were scored, as a link keeps them; the editors may hold others by now. */
+let asked = null;
 /** Whether the reader chose the scale; else each result gets the one that fits it. */
 let isChosen = false;
 let painted = null;
 
-/** Show scored texts side by side. */
-export function showTexts(texts, ofModel) {
+/** Show scored texts side by side; `ofState` is what was asked for. */
+export function showTexts(texts, ofModel, ofState) {
   model = ofModel;
+  asked = ofState;
   if (!isChosen) scaleChoice.value = bestScale(texts, unitChoice.value);
   painted = paint(texts, scaleChoice.value, unitChoice.value);
   const shared = { isOneOfTwo: texts.length > 1, topBits: topOf(texts) };
@@ -36,8 +40,8 @@ export function showTexts(texts, ofModel) {
   showDifference();
 }
 
-/** Offer the exports; `makeLink` gives the address of the page with its texts. */
-export function startShowing(makeLink) {
+/** Offer the choices of colours and units, and the exports. */
+export function startShowing() {
   painted = paint([], "byte", "characters");
   showLegend();
   scaleChoice.addEventListener("change", () => {
@@ -46,7 +50,7 @@ export function startShowing(makeLink) {
   });
   unitChoice.addEventListener("change", repaint);
   byId("exports").addEventListener("click", ({ target }) => {
-    if (target.dataset.export) take(target.dataset.export, makeLink);
+    if (target.dataset.export) take(target.dataset.export);
   });
   for (const event of ["scroll", "resize"]) addEventListener(event, followSoon, { passive: true });
 }
@@ -82,16 +86,23 @@ function followSoon() {
   });
 }
 
-async function take(kind, makeLink) {
-  if (kind === "link") await offerLink(await makeLink());
+async function take(kind) {
+  if (kind === "link") await offerLink(await linkTo(asked));
   else if (kind === "copy") say(await copy(tsv(table(columns))) ? "Copied; paste it into a spreadsheet." : "The browser refused. Take CSV instead.");
-  else say(await save(kind) ? "Saved by your browser." : "The map is too tall for a PNG. Take SVG or HTML instead.");
+  else say(await save(kind) ? `Saved by your browser.${partsIn(kind)}` : "The map is too tall for a PNG. Take SVG or HTML instead.");
+}
+
+/** Which parts of long texts a picture shows, as a sentence; "" if it shows everything. */
+function partsIn(kind) {
+  if (kind !== "svg" && kind !== "png") return "";
+  const parts = columns.filter(({ map }) => map.part !== null).map(({ scored, map }) => `${scored.name}, ${map.part}`);
+  return parts.length === 0 ? "" : ` A picture has only what the map shows: ${parts.join("; ")}.`;
 }
 
 async function save(kind) {
   if (kind === "csv") download(csv(table(columns)), "evascore.csv", "text/csv;charset=utf-8");
-  if (kind === "json") download(json(columns, model), "evascore.json", "application/json");
-  if (kind === "html") download(html(columns, { model, ...painted }), "evascore.html", "text/html;charset=utf-8");
+  if (kind === "json") download(json(columns, { model, context: asked.context }), "evascore.json", "application/json");
+  if (kind === "html") download(html(columns, { model, context: asked.context, ...painted }), "evascore.html", "text/html;charset=utf-8");
   if (kind === "svg") columns.forEach((column, i) => download(svg(column), fileName(i, "svg"), "image/svg+xml"));
   if (kind !== "png") return true;
   const images = await Promise.all(columns.map(png));

@@ -95,6 +95,22 @@ def test_link_brings_the_text_and_no_server_sees_it(result, context, open_page, 
     assert fragment not in service.log.read_text()
 
 
+def test_exports_have_the_context_and_the_text_that_was_scored(page):
+    page.get_by_text("Options", exact=True).click()
+    page.get_by_label("Context that comes before").fill("<i>Before</i>")
+    score(page, TEXT)
+    page.get_by_role("textbox", name="Text", exact=True).fill("edited since")
+    expect(page.locator(".how")).to_contain_text("after a context of 13 characters.")
+    assert json.loads(taken(page, "json"))["context"] == "<i>Before</i>"
+    assert b">&#60;i&#62;Before&#60;/i&#62;<" in taken(page, "html")
+    page.get_by_role("button", name="Copy a link to the text").click()
+    page.get_by_text("The text is in the part after #").wait_for()
+    coded = page.get_by_label("Link").input_value().partition("#texts=")[2]
+    packed = base64.urlsafe_b64decode(coded + "=" * (-len(coded) % 4))
+    state = json.loads(zlib.decompress(packed, wbits=-15))
+    assert (state["texts"][0]["text"], state["context"]) == (TEXT, "<i>Before</i>")
+
+
 @pytest.mark.parametrize(
     "state", [None, {"texts": [None]}, {"texts": [{"text_b64": "!"}]}, {"texts": 3}, [], "x"]
 )

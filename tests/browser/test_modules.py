@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from tests.browser.conftest import PATIENCE_MS
 
@@ -122,3 +122,16 @@ def test_card_of_a_very_long_word_lists_its_beginning(page):
 )
 def test_share_is_shown_as_100_percent_only_if_it_is_exact(call, probability, shown):
     assert call("format", "percent", probability) == shown
+
+
+def test_picture_of_a_long_text_says_which_part_it_shows(page):
+    page.evaluate(
+        """async () => {
+          const { showTexts } = await load("shown");
+          showTexts([scored("x".repeat(40_001))], { name: "model" }, {});
+        }"""
+    )
+    with page.expect_download():
+        page.evaluate("document.querySelector('[data-export=svg]').click()")
+    expect(page.locator("#exported")).to_contain_text("Saved by your browser.")
+    expect(page.locator("#exported")).to_contain_text("Text, part 1 of 2.")
