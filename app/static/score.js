@@ -44,6 +44,9 @@ async function score(isQuiet = false) {
   setBusy(true);
   try {
     const onProgress = (state) => { if (running === mine) clock.tell(state); };
+    // Unknown until a worker is ready, which may have been after this page was opened.
+    if (windows.size === Infinity) await readInfo(mine.signal);
+    if (mine.signal.aborted) throw new Cancelled(Promise.resolve(true));
     const items = texts.map((text) => request(text, asked));
     const result = await scoreItems(items, routes, { signal: mine.signal, onProgress });
     if (running === mine) showResult({ texts, asked, result }, isQuiet);

@@ -55,6 +55,16 @@ def test_text_over_the_context_is_scored_in_windows(page, ask, service):
     expect(page.get_by_role("slider")).to_have_attribute("aria-valuemax", str(len(text)))
 
 
+def test_long_text_is_scored_by_a_page_that_was_opened_before_the_model_was_ready(page):
+    # Like a page whose service was away, it knows no model yet.
+    page.route("**/info", lambda route: route.abort())
+    page.reload()
+    expect(page.locator("#model")).to_be_hidden()
+    page.unroute("**/info")
+    score(page, "a line of a long text\n" * 250)
+    expect(page.get_by_role("slider")).to_have_attribute("aria-valuemax", str(22 * 250))
+
+
 def test_longest_text_is_shown_in_parts(page):
     page.evaluate(
         """async () => {
