@@ -14,7 +14,7 @@ export function line(values, label) {
     shape("polyline", { class: "line", points: points.join(" ") }));
 }
 
-/** One bar per value, oldest first; room for `capacity` of them. */
+/** One bar per value, from left to right; room for `capacity` of them. */
 export function bars(values, label, capacity) {
   const top = Math.max(...values, 1e-9);
   const width = WIDTH / capacity;

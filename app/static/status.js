@@ -9,7 +9,7 @@ import { verdict } from "./verdict.js";
 
 const EVERY_MS = 2000;
 const NUM_KEPT = 90;
-// As many as the status of a worker holds.
+// As many as the status of a worker holds; several workers share them.
 const NUM_BATCHES = 40;
 const NUM_LATENCIES = 100;
 
@@ -101,31 +101,43 @@ function judge({ level, sentence }) {
 }
 
 function charts({ workers }) {
-  const batches = workers.flatMap((worker) => worker.recent_batches ?? []).slice(-NUM_BATCHES);
-  const latencies = workers.flatMap((worker) => worker.recent_latencies_ms ?? []).slice(-NUM_LATENCIES);
-  const texts = batches.map(([numTexts]) => numTexts);
   draw("queue", line, history.queue);
   draw("throughput", line, history.throughput);
-  draw("latency", bars, latencies, NUM_LATENCIES);
-  draw("batches", bars, texts, NUM_BATCHES);
+  drawByWorker("latency", workers.map((worker) => worker.recent_latencies_ms ?? []), NUM_LATENCIES);
+  const texts = (worker) => (worker.recent_batches ?? []).map(([numTexts]) => numTexts);
+  drawByWorker("batches", workers.map(texts), NUM_BATCHES);
 }
 
-/** Draw a chart with its highest and latest value beside it; nothing while all values are 0. */
-function draw(key, kind, values, capacity) {
+/** Draw the newest values, worker after worker, with equal room for each: no worker hides another. */
+function drawByWorker(key, lists, capacity) {
+  const used = lists.filter((values) => values.length > 0);
+  const each = Math.max(Math.floor(capacity / used.length), 1);
+  const values = used.flatMap((list) => list.slice(-each));
+  draw(key, bars, values, { capacity: Math.max(capacity, values.length), numWorkers: used.length });
+}
+
+/**
+ * Draw a chart with its highest value beside it, and the latest one unless it is of several workers,
+ * which have no common order; nothing while all values are 0.
+ */
+function draw(key, kind, values, { capacity, numWorkers = 1 } = {}) {
   const place = byId(`chart-${key}`);
   const highest = Math.max(...values, 0);
   for (const part of [place, byId(`below-${key}`)]) show(part, highest > 0);
   if (highest === 0) return;
   const [one, several, where] = UNITS[key];
   const [most, latest] = [highest, values.at(-1)].map((value) => {
-    const shown = measured(value);
-    return `${shown} ${shown === "1" ? one : several}`;
+    const figure = measured(value);
+    return `${figure} ${figure === "1" ? one : several}`;
   });
-  const words = `At most ${most}${where}, now ${latest}`;
+  const [said, shown] = numWorkers > 1
+    ? Array(2).fill(`${numWorkers} workers side by side`)
+    : [`now ${latest}`, `latest ${latest}`];
+  const words = `At most ${most}${where}, ${said}`;
   place.replaceChildren(
     kind(values, words, capacity),
     element("p", { class: "chart-numbers", "aria-hidden": "true" },
-      element("span", {}, `most ${most}`), element("span", {}, `latest ${latest}`)),
+      element("span", {}, `most ${most}`), element("span", {}, shown)),
   );
 }
 

@@ -256,6 +256,26 @@ def test_jobs_and_batches_are_looked_up_by_their_id(open_page, service):
         expect(found).to_contain_text(words)
 
 
+def test_charts_show_every_worker(open_page, web):
+    outcomes = Outcomes(web)
+    for name, num_texts, latency_ms in (("slow", 9, 8000.0), ("fast", 3, 10.0)):
+        batches = [[num_texts, 100, 10.0]] * 40
+        latencies = [latency_ms] * 100
+        status = {"name": name, "recent_batches": batches, "recent_latencies_ms": latencies}
+        outcomes.pose_as_worker(status)
+    outcomes.client.close()
+    page = open_page(f"{web.url}/status")
+    for chart, most, num_bars in (("latency", "8,000 ms", 100), ("batches", "9 texts", 40)):
+        place = page.locator(f"#chart-{chart}")
+        expect(place).to_contain_text(f"most {most}2 workers side by side")
+        expect(place.locator("rect")).to_have_count(num_bars)
+        heights = place.locator("rect").evaluate_all(
+            "all => all.map((bar) => bar.height.baseVal.value)"
+        )
+        assert len(set(heights[: num_bars // 2])) == len(set(heights[num_bars // 2 :])) == 1
+        assert len(set(heights)) == 2
+
+
 def test_status_tells_what_the_worker_did(open_page, service):
     with service.client() as client:
         client.post("/score?wait=30", json={"items": [{"text": "a"}, {"text": "bc"}]})
