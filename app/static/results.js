@@ -106,12 +106,9 @@ function numbers({ result, guessed, bitsPerCharacter }) {
   );
 }
 
-/** The probability of the whole text. */
+/** The probability of the whole text, given the context before it if there is one. */
 function odds(nats) {
-  const oneIn = Math.exp(-nats);
-  if (oneIn < PLAIN_ODDS) return `The model writes exactly this once in ${number(oneIn, oneIn < 10 ? 1 : 0)} times.`;
-  const power = element("sup", {}, number(Math.round(-nats / Math.LN10)));
-  return element("span", {}, "The model writes exactly this once in 10", power, " times.");
+  return element("span", {}, "Probability of exactly this text: 1 in ", ...times(-nats), ".");
 }
 
 function surprises(scored, map) {

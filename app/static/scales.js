@@ -69,7 +69,7 @@ const PAINTERS = {
   rank: (texts, units, noun) => ({
     levels: units.map((list, i) => list.map((unit) => RANK_CLASSES[rankClass(highestRank(texts[i], unit))].level)),
     legend: RANK_CLASSES.map(({ level, name }) => ({ level, label: name })),
-    caption: `Rank of the least expected byte of each ${noun}, among the 320 that the model knows`,
+    caption: `Highest rank among the bytes of each ${noun}: 1 is the likeliest of the model’s 320 ids (256 bytes and 64 special ids)`,
   }),
   excess: (texts, units, noun) => ({
     levels: units.map((list, i) => list.map((unit) => clamped(Math.round(excess(texts[i], unit)) + EXPECTED_LEVEL))),

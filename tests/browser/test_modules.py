@@ -28,8 +28,10 @@ def page(browser, web_server) -> Iterator[Page]:
             const bytes = new TextEncoder().encode(text);
             const all = (value) => new Array(bytes.length).fill(value);
             const scores = { log_prob_nats: all(-Math.LN2), rank: all(1), entropy_bits: all(1) };
-            const sums = { num_bytes: bytes.length, num_chars: null, bits_per_byte: 1, is_greedy: true,
-              byte_perplexity: 2, log_likelihood_nats: -Math.LN2 * bytes.length };
+            const sums = {
+              num_bytes: bytes.length, num_chars: null, bits_per_byte: 1, byte_perplexity: 2,
+              log_likelihood_nats: -Math.LN2 * bytes.length, is_greedy: true,
+            };
             return new ScoredText("Text", bytes, { ...sums, bytes: scores });
           };
         }"""

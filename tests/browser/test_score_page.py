@@ -32,6 +32,8 @@ def test_numbers_are_those_of_the_api(page, scores):
     assert f"{expected['bits_per_byte']:.3f}" in shown
     assert f"−{-expected['log_likelihood_nats']:.2f} nats" in shown
     assert "19 bytes" in shown
+    power = round(-expected["log_likelihood_nats"] / math.log(10))
+    assert f"Probability of exactly this text: 1 in 10{power}." in "".join(shown.split("\n"))
 
 
 def test_characters_carry_the_bits_of_their_bytes(page, scores):

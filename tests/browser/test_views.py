@@ -63,6 +63,10 @@ def test_ranks_have_the_classes_of_gltr(page, service):
     shown = page.locator(".ranks td:last-child").all_inner_texts()
     assert [int(count) for count in shown] == counts
     page.locator("#scale").select_option("rank")
+    expect(page.locator("#caption")).to_have_text(
+        "Highest rank among the bytes of each character: "
+        "1 is the likeliest of the model’s 320 ids (256 bytes and 64 special ids)"
+    )
     expected = [next(i for i, (_, high) in enumerate(classes) if rank <= high) for rank in ranks]
     assert levels(page) == [4 * i for i in expected]
 
