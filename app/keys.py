@@ -1,8 +1,8 @@
 """Runs `python -m app.keys`: makes, lists, rotates and revokes API keys while the service runs.
 
-It needs Redis alone. A token is printed once; only its SHA-256 is kept. Web servers know a change
-within two seconds. Each change is a line of JSON on stderr. Web servers log it, too, because nobody
-may keep what this command writes.
+It needs Redis; the web server and workers need not run. A token is printed once; only its SHA-256
+is kept. Web servers know a change within two seconds. Each change is a line of JSON on stderr. Web
+servers log it, too, because the output of this command may be lost.
 """
 
 import argparse

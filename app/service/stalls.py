@@ -27,7 +27,7 @@ def unstored_s(statuses: Sequence[WorkerStatus]) -> float:
 def check_progress(
     statuses: Sequence[WorkerStatus], has_work: Callable[[], bool], *, max_silent_s: float
 ) -> None:
-    """Check that a ready worker gets on, if jobs or batches wait.
+    """Check that a ready worker makes progress, if jobs or batches wait.
 
     A long text is no stall: each of its passes is a step.
 

@@ -19,7 +19,7 @@ def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: f
     Raises:
         WorkerUnavailable: no worker is ready.
         ModelDrifted: no worker is ready, and one stopped because its scores were wrong.
-        Stalled: work waits, and no worker gets on with it.
+        Stalled: work waits, and no worker makes progress.
         BrokerUnavailable
     """
     statuses = jobs.worker_statuses()

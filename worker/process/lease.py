@@ -73,7 +73,7 @@ class OwnStatus(WorkerStatus):
         """Asks NVML for the use of the worker's GPU, once the model is loaded."""
 
     def note_step(self) -> None:
-        """Note that the worker gets on: a pass or an ending is done, or a fetch was answered."""
+        """Note that the worker makes progress: a pass or ending is done, or a fetch answered."""
         self._step_at = time.monotonic()
 
     def count_refusals(self, reason: str, count: int) -> None:
