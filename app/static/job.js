@@ -9,6 +9,9 @@ const MAX_ATTEMPTS = 8;
 const MAX_PAUSE_S = 30;
 const FINAL = new Set(["SUCCESS", "FAILURE", "REVOKED"]);
 
+/** The reason to cancel a job when the page is closing. */
+export const LEAVING = new DOMException("The page is closing.", "AbortError");
+
 /** An error that the service answered (RFC 9457), or one for no answer. */
 export class Problem extends Error {
   constructor(body, retryAfterS = null) {
@@ -118,6 +121,8 @@ class Run {
   async #accepted() {
     const job = await this.#attempt.catch(() => null);
     if (job !== null || !this.#isAnswerLost || !this.signal.aborted) return job;
+    // Nobody would erase what the service accepts now.
+    if (this.signal.reason === LEAVING) throw LEAVING;
     // The service knows the job by its key, and answers with it again.
     return this.#submitOnce();
   }

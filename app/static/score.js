@@ -4,7 +4,7 @@ import { element, show } from "./dom.js";
 import { Editor, acceptDrops } from "./editor.js";
 import { EXAMPLES } from "./examples.js";
 import { count } from "./format.js";
-import { Cancelled, Problem, call, scoreItems } from "./job.js";
+import { Cancelled, LEAVING, Problem, call, scoreItems } from "./job.js";
 import { apiKey, askForKey, keyProblem, needsKey } from "./key.js";
 import { keep, takeKept, takeLinked } from "./keeping.js";
 import { announcement, summary } from "./results.js";
@@ -306,7 +306,7 @@ byId("next").addEventListener("change", () => edited());
 byId("instant").addEventListener("change", () => edited());
 addEventListener("pagehide", () => {
   // A reader who leaves the page does not need the scores.
-  running?.abort();
+  running?.abort(LEAVING);
   keep(state());
 });
 addEventListener("pageshow", ({ persisted }) => {

@@ -133,6 +133,19 @@ def test_leaving_the_page_erases_the_job(lonely, web):
         wait_until(lambda: client.get(path).status_code == 410)
 
 
+def test_leaving_the_page_does_not_send_the_text_again(still, context):
+    sent = []
+    context.on("request", lambda each: sent.append(each.url) if each.method == "POST" else None)
+    still.route("**/score", lambda route: route.abort())
+    still.get_by_role("textbox", name="Text").fill("never mind")
+    still.get_by_role("button", name="Score", exact=True).click()
+    expect(still.get_by_role("status")).to_contain_text("The service does not answer")
+    # As the browser says it; the page stays here, so that nothing it sends is lost.
+    still.evaluate("() => { dispatchEvent(new PageTransitionEvent('pagehide')); }")
+    expect(still.get_by_role("status")).to_contain_text("The page could not erase the text.")
+    assert len(sent) == 1
+
+
 def test_full_queue_is_counted_down_and_tried_again(lonely, web):
     lonely.clock.install()
     with web.client() as client:
