@@ -24,7 +24,6 @@ import gevent
 import orjson
 from gevent.event import Event
 from gevent.pool import Pool
-from gevent.server import StreamServer
 from gevent.socket import wait_read
 from gunicorn import http, util
 from gunicorn.glogging import Logger
@@ -186,8 +185,10 @@ class EdgeWorker(GeventWorker):
 
     def run(self) -> None:
         """Serve until SIGTERM; then answer waiting requests with what is known, and drain."""
+        from app.server.connections import ConnectionServer
+
         servers = [
-            StreamServer(listener, handle=partial(self.handle, listener), spawn=self._pool)
+            ConnectionServer(listener, handle=partial(self.handle, listener), spawn=self._pool)
             for listener in self.sockets
         ]
         for server in servers:
@@ -307,11 +308,13 @@ class EdgeWorker(GeventWorker):
         """Wait until the client begins another request; False if it closes or takes too long."""
         greenlet = gevent.getcurrent()
         if parser.unreader.buf.getbuffer().nbytes or _has_unread_bytes(client):
+            client.give_way()
             return True
         self._idle.add(greenlet)
         self._kept[greenlet] = name
         try:
             wait_read(client.fileno(), self._service.settings.keepalive_s, _IdleTooLong())
+            client.begin_turn()
             # `_close_idle` may have chosen this connection meanwhile.
             return greenlet in self._kept
         except _IdleTooLong:

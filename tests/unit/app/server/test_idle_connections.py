@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import gevent
 import pytest
 
+from app.server.connections import Connection
 from app.server.gunicorn_worker import EdgeWorker
 
 
@@ -17,6 +18,7 @@ def test_request_that_meets_the_end_of_its_connection_is_not_begun(is_chosen):
     worker._service = SimpleNamespace(settings=SimpleNamespace(keepalive_s=20))
     parser = SimpleNamespace(unreader=SimpleNamespace(buf=io.BytesIO()))
     ours, theirs = socket.socketpair()
+    ours = Connection(ours.family, ours.type, ours.proto, fileno=ours.detach())
     with ours, theirs:
         waiting = gevent.spawn(worker._is_used_again, parser, ours, "client")
         gevent.sleep(0)
