@@ -162,6 +162,8 @@ class EdgeWorker(GeventWorker):
         self._idle: set[gevent.Greenlet] = set()
         # Those between two requests, longest idle first, with their clients.
         self._kept: dict[gevent.Greenlet, str | None] = {}
+        # Those that were chosen to be closed, and have not ended yet.
+        self._closing: dict[gevent.Greenlet, str | None] = {}
         self._pool = Pool(self.worker_connections)
 
     def load_wsgi(self) -> None:
@@ -312,6 +314,8 @@ class EdgeWorker(GeventWorker):
             return True
         self._idle.add(greenlet)
         self._kept[greenlet] = name
+        # Also while no new client comes: in a full pool none is accepted.
+        self._close_idle(name)
         try:
             wait_read(client.fileno(), self._service.settings.keepalive_s, _IdleTooLong())
             client.begin_turn()
@@ -323,18 +327,21 @@ class EdgeWorker(GeventWorker):
         finally:
             self._idle.discard(greenlet)
             self._kept.pop(greenlet, None)
+            self._closing.pop(greenlet, None)
 
     def _close_idle(self, name: str | None) -> None:
         """Close the connection that was idle for the longest time, if connections run short."""
         from app.service.slots import SPARE_SHARE
 
-        is_full = self._pool.free_count() < self.worker_connections * SPARE_SHARE
-        if not is_full and (name is None or not self._slots.is_nearly_full(name)):
+        num_free = self._pool.free_count() + len(self._closing)
+        is_full = num_free < self.worker_connections * SPARE_SHARE
+        num_closing = list(self._closing.values()).count(name)
+        if not is_full and (name is None or not self._slots.is_nearly_full(name, num_closing)):
             return
         for greenlet, owner in self._kept.items():
             if is_full or owner == name:
-                # Now, so that the next new connection closes another one.
-                del self._kept[greenlet]
+                # Now, so that the next call chooses another one.
+                self._closing[greenlet] = self._kept.pop(greenlet)
                 greenlet.kill(block=False)
                 return
 

@@ -30,9 +30,14 @@ class ConnectionSlots:
             self._held[client] += 1
             return True
 
-    def is_nearly_full(self, client: str) -> bool:
-        """Whether less than an eighth of what `client` may hold is left to it."""
-        return self.share - self._held[client] < self.share * SPARE_SHARE
+    def is_nearly_full(self, client: str, num_leaving: int = 0) -> bool:
+        """Whether less than an eighth of what `client` may hold is left to it.
+
+        Args:
+            num_leaving: slots that it holds and is about to give back.
+        """
+        num_free = self.share - self._held[client] + num_leaving
+        return num_free < self.share * SPARE_SHARE
 
     def acquire(self, client: str) -> None:
         """Take a slot for `client`, which `release` must give back.

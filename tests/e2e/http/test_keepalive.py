@@ -8,6 +8,7 @@ from contextlib import ExitStack
 import pytest
 
 from app.server.gunicorn_worker import HEADER_S
+from tests.conftest import wait_until
 from tests.web import WebServer
 
 HEALTHZ = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -25,8 +26,31 @@ def web(web_redis, tmp_path_factory) -> Iterator[WebServer]:
     assert "Traceback" not in server.log.read_text()
 
 
-def connect(web: WebServer) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", web.port), timeout=20)
+@pytest.fixture(scope="module")
+def patient(web_redis, tmp_path_factory) -> Iterator[WebServer]:
+    """A server with 16 places that keeps idle connections for long."""
+    folder = tmp_path_factory.mktemp("patient")
+    server = WebServer(folder, web_redis.url, web_connections=16).start()
+    yield server
+    assert server.stop() == 0
+    assert "Traceback" not in server.log.read_text()
+
+
+def connect(web: WebServer, address: str = "127.0.0.1") -> socket.socket:
+    return socket.create_connection(
+        ("127.0.0.1", web.port), timeout=20, source_address=(address, 0)
+    )
+
+
+def is_open(client: socket.socket) -> bool:
+    """Whether the server has not closed the connection."""
+    client.setblocking(False)
+    try:
+        return client.recv(1) != b""
+    except BlockingIOError:
+        return True
+    finally:
+        client.settimeout(20)
 
 
 def ask(client: socket.socket) -> None:
@@ -61,6 +85,25 @@ def test_idle_connections_leave_their_place_to_new_ones(web):
             ask(stack.enter_context(connect(web)))
         # Those that were idle for the longest time are closed.
         assert [client.recv(1) for client in clients] == [b""] * 4
+
+
+@pytest.mark.parametrize(
+    ("addresses", "newcomer", "num_kept"),
+    # Two clients hold all places; one client holds its share. An eighth of it is free at least.
+    [(("127.0.0.2", "127.0.0.3"), "127.0.0.4", 13), (("127.0.0.5",), "127.0.0.5", 6)],
+)
+def test_burst_of_connections_that_become_idle_leaves_places(
+    patient, addresses, newcomer, num_kept
+):
+    with ExitStack() as stack:
+        # All are open before the first one is idle.
+        burst = [stack.enter_context(connect(patient, each)) for each in addresses * 8]
+        wait_until(lambda: patient.num_open_connections() >= len(burst))
+        for client in burst:
+            ask(client)
+        ask(stack.enter_context(connect(patient, newcomer)))
+        # Not more of them are closed than newcomers need.
+        assert num_kept <= sum(map(is_open, burst)) < len(burst)
 
 
 def test_requests_that_are_sent_together_are_answered_in_turn(web):

@@ -6,15 +6,19 @@ from types import SimpleNamespace
 
 import gevent
 import pytest
+from gevent.pool import Pool
 
 from app.server.connections import Connection
 from app.server.gunicorn_worker import EdgeWorker
+from app.service.slots import ConnectionSlots
 
 
 @pytest.mark.parametrize("is_chosen", [False, True])
 def test_request_that_meets_the_end_of_its_connection_is_not_begun(is_chosen):
     worker = object.__new__(EdgeWorker)
-    worker._idle, worker._kept = set(), {}
+    worker._idle, worker._kept, worker._closing = set(), {}, {}
+    worker._pool, worker.worker_connections = Pool(16), 16
+    worker._slots = ConnectionSlots(16, "connections")
     worker._service = SimpleNamespace(settings=SimpleNamespace(keepalive_s=20))
     parser = SimpleNamespace(unreader=SimpleNamespace(buf=io.BytesIO()))
     ours, theirs = socket.socketpair()
