@@ -289,7 +289,7 @@ class EdgeWorker(GeventWorker):
                 request = self._next_request(parser, client)
                 if request is None:
                     return
-                # A client that takes nothing of its answer for this long is disconnected.
+                # A client that stalls for this long while it takes its answer is disconnected.
                 client.settimeout(self.cfg.timeout)
                 self.handle_request(server, request, client, addr)
                 if not self.alive or not parser.finish_body(time.monotonic() + HEADER_S):

@@ -1,0 +1,61 @@
+"""A large answer reaches a client that reads steadily, however long that takes."""
+
+import socket
+import time
+from collections.abc import Iterator
+
+import gevent
+import pytest
+from gevent.socket import socket as gevent_socket
+
+from app.server.connections import PIECE_BYTES, Connection
+
+Pair = tuple[Connection, gevent_socket]
+
+
+@pytest.fixture
+def pair() -> Iterator[Pair]:
+    """A connection and its client."""
+    first, second = socket.socketpair()
+    kind = first.family, first.type, first.proto
+    with (
+        Connection(*kind, fileno=first.detach()) as ours,
+        gevent_socket(*kind, fileno=second.detach()) as theirs,
+    ):
+        yield ours, theirs
+
+
+def read(client: gevent_socket, num_bytes: int, pause_s: float) -> bytes:
+    """All that comes, `num_bytes` at once and a pause between."""
+    pieces = []
+    while piece := client.recv(num_bytes):
+        pieces.append(piece)
+        gevent.sleep(pause_s)
+    return b"".join(pieces)
+
+
+def test_steady_client_gets_an_answer_that_takes_longer_than_the_time_limit(pair):
+    ours, theirs = pair
+    content = bytes(range(256)) * (64 * PIECE_BYTES // 256) + b"end"
+    ours.settimeout(2)
+    reading = gevent.spawn(read, theirs, PIECE_BYTES, pause_s=0.05)
+    began_at = time.monotonic()
+    ours.sendall(content)
+    # Otherwise this test shows nothing.
+    assert time.monotonic() - began_at > 2
+    assert ours.gettimeout() == 2
+    ours.shutdown(socket.SHUT_WR)
+    assert reading.get(timeout=60) == content
+
+
+@pytest.mark.parametrize("num_bytes", [0, 4000], ids=["nothing", "40 kB/s"])
+def test_client_that_stalls_or_is_too_slow_is_cut_off(pair, num_bytes):
+    ours, theirs = pair
+    # At 40 kB/s each piece alone arrives within the limit. A large buffer would hide that.
+    ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
+    ours.settimeout(2)
+    reading = gevent.spawn(read, theirs, num_bytes, pause_s=0.1)
+    with pytest.raises(TimeoutError):
+        ours.sendall(bytes(16 * PIECE_BYTES))
+    assert ours.gettimeout() == 2
+    reading.kill()
