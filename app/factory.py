@@ -137,7 +137,8 @@ def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Serv
         metrics=Metrics(jobs, batches, slots, STATUS_BY_CODE),
         uploads=uploads,
         streams=streams,
-        bodies=BodyMemory(settings.max_bodies_bytes),
+        bodies=BodyMemory(settings.max_bodies_bytes, "Request bodies"),
+        answers=BodyMemory(settings.max_bodies_bytes, "Answers"),
         large_work=LargeWork(),
         tracing=tracing,
     )

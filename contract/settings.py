@@ -482,7 +482,10 @@ class Settings(BaseModel):
 
     @property
     def max_bodies_bytes(self) -> int:
-        """Memory of request bodies that are read or checked at once; further ones get 503."""
+        """Memory of request bodies that are read or checked at once; further ones get 503.
+
+        As much again is for answers that wait to be sent.
+        """
         return 16 * self.max_body_bytes
 
     @property

@@ -6,6 +6,7 @@ from flask import Request, Response
 
 from app.requests.page_query import Page
 from app.requests.upload_request import NDJSON
+from app.responses.answer_memory import STREAM_BYTES, hold
 from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import batch_path, batch_view, result_lines
@@ -59,6 +60,7 @@ def page_answer(
         response.headers["Link"] = f'<{path}?after={end}&limit={page.limit}>; rel="next"'
         if end == page.after:
             response.headers["Retry-After"] = _retry_after(service, batch)
+    hold(response, sum(STREAM_BYTES if stored is None else len(stored) for _, stored in parts))
     return response
 
 

@@ -1,15 +1,18 @@
 """Makes the HTTP answers that tell the state of a job: its JSON and its headers."""
 
 import itertools
+from functools import partial
 
 import orjson
 from flask import Request, Response
 
+from app.responses.answer_memory import STREAM_BYTES, hold
 from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import job_path, job_view, with_problems
 from app.service.components import Service
 from app.service.turns import in_turns
+from contract.errors import Overloaded
 from contract.messages import Apart, Record
 from contract.store.admission.outcomes import Receipt
 
@@ -31,6 +34,9 @@ def job_answer(
     Args:
         preference: the `Prefer` header that was applied, '' for none.
         queued_bytes: bytes in the queue, for the estimate of `Retry-After`.
+
+    Raises:
+        Overloaded: the result is large, and answers that wait to be sent leave no room.
     """
     headers = {}
     if not record.is_final:
@@ -50,14 +56,14 @@ def accepted_job_answer(
     service: Service, request: Request, record: Record, receipt: Receipt, preference: str
 ) -> Response:
     """The state of a job that was accepted by this request, or by an earlier one with its key."""
-    response = job_answer(
-        service,
-        request,
-        record,
-        status=200 if record.is_final else 202,
-        preference=preference,
-        queued_bytes=receipt.depth.bytes,
+    answer = partial(
+        job_answer, service, request, preference=preference, queued_bytes=receipt.depth.bytes
     )
+    try:
+        response = answer(record, status=200 if record.is_final else 202)
+    except Overloaded:
+        # The job is accepted, so the client must get its ID. It reads the result later.
+        response = answer(Record(record.task_id, "STARTED", job=record.job), status=202)
     response.headers["Location"] = job_path(record.task_id, request.script_root)
     if receipt.is_replay:
         response.headers["Idempotency-Replayed"] = "true"
@@ -78,4 +84,5 @@ def _streamed(
     note_encoding(response, encoding)
     if not encoding and not apart.num_errors:
         response.content_length = len(head) + apart.num_bytes + len(_END)
+    hold(response, min(apart.num_bytes, STREAM_BYTES))
     return response

@@ -89,6 +89,7 @@ def read_batch(batch_id: str) -> Response:
     JobNotFound,
     JobGone,
     RequestInvalid,
+    Overloaded,
     BrokerUnavailable,
     parameters=RESULT_PARAMETERS,
     streams=RESULT_LINES,

@@ -8,6 +8,7 @@ from app.openapi.operation import operation
 from app.openapi.parameters import FORM, JSON_LINES
 from app.requests.file_upload import receive_file
 from app.requests.upload_request import NDJSON, uploading
+from app.responses.answer_memory import STREAM_BYTES, hold
 from app.responses.json import json_response
 from app.responses.openai_models import FileDeleted, FileView
 from app.responses.openai_views import (
@@ -17,6 +18,7 @@ from app.responses.openai_views import (
     result_lines_of,
 )
 from app.service import audit
+from app.service.batch_waits import MAX_PAGE_BYTES
 from app.service.components import service
 from app.service.turns import in_turns
 from contract.batches import Batch
@@ -66,7 +68,7 @@ def read_file(file_id: str) -> Response:
 
 
 @routes.get("/v1/files/<file_id>/content")
-@operation({200: None}, JobNotFound, JobGone, BrokerUnavailable, streams=JSON_LINES)
+@operation({200: None}, JobNotFound, JobGone, Overloaded, BrokerUnavailable, streams=JSON_LINES)
 def read_content(file_id: str) -> Response:
     """Download a file: an upload as it came, or the results of a batch."""
     results = result_file(file_id)
@@ -76,7 +78,9 @@ def read_content(file_id: str) -> Response:
         pieces = result_lines_of(service(), results, _ended(results.batch_id))
     # Errors of the beginning are still an answer.
     first = next(pieces, b"")
-    return Response(in_turns(_after(first, pieces)), content_type=NDJSON)
+    response = Response(in_turns(_after(first, pieces)), content_type=NDJSON)
+    hold(response, STREAM_BYTES if results is None else MAX_PAGE_BYTES)
+    return response
 
 
 @routes.delete("/v1/files/<file_id>")

@@ -98,6 +98,7 @@ def _accepted(query: Query, task_id: str | None = None) -> tuple[Receipt, Record
     JobNotFound,
     JobGone,
     RequestInvalid,
+    Overloaded,
     BrokerUnavailable,
     parameters=READ_PARAMETERS,
 )

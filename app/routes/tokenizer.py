@@ -19,6 +19,7 @@ from contract.errors import (
     BrokerUnavailable,
     MalformedBody,
     ModelNotFound,
+    Overloaded,
     RequestInvalid,
     UnsupportedMediaType,
 )
@@ -38,7 +39,7 @@ routes = Blueprint("tokenizer", __name__)
 @operation(
     {200: Tokens},
     *(MalformedBody, ModelNotFound, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
-    BrokerUnavailable,
+    *(Overloaded, BrokerUnavailable),
     takes=TokenizeBody,
 )
 def tokenize() -> Response:
@@ -50,7 +51,7 @@ def tokenize() -> Response:
 @operation(
     {200: Prompt},
     *(MalformedBody, ModelNotFound, BodyTooLarge, UnsupportedMediaType, RequestInvalid),
-    BrokerUnavailable,
+    *(Overloaded, BrokerUnavailable),
     takes=DetokenizeBody,
 )
 def detokenize() -> Response:

@@ -1,4 +1,4 @@
-"""Limits the memory that request bodies take together, in all and for each client."""
+"""Limits the memory that bodies of requests or answers take, in all and for each client."""
 
 import threading
 from collections import Counter
@@ -13,8 +13,10 @@ RETRY_AFTER_S = 2
 class BodyMemory:
     """Counts the bytes of bodies that are in memory; one client gets at most half."""
 
-    def __init__(self, limit_bytes: int) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: int, kind: str) -> None:
+        """Make room for `limit_bytes` of what `kind` names in the plural."""
+        self._limit_bytes, self._kind = limit_bytes, kind
+        self.share_bytes = limit_bytes // 2
         self._held: Counter[str] = Counter()
         self._lock = threading.Lock()
 
@@ -26,9 +28,9 @@ class BodyMemory:
         """
         with self._lock:
             is_full = self._held.total() + num_bytes > self._limit_bytes
-            if is_full or self._held[client] + num_bytes > self._limit_bytes // 2:
+            if is_full or self._held[client] + num_bytes > self.share_bytes:
                 raise Overloaded(
-                    f"Request bodies in progress fill the limit of {self._limit_bytes} bytes, "
+                    f"{self._kind} in progress fill the limit of {self._limit_bytes} bytes, "
                     "or yours fill half of it; try again after Retry-After seconds.",
                     retry_after_s=RETRY_AFTER_S,
                 )

@@ -42,6 +42,7 @@ class Service:
     uploads: ConnectionSlots
     streams: ConnectionSlots
     bodies: BodyMemory
+    answers: BodyMemory
     large_work: LargeWork
     tracing: "Tracing | None" = None
     """Makes the spans of requests; None where traces are off."""

@@ -373,6 +373,81 @@ def test_bodies_of_one_client_leave_memory_to_others(web_redis, tmp_path):
         assert server.stop() == 0
 
 
+@pytest.fixture(scope="module")
+def scarce(web_redis, tmp_path_factory):
+    """A server with 16 MiB for answers that wait to be sent, half of it for one client."""
+    limits = {"max_body_bytes": 2**20, "max_text_bytes": 1000}
+    server = WebServer(tmp_path_factory.mktemp("scarce"), web_redis.url, **limits).start()
+    yield server
+    assert server.stop() == 0
+
+
+def tokenization(web: WebServer) -> bytes:
+    """A request whose answer takes 4 MiB until it is sent."""
+    content = b'{"prompt":"' + b"x" * 1_048_000 + b'"}'
+    head = "POST /tokenize HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    return f"{head}Content-Length: {len(content)}\r\n\r\n".encode() + content
+
+
+def large_result(web: WebServer, **headers: str) -> bytes:
+    """A request whose answer takes half a MiB while it is sent.
+
+    Args:
+        headers: of the submission of its job.
+    """
+    with web.client() as http:
+        task_id = http.post("/score", json={"text": "x"}, headers=headers).json()["id"]
+    outcomes = Outcomes(web)
+    outcomes.succeed(task_id, {"large": "x" * 20_000_000})
+    outcomes.client.close()
+    return f"GET /score/{task_id} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def uploaded_file(web: WebServer) -> bytes:
+    """A request whose answer takes half a MiB while it is sent."""
+    with web.client() as http:
+        sent = {"data": {"purpose": "batch"}, "files": {"file": ("a.jsonl", b"x" * 20_000_000)}}
+        file_id = http.post("/v1/files", **sent).json()["id"]
+    return f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    ("request_of", "num_fitting"), [(tokenization, 2), (large_result, 16), (uploaded_file, 16)]
+)
+def test_answers_that_one_client_does_not_read_leave_memory_to_others(
+    scarce, request_of, num_fitting
+):
+    request = request_of(scarce)
+    with connected(scarce, num_fitting, request) as clients:
+        assert all(b" 200 " in answer for answer in first_answers(clients, num_fitting))
+        with connected(scarce, 1, request) as further:
+            (answer,) = first_answers(further, 1)
+            assert b" 503 " in answer
+        with scarce.client() as http, from_another_address(scarce) as other:
+            # A small answer needs no room.
+            assert http.post("/tokenize", json={"prompt": "x"}).status_code == 200
+            assert other.post("/tokenize", json={"prompt": "x" * 1_000_000}).status_code == 200
+    with scarce.client() as http:
+        wait_until(
+            lambda: http.post("/tokenize", json={"prompt": "x" * 1_000_000}).status_code == 200
+        )
+
+
+def test_accepted_job_is_named_although_no_room_is_left_for_its_result(scarce):
+    key = {"Idempotency-Key": "large"}
+    request = large_result(scarce, **key)
+    with connected(scarce, 16, request) as clients, scarce.client() as http:
+        first_answers(clients, 16)
+        answer = http.post("/score", json={"text": "x"}, headers=key)
+        assert answer.status_code == 202
+        path = answer.headers["Location"]
+        assert path == answer.json()["links"]["self"]
+        assert "result" not in answer.json()
+    with scarce.client() as http:
+        wait_until(lambda: http.get(path).status_code == 200)
+        assert len(http.get(path).json()["result"]["large"]) == 20_000_000
+
+
 NUM_AT_ONCE = 500
 # So few take turns at Redis in time on a busy machine, too.
 NUM_SENT_AT_ONCE = 50

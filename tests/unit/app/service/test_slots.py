@@ -32,9 +32,11 @@ def test_slot_that_was_given_back_can_be_taken():
 
 
 def test_one_client_never_takes_all_memory():
-    memory = BodyMemory(100)
+    memory = BodyMemory(100, "Things")
     memory.take("a", 50)
-    with pytest.raises(Overloaded, match="fill the limit of 100 bytes, or yours fill half"):
+    with pytest.raises(
+        Overloaded, match="Things in progress fill the limit of 100 bytes, or yours fill half"
+    ):
         memory.take("a", 1)
     memory.take("b", 50)
     with pytest.raises(Overloaded):

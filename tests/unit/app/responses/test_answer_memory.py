@@ -1,0 +1,30 @@
+"""A page of results counts as memory of its client until it is sent."""
+
+import pytest
+
+from app.factory import create_app
+from app.requests.page_query import Page
+from app.responses.batch_answers import page_answer
+from app.service.components import EXTENSION
+from contract.batches import Batch, Part
+from contract.errors import Overloaded
+from contract.settings import load_settings
+
+
+def test_page_takes_memory_until_it_is_sent():
+    # 16 MiB for all, half of it for one client.
+    app = create_app(load_settings({"EVASCORE_MAX_BODY_BYTES": str(2**20)}))
+    service = app.extensions[EXTENSION]
+    batch = Batch("id", total=1, num_bytes=1, num_parts=1, created_at=0, deadline_at=1)
+    parts = [(Part(0, 1, 1), bytes(2**20))]
+    with app.test_request_context(environ_base={"REMOTE_ADDR": "127.0.0.1"}) as context:
+
+        def page():
+            return page_answer(service, context.request, batch, Page(0, 1), parts)
+
+        pages = [page() for _ in range(8)]
+        with pytest.raises(Overloaded, match="Answers in progress fill"):
+            page()
+        pages[0].close()
+        page()
+    service.changes.close()
