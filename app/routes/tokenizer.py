@@ -28,9 +28,9 @@ from contract.grammar.validation import validated
 
 _Body = TypeVar("_Body", TokenizeBody, DetokenizeBody)
 
-# Where others need an API key, these routes need none: lm-eval 0.4.13 sends them its key only if it
-# is on the command line. So strangers get no more than this converted.
-_MAX_OPEN_BODY_BYTES = 1024**2
+# These routes need no API key: lm-eval 0.4.13 sends them its key only if it is on the command line.
+# The parsers hold the interpreter's lock, so a larger body would hold up other requests.
+_MAX_BODY_BYTES = 1024**2
 
 routes = Blueprint("tokenizer", __name__)
 
@@ -77,9 +77,7 @@ def _detokenized(body: DetokenizeBody) -> dict[str, Any]:
 
 def _answer(model: type[_Body], view: Callable[[_Body], dict[str, Any]]) -> Response:
     settings, target = service().settings, service().models.target
-    max_bytes = settings.max_body_bytes
-    if settings.auth == "keys":
-        max_bytes = min(max_bytes, _MAX_OPEN_BODY_BYTES)
+    max_bytes = min(settings.max_body_bytes, _MAX_BODY_BYTES)
     content = read_json_body(request, max_bytes)
 
     def parsed() -> _Body:

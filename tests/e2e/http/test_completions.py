@@ -196,6 +196,12 @@ def test_wrong_tokenizer_request_is_refused(http, path, fields):
     assert http.post(path, json=fields).status_code == 422
 
 
+@pytest.mark.parametrize("path", ["/tokenize", "/detokenize"])
+def test_tokenizer_refuses_a_body_that_would_hold_up_others(http, path):
+    response = http.post(path, json={"prompt": "x" * 1024**2})
+    assert (response.status_code, response.json()["limit_bytes"]) == (413, 1024**2)
+
+
 def test_body_must_be_json(http):
     response = http.post("/v1/completions", content="a", headers={"Content-Type": "text/plain"})
     assert response.status_code == 415
