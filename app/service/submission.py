@@ -11,6 +11,7 @@ from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.traces import current_traceparent
+from app.service.turns import in_turns
 from contract import keys
 from contract.batches import Batch
 from contract.errors import (
@@ -134,7 +135,7 @@ def score_now(service: Service, job: Job, caller: Caller, *, limit_s: float) -> 
         ):
             record = changes.wait(record, limit_s, caller, has_slot=True, inbox=inbox)
             if record.is_final:
-                return service.jobs.with_result(record)
+                return service.jobs.with_result(record, in_turns)
     finally:
         changes.slots.release(caller.client)
     if caller.has_left():
