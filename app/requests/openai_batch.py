@@ -78,6 +78,8 @@ def receive_openai_batch(request: Request, service: Service) -> tuple[OpenAIBatc
 
 def _accepted(request: Request, file: StoredFile, service: Service) -> Accepted:
     model = _model_of_first_line(file, service)
+    # Also one that no model can have as its name.
+    service.models.target(model or "")
     settings = service.models.limits(model)
     receiver = Receiver(
         service.batches,

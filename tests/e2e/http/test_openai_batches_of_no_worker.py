@@ -1,0 +1,27 @@
+"""Batches in OpenAI's form, as far as no worker is needed."""
+
+import orjson
+import pytest
+
+WINDOW = {"endpoint": "/v1/completions", "completion_window": "24h"}
+
+
+def line_for(model: str) -> bytes:
+    """A line of a file that asks for `model`."""
+    body = {"model": model, "prompt": "ab", "max_tokens": 0, "echo": True}
+    return orjson.dumps(
+        {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": body}
+    )
+
+
+def upload(http, content: bytes) -> str:
+    """The ID of a new file."""
+    sent = {"files": {"file": ("in.jsonl", content)}, "data": {"purpose": "batch"}}
+    return http.post("/v1/files", **sent).json()["id"]
+
+
+@pytest.mark.parametrize("model", ["nope", "m" * 110, "m" * 5000, "é", " ", "a/b/c", "a@b"])
+def test_file_whose_first_line_names_no_model_is_refused(http, model):
+    file_id = upload(http, line_for(model))
+    answer = http.post("/v1/batches", json={"input_file_id": file_id, **WINDOW})
+    assert (answer.status_code, answer.json()["type"]) == (404, "model_not_found")
