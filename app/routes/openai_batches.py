@@ -1,5 +1,7 @@
 """Routes of `/v1/batches`, in OpenAI's form, over the batches of `/batches`."""
 
+from typing import Any
+
 from flask import Blueprint, Response, request
 
 from app.openapi.operation import operation
@@ -50,24 +52,26 @@ def create_openai_batch() -> Response:
     batch = submission.read_accepted(service(), accepted)
     # A repeated request may have to do what the first one could not.
     service().files.note_batch(batch.id, body.model_dump())
-    return _answer(batch)
+    return json_response(_view(batch))
 
 
 @routes.get("/v1/batches/<batch_id>")
 @operation({200: OpenAIBatchView}, JobNotFound, JobGone, BrokerUnavailable)
 def read_openai_batch(batch_id: str) -> Response:
     """Read the state and the counts of a batch."""
-    return _answer(service().batches.read(batch_id))
+    return json_response(_view(service().batches.read(batch_id)))
 
 
 @routes.post("/v1/batches/<batch_id>/cancel")
 @operation({200: OpenAIBatchView}, JobNotFound, JobEnded, JobGone, BrokerUnavailable)
 def cancel_openai_batch(batch_id: str) -> Response:
     """Cancel a batch that has not ended; results that are there stay."""
+    # Before it is cancelled: a batch of `POST /batches` is refused.
+    _view(service().batches.read(batch_id))
     service().batches.cancel(batch_id)
     audit.note(outcome="cancelled")
-    return _answer(service().batches.read(batch_id))
+    return json_response(_view(service().batches.read(batch_id)))
 
 
-def _answer(batch: Batch) -> Response:
-    return json_response(openai_batch_view(batch, service().files.batch_facts(batch.id)))
+def _view(batch: Batch) -> dict[str, Any]:
+    return openai_batch_view(batch, service().files.batch_facts(batch.id))

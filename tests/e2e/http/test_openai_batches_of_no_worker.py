@@ -25,3 +25,13 @@ def test_file_whose_first_line_names_no_model_is_refused(http, model):
     file_id = upload(http, line_for(model))
     answer = http.post("/v1/batches", json={"input_file_id": file_id, **WINDOW})
     assert (answer.status_code, answer.json()["type"]) == (404, "model_not_found")
+
+
+def test_native_batch_is_neither_shown_nor_cancelled(http):
+    headers = {"Content-Type": "application/x-ndjson"}
+    batch_id = http.post("/batches", content=b'{"text": "a"}', headers=headers).json()["id"]
+    for method, path in (("GET", ""), ("POST", "/cancel")):
+        refused = http.request(method, f"/v1/batches/{batch_id}{path}")
+        assert refused.status_code == 404
+        assert "read it at /batches" in refused.json()["detail"]
+    assert http.get(f"/batches/{batch_id}").json()["cancelling_at"] is None
