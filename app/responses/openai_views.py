@@ -10,6 +10,7 @@ from app.responses.completion_views import completion
 from app.responses.views import result_lines
 from app.service import batch_waits
 from app.service.components import Service
+from app.service.turns import in_turns
 from contract.batches import Batch, Part, pieces_of_lines
 from contract.errors import JobGone, JobNotFound
 from contract.grammar.line_fields import read_openai_line
@@ -112,33 +113,48 @@ def openai_batch_view(batch: Batch, facts: dict[str, Any]) -> dict[str, Any]:
 def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterator[bytes]:
     """The lines of the results of a batch that has ended, in OpenAI's form.
 
-    A completion repeats its prompt, which is read from the uploaded file.
-
     Raises:
+        JobNotFound: the batch was not made of a file.
         JobGone: the results, or for completions the uploaded file, have expired or were deleted.
         BrokerUnavailable
     """
     facts = service.files.batch_facts(batch.id)
+    if not facts:
+        raise JobNotFound("This batch was not made by POST /v1/batches, so it has no such file.")
+    is_output = file.kind == "output"
+    made = _completions(service, facts, batch) if is_output else _errors(service, batch)
+    for result, answer in made:
+        named = {
+            "id": f"{batch.id}-{result['index']}",
+            "custom_id": result.get("custom_id"),
+            **answer,
+        }
+        yield orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _completions(
+    service: Service, facts: dict[str, Any], batch: Batch
+) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The results that are scores, each with its completion, which repeats its prompt."""
     uploaded = _uploaded(service, facts)
     # The limit of a prompt may have become smaller since it was scored.
     settings = service.settings.model_copy(update={"max_text_bytes": uploaded.num_bytes})
     lines = lines_of_file(uploaded, service, settings)
     for line, raw in zip(lines, _raw_results(service, batch), strict=True):
         result = orjson.loads(raw)
-        is_scored = result["status"] == "SUCCESS"
-        if is_scored == (file.kind == "output"):
-            made = _completed(line, result, batch, settings) if is_scored else _failed(result)
-            named = {
-                "id": f"{batch.id}-{result['index']}",
-                "custom_id": result.get("custom_id"),
-                **made,
-            }
-            yield orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE)
+        if result["status"] == "SUCCESS":
+            yield result, _completed(line, result, batch, settings)
+
+
+def _errors(service: Service, batch: Batch) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The results that are errors, each in OpenAI's form."""
+    for raw in in_turns(_raw_results(service, batch)):
+        result = orjson.loads(raw)
+        if result["status"] != "SUCCESS":
+            yield result, _failed(result)
 
 
 def _uploaded(service: Service, facts: dict[str, Any]) -> StoredFile:
-    if not facts:
-        raise JobNotFound("This batch was not made by POST /v1/batches, so it has no such file.")
     try:
         return service.files.read(facts["input_file_id"])
     except JobGone:

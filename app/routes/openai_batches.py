@@ -52,6 +52,7 @@ def create_openai_batch() -> Response:
     batch = submission.read_accepted(service(), accepted)
     # A repeated request may have to do what the first one could not.
     service().files.note_batch(batch.id, body.model_dump())
+    service().files.keep_for_batch(body.input_file_id, batch)
     return json_response(_view(batch))
 
 

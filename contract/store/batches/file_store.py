@@ -1,7 +1,8 @@
 """Stores files of OpenAI's Files API in Redis, and the fields that only OpenAI's batches have."""
 
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
@@ -10,6 +11,7 @@ import zstandard
 
 from contract import keys
 from contract.api_keys import NO_QUOTA, Quota
+from contract.batches import Batch
 from contract.errors import JobGone, JobNotFound
 from contract.settings import Settings
 from contract.store.admission.memory import memory_of
@@ -51,9 +53,12 @@ class FileStore:
         """Keep files on the Redis of `client`; `jobs` has the secret that signs IDs."""
         self._client, self._settings, self._jobs = client, settings, jobs
         self._guard = guard or BrokerGuard()
-        self._store_piece, self._finish, self._delete, self._note_batch = (
+        self._store_piece, self._finish, self._delete, self._note_batch, self._keep = (
             register(client, name)
-            for name in ("store_piece", "finish_file", "delete_file", "note_openai_batch")
+            for name in (
+                *("store_piece", "finish_file", "delete_file"),
+                *("note_openai_batch", "keep_file"),
+            )
         )
 
     def new_id(self, owner: str = "") -> str:
@@ -92,13 +97,12 @@ class FileStore:
         Raises:
             QuotaUsedUp, BrokerUnavailable
         """
-        facts = [file.name, file.num_bytes, file.num_pieces, file.created_at, file.expires_at]
         _, *limits = quota_args(quota)
         with self._guard.calling():
             bucket = keys.quota(quota.owner) if quota.is_limited else ""
             verdict, *details = self._finish(
                 keys=[keys.file(file.id), *keys.STORED_FILES, bucket],
-                args=[file.id, orjson.dumps(facts), self._settings.result_ttl_s, *limits],
+                args=[file.id, _facts(file), self._settings.result_ttl_s, *limits],
             )
         numbers = tuple(map(int, details))
         left = QuotaLeft(*numbers[:2]) if numbers and quota.is_limited else None
@@ -122,6 +126,27 @@ class FileStore:
                 if stored is None:
                     raise self._absent(file.id)
             yield zstandard.decompress(stored)
+
+    def keep_for_batch(self, file_id: str, batch: Batch) -> None:
+        """Keep a file as long as the results of `batch`, whose completions repeat its prompts.
+
+        One that was deleted stays deleted. Repeating it changes nothing.
+
+        Raises:
+            BrokerUnavailable
+        """
+        try:
+            file = self.read(file_id)
+        except (JobGone, JobNotFound):
+            return
+        until = batch.deadline_at + self._settings.result_ttl_s
+        if until > file.expires_at:
+            facts = _facts(replace(file, expires_at=until))
+            with self._guard.calling():
+                self._keep(
+                    keys=[keys.file(file_id), *keys.STORED_FILES],
+                    args=[file_id, math.ceil(until), facts],
+                )
 
     def delete(self, file_id: str) -> None:
         """Delete a file; repeating it is harmless. Raises: JobNotFound, BrokerUnavailable."""
@@ -156,3 +181,8 @@ class FileStore:
     def _absent(self, file_id: str) -> JobGone | JobNotFound:
         gone = "This file has expired or was deleted; upload it again."
         return absent(self._jobs.id_secret(), file_id, FILE, gone)
+
+
+def _facts(file: StoredFile) -> bytes:
+    facts = [file.name, file.num_bytes, file.num_pieces, file.created_at, file.expires_at]
+    return orjson.dumps(facts)

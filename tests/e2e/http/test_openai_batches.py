@@ -134,10 +134,11 @@ def test_completions_can_be_read_after_the_limit_of_a_text_became_smaller(api, s
     assert answer.get_data() == api.files.content(batch.output_file_id).content
 
 
-def test_completions_cannot_be_read_without_their_prompts(api):
-    file = upload(api, LINES[:1])
+def test_completions_cannot_be_read_without_their_prompts_but_errors_can(api):
+    file = upload(api, LINES[1:3])
     batch = ended(api, begin(api, file.id))
     api.files.delete(file.id)
+    assert [each["custom_id"] for each in lines_of(api, batch.error_file_id)] == ["line-2"]
     with pytest.raises(openai.APIStatusError) as gone:
         lines_of(api, batch.output_file_id)
     assert gone.value.status_code == 410

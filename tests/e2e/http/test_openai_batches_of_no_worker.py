@@ -27,6 +27,15 @@ def test_file_whose_first_line_names_no_model_is_refused(http, model):
     assert (answer.status_code, answer.json()["type"]) == (404, "model_not_found")
 
 
+def test_file_stays_until_the_results_of_its_batch_expire(http, web):
+    file_id = upload(http, line_for("evascore"))
+    uploaded = http.get(f"/v1/files/{file_id}").json()
+    batch = http.post("/v1/batches", json={"input_file_id": file_id, **WINDOW}).json()
+    kept = http.get(f"/v1/files/{file_id}").json()
+    assert kept["expires_at"] > uploaded["expires_at"]
+    assert abs(kept["expires_at"] - batch["expires_at"] - web.settings.result_ttl_s) <= 1
+
+
 def test_native_batch_is_neither_shown_nor_cancelled(http):
     headers = {"Content-Type": "application/x-ndjson"}
     batch_id = http.post("/batches", content=b'{"text": "a"}', headers=headers).json()["id"]
