@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from contextlib import suppress
+from http import HTTPMethod
 from typing import Any
 
 from flask import Flask, Response, g, has_request_context, request
@@ -53,6 +54,11 @@ def _begin() -> None:
         begin_span(tracing, request.method if request.method in METHODS else "other", route)
 
 
+def _logged_method() -> str:
+    """The method, or `other` for one that HTTP does not define: it may be the rest of a text."""
+    return request.method if request.method in HTTPMethod.__members__ else "other"
+
+
 def _route() -> str | None:
     """The route's template, not the path, and no query: it may hold the custom_id of a raw body."""
     return request.url_rule.rule if request.url_rule else None
@@ -98,7 +104,7 @@ class RequestLog:
             self._level(route, response.status_code, outcome),
             "request_served",
             request_id=g.request_id,
-            method=request.method,
+            method=_logged_method(),
             route=route or _route_of_refusal(),
             status=response.status_code,
             client=client_of(request),

@@ -254,6 +254,9 @@ def score_and_refuse(http: httpx.Client, markers: Markers) -> None:
     assert http.post("/tokenize", json={"prompt": "Quokkatext-refused1"}).status_code == 200
     markers.made += [b"quokka-unstored-direct", b"quokka-unstored-asked"]
     assert http.get("/quokka-unstored-direct?quokka-unstored-asked=1").status_code == 404
+    # The rest of a body whose length was misstated.
+    markers.made.append(b"QUOKKA-UNSTORED")
+    assert http.request("QUOKKA-UNSTORED", "/healthz").status_code == 405
 
 
 def end_before_they_are_scored(service: Service, client: PatientClient, markers: Markers) -> None:
@@ -481,7 +484,7 @@ def ndjson(*lines: dict[str, Any]) -> bytes:
 
 def refused_at_once(markers: Markers) -> list[bytes]:
     """The markers that were never stored."""
-    never = (b"refused1", b"refused2", b"Quokkakey", b"unstored")
+    never = (b"refused1", b"refused2", b"Quokkakey", b"unstored", b"UNSTORED")
     return [marker for marker in markers.made if any(word in marker for word in never)]
 
 

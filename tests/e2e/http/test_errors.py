@@ -235,6 +235,18 @@ def test_request_without_an_answer_is_logged_by_the_route_it_meant(
     assert (response.status_code, line["route"]) == (status, route)
 
 
+@pytest.mark.parametrize(
+    ("method", "logged"), [("PUT", "PUT"), ("SECRETWORDS", "other"), ("GET-IT-1", "other")]
+)
+def test_method_that_http_does_not_define_is_not_logged(http, web, method, logged):
+    assert (
+        http.request(method, "/score", headers={"X-Request-Id": f"method-{method}"}).status_code
+        == 405
+    )
+    (line,) = [x for x in web.log_lines("request_served") if x["request_id"] == f"method-{method}"]
+    assert line["method"] == logged
+
+
 @pytest.mark.parametrize("path", ["/healthz", "/info", "/nowhere"])
 def test_head_answers_like_get_without_a_body(http, path):
     response = http.head(path)
