@@ -74,7 +74,7 @@ _HTTP_PROBLEMS = {
     417: ("expectation_failed", "Send no Expect header, or Expect: 100-continue."),
     431: (
         "header_too_large",
-        "There are too many header fields, or one is too long; send fewer or shorter ones.",
+        "There are too many header fields, or they are too long; send fewer or shorter ones.",
     ),
     500: ("internal_error", "evascore failed on this request; report it with its request_id."),
     501: ("unsupported_transfer_coding", "Send the body with its length, or chunked."),

@@ -150,6 +150,7 @@ RAW = {
     "long-line": (head(path="/score?" + MARKER * 400), 400),
     "long-field": (head(X_Long=MARKER * 1000), 431),
     "many-fields": (head(**{f"X_{number}": MARKER for number in range(100)}), 431),
+    "long-fields": (head(**{f"X_{number}": "x" * 8000 for number in range(5)}), 431),
     "old-version": (f"GET /{MARKER} HTTP/3.0\r\n\r\n".encode(), 400),
     "control-in-header": (head(X_Bad=f"{MARKER}\0"), 400),
 }
