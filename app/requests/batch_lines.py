@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from app.requests.models import BatchOptions
 from app.requests.query import Query, parse_options
-from app.service.turns import LargeWork
+from app.service.turns import LargeWork, in_turns
 from contract import keys
 from contract.batches import LINE_WORK_BYTES, REFUSED, Part
 from contract.errors import ClientError, RequestInvalid, error_body
@@ -67,7 +67,7 @@ def lines_of_array(pieces: Iterable[bytes], large_work: LargeWork) -> Iterator[b
     Raises:
         MalformedBody, RequestInvalid
     """
-    content = b"".join(pieces)
+    content = b"".join(in_turns(pieces))
     for element in large_work.run(len(content), partial(parse_json_array, content)):
         yield orjson.dumps(element, option=orjson.OPT_APPEND_NEWLINE)
 

@@ -1,10 +1,14 @@
 """Lines become parts: each line checked, each part within one budget, no line lost or doubled."""
 
+import time
+
+import gevent
 import orjson
 import pytest
 from werkzeug.datastructures import MultiDict
 
-from app.requests.batch_lines import PartCutter, read_options
+from app.requests.batch_lines import PartCutter, lines_of_array, read_options
+from app.service.turns import TURN_S, LargeWork
 from contract.batches import REFUSED
 from contract.errors import RequestInvalid
 from contract.grammar.lines import Line
@@ -166,3 +170,21 @@ def test_bad_option_is_refused_by_name(query, parameter):
     with pytest.raises(RequestInvalid) as raised:
         options(**query)
     assert raised.value.details["errors"][0]["parameter"] == parameter
+
+
+def test_others_run_while_an_array_is_decompressed():
+    order = []
+
+    def slow_pieces():
+        for piece in (b"[1", b",2", b",3]"):
+            until = time.perf_counter() + 2 * TURN_S
+            while time.perf_counter() < until:
+                pass
+            order.append(piece)
+            yield piece
+
+    def read():
+        order.extend(lines_of_array(slow_pieces(), LargeWork()))
+
+    gevent.joinall([gevent.spawn(read), gevent.spawn(order.append, "other")], raise_error=True)
+    assert order == [b"[1", "other", b",2", b",3]", b"1\n", b"2\n", b"3\n"]
