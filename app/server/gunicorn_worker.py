@@ -34,8 +34,8 @@ from gunicorn.workers.ggevent import GeventWorker
 # A client has this long to send a header. On a new connection, this includes the wait for its first
 # byte.
 HEADER_S = 5
-# Fields of all names together. Gunicorn limits each alone, and joins those of one name: reading half
-# a MB of Accept takes 0.3 s. nginx takes as much by default.
+# All header fields of a request together; nginx takes as much by default. Gunicorn limits each one
+# alone, and joins those of one name: half a MB of Accept takes 0.3 s to read.
 MAX_HEADER_BYTES = 32 * 1024
 # Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
 LATE_HEADER_S = 1
