@@ -86,12 +86,14 @@ class PartCutter:
         model: str = "",
         serves: Callable[[str], bool] = bool,
         answers_completions: bool = False,
+        large_work: LargeWork | None = None,
     ) -> None:
         """Start without lines.
 
         Args:
             serves: whether the batch's model is the one that a line names.
             answers_completions: whether lines are those of an OpenAI batch, and get completions.
+            large_work: checks large lines in its threads; by default in threads of this one.
         """
         self.num_lines = 0
         self.num_bytes = 0
@@ -107,6 +109,7 @@ class PartCutter:
         self._request_id = request_id
         self._client, self._model = client, model
         self._serves, self._answers_completions = serves, answers_completions
+        self._large_work = large_work or LargeWork()
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0
@@ -159,9 +162,13 @@ class PartCutter:
 
     def _checked(self, line: Line) -> Checked:
         fields: dict[str, Any] = {}
+        run = partial(self._large_work.run, len(line.content or b""))
         try:
-            fields = parse_line(line, self._settings.max_body_bytes)
-            return self._check(fields)
+            fields = run(partial(parse_line, line, self._settings.max_body_bytes))
+            checked = run(partial(self._check, fields))
+            # It may ask Redis, so it must not run in the thread of a large line.
+            self._check_model(fields)
+            return checked
         except ClientError as error:
             if self._options.on_error == "fail":
                 raise _refusal(line, error) from None
@@ -171,9 +178,10 @@ class PartCutter:
 
     def _check(self, fields: dict[str, Any]) -> Checked:
         if self._answers_completions:
-            checked = completion_of_line(fields, self._settings)
-        else:
-            checked = check_line(fields, self._settings, self._options, self._columns)
+            return completion_of_line(fields, self._settings)
+        return check_line(fields, self._settings, self._options, self._columns)
+
+    def _check_model(self, fields: dict[str, Any]) -> None:
         if not self._columns.are_named and is_openai_line(fields):
             asked = fields["body"].get("model")
             if asked is not None and not self._serves(asked):
@@ -181,7 +189,6 @@ class PartCutter:
                     "is not the model of this batch, which scores all of its lines",
                     pointer="/body/model",
                 )
-        return checked
 
     def _count_bad(self, line: Line, error: ClientError) -> None:
         """Count a skipped line, and refuse the upload once there are too many of them."""

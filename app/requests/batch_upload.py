@@ -13,7 +13,7 @@ from app.requests.models import BatchOptions
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import Target
 from app.service.submission import key_reused
-from app.service.turns import in_turns
+from app.service.turns import LargeWork, in_turns
 from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import LINE_WORK_BYTES, Batch, Part
 from contract.errors import (
@@ -53,11 +53,13 @@ class Receiver:
         client: str = "",
         quota: Quota = NO_QUOTA,
         answers_completions: bool = False,
+        large_work: LargeWork | None = None,
     ) -> None:
         """Check that there is room for an upload.
 
         Args:
             answers_completions: whether lines are those of an OpenAI batch, and get completions.
+            large_work: as for `PartCutter`.
 
         Raises:
             ModelNotFound, Overloaded, QuotaUsedUp, BrokerUnavailable
@@ -82,6 +84,7 @@ class Receiver:
             model=name,
             serves=self._serves,
             answers_completions=answers_completions,
+            large_work=large_work,
         )
         # Uploads without a model keep the digests that they had before models could be asked for.
         # So do those without columns.

@@ -91,6 +91,7 @@ def _accepted(request: Request, file: StoredFile, service: Service) -> Accepted:
         client=client_of(request),
         quota=current_quota(),
         answers_completions=True,
+        large_work=service.large_work,
     )
     lines = lines_of_file(
         file, service, settings, digested=lambda pieces: while_valid(receiver.digested(pieces))

@@ -80,6 +80,7 @@ def _receive(request: Request, service: Service) -> Accepted:
         request_id=g.request_id,
         client=client_of(request),
         quota=current_quota(),
+        large_work=service.large_work,
     )
     limit_bytes = settings.max_body_bytes if is_array else settings.max_upload_bytes
     # The compressed bytes are limited too: a long compressed body may decompress to nothing.

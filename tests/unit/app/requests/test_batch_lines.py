@@ -8,7 +8,7 @@ import pytest
 from werkzeug.datastructures import MultiDict
 
 from app.requests.batch_lines import PartCutter, lines_of_array, read_options
-from app.service.turns import TURN_S, LargeWork
+from app.service.turns import LARGE_BYTES, TURN_S, LargeWork
 from contract.batches import REFUSED
 from contract.errors import RequestInvalid
 from contract.grammar.lines import Line
@@ -188,3 +188,27 @@ def test_others_run_while_an_array_is_decompressed():
 
     gevent.joinall([gevent.spawn(read), gevent.spawn(order.append, "other")], raise_error=True)
     assert order == [b"[1", "other", b",2", b",3]", b"1\n", b"2\n", b"3\n"]
+
+
+@pytest.mark.parametrize("completions", [False, True])
+def test_others_run_while_a_large_line_is_checked(completions):
+    order = []
+    text = "x" * LARGE_BYTES
+    body = {"prompt": text, "max_tokens": 0, "echo": True, "model": "m"}
+    native = {"text": text, "window": [1000, 1000]}
+    openai = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": body}
+
+    def read():
+        cutter = PartCutter(
+            options(on_error="skip"),
+            SMALL,
+            deadline_at=60.0,
+            request_id="r",
+            serves=lambda asked: asked == "m",
+            answers_completions=completions,
+        )
+        line = Line(1, orjson.dumps(openai if completions else native))
+        order.extend(part.num_lines for part, _ in cutter.parts([line]))
+
+    gevent.joinall([gevent.spawn(read), gevent.spawn(order.append, "other")], raise_error=True)
+    assert order == ["other", 1]
