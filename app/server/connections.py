@@ -28,8 +28,12 @@ class Connection(socket):
         self._began_at = time.perf_counter()
 
     def recv(self, *args: Any) -> bytes:
-        """Receive as `socket.recv` does, after giving way if that is due."""
-        self.give_way()
+        """Receive as `socket.recv` does, after giving way if that is due.
+
+        A call that must not block does not give way either.
+        """
+        if self.timeout != 0:
+            self.give_way()
         received: bytes = super().recv(*args)
         return received
 

@@ -1,4 +1,4 @@
-"""A large answer reaches a client that reads steadily, however long that takes."""
+"""A connection gives way to others, and its time limit is for clients that stall."""
 
 import socket
 import time
@@ -9,6 +9,7 @@ import pytest
 from gevent.socket import socket as gevent_socket
 
 from app.server.connections import PIECE_BYTES, Connection
+from app.service.turns import TURN_S
 
 Pair = tuple[Connection, gevent_socket]
 
@@ -59,3 +60,22 @@ def test_client_that_stalls_or_is_too_slow_is_cut_off(pair, num_bytes):
         ours.sendall(bytes(16 * PIECE_BYTES))
     assert ours.gettimeout() == 2
     reading.kill()
+
+
+@pytest.mark.parametrize(("timeout_s", "gives_way"), [(None, True), (20, True), (0, False)])
+def test_reading_lets_others_run_unless_it_must_not_block(pair, timeout_s, gives_way):
+    ours, theirs = pair
+    theirs.sendall(b"x" * 100)
+    ours.settimeout(timeout_s)
+    order = []
+
+    def work() -> None:
+        for _ in range(100):
+            until = time.perf_counter() + TURN_S / 10
+            while time.perf_counter() < until:
+                pass
+            order.append(ours.recv(1))
+
+    gevent.joinall([gevent.spawn(work), gevent.spawn(order.append, "other")], raise_error=True)
+    assert len(order) == 101
+    assert (order.index("other") < 100) == gives_way
