@@ -7,6 +7,7 @@ is sent.
 Written against Celery 5.7: it uses `consumer.call_soon`, `consumer.hub` and the state of requests.
 """
 
+import os
 import traceback
 from contextlib import suppress
 from functools import partial
@@ -25,7 +26,7 @@ from worker.process.suspects import Crashes, crashes_of, take_back
 from worker.queue.transport import refusal_as_lost_connection
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import Pace
-from worker.scoring.micro_batch_scorer import MicroBatchScorer
+from worker.scoring.micro_batch_scorer import MemoryTaken, MicroBatchScorer
 from worker.scoring.outbox import Outbox
 from worker.scoring.scoring_loop import ScoringLoop
 from worker.scoring.spans import JobSpans
@@ -190,6 +191,10 @@ class Turns:
             with suppress(redis.RedisError):
                 take_back(self._client, self._worker)
             raise
+        except MemoryTaken:
+            log.error("memory_taken", check="which other programs use the memory of the device")
+            # Celery ends the worker, which gives its jobs back.
+            raise SystemExit(os.EX_TEMPFAIL) from None
         except Exception as error:  # noqa: BLE001 - the edge at which a fault of ours ends the worker
             self._abandon()
             self._runtime.is_broken = True

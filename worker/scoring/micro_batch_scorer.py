@@ -28,8 +28,17 @@ MODEL_FIELDS = (
 )
 
 
+# Another program may need memory for a moment; the worker waits so long for it to come back.
+MEMORY_WAIT_S = 30.0
+_MEMORY_LOOK_S = 0.5
+
+
 class ModelBroken(Exception):
     """The model also fails on a plain text: this process cannot score any more."""
+
+
+class MemoryTaken(Exception):
+    """Not even a plain text fits into memory: other programs took what this process needs."""
 
 
 class MicroBatchScorer:
@@ -49,6 +58,9 @@ class MicroBatchScorer:
         """Return the outcome of each slice of `choice`, in order, and note the times in its jobs.
 
         Ends the process where the model is broken.
+
+        Raises:
+            MemoryTaken: nothing fits; the jobs must go back to the queue, and none is at fault.
         """
         started_at, started = time.time(), time.monotonic()
         self._lease.begin_batch()
@@ -98,6 +110,7 @@ def score_slices(
 
     Raises:
         ModelBroken: the model fails on any text; the jobs must go back to the queue.
+        MemoryTaken: no text fits; the jobs must go back to the queue.
     """
     outcomes, were_too_many = _score_or_halve(scorer, slices, on_pass)
     if were_too_many:
@@ -106,7 +119,11 @@ def score_slices(
 
 
 def _score_or_halve(
-    scorer: Scorer, slices: Sequence[Slice], on_pass: Callable[[int], None]
+    scorer: Scorer,
+    slices: Sequence[Slice],
+    on_pass: Callable[[int], None],
+    *,
+    is_again: bool = False,
 ) -> tuple[list[Outcome], bool]:
     """Score slices, in halves where that fails; also tell whether some fit apart alone."""
     try:
@@ -123,7 +140,8 @@ def _score_or_halve(
         )
         failure.__cause__ = error
     if len(slices) == 1:
-        _check_model(scorer)
+        if _waits_for_memory(scorer) and not is_again:
+            return _score_or_halve(scorer, slices, on_pass, is_again=True)
         return [failure], False
     middle = len(slices) // 2
     first, were_too_many_first = _score_or_halve(scorer, slices[:middle], on_pass)
@@ -136,14 +154,27 @@ def _score_or_halve(
     return outcomes, is_sum_too_large or were_too_many_first or were_too_many_second
 
 
-def _check_model(scorer: Scorer) -> None:
-    try:
-        score_canary(scorer)
-    except ModelOutOfMemory:
-        # Another program took the memory; that says nothing of the model.
-        return
-    except Exception as error:
-        raise ModelBroken(type(error).__name__) from error
+def _waits_for_memory(scorer: Scorer) -> bool:
+    """Check that the model scores a plain text; return whether it had to wait for memory.
+
+    Raises:
+        ModelBroken, MemoryTaken
+    """
+    until, num_waits = time.monotonic() + MEMORY_WAIT_S, 0
+    while True:
+        try:
+            score_canary(scorer)
+        except ModelOutOfMemory:
+            if time.monotonic() > until:
+                raise MemoryTaken from None
+        except Exception as error:
+            raise ModelBroken(type(error).__name__) from error
+        else:
+            return num_waits > 0
+        if not num_waits:
+            log.warning("waiting_for_memory", max_wait_s=MEMORY_WAIT_S)
+        num_waits += 1
+        time.sleep(_MEMORY_LOOK_S)
 
 
 def _exit_broken(error: ModelBroken) -> NoReturn:

@@ -184,6 +184,20 @@ def test_worker_whose_model_fails_at_the_start_ends_and_says_why(
     assert "AssertionError" not in log
 
 
+def test_worker_whose_memory_was_taken_gives_its_jobs_back(job_store, new_worker, redis_client):
+    worker = new_worker()
+    worker.arguments[:1] = ["tests.fakes.failing_worker", "taken"]
+    ids = [submit(job_store, 10) for _ in range(3)]
+    assert worker.start().wait_exit() == os.EX_TEMPFAIL
+    assert '"memory_taken"' in worker.log.read_text()
+    assert len(waiting(redis_client)) == 3
+    # The next worker scores them, and counts no crash.
+    worker.arguments[:2] = ["celery"]
+    worker.start()
+    assert [final(job_store, task_id).state for task_id in ids] == ["SUCCESS"] * 3
+    assert not redis_client.keys(keys.crashes("*"))
+
+
 @pytest.fixture
 def damaged_demo(tmp_path: Path) -> Path:
     """A copy of the demo checkpoint in which one page of the weights is zeros."""

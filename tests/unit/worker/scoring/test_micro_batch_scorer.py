@@ -8,7 +8,8 @@ import pytest
 from contract.errors import OutOfMemory, ScoringFailed
 from model import OutOfMemory as ModelOutOfMemory
 from model import ScoreRequest, Slice, SliceScores
-from worker.scoring.micro_batch_scorer import ModelBroken, score_slices
+from worker.scoring import micro_batch_scorer
+from worker.scoring.micro_batch_scorer import MemoryTaken, ModelBroken, score_slices
 
 
 class FakeScorer:
@@ -66,23 +67,37 @@ def test_micro_batch_that_does_not_fit_is_halved_until_it_does():
     assert len(halvings) == 1
 
 
-@pytest.mark.parametrize(("room_bytes", "expected"), [(1000, 0), (9, 1)])
+@pytest.mark.parametrize(("room_bytes", "expected"), [(10_000, 0), (1000, 1)])
 def test_text_that_does_not_fit_even_alone_fails_alone(room_bytes, expected):
     halvings: list[int] = []
     outcomes = score(
         FakeScorer(room_bytes=room_bytes),
-        *[b"x" * 1001, *[b"y" * 5] * 7],
+        *[b"x" * 10_001, *[b"y" * 600] * 7],
         on_out_of_memory=lambda: halvings.append(1),
     )
     assert isinstance(outcomes[0], OutOfMemory)
-    assert [outcome.result["num_bytes"] for outcome in outcomes[1:]] == [5] * 7
+    assert [outcome.result["num_bytes"] for outcome in outcomes[1:]] == [600] * 7
     # The limit of micro-batches falls only if texts that fit alone were too many together.
     assert len(halvings) == expected
 
 
-def test_missing_memory_is_no_fault_of_the_model():
-    (outcome,) = score(FakeScorer(room_bytes=0), b"x")
-    assert isinstance(outcome, OutOfMemory)
+def test_no_text_fails_while_not_even_the_canary_fits(monkeypatch):
+    monkeypatch.setattr(micro_batch_scorer, "MEMORY_WAIT_S", 0.0)
+    with pytest.raises(MemoryTaken):
+        score(FakeScorer(room_bytes=0), b"x", b"y")
+
+
+def test_memory_that_was_taken_for_a_moment_costs_no_text_its_score():
+    scorer = FakeScorer(room_bytes=0)
+
+    def score_again(slices: Sequence[Slice], on_pass=None) -> list[SliceScores]:
+        # The text, then the canary; memory is back when the canary is scored again.
+        scorer.room_bytes = 10**9 if scorer.num_passes == 2 else scorer.room_bytes
+        return FakeScorer.score_slices(scorer, slices, on_pass)
+
+    scorer.score_slices = score_again
+    (outcome,) = score(scorer, b"x" * 7)
+    assert outcome.result["num_bytes"] == 7
 
 
 def test_model_that_fails_on_plain_text_is_not_blamed_on_the_text():
