@@ -9,6 +9,7 @@ from typing import NoReturn
 
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import find_place
+from deploy.backup.scratch import remove_leftovers
 from deploy.backup.state import State
 
 EPILOG = """
@@ -56,14 +57,26 @@ def _stop(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
+def _stop_cleanly(number: int, _: object) -> NoReturn:
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def _keep_backing_up(state: State, every_s: float) -> None:
-    """Restore, then back up until SIGTERM; a backup that fails is repeated at its next turn."""
+    """Restore, then back up until SIGTERM; a backup that fails is repeated at its next turn.
+
+    A restore is finished first. A backup is broken off, and its temporary copies are deleted.
+    """
     stopped = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopped.set())
     state.restore(keeps_what_is_there=True)
+    if not state.is_dry_run:
+        remove_leftovers()
     # A service manager or a script that waits for the restore reads this line.
     _say("ready")
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop_cleanly)
     while not state.is_dry_run and not stopped.wait(every_s):
         try:
             state.backup()

@@ -29,9 +29,9 @@ _STEP_S = 0.2
 # Messages that stay where they are, such as those of another name's model, are read again after
 # this time: their deadlines may have passed.
 READ_AGAIN_S = 10.0
-# A worker that ended has loaded its model again within this time, as a rule. Taking its name back
-# sooner would end its batches that have results.
-TAKE_BACK_S = 120.0
+# A worker that ended is back within this time, also if it needs a new machine first. Taking its name
+# back sooner would end its batches that have results.
+TAKE_BACK_S = 600.0
 
 
 @dataclass(frozen=True, slots=True)

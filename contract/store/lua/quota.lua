@@ -10,8 +10,9 @@ local function look_at_quota(bucket, max_requests, max_bytes)
   local now = time[1] + time[2] / 1e6
   local quota = {now = now, wait_s = 0}
   for name, max in pairs({requests = max_requests, bytes = max_bytes}) do
-    local held = redis.call('HMGET', bucket, name, name .. '_at')
-    local minutes = math.max(now - (tonumber(held[2]) or now), 0) / 60
+    -- An earlier release has one time for both buckets.
+    local held = redis.call('HMGET', bucket, name, name .. '_at', 'at')
+    local minutes = math.max(now - (tonumber(held[2] or held[3]) or now), 0) / 60
     quota[name] = max > 0 and math.min(max, (tonumber(held[1]) or max) + minutes * max) or 0
     if max > 0 and quota[name] < 1 then
       quota.wait_s = math.max(quota.wait_s, math.ceil((1 - quota[name]) * 60 / max))

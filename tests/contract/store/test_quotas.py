@@ -59,6 +59,14 @@ def test_text_larger_than_the_quota_passes_and_leaves_a_debt(job_store, redis_cl
     job_store.submit(a_job(1), quota=quota)
 
 
+def test_bucket_of_an_earlier_release_refills(job_store, redis_client):
+    quota = Quota("a", requests_per_minute=2, bytes_per_minute=100)
+    held = {"requests": 0, "bytes": 0, "at": time.time() - 31}
+    redis_client.hset(keys.quota("a"), mapping=held)
+    left = job_store.submit(a_job(), quota=quota).quota_left
+    assert (left.requests, 40 < left.bytes < 60) == (0, True)
+
+
 def test_quotas_of_two_owners_are_apart_and_without_one_nothing_is_counted(job_store, redis_client):
     job_store.submit(a_job(), quota=Quota("a", requests_per_minute=1))
     job_store.submit(a_job(), quota=Quota("b", requests_per_minute=1))

@@ -107,7 +107,14 @@ def test_backups_are_for_their_owner_even_in_a_folder_open_to_others(machine):
     assert {path.stat().st_mode & 0o777 for path in machine.to.iterdir()} == {0o600}
 
 
-def test_copies_of_a_backup_are_for_their_owner_and_go_when_it_is_stopped(cloud, tmp_path):
+@pytest.mark.parametrize(
+    ("command", "options", "exit_code"),
+    [("backup", [], 128 + signal.SIGTERM), ("auto", ["--every-min", "0.001"], 0)],
+    ids=["backup", "auto"],
+)
+def test_copies_of_a_backup_are_for_their_owner_and_go_when_it_is_stopped(
+    cloud, tmp_path, command, options, exit_code
+):
     machine = Machine(cloud, tmp_path / "one", "gs://bucket/path")
     machine.fill()
     machine.redis_dir.chmod(0o755)
@@ -117,15 +124,16 @@ def test_copies_of_a_backup_are_for_their_owner_and_go_when_it_is_stopped(cloud,
     (answer / "match").write_text("storage cp")
     # The upload goes on until somebody writes here.
     os.mkfifo(answer / "stdout")
-    command = [STATE, *machine.arguments("backup")]
-    process = subprocess.Popen(command, env={**cloud.env, "TMPDIR": str(scratch)})
+    process = subprocess.Popen(
+        [STATE, *machine.arguments(command), *options], env={**cloud.env, "TMPDIR": str(scratch)}
+    )
     try:
         wait_until(lambda: any("storage cp" in call for call in cloud.calls))
         folders = list(scratch.iterdir())
         copied = list(scratch.rglob("*.aof"))
         modes = {folder.stat().st_mode & 0o777 for folder in folders}
         process.terminate()
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(60) == exit_code
     finally:
         process.kill()
         process.wait()
