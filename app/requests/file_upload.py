@@ -187,11 +187,20 @@ def _no_room(full: NoRoom, num_stored: int, quota: Quota) -> Overloaded | BodyTo
             "your files may take; send its lines in several files, and delete each in between.",
             limit_bytes=limit_bytes,
         )
+    message = "Redis has no room for this file; try again later, or delete files and results."
+    # What is promised to the client includes the pieces of this file.
+    if full.is_share and full.promised_bytes > num_stored:
+        message = (
+            "Your other files leave no room for this one: they may take as much as is still free, "
+            "and no more than the share of your key; delete some, or wait until they expire."
+        )
+    elif full.is_share:
+        message = (
+            "This file would take more of Redis than is still free without it; try again later, or "
+            "send its lines in several files."
+        )
     return Overloaded(
-        "Your other files leave no room for this one: they may take as much as is still free, and "
-        "no more than the share of your key; delete some, or wait until they expire."
-        if full.is_share
-        else "Redis has no room for this file; try again later, or delete files and results.",
+        message,
         needed_bytes=needed_bytes,
         redis_bytes=memory.used_bytes,
         max_redis_bytes=memory.limit_bytes,

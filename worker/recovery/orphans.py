@@ -29,8 +29,8 @@ _STEP_S = 0.2
 # Messages that stay where they are, such as those of another name's model, are read again after
 # this time: their deadlines may have passed.
 READ_AGAIN_S = 10.0
-# A worker that ended is back within this time, also if it needs a new machine first. Taking its name
-# back sooner would end its batches that have results.
+# A worker that ended is back within this time, also if it needs a new machine first. If its name
+# were taken back sooner, its batches that have results would end.
 TAKE_BACK_S = 600.0
 
 
