@@ -20,13 +20,13 @@ SUSPECTS_TOGETHER = 16
 
 
 class Ahead(Enum):
-    """What may go before newcomers, in every second micro-batch at most; they take turns."""
+    """What may go before express jobs, in every second micro-batch at most; they take turns."""
 
     SUSPECTS = auto()
     """Suspects of a crash, which share no micro-batch with other jobs."""
     BULK = auto()
     """Bulk work that is paid for."""
-    OTHERS = auto()
+    PASSED_OVER = auto()
     """Jobs that express jobs left no room for."""
 
 
@@ -38,17 +38,17 @@ class Credit:
     """What bulk work has earned while interactive work went before it."""
     turns: Mapping[int, ClientTurns] = field(default_factory=dict)
     """Whose turn it is, by priority."""
-    is_turn_of_newcomers: bool = False
-    """Whether something went before newcomers in the last one, so that nothing does in the next."""
+    is_turn_of_express: bool = False
+    """Whether something went before express jobs in the last one, so that they are first now."""
     order: tuple[Ahead, ...] = tuple(Ahead)
-    """Who goes before newcomers next, if it has work."""
+    """Who goes before express jobs next, if it has work."""
 
     def after(self, ahead: Ahead | None) -> "Credit":
-        """Return what a micro-batch with `ahead` before newcomers leaves to the next one."""
+        """Return what a micro-batch with `ahead` before express jobs leaves to the next one."""
         if ahead is None:
-            return replace(self, is_turn_of_newcomers=False)
+            return replace(self, is_turn_of_express=False)
         order = *(each for each in self.order if each is not ahead), ahead
-        return replace(self, is_turn_of_newcomers=True, order=order)
+        return replace(self, is_turn_of_express=True, order=order)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     all results of a micro-batch come together, so interactive jobs would wait for bulk. Bulk jobs
     must not starve either. So they earn a share of every interactive micro-batch, and what this
     credit pays for goes first in a later one. Suspects of a crash share no micro-batch with other
-    jobs. After a micro-batch in which something went before newcomers, nothing does in the next.
+    jobs. Such work goes before express jobs in every second micro-batch at most.
 
     Args:
         jobs: open jobs that are not done, in order of arrival.
@@ -95,7 +95,7 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     trusted = [job for job in waiting if not job.num_crashes]
     bulk = [job for job in trusted if job.priority == keys.BULK]
     interactive = [job for job in trusted if job.priority != keys.BULK]
-    ahead = _whose_turn(waiting, credit)
+    ahead = _whose_turn(waiting, credit, budget)
     credit = credit.after(ahead)
     if ahead is Ahead.SUSPECTS:
         filling.add_all(_suspects(waiting))
@@ -104,7 +104,9 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
 
     def fill(priority: int, jobs: list[OpenJob]) -> None:
         before = turns.get(priority, ClientTurns())
-        before = replace(before, were_passed_over=before.were_passed_over and ahead is Ahead.OTHERS)
+        before = replace(
+            before, were_passed_over=before.were_passed_over and ahead is Ahead.PASSED_OVER
+        )
         turns[priority] = fill_by_turns(filling, jobs, before, quantum_bytes(budget.bytes))
 
     if not (bulk and interactive):
@@ -121,19 +123,19 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
     return Choice(filling.shares, replace(credit, bulk_bytes=bulk_bytes, turns=turns))
 
 
-def _whose_turn(waiting: Collection[OpenJob], credit: Credit) -> Ahead | None:
-    """Return what goes before newcomers in the next micro-batch; None if nothing does."""
+def _whose_turn(waiting: Collection[OpenJob], credit: Credit, budget: Budget) -> Ahead | None:
+    """Return what goes before express jobs in the next micro-batch; None if nothing does."""
     trusted = [job for job in waiting if not job.num_crashes]
     if not trusted:
         return Ahead.SUSPECTS
-    if credit.is_turn_of_newcomers:
+    if credit.is_turn_of_express:
         return None
     priorities = {job.priority for job in trusted}
     bulk = [job for job in trusted if job.priority == keys.BULK]
     has_work = {
         Ahead.SUSPECTS: any(job.num_crashes for job in waiting),
-        Ahead.BULK: len(priorities) > 1 and _is_any_paid(bulk, credit),
-        Ahead.OTHERS: any(
+        Ahead.BULK: len(priorities) > 1 and _is_any_paid(bulk, credit, budget),
+        Ahead.PASSED_OVER: any(
             priority in priorities and turns.were_passed_over
             for priority, turns in credit.turns.items()
         ),
@@ -141,9 +143,19 @@ def _whose_turn(waiting: Collection[OpenJob], credit: Credit) -> Ahead | None:
     return next((each for each in credit.order if has_work[each]), None)
 
 
-def _is_any_paid(bulk: Iterable[OpenJob], credit: Credit) -> bool:
-    """Return whether the credit pays for the next slice of any of these jobs."""
-    return any(job.slices[len(job.outcomes)].num_bytes <= credit.bulk_bytes for job in bulk)
+def _is_any_paid(bulk: Collection[OpenJob], credit: Credit, budget: Budget) -> bool:
+    """Return whether the credit pays for the next slice of any of these jobs.
+
+    A slice that found no room before is waited for, until there is enough credit. The credit of a
+    whole micro-batch pays for any slice.
+    """
+    blocked = credit.turns.get(keys.BULK, ClientTurns()).without_room
+    first = [job for job in bulk if job.client in blocked[:1]]
+    candidates = [min(first, key=lambda job: job.last_micro_batch)] if first else bulk
+    return any(
+        min(job.slices[len(job.outcomes)].num_bytes, budget.bytes) <= credit.bulk_bytes
+        for job in candidates
+    )
 
 
 def choose_to_open(num_crashes: Mapping[str, int], in_hand: Collection[OpenJob]) -> list[list[str]]:

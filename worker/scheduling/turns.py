@@ -8,7 +8,7 @@ messages.
 
 from collections import deque
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from worker.scheduling.filling import Filling, OpenJob
 
@@ -25,7 +25,9 @@ class ClientTurns:
     deficits: Mapping[str, int] = field(default_factory=dict)
     """Bytes that a client did not use in its last turn."""
     were_passed_over: bool = False
-    """Whether express jobs took the whole last micro-batch."""
+    """Whether express jobs left others no room when this priority had its last turn."""
+    without_room: tuple[str, ...] = ()
+    """The first clients of `order`, if their next slices are due and found no room."""
 
 
 def quantum_bytes(max_bytes: int) -> int:
@@ -38,7 +40,7 @@ def fill_by_turns(
 ) -> ClientTurns:
     """Add slices of `jobs` to a micro-batch: express jobs first, then client by client.
 
-    Jobs that express jobs left no room for go first in a later one, when `turns` says so.
+    If `turns.were_passed_over`, jobs that are not express get up to half of this micro-batch first.
 
     Args:
         jobs: jobs that are not done, in order of arrival.
@@ -50,13 +52,16 @@ def fill_by_turns(
     num_before = filling.num_slices
     if turns.were_passed_over:
         turns = _take_turns(filling, others, turns, quantum, until_bytes=filling.max_bytes // 2)
+    num_ahead = filling.num_slices
     filling.add_all((job for job in waiting if job.goes_first), max_bytes_each=quantum)
+    has_express = filling.num_slices > num_ahead
     turns = _take_turns(filling, waiting, turns, quantum, until_bytes=filling.max_bytes)
     filling.add_all(waiting)
     chosen = {share.job.task_id for share in filling.shares}
-    were_passed_over = bool(others) and filling.num_slices > num_before
-    were_passed_over &= not any(job.task_id in chosen for job in others)
-    return ClientTurns(turns.order, turns.deficits, were_passed_over)
+    is_any_left_out = bool(others) and filling.num_slices > num_before
+    is_any_left_out &= not any(job.task_id in chosen for job in others)
+    were_passed_over = is_any_left_out or (has_express and bool(turns.without_room))
+    return replace(turns, were_passed_over=were_passed_over)
 
 
 def _take_turns(
@@ -83,7 +88,7 @@ def _take_turns(
             without_room.append(client)
         else:
             order.append(client)
-    return ClientTurns((*without_room, *order), deficits)
+    return ClientTurns((*without_room, *order), deficits, without_room=tuple(without_room))
 
 
 def _jobs_by_client(jobs: Iterable[OpenJob]) -> dict[str, deque[OpenJob]]:

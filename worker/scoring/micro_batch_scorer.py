@@ -112,68 +112,77 @@ def score_slices(
         ModelBroken: the model fails on any text; the jobs must go back to the queue.
         MemoryTaken: no text fits; the jobs must go back to the queue.
     """
-    outcomes, were_too_many = _score_or_halve(scorer, slices, on_pass)
+    outcomes, were_too_many = _Attempt(scorer, on_pass).score(slices)
     if were_too_many:
         on_out_of_memory()
     return outcomes
 
 
-def _score_or_halve(
-    scorer: Scorer,
-    slices: Sequence[Slice],
-    on_pass: Callable[[int], None],
-    *,
-    is_again: bool = False,
-) -> tuple[list[Outcome], bool]:
-    """Score slices, in halves where that fails; also tell whether some fit apart alone."""
-    try:
-        return list(scorer.score_slices(slices, on_pass=on_pass)), False
-    except ModelOutOfMemory:
-        failure: ServiceError = OutOfMemory(
-            "The text alone does not fit into the worker's memory; split it, or send it later."
-        )
-    except Exception as error:  # noqa: BLE001 - the edge where any failure becomes an outcome
-        # The message of an unknown error may quote the text: only its kind is logged.
-        log.error("scoring_failed", error=type(error).__name__, slices=len(slices))
-        failure = ScoringFailed(
-            "The model failed on this text; if it scores other texts, tell the operator."
-        )
-        failure.__cause__ = error
-    if len(slices) == 1:
-        if _waits_for_memory(scorer) and not is_again:
-            return _score_or_halve(scorer, slices, on_pass, is_again=True)
-        return [failure], False
-    middle = len(slices) // 2
-    first, were_too_many_first = _score_or_halve(scorer, slices[:middle], on_pass)
-    second, were_too_many_second = _score_or_halve(scorer, slices[middle:], on_pass)
-    outcomes = [*first, *second]
-    # A text that does not fit alone says nothing of how many fit together.
-    is_sum_too_large = isinstance(failure, OutOfMemory) and not any(
-        isinstance(each, OutOfMemory) for each in outcomes
-    )
-    return outcomes, is_sum_too_large or were_too_many_first or were_too_many_second
+class _Attempt:
+    """The attempt to score one micro-batch; it waits for memory once at most."""
 
+    def __init__(self, scorer: Scorer, on_pass: Callable[[int], None]) -> None:
+        self._scorer, self._on_pass = scorer, on_pass
+        self._waits_until: float | None = None
 
-def _waits_for_memory(scorer: Scorer) -> bool:
-    """Check that the model scores a plain text; return whether it had to wait for memory.
-
-    Raises:
-        ModelBroken, MemoryTaken
-    """
-    until, num_waits = time.monotonic() + MEMORY_WAIT_S, 0
-    while True:
+    def score(
+        self, slices: Sequence[Slice], *, is_again: bool = False
+    ) -> tuple[list[Outcome], bool]:
+        """Score slices, in halves where that fails; also tell whether some fit apart alone."""
         try:
-            score_canary(scorer)
+            return list(self._scorer.score_slices(slices, on_pass=self._on_pass)), False
         except ModelOutOfMemory:
-            if time.monotonic() > until:
-                raise MemoryTaken from None
-        except Exception as error:
-            raise ModelBroken(type(error).__name__) from error
-        else:
-            return num_waits > 0
-        if not num_waits:
+            failure: ServiceError = OutOfMemory(
+                "The text alone does not fit into the worker's memory; split it, or send it later."
+            )
+        except Exception as error:  # noqa: BLE001 - the edge where any failure becomes an outcome
+            # The message of an unknown error may quote the text: only its kind is logged.
+            log.error("scoring_failed", error=type(error).__name__, slices=len(slices))
+            failure = ScoringFailed(
+                "The model failed on this text; if it scores other texts, tell the operator."
+            )
+            failure.__cause__ = error
+        if len(slices) == 1:
+            if self._had_to_wait() and not is_again:
+                return self.score(slices, is_again=True)
+            return [failure], False
+        middle = len(slices) // 2
+        first, were_too_many_first = self.score(slices[:middle])
+        second, were_too_many_second = self.score(slices[middle:])
+        outcomes = [*first, *second]
+        # A text that does not fit alone says nothing of how many fit together.
+        is_sum_too_large = isinstance(failure, OutOfMemory) and not any(
+            isinstance(each, OutOfMemory) for each in outcomes
+        )
+        return outcomes, is_sum_too_large or were_too_many_first or were_too_many_second
+
+    def _had_to_wait(self) -> bool:
+        """Check that the model scores a plain text; return whether it had to wait for memory.
+
+        Raises:
+            ModelBroken, MemoryTaken
+        """
+        num_waits = 0
+        while True:
+            try:
+                score_canary(self._scorer)
+            except ModelOutOfMemory:
+                self._wait()
+                num_waits += 1
+            except Exception as error:
+                raise ModelBroken(type(error).__name__) from error
+            else:
+                return num_waits > 0
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        if self._waits_until is None:
+            self._waits_until = now + MEMORY_WAIT_S
             log.warning("waiting_for_memory", max_wait_s=MEMORY_WAIT_S)
-        num_waits += 1
+        if now >= self._waits_until:
+            raise MemoryTaken
+        # Else the lease would end this process as one whose model hangs.
+        self._on_pass(0)
         time.sleep(_MEMORY_LOOK_S)
 
 

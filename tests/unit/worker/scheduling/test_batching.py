@@ -91,6 +91,25 @@ def test_bulk_does_not_starve_under_full_interactive_load():
     assert batches == 1 / BULK_SHARE + 1
 
 
+def test_large_bulk_line_is_scored_beside_interactive_work_and_small_lines():
+    large, small, credit = bulk("l", 90, client="l"), bulk("s", *[5] * 500, client="s"), Credit()
+    for number in range(100):
+        jobs = [a_job(str(number), 100, client="i"), small, large]
+        choice = choose_micro_batch(jobs, BUDGET, credit)
+        credit = choice.credit
+        finish(choice)
+        if large.is_done:
+            break
+    assert large.is_done
+    # Nor does the large line keep small ones waiting for ever.
+    before = len(small.outcomes)
+    for number in range(40):
+        choice = choose_micro_batch([a_job(str(number), 100, client="i"), small], BUDGET, credit)
+        credit = choice.credit
+        finish(choice)
+    assert len(small.outcomes) > before
+
+
 def test_bulk_takes_no_more_of_an_interactive_batch_than_it_has_earned():
     jobs = [bulk("b", 20, 20, 20), a_job("i", 70)]
     choice = choose_micro_batch(jobs, BUDGET, Credit(45.0))
@@ -152,7 +171,7 @@ def test_bulk_of_another_client_takes_no_more_than_bulk_has_earned_either():
     assert "large" not in chosen_names
 
 
-@pytest.mark.parametrize("num_bulk_bytes", [5, 20, 100])
+@pytest.mark.parametrize("num_bulk_bytes", [5, 20, 100, 150])
 def test_interactive_slice_that_does_not_fit_behind_bulk_goes_first_in_the_next_batch(
     num_bulk_bytes,
 ):

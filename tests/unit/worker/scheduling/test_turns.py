@@ -80,6 +80,16 @@ def test_newcomers_do_not_starve_a_client_that_has_much_to_do():
     assert worker.bytes_of["much"] >= 80 * 9
 
 
+def test_large_text_is_scored_beside_express_jobs_and_small_texts_of_others():
+    worker = Worker(a_job("small", *[1] * 2000), a_job("large", 50))
+    for number in range(40):
+        worker.jobs.append(a_job(f"express{number}", 78, is_express=True))
+        worker.micro_batch()
+        if worker.bytes_of["large"]:
+            break
+    assert worker.bytes_of["large"] == 50
+
+
 def test_long_text_of_a_newcomer_goes_first_with_one_slice_and_then_takes_turns():
     worker = Worker(a_job("a", *[20] * 40), a_job("b", *[20] * 40))
     worker.micro_batch()
