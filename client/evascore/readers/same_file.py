@@ -28,5 +28,5 @@ def _read_from(source: Path) -> list[os.stat_result]:
         except (OSError, ValueError, AttributeError):
             # It is closed, or no file.
             return []
-    path = source.resolve()
-    return [each.stat() for each in (path, *path.parents)]
+    # A pipe at /dev/fd/N, as of a process substitution, cannot be found by its resolved path.
+    return [source.stat(), *(folder.stat() for folder in source.resolve().parents)]

@@ -97,6 +97,26 @@ def test_next_chars_leaves_its_output_as_it_is_if_the_input_cannot_be_read(tmp_p
     assert out.read_text() == "old results\n"
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        lambda source, out: ("bulk", source, out, "--resume", "--format", "text"),
+        lambda source, out: ("bulk", source, out, "--overwrite", "--format", "text"),
+        lambda source, out: ("next-chars", "--file", source, "--out", out),
+    ],
+    ids=["bulk --resume", "bulk --overwrite", "next-chars"],
+)
+def test_input_may_be_a_pipe_if_the_output_exists(tmp_path, command):
+    out = tmp_path / "out.jsonl"
+    out.write_text("")
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as pipe:
+        pipe.write("one\n")
+        pipe.close()
+        # The service is away.
+        assert run(*command(f"/dev/fd/{reader}", out)) == 3
+
+
 def test_device_may_be_both(monkeypatch):
     with open(os.devnull) as stdin:
         monkeypatch.setattr("sys.stdin", stdin)
