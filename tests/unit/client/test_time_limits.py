@@ -34,7 +34,10 @@ class SlowServer:
         self._thread.start()
 
     def close(self) -> None:
-        """End it; the client has closed its connection."""
+        """End it; the client has closed its connection, or made none."""
+        # Without a client, the thread still waits for one.
+        with suppress(OSError):
+            socket.create_connection(self._listener.getsockname()).close()
         self._thread.join()
         self._listener.close()
 
@@ -52,6 +55,14 @@ class SlowServer:
                 connection.sendall(b" ")
                 time.sleep(0.02 if time.monotonic() < self._ends_at else 0)
             connection.sendall(b"{}")
+
+
+def test_server_without_a_client_ends():
+    server = SlowServer(b"x")
+    closing_thread = threading.Thread(target=server.close, daemon=True)
+    closing_thread.start()
+    closing_thread.join(END_S)
+    assert not closing_thread.is_alive()
 
 
 def endless_body() -> Iterator[bytes]:
