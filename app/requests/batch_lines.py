@@ -82,18 +82,18 @@ class PartCutter:
         *,
         deadline_at: float,
         request_id: str,
+        large_work: LargeWork,
         client: str = "",
         model: str = "",
         serves: Callable[[str], bool] = bool,
         answers_completions: bool = False,
-        large_work: LargeWork | None = None,
     ) -> None:
         """Start without lines.
 
         Args:
+            large_work: checks large lines in its threads.
             serves: whether the batch's model is the one that a line names.
             answers_completions: whether lines are those of an OpenAI batch, and get completions.
-            large_work: checks large lines in its threads; by default in threads of this one.
         """
         self.num_lines = 0
         self.num_bytes = 0
@@ -109,7 +109,7 @@ class PartCutter:
         self._request_id = request_id
         self._client, self._model = client, model
         self._serves, self._answers_completions = serves, answers_completions
-        self._large_work = large_work or LargeWork()
+        self._large_work = large_work
         self._requests: list[dict[str, Any]] = []
         self._part_bytes = self._part_work_bytes = self._part_result_bytes = 0
         self._num_bad = 0

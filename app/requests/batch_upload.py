@@ -50,16 +50,16 @@ class Receiver:
         retry: RetryEstimate,
         target: Callable[[str], Target],
         request_id: str,
+        large_work: LargeWork,
         client: str = "",
         quota: Quota = NO_QUOTA,
         answers_completions: bool = False,
-        large_work: LargeWork | None = None,
     ) -> None:
         """Check that there is room for an upload.
 
         Args:
-            answers_completions: whether lines are those of an OpenAI batch, and get completions.
             large_work: as for `PartCutter`.
+            answers_completions: whether lines are those of an OpenAI batch, and get completions.
 
         Raises:
             ModelNotFound, Overloaded, QuotaUsedUp, BrokerUnavailable

@@ -10,6 +10,7 @@ from app.requests.batch_lines import PartCutter
 from app.requests.models import BatchOptions
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import MAX_RETRY_S, RetryEstimate
+from app.service.turns import LargeWork
 from contract import keys
 from contract.batches import Batch, Part, PartId, part_results
 from contract.errors import BodyTooLarge, Overloaded, ScoringFailed
@@ -217,6 +218,7 @@ class Batches:
             load_settings({"EVASCORE_MICRO_BATCH_TEXTS": "5"}),
             deadline_at=time.time() + 60,
             request_id="r",
+            large_work=LargeWork(),
         )
         lines = [orjson.dumps(line) for line in self.lines * num_parts]
         parts = list(cutter.parts(Line(number, line) for number, line in enumerate(lines, 1)))

@@ -8,6 +8,7 @@ from app.requests.models import BatchOptions
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import Target
+from app.service.turns import LargeWork
 from contract import keys
 from contract.errors import BodyTooLarge, Overloaded
 from contract.grammar.lines import Line
@@ -38,6 +39,7 @@ def upload(redis_server, redis_client):
             retry=RetryEstimate(RecentWorkers(jobs, settings)),
             target=lambda _: Target("", keys.UNBOUND),
             request_id="r",
+            large_work=LargeWork(),
             client=client,
         )
         content = orjson.dumps({"text": "x"})

@@ -21,12 +21,19 @@ def options(**query):
     return read_options(MultiDict(query), SMALL)
 
 
+def cutter_of(options, settings, **fields):
+    large_work = LargeWork()
+    return PartCutter(
+        options, settings, deadline_at=60.0, request_id="r", large_work=large_work, **fields
+    )
+
+
 def cut(*contents, settings=SMALL, **query):
     lines = [
         Line(number, line if line is None or isinstance(line, bytes) else orjson.dumps(line))
         for number, line in enumerate(contents, 1)
     ]
-    cutter = PartCutter(options(**query), settings, deadline_at=60.0, request_id="r")
+    cutter = cutter_of(options(**query), settings)
     return list(cutter.parts(lines))
 
 
@@ -50,7 +57,7 @@ def test_part_holds_at_most_one_budget_and_a_larger_line_is_alone(lengths, parts
 
 def test_each_line_costs_a_minimum_of_work_and_a_bad_one_too():
     settings = load_settings({})
-    cutter = PartCutter(options(on_error="skip"), settings, deadline_at=60.0, request_id="r")
+    cutter = cutter_of(options(on_error="skip"), settings)
     contents = [*map(orjson.dumps, texts(1, 64, 65)), b"bad"]
     lines = [Line(number, content) for number, content in enumerate(contents, 1)]
     ((part, job),) = cutter.parts(lines)
@@ -135,9 +142,7 @@ def test_no_more_bad_lines_are_read_than_are_allowed():
             read.append(number)
             yield Line(number, b"x")
 
-    cutter = PartCutter(
-        options(on_error="skip"), load_settings({}), deadline_at=60.0, request_id="r"
-    )
+    cutter = cutter_of(options(on_error="skip"), load_settings({}))
     with pytest.raises(RequestInvalid):
         list(cutter.parts(lines()))
     assert len(read) == load_settings({}).max_upload_errors + 1
@@ -199,11 +204,9 @@ def test_others_run_while_a_large_line_is_checked(completions):
     openai = {"custom_id": "1", "method": "POST", "url": "/v1/completions", "body": body}
 
     def read():
-        cutter = PartCutter(
+        cutter = cutter_of(
             options(on_error="skip"),
             SMALL,
-            deadline_at=60.0,
-            request_id="r",
             serves=lambda asked: asked == "m",
             answers_completions=completions,
         )
