@@ -14,18 +14,19 @@ from gevent.socket import socket
 from app.requests.upload_stream import MIN_BYTES_PER_S
 from app.service.turns import TURN_S, let_others_run
 
-# A large answer is sent in pieces of this size, and the time limit starts again with each.
+# A large answer is sent in pieces of this size; the bytes of each give time back.
 PIECE_BYTES = 64 * 1024
 
 
 class Connection(socket):
     """A socket of gevent that gives way to others, and whose time limit is for stalls."""
 
-    __slots__ = ("_began_at",)
+    __slots__ = ("_began_at", "_stalled_s")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._began_at = time.perf_counter()
+        self._stalled_s = 0.0
 
     def recv(self, *args: Any) -> bytes:
         """Receive as `socket.recv` does, after giving way if that is due.
@@ -40,27 +41,38 @@ class Connection(socket):
     def sendall(self, content: bytes, flags: int = 0) -> None:
         """Send all of `content`; a client may take any time that keeps to the least speed.
 
-        The time limit of `socket.sendall` would hold for the whole of a large answer.
+        The time limit of `socket.sendall` would hold for the whole of a large answer, and begin
+        again with each piece of a streamed one.
 
         Raises:
-            TimeoutError: the client stalled, or was slower than `MIN_BYTES_PER_S` for longer than
-                the time limit of this socket.
+            TimeoutError: since `begin_answer`, the client stalled for the time limit of this socket
+                in all. Each `MIN_BYTES_PER_S` that are sent give a second back.
         """
-        if self.timeout is None or len(content) <= PIECE_BYTES:
+        if self.timeout is None:
             super().sendall(content, flags)
-            return
-        full_s = left_s = self.timeout
-        try:
+        elif len(content) <= PIECE_BYTES:
+            self._send_piece(content, flags, self.timeout)
+        else:
             for piece in _cut(memoryview(content)):
-                began_at = time.monotonic()
-                self.settimeout(left_s)
-                super().sendall(piece, flags)
-                # Not below 0, even if this process stood still.
-                left_s = max(left_s - (time.monotonic() - began_at), 0)
-                left_s = min(left_s + len(piece) / MIN_BYTES_PER_S, full_s)
+                self._send_piece(piece, flags, self.timeout)
                 self.give_way()
+
+    def begin_answer(self, limit_s: float) -> None:
+        """Set the time limit, of which the client has used nothing for its next answer."""
+        self.settimeout(limit_s)
+        self._stalled_s = 0.0
+
+    def _send_piece(self, piece: bytes | memoryview, flags: int, limit_s: float) -> None:
+        began_at, sent_bytes = time.monotonic(), 0
+        self.settimeout(limit_s - self._stalled_s)
+        try:
+            super().sendall(piece, flags)
+            sent_bytes = len(piece)
         finally:
-            self.settimeout(full_s)
+            self.settimeout(limit_s)
+            # Not above the limit, even if this process stood still.
+            stalled_s = min(self._stalled_s + time.monotonic() - began_at, limit_s)
+            self._stalled_s = max(stalled_s - sent_bytes / MIN_BYTES_PER_S, 0)
 
     def give_way(self) -> None:
         """Let other connections run if the last time was over `TURN_S` ago."""

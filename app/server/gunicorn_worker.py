@@ -293,7 +293,7 @@ class EdgeWorker(GeventWorker):
                 if request is None:
                     return
                 # A client that stalls for this long while it takes its answer is disconnected.
-                client.settimeout(self.cfg.timeout)
+                client.begin_answer(self.cfg.timeout)
                 self.handle_request(server, request, client, addr)
                 if not self.alive or not parser.finish_body(time.monotonic() + HEADER_S):
                     return

@@ -49,17 +49,32 @@ def test_steady_client_gets_an_answer_that_takes_longer_than_the_time_limit(pair
     assert reading.get(timeout=60) == content
 
 
+@pytest.mark.parametrize("piece_bytes", [16 * PIECE_BYTES, PIECE_BYTES // 8])
 @pytest.mark.parametrize("num_bytes", [0, 4000], ids=["nothing", "40 kB/s"])
-def test_client_that_stalls_or_is_too_slow_is_cut_off(pair, num_bytes):
+def test_client_that_stalls_or_is_too_slow_is_cut_off(pair, num_bytes, piece_bytes):
     ours, theirs = pair
     # At 40 kB/s each piece alone arrives within the limit. A large buffer would hide that.
     ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)
     ours.settimeout(2)
     reading = gevent.spawn(read, theirs, num_bytes, pause_s=0.1)
     with pytest.raises(TimeoutError):
-        ours.sendall(bytes(16 * PIECE_BYTES))
+        for _ in range(16 * PIECE_BYTES // piece_bytes):
+            ours.sendall(bytes(piece_bytes))
     assert ours.gettimeout() == 2
     reading.kill()
+
+
+def test_each_answer_has_the_whole_time_limit(pair):
+    ours, theirs = pair
+    for num_bytes in (0, PIECE_BYTES):
+        ours.begin_answer(2)
+        reading = gevent.spawn(read, theirs, num_bytes, pause_s=0.1)
+        if num_bytes:
+            ours.sendall(bytes(PIECE_BYTES))
+        else:
+            with pytest.raises(TimeoutError):
+                ours.sendall(bytes(16 * PIECE_BYTES))
+        reading.kill()
 
 
 @pytest.mark.parametrize(("timeout_s", "gives_way"), [(None, True), (20, True), (0, False)])
