@@ -35,6 +35,12 @@ def read(client: gevent_socket, num_bytes: int, pause_s: float) -> bytes:
     return b"".join(pieces)
 
 
+def send(connection: Connection, num_bytes: int, piece_bytes: int) -> None:
+    """Send an answer in pieces, as a streamed one."""
+    for _ in range(num_bytes // piece_bytes):
+        connection.sendall(bytes(piece_bytes))
+
+
 def test_steady_client_gets_an_answer_that_takes_longer_than_the_time_limit(pair):
     ours, theirs = pair
     content = bytes(range(256)) * (64 * PIECE_BYTES // 256) + b"end"
@@ -58,8 +64,7 @@ def test_client_that_stalls_or_is_too_slow_is_cut_off(pair, num_bytes, piece_byt
     ours.settimeout(2)
     reading = gevent.spawn(read, theirs, num_bytes, pause_s=0.1)
     with pytest.raises(TimeoutError):
-        for _ in range(16 * PIECE_BYTES // piece_bytes):
-            ours.sendall(bytes(piece_bytes))
+        send(ours, 16 * PIECE_BYTES, piece_bytes)
     assert ours.gettimeout() == 2
     reading.kill()
 
