@@ -1,5 +1,6 @@
 """Counts the memory that an answer takes until it is sent, so that unread answers stay bounded."""
 
+from contextlib import closing
 from functools import partial
 
 from flask import Response, request
@@ -27,3 +28,24 @@ def hold(response: Response, num_bytes: int) -> None:
     counted = min(num_bytes, memory.share_bytes)
     memory.take(client, counted)
     response.call_on_close(partial(memory.release, client, counted))
+
+
+def held(response: Response) -> Response:
+    """`response`, whose body is in memory as a whole, counted as `hold` does.
+
+    Raises:
+        Overloaded: answers that wait to be sent leave no room.
+    """
+    hold(response, response.content_length or 0)
+    return response
+
+
+def check_room(num_bytes: int) -> None:
+    """Refuse a request whose answer of `num_bytes` or more would find no room now.
+
+    Raises:
+        Overloaded: answers that wait to be sent leave no room.
+    """
+    # Nothing is sent yet, so what `hold` counts comes back at once.
+    with closing(Response()) as answer:
+        hold(answer, num_bytes)

@@ -13,6 +13,11 @@ from contract.messages import Record, error_from_body
 Pairs = Sequence[Sequence[float]]
 """`[byte, log_prob_nats]` each, likeliest first, as in the output `top_k`."""
 
+# JSON of one id: a name such as `"a",`, a log-probability of 0 such as `0.0,`, and an offset.
+_LEAST_ID_BYTES = 4 + 4 + 2
+# JSON of one of the likeliest, such as `"a":0.0,`.
+_LEAST_PAIR_BYTES = 8
+
 
 @dataclass(frozen=True, slots=True)
 class Token:
@@ -59,6 +64,14 @@ def completion(
             "total_tokens": num_given + num_new,
         },
     }
+
+
+def least_bytes(body: CompletionBody, prompts: Sequence[Prompt]) -> int:
+    """The least bytes of JSON that the answer to `body` takes, before the scores are known."""
+    if not body.echo:
+        return 0
+    each = 1 if body.logprobs is None else _LEAST_ID_BYTES + _LEAST_PAIR_BYTES * body.logprobs
+    return each * sum(len(prompt.text) for prompt in prompts)
 
 
 def results_of(record: Record) -> list[dict[str, Any]]:

@@ -6,7 +6,7 @@ from functools import partial
 import orjson
 from flask import Request, Response
 
-from app.responses.answer_memory import STREAM_BYTES, hold
+from app.responses.answer_memory import STREAM_BYTES, held, hold
 from app.responses.compression import choose, encoded, note_encoding
 from app.responses.json import json_response
 from app.responses.views import job_path, job_view, with_problems
@@ -45,7 +45,7 @@ def job_answer(
         headers["Preference-Applied"] = preference
     view = job_view(record, request.script_root)
     if record.apart is None:
-        return json_response(view, status, headers=headers)
+        return held(json_response(view, status, headers=headers))
     response = _streamed(service, request, record, record.apart, orjson.dumps(view))
     response.status_code = status
     response.headers.update(headers)

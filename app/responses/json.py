@@ -7,8 +7,6 @@ from typing import Any
 import orjson
 from flask import Response
 
-from app.responses.answer_memory import hold
-
 _WITHOUT_BODY = frozenset({100, 101, 103, 204, 304})
 # What a Location needs no encoding for.
 _PLAIN_PATH = re.compile(r"[A-Za-z0-9/._~-]*")
@@ -38,10 +36,7 @@ def json_response(
 ) -> Response:
     """An answer whose body is `body` as JSON in UTF-8, on a line that ends, as a terminal needs.
 
-    Raises:
-        Overloaded: it is large, and answers that wait to be sent leave no room.
+    One whose size follows from what a client sent is counted by `held`.
     """
     line = orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
-    response = JsonResponse(line, status, headers=headers, content_type=media_type)
-    hold(response, len(line))
-    return response
+    return JsonResponse(line, status, headers=headers, content_type=media_type)

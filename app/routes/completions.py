@@ -8,8 +8,9 @@ from flask import Blueprint, Response, g, request
 from app.openapi.operation import operation
 from app.requests.clients import caller_of
 from app.requests.completion import read_completion
+from app.responses.answer_memory import check_room, held
 from app.responses.completion_models import Completion
-from app.responses.completion_views import completion, results_of
+from app.responses.completion_views import completion, least_bytes, results_of
 from app.responses.json import json_response
 from app.service.components import service
 from app.service.submission import score_now
@@ -54,6 +55,8 @@ def complete() -> Response:
     """Score prompts, and give the likeliest id after each, in the form of OpenAI's completions."""
     settings = service().settings
     body, prompts, job = read_completion(request, service())
+    # A refusal after the scores would throw them away, and the client would pay for them again.
+    check_room(least_bytes(body, prompts))
     service().models.check_ready(job.model)
     caller = caller_of(request)
     record = score_now(service(), job, caller, limit_s=settings.completion_wait_s)
@@ -68,4 +71,4 @@ def complete() -> Response:
         now=time.time(),
     )
     num_bytes = sum(len(prompt.text) for prompt in prompts)
-    return json_response(service().large_work.run(num_bytes * _WORK_PER_BYTE, answer))
+    return held(json_response(service().large_work.run(num_bytes * _WORK_PER_BYTE, answer)))

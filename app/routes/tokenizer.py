@@ -10,6 +10,7 @@ from app.openapi.operation import operation
 from app.requests import byte_tokens
 from app.requests.body import read_json_body
 from app.requests.tokenizer_models import DetokenizeBody, TokenizeBody
+from app.responses.answer_memory import held
 from app.responses.completion_models import Prompt, TokenizerInfo, Tokens
 from app.responses.completion_views import tokenizer_view
 from app.responses.json import json_response
@@ -89,4 +90,4 @@ def _answer(model: type[_Body], view: Callable[[_Body], dict[str, Any]]) -> Resp
     # so it must not run in the thread of a large body.
     if body.model:
         target(body.model)
-    return json_response(large_work.run(len(content), partial(view, body)))
+    return held(json_response(large_work.run(len(content), partial(view, body))))

@@ -1,8 +1,9 @@
 """Which completions are taken, and how scores become their answer."""
 
+import orjson
 import pytest
 
-from app.responses.completion_views import completion
+from app.responses.completion_views import completion, least_bytes
 from contract.errors import RequestInvalid
 from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.validation import validated
@@ -150,3 +151,19 @@ def test_ids_are_counted():
     assert answer["usage"] == {"prompt_tokens": 7, "completion_tokens": 2, "total_tokens": 9}
     assert [one["index"] for one in answer["choices"]] == [0, 1]
     assert (answer["id"], answer["created"], answer["model"]) == ("cmpl-r", 1, "m")
+
+
+@pytest.mark.parametrize("logprobs", [None, 0, 1, 20])
+@pytest.mark.parametrize("echo", [True, False])
+@pytest.mark.parametrize("byte", [b"a", b"\xff"])
+def test_least_size_of_an_answer_is_never_above_its_size(logprobs, echo, byte):
+    fields = {**CONTINUED, "echo": echo, "logprobs": logprobs}
+    body = validated(fields, CompletionBody)
+    prompts = [Prompt(byte * 500, has_bos=False)] * 2
+    # The shortest numbers, whose JSON is the shortest.
+    pairs = [[97 + rank, 0.0] for rank in range(logprobs or 1)]
+    numbers = {"log_prob_nats": [0.0] * 501, "rank": [1] * 501}
+    results = [{"bytes": numbers, "top_k": [pairs] * 501}] * 2
+    answer = completion(body, prompts, results, request_id="r", model={"name": "m"}, now=0)
+    assert least_bytes(body, prompts) <= len(orjson.dumps(answer))
+    assert (least_bytes(body, prompts) > 0) == echo
