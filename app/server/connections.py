@@ -58,7 +58,7 @@ class Connection(socket):
                 self.give_way()
 
     def begin_answer(self, limit_s: float) -> None:
-        """Set the time limit, of which the client has used nothing for its next answer."""
+        """Set the time limit of the next answer; the client has the whole of it again."""
         self.settimeout(limit_s)
         self._stalled_s = 0.0
 

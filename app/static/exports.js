@@ -39,7 +39,7 @@ export const tsv = (rows) => asText(rows, PASTED)
 
 /** What a spreadsheet would evaluate, which texts of strangers must not reach. */
 const FORMULA = /^[=+\-@]./su;
-/** The same in a pasted cell, of which a spreadsheet also hides an apostrophe at the beginning. */
+/** The same for a pasted cell. A spreadsheet also hides an apostrophe at the beginning of a cell. */
 const PASTED = /^(?:[=+\-@].|')/su;
 
 /** The rows with an apostrophe before each unit that matches `pattern`: it makes a cell a text. */

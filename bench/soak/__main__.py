@@ -5,7 +5,7 @@
 Three owners of API keys send all kinds of work: they make the load. A fourth sends one short text
 after the other and waits for each result; its latency is reported. First the capacity is measured:
 the requests per second that 16 waiting clients get with the same mix. A shared machine changes its
-speed within hours, so the calm phase measures it anew at the end of each tenth.
+speed within hours, so the calm phase measures it again at the end of each tenth.
 """
 
 import argparse

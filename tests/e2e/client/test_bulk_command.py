@@ -83,12 +83,12 @@ def num_scored_with(client: evascore.Client, text: str) -> int:
     """Texts that the worker has scored, the last of them by this call; no other is as long."""
     num_bytes = client.score(text).num_bytes
 
-    def is_told_of() -> bool:
+    def is_counted() -> bool:
         recent = worker_status(client)["recent_batches"]
         return [1, num_bytes] in [each[:2] for each in recent]
 
-    # The status is up to a second old; once it tells of this text, it tells of all before it.
-    wait_until(is_told_of)
+    # The status is up to a second old. If it counts this text, it counts all before it too.
+    wait_until(is_counted)
     return int(worker_status(client)["num_texts"])
 
 
