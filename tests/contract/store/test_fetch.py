@@ -178,15 +178,13 @@ def test_ended_jobs_in_the_express_line_take_no_room(queue, job_store, way):
     assert fetched == [*ended, newcomer]
 
 
-def test_ended_jobs_take_no_turn_of_their_client(queue, job_store):
+def test_ended_jobs_outside_the_express_line_count_as_their_clients_turn(queue, job_store):
     queue.add("a", 1, 1)
-    ended = queue.add("a", *[BUDGET_BYTES] * 20)
-    for task_id in ended:
+    for task_id in queue.add("a", *[BUDGET_BYTES] * 20):
         job_store.cancel(task_id)
-    (last,) = queue.add("a", BUDGET_BYTES // 2)
     (other,) = queue.add("b", 1, 1)[1:]
-    fetched = {tag for _, tag in queue.fetch()}
-    assert {*ended, last, other} <= fetched
+    fetches = [{tag for _, tag in queue.fetch()} for _ in range(2)]
+    assert other in set().union(*fetches)
 
 
 def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):

@@ -10,7 +10,8 @@
 --       `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
 --       has a long message in the worker already.
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
--- Messages of jobs that were cancelled or erased take no room: the worker only acknowledges them.
+-- Express messages of jobs that were cancelled or erased take no room: the worker only acknowledges
+-- them. The others are part of their client's turn, so their records need no look.
 -- Returns {is express ('1' or '0'), delivery tag, message, ...}. A message without a tag is none of
 -- ours: its digest stands for the tag until the worker sets it aside.
 -- include: queue
@@ -21,52 +22,56 @@ local fetched = {}
 local MAX_ENDED = 1000
 local num_ended = 0
 
--- Returns the next message of a list and its tag; nil without one.
-local function first_of(list)
+-- Returns the next message of a list, what it costs at most at once, and whether it is long.
+local function look(list)
   local message = redis.call('LINDEX', list, -1)
-  if not message then return nil end
+  if not message then return nil, 0, false end
+  local _, cost_at = string.find(message, '"cost":', 1, true)
+  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
+  return message, math.min(cost, long_bytes), cost > long_bytes
+end
+
+local function tag_of(message)
   local _, tag_at = string.find(message, '"delivery_tag":', 1, true)
-  return message, tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
+  return tag_at and string.match(message, '^%s*"([%w.:_-]+)"', tag_at + 1)
 end
 
-local function has_ended(tag)
-  local record = redis.call('GETRANGE', ARGV[5] .. tag, 0, 39)
-  local state = string.match(record, '"status":%s*"(%u+)"')
-  return record == '' or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
-end
-
-local function take(list, message, tag, is_express)
-  tag = tag or 'garbage:' .. redis.sha1hex(message)
+local function take(list, message, is_express)
+  local tag = tag_of(message) or 'garbage:' .. redis.sha1hex(message)
   redis.call('RPOP', list)
   redis.call('HSET', KEYS[1], tag, '[' .. message .. ', "", "' .. ARGV[2] .. '"]')
   redis.call('ZADD', KEYS[2], ARGV[1], tag)
   for _, word in ipairs({is_express, tag, message}) do fetched[#fetched + 1] = word end
 end
 
--- Returns the next message of a list whose job has not ended, what it costs at most at once, whether it
--- is long, and its tag. Takes the messages of ended jobs before it.
-local function look(list, is_express)
-  local message, tag = first_of(list)
-  while message and tag and num_ended < MAX_ENDED and has_ended(tag) do
-    take(list, message, tag, is_express)
+local function has_ended(message)
+  local tag = tag_of(message)
+  if not tag then return false end
+  local record = redis.call('GETRANGE', ARGV[5] .. tag, 0, 39)
+  local state = string.match(record, '"status":%s*"(%u+)"')
+  return record == '' or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+end
+
+-- Takes the messages of ended jobs at the head of the express messages, then looks at the next one.
+local function look_past_ended(list)
+  local message, cost, is_long = look(list)
+  while message and num_ended < MAX_ENDED and has_ended(message) do
+    take(list, message, '1')
     num_ended = num_ended + 1
-    message, tag = first_of(list)
+    message, cost, is_long = look(list)
   end
-  if not message then return nil, 0, false end
-  local _, cost_at = string.find(message, '"cost":', 1, true)
-  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
-  return message, math.min(cost, long_bytes), cost > long_bytes, tag
+  return message, cost, is_long
 end
 
 local function fetch_express(list, count, room, num_long)
   local is_first = true
   for _ = 1, count do
-    local message, cost, is_long, tag = look(list, '1')
+    local message, cost, is_long = look_past_ended(list)
     if not message or room <= 0 or cost > room and not is_first then return end
     if is_long and num_long < 1 then
       redis.call('LMOVE', list, list, 'RIGHT', 'LEFT')
     else
-      take(list, message, tag, '1')
+      take(list, message, '1')
       room, is_first, num_long = room - cost, false, num_long - (is_long and 1 or 0)
     end
   end
@@ -77,16 +82,16 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
   while count > 0 and room > 0 and num_skipped < num_clients do
     local client = redis.call('LINDEX', turns, -1)
     local list, has_room = waiting .. client, true
-    local message, cost, is_long, tag = look(list, '0')
+    local message, cost, is_long = look(list)
     local deficit = tonumber(redis.call('HGET', deficits, client) or '0')
     if deficit < cost then deficit = deficit + quantum end
     while message and deficit >= cost and not (is_long and (num_long < 1 or busy[client])) do
       has_room = count > 0 and (cost <= room or is_first)
       if not has_room then break end
-      take(list, message, tag, '0')
+      take(list, message, '0')
       if is_long then num_long, busy[client] = num_long - 1, true end
       count, room, deficit, is_first = count - 1, room - cost, deficit - cost, false
-      message, cost, is_long, tag = look(list, '0')
+      message, cost, is_long = look(list)
     end
     if not message then
       redis.call('RPOP', turns)
