@@ -128,6 +128,11 @@ class Process:
             health_file=settings.health_file,
             mark=mark,
         )
+        conf.broker_transport_options |= {
+            "aboard_key": keys.aboard(name),
+            "before_opening": lease.mark_scoring,
+            "keep_opened": store.keep_opened,
+        }
         batches = BatchQueue(client, settings)
         registration = Registration(store.models, status)
         self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)

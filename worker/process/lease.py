@@ -191,7 +191,7 @@ class Lease:
         self.mark_scoring()
 
     def mark_scoring(self) -> None:
-        """Mark on disk that scoring begins: before its jobs are noted as suspects."""
+        """Mark on disk that scoring begins: before its jobs can be noted as suspects."""
         if self._mark is not None:
             self._mark.begin()
 

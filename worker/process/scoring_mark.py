@@ -1,7 +1,8 @@
 """Marks on the local disk whether the worker is scoring, so that its successor knows how it ended.
 
 Redis holds the suspects of a micro-batch, but a worker that loses Redis cannot take them back. If
-it is killed then, it was not scoring, and only this file tells.
+it is killed then, it was not scoring, and only this file tells. A worker that fetches a job counts
+as scoring, since the fetch may note it as a suspect.
 """
 
 import os
@@ -22,6 +23,7 @@ class ScoringMark:
         self.was_left_idle = False
         """Whether the last worker of this name ended while it was not scoring."""
         self._file: int | None = None
+        self._written = b""
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._file = os.open(folder / worker, os.O_RDWR | os.O_CREAT, 0o600)
@@ -38,10 +40,11 @@ class ScoringMark:
         self._write(_IDLE)
 
     def _write(self, mark: bytes) -> None:
-        if self._file is None:
+        if self._file is None or mark == self._written:
             return
         try:
             os.pwrite(self._file, mark, 0)
+            self._written = mark
         except OSError:
             # A mark that is not true is worse than none.
             os.close(self._file)

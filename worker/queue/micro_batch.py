@@ -201,8 +201,8 @@ class Turns:
             raise _turn_failed(error) from None
         finally:
             self._runtime.lease.mark_idle()
-        channel.room = self._loop.room()
         delay_s = self._loop.delay_s
+        channel.room, channel.is_idle = self._loop.room(), delay_s is None
         if delay_s is None:
             return
         channel.look_again()
@@ -219,6 +219,8 @@ class Turns:
     def _leave_hub(self, hub: Any) -> None:
         hub.on_close.discard(self._leave_hub)
         self._abandon()
+        # It may have marked a fetch that was not answered.
+        self._runtime.lease.mark_idle()
 
     def _abandon(self) -> None:
         """Run no more turns: Redis is away, and delivers the jobs again when it is back."""

@@ -4,6 +4,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from contract import keys
+from contract.messages import VERSION
 from worker.scheduling.filling import Budget, OpenJob
 from worker.scheduling.turns import quantum_bytes
 
@@ -78,7 +79,11 @@ def _left(held: Collection[OpenJob], budget: Budget) -> tuple[int, int]:
 
 
 def fetch_arguments(
-    fingerprint: str, rooms: Mapping[int, Room], worker: tuple[str, str], now: float
+    fingerprint: str,
+    rooms: Mapping[int, Room],
+    worker: tuple[str, str],
+    now: float,
+    aboard: str = "",
 ) -> tuple[list[str], list[Any]]:
     """Return the keys and the arguments of `fetch.lua`.
 
@@ -87,11 +92,12 @@ def fetch_arguments(
         rooms: what the fetch may bring, by priority.
         worker: keys of the worker's unacknowledged messages and of their index.
         now: Unix time, seconds.
+        aboard: key of the worker's suspects, if it is idle: a job that comes alone is opened.
     """
-    names = list(worker)
+    names = [*worker, aboard]
     long_bytes = rooms[keys.INTERACTIVE].long_bytes
     args: list[Any] = [repr(now), keys.QUEUE, quantum_bytes(long_bytes), long_bytes]
-    args.append(keys.record(""))
+    args += [keys.record(""), keys.payload(""), fingerprint, VERSION.major]
     for priority, room in rooms.items():
         queue = fingerprint, priority
         names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]

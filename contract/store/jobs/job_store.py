@@ -294,6 +294,14 @@ class JobStore:
         with self._refusable():
             return self._opener.open_jobs(task_ids, worker, fingerprint)
 
+    def keep_opened(self, answers: dict[str, Sequence[bytes]]) -> None:
+        """Keep what a worker's last fetch opened, for the `open_jobs` that follows it.
+
+        Args:
+            answers: by task ID what `opening.lua` returned; empty if the fetch opened nothing.
+        """
+        self._opener.keep_opened(answers)
+
     def facts(self, task_id: str) -> dict[str, Any]:
         """What is known of a job without its payload, in the form of `Job.facts`."""
         return self._opener.facts(task_id)

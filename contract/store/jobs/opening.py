@@ -48,6 +48,7 @@ class JobOpener:
     def __init__(self, client: redis.Redis, scripts: ScriptRunner) -> None:
         self._client, self._scripts = client, scripts
         self._open = register(client, "open")
+        self._opened_by_fetch: dict[str, Sequence[bytes]] = {}
 
     def open_jobs(
         self, task_ids: Sequence[str], worker: str | None, fingerprint: str
@@ -55,6 +56,18 @@ class JobOpener:
         """See `JobStore.open_jobs`."""
         if not task_ids:
             return []
+        answers, self._opened_by_fetch = self._opened_by_fetch, {}
+        if list(answers) != list(task_ids):
+            answers = self._run(task_ids, worker, fingerprint)
+        return [_opened(task_id, *answers[task_id]) for task_id in task_ids]
+
+    def keep_opened(self, answers: dict[str, Sequence[bytes]]) -> None:
+        """See `JobStore.keep_opened`."""
+        self._opened_by_fetch = answers
+
+    def _run(
+        self, task_ids: Sequence[str], worker: str | None, fingerprint: str
+    ) -> dict[str, Sequence[bytes]]:
         names, args = [keys.aboard(worker) if worker else ""], [fingerprint]
         for task_id in task_ids:
             part = part_id(task_id)
@@ -62,9 +75,7 @@ class JobOpener:
             names += [keys.record(task_id), place, keys.batch(part.batch_id) if part else ""]
             args += [task_id, str(part.first) if part else ""]
         answers = self._scripts.run(self._open, names, args)
-        return [
-            _opened(task_id, *answer) for task_id, answer in zip(task_ids, answers, strict=True)
-        ]
+        return dict(zip(task_ids, answers, strict=True))
 
     def facts(self, task_id: str) -> dict[str, Any]:
         """See `JobStore.facts`; of a part they come from its batch, which its ending needs."""

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from contract import keys
-from contract.messages import Job
+from contract.messages import Job, decode_payload
 from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
 from worker.queue.transport import SCRIPTS
@@ -27,6 +27,8 @@ class Queue:
         self.client, self.store = client, store
         self._fetch = register(client, "fetch", SCRIPTS)
         self.client_of: dict[str, str] = {}
+        self.opened: list[bytes] | None = None
+        """What the last fetch opened."""
 
     def add(self, client: str, *sizes: int, priority: int = keys.INTERACTIVE) -> list[str]:
         """Submit a job of each size."""
@@ -42,12 +44,16 @@ class Queue:
             self.client_of[ids[-1]] = client
         return ids
 
-    def fetch(self, room: Room = FREE, bulk: Room = NO_ROOM) -> list[tuple[bool, str]]:
+    def fetch(
+        self, room: Room = FREE, bulk: Room = NO_ROOM, *, is_idle: bool = False
+    ) -> list[tuple[bool, str]]:
         """Fetch as a worker with this room; whether express, and the task ID of each message."""
         rooms = dict(zip(keys.PRIORITY_STEPS, (room, bulk), strict=True))
         worker = keys.unacked("w"), keys.unacked_index("w")
-        names, args = fetch_arguments(MODEL, rooms, worker, time.time())
+        aboard = keys.aboard("w") if is_idle else ""
+        names, args = fetch_arguments(MODEL, rooms, worker, time.time(), aboard)
         found = self._fetch(keys=names, args=args)
+        self.opened = found.pop() if len(found) % 3 else None
         express, tags, messages = found[::3], found[1::3], found[2::3]
         assert [decode_message(raw).task_id.encode() for raw in messages] == tags
         assert all(self.client.hexists(keys.unacked("w"), tag) for tag in tags)
@@ -195,3 +201,66 @@ def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):
     redis_client.lpush(line, *[redis_client.lindex(line, 0)] * (limit + 5))
     assert len(queue.fetch(FREE._replace(express_jobs=2))) == limit + 2
     assert redis_client.llen(line) == 4
+
+
+def test_job_that_comes_alone_to_an_idle_worker_is_opened(queue, job_store, redis_client):
+    redis_client.sadd(keys.aboard("w"), "of the last micro-batch")
+    (task_id,) = queue.add("a", 10)
+    assert queue.fetch(is_idle=True) == [(True, task_id)]
+    assert redis_client.smembers(keys.aboard("w")) == {task_id.encode()}
+    assert job_store.read(task_id).state == "STARTED"
+    verdict, payload = queue.opened
+    assert verdict == b"open"
+    job_store.keep_opened({task_id: queue.opened})
+    redis_client.flushall()
+    (opened,) = job_store.open_jobs([task_id], "w", MODEL)
+    assert opened.job == decode_payload(payload)
+    # What is kept is used once.
+    (opened,) = job_store.open_jobs([task_id], "w", MODEL)
+    assert opened.job is None
+
+
+def test_what_a_fetch_opened_is_not_given_out_for_other_jobs(queue, job_store):
+    first, second = queue.add("a", 10), queue.add("b", 10)
+    job_store.keep_opened({first[0]: [b"lost", b"{}"]})
+    found = job_store.open_jobs([*first, *second], "w", MODEL)
+    assert all(opened.job for opened in found)
+
+
+def test_busy_worker_opens_no_job_by_a_fetch(queue, redis_client):
+    queue.add("a", 10)
+    queue.fetch()
+    assert queue.opened is None
+    assert not redis_client.exists(keys.aboard("w"))
+
+
+@pytest.mark.parametrize("what", ["two", "long", "part", "redelivered", "newer", "garbage"])
+def test_idle_worker_opens_no_other_job_by_a_fetch(queue, redis_client, what):
+    if what == "two":
+        queue.add("a", 10, 10)
+    elif what == "long":
+        queue.add("a", BUDGET_BYTES + 1)
+    elif what == "redelivered":
+        queue.add("a", 10)
+        queue.fetch()
+        dead_workers.requeue_left_behind(redis_client, "w", "lost")
+    else:
+        tag = "a.0" if what == "part" else "a"
+        raw = task_message(tag, 1, keys.INTERACTIVE, MODEL)
+        newer = raw.replace(b'"version":"1.', b'"version":"2.')
+        message = {"newer": newer, "garbage": b"garbage"}.get(what, raw)
+        redis_client.lpush(keys.waiting(MODEL, keys.INTERACTIVE, keys.EXPRESS), message)
+        redis_client.rpush(keys.turns(MODEL, keys.INTERACTIVE), keys.EXPRESS)
+    rooms = dict(zip(keys.PRIORITY_STEPS, (FREE, NO_ROOM), strict=True))
+    worker = keys.unacked("w"), keys.unacked_index("w")
+    names, args = fetch_arguments(MODEL, rooms, worker, time.time(), keys.aboard("w"))
+    assert len(queue._fetch(keys=names, args=args)) == (6 if what == "two" else 3)
+    assert not redis_client.exists(keys.aboard("w"))
+
+
+def test_job_that_ended_while_it_waited_is_over_when_an_idle_worker_fetches_it(queue, job_store):
+    (task_id,) = queue.add("a", 10)
+    job_store.cancel(task_id)
+    queue.fetch(is_idle=True)
+    assert queue.opened == [b"over"]
+    assert job_store.read(task_id).state == "REVOKED"

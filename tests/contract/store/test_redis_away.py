@@ -22,7 +22,7 @@ from deploy.embedded_redis import free_port
 # Those that the worker calls, and Celery reconnects on their Redis errors.
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
-    *("facts", "set_aside", "park", "pass_on", "models"),
+    *("facts", "set_aside", "park", "pass_on", "models", "keep_opened"),
     *("note_model_drifted", "drop_message", "give_up", "queue_again"),
 }
 

@@ -2,9 +2,11 @@
 -- Moves waiting messages to the unacknowledged messages of the worker, the most urgent priority first.
 -- Within a priority: first the express messages, then deficit round robin over the clients (Shreedhar
 -- and Varghese, 1995), in bytes of work. At no moment is a message in neither place.
--- KEYS: unacked, unacked index, then of each priority: turns, waiting (prefix), deficits (hash: client
---       -> bytes that it may still take in its turn), list of messages without a queue of their own
--- ARGV: Unix time, queue name, quantum bytes, long bytes, prefix of records, then of each priority: most
+-- KEYS: unacked, unacked index, aboard of an idle worker ('' to open nothing), then of each priority: turns,
+--       waiting (prefix), deficits (hash: client -> bytes that it may still take in its turn), list of
+--       messages without a queue of their own
+-- ARGV: Unix time, queue name, quantum bytes, long bytes, prefix of records, prefix of payloads, fingerprint
+--       of the worker's model, major version of messages that are opened, then of each priority: most
 --       messages, bytes and long messages of express, most messages, bytes and long messages of the
 --       clients, number of busy clients, and these clients. A message is long if it costs more than
 --       `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
@@ -12,9 +14,12 @@
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
 -- Express messages of jobs that were cancelled or erased take no room: the worker only acknowledges
 -- them. The others are part of their client's turn, so their records need no look.
--- Returns {is express ('1' or '0'), delivery tag, message, ...}. A message without a tag is none of
--- ours: its digest stands for the tag until the worker sets it aside.
+-- A job that comes alone to an idle worker is opened too: one round trip and one write to disk less.
+-- Returns {is express ('1' or '0'), delivery tag, message, ...}, and then what `open_job` returns if a job
+-- was opened. A message without a tag is none of ours: its digest stands for the tag until the worker
+-- sets it aside.
 -- include: queue
+-- include: opening
 local quantum, long_bytes = tonumber(ARGV[3]), tonumber(ARGV[4])
 local fetched = {}
 
@@ -22,13 +27,18 @@ local fetched = {}
 local MAX_ENDED = 1000
 local num_ended = 0
 
+-- Returns what a message costs at most at once, and whether it is long.
+local function cost_of(message)
+  local _, cost_at = string.find(message, '"cost":', 1, true)
+  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
+  return math.min(cost, long_bytes), cost > long_bytes
+end
+
 -- Returns the next message of a list, what it costs at most at once, and whether it is long.
 local function look(list)
   local message = redis.call('LINDEX', list, -1)
   if not message then return nil, 0, false end
-  local _, cost_at = string.find(message, '"cost":', 1, true)
-  local cost = cost_at and tonumber(string.match(message, '^%s*(%d+)', cost_at + 1)) or #message
-  return message, math.min(cost, long_bytes), cost > long_bytes
+  return message, cost_of(message)
 end
 
 local function tag_of(message)
@@ -107,8 +117,19 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
   end
 end
 
-local at = 6
-for i = 3, #KEYS, 4 do
+-- Parts of batches and long texts are opened later. So is what another worker had, as it may be at fault,
+-- and what only another release can read.
+local function open_lone(aboard, tag, message)
+  local _, is_long = cost_of(message)
+  if is_long or tag_of(message) ~= tag or string.find(tag, '.', 1, true) then return end
+  if string.find(message, '"redelivered":true', 1, true) then return end
+  if string.match(message, '"version":"(%d+)%.') ~= ARGV[8] then return end
+  redis.call('DEL', aboard)
+  fetched[4] = open_job(aboard, ARGV[7], tag, ARGV[5] .. tag, ARGV[6] .. tag, '', '')
+end
+
+local at = 9
+for i = 4, #KEYS, 4 do
   local turns, waiting, deficits, homeless = unpack(KEYS, i, i + 3)
   local express, rooms, busy = waiting .. EXPRESS, {}, {}
   for j = 1, 7 do rooms[j] = tonumber(ARGV[at + j - 1]) end
@@ -122,4 +143,5 @@ for i = 3, #KEYS, 4 do
   fetch_by_turns(turns, waiting, deficits, rooms[4], rooms[5], rooms[6], busy)
   if redis.call('EXISTS', express) == 1 then redis.call('RPUSH', turns, EXPRESS) end
 end
+if KEYS[3] ~= '' and #fetched == 3 then open_lone(KEYS[3], fetched[2], fetched[3]) end
 return fetched

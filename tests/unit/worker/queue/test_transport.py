@@ -56,6 +56,9 @@ def options(settings) -> dict:
         "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
         "read_message": lambda tag, raw, is_express: orjson.loads(raw),
         "on_answer": lambda: None,
+        "aboard_key": keys.aboard("w"),
+        "before_opening": lambda: None,
+        "keep_opened": lambda answers: None,
     }
 
 
@@ -119,8 +122,9 @@ ONE, TWO = [b"0", b"a", b"{}"], [b"0", b"a", b"{}", b"0", b"b", b"{}"]
         # A fetch with messages may have left more; one without has left none.
         ("EVALSHA", [ONE], True),
         ("EVALSHA", [[]], False),
-        # The wait ends with a message, which came alone or in company, or with its time.
+        # The wait ends with a message, which came alone (opened or not) or in company, or in time.
         ("BLMOVE", [b"a", ONE], False),
+        ("BLMOVE", [b"a", [*ONE, [b"open", b"{}"]]], False),
         ("BLMOVE", [b"a", TWO], True),
         ("BLMOVE", [None, ONE], True),
         ("BLMOVE", [None, []], False),
@@ -131,10 +135,43 @@ def test_worker_fetches_again_unless_the_next_fetch_would_find_nothing(
 ):
     channel, left = consuming.channels[0], iter(replies)
     monkeypatch.setattr(channel, "_parse_reply", lambda **_: next(left))
-    monkeypatch.setattr(channel, "_send_fetch", lambda: None)
+    monkeypatch.setattr(channel, "_send_fetch", lambda **_: None)
     monkeypatch.setattr(channel, "_command", command)
     assert channel._read_reply() == replies[-1]
     assert channel._fetches_next == fetches_next
+
+
+def test_job_that_comes_alone_to_an_idle_worker_is_opened_by_its_fetch(
+    redis_server, options, job_store, redis_client
+):
+    opened: list[dict] = []
+    marked: list[bool] = []
+    hooks = {
+        "keep_opened": opened.append,
+        "before_opening": lambda: marked.append(redis_client.exists(keys.aboard("w")) == 0),
+    }
+    consuming = Consuming(redis_server.url, options | hooks)
+    consuming.run_until(lambda: consuming.channels[0]._command == "BLMOVE")
+    task_id = submitted(job_store)
+    consuming.run_until(lambda: consuming.messages)
+    assert [list(each) for each in opened] == [[task_id]]
+    assert redis_client.smembers(keys.aboard("w")) == {task_id.encode()}
+    assert marked[0]
+    consuming.close()
+
+
+def test_worker_with_jobs_in_hand_opens_none_by_a_fetch(
+    redis_server, options, job_store, redis_client
+):
+    opened: list[dict] = []
+    consuming = Consuming(redis_server.url, options | {"keep_opened": opened.append})
+    consuming.channels[0].is_idle = False
+    consuming.run_until(lambda: consuming.channels[0]._command == "BLMOVE")
+    submitted(job_store)
+    consuming.run_until(lambda: consuming.messages)
+    assert opened == [{}]
+    assert not redis_client.exists(keys.aboard("w"))
+    consuming.close()
 
 
 def test_overdue_reply_is_a_lost_connection(redis_server, options):
