@@ -144,13 +144,34 @@ def test_exit_by_an_error_elsewhere_does_not_count_against_a_job(
 ):
     worker = new_worker().start().wait_ready()
     task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
-    wait_until(lambda: is_aboard(redis_client, "w", task_id))
+    wait_until(lambda: "job_opened" in worker.log.read_text())
     worker.send(signal.SIGQUIT)  # Celery's cold shutdown: an exit without regard to its jobs
     worker.wait_exit()
     assert not redis_client.exists(keys.aboard("w@test"))
     worker.start()
     assert final(job_store, task_id).state == "SUCCESS"
     assert deaths(redis_client, task_id) == 0
+
+
+@pytest.mark.parametrize("how", [signal.SIGQUIT, signal.SIGTERM, "Redis goes away"])
+def test_worker_that_ends_without_a_turn_after_its_fetch_was_not_scoring(
+    job_store, new_worker, redis_client, redis_server, how
+):
+    worker = new_worker().start().wait_ready()
+    assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
+    mark = worker.log.parent / "data" / "cache" / "scoring" / "w@test"
+    wait_until(lambda: mark.read_bytes() == b"0")
+    # A client without messages ends the wait, and the fetch brings nothing.
+    [status] = job_store.worker_statuses()
+    turns = keys.turns(status.model["fingerprint"], keys.INTERACTIVE)
+    redis_client.rpush(turns, "nobody")
+    wait_until(lambda: mark.read_bytes() == b"1")
+    if isinstance(how, str):
+        redis_server.kill()
+    else:
+        worker.send(how)
+        worker.wait_exit()
+    wait_until(lambda: mark.read_bytes() == b"0")
 
 
 def test_death_while_scoring_counts_once(job_store, new_worker, redis_client):
