@@ -270,6 +270,8 @@ class Lease:
             return
         assert self._give_back is not None
         log.warning("micro_batch_given_back", worker=self.status.name)
+        # Without Redis, only the mark tells that this is no crash.
+        self.mark_idle()
         try:
             self._give_back()
         finally:

@@ -193,6 +193,34 @@ def test_ended_jobs_outside_the_express_line_count_as_their_clients_turn(queue, 
     assert other in set().union(*fetches)
 
 
+@pytest.mark.parametrize("room", [{"busy_clients": ("a",)}, {"long_jobs": 0}])
+def test_cancelled_long_job_does_not_hold_up_the_short_ones_behind_it(queue, job_store, room):
+    queue.add("a", 1)
+    queue.fetch()
+    long, *short = queue.add("a", BUDGET_BYTES * 3, 10, 10)
+    assert queue.fetch(FREE._replace(**room)) == []
+    job_store.cancel(long)
+    fetched = [tag for _ in range(2) for _, tag in queue.fetch(FREE._replace(**room))]
+    assert fetched == [long, *short]
+
+
+def test_record_of_a_wrong_type_does_not_hold_up_other_jobs(queue, redis_client):
+    ids = queue.add("a", 10) + queue.add("b", 10)
+    redis_client.delete(keys.record(ids[0]))
+    redis_client.lpush(keys.record(ids[0]), "not a record")
+    assert queue.fetch() == [(True, task_id) for task_id in ids]
+
+
+@pytest.mark.parametrize("key", [keys.record, keys.payload])
+def test_lone_job_that_cannot_be_opened_comes_unopened(queue, redis_client, key):
+    (task_id,) = queue.add("a", 10)
+    redis_client.delete(key(task_id))
+    redis_client.lpush(key(task_id), "not a string")
+    assert queue.fetch(is_idle=True) == [(True, task_id)]
+    assert queue.opened is None
+    assert not redis_client.exists(keys.aboard("w"))
+
+
 def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):
     limit = int(re.search(r"MAX_ENDED = (\d+)", (SCRIPTS / "fetch.lua").read_text())[1])
     (first,) = queue.add("a", 1)

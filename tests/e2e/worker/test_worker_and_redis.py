@@ -174,6 +174,23 @@ def test_worker_that_ends_without_a_turn_after_its_fetch_was_not_scoring(
     wait_until(lambda: mark.read_bytes() == b"0")
 
 
+def test_worker_that_ends_its_drain_without_redis_blames_nobody(
+    job_store, new_worker, redis_client, proxy
+):
+    times = {"redis_timeout_s": "0.2", "lease_s": "0.4", "drain_s": "0.1"}
+    worker = new_worker(redis_url=proxy.url, **times).start().wait_ready()
+    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 4)
+    wait_until(lambda: "job_opened" in worker.log.read_text())
+    proxy.cut()
+    worker.send(signal.SIGTERM)
+    assert worker.wait_exit() == 0
+    assert "jobs_not_given_back" in worker.log.read_text()
+    proxy.mend()
+    worker.start()
+    assert final(job_store, task_id).state == "SUCCESS"
+    assert deaths(redis_client, task_id) == 0
+
+
 def test_death_while_scoring_counts_once(job_store, new_worker, redis_client):
     worker = new_worker().start().wait_ready()
     task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)

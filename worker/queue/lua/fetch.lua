@@ -13,7 +13,7 @@
 --       has a long message in the worker already.
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
 -- Express messages of jobs that were cancelled or erased take no room: the worker only acknowledges
--- them. The others are part of their client's turn, so their records need no look.
+-- them. The others are part of their client's turn, so few of their records need a look.
 -- A job that comes alone to an idle worker is opened too: one round trip and one write to disk less.
 -- Returns {is express ('1' or '0'), delivery tag, message, ...}, and then what `open_job` returns if a job
 -- was opened. A message without a tag is none of ours: its digest stands for the tag until the worker
@@ -57,7 +57,9 @@ end
 local function has_ended(message)
   local tag = tag_of(message)
   if not tag then return false end
-  local record = redis.call('GETRANGE', ARGV[5] .. tag, 0, 39)
+  local record = redis.pcall('GETRANGE', ARGV[5] .. tag, 0, 39)
+  -- A record of a wrong type is found when it is opened.
+  if type(record) ~= 'string' then return false end
   local state = string.match(record, '"status":%s*"(%u+)"')
   return record == '' or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
 end
@@ -87,12 +89,19 @@ local function fetch_express(list, count, room, num_long)
   end
 end
 
+-- Looks at the next message of a client. Where no long one may be taken, one whose job has ended counts as
+-- short, so that it does not hold up the messages behind it.
+local function look_in_turn(list, may_be_long)
+  local message, cost, is_long = look(list)
+  return message, cost, is_long and (may_be_long or not has_ended(message))
+end
+
 local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, busy)
   local is_first, num_skipped, num_clients = true, 0, redis.call('LLEN', turns)
   while count > 0 and room > 0 and num_skipped < num_clients do
     local client = redis.call('LINDEX', turns, -1)
     local list, has_room = waiting .. client, true
-    local message, cost, is_long = look(list)
+    local message, cost, is_long = look_in_turn(list, num_long > 0 and not busy[client])
     local deficit = tonumber(redis.call('HGET', deficits, client) or '0')
     if deficit < cost then deficit = deficit + quantum end
     while message and deficit >= cost and not (is_long and (num_long < 1 or busy[client])) do
@@ -101,7 +110,7 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
       take(list, message, '0')
       if is_long then num_long, busy[client] = num_long - 1, true end
       count, room, deficit, is_first = count - 1, room - cost, deficit - cost, false
-      message, cost, is_long = look(list)
+      message, cost, is_long = look_in_turn(list, num_long > 0 and not busy[client])
     end
     if not message then
       redis.call('RPOP', turns)
@@ -125,7 +134,9 @@ local function open_lone(aboard, tag, message)
   if string.find(message, '"redelivered":true', 1, true) then return end
   if string.match(message, '"version":"(%d+)%.') ~= ARGV[8] then return end
   redis.call('DEL', aboard)
-  fetched[4] = open_job(aboard, ARGV[7], tag, ARGV[5] .. tag, ARGV[6] .. tag, '', '')
+  -- The message is taken already: what cannot be opened is handed out unopened, and found later.
+  local is_open, answer = pcall(open_job, aboard, ARGV[7], tag, ARGV[5] .. tag, ARGV[6] .. tag, '', '')
+  if is_open then fetched[4] = answer else redis.call('DEL', aboard) end
 end
 
 local at = 9
