@@ -44,8 +44,8 @@ def make_next(folder: Path) -> None:
         (folder / path).write_text(code.replace(before, after))
 
 
-def make_repository(folder: Path) -> None:
-    """Make a git repository with a tag for each release; this one is checked out."""
+def copy_repository(folder: Path) -> None:
+    """Copy the files of this release, without its history."""
     listed = _git(REPOSITORY, "ls-files", "--cached", "--others", "--exclude-standard", "-z")
     for name in filter(None, listed.split("\0")):
         # git still lists a file whose deletion is not committed.
@@ -53,6 +53,11 @@ def make_repository(folder: Path) -> None:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes((REPOSITORY / name).read_bytes())
             (folder / name).chmod((REPOSITORY / name).stat().st_mode)
+
+
+def make_repository(folder: Path) -> None:
+    """Make a git repository with a tag for each release; this one is checked out."""
+    copy_repository(folder)
     _git(folder, "init", "--quiet")
     for version in (THIS, NEXT):
         if version == NEXT:

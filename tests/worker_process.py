@@ -36,6 +36,8 @@ class Worker:
             *("-P", "solo", "-c", "1", "-n", f"{name}@test"),
         ]
         self.environment = {**os.environ, **environment, "OMP_WAIT_POLICY": "passive"}
+        self.repository = REPOSITORY
+        """The folder whose code `start_cold` runs."""
         self.process: WarmProcess | subprocess.Popen[bytes] | None = None
 
     def start(self) -> "Worker":
@@ -55,7 +57,7 @@ class Worker:
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", *self.arguments],
-                cwd=REPOSITORY,
+                cwd=self.repository,
                 env=self.environment,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

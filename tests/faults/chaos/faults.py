@@ -3,6 +3,7 @@
 import os
 import random
 import resource
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
-import orjson
 import psutil
 import redis
 
 from contract import keys
+from contract.queue_messages import decode_message
+from contract.versions import Unreadable
 from deploy.disk_guard import REFUSES_WRITES, TAKES_WRITES
-from tests.faults.chaos.history import Entry, History, Period, now
+from tests.faults.chaos.history import Entry, History, Jump, Period, now
 from tests.faults.chaos.plan import Plan, lane
 from tests.faults.chaos.world import LEASE_S, WORKERS, World
 from tests.waiting_messages import waiting
@@ -25,7 +27,7 @@ from tests.waiting_messages import waiting
 MAX_CLOCK_JUMP_S = 20
 # Redis is asked about its memory by each web process once a second, and results must find room.
 _MEMORY_HELD_S = (1.0, 4.0)
-_OTHER_RELEASE_S = 4.0
+_NEXT_RELEASE_S = 4.0
 
 
 class Missed(Exception):
@@ -214,7 +216,11 @@ def lose_message(world: World, _: str, generator: random.Random) -> None:
             raise Missed
         name = generator.choice(lists)
         raw = client.lindex(name, 0) or b""
-        task_id = orjson.loads(raw)["headers"]["id"]
+        try:
+            task_id = decode_message(raw).task_id
+        except Unreadable:
+            # Another fault broke it.
+            raise Missed from None
         world.history.damaged[task_id] = "message"
         client.lrem(name, 1, raw)
 
@@ -245,25 +251,35 @@ def damage_record(world: World, _: str, generator: random.Random) -> None:
 
 def jump_clock(world: World, name: str, generator: random.Random) -> None:
     """Set the clock of a process wrong for a while, forwards or backwards."""
-    world.jump(name, generator.choice((-1, 1)) * generator.uniform(3, MAX_CLOCK_JUMP_S))
+    seconds, began_at = generator.uniform(3, MAX_CLOCK_JUMP_S), now()
+    world.jump(name, generator.choice((-1, 1)) * seconds)
     # A process looks at the file of its clock once a second.
     time.sleep(generator.uniform(2, 5))
     world.jump(name, 0)
     time.sleep(1.2)
+    world.history.jumps.append(Jump(seconds, began_at, now()))
 
 
-def deploy_other_release(world: World, _: str, generator: random.Random) -> None:
-    """Run the web server of the other release beside ours, and submit jobs through it."""
-    server = world.other_release()
-    if server is None:
-        raise Missed
-    server.start()
+def deploy_web(world: World, _: str, generator: random.Random) -> None:
+    """Run a web server of the next release beside ours, and submit jobs through it."""
+    server = world.web_of_next_release().start()
     try:
-        until = time.monotonic() + _OTHER_RELEASE_S
+        until = time.monotonic() + _NEXT_RELEASE_S
         while time.monotonic() < until:
             _submit_unread(world, server.url, generator)
     finally:
         server.stop()
+
+
+def deploy_worker(world: World, _: str, __: random.Random) -> None:
+    """Run a worker of the next release beside ours, which takes jobs of the same model."""
+    worker = world.worker_of_next_release().start_cold()
+    try:
+        worker.wait_ready()
+        time.sleep(_NEXT_RELEASE_S)
+    finally:
+        worker.send(signal.SIGTERM)
+        worker.wait_exit()
 
 
 FAULTS: dict[str, Fault] = {
@@ -292,7 +308,8 @@ FAULTS: dict[str, Fault] = {
     "damage payload": Fault(("queue",), damage_payload),
     "damage record": Fault(("queue",), damage_record),
     "jump clock": Fault(("web", *WORKERS), jump_clock),
-    "deploy other release": Fault(("old",), deploy_other_release),
+    "deploy web of next release": Fault(("next",), deploy_web),
+    "deploy worker of next release": Fault(("next",), deploy_worker),
 }
 
 
@@ -332,7 +349,7 @@ class Breaker:
         began_at = now()
         try:
             fault.run(self._world, target, generator)
-        except (Missed, redis.RedisError, OSError, ValueError, LookupError):
+        except (Missed, redis.RedisError, OSError):
             self._history.miss(kind)
         except BaseException as error:  # noqa: BLE001 - the next fault is made; it fails the run
             self._history.violate("the harness works", "", f"{kind}: {error!r}")
@@ -362,6 +379,9 @@ def _append_only_file(world: World) -> Path:
     (manifest,) = (world.folder / "redis" / "appendonlydir").glob("*.manifest")
     lines = [line.split() for line in manifest.read_text().splitlines()]
     names = [words[1] for words in lines if words[-1] == "i"]
+    if not names:
+        # Redis is just writing it anew.
+        raise Missed
     return manifest.parent / names[-1]
 
 

@@ -45,7 +45,7 @@ class Report:
     worst_difference: float
     """Largest difference from the scores without the service, in units of the tolerance."""
     left_out: list[str]
-    """Kinds of faults that this machine cannot make."""
+    """Kinds of faults that the harness does not make."""
     violations: list[Violation]
 
     @property
@@ -124,7 +124,7 @@ def _report(plan: Plan, elapsed_s: float, history: History, checker: Checker) ->
         num_refused=history.num_refused,
         recoveries_s=_recoveries_s(history),
         worst_difference=round(checker.worst_difference, 4),
-        left_out=checker.left_out(),
+        left_out=["a jump of the clock of Redis"],
         violations=list(history.violations),
     )
 

@@ -1,5 +1,6 @@
 """A small edition of `make chaos`, and that its checks notice what is wrong."""
 
+import random
 from collections.abc import Iterator
 from copy import deepcopy
 from itertools import islice
@@ -10,8 +11,8 @@ import pytest
 from contract.store.queue.model_registry import ModelRegistry
 from tests.faults.chaos.checker import Checker
 from tests.faults.chaos.clients import Client
-from tests.faults.chaos.faults import FAULTS
-from tests.faults.chaos.history import Entry, History
+from tests.faults.chaos.faults import FAULTS, deploy_web, deploy_worker
+from tests.faults.chaos.history import Entry, History, Jump, Period
 from tests.faults.chaos.plan import Plan, lane
 from tests.faults.chaos.run import run
 from tests.faults.chaos.texts import Offline
@@ -145,9 +146,43 @@ def world_without_workers(tmp_path) -> Iterator[World]:
                 ModelRegistry(redis).make_current(name, "0" * 12)
         world.web = WebServer(tmp_path, world.redis_server.url, model_name="mine").start()
         world.proxies["clients"] = Proxy(world.web.port)
+        world.proxies["next"] = Proxy(world.redis_server.port)
         yield world
     finally:
         world.stop()
+
+
+def test_web_server_and_worker_of_the_next_release_take_part(world_without_workers):
+    world = world_without_workers
+    world.texts["other"] = [TEXT]
+    deploy_web(world, "next", random.Random(1))
+    assert {entry.kind for entry in world.history.entries.values()} == {"unread"}
+    deploy_worker(world, "next", random.Random(1))
+    log = (world.folder / "next.log").read_text()
+    assert '"worker_ready"' in log
+    assert '"worker_stopped"' in log
+
+
+def test_jump_of_a_clock_excuses_a_late_job_by_its_own_size(checker, offline):
+    entry = an_entry()
+    entry.submitted_at, entry.read_at = 100.0, 110.0
+    late = {"result": {"timings_ms": {"queue": 9e3, "batch_wait": 0}}}
+    entry.final = changed(a_job(checker, offline), late)
+    checker.history.jumps = [Jump(4.0, 90.0, 99.0), Jump(4.0, 111.0, 120.0)]
+    checker.check_entry(entry)
+    assert [each.promise for each in checker.history.violations] == ["deadlines are kept"]
+    checker.history.jumps.append(Jump(6.0, 105.0, 106.0))
+    checker.check_entry(entry)
+    assert len(checker.history.violations) == 1
+
+
+def test_fault_that_can_never_be_made_breaks_the_run(checker):
+    history = checker.history
+    history.note(Period("kill web", "web", 0.0, 1.0))
+    for kind in ("kill web", "cut power", *["fill disk"] * 4, *["kill web"] * 4):
+        history.miss(kind)
+    checker.check_faults()
+    assert [each.detail for each in history.violations] == ["fill disk was never made"]
 
 
 class ClientWithBackup(Client):

@@ -1,13 +1,10 @@
 """Runs Redis, a web server and three workers behind proxies, and restarts those that die."""
 
 import subprocess
-import sys
-import tarfile
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from io import BytesIO
 from pathlib import Path
 
 import psutil
@@ -16,21 +13,20 @@ import redis
 import torch
 
 from contract.api_keys import new_key
-from contract.settings import REPOSITORY, Settings, load_settings
+from contract.settings import Settings, load_settings
 from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
 from model import EvaByteConfig, EvaByteForCausalLM
 from tests.conftest import RedisServer, wait_until
 from tests.faults.chaos.history import History
 from tests.proxy import Proxy
+from tests.releases import copy_repository, make_next
 from tests.service import TINY_CHECKPOINT
 from tests.warm_process import WarmProcess
 from tests.web import WebServer
 from tests.worker_process import Worker
 
 LEASE_S = 2.0
-# The release whose web server takes part, if this clone has its commit.
-OTHER_RELEASE = "f729906"
 CLOCK = Path(__file__).parent / "clock"
 """On PYTHONPATH, it makes the clock of a process one that can be set wrong."""
 WORKERS = {"a1": "mine", "a2": "mine", "b": "theirs"}
@@ -82,7 +78,7 @@ class World:
         shape = EvaByteConfig.from_pretrained(TINY_CHECKPOINT)
         EvaByteForCausalLM(shape).save_pretrained(self.checkpoints["theirs"])
         self.redis_server.start()
-        for name in ("web", "old", *WORKERS):
+        for name in ("web", "next", *WORKERS):
             self.proxies[name] = Proxy(self.redis_server.port)
         self._make_keys()
         self.web = self._web_server()
@@ -168,34 +164,28 @@ class World:
             time.sleep(0.1)
         return False
 
-    def other_release(self) -> WebServer | None:
-        """A web server of the other release, not started.
-
-        None if its commit is not here, or a package that only that release needs.
-        """
-        folder = self.folder / "other"
-        if not folder.exists():
-            archive = subprocess.run(
-                ["git", "archive", OTHER_RELEASE],
-                cwd=REPOSITORY,
-                capture_output=True,
-                check=False,
-            )
-            if archive.returncode:
-                return None
-            with tarfile.open(fileobj=BytesIO(archive.stdout)) as packed:
-                packed.extractall(folder, filter="data")
-        imported = subprocess.run(
-            [sys.executable, "-c", "import app.factory"],
-            cwd=folder,
-            capture_output=True,
-            check=False,
-        )
-        if imported.returncode:
-            return None
-        server = WebServer(folder, self.proxies["old"].url)
+    def web_of_next_release(self) -> WebServer:
+        """A web server of the next release, not started."""
+        folder = self._next_release()
+        server = WebServer(folder, self.proxies["next"].url)
         server.command = ["env", "-C", str(folder), *server.command[1:]]
         return server
+
+    def worker_of_next_release(self) -> Worker:
+        """A worker of the next release, not started; it shares a model with two of ours."""
+        worker = self._worker("next", "mine")
+        worker.repository = self._next_release()
+        if worker.log.exists():
+            # Of the last one; this one is ready when its own log says so.
+            worker.log.rename(worker.log.with_suffix(f".{time.monotonic_ns()}.log"))
+        return worker
+
+    def _next_release(self) -> Path:
+        folder = self.folder / "next"
+        if not folder.exists():
+            copy_repository(folder)
+            make_next(folder)
+        return folder
 
     def jump(self, name: str, seconds: float) -> None:
         """Set the clock of a part this far from the true time; 0 sets it right."""
