@@ -109,6 +109,9 @@ class WorkerStatus:
     """The release that the worker runs; None in the status of release 0.1."""
     host: str = ""
     pid: int = 0
+    pid_namespace: str = ""
+    """Within which `pid` names one process; '' where the system has no such namespaces, and in the
+    status of an earlier release."""
     started_at: float | None = None
     """Unix time, seconds."""
 

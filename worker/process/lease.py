@@ -63,6 +63,7 @@ class OwnStatus(WorkerStatus):
             release=__version__,
             host=socket.gethostname(),
             pid=os.getpid(),
+            pid_namespace=_pid_namespace(),
             started_at=time.time(),
         )
         self._startup = startup
@@ -157,8 +158,8 @@ class Lease:
     def acquire(self) -> None:
         """Take the lease of this worker's name, and keep it until `release`.
 
-        The lease of a dead process on this machine is taken over at once. Any other lease has to
-        expire first.
+        The lease of a dead process is taken over at once if this process can tell that it is dead:
+        on the same machine, in the same container if in any. Any other lease has to expire first.
 
         Raises:
             NameTaken: its holder renewed it meanwhile.
@@ -286,9 +287,23 @@ class Lease:
         except NotAWorkerStatus as error:
             log.warning("lease_unreadable", worker=self.status.name, reason=str(error))
             return True
-        if holder.host != self.status.host:
+        if _place(holder) != _place(self.status):
             return True
         return holder.pid != self.status.pid and _is_alive(holder.pid)
+
+
+def _place(status: WorkerStatus) -> tuple[str, str]:
+    """Where the process ID of a worker is its own; containers may share the name of the host."""
+    return status.host, status.pid_namespace
+
+
+def _pid_namespace() -> str:
+    """The boot of the kernel and the PID namespace, as Linux names them; '' elsewhere."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
 
 
 def _is_alive(pid: int) -> bool:

@@ -35,6 +35,7 @@ STATUS = WorkerStatus(
     release="0.2.0",
     host="a",
     pid=17,
+    pid_namespace="boot pid:[1]",
     started_at=1769860800.25,
 )
 # What a worker of release 0.1.0 stored, before the status had a version.

@@ -1,10 +1,18 @@
-"""What a worker tells of itself: figures of recent work, of bounded size."""
+"""What a worker tells of itself, of bounded size, and whose lease it takes over."""
+
+import os
+import time
+from collections.abc import Iterator
 
 import orjson
+import psutil
 import pytest
 
-from worker.process.lease import RECENT_BATCHES, RECENT_JOBS, OwnStatus
+from contract import keys
+from worker.process.lease import RECENT_BATCHES, RECENT_JOBS, Lease, NameTaken, OwnStatus
 from worker.process.startup import Startup
+
+LEASE_S = 1.0
 
 
 @pytest.fixture
@@ -38,3 +46,56 @@ def test_before_the_first_batch_nothing_is_claimed(status):
     found = orjson.loads(status.encode())
     assert (found["recent_batches"], found["recent_latencies_ms"]) == ([], [])
     assert (found["bytes_per_s"], found["mean_batch_texts"]) == (None, None)
+
+
+@pytest.fixture
+def new_lease(redis_client) -> Iterator:
+    """Make leases of one name, each as a process of its own with other facts would hold it."""
+    leases = []
+
+    def make(**facts) -> Lease:
+        own = OwnStatus("w", 100, Startup("load", began_at=0.0))
+        for name, value in facts.items():
+            setattr(own, name, value)
+        leases.append(Lease(redis_client, own, lease_s=LEASE_S, micro_batch_timeout_s=300))
+        return leases[-1]
+
+    yield make
+    for lease in leases:
+        lease.release()
+
+
+PIDS = pytest.mark.parametrize(
+    "pid", [os.getpid(), max(psutil.pids()) + 1000], ids=["own", "of_no_process"]
+)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [{"pid_namespace": "boot pid:[2]"}, {"pid_namespace": ""}, {"host": "another"}],
+    ids=["another_container", "of_an_earlier_release", "another_host"],
+)
+@PIDS
+def test_running_worker_elsewhere_keeps_its_name_whatever_its_process_id(new_lease, place, pid):
+    new_lease(pid=pid, **place).acquire()
+    with pytest.raises(NameTaken):
+        new_lease().acquire()
+
+
+def test_lease_of_a_dead_worker_elsewhere_is_taken_when_it_expires(new_lease, redis_client):
+    new_lease(pid_namespace="boot pid:[2]").renew()
+    began_at = time.monotonic()
+    new_lease().acquire()
+    assert time.monotonic() - began_at > LEASE_S / 2
+    assert orjson.loads(redis_client.get(keys.lease("w")))["pid_namespace"] != "boot pid:[2]"
+
+
+@PIDS
+def test_lease_of_a_dead_process_beside_this_one_is_taken_at_once(new_lease, pid):
+    new_lease(pid=pid).renew()
+    assert not new_lease()._is_held_by_other()
+
+
+def test_running_process_beside_this_one_keeps_its_name(new_lease):
+    new_lease(pid=os.getppid()).renew()
+    assert new_lease()._is_held_by_other()
