@@ -6,7 +6,7 @@ are not shown. Redis errors reach the caller.
 
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import redis
@@ -14,7 +14,7 @@ import redis
 from contract import keys
 from contract.batches import part_id
 from contract.errors import JobUnreadable
-from contract.messages import decode_payload, decode_record, queued_record
+from contract.messages import decode_payload, decode_record, encode_payload, queued_record
 from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
 from contract.store.connection.scripts import register
@@ -106,6 +106,8 @@ class DeadLetters:
     def requeue(self, letter: DeadLetter) -> None:
         """Try a letter again: put back its message, or make its job wait again.
 
+        The deadline of the job is as far ahead as it was when the job was submitted.
+
         Raises:
             NotRequeued
         """
@@ -132,6 +134,8 @@ class DeadLetters:
         record = self._client.get(keys.record(task_id))
         if record is None or not _ended_as_unreadable(task_id, record):
             raise NotRequeued("its job was erased, has expired or has another result")
+        wait_s = max(job.deadline_at - job.submitted_at, 0)
+        job = replace(job, deadline_at=time.time() + wait_s)
         names = [
             *(keys.record(task_id), keys.payload(task_id)),
             keys.turns(job.fingerprint, job.priority),
@@ -139,10 +143,10 @@ class DeadLetters:
             *(keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS, *keys.LIVE),
         ]
         args: list[Any] = [
-            *(record, queued_record(task_id, job.facts()), payload),
+            *(record, queued_record(task_id, job.facts()), encode_payload(job)),
             task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
             *(task_id, job.num_bytes, job.client),
-            *(int(max(job.deadline_at - time.time(), 0)) + self._ttl_s, letter.id),
+            *(int(wait_s) + self._ttl_s, letter.id),
             promised_bytes(job.result_bytes),
         ]
         if not self._requeue_job(keys=names, args=args):

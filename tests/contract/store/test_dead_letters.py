@@ -20,6 +20,7 @@ from worker.dead_letters import main
 from worker.process.registration import Registration
 from worker.process.request_ids import RequestIds
 from worker.queue.intake import Intake
+from worker.recovery.overdue import GRACE_S, Overdue
 from worker.recovery.upkeep import Upkeep, set_aside_broken_leases
 
 STATUS = WorkerStatus(name="w", state="ready", model={"name": "mine", "fingerprint": "0" * 12})
@@ -47,14 +48,14 @@ def command(settings, monkeypatch, capsys):
     return run
 
 
-def a_job(text: str = "ab") -> Job:
-    now = time.time()
-    return Job([{"text": text}], len(text), now, now + 60, client="192.0.2.7")
+def a_job(text: str = "ab", age_s: float = 0) -> Job:
+    at = time.time() - age_s
+    return Job([{"text": text}], len(text), at, at + 60, client="192.0.2.7")
 
 
-def set_aside_payload(store: JobStore, raw: bytes | None = None) -> str:
+def set_aside_payload(store: JobStore, raw: bytes | None = None, age_s: float = 0) -> str:
     """End a job as unreadable, as a worker does; return its ID."""
-    task_id = store.submit(a_job()).task_id
+    task_id = store.submit(a_job(age_s=age_s)).task_id
     payload = store._client.get(keys.payload(task_id))
     clear(store._client)
     kept = payload if raw is None else raw
@@ -174,6 +175,18 @@ def test_requeued_job_waits_again(command, job_store, redis_client):
     assert opened.job.requests == [{"text": "ab"}]
     assert task_id.encode() in take(redis_client)
     assert job_store.dead_letters() == []
+
+
+def test_job_that_is_requeued_after_its_deadline_has_all_its_time_again(
+    command, job_store, redis_client
+):
+    task_id = set_aside_payload(job_store, age_s=3600)
+    assert command("requeue", "--all")[0] == 0
+    (opened,) = job_store.open_jobs([task_id])
+    for deadline_at in (opened.job.deadline_at, job_store.read(task_id).job["deadline_at"]):
+        assert 50 < deadline_at - time.time() <= 60
+    Overdue(redis_client, job_store, clock=lambda: time.time() + GRACE_S + 1).end_some()
+    assert not job_store.read(task_id).is_final
 
 
 def test_job_that_still_cannot_be_read_is_not_requeued(command, job_store):
