@@ -17,4 +17,8 @@ if rewriting then
   return 'failed'
 end
 local since = redis.call('GET', KEYS[1])
-return since and redis.call('TIME')[1] - since >= tonumber(ARGV[4]) and 'due' or ''
+if not since then return '' end
+local age = redis.call('TIME')[1] - since
+-- The clock of Redis was ahead: the deletion counts from now on.
+if age < 0 then redis.call('INCRBY', KEYS[1], age) end
+return age >= tonumber(ARGV[4]) and 'due' or ''

@@ -1,3 +1,4 @@
+#!lua flags=allow-oom
 -- Tells what is left of a quota, and takes nothing.
 -- KEYS: quota    ARGV: requests and bytes per minute
 -- Returns {requests left, bytes left, seconds until a request passes}.

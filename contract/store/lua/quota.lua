@@ -12,7 +12,13 @@ local function look_at_quota(bucket, max_requests, max_bytes)
   for name, max in pairs({requests = max_requests, bytes = max_bytes}) do
     -- An earlier release has one time for both buckets.
     local held = redis.call('HMGET', bucket, name, name .. '_at', 'at')
-    local minutes = math.max(now - (tonumber(held[2] or held[3]) or now), 0) / 60
+    local at = tonumber(held[2] or held[3]) or now
+    if at > now then
+      -- The clock of Redis was ahead: the bucket fills from now on.
+      at = now
+      redis.call('HSET', bucket, name .. '_at', string.format('%.6f', now))
+    end
+    local minutes = (now - at) / 60
     quota[name] = max > 0 and math.min(max, (tonumber(held[1]) or max) + minutes * max) or 0
     if max > 0 and quota[name] < 1 then
       quota.wait_s = math.max(quota.wait_s, math.ceil((1 - quota[name]) * 60 / max))

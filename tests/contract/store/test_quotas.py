@@ -59,6 +59,19 @@ def test_text_larger_than_the_quota_passes_and_leaves_a_debt(job_store, redis_cl
     job_store.submit(a_job(1), quota=quota)
 
 
+def test_bucket_refills_after_the_clock_of_redis_was_ahead(job_store, redis_client):
+    quota = Quota("a", requests_per_minute=3, bytes_per_minute=100)
+    for _ in range(3):
+        job_store.submit(a_job(40), quota=quota)
+    go_back(redis_client, "a", -3600)
+    for _ in range(2):
+        with pytest.raises(QuotaUsedUp) as refused:
+            job_store.submit(a_job(), quota=quota)
+        assert 18 <= refused.value.wait_s <= 20
+    go_back(redis_client, "a", 21)
+    assert job_store.submit(a_job(), quota=quota).quota_left.requests == 0
+
+
 def test_bucket_of_an_earlier_release_refills(job_store, redis_client):
     quota = Quota("a", requests_per_minute=2, bytes_per_minute=100)
     held = {"requests": 0, "bytes": 0, "at": time.time() - 31}

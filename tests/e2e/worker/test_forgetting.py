@@ -112,6 +112,17 @@ def test_rewrite_waits_for_three_quarters_of_the_time(redis_client, job_store):
     assert redis_client.exists(keys.REWRITING)
 
 
+def test_rewrite_is_due_in_time_after_the_clock_of_redis_was_ahead(
+    redis_client, job_store, forgetting
+):
+    job_store.erase(marked_job(job_store, "x"))
+    redis_client.incrby(keys.FORGETTABLE_SINCE, 3600)
+    forgetting.run()
+    assert not redis_client.exists(keys.REWRITING)
+    forget(forgetting, redis_client)
+    assert num_rewrites(redis_client) == 1
+
+
 def test_what_is_deleted_during_a_rewrite_has_the_next_one(redis_client, job_store, forgetting):
     job_store.erase(marked_job(job_store, "first"))
     wait_until(lambda: begun(forgetting, redis_client))
