@@ -2,7 +2,7 @@
 
 The workers of the model that is current for a name take over what waits for an earlier model of
 that name, and what was accepted before any model was known. A job for one exact model, and a batch
-that has results, cannot be taken over: they end with an error. While a name has no other model, its
+that has scores, cannot be taken over: they end with an error. While a name has no other model, its
 work waits for its workers. If the current model itself is gone, the workers of another model of its
 name make theirs current again.
 """
@@ -30,7 +30,7 @@ _STEP_S = 0.2
 # this time: their deadlines may have passed.
 READ_AGAIN_S = 10.0
 # A worker that ended is back within this time, also if it needs a new machine first. If its name
-# were taken back sooner, its batches that have results would end.
+# were taken back sooner, its batches that have scores would end.
 TAKE_BACK_S = 600.0
 
 
@@ -176,11 +176,11 @@ class Orphans:
     def _move(
         self, moved: Sequence[Waiting], models: Models, fingerprint: str
     ) -> Iterable[Waiting]:
-        """Move messages; return those that ended because their batch has results."""
+        """Move messages; return those that ended because their batch has scores."""
         ended = []
-        have_results = self._work.move(moved, models.name, fingerprint)
-        for waiting, has_results in zip(moved, have_results, strict=True):
-            if has_results:
+        have_scores = self._work.move(moved, models.name, fingerprint)
+        for waiting, has_scores in zip(moved, have_scores, strict=True):
+            if has_scores:
                 self._end(waiting, _gone_from_batch())
                 ended.append(waiting)
         if len(moved) > len(ended):

@@ -6,15 +6,15 @@
 -- ARGV: message, client, record as it was read ('' to leave the record alone), record with the new
 --       model, message with the new model, fingerprint that a batch must be bound to (or to the new
 --       one), new fingerprint
--- Returns 1 if it was moved, 'results' if its batch has results already, else 0.
+-- Returns 1 if it was moved, 'scored' if its batch has scores already, else 0.
 -- include: queue
 local batch = KEYS[5]
 if batch ~= '' and KEYS[6] ~= '' then
-  local found = redis.call('HMGET', batch, 'fingerprint', 'completed', 'failed')
+  local found = redis.call('HMGET', batch, 'fingerprint', 'completed')
   local bound = found[1] or '?'
   if bound ~= ARGV[6] and bound ~= ARGV[7] then return 0 end
-  local num_results = tonumber(found[2] or '0') + tonumber(found[3] or '0')
-  if bound ~= ARGV[7] and num_results > 0 then return 'results' end
+  -- Lines that failed have no score of any model.
+  if bound ~= ARGV[7] and tonumber(found[2] or '0') > 0 then return 'scored' end
 end
 if ARGV[3] ~= '' and redis.call('GET', KEYS[4]) ~= ARGV[3] then return 0 end
 if redis.call('LREM', KEYS[2], -1, ARGV[1]) == 0 then return 0 end

@@ -101,13 +101,13 @@ class WaitingWork:
         """Move messages to the queue of a model, and bind their jobs to it.
 
         Returns:
-            For each whether its batch has results already, so that it was not moved.
+            For each whether its batch has scores already, so that it was not moved.
         """
         with self._client.pipeline(transaction=False) as pipe:
             for each in waiting:
                 self._add_move(pipe, each, model, fingerprint)
             answers = pipe.execute() if waiting else []
-        return [answer == b"results" for answer in answers]
+        return [answer == b"scored" for answer in answers]
 
     def take_out(self, waiting: Sequence[Waiting]) -> None:
         """Take messages out of their queues; their jobs have ended."""

@@ -7,6 +7,7 @@ import pytest
 
 from contract import keys
 from contract.batches import Batch, Part, PartId, part_results
+from contract.errors import JobExpired
 from contract.messages import Job, success_record
 from contract.queue_messages import decode_message
 from contract.store.batches.batch_store import BatchStore
@@ -14,6 +15,7 @@ from contract.store.jobs.endings import Ending
 from contract.worker_status import WorkerStatus
 from tests.waiting_messages import put_unbound, take
 from worker.recovery.orphans import READ_AGAIN_S, TAKE_BACK_S, Orphans
+from worker.scoring.outcomes import failed_ending
 
 NAME, OLD, NEW, OTHER = "mine", "0" * 12, "1" * 12, "2" * 12
 LEASE_S = 5.0
@@ -360,7 +362,7 @@ def test_a_job_for_one_exact_model_that_is_gone_ends_with_an_error(
     assert not redis_client.keys(f"*{OLD}*")
 
 
-def test_a_batch_without_results_moves_as_a_whole(job_store, batches, redis_client, replaced):
+def test_a_batch_without_scores_moves_as_a_whole(job_store, batches, redis_client, replaced):
     job_store.models.make_current(NAME, OLD)
     batch_id = a_batch(batches)
     # A worker that died has fetched this one.
@@ -374,7 +376,19 @@ def test_a_batch_without_results_moves_as_a_whole(job_store, batches, redis_clie
     assert [score_part(job_store, PartId(batch_id, n), NEW) for n in range(3)] == ["SUCCESS"] * 3
 
 
-@pytest.mark.parametrize("changes", [{}, {"is_pinned": True}], ids=["has results", "pinned"])
+def test_a_batch_whose_lines_failed_alone_moves(job_store, batches, redis_client, replaced):
+    job_store.models.make_current(NAME, OLD)
+    batch_id = a_batch(batches)
+    (opened,) = job_store.open_jobs([f"{batch_id}.0"], None, OLD)
+    job_store.conclude([failed_ending(f"{batch_id}.0", opened.job, JobExpired("late"))])
+    replaced()
+
+    batch = batches.read(batch_id)
+    assert (batch.fingerprint, batch.failed) == (NEW, 1)
+    assert len(queue(redis_client, NEW, keys.BULK)) == 2
+
+
+@pytest.mark.parametrize("changes", [{}, {"is_pinned": True}], ids=["has scores", "pinned"])
 def test_a_batch_that_one_model_must_score_ends_with_an_error_for_each_other_line(
     job_store, batches, redis_client, replaced, changes
 ):
