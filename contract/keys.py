@@ -31,6 +31,9 @@ BATCH_CLIENTS = "evascore:batch_clients"  # hash: batch ID -> client, of live ba
 BULK_CLIENTS = "evascore:bulk_clients"
 BATCH_PROMISED = "evascore:batch_promised"  # hash: batch ID -> result bytes promised and left
 PROMISES = (LIVE_PROMISED, BATCH_PROMISED)
+# Begins the names of strings: bytes that a client has stored and that expire in one period
+# (`stored.lua`).
+STORED = "evascore:stored:"
 BATCH_TOTALS = "evascore:batch_totals"  # hash of counters of ended batches and of their lines
 UNPUBLISHED = "evascore:unpublished"  # set: batches with parts that are not queued yet
 # Sorted set: files of OpenAI's Files API by the Unix time at which they expire (`files.lua`).

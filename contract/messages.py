@@ -22,7 +22,7 @@ from contract.versions import Unreadable, Version, check_version, read_object, v
 
 # Raise the minor number for a new field, and the major number when older workers must not read a
 # job. 1.0 is release 0.1.0, which wrote no version.
-VERSION = Version(1, 3)
+VERSION = Version(1, 4)
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
@@ -78,6 +78,8 @@ class Job:
     def facts(self) -> dict[str, Any]:
         """The facts of the job that its record holds from the start."""
         return {
+            # First: `stored.lua` looks for it there.
+            "client": self.client,
             "num_texts": len(self.requests),
             "num_bytes": self.num_bytes,
             "submitted_at": self.submitted_at,

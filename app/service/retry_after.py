@@ -49,17 +49,25 @@ class RetryEstimate:
                 limit_bytes=limit_bytes,
                 actual_bytes=needed,
             )
-        return Overloaded(
-            f"The results could take {needed} bytes, for which "
-            + (
-                "your jobs that wait leave no room: you may hold as much as is still free. "
-                if full.is_share
-                else "Redis has no room. "
+        if full.is_share:
+            message = (
+                f"The results could take {needed} bytes. Your stored results ({full.stored_bytes} "
+                f"bytes) and your jobs that wait ({full.promised_bytes} bytes) leave no room for "
+                "them: you may hold as much as is still free. Erase results that you have read, "
+                "wait until they expire or your jobs have ended, or ask for fewer outputs (top_k, "
+                "bytes, spans)."
             )
-            + "Try again after Retry-After seconds, ask for fewer outputs (top_k, bytes, spans), "
-            "or delete results.",
+        else:
+            message = (
+                f"The results could take {needed} bytes, for which Redis has no room. Try again "
+                "after Retry-After seconds, ask for fewer outputs (top_k, bytes, spans), or delete "
+                "results."
+            )
+        return Overloaded(
+            message,
             needed_bytes=needed,
             promised_bytes=full.promised_bytes,
+            **({"stored_bytes": full.stored_bytes} if full.is_share else {}),
             redis_bytes=memory.used_bytes,
             max_redis_bytes=memory.limit_bytes,
             # Without promises only results that expire or are deleted make room.

@@ -24,6 +24,8 @@ LIVE_KEYS = (
     keys.BULK_CLIENTS,
     *keys.PROMISES,
     keys.FORGETTABLE_SINCE,
+    keys.STORED,
+    keys.batch(""),
 )
 # Live batches looked at in one round, for those that expired before a worker reached them.
 _SAMPLE = 16
@@ -57,7 +59,7 @@ def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any
     Args:
         forget: the script `forget_batches`.
     """
-    _forget_expired(client, forget)
+    _forget_expired(client, settings, forget)
     with client.pipeline(transaction=False) as pipe:
         pipe.hlen(keys.LIVE_BATCHES).scard(keys.UNPUBLISHED).scard(keys.CANCELLING)
         pipe.hgetall(keys.BULK_LOAD).hgetall(keys.BATCH_TOTALS)
@@ -78,12 +80,12 @@ def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any
     )
 
 
-def _forget_expired(client: redis.Redis, forget: Callable[..., Any]) -> None:
+def _forget_expired(client: redis.Redis, settings: Settings, forget: Callable[..., Any]) -> None:
     """Take expired batches off the live ones, by samples as Redis does with its own keys."""
     while sample := client.hrandfield(keys.LIVE_BATCHES, _SAMPLE):
         expired = _gone(client, sample)
         if expired:
-            forget(keys=LIVE_KEYS, args=expired)
+            forget(keys=LIVE_KEYS, args=[settings.result_ttl_s, *expired])
         if len(expired) * 4 < _SAMPLE:
             return
 

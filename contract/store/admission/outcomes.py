@@ -65,19 +65,27 @@ class NoRoom(Exception):
     """Redis has no room for the results of a job or a batch."""
 
     def __init__(
-        self, needed_bytes: int, promised_bytes: int, memory: Memory, *, is_share: bool = False
+        self,
+        needed_bytes: int,
+        promised_bytes: int,
+        memory: Memory,
+        *,
+        is_share: bool = False,
+        stored_bytes: int = 0,
     ) -> None:
         """Say what it needs, and the memory of Redis.
 
         Args:
             promised_bytes: what is promised to all, or with `is_share` to its client.
             is_share: whether the client holds its share of the room.
+            stored_bytes: with `is_share`, records and results that its client has stored.
         """
         super().__init__("no room for results")
         self.needed_bytes = needed_bytes
         self.promised_bytes = promised_bytes
         self.memory = memory
         self.is_share = is_share
+        self.stored_bytes = stored_bytes
 
     @property
     def is_for_good(self) -> bool:
@@ -144,7 +152,8 @@ def raise_refusal(
     numbers = tuple(map(int, details)) if verdict in _REFUSALS else ()
     is_share = verdict in (b"share", b"room_share")
     if verdict in NO_ROOM:
-        raise NoRoom(needed_bytes, numbers[0], memory, is_share=is_share)
+        promised, stored = (*numbers, 0)[:2]
+        raise NoRoom(needed_bytes, promised, memory, is_share=is_share, stored_bytes=stored)
     if verdict == b"quota":
         raise QuotaUsedUp(QuotaLeft(*numbers[:2]), numbers[2])
     if verdict in (b"full", b"share"):

@@ -84,6 +84,7 @@ class JobSubmitter:
             *keys.LIVE,
             *(keys.MODELS, keys.FINGERPRINTS),
             keys.quota(quota.owner) if quota.is_limited else "",
+            keys.STORED,
         ]
         args = [
             queued_record(task_id, job.facts()),

@@ -309,7 +309,8 @@ class BatchStore:
             if not self._is_id(batch_id):
                 raise self._absent(batch_id)
             with self._client.pipeline() as pipe:
-                self._forget(keys=LIVE_KEYS, args=[batch_id], client=pipe)
+                args = [self._settings.result_ttl_s, batch_id]
+                self._forget(keys=LIVE_KEYS, args=args, client=pipe)
                 pipe.unlink(
                     keys.batch(batch_id),
                     keys.batch_texts(batch_id),

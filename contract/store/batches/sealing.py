@@ -99,6 +99,7 @@ class BatchSealer:
                 *keys.PROMISES,
                 *(keys.MODELS, keys.FINGERPRINTS),
                 keys.quota(quota.owner) if quota.is_limited else "",
+                keys.STORED,
             ],
             args=[
                 batch.id,

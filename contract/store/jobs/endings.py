@@ -66,7 +66,7 @@ class EndingsWriter:
         return [states[ending.task_id].decode() for ending in endings]
 
     def _write_plain(self, endings: Sequence[Ending], acknowledged: list[str]) -> list[bytes]:
-        names = [keys.TOTALS, *acknowledged, *keys.LIVE, keys.FORGETTABLE_SINCE]
+        names = [keys.TOTALS, *acknowledged, *keys.LIVE, keys.FORGETTABLE_SINCE, keys.STORED]
         args: list[bytes | str | int] = [self._result_ttl_s]
         for ending in endings:
             of_job = (keys.record, keys.payload, keys.result)
@@ -80,7 +80,8 @@ class EndingsWriter:
     ) -> list[bytes]:
         names = [keys.LIVE_BATCHES, keys.TOTALS, keys.BATCH_TOTALS, *acknowledged]
         names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
-        names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS, *keys.PROMISES, keys.FORGETTABLE_SINCE]
+        names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS, *keys.PROMISES]
+        names += [keys.FORGETTABLE_SINCE, keys.STORED]
         args: list[Any] = [time.time(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part

@@ -207,7 +207,8 @@ class JobStore:
     def _delete(self, task_id: str) -> bool:
         """Delete all of a job and take it off the counts; return whether there was a record."""
         of_job = keys.record(task_id), keys.payload(task_id), keys.result(task_id)
-        return bool(self._erase(keys=[*of_job, *keys.LIVE, keys.FORGETTABLE_SINCE], args=[task_id]))
+        names = [*of_job, *keys.LIVE, keys.FORGETTABLE_SINCE, keys.STORED]
+        return bool(self._erase(keys=names, args=[task_id, self._settings.result_ttl_s]))
 
     def depth(self) -> QueueDepth:
         """The number and size of accepted jobs that have not ended. Raises: BrokerUnavailable."""

@@ -3,7 +3,8 @@
 -- waiters, deletes its payload, takes it off the counts, and acknowledges its message, all in one
 -- step. Safe to repeat.
 -- KEYS: totals, unacked, unacked index, aboard (the last three '' if nothing is to be acknowledged),
---       the four keys of live.lua, forgettable since, then record, payload and result of each job
+--       the four keys of live.lua, forgettable since, stored (prefix), then record, payload and
+--       result of each job
 -- ARGV: result TTL s, then of each job: task ID, final record ('' to acknowledge only),
 --       names of the counters in totals, result ('' if the record holds it), fingerprint of the model
 --       that scored it ('' if none did)
@@ -12,10 +13,11 @@
 -- include: bound
 -- include: forgetting
 -- include: live
+-- include: stored
 local live = {unpack(KEYS, 5, 8)}
 local states = {}
-for i = 10, #KEYS, 3 do
-  local at = 2 + (i - 10) / 3 * 5
+for i = 11, #KEYS, 3 do
+  local at = 2 + (i - 11) / 3 * 5
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   -- A record without a state cannot be read; the final record takes its place.
@@ -28,6 +30,7 @@ for i = 10, #KEYS, 3 do
   if ends_now then
     redis.call('SET', KEYS[i], final, 'EX', ARGV[1])
     if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end
+    count_stored_job(KEYS[10], KEYS[i], final, ARGV[1], #final + #ARGV[at + 3])
     for counter in string.gmatch(ARGV[at + 2], '%S+') do redis.call('HINCRBY', KEYS[1], counter, 1) end
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end

@@ -4,8 +4,8 @@
 -- Safe to repeat: whatever comes after the first final record changes nothing.
 -- KEYS: live batches, totals, totals of batches, unacked, unacked index, aboard (the last three '' if
 --       nothing is to be acknowledged), live lines, bulk load, cancelling, clients of batches, counts
---       per client, the two keys of promises.lua, forgettable since, then of each part: record, batch,
---       texts, results, parts
+--       per client, the two keys of promises.lua, forgettable since, stored (prefix), then of each part:
+--       record, batch, texts, results, parts
 -- ARGV: Unix time, result TTL s, then of each part: task ID, batch ID, first line, final record,
 --       names of the counters in totals, lines, completed, failed, bytes, '1' if expired, model,
 --       fingerprint of the model that scored it ('' if none did)
@@ -13,11 +13,12 @@
 -- Returns for each part the state that it is in now ('' if it is gone).
 -- include: forgetting
 -- include: promises
+-- include: stored
 local promises = {KEYS[12], KEYS[13], KEYS[11]}
 local now, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
-for i = 15, #KEYS, 5 do
-  local at = 3 + (i - 15) / 5 * 12
+for i = 16, #KEYS, 5 do
+  local at = 3 + (i - 16) / 5 * 12
   local id, batch_id, first, final = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
@@ -32,6 +33,8 @@ for i = 15, #KEYS, 5 do
     for counter in string.gmatch(ARGV[at + 4], '%S+') do redis.call('HINCRBY', KEYS[2], counter, 1) end
     redis.call('HSET', results, first, ARGV[at + 5])
     redis.call('EXPIRE', results, redis.call('TTL', batch))
+    local num_stored = #final + #ARGV[at + 5]
+    count_stored_part(KEYS[15], batch, redis.call('EXPIRETIME', record), ttl, num_stored)
     redis.call('HINCRBY', batch, 'completed', ARGV[at + 6])
     redis.call('HINCRBY', batch, 'failed', ARGV[at + 7])
     redis.call('HINCRBY', KEYS[3], 'lines_completed', ARGV[at + 6])

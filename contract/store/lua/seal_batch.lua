@@ -1,17 +1,18 @@
 -- Accepts a batch whose parts are all stored, or says why not, in one step.
 -- KEYS: batch, parts, texts, live batches, unpublished, idempotency ('' if none), live lines,
 --       bulk load, clients of batches, counts per client, the two keys of promises.lua, models,
---       fingerprints, quota ('' if none)
+--       fingerprints, quota ('' if none), stored (prefix)
 -- ARGV: batch ID, client, TTL s, idempotency value, idempotency TTL s, number of parts, lines, bytes of
 --       work, promised bytes, most live batches, most live bytes, room for promises, share of the queue,
 --       requests and bytes per minute, the three of models.lua, then names and values of the batch's
 --       facts
 -- Returns {'accepted', then requests and bytes left of the quota}, {'replay', idempotency value},
 -- {'full', live batches, live bytes}, {'share', live batches, live bytes of the client}, {'no_room',
--- promised bytes}, {'room_share', promised bytes of the client}, {'quota', requests and bytes left,
--- seconds to wait}, {'rebind', fingerprint} or {'lost'}.
+-- promised bytes}, {'room_share', promised and stored bytes of the client}, {'quota', requests and bytes
+-- left, seconds to wait}, {'rebind', fingerprint} or {'lost'}.
 -- include: models
 -- include: quota
+-- include: stored
 local id, client, ttl, idempotency, idempotency_ttl = unpack(ARGV, 1, 5)
 local numbers = {}
 for i = 6, 15 do numbers[i - 5] = tonumber(ARGV[i]) end
@@ -48,7 +49,10 @@ end
 local promised, own_promised = tonumber(redis.call('GET', KEYS[11]) or '0'), tonumber(own[3] or '0')
 local free_room = room - promised
 if promise > free_room then return {'no_room', promised} end
-if own_promised + promise > free_room then return {'room_share', own_promised} end
+local own_stored = stored_bytes(KEYS[16], client)
+if own_promised + own_stored + promise > free_room then
+  return {'room_share', own_promised, own_stored}
+end
 if KEYS[15] ~= '' then
   quota = look_at_quota(KEYS[15], max_requests_min, max_bytes_min)
   if quota.wait_s > 0 then return {'quota', quota.requests, quota.bytes, quota.wait_s} end

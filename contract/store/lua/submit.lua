@@ -1,18 +1,19 @@
 -- Accepts a job, or says why not, in one step: record, payload, queue message and counts are
 -- written together or not at all.
 -- KEYS: record, payload, idempotency ('' if none), turns, waiting (prefix), then the four keys of
---       live.lua, models, fingerprints, quota ('' if none)
+--       live.lua, models, fingerprints, quota ('' if none), stored (prefix)
 -- ARGV: record, payload, message, task ID, client, record TTL s, idempotency value, idempotency TTL s,
 --       bytes, promised bytes, max jobs, max bytes, room for promises, share of the queue, requests and
 --       bytes per minute, then the three of models.lua
 -- Returns {'accepted', live jobs, live bytes, then requests and bytes left of the quota}, {'full', live
 -- jobs, live bytes}, {'share', live jobs, live bytes of the client}, {'no_room', promised bytes},
--- {'room_share', promised bytes of the client}, {'quota', requests and bytes left, seconds to wait},
--- {'replay', idempotency value} or {'rebind', fingerprint}.
+-- {'room_share', promised and stored bytes of the client}, {'quota', requests and bytes left, seconds to
+-- wait}, {'replay', idempotency value} or {'rebind', fingerprint}.
 -- include: live
 -- include: models
 -- include: queue
 -- include: quota
+-- include: stored
 local live = {unpack(KEYS, 6, 9)}
 local record, payload, message, id, client, ttl, idempotency, idempotency_ttl = unpack(ARGV, 1, 8)
 local numbers = {}
@@ -47,7 +48,10 @@ end
 local promised, own_promised = tonumber(redis.call('GET', live[3]) or '0'), tonumber(own[3] or '0')
 local free_room, needed = room - promised, promise + #payload
 if needed > free_room then return {'no_room', promised} end
-if own_promised + needed > free_room then return {'room_share', own_promised} end
+local own_stored = stored_bytes(KEYS[13], client)
+if own_promised + own_stored + needed > free_room then
+  return {'room_share', own_promised, own_stored}
+end
 if KEYS[12] ~= '' then
   quota = look_at_quota(KEYS[12], max_requests_min, max_bytes_min)
   if quota.wait_s > 0 then

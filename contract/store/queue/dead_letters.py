@@ -140,14 +140,14 @@ class DeadLetters:
             *(keys.record(task_id), keys.payload(task_id)),
             keys.turns(job.fingerprint, job.priority),
             keys.waiting(job.fingerprint, job.priority),
-            *(keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS, *keys.LIVE),
+            *(keys.DEAD_LETTERS, keys.DEAD_LETTER_RAWS, *keys.LIVE, keys.STORED),
         ]
         args: list[Any] = [
             *(record, queued_record(task_id, job.facts()), encode_payload(job)),
             task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
             *(task_id, job.num_bytes, job.client),
             *(int(wait_s) + self._ttl_s, letter.id),
-            promised_bytes(job.result_bytes),
+            *(promised_bytes(job.result_bytes), self._ttl_s),
         ]
         if not self._requeue_job(keys=names, args=args):
             raise NotRequeued("its job changed meanwhile; try again")
