@@ -60,9 +60,10 @@ class JobSubmitter:
         left = QuotaLeft(*map(int, details[2:])) if details[2:] and quota.is_limited else None
         return Receipt(task_id, depth, quota_left=left)
 
-    def _limits(self, memory: Memory) -> tuple[int, int, int]:
+    def _limits(self, memory: Memory) -> tuple[int, int, int, int]:
         limits = self._settings
-        return limits.max_queued_jobs, limits.max_queued_bytes, memory.room_bytes
+        room = memory.room_bytes, memory.used_bytes
+        return limits.max_queued_jobs, limits.max_queued_bytes, *room
 
     def _call(
         self,

@@ -3,8 +3,8 @@
 -- KEYS: record, payload, idempotency ('' if none), turns, waiting (prefix), then the four keys of
 --       live.lua, models, fingerprints, quota ('' if none), stored (prefix)
 -- ARGV: record, payload, message, task ID, client, record TTL s, idempotency value, idempotency TTL s,
---       bytes, promised bytes, max jobs, max bytes, room for promises, share of the queue, requests and
---       bytes per minute, then the three of models.lua
+--       bytes, promised bytes, max jobs, max bytes, room for promises, bytes that Redis uses, share of
+--       the queue, requests and bytes per minute, then the three of models.lua
 -- Returns {'accepted', live jobs, live bytes, then requests and bytes left of the quota}, {'full', live
 -- jobs, live bytes}, {'share', live jobs, live bytes of the client}, {'no_room', promised bytes},
 -- {'room_share', promised and stored bytes of the client}, {'quota', requests and bytes left, seconds to
@@ -17,8 +17,8 @@
 local live = {unpack(KEYS, 6, 9)}
 local record, payload, message, id, client, ttl, idempotency, idempotency_ttl = unpack(ARGV, 1, 8)
 local numbers = {}
-for i = 9, 16 do numbers[i - 8] = tonumber(ARGV[i]) end
-local cost, promise, max_jobs, max_bytes, room, share, max_requests_min, max_bytes_min = unpack(numbers)
+for i = 9, 17 do numbers[i - 8] = tonumber(ARGV[i]) end
+local cost, promise, max_jobs, max_bytes, room, used, share, max_requests_min, max_bytes_min = unpack(numbers)
 
 local jobs = redis.call('HLEN', live[1])
 local bytes = tonumber(redis.call('GET', live[2]) or '0')
@@ -32,7 +32,7 @@ if KEYS[3] ~= '' then
   local earlier = redis.call('GET', KEYS[3])
   if earlier then return {'replay', earlier} end
 end
-local other = superseded_by(KEYS[10], KEYS[11], unpack(ARGV, 17, 19))
+local other = superseded_by(KEYS[10], KEYS[11], unpack(ARGV, 18, 20))
 if other then return {'rebind', other} end
 
 local free_jobs, free_bytes = max_jobs - jobs, max_bytes - bytes
@@ -48,7 +48,8 @@ end
 local promised, own_promised = tonumber(redis.call('GET', live[3]) or '0'), tonumber(own[3] or '0')
 local free_room, needed = room - promised, promise + #payload
 if needed > free_room then return {'no_room', promised} end
-local own_stored = stored_bytes(KEYS[13], client)
+-- Nobody has stored more than Redis uses, so while that is little, it takes no look.
+local own_stored = own_promised + used + needed > free_room and stored_bytes(KEYS[13], client) or 0
 if own_promised + own_stored + needed > free_room then
   return {'room_share', own_promised, own_stored}
 end
