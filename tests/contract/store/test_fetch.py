@@ -222,13 +222,48 @@ def test_lone_job_that_cannot_be_opened_comes_unopened(queue, redis_client, key)
 
 
 def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):
-    limit = int(re.search(r"MAX_ENDED = (\d+)", (SCRIPTS / "fetch.lua").read_text())[1])
+    limit = limit_of_fetch("MAX_ENDED")
     (first,) = queue.add("a", 1)
     redis_client.delete(keys.record(first))
     line = keys.waiting(MODEL, keys.INTERACTIVE, keys.EXPRESS)
     redis_client.lpush(line, *[redis_client.lindex(line, 0)] * (limit + 5))
     assert len(queue.fetch(FREE._replace(express_jobs=2))) == limit + 2
     assert redis_client.llen(line) == 4
+
+
+@pytest.mark.parametrize(
+    ("size", "room"),
+    [
+        (BUDGET_BYTES, FREE),
+        (BUDGET_BYTES + 1, FREE),
+        (BUDGET_BYTES + 1, FREE._replace(long_jobs=0)),
+    ],
+    ids=["large", "long", "long without room"],
+)
+def test_one_fetch_runs_a_bounded_number_of_commands(queue, redis_client, size, room):
+    max_idle_turns = limit_of_fetch("MAX_IDLE_TURNS")
+    large = [queue.add(f"large{i}", 1, size)[1] for i in range(300)]
+    (short,) = queue.add("short", 1, 1)[1:]
+    while any(is_express for is_express, _ in queue.fetch(room._replace(jobs=0))):
+        pass
+    fetched: list[str] = []
+    for _ in range(len(large) + 20):
+        before = num_commands(redis_client)
+        found = queue.fetch(room)
+        # Five commands of each turn that brings nothing, and some more.
+        assert num_commands(redis_client) - before < 6 * max_idle_turns
+        fetched += [tag for _, tag in found]
+    assert Counter(fetched) == Counter([short, *(large if room.long_jobs else [])])
+
+
+def limit_of_fetch(name: str) -> int:
+    found = re.search(rf"{name} = (\d+)", (SCRIPTS / "fetch.lua").read_text())
+    assert found
+    return int(found[1])
+
+
+def num_commands(client) -> int:
+    return sum(each["calls"] for each in client.info("commandstats").values())
 
 
 def test_job_that_comes_alone_to_an_idle_worker_is_opened(queue, job_store, redis_client):

@@ -26,6 +26,8 @@ local fetched = {}
 -- A fetch takes so many messages of ended jobs at most, so that it stays short.
 local MAX_ENDED = 1000
 local num_ended = 0
+-- So many turns of a priority may pass without taking a message. The next fetch goes on from there.
+local MAX_IDLE_TURNS = 256
 
 -- Returns what a message costs at most at once, and whether it is long.
 local function cost_of(message)
@@ -98,9 +100,10 @@ end
 
 local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, busy)
   local is_first, num_skipped, num_clients = true, 0, redis.call('LLEN', turns)
-  while count > 0 and room > 0 and num_skipped < num_clients do
+  local num_idle = 0
+  while count > 0 and room > 0 and num_skipped < num_clients and num_idle < MAX_IDLE_TURNS do
     local client = redis.call('LINDEX', turns, -1)
-    local list, has_room = waiting .. client, true
+    local list, has_room, before = waiting .. client, true, count
     local message, cost, is_long = look_in_turn(list, num_long > 0 and not busy[client])
     local deficit = tonumber(redis.call('HGET', deficits, client) or '0')
     if deficit < cost then deficit = deficit + quantum end
@@ -122,6 +125,7 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
       if not has_room then return end
       redis.call('LMOVE', turns, turns, 'RIGHT', 'LEFT')
       num_skipped = deficit >= cost and num_skipped + 1 or 0
+      if count == before then num_idle = num_idle + 1 end
     end
   end
 end
