@@ -10,6 +10,7 @@ import orjson
 import redis
 
 from contract import keys
+from contract.batches import part_id
 from contract.messages import VERSION
 from contract.queue_messages import queue_of
 from contract.store.connection.scripts import register
@@ -42,17 +43,21 @@ class ParkedJobs:
         return sum(self._client.zcard(keys.parked(major)) for major in self._majors())
 
     def take_back(self) -> None:
-        """Queue the messages that this release can read, the oldest first in line."""
+        """Queue the messages that this release can read, the oldest first, with their clients."""
         for major in self._majors():
             if major > self._major:
                 continue
             name = keys.parked(major)
-            while messages := self._client.zrange(name, 0, _GROUP - 1, desc=True):
+            while messages := self._client.zrange(name, 0, _GROUP - 1):
                 for message in messages:
-                    queue = queue_of(message)
+                    queue, tag = queue_of(message), _tag(message)
+                    part = part_id(tag)
                     self._unpark(
-                        keys=[name, keys.PARKED, keys.turns(*queue), keys.waiting(*queue)],
-                        args=[message, major],
+                        keys=[
+                            *(name, keys.PARKED, keys.turns(*queue), keys.waiting(*queue)),
+                            *(keys.LIVE_JOBS, keys.BATCH_CLIENTS),
+                        ],
+                        args=[message, major, tag, part.batch_id if part else ""],
                     )
 
     def parked_before(self, moment: float) -> Iterator[tuple[str, bytes]]:

@@ -10,6 +10,7 @@ from contract import keys
 from contract.messages import Job, decode_payload
 from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
+from contract.store.queue.parked_jobs import ParkedJobs
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
 from worker.scheduling.room import Room, fetch_arguments
@@ -161,6 +162,30 @@ def test_requeued_message_goes_before_all_others_of_its_queue(queue, redis_clien
     stored = redis_client.hget(keys.unacked("w"), ids[0])
     assert b'"redelivered":true' in stored
     assert queue_of(stored[1 : stored.rindex(b', "", "')]) == (MODEL, keys.INTERACTIVE)
+
+
+@pytest.mark.parametrize("priority", keys.PRIORITY_STEPS)
+def test_jobs_that_were_parked_take_the_turns_of_their_client(queue, redis_client, priority):
+    parked, everything = ParkedJobs(redis_client, major=2), (FREE, FREE)
+    flood = queue.add("flood", *[BUDGET_BYTES] * 8, priority=priority)
+    for tag in [tag for _ in flood for _, tag in queue.fetch(*everything)]:
+        parked.park(tag, 2, "w")
+    assert parked.count() == len(flood)
+    parked.take_back()
+    (newcomer,) = queue.add("new", BUDGET_BYTES, priority=priority)
+    first, *rest = [tag for _ in range(9) for _, tag in queue.fetch(*everything)]
+    assert (first, rest) == (newcomer, flood)
+
+
+def test_parked_parts_of_a_batch_take_the_turns_of_its_client(queue, redis_client):
+    parked, part = ParkedJobs(redis_client, major=2), "batch.0"
+    redis_client.hset(keys.BATCH_CLIENTS, "batch", "a")
+    message = task_message(part, 10, keys.BULK, MODEL)
+    redis_client.hset(keys.unacked("w"), part, b"[" + message + b', "", "evascore"]')
+    parked.park(part, 2, "w")
+    parked.take_back()
+    assert redis_client.lrange(keys.turns(MODEL, keys.BULK), 0, -1) == [b"a"]
+    assert queue.fetch(bulk=FREE) == [(False, part)]
 
 
 def test_queue_of_another_model_is_not_touched(queue, redis_client):
