@@ -10,6 +10,7 @@ from enum import Enum, auto
 from contract import keys
 from model import Slice
 from worker.scheduling.filling import Budget, Filling, OpenJob, Share
+from worker.scheduling.long_jobs import without_held_back
 from worker.scheduling.turns import ClientTurns, fill_by_turns, quantum_bytes
 
 # Bulk work earns this share of a full micro-batch whenever interactive work goes before it.
@@ -88,7 +89,7 @@ def choose_micro_batch(jobs: Iterable[OpenJob], budget: Budget, credit: Credit) 
         budget: limits of one micro-batch.
         credit: as returned by the last choice.
     """
-    waiting = [job for job in jobs if not job.is_done]
+    waiting = without_held_back([job for job in jobs if not job.is_done], budget)
     filling = Filling(budget)
     if not waiting:
         return Choice([], credit)

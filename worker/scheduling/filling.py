@@ -36,10 +36,13 @@ class OpenJob:
     """Number of the last one with a slice of this job, or of the last one when it was opened."""
     num_bytes: int = field(init=False)
     """Bytes of all its slices."""
+    max_result_bytes: int = field(init=False)
+    """Upper bound of the results of all its slices."""
 
     def __post_init__(self) -> None:
         """Add up the slices once; windows make this slow."""
         self.num_bytes = sum(each.num_bytes for each in self.slices)
+        self.max_result_bytes = sum(self.result_bytes)
 
     @property
     def is_done(self) -> bool:
@@ -50,6 +53,11 @@ class OpenJob:
     def goes_first(self) -> bool:
         """Whether it is an express job without a scored slice."""
         return self.is_express and not self.outcomes
+
+    @property
+    def outcome_bytes(self) -> int:
+        """About the bytes of its results so far: each slice counts as much as the others."""
+        return self.max_result_bytes * len(self.outcomes) // max(len(self.slices), 1)
 
     @property
     def waiting_bytes(self) -> int:

@@ -6,12 +6,13 @@ from typing import Any, NamedTuple
 from contract import keys
 from contract.messages import VERSION
 from worker.scheduling.filling import Budget, OpenJob
+from worker.scheduling.long_jobs import have_room_for_another, long_jobs
 from worker.scheduling.turns import quantum_bytes
 
-# A job that takes several micro-batches stays in hand while others have their turns. Each holds its
-# text and its outcomes so far, so their number is limited; and express jobs may exceed this limit.
-MAX_LONG_JOBS = 16
-MAX_LONG_EXPRESS_JOBS = 32
+# A job that takes several micro-batches stays in hand while others have their turns. There are many
+# places, so that long jobs of other clients do not keep an express one from starting.
+MAX_LONG_JOBS_BY_TURNS = 16
+MAX_LONG_JOBS = 1024
 
 
 class Room(NamedTuple):
@@ -58,15 +59,19 @@ def room_for_fetch(jobs: Collection[OpenJob], budget: Budget) -> dict[int, Room]
 
 
 def _room(held: Collection[OpenJob], budget: Budget) -> Room:
-    long = [job for job in held if job.num_bytes > budget.bytes]
+    long = long_jobs(held, budget)
+    has_place = len(long) < MAX_LONG_JOBS and have_room_for_another(long, budget)
+    # Short express jobs would wait for the first slices of all long ones that came before them.
+    has_express_place = has_place and not any(job.goes_first for job in long)
+    num_by_turns = sum(not job.is_express for job in long)
     short = [job for job in held if job.num_bytes <= budget.bytes and not job.num_crashes]
     express = [job for job in short if job.goes_first]
     others = [job for job in short if not job.goes_first]
     return Room(
         *_left(express, budget),
-        max(MAX_LONG_EXPRESS_JOBS - len(long), 0),
+        int(has_express_place),
         *_left(others, budget),
-        max(MAX_LONG_JOBS - len(long), 0),
+        max(MAX_LONG_JOBS_BY_TURNS - num_by_turns, 0) if has_place else 0,
         busy_clients=tuple({job.client: None for job in long}),
         long_bytes=budget.bytes,
     )

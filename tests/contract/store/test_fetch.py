@@ -11,9 +11,11 @@ from contract.messages import Job, decode_payload
 from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
 from contract.store.queue.parked_jobs import ParkedJobs
+from model import ScoreRequest, Slice
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
-from worker.scheduling.room import Room, fetch_arguments
+from worker.scheduling.filling import Budget, OpenJob
+from worker.scheduling.room import Room, fetch_arguments, room_for_fetch
 
 BUDGET_BYTES = 800
 NO_ROOM = Room(long_bytes=BUDGET_BYTES)
@@ -121,6 +123,27 @@ def test_client_has_one_long_job_in_hand_at_most(queue):
     busy = FREE._replace(long_jobs=5, busy_clients=("a", "b"))
     assert queue.fetch(busy) == []
     assert [tag for _, tag in queue.fetch(busy._replace(busy_clients=("b",)))] == [second]
+
+
+def test_long_jobs_of_many_clients_keep_no_other_from_starting(queue):
+    budget = Budget(BUDGET_BYTES, slices=100, result_bytes=10**6)
+    piece = Slice(ScoreRequest(text=b"x" * BUDGET_BYTES))
+    in_hand = [OpenJob(f"{i}", [piece] * 9, 0.0, client=f"{i}", is_express=True) for i in range(50)]
+    for job in in_hand:
+        job.outcomes.append({})
+    (newcomer,) = queue.add("new", BUDGET_BYTES + 1)
+    rooms = room_for_fetch(in_hand, budget)
+    assert queue.fetch(*rooms.values()) == [(True, newcomer)]
+
+
+def test_long_express_jobs_that_wait_keep_no_short_one_waiting(queue):
+    long, short = [], []
+    for i in range(20):
+        long += queue.add(f"long{i}", BUDGET_BYTES + 1)
+        short += queue.add(f"short{i}", 10)
+    assert queue.fetch() == [(True, long[0])]
+    assert queue.fetch(FREE._replace(express_long_jobs=0)) == [(True, tag) for tag in short]
+    assert [tag for _ in long[1:] for _, tag in queue.fetch()] == long[1:]
 
 
 def test_worker_without_room_for_long_jobs_takes_short_ones(queue):

@@ -78,12 +78,16 @@ local function look_past_ended(list)
 end
 
 local function fetch_express(list, count, room, num_long)
-  local is_first = true
+  local is_first, first_passed = true, nil
   for _ = 1, count do
     local message, cost, is_long = look_past_ended(list)
-    if not message or room <= 0 or cost > room and not is_first then return end
+    -- After one look at each message the long ones that were passed are in order again.
+    if not message or room <= 0 or message == first_passed then return end
     if is_long and num_long < 1 then
+      first_passed = first_passed or message
       redis.call('LMOVE', list, list, 'RIGHT', 'LEFT')
+    elseif cost > room and not is_first then
+      return
     else
       take(list, message, '1')
       room, is_first, num_long = room - cost, false, num_long - (is_long and 1 or 0)

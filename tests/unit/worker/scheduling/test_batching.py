@@ -6,7 +6,7 @@ from contract import keys
 from model import ScoreRequest, Slice
 from worker.scheduling.batching import BULK_SHARE, SUSPECTS_TOGETHER, Credit, choose_micro_batch
 from worker.scheduling.filling import Budget, OpenJob
-from worker.scheduling.room import MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS, Room, room_for_fetch
+from worker.scheduling.room import MAX_LONG_JOBS_BY_TURNS, Room, room_for_fetch
 from worker.scheduling.turns import ClientTurns
 
 BUDGET = Budget(bytes=100, slices=10, result_bytes=1000)
@@ -155,9 +155,9 @@ def test_next_fetch_fills_one_micro_batch_of_each_priority():
     held.append(a_job("e", 70, is_express=True))
     held.append(a_job("suspect", 80, is_express=True, num_crashes=1))
     rooms = room_for_fetch(held, BUDGET)
-    long = (MAX_LONG_EXPRESS_JOBS, MAX_LONG_JOBS)
-    assert rooms[keys.INTERACTIVE] == Room(9, 30, long[0], 9, 80, long[1], (), 100)
-    assert rooms[keys.BULK] == Room(10, 100, long[0] - 1, 9, 40, long[1] - 1, ("c",), 100)
+    num_long = MAX_LONG_JOBS_BY_TURNS
+    assert rooms[keys.INTERACTIVE] == Room(9, 30, 1, 9, 80, num_long, (), 100)
+    assert rooms[keys.BULK] == Room(10, 100, 1, 9, 40, num_long - 1, ("c",), 100)
 
 
 def test_bulk_of_another_client_takes_no_more_than_bulk_has_earned_either():
