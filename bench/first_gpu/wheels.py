@@ -2,8 +2,8 @@
 
     python -m bench.first_gpu.wheels FOLDER [--only NAME ...]
 
-The versions and hashes are those of requirements.lock, for CPython 3.12 on Linux, x86-64. The GPU
-machine brings PyTorch, Triton, transformers and what these need. Needs only pip.
+The versions and hashes are those of the lock files, for CPython 3.12 on Linux, x86-64. The GPU
+machine brings PyTorch, Triton, transformers, pytest and what these need. Needs only pip.
 """
 
 import argparse
@@ -29,6 +29,8 @@ MACHINE_BRINGS = frozenset(
         *("setuptools", "sympy", "tokenizers", "tqdm", "transformers", "triton"),
     }
 )
+# Without them the tests of the kernels run in one process, which takes longer than they may.
+TEST_TOOLS = frozenset({"execnet", "pytest-xdist"})
 # A bare machine may have no time zones.
 NEEDED_ANYWHERE = frozenset({"tzdata"})
 OTHER_PLATFORM = re.compile(r"== '(win32|darwin|emscripten)'|python_full_version <")
@@ -45,7 +47,7 @@ def main() -> int:
     options.folder.mkdir(parents=True, exist_ok=True)
     for wheel in options.folder.glob("*.whl"):
         wheel.unlink()
-    wanted = dict(lacking((REPOSITORY / "requirements.lock").read_text()))
+    wanted = wanted_wheels()
     if options.only:
         wanted = {name: wanted[name] for name in options.only}
     status = _download(wanted, options.folder)
@@ -54,6 +56,13 @@ def main() -> int:
     sizes = [wheel.stat().st_size for wheel in options.folder.glob("*.whl")]
     print(f"{len(sizes)} wheels in {options.folder}, {sum(sizes) / 2**20:.1f} MiB")
     return status
+
+
+def wanted_wheels() -> dict[str, str]:
+    """Return the pinned requirements, by name, of the service and of what runs the tests."""
+    locks = [REPOSITORY / f"requirements{kind}.lock" for kind in ("", "-dev")]
+    service, development = (dict(lacking(lock.read_text())) for lock in locks)
+    return service | {name: development[name] for name in TEST_TOOLS}
 
 
 def lacking(lock: str) -> Iterator[tuple[str, str]]:

@@ -1,14 +1,16 @@
 """Runs the tests that need a GPU, and records each failure as a figure."""
 
 import importlib.util
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
 import time
-import xml.etree.ElementTree as ElementTree
-from collections import defaultdict
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 from bench.first_gpu.project import GPU_TESTS, KERNEL_TESTS, REPOSITORY
 from bench.first_gpu.run import Run
@@ -16,26 +18,28 @@ from bench.first_gpu.run import Run
 MAX_FAILURES = 25
 # Of many cores, other parts need some.
 MANY_CORES, TEST_PROCESSES = 8, 6
-# What is left for reading the report.
-REPORT_S = 3.0
+# What is left for the figures.
+FIGURES_S = 3.0
 
 
 def run_kernel_tests(run: Run) -> None:
     """Run the tests that compare the kernels with their references."""
-    _run_tests(run, "kernels", [str(KERNEL_TESTS)], is_parallel=True)
+    run_tests(run, "kernels", [str(KERNEL_TESTS)], is_parallel=True)
 
 
 def run_other_tests(run: Run) -> None:
     """Run the other tests that need a GPU."""
     ignored = f"--ignore={KERNEL_TESTS}"
-    _run_tests(run, "others", [str(GPU_TESTS), ignored], is_parallel=False)
+    run_tests(run, "others", [str(GPU_TESTS), ignored], is_parallel=False)
 
 
-def _run_tests(run: Run, name: str, paths: list[str], *, is_parallel: bool) -> None:
+def run_tests(run: Run, name: str, paths: list[str], *, is_parallel: bool) -> None:
+    """Run the tests of `paths` in the time that is left; put what each one that ended came to."""
     with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
+        outcomes_file = Path(folder) / "outcomes.jsonl"
         command = [
-            *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", *paths, f"--junitxml={report}"),
+            *(sys.executable, "-m", "pytest", "-q", "-m", "gpu", *paths),
+            *("-p", "bench.first_gpu.outcomes", "--outcomes", str(outcomes_file)),
             *("-p", "no:cacheprovider", "--maxfail=40", "--durations=5"),
             # The warnings of versions that the project does not pin are not failures.
             *("-o", "filterwarnings=default"),
@@ -46,44 +50,34 @@ def _run_tests(run: Run, name: str, paths: list[str], *, is_parallel: bool) -> N
         began = time.perf_counter()
         status = _run_and_log(run, command)
         seconds = round(time.perf_counter() - began, 1)
-        outcomes = _outcomes(report)
-    counts = {kind: len(cases) for kind, cases in outcomes.items()}
+        outcomes = _read_outcomes(outcomes_file)
+    counts = Counter(each["outcome"] for each in outcomes)
     run.put(f"tests: {name}", status=status, seconds=seconds, **counts)
-    for case in [*outcomes["failure"], *outcomes["error"]][:MAX_FAILURES]:
-        test = f"{case.get('classname')}::{case.get('name')}"
-        run.put(f"tests: {name}: FAILED", test=test, message=_message(case))
+    failures = [each for each in outcomes if each["outcome"] == "failed"]
+    for failure in failures[:MAX_FAILURES]:
+        run.put(f"tests: {name}: FAILED", test=failure["test"], message=failure["message"])
 
 
 def _run_and_log(run: Run, command: list[str]) -> int | str:
     """Run pytest within the time that is left; return its status."""
-    limit_s = max(run.left_s() - REPORT_S, REPORT_S)
+    limit_s = max(run.left_s() - FIGURES_S, FIGURES_S)
     with (run.folder / "pytest.log").open("ab") as log:
         log.write(f"\n=== {' '.join(command)}\n".encode())
         log.flush()
+        pytest = subprocess.Popen(
+            command, cwd=REPOSITORY, stdout=log, stderr=subprocess.STDOUT, process_group=0
+        )
         try:
-            ended = subprocess.run(
-                command,
-                cwd=REPOSITORY,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=limit_s,
-                check=False,
-            )
+            return pytest.wait(limit_s)
         except subprocess.TimeoutExpired:
             return "time limit"
-    return ended.returncode
+        finally:
+            if pytest.poll() is None:
+                # Those of pytest-xdist too, which would disturb what is measured next.
+                os.killpg(pytest.pid, signal.SIGKILL)
+                pytest.wait()
 
 
-def _outcomes(report: Path) -> dict[str, list[ElementTree.Element]]:
-    """Return the test cases of a report by outcome; none where pytest did not end."""
-    outcomes: dict[str, list[ElementTree.Element]] = defaultdict(list)
-    if report.exists():
-        for case in ElementTree.parse(report).iter("testcase"):  # noqa: S314 - pytest's own
-            tags = [each.tag for each in case if each.tag in ("failure", "error", "skipped")]
-            outcomes[tags[0] if tags else "passed"].append(case)
-    return outcomes
-
-
-def _message(case: ElementTree.Element) -> str:
-    messages = [each.get("message") or "" for each in case if each.tag in ("failure", "error")]
-    return messages[0][:400]
+def _read_outcomes(file: Path) -> list[dict[str, Any]]:
+    """Return the outcomes of tests that ended; none where pytest did not start."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []

@@ -1,6 +1,7 @@
 """A run on a GPU keeps every figure, whatever fails, hangs or runs out of time."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -19,7 +20,7 @@ from bench.first_gpu.plan import STEPS, Group, Part
 from bench.first_gpu.processes import Starter
 from bench.first_gpu.run import OutOfTime, Run
 from bench.first_gpu.sizes import REAL, TINY, data_sheet
-from bench.first_gpu.steps import graphs, oracle
+from bench.first_gpu.steps import gpu_tests, graphs, oracle
 from bench.first_gpu.steps.graphs import CapturedPass
 from bench.first_gpu.steps.kernels import union
 from bench.first_gpu.table import has_failed, table
@@ -27,6 +28,9 @@ from bench.first_gpu.texts import mixed_lengths, random_text, texts_of
 from bench.roofline import LINEAR_WEIGHTS
 from contract.settings import REPOSITORY
 from tests.conftest import wait_until
+
+# pytest and the processes of pytest-xdist start in 2 s.
+CUT_OFF_S = 20
 
 
 @pytest.fixture
@@ -163,6 +167,59 @@ def test_part_at_its_limit_stops_what_it_started(run, steps):
     assert "part slow was ended at its time limit" in whats(run)
 
 
+# The mark comes later: a file that has it is taken for one whose own tests need a GPU.
+KERNEL_TESTS = """
+import os
+import time
+import pytest
+
+pytestmark = pytest.mark.{mark}
+
+
+def test_kernel_is_wrong():
+    assert 1 == 2, "other bits"
+
+
+def test_kernel_is_right():
+    pass
+
+
+@pytest.mark.skip
+def test_kernel_of_another_gpu():
+    pass
+
+
+@pytest.mark.parametrize("number", range(2))
+def test_kernel_without_end(number):
+    {end}
+"""
+
+
+@pytest.mark.parametrize(
+    ("end", "num_processes", "status"),
+    [("os._exit(3)", 1, 3), ("time.sleep(600)", 2, "time limit")],
+    ids=["crash", "time limit"],
+)
+def test_tests_that_come_to_no_end_name_those_that_failed_before(
+    run, end, num_processes, status, monkeypatch
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: gpu_tests.MANY_CORES + num_processes - 1)
+    monkeypatch.setattr(gpu_tests, "TEST_PROCESSES", num_processes)
+    (run.folder / "test_kernels.py").write_text(KERNEL_TESTS.format(mark="gpu", end=end))
+    run.deadline_s = time.time() + CUT_OFF_S
+    gpu_tests.run_tests(run, "kernels", [str(run.folder)], is_parallel=True)
+
+    [counts, failure] = run.figures.lines()
+    assert counts["status"] == status
+    assert (counts["failed"], counts["passed"], counts["skipped"]) == (1, 1, 1)
+    assert has_failed(counts)
+    assert failure["what"] == "tests: kernels: FAILED"
+    assert failure["test"].endswith("test_kernels.py::test_kernel_is_wrong")
+    assert "other bits" in failure["message"]
+    own = psutil.Process().children(recursive=True)
+    assert not [each for each in own if str(run.folder) in each.cmdline()]
+
+
 def test_machine_without_a_gpu_is_refused():
     command = [sys.executable, "-m", "bench.first_gpu"]
     if torch.cuda.is_available():
@@ -279,9 +336,10 @@ def test_floats_of_a_result_leave_perplexity_out():
 
 def test_wheels_are_the_pinned_ones_that_the_machine_lacks():
     lock = (REPOSITORY / "requirements.lock").read_text()
-    wanted = dict(wheels.lacking(lock))
+    wanted = wheels.wanted_wheels()
 
     assert {"pydantic", "orjson", "celery", "bitsandbytes", "gevent", "tzdata"} <= wanted.keys()
+    assert wanted.keys() - dict(wheels.lacking(lock)).keys() == {"execnet", "pytest-xdist"}
     assert not wanted.keys() & (wheels.MACHINE_BRINGS | {"torch", "colorama", "cffi"})
     assert all(" \\\n" in pin and "--hash=sha256:" in pin for pin in wanted.values())
     assert wanted["gevent"].startswith("gevent==26.")

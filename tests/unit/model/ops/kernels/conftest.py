@@ -19,6 +19,9 @@ IS_INTERPRETED = triton.knobs.runtime.interpret
 # Half a step of the type for each of a few roundings, of values up to 4.
 TOLERANCE = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}
 
+# Less than the rows of a tile for many rows, so that some row of each is compared.
+COMPARED_STEP = 61
+
 # More than any block of a kernel is wide, so that a read out of bounds finds NaN.
 GUARD = 4096
 
@@ -74,3 +77,16 @@ def assert_close() -> Callable[..., None]:
         torch.testing.assert_close(ours.cpu(), reference.cpu(), rtol=tolerance, atol=tolerance)
 
     return compare
+
+
+@pytest.fixture(scope="session")
+def compared_rows() -> Callable[[int], Tensor]:
+    """Choose rows of a wide product to compare: a reference of thousands takes a minute on a CPU.
+
+    Rows are independent of each other. The caller makes sure that no other row holds NaN.
+    """
+
+    def choose(num_rows: int) -> Tensor:
+        return torch.cat((torch.arange(0, num_rows, COMPARED_STEP), torch.tensor([num_rows - 1])))
+
+    return choose

@@ -38,12 +38,16 @@ def assert_same_rows(ours, expected):
     assert ours.dtype == expected.dtype
 
 
-def assert_near_the_reference(num_rows, num_in, num_out, randn, dtype=torch.float32):
+def assert_near_the_reference(
+    num_rows, num_in, num_out, randn, dtype=torch.float32, compared=slice(None)
+):
     x = randn(num_rows, num_in, dtype=dtype)
     weight, scales = quantized_weight(num_out, num_in, x.device)
-    rows = reference.quantize_rows(x.cpu())
+    rows = reference.quantize_rows(x.cpu()[compared])
     expected = reference.fp8_linear(rows, weight.cpu(), scales.cpu())
     ours = fp8_linear(x, weight, scales).cpu()
+    assert ours.isfinite().all()
+    ours = ours[compared]
     assert ours.dtype == expected.dtype
     rounding = 0 if dtype == torch.float32 else torch.finfo(dtype).eps
     error = (ours.float() - expected.float()).norm()
@@ -60,8 +64,10 @@ def test_product_is_near_the_exact_one(num_rows, num_in, num_out, dtype, randn):
 
 
 @pytest.mark.parametrize(("num_rows", "num_in", "num_out"), WIDE, ids=str)
-def test_products_as_wide_as_those_of_the_published_model(num_rows, num_in, num_out, randn):
-    assert_near_the_reference(num_rows, num_in, num_out, randn)
+def test_products_as_wide_as_those_of_the_published_model(
+    num_rows, num_in, num_out, randn, compared_rows
+):
+    assert_near_the_reference(num_rows, num_in, num_out, randn, compared=compared_rows(num_rows))
 
 
 @pytest.mark.parametrize("capability", TILES)
