@@ -137,14 +137,14 @@ def load_weights(
             )
         if setup.is_widened:
             model.compute_in_float32()
-        if setup.is_cpu:
-            keep_freed_memory()
-        else:
+        if not setup.is_cpu:
             fuse_products(model)
             # The separate weights left holes, which passes do not fit into.
             torch.cuda.empty_cache()
         if setup.is_reproducible and setup.backend == "triton":
             make_products_invariant(model.model.layers)
+    # With a GPU too: results come in arrays of megabytes.
+    keep_freed_memory()
     model.model.backend = setup.backend
     return model
 

@@ -3,9 +3,11 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from model import DeviceUnavailable
 from model.evabyte.linear_layers import InvariantLinear
+from model.machine import cpu
 from model.weights import loading
 from model.weights.checkpoint import find_checkpoint
 from model.weights.loading import Setup, load_weights
@@ -72,3 +74,26 @@ def test_products_are_batch_invariant_only_where_that_is_asked_for(
         )
         layers = [layer for layer in model.modules() if isinstance(layer, InvariantLinear)]
         assert len(layers) == num_layers
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda:0"])
+def test_freed_memory_is_kept_once_the_model_is_loaded(device, tiny_checkpoint, monkeypatch):
+    kept: list[int] = []
+    load = loading.load_model
+    monkeypatch.setattr(cpu, "_set_allocator", lambda **options: kept.append(options["kept_bytes"]))
+    # There is no GPU: its weights are on the CPU.
+    monkeypatch.setattr(loading, "use_device", lambda device: None)
+    monkeypatch.setattr(
+        loading,
+        "load_model",
+        lambda found, *, device, dtype: load(found, device="cpu", dtype=dtype),
+    )
+    setup = Setup.choose("cpu", "float32", "torch", NONE)
+    found = find_checkpoint(str(tiny_checkpoint))
+    load_weights(
+        found,
+        replace(setup, device=torch.device(device)),
+        revision="any",
+        on_phase=lambda phase: None,
+    )
+    assert kept == [cpu.FIRST_KEPT_BLOCK_BYTES, cpu.MAX_KEPT_BYTES]
