@@ -12,7 +12,7 @@ import torch
 from model.errors import OutOfMemory
 from model.evabyte.configuration import EvaByteConfig
 from model.evabyte.modeling import EvaByteForCausalLM
-from model.machine.device import translated_memory_errors
+from model.machine.device import on_device, translated_memory_errors
 from model.machine.gpu_use import GpuReading, gpu_reader
 from model.machine.pass_memory import (
     MIN_PASS_BYTES,
@@ -313,9 +313,13 @@ class Scorer:
         The smaller size stays: memory that ran out once would run out again. If even the shortest
         passes do not fit, the passes were not the reason and keep their size.
         """
-        pass_bytes = self._pass_bytes
+        pass_bytes, device = self._pass_bytes, self._model.device
         while True:
-            with contextlib.suppress(OutOfMemory), translated_memory_errors():
+            with (
+                contextlib.suppress(OutOfMemory),
+                translated_memory_errors(),
+                on_device(device),
+            ):
                 results = compute(Reader(self._model, pass_bytes, self._is_reproducible))
                 self._pass_bytes = pass_bytes
                 return results
@@ -326,5 +330,5 @@ class Scorer:
                     f"{self.info.window_size:,}, did not fit into memory; score shorter texts"
                 )
             pass_bytes = max(pass_bytes // 2, MIN_PASS_BYTES)
-            if self._model.device.type == "cuda":
+            if device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -49,9 +49,10 @@ class Fetch:
         if not self._tensors or self._tensors[0].device.type == "cpu":
             return
         packed = pack(self._tensors)
+        device = packed.device
         # PyTorch takes pinned memory for such a copy.
         self._tensors = unpack(packed.to("cpu", non_blocking=True), self._tensors)
-        self._copied = _mark_on_stream()
+        self._copied = _mark_on_stream(device)
 
     def wait(self) -> list[NDArray[Any]]:
         """Return the tensors as arrays, once they are on the host."""
@@ -64,11 +65,12 @@ def _pinned(tensor: Tensor) -> Tensor:
     return tensor.pin_memory()
 
 
-def _mark_on_stream() -> torch.cuda.Event:
-    """Return an event that comes when the device has done what was launched so far."""
+def _mark_on_stream(device: torch.device) -> torch.cuda.Event:
+    """Return an event that comes when `device` has done what was launched on it so far."""
     # Blocking: a thread that waits for it leaves its core to others.
     event = torch.cuda.Event(blocking=True)
-    event.record()
+    # By default it would be the stream of the current device, which may be another one.
+    event.record(torch.cuda.current_stream(device))
     return event
 
 

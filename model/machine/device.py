@@ -42,13 +42,21 @@ def find_device(name: str) -> torch.device:
 
 def use_device(device: torch.device) -> None:
     """Make the settings of the whole process for a model on `device`, a GPU with its number."""
-    # Triton launches on the current device, wherever the tensors are.
     torch.cuda.set_device(device)
     # By default cuBLAS may add partial sums in the type of the result, which costs digits.
     torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
     torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     # A variable of the environment, which some images set, gives float32 products 10-bit mantissas.
     torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Make a GPU the current one in the block of a `with`; do nothing for a CPU.
+
+    Triton launches on the current device, wherever the tensors are. Each thread has its own, and
+    loading another model may change it.
+    """
+    return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ launchers check all arguments as on a GPU. The model has the width of EvaByte 6.
 
 from __future__ import annotations
 
+import contextlib
 import traceback
 from collections import Counter
 from collections.abc import Iterator
@@ -58,7 +59,24 @@ MODES = (PLAIN, "int8", "nf4", "fp8")
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def current_devices(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+    """The current GPU, last in a list: at first not the one that the models are on."""
+    devices = [torch.device("cuda", 1)]
+
+    @contextlib.contextmanager
+    def make_current(device: torch.device) -> Iterator[None]:
+        devices.append(device)
+        yield
+        devices.pop()
+
+    monkeypatch.setattr(torch.cuda, "device", make_current)
+    return devices
+
+
+@pytest.fixture
+def launched(
+    monkeypatch: pytest.MonkeyPatch, current_devices: list[torch.device]
+) -> Iterator[Counter[str]]:
     """Have tensors be fake and launches be counted by the names of their kernels."""
     counts: Counter[str] = Counter()
 
@@ -77,6 +95,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     # Pinned memory and events ask for a driver.
     monkeypatch.setattr(Tensor, "pin_memory", lambda self: self)
     monkeypatch.setattr(torch.cuda, "Event", FinishedEvent)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: torch.device(device))
     from_numpy = torch.from_numpy
     with FakeTensorMode(allow_non_fake_inputs=True) as mode, IndexingWithoutDriver():
         monkeypatch.setattr(torch, "from_numpy", lambda array: mode.from_tensor(from_numpy(array)))
@@ -89,8 +108,9 @@ class FinishedEvent:
     def __init__(self, *, blocking: bool = False) -> None:
         """Take the options of `torch.cuda.Event`."""
 
-    def record(self) -> None:
-        """Mark this moment."""
+    def record(self, stream: torch.device) -> None:
+        """Mark this moment on the stream of the models, of which only the device is known."""
+        assert stream == torch.device(DEVICE)
 
     def synchronize(self) -> None:
         """Wait for nothing."""
@@ -290,6 +310,22 @@ def test_layers_of_a_pass_touch_no_memory_of_the_host(launched, mode, lengths):
         hidden, _ = model.model.run(plan)
     assert hidden.shape == (sum(lengths), REAL.hidden)
     assert operations.on_host == []
+
+
+@pytest.mark.parametrize("kind", ["several passes", "continuations", "next characters"])
+def test_kernels_start_on_the_device_of_the_model(launched, current_devices, monkeypatch, kind):
+    """Another model, or a thread that did not load this one, has another current device."""
+    started_on: set[torch.device] = set()
+    count = JITFunction.run
+
+    def note_device(self: JITFunction, *arguments: Any, **options: Any) -> None:
+        started_on.add(current_devices[-1])
+        count(self, *arguments, **options)
+
+    monkeypatch.setattr(JITFunction, "run", note_device)
+    fake_scorer("int8", "triton").score(REQUESTS[kind])
+    assert started_on == {torch.device(DEVICE)}
+    assert current_devices == [torch.device("cuda", 1)]
 
 
 def test_copy_that_waits_is_found(launched):
