@@ -105,6 +105,8 @@ def _prepare_environment() -> None:
         "TRITON_CACHE_DIR": tempfile.mkdtemp(prefix="triton-"),
         # So a forked process can still start CUDA.
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+        # As in the image of the worker.
+        "PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True",
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }.items():

@@ -79,6 +79,8 @@ def run_part(run: Run, part: Part, num_beside: int) -> None:
         else:
             if num_beside > 1 and run.is_on_gpu:
                 torch.set_num_threads(SHARED_THREADS)
+            if part.uses_device:
+                _set_up(run)
             module, _, function = part.function.partition(":")
             steps = importlib.import_module(f"bench.first_gpu.steps.{module}")
             with contextlib.suppress(OutOfTime):
@@ -106,6 +108,13 @@ def _can_start_cuda(run: Run) -> bool:
         run.put("CUDA does not start here", error=str(error)[:300])
         return False
     return True
+
+
+def _set_up(run: Run) -> None:
+    """Set this process up as a worker, so that what it measures is what a worker does."""
+    # Where the model cannot be imported, the machine is measured all the same.
+    with contextlib.suppress(ImportError):
+        importlib.import_module("bench.first_gpu.project").set_up_process(run.device)
 
 
 def _ended(running: dict[str, tuple[BaseProcess, float]]) -> Iterator[tuple[str, int, float]]:

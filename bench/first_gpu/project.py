@@ -15,6 +15,8 @@ from model.canary import score_canary, tolerance_nats
 from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
 from model.evabyte.pass_plan import PassPlan
 from model.evabyte.transfers import tensors_in
+from model.machine.cpu import keep_freed_memory
+from model.machine.device import find_device, use_device
 from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
@@ -44,6 +46,13 @@ __all__ = [
     "tensors_in",
     "tolerance_nats",
 ]
+
+
+def set_up_process(device: str) -> None:
+    """Make the settings of the process that a worker makes when it loads a model."""
+    if device != "cpu":
+        use_device(find_device(device))
+    keep_freed_memory()
 
 
 def new_model(device: str, sizes: Sizes, **changes: Any) -> EvaByteForCausalLM:

@@ -24,9 +24,7 @@ fi
 # The project and its client come first, so that no package of the same name is imported.
 PYTHONPATH="$PWD:$PWD/client:$site${PYTHONPATH:+:$PYTHONPATH}"
 PYTHONUNBUFFERED=1
-# As in the image of the worker.
-PYTORCH_CUDA_ALLOC_CONF=${PYTORCH_CUDA_ALLOC_CONF:-expandable_segments:True}
-export PYTHONPATH PYTHONUNBUFFERED PYTORCH_CUDA_ALLOC_CONF
+export PYTHONPATH PYTHONUNBUFFERED
 # A pipe would hide the exit status.
 {
     status=0

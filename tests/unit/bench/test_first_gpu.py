@@ -12,7 +12,8 @@ import psutil
 import pytest
 import torch
 
-from bench.first_gpu import project, wheels
+from bench.first_gpu import __main__ as first_gpu
+from bench.first_gpu import processes, project, wheels
 from bench.first_gpu.figures import Figures
 from bench.first_gpu.modes import MODES, PLAIN, Modes
 from bench.first_gpu.passes import Pass
@@ -148,6 +149,33 @@ def test_parts_that_crash_or_fail_cost_the_others_nothing(run, steps):
         True,
         False,
     ]
+
+
+def put_settings(run):
+    """A part that puts what its process is set up for."""
+    bf16 = torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction
+    run.put("settings", bf16_sums=bf16)
+
+
+def test_part_on_a_gpu_is_set_up_as_a_worker(run, steps, monkeypatch):
+    monkeypatch.setattr(processes, "_can_start_cuda", lambda run: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda device: run.put("current", gpu=device))
+    monkeypatch.setattr(project, "keep_freed_memory", lambda: run.put("keeps freed memory"))
+    Starter().run_group(replace(run, device="cuda"), Group(60, (Part("p", "fake:put_settings"),)))
+
+    assert run.figures.latest("current", "gpu") == "cuda:0"
+    assert run.figures.latest("settings", "bf16_sums") is False
+    assert whats(run) == ["current", "keeps freed memory", "settings", "part p ended"]
+
+
+def test_memory_of_the_gpu_is_managed_as_in_the_image(monkeypatch):
+    environment = {"HF_HUB_OFFLINE": "0"}
+    monkeypatch.setattr(os, "environ", environment)
+    first_gpu._prepare_environment()
+    assert environment["PYTORCH_CUDA_ALLOC_CONF"] == "expandable_segments:True"
+    assert environment["HF_HUB_OFFLINE"] == "0"
 
 
 def test_hanging_part_is_ended_at_its_limit_with_all_that_it_started(run, steps):
