@@ -19,6 +19,8 @@ NAMES = [name for name, _ in gpu.cases(SHAPE, torch.device("cpu"))]
 
 @pytest.mark.parametrize("name", NAMES)
 def test_backends_agree(name, device):
+    if name == "fp8_linear" and not gpu.has_fp8_products(device):
+        pytest.skip("this GPU multiplies no fp8")
     assert gpu.agrees(dict(gpu.cases(SHAPE, device))[name])
 
 
