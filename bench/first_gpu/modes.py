@@ -15,8 +15,10 @@ from model.ops.backend import Backend
 
 PLAIN = "bf16"
 MODES = (PLAIN, "int8", "fp8", "nf4")
+# EVASCORE_REPRODUCIBLE: products of the plain mode that have one tile for any number of rows.
+INVARIANT = "bf16_invariant"
 # Which product is a mode's ceiling.
-CEILING_OF = {"bf16": "bf16", "int8": "int8", "fp8": "fp8", "nf4": "bf16"}
+CEILING_OF = {"bf16": "bf16", "int8": "int8", "fp8": "fp8", "nf4": "bf16", INVARIANT: "bf16"}
 # bitsandbytes' own int8 product; 6 is its default, which leaves some columns in 16 bits.
 BITSANDBYTES_INT8 = {"bitsandbytes_int8_threshold_0": 0.0, "bitsandbytes_int8_threshold_6": 6.0}
 
@@ -81,13 +83,15 @@ def maker(mode: str, backend: Backend) -> Callable[[Tensor], nn.Module]:
         return lambda weight: project.fp8_layer(weight, backend)
     if mode == "nf4":
         return _nf4_layer
+    if mode == INVARIANT:
+        return lambda weight: project.invariant_layer(weight, backend)
     return lambda weight: _bitsandbytes_int8_layer(weight, BITSANDBYTES_INT8[mode])
 
 
 def layer_bytes(layer: nn.Module) -> int:
     """Return the memory of a layer's weight and scales."""
     tensors = [*layer.parameters(), *layer.buffers()]
-    state: Any = getattr(layer.weight, "quant_state", None)
+    state: Any = getattr(getattr(layer, "weight", None), "quant_state", None)
     if state is not None:
         tensors.append(state.absmax)
     return sum(each.nbytes for each in tensors)

@@ -12,7 +12,12 @@ from transformers import AutoModelForCausalLM
 from bench.first_gpu.sizes import Sizes
 from model import EvaByteConfig, EvaByteForCausalLM, ModelInfo, Scorer
 from model.canary import score_canary, tolerance_nats
-from model.evabyte.linear_layers import Fp8Linear, Int8Linear, QuantizedLinear
+from model.evabyte.linear_layers import (
+    Fp8Linear,
+    Int8Linear,
+    InvariantLinear,
+    QuantizedLinear,
+)
 from model.evabyte.pass_plan import PassPlan
 from model.evabyte.transfers import tensors_in
 from model.machine.cpu import keep_freed_memory
@@ -83,6 +88,13 @@ def fp8_layer(weight: Tensor, backend: Backend) -> nn.Module:
     """Return the project's fp8 layer of a weight."""
     rows = fp8_linear.quantize_rows(weight, backend="torch")
     return Fp8Linear(rows.values, rows.scales, backend)
+
+
+def invariant_layer(weight: Tensor, backend: Backend) -> nn.Module:
+    """Return the layer of EVASCORE_REPRODUCIBLE of a weight; without kernels it is PyTorch's."""
+    layer = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
+    layer.weight = nn.Parameter(weight, requires_grad=False)
+    return InvariantLinear(layer) if backend == "triton" else layer
 
 
 def fp8_product(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:

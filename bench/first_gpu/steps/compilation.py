@@ -5,13 +5,13 @@ import time
 import torch
 
 from bench.first_gpu import project
-from bench.first_gpu.modes import PLAIN, maker, put_layers
+from bench.first_gpu.modes import INVARIANT, PLAIN, maker, put_layers
 from bench.first_gpu.passes import Pass
 from bench.first_gpu.run import Run
 from bench.first_gpu.texts import random_text
 from model import ScoreRequest
 
-MODES = (PLAIN, "int8", "fp8")
+MODES = (PLAIN, "int8", "fp8", INVARIANT)
 
 
 def compile_model(run: Run) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.first_gpu.modes import CEILING_OF, MODES, PLAIN, Modes
+from bench.first_gpu.modes import CEILING_OF, INVARIANT, MODES, PLAIN, Modes
 from bench.first_gpu.passes import FIRST_ID, Pass
 from bench.first_gpu.run import Run
 from bench.first_gpu.sizes import data_sheet
@@ -22,7 +22,7 @@ def measure(run: Run) -> None:
     with torch.inference_mode():
         modes = Modes(run)
         alone = {}
-        for mode in MODES:
+        for mode in (*MODES, INVARIANT):
             with run.part(f"model {mode}", needs_s=6):
                 _measure_mode(run, modes, mode)
             with run.part(f"company {mode}", needs_s=1):
@@ -41,7 +41,8 @@ def _measure_mode(run: Run, modes: Modes, mode: str) -> None:
     modes.use(mode)
     Pass(modes.model, texts_of(run.sizes.budgets[0], run.sizes.text_bytes)).run()
     run.put(f"model {mode}: first pass", seconds=round(time.perf_counter() - began, 2))
-    for budget in run.sizes.budgets:
+    few = (run.sizes.budgets[0], run.sizes.pass_bytes)
+    for budget in few if mode == INVARIANT else run.sizes.budgets:
         if run.left_s() > 3:
             measure_budget(run, modes, mode, run.backend, budget)
 

@@ -35,6 +35,20 @@ TILES: dict[torch.dtype, tuple[Tile, ...]] = {
     ),
 }
 FEW_ROWS = 2048
+# Tiles for the products of a text that comes alone, and the rows of one of 200 bytes.
+LONE_TEXT_TILES: dict[torch.dtype, tuple[Tile, ...]] = {
+    torch.int8: (
+        Tile(64, 64, 128, 4, 3),
+        Tile(64, 128, 128, 4, 4),
+        Tile(128, 128, 128, 8, 3),
+    ),
+    torch.float8_e4m3fn: (
+        Tile(64, 64, 128, 4, 4),
+        Tile(64, 128, 128, 4, 4),
+        Tile(128, 128, 128, 8, 4),
+    ),
+}
+LONE_TEXT_ROWS = 208
 
 
 @dataclass(frozen=True)
@@ -93,6 +107,8 @@ def compile_tiles(run: Run) -> None:
             with run.part(f"compile {title(dtype, tile)}"):
                 product.multiply(tile)
                 run.synchronize()
+        if tiles_here(dtype):
+            run_lone_text_tiles(run, dtype, is_timed=False)
 
 
 def measure_tiles(run: Run) -> None:
@@ -103,6 +119,7 @@ def measure_tiles(run: Run) -> None:
     for dtype in TILES:
         if tiles := tiles_here(dtype):
             _measure_tiles_of(run, dtype, tiles)
+            run_lone_text_tiles(run, dtype, is_timed=True)
 
 
 def _measure_tiles_of(run: Run, dtype: torch.dtype, tiles: Sequence[Tile]) -> None:
@@ -130,6 +147,21 @@ def _measure_tiles_of(run: Run, dtype: torch.dtype, tiles: Sequence[Tile]) -> No
             with run.part(what, needs_s=4):
                 seconds = kernel_s(run, lambda: product.multiply(tile))  # noqa: B023
                 run.put(what, tera_per_s=_tera_per_s(shape, seconds))
+
+
+def run_lone_text_tiles(run: Run, dtype: torch.dtype, *, is_timed: bool) -> None:
+    """Compute the two products of a lone text that have the fewest tiles, with each tile."""
+    hidden, wide = run.sizes.hidden, run.sizes.intermediate
+    for name, num_in in (("qkvo", hidden), ("down", wide)):
+        product = Product.random(run, dtype, LONE_TEXT_ROWS, num_in, hidden)
+        reference = product.multiply(LONE_TEXT_TILES[dtype][-1])
+        for tile in LONE_TEXT_TILES[dtype]:
+            what = f"{title(dtype, tile)}, {name} of {LONE_TEXT_ROWS} rows"
+            with run.part(what, needs_s=2):
+                is_same = bool((product.multiply(tile) == reference).all())
+                if is_timed:
+                    us = round(kernel_s(run, lambda: product.multiply(tile)) * 1e6, 1)  # noqa: B023
+                    run.put(what, us=us, has_same_bits=is_same)
 
 
 def _tera_per_s(shape: tuple[int, int, int], seconds: float) -> float:

@@ -27,6 +27,8 @@ EXPECTED = {
     "compile int8": "wall_s",
     "model nf4 torch": "bytes_per_s",
     "company int8": "texts_with_same_bits",
+    "model bf16_invariant torch": "bytes_per_s",
+    "company bf16_invariant": "texts_with_same_bits",
     "compare int8: packed by the project": "bytes_per_s",
     "compare bf16 torch: padded batches of 4": "share_that_is_text",
     "compare bitsandbytes_int8_threshold_6, packed": "bytes_per_s",

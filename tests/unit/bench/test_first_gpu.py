@@ -21,7 +21,7 @@ from bench.first_gpu.plan import STEPS, Group, Part
 from bench.first_gpu.processes import Starter
 from bench.first_gpu.run import OutOfTime, Run
 from bench.first_gpu.sizes import REAL, TINY, data_sheet
-from bench.first_gpu.steps import gpu_tests, graphs, oracle
+from bench.first_gpu.steps import gpu_tests, graphs, oracle, tiles
 from bench.first_gpu.steps.graphs import CapturedPass
 from bench.first_gpu.steps.kernels import union
 from bench.first_gpu.table import has_failed, table
@@ -395,6 +395,25 @@ def test_run_of_another_step_keeps_what_is_shared(run):
     other = replace(run, step="model")
     other.put("model int8")
     assert whats(run) == ["model int8"]
+
+
+@pytest.mark.parametrize("dtype", tiles.LONE_TEXT_TILES, ids=str)
+def test_tiles_for_a_lone_text_are_timed_and_compared(run, dtype, monkeypatch):
+    """Without a GPU zeros are the product of every tile but one."""
+    odd = tiles.LONE_TEXT_TILES[dtype][0]
+    monkeypatch.setattr(
+        project, "launch_product", lambda x, weight, scales, y, tile: y.fill_(tile == odd)
+    )
+    tiles.run_lone_text_tiles(run, dtype, is_timed=False)
+    assert not run.figures.lines()
+    tiles.run_lone_text_tiles(run, dtype, is_timed=True)
+    lines = run.figures.lines()
+    assert len(lines) == 2 * len(tiles.LONE_TEXT_TILES[dtype])
+    assert [line["has_same_bits"] for line in lines] == [False, True, True] * 2
+    assert all(line["us"] >= 0 for line in lines)
+    assert lines[0]["what"].endswith("tile 64x64x128 4 warps 3 stages, qkvo of 208 rows") == (
+        dtype == torch.int8
+    )
 
 
 def test_captured_pass_computes_other_passes_of_its_kind(run):

@@ -23,9 +23,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton.runtime.jit import JITFunction
 
 from bench.first_gpu import project
-from bench.first_gpu.modes import PLAIN, maker, put_layers
+from bench.first_gpu.modes import INVARIANT, PLAIN, maker, put_layers
 from bench.first_gpu.sizes import REAL
-from bench.first_gpu.steps.tiles import TILES, Product
+from bench.first_gpu.steps.tiles import LONE_TEXT_TILES, TILES, Product
 from bench.gpu import Shape, cases
 from model import Scorer, ScoreRequest
 from model.ops.backend import Backend
@@ -328,6 +328,13 @@ def test_kernels_start_on_the_device_of_the_model(launched, current_devices, mon
     assert current_devices == [torch.device("cuda", 1)]
 
 
+def test_invariant_mode_of_the_benchmark_multiplies_with_the_kernel_of_one_tile(launched):
+    results = fake_scorer(INVARIANT, "triton").score(REQUESTS["a batch"])
+
+    assert len(results) == len(REQUESTS["a batch"])
+    assert launched["float_linear_fwd_kernel"] == 4 * launched["eva_attention_fwd_kernel"]
+
+
 def test_copy_that_waits_is_found(launched):
     with WaitsForDevice() as waits:
         on_device = torch.empty(3).to(DEVICE, non_blocking=True)
@@ -356,7 +363,15 @@ def test_fused_attention_of_pytorch_computes_passes_without_kernels(launched, mo
 
 @pytest.mark.parametrize(
     ("dtype", "tile"),
-    [(dtype, tile) for dtype, tiles in TILES.items() for tile in tiles],
+    sorted(
+        {
+            (dtype, tile)
+            for tiles_by_type in (TILES, LONE_TEXT_TILES)
+            for dtype, tiles in tiles_by_type.items()
+            for tile in tiles
+        },
+        key=str,
+    ),
     ids=lambda value: str(value).removeprefix("torch."),
 )
 def test_tile_of_the_benchmark_is_launched(launched, dtype, tile):
