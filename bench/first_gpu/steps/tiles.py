@@ -150,10 +150,14 @@ def _measure_tiles_of(run: Run, dtype: torch.dtype, tiles: Sequence[Tile]) -> No
 
 
 def run_lone_text_tiles(run: Run, dtype: torch.dtype, *, is_timed: bool) -> None:
-    """Compute the two products of a lone text that have the fewest tiles, with each tile."""
+    """Compute the products of a lone text with each tile.
+
+    Small tiles help those with few outputs, and read more for the others.
+    """
     hidden, wide = run.sizes.hidden, run.sizes.intermediate
-    for name, num_in in (("qkvo", hidden), ("down", wide)):
-        product = Product.random(run, dtype, LONE_TEXT_ROWS, num_in, hidden)
+    shapes = {"qkvo": (hidden, hidden), "down": (wide, hidden), "gate_up": (hidden, wide)}
+    for name, (num_in, num_out) in shapes.items():
+        product = Product.random(run, dtype, LONE_TEXT_ROWS, num_in, num_out)
         reference = product.multiply(LONE_TEXT_TILES[dtype][-1])
         for tile in LONE_TEXT_TILES[dtype]:
             what = f"{title(dtype, tile)}, {name} of {LONE_TEXT_ROWS} rows"

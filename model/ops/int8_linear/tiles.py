@@ -17,6 +17,10 @@ the L2 cache. What decides between them, from data sheets and from the compiled 
   L2 cache, which gives about 5.5 of the 11.6 TB/s.
 - Below, a tile of 128 x 128 gives work to twice as many SMs, and two of them fit on one SM.
 - With few rows most of a tall tile is idle, and the product waits for the weights anyway.
+- A text of 65 to 256 bytes that comes alone has 32 or 64 such tiles where a product has 4,096
+  outputs, so that half of an H100 is idle. Tiles of 64 rows would give work to all of it, and read
+  the weights twice as often from the L2 cache, those of the wide products too: for 208 rows 1.1
+  instead of 0.7 GB a layer. The benchmark of a GPU measures both.
 - A step of a large tile reads 64 inputs, a row of 64 bytes. On an H100 it reads 128, the longest
   row that its asynchronous tensor-core instructions (wgmma) take from shared memory.
 - On an H100 the large tile is read by descriptor (`tiled_product/launch.py`), which takes all 255

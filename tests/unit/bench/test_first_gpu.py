@@ -408,8 +408,8 @@ def test_tiles_for_a_lone_text_are_timed_and_compared(run, dtype, monkeypatch):
     assert not run.figures.lines()
     tiles.run_lone_text_tiles(run, dtype, is_timed=True)
     lines = run.figures.lines()
-    assert len(lines) == 2 * len(tiles.LONE_TEXT_TILES[dtype])
-    assert [line["has_same_bits"] for line in lines] == [False, True, True] * 2
+    assert len(lines) == 3 * len(tiles.LONE_TEXT_TILES[dtype])
+    assert [line["has_same_bits"] for line in lines] == [False, True, True] * 3
     assert all(line["us"] >= 0 for line in lines)
     assert lines[0]["what"].endswith("tile 64x64x128 4 warps 3 stages, qkvo of 208 rows") == (
         dtype == torch.int8
