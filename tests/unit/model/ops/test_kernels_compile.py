@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
+from bench.first_gpu.steps.tiles import LONE_TEXT_TILES
 from bench.first_gpu.steps.tiles import TILES as BENCHMARK_TILES
 from model.ops import fp8_linear
 from model.ops.chunk_summaries.kernel import chunk_summaries
@@ -28,6 +29,7 @@ from model.ops.compilation import watch_compilation
 from model.ops.eva_attention.kernel import eva_attention
 from model.ops.eva_attention.kernel_plan import KernelPlan
 from model.ops.float_linear.kernel import float_linear
+from model.ops.fp8_linear import kernel as fp8_kernel
 from model.ops.fp8_linear.tiles import TILES as FP8_TILES
 from model.ops.fp8_linear.tiles import tile_for as fp8_tile_for
 from model.ops.head_log_likelihood.kernel import head_log_likelihood
@@ -267,6 +269,24 @@ def test_each_tile_of_the_fp8_product_compiles(capability, num_rows, compile_for
     assert ("wgmma" in ptx, "mma.sync" in ptx) == (capability >= 90, capability < 90)
     per_thread = tile.rows * tile.outputs // (32 * tile.num_warps)
     assert len(re.findall(r"\badd(?:\.rn)?\.f32", ptx)) >= per_thread
+
+
+@pytest.mark.parametrize(
+    ("dtype", "capability"),
+    [*((torch.int8, each) for each in TILES), *((fp8_linear.FP8, each) for each in FP8_TILES)],
+    ids=str,
+)
+def test_tiles_for_a_lone_text_in_the_benchmark_compile(
+    dtype, capability, compile_for, tmp_path, monkeypatch
+):
+    is_int8 = dtype == torch.int8
+    launch, dot = (multiply, INT8_DOT) if is_int8 else (multiply_fp8, FP8_DOT)
+    kernels: list[Any] = []
+    for tile in LONE_TEXT_TILES[dtype]:
+        module = int8_kernel if is_int8 else fp8_kernel
+        monkeypatch.setattr(module, "tile_for", lambda capability, num_rows, tile=tile: tile)
+        kernels = compile_for(capability, lambda: launch(208))
+    check(kernels, capability, [NO_DOT, dot] * len(LONE_TEXT_TILES[dtype]), tmp_path)
 
 
 @pytest.mark.parametrize(
