@@ -45,6 +45,7 @@ from contract.store.connection.broker import connect
 from contract.store.connection.broker_guard import BrokerGuard
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.jobs.job_store import JobStore
+from contract.store.overview import OverviewReader
 
 if TYPE_CHECKING:
     from contract.otel import Tracing
@@ -119,6 +120,7 @@ def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Serv
     guard = BrokerGuard(on_silent=scripts.drop_idle)
     jobs = JobStore(client, settings, guard, scripts)
     batches = BatchStore(client, settings, jobs, guard)
+    overview = OverviewReader(client, settings, guard)
     workers = RecentWorkers(jobs, settings)
     changes = ChangeListener(settings, jobs)
     uploads = ConnectionSlots(settings.max_uploads, "uploads")
@@ -129,12 +131,13 @@ def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Serv
         jobs=jobs,
         batches=batches,
         files=FileStore(client, settings, jobs, guard),
+        overview=overview,
         changes=changes,
         workers=workers,
         models=ServedModels(workers, settings.served_name),
         key_ring=KeyRing(client, settings),
         retry=RetryEstimate(workers),
-        metrics=Metrics(jobs, batches, slots, STATUS_BY_CODE),
+        metrics=Metrics(overview, slots, STATUS_BY_CODE),
         uploads=uploads,
         streams=streams,
         bodies=BodyMemory(settings.max_bodies_bytes, "Request bodies"),

@@ -76,16 +76,16 @@ def stats_view(service: Service) -> dict[str, Any]:
     Raises:
         BrokerUnavailable
     """
-    depth, totals, bulk = service.jobs.depth(), service.jobs.totals(), service.batches.load()
-    workers = service.jobs.worker_statuses()
+    now = service.overview.read()
+    depth, bulk, workers = now.depth, now.bulk, now.workers
     return {
         "queue": {
             "jobs": depth.jobs,
             "bytes": depth.bytes,
             "max_jobs": service.settings.max_queued_jobs,
             "max_bytes": service.settings.max_queued_bytes,
-            "parked": service.jobs.num_parked(),
-            "models": [_model_queue(each) for each in service.jobs.model_queues()],
+            "parked": now.num_parked,
+            "models": [_model_queue(each) for each in now.queues],
         },
         "batches": {
             "batches": bulk.num_batches,
@@ -101,8 +101,8 @@ def stats_view(service: Service) -> dict[str, Any]:
         "workers": [
             {**worker.as_json(), "started_at": rfc3339(worker.started_at)} for worker in workers
         ],
-        "dead_letters": _dead_letters(service.jobs.dead_letters()),
-        "totals": totals,
+        "dead_letters": _dead_letters(now.letters),
+        "totals": now.totals,
     }
 
 

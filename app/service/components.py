@@ -18,6 +18,7 @@ from contract.settings import Settings
 from contract.store.batches.batch_store import BatchStore
 from contract.store.batches.file_store import FileStore
 from contract.store.jobs.job_store import JobStore
+from contract.store.overview import OverviewReader
 
 if TYPE_CHECKING:
     from contract.otel import Tracing
@@ -33,6 +34,7 @@ class Service:
     jobs: JobStore
     batches: BatchStore
     files: FileStore
+    overview: OverviewReader
     changes: ChangeListener
     workers: RecentWorkers
     models: ServedModels

@@ -25,11 +25,10 @@ from contract import __version__
 from contract.errors import BY_CODE, BrokerUnavailable
 from contract.histogram import Histogram as Counted
 from contract.store.admission.bulk_load import BulkLoad
-from contract.store.batches.batch_store import BatchStore
 from contract.store.connection.persistence import Persistence
 from contract.store.connection.refusals import REASONS
 from contract.store.jobs.endings import FAILED_WITH
-from contract.store.jobs.job_store import JobStore
+from contract.store.overview import OverviewReader
 from contract.store.queue.dead_letters import KINDS, DeadLetter
 from contract.store.queue.leases import CAUSES, REDELIVERED
 from contract.store.queue.model_registry import PRIORITY_NAMES, ModelQueue
@@ -77,12 +76,11 @@ class Metrics:
 
     def __init__(
         self,
-        store: JobStore,
-        batches: BatchStore,
+        overview: OverviewReader,
         slots: Mapping[str, ConnectionSlots],
         codes: Iterable[str],
     ) -> None:
-        """Collect what `store` and `batches` hold, and how many of the `slots` are taken.
+        """Collect what `overview` reads, and how many of the `slots` are taken.
 
         Args:
             codes: of the errors that a request may be answered with.
@@ -103,7 +101,7 @@ class Metrics:
             registry=self.registry,
         )
         build.labels(__version__, platform.python_version()).set(1)
-        self.registry.register(QueueCollector(store, batches))
+        self.registry.register(QueueCollector(overview))
         ProcessCollector(registry=self.registry)
         self._requests = Counter(
             "evascore_http_requests",
@@ -150,9 +148,8 @@ class Metrics:
 class QueueCollector(Collector):
     """Reads Redis at each scrape; without Redis it shows only that Redis does not answer."""
 
-    def __init__(self, store: JobStore, batches: BatchStore) -> None:
-        self._store = store
-        self._batches = batches
+    def __init__(self, overview: OverviewReader) -> None:
+        self._overview = overview
 
     def describe(self) -> Iterable[Metric]:
         """Describe nothing, so that registering needs no scrape."""
@@ -160,27 +157,32 @@ class QueueCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Read Redis, then give all metrics that follow from the answers."""
+        began_at = time.perf_counter()
         try:
-            depth, totals = self._store.depth(), self._store.totals()
-            bulk = self._batches.load()
-            workers = self._store.worker_statuses()
-            num_parked, letters = self._store.num_parked(), self._store.dead_letters()
-            queues = self._store.model_queues()
-            persistence = self._store.persistence()
+            now = self._overview.read()
         except BrokerUnavailable:
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
+        read_s = time.perf_counter() - began_at
+        depth, totals, bulk, workers = now.depth, now.totals, now.bulk, now.workers
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
+        yield _gauge(
+            "evascore_redis_read_seconds",
+            "Time of the two round trips in which this scrape read Redis.",
+            read_s,
+        )
         yield _gauge("evascore_queue_jobs", "Accepted jobs that have not ended.", depth.jobs)
         yield _gauge(
             "evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes
         )
         yield _gauge(
-            "evascore_parked_jobs", "Jobs that wait for a worker of a newer release.", num_parked
+            "evascore_parked_jobs",
+            "Jobs that wait for a worker of a newer release.",
+            now.num_parked,
         )
-        yield _waiting(queues)
-        yield _oldest(queues)
-        yield _dead_letters(letters)
+        yield _waiting(now.queues)
+        yield _oldest(now.queues)
+        yield _dead_letters(now.letters)
         yield from _ended({**totals, **bulk.totals})
         yield _failures(totals)
         yield _redelivered(totals)
@@ -194,7 +196,7 @@ class QueueCollector(Collector):
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
         yield from _room(bulk)
-        yield from _files(persistence)
+        yield from _files(now.persistence)
         has_work = depth.jobs or bulk.num_batches
         yield _gauge(
             "evascore_stalled_seconds",

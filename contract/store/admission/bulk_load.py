@@ -4,15 +4,15 @@ The scripts that accept and end batches keep the sums, so that the cost does not
 number of batches.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import redis
 
 from contract import keys
 from contract.settings import Settings
 from contract.store.admission.memory import Memory, memory_of
+from contract.store.connection.readings import Reading
+from contract.store.connection.scripts import script_command
 
 LIVE_KEYS = (
     keys.LIVE_BATCHES,
@@ -29,6 +29,16 @@ LIVE_KEYS = (
 )
 # Live batches looked at in one round, for those that expired before a worker reached them.
 _SAMPLE = 16
+# What `_load` reads, in its order.
+_SUMS = (
+    ("HLEN", keys.LIVE_BATCHES),
+    ("SCARD", keys.UNPUBLISHED),
+    ("SCARD", keys.CANCELLING),
+    ("HGETALL", keys.BULK_LOAD),
+    ("HGETALL", keys.BATCH_TOTALS),
+    ("GET", keys.LIVE_PROMISED),
+    ("INFO", "memory"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +63,25 @@ class BulkLoad:
         return sum(self.statuses.values())
 
 
-def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any]) -> BulkLoad:
-    """Read the load from Redis, whose errors reach the caller.
+def ask_load(settings: Settings) -> Reading[BulkLoad]:
+    """The load; batches that expired are taken off by samples, as Redis does with its own keys."""
+    is_sampled = False
+    while not is_sampled:
+        (sample,) = yield [("HRANDFIELD", keys.LIVE_BATCHES, _SAMPLE)]
+        lookups = [("EXISTS", keys.batch(batch_id.decode())) for batch_id in sample]
+        answers = yield [*lookups, *_SUMS]
+        exist, sums = answers[: len(sample)], answers[len(sample) :]
+        expired = [batch_id for batch_id, exists in zip(sample, exist, strict=True) if not exists]
+        if expired:
+            args = settings.result_ttl_s, *expired
+            forgetting = script_command("forget_batches", LIVE_KEYS, args)
+            _, *sums = yield [forgetting, *_SUMS]
+        is_sampled = len(expired) * 4 < _SAMPLE
+    return _load(sums, settings)
 
-    Args:
-        forget: the script `forget_batches`.
-    """
-    _forget_expired(client, settings, forget)
-    with client.pipeline(transaction=False) as pipe:
-        pipe.hlen(keys.LIVE_BATCHES).scard(keys.UNPUBLISHED).scard(keys.CANCELLING)
-        pipe.hgetall(keys.BULK_LOAD).hgetall(keys.BATCH_TOTALS)
-        pipe.get(keys.LIVE_PROMISED).info("memory")
-        num_live, num_unpublished, num_cancelling, load, totals, promised, info = pipe.execute()
+
+def _load(sums: Sequence[Any], settings: Settings) -> BulkLoad:
+    num_live, num_unpublished, num_cancelling, load, totals, promised, info = sums
     num_validating = min(num_unpublished, num_live - num_cancelling)
     return BulkLoad(
         num_bytes=max(int(load.get(b"bytes", 0)), 0),
@@ -78,21 +95,3 @@ def read_load(client: redis.Redis, settings: Settings, forget: Callable[..., Any
         },
         totals={name.decode(): int(count) for name, count in totals.items()},
     )
-
-
-def _forget_expired(client: redis.Redis, settings: Settings, forget: Callable[..., Any]) -> None:
-    """Take expired batches off the live ones, by samples as Redis does with its own keys."""
-    while sample := client.hrandfield(keys.LIVE_BATCHES, _SAMPLE):
-        expired = _gone(client, sample)
-        if expired:
-            forget(keys=LIVE_KEYS, args=[settings.result_ttl_s, *expired])
-        if len(expired) * 4 < _SAMPLE:
-            return
-
-
-def _gone(client: redis.Redis, batch_ids: Sequence[bytes]) -> list[bytes]:
-    with client.pipeline(transaction=False) as pipe:
-        for batch_id in batch_ids:
-            pipe.exists(keys.batch(batch_id.decode()))
-        found = pipe.execute()
-    return [batch_id for batch_id, exists in zip(batch_ids, found, strict=True) if not exists]

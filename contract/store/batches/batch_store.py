@@ -25,7 +25,7 @@ from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, 
 from contract.logs import get_logger
 from contract.messages import Job, failure_record
 from contract.settings import Settings
-from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, read_load
+from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, ask_load
 from contract.store.admission.outcomes import (
     Idempotency,
     QuotaLeft,
@@ -36,6 +36,7 @@ from contract.store.admission.submitting import quota_args
 from contract.store.batches.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
 from contract.store.batches.sealing import Accepted, BatchSealer, Sizes
 from contract.store.connection.broker_guard import BrokerGuard
+from contract.store.connection.readings import read
 from contract.store.connection.scripts import register
 from contract.store.jobs.absent import absent
 from contract.store.jobs.endings import Ending
@@ -87,7 +88,7 @@ class BatchStore:
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return read_load(self._client, self._settings, self._forget)
+            return read(self._client, ask_load(self._settings))
 
     def check_quota(self, quota: Quota) -> None:
         """Check that an upload could pass now. Raises: QuotaUsedUp, BrokerUnavailable."""

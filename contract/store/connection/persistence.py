@@ -2,9 +2,8 @@
 
 from dataclasses import dataclass
 
-import redis
-
 from contract import keys
+from contract.store.connection.readings import Reading
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +22,9 @@ class Persistence:
     """When the last backup was stored: Unix time, seconds; None if none is known."""
 
 
-def read_persistence(client: redis.Redis) -> Persistence:
-    """Read both from Redis, whose errors reach the caller; a hosted Redis may report less."""
-    with client.pipeline(transaction=False) as pipe:
-        info, backup_at = pipe.info("persistence").get(keys.LAST_BACKUP).execute()
+def ask_persistence() -> Reading[Persistence]:
+    """Both; a hosted Redis may report less."""
+    info, backup_at = yield [("INFO", "persistence"), ("GET", keys.LAST_BACKUP)]
     return Persistence(
         is_on=bool(info.get("aof_enabled")),
         is_write_ok=info.get("aof_last_write_status", "ok") == "ok",

@@ -1,8 +1,10 @@
 """Loads the Lua scripts that Redis runs; a script may include functions from another file."""
 
 import re
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import redis
 from redis.commands.core import Script
@@ -20,3 +22,8 @@ def script_text(name: str, folder: Path = LUA) -> str:
 def register(client: redis.Redis, name: str, folder: Path = LUA) -> Script:
     """The script `name`, ready to be called on `client`."""
     return client.register_script(script_text(name, folder))
+
+
+def script_command(name: str, keys: Sequence[Any], args: Sequence[Any] = ()) -> tuple[Any, ...]:
+    """The script `name` as a command for a pipeline; it brings its text, so it is never missing."""
+    return "EVAL", script_text(name), len(keys), *keys, *args

@@ -27,16 +27,17 @@ from contract.store.admission.outcomes import (
 )
 from contract.store.admission.submitting import JobSubmitter
 from contract.store.connection.broker_guard import BrokerGuard
-from contract.store.connection.persistence import Persistence, read_persistence
+from contract.store.connection.readings import read
 from contract.store.connection.refusals import NotStored, refusal_reason
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
 from contract.store.jobs.absent import absent
+from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.jobs.endings import Ending, EndingsWriter
 from contract.store.jobs.opening import JobOpener, Opened
 from contract.store.queue.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.queue.leases import read_statuses
-from contract.store.queue.model_registry import ModelQueue, ModelRegistry
+from contract.store.queue.model_registry import ModelRegistry
 from contract.store.queue.parked_jobs import ParkedJobs
 from contract.stored_results import Turns, decoded_pieces, load_result
 from contract.task_ids import TASK, is_owned_by, is_task_id, new_task_id
@@ -212,9 +213,8 @@ class JobStore:
 
     def depth(self) -> QueueDepth:
         """The number and size of accepted jobs that have not ended. Raises: BrokerUnavailable."""
-        with self._guard.calling(), self._client.pipeline(transaction=False) as pipe:
-            jobs, live_bytes = pipe.hlen(keys.LIVE_JOBS).get(keys.LIVE_BYTES).execute()
-        return QueueDepth(int(jobs), int(live_bytes or 0))
+        with self._guard.calling():
+            return read(self._client, ask_depth())
 
     def worker_statuses(self) -> list[WorkerStatus]:
         """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
@@ -225,11 +225,6 @@ class JobStore:
         """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
         with self._guard.calling():
             return self.models.current()
-
-    def model_queues(self) -> list[ModelQueue]:
-        """What waits for each model. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            return self.models.queues()
 
     def has_model_drifted(self) -> bool:
         """Whether a worker stopped because of its model and no worker became ready since.
@@ -242,18 +237,12 @@ class JobStore:
     def totals(self) -> dict[str, int]:
         """Counters since the data folder was made. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            found = self._client.hgetall(keys.TOTALS)
-        return {name.decode(): int(count) for name, count in found.items()}
+            return read(self._client, ask_totals())
 
     def dead_letters(self) -> list[DeadLetter]:
         """What could not be read and was set aside, oldest first. Raises: BrokerUnavailable."""
         with self._guard.calling():
             return self._letters.letters()
-
-    def persistence(self) -> Persistence:
-        """The append-only file of Redis and its last backup. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            return read_persistence(self._client)
 
     def num_parked(self) -> int:
         """Jobs that wait for a worker of a newer release. Raises: BrokerUnavailable."""

@@ -17,6 +17,7 @@ from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, encode_payload, queued_record
 from contract.queue_messages import origin_of, task_message
 from contract.settings import Settings
+from contract.store.connection.readings import Reading, read
 from contract.store.connection.scripts import register
 from contract.stored_results import promised_bytes
 from contract.versions import NewerFormat, Unreadable
@@ -79,7 +80,7 @@ class DeadLetters:
 
     def letters(self) -> list[DeadLetter]:
         """All letters."""
-        return [_letter(*entry) for entry in self._client.xrange(keys.DEAD_LETTERS)]
+        return read(self._client, ask_letters())
 
     def drop(self, letter_ids: Iterable[str]) -> int:
         """Delete letters for good; return how many there were."""
@@ -151,6 +152,12 @@ class DeadLetters:
         ]
         if not self._requeue_job(keys=names, args=args):
             raise NotRequeued("its job changed meanwhile; try again")
+
+
+def ask_letters() -> Reading[list[DeadLetter]]:
+    """All letters, oldest first."""
+    (entries,) = yield [("XRANGE", keys.DEAD_LETTERS, "-", "+")]
+    return [_letter(*entry) for entry in entries]
 
 
 def _letter(letter_id: bytes, fields: dict[bytes, bytes]) -> DeadLetter:

@@ -6,6 +6,7 @@ import redis
 
 from contract import keys
 from contract.logs import get_logger
+from contract.store.connection.readings import Reading, read
 from contract.worker_status import NotAWorkerStatus, WorkerStatus, decode_status
 
 log = get_logger(__name__)
@@ -18,12 +19,18 @@ REDELIVERED = "redelivered:"
 
 
 def read_statuses(client: redis.Redis) -> list[WorkerStatus]:
+    """See `ask_statuses`."""
+    return read(client, ask_statuses())
+
+
+def ask_statuses() -> Reading[list[WorkerStatus]]:
     """The status of every worker that holds a lease, by name.
 
     One that cannot be read is left out, so that the others still show.
     """
-    names = sorted(name.decode() for name in client.smembers(keys.WORKERS))
-    found = client.mget([keys.lease(name) for name in names]) if names else []
+    (members,) = yield [("SMEMBERS", keys.WORKERS)]
+    names = sorted(name.decode() for name in members)
+    found = yield [("GET", keys.lease(name)) for name in names]
     statuses = (_status(name, raw) for name, raw in zip(names, found, strict=True) if raw)
     return [status for status in statuses if status is not None]
 

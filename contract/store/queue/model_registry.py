@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 import redis
 
 from contract import keys
-from contract.store.connection.scripts import register
+from contract.store.connection.readings import Reading
+from contract.store.connection.scripts import register, script_command
 
 PRIORITY_NAMES = {"interactive": keys.INTERACTIVE, "bulk": keys.BULK}
 
@@ -33,9 +34,7 @@ class ModelRegistry:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._register, self._count = (
-            register(client, name) for name in ("register_model", "count_waiting")
-        )
+        self._register = register(client, "register_model")
 
     def make_current(self, name: str, fingerprint: str) -> None:
         """Have new jobs for `name` bound to `fingerprint` from now on: a worker is ready."""
@@ -65,27 +64,28 @@ class ModelRegistry:
         """Forget a model that no job is bound to any more."""
         self._client.srem(keys.FINGERPRINTS, fingerprint)
 
-    def queues(self) -> list[ModelQueue]:
-        """The queues of all current models, and of others that are not empty."""
-        names = {fingerprint: name for name, fingerprint in self.current().items()}
-        models = [keys.UNBOUND, *sorted(self.fingerprints() | names.keys())]
-        steps = [(model, priority) for model in models for priority in keys.PRIORITY_STEPS]
-        counts = self._count(
-            keys=[key for step in steps for key in (keys.turns(*step), keys.waiting(*step))]
+
+def ask_queues() -> Reading[list[ModelQueue]]:
+    """The queues of all current models, and of others that are not empty."""
+    current, known = yield [("HGETALL", keys.MODELS), ("SMEMBERS", keys.FINGERPRINTS)]
+    names = {fingerprint.decode(): name.decode() for name, fingerprint in current.items()}
+    models = [keys.UNBOUND, *sorted({each.decode() for each in known} | names.keys())]
+    steps = [(model, priority) for model in models for priority in keys.PRIORITY_STEPS]
+    queue_keys = [key for step in steps for key in (keys.turns(*step), keys.waiting(*step))]
+    (counts,) = yield [script_command("count_waiting", queue_keys)]
+    waiting = dict(zip(steps, map(int, counts[::2]), strict=True))
+    oldest = dict(zip(steps, counts[1::2], strict=True))
+    found = [
+        ModelQueue(
+            *(model, names.get(model, "")),
+            interactive=waiting[model, keys.INTERACTIVE],
+            bulk=waiting[model, keys.BULK],
+            oldest_at={
+                name: float(oldest[model, priority])
+                for name, priority in PRIORITY_NAMES.items()
+                if oldest[model, priority]
+            },
         )
-        waiting = dict(zip(steps, map(int, counts[::2]), strict=True))
-        oldest = dict(zip(steps, counts[1::2], strict=True))
-        found = [
-            ModelQueue(
-                *(model, names.get(model, "")),
-                interactive=waiting[model, keys.INTERACTIVE],
-                bulk=waiting[model, keys.BULK],
-                oldest_at={
-                    name: float(oldest[model, priority])
-                    for name, priority in PRIORITY_NAMES.items()
-                    if oldest[model, priority]
-                },
-            )
-            for model in models
-        ]
-        return [each for each in found if each.name or each.interactive or each.bulk]
+        for model in models
+    ]
+    return [each for each in found if each.name or each.interactive or each.bulk]

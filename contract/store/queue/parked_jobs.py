@@ -13,6 +13,7 @@ from contract import keys
 from contract.batches import part_id
 from contract.messages import VERSION
 from contract.queue_messages import queue_of
+from contract.store.connection.readings import Reading, read
 from contract.store.connection.scripts import register
 
 # Messages in one round trip.
@@ -40,7 +41,7 @@ class ParkedJobs:
 
     def count(self) -> int:
         """The number of parked messages."""
-        return sum(self._client.zcard(keys.parked(major)) for major in self._majors())
+        return read(self._client, ask_parked())
 
     def take_back(self) -> None:
         """Queue the messages that this release can read, the oldest first, with their clients."""
@@ -75,6 +76,13 @@ class ParkedJobs:
 
     def _majors(self) -> list[int]:
         return [int(major) for major in self._client.smembers(keys.PARKED)]
+
+
+def ask_parked() -> Reading[int]:
+    """The number of parked messages."""
+    (majors,) = yield [("SMEMBERS", keys.PARKED)]
+    counts = yield [("ZCARD", keys.parked(int(major))) for major in majors]
+    return sum(counts)
 
 
 def _tag(message: bytes) -> str:

@@ -6,7 +6,8 @@ import pytest
 
 from contract import keys
 from contract.store.batches.batch_queue import BatchQueue
-from contract.store.queue.model_registry import ModelQueue, ModelRegistry
+from contract.store.connection.readings import read
+from contract.store.queue.model_registry import ModelQueue, ModelRegistry, ask_queues
 from contract.worker_status import WorkerStatus
 from tests.contract.store.test_job_store import a_job
 from worker.process.lease import Lease, OwnStatus
@@ -77,14 +78,15 @@ def test_a_registry_that_redis_has_lost_is_made_again(registry, redis_client):
     assert registry.fingerprints() == {OLD}
 
 
-def test_what_waits_is_counted_for_each_model(registry, job_store):
+def test_what_waits_is_counted_for_each_model(registry, job_store, redis_client):
     ready_worker(registry, OLD)
     for asked, fingerprint, number in (("", "?", 1), ("mine", OLD, 2), ("mine", OLD, 3)):
         job_store.submit(a_job(1, model=asked, fingerprint=fingerprint, client=str(number)))
     ready_worker(registry, NEW)
     job_store.submit(a_job(1, model="mine", fingerprint=NEW, priority=keys.BULK))
 
-    found = {queue.fingerprint: replace(queue, oldest_at={}) for queue in registry.queues()}
+    queues = read(redis_client, ask_queues())
+    found = {queue.fingerprint: replace(queue, oldest_at={}) for queue in queues}
     assert found == {
         keys.UNBOUND: ModelQueue(keys.UNBOUND, "", 1, 0),
         OLD: ModelQueue(OLD, "", 2, 0),
@@ -92,13 +94,15 @@ def test_what_waits_is_counted_for_each_model(registry, job_store):
     }
 
 
-def test_oldest_message_of_all_clients_is_found_for_each_priority(registry, job_store):
+def test_oldest_message_of_all_clients_is_found_for_each_priority(
+    registry, job_store, redis_client
+):
     ready_worker(registry, OLD)
     for client, submitted_at in (("b", 1769860800.25), ("b", 1769860802.0), ("a", 1769860805.5)):
         job_store.submit(
             a_job(1, fingerprint=OLD, model="mine", client=client, submitted_at=submitted_at)
         )
-    (queue,) = (each for each in registry.queues() if each.fingerprint == OLD)
+    (queue,) = (each for each in read(redis_client, ask_queues()) if each.fingerprint == OLD)
     assert queue.oldest_at == {"interactive": 1769860800.25}
 
 

@@ -17,6 +17,7 @@ from contract.store.batches.batch_store import BatchStore
 from contract.store.connection.broker import connect
 from contract.store.connection.broker_guard import PAUSE_S, BrokerGuard
 from contract.store.jobs.job_store import JobStore
+from contract.store.overview import OverviewReader
 from deploy.embedded_redis import free_port
 
 # Those that the worker calls, and Celery reconnects on their Redis errors.
@@ -61,12 +62,10 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "depth": store.depth,
         "worker_statuses": store.worker_statuses,
         "current_models": store.current_models,
-        "model_queues": store.model_queues,
         "has_model_drifted": store.has_model_drifted,
         "totals": store.totals,
         "dead_letters": store.dead_letters,
         "num_parked": store.num_parked,
-        "persistence": store.persistence,
     }
 
 
@@ -106,7 +105,8 @@ def test_every_call_of_the_web_tier_fails_as_broker_unavailable():
         calls = [calls_of_jobs(jobs, "x"), calls_of_batches(batches, a_batch("x"))]
         assert calls[0].keys() == public_methods(jobs) - WORKERS_METHODS
         assert calls[1].keys() == public_methods(batches)
-        for call in (*calls[0].values(), *calls[1].values()):
+        overview = OverviewReader(client, settings, BrokerGuard())
+        for call in (*calls[0].values(), *calls[1].values(), overview.read):
             with pytest.raises(BrokerUnavailable):
                 call()
 
@@ -124,6 +124,7 @@ def test_call_that_tries_a_silent_redis_again_does_not_refuse_itself(redis_clien
     calls = (
         *calls_of_jobs(jobs, task_id).values(),
         *calls_of_batches(batches, a_batch(batch_id)).values(),
+        OverviewReader(redis_client, settings, guard).read,
     )
     for call in calls:
         with pytest.raises(BrokerUnavailable), guard.calling():

@@ -12,6 +12,7 @@ from contract.errors import PoisonJob
 from contract.histogram import Histogram
 from contract.worker_status import stage_name
 from tests.conftest import wait_until
+from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
 from worker.recovery.dead_workers import take_over
 from worker.scoring.outcomes import lost_ending
@@ -176,6 +177,23 @@ def test_metrics_are_reported_while_redis_is_away(tmp_path):
         server.stop()
     assert samples["evascore_redis_up",] == 0
     assert ("evascore_queue_jobs",) not in samples
+
+
+def test_time_of_reading_a_slow_redis_is_reported(tmp_path, outcomes, web):
+    proxy = Proxy(outcomes.client.connection_pool.connection_kwargs["port"])
+    server = WebServer(tmp_path, proxy.url).start()
+    try:
+        with server.client() as http:
+            assert scrape(http)["evascore_redis_read_seconds",] < 60
+            # Of each direction, in two round trips.
+            proxy.delay(0.3)
+            samples = scrape(http)
+    finally:
+        server.stop()
+        proxy.close()
+    assert samples["evascore_redis_read_seconds",] >= 1.2
+    assert samples["evascore_redis_up",] == 1
+    assert samples["evascore_queue_jobs",] >= 0
 
 
 def test_age_of_the_oldest_waiting_job_is_reported_by_priority(http, outcomes):
