@@ -56,6 +56,7 @@ DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes 
 PARKED = "evascore:parked"  # set: newer major versions that have parked messages
 # Sorted set: workers whose lease expired while they scored, by the Unix time at which it was seen.
 MISSING = "evascore:missing"
+ABSENT = "evascore:absent"  # no such key: deleting it shows whether Redis takes writes
 
 
 def queue_list(priority: int) -> str:

@@ -23,7 +23,7 @@ def live() -> Response:
 @routes.get("/readyz")
 @operation({200: Readiness}, WorkerUnavailable, ModelDrifted, Stalled, BrokerUnavailable)
 def ready() -> Response:
-    """Check that texts are scored: Redis answers, and a worker is ready and makes progress."""
+    """Check that texts are scored: Redis takes writes, and a worker is ready and makes progress."""
     components = service()
     jobs, batches = components.jobs, components.batches
     num_ready = check_ready(

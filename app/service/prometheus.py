@@ -166,6 +166,7 @@ class QueueCollector(Collector):
         read_s = time.perf_counter() - began_at
         depth, totals, bulk, workers = now.depth, now.totals, now.bulk, now.workers
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
+        yield _gauge("evascore_redis_writable", "Whether Redis takes writes.", now.is_writable)
         yield _gauge(
             "evascore_redis_read_seconds",
             "Time of the two round trips in which this scrape read Redis.",

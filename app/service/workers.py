@@ -20,8 +20,10 @@ def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: f
         WorkerUnavailable: no worker is ready.
         ModelDrifted: no worker is ready, and one stopped because its scores were wrong.
         Stalled: work waits, and no worker makes progress.
-        BrokerUnavailable
+        BrokerUnavailable: Redis does not answer, or takes no writes.
     """
+    # Without writes the leases of workers expire, and they seem to be gone.
+    jobs.check_writable()
     statuses = jobs.worker_statuses()
     num_ready = sum(status.is_warm for status in statuses)
     if num_ready:

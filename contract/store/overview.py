@@ -13,6 +13,7 @@ from contract.store.admission.outcomes import QueueDepth
 from contract.store.connection.broker_guard import BrokerGuard
 from contract.store.connection.persistence import Persistence, ask_persistence
 from contract.store.connection.readings import read_together
+from contract.store.connection.refusals import ask_writable
 from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.queue.dead_letters import DeadLetter, ask_letters
 from contract.store.queue.leases import ask_statuses
@@ -39,6 +40,8 @@ class Overview:
     queues: list[ModelQueue]
     """What waits for each model."""
     persistence: Persistence
+    is_writable: bool
+    """Whether Redis takes writes."""
 
 
 class OverviewReader:
@@ -60,5 +63,6 @@ class OverviewReader:
                 ask_letters(),
                 ask_queues(),
                 ask_persistence(),
+                ask_writable(),
             )
         return Overview(*found)

@@ -5,6 +5,9 @@ from typing import Literal, get_args
 
 import redis
 
+from contract import keys
+from contract.store.connection.readings import Reading
+
 Reason = Literal["full", "disk", "read_only", "slow", "cut", "refused"]
 """`full`: over `maxmemory`. `disk`: it cannot write its append-only file. `read_only`: it is a
 replica, or has too few replicas, which is also how `make run` says that its disk is nearly full.
@@ -50,3 +53,12 @@ def refusal_reason(error: redis.RedisError, answers: Callable[[], bool]) -> Reas
     if isinstance(error, redis.ResponseError):
         return _BY_PREFIX.get(str(error).partition(" ")[0], "refused")
     return None
+
+
+def ask_writable() -> Reading[bool]:
+    """Whether Redis takes writes; one whose memory is full takes those that need none."""
+    try:
+        yield [("DEL", keys.ABSENT)]
+    except redis.ResponseError:
+        return False
+    return True

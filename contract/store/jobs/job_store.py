@@ -216,6 +216,11 @@ class JobStore:
         with self._guard.calling():
             return read(self._client, ask_depth())
 
+    def check_writable(self) -> None:
+        """Check that Redis takes writes. Raises: BrokerUnavailable, with the reason."""
+        with self._guard.calling():
+            self._client.delete(keys.ABSENT)
+
     def worker_statuses(self) -> list[WorkerStatus]:
         """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
         with self._guard.calling():

@@ -60,6 +60,7 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "is_owned_by": lambda: store.is_owned_by(task_id, ""),
         "erase": lambda: store.erase(task_id),
         "depth": store.depth,
+        "check_writable": store.check_writable,
         "worker_statuses": store.worker_statuses,
         "current_models": store.current_models,
         "has_model_drifted": store.has_model_drifted,

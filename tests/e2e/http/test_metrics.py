@@ -179,6 +179,31 @@ def test_metrics_are_reported_while_redis_is_away(tmp_path):
     assert ("evascore_queue_jobs",) not in samples
 
 
+def test_redis_that_takes_no_writes_is_reported_with_all_that_it_holds(http, outcomes):
+    outcomes.client.flushdb()
+    outcomes.pose_as_worker({"name": "w"})
+    http.post("/score", json={"text": "waits"}).raise_for_status()
+    before = scrape(http)
+    assert before["evascore_redis_writable",] == 1
+    assert http.get("/readyz").status_code == 200
+    # A batch that has expired, which a scrape would forget.
+    outcomes.client.hset(keys.LIVE_BATCHES, "expired", 100)
+    outcomes.client.config_set("min-replicas-to-write", 1)
+    try:
+        during, ready, stats = scrape(http), http.get("/readyz"), http.get("/stats")
+    finally:
+        outcomes.client.config_set("min-replicas-to-write", 0)
+    assert during["evascore_redis_writable",] == 0
+    assert during["evascore_redis_up",] == 1
+    assert during["evascore_queue_jobs",] == 1
+    assert before.keys() <= during.keys()
+    assert ready.json()["type"] == "broker_unavailable"
+    assert "Redis refuses writes (it is read-only" in ready.json()["detail"]
+    assert stats.json()["batches"]["batches"] == 1
+    # Forgotten once Redis takes writes again.
+    assert scrape(http)["evascore_bulk_batches", "in_progress"] == 0
+
+
 def test_time_of_reading_a_slow_redis_is_reported(tmp_path, outcomes, web):
     proxy = Proxy(outcomes.client.connection_pool.connection_kwargs["port"])
     server = WebServer(tmp_path, proxy.url).start()

@@ -20,6 +20,9 @@ class Jobs:
         self._statuses = list(statuses)
         self._has_drifted = has_drifted
 
+    def check_writable(self):
+        """Redis takes writes."""
+
     def worker_statuses(self):
         return self._statuses
 
