@@ -173,11 +173,14 @@ class EdgeWorker(GeventWorker):
         """Import the application, and count the connections of each client."""
         super().load_wsgi()
         sys.setswitchinterval(THREAD_SWITCH_S)
+        from app.server.refused_connections import RefusedConnections
         from app.service.components import EXTENSION
         from app.service.slots import ConnectionSlots
 
         self._service = self.wsgi.extensions[EXTENSION]
         self._slots = ConnectionSlots(self.worker_connections, "connections")
+        self._service.metrics.show_slots("connection", self._slots)
+        self._refused = RefusedConnections()
         # The application stays for the life of the process. The collector would look through all of
         # it every few hundred requests, for a tenth of the CPU time.
         gc.collect()
@@ -200,6 +203,7 @@ class EdgeWorker(GeventWorker):
             server.start()
         while self.alive:
             self.notify()
+            self._refused.log_due()
             self._stopping.wait(1.0)
         for server in servers:
             server.close()
@@ -217,7 +221,8 @@ class EdgeWorker(GeventWorker):
         proxies = self._service.settings.proxy_networks
         name = client_of_connection(addr[0] if addr else "", proxies)
         if name is not None and not self._slots.take(name):
-            _refuse(client, problem(error_body(self._slots.refusal())))
+            self._refused.add(name)
+            self._refuse(client, problem(error_body(self._slots.refusal())))
             util.close(client)
             return
         self._close_idle(name)
@@ -279,7 +284,19 @@ class EdgeWorker(GeventWorker):
         log("%s ended a request before it reached the application", type(exc).__name__)
         from app.responses.problems import http_problem
 
-        _refuse(client, http_problem(int(status)))
+        self._refuse(client, http_problem(int(status)))
+
+    def _refuse(self, client: Any, problem: dict[str, Any]) -> None:
+        """Count and answer a problem that the application does not see."""
+        self._service.metrics.count_problem(problem["type"])
+        body = orjson.dumps(problem, option=orjson.OPT_APPEND_NEWLINE)
+        answered = HTTPStatus(problem["status"])
+        head = (
+            f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
+            f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
+        )
+        with suppress(OSError):
+            util.write_nonblock(client, head.encode("ascii") + body)
 
     def _serve(self, server: Any, client: Any, addr: Any, name: str | None) -> None:
         parser, request, is_idle = http.get_parser(self.cfg, client, addr), None, False
@@ -377,14 +394,3 @@ class EdgeWorker(GeventWorker):
                 return
         self.log.warning("Connections cut off: %d", len(pool))
         pool.kill(timeout=CUT_OFF_S)
-
-
-def _refuse(client: Any, problem: dict[str, Any]) -> None:
-    body = orjson.dumps(problem, option=orjson.OPT_APPEND_NEWLINE)
-    answered = HTTPStatus(problem["status"])
-    head = (
-        f"HTTP/1.1 {int(answered)} {answered.phrase}\r\nConnection: close\r\n"
-        f"Content-Type: application/problem+json\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    with suppress(OSError):
-        util.write_nonblock(client, head.encode("ascii") + body)

@@ -86,14 +86,15 @@ class Metrics:
             codes: of the errors that a request may be answered with.
         """
         self.registry = CollectorRegistry()
-        taken = Gauge(
+        self._taken = Gauge(
             "evascore_http_open_requests",
-            "Requests that wait for a result, stream events or upload a batch.",
+            "Requests that wait for a result, stream events or upload a batch; and connections, "
+            "except those of trusted proxies.",
             ("kind",),
             registry=self.registry,
         )
         for kind, each in slots.items():
-            taken.labels(kind).set_function(each.num_held)
+            self.show_slots(kind, each)
         build = Gauge(
             "evascore_build_info",
             "The release of the web server; always 1.",
@@ -125,6 +126,10 @@ class Metrics:
             buckets=REQUEST_BOUNDS_S,
             registry=self.registry,
         )
+
+    def show_slots(self, kind: str, slots: ConnectionSlots) -> None:
+        """Show at each scrape how many of `slots` are taken."""
+        self._taken.labels(kind).set_function(slots.num_held)
 
     def count_problem(self, code: str) -> None:
         """Count an error that a request was answered with; `code` is one of ours."""

@@ -5,7 +5,9 @@ import signal
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
+import httpx
 import pytest
 
 from tests.conftest import wait_until
@@ -67,3 +69,47 @@ def test_others_are_served_while_a_client_sends(web, kind):
         wait_until(lambda: "last" in served(web)[num_before:])
         names = served(web)[num_before:]
         assert {"before", "after"} <= set(names[: names.index("last")]), names
+
+
+def metric(web: WebServer, name: str) -> float:
+    """The value of a metric without other labels than those in `name`."""
+    page = httpx.get(f"{web.url}/metrics", timeout=20).text
+    return next(float(line.split()[-1]) for line in page.splitlines() if line.startswith(name))
+
+
+def refusals(web: WebServer) -> list[dict[str, Any]]:
+    """The lines of the log that name clients without a connection."""
+    return web.log_lines("connections_refused")
+
+
+def test_refused_connections_are_counted_and_logged_by_client(tmp_path, web_redis):
+    server = WebServer(tmp_path, web_redis.url, web_connections=16).start()
+    share = 8
+    try:
+        with ExitStack() as stack:
+            # The last connection of the start may be open still.
+            wait_until(lambda: server.num_open_connections() == 0)
+            for _ in range(share):
+                address = "127.0.0.1", server.port
+                held = stack.enter_context(socket.create_connection(address, timeout=20))
+                held.sendall(head("POST /score", "held", "Content-Length: 9"))
+            wait_until(lambda: server.num_open_connections() == share)
+            refused = [httpx.get(f"{server.url}/healthz", timeout=20) for _ in range(3)]
+        assert [answer.json()["type"] for answer in refused] == ["overloaded"] * 3
+        wait_until(lambda: server.num_open_connections() == 0)
+        assert metric(server, 'evascore_http_problems_total{code="overloaded"}') == 3
+        # The one that reads it.
+        assert metric(server, 'evascore_http_open_requests{kind="connection"}') == 1
+        wait_until(lambda: sum(line["count"] for line in refusals(server)) == 3)
+        assert {line["client"] for line in refusals(server)} == {"127.0.0.1"}
+    finally:
+        server.stop()
+
+
+def test_malformed_http_is_counted(web):
+    name = 'evascore_http_problems_total{code="bad_request"}'
+    before = metric(web, name)
+    with socket.create_connection(("127.0.0.1", web.port), timeout=20) as client:
+        client.sendall(b"NONSENSE\r\n\r\n")
+        assert client.recv(12) == b"HTTP/1.1 400"
+    assert metric(web, name) == before + 1
