@@ -98,6 +98,28 @@ def test_metrics_of_the_runbook_and_of_the_api_exist():
         assert metrics_in(text) - endings <= metrics_of_the_code()
 
 
+def test_commands_of_the_runbook_are_allowed_to_the_user_of_the_containers(redis_client):
+    start = (REPOSITORY / "deploy/redis/start.sh").read_text()
+    rights = re.search(r"^user evascore on #\$hash (.*)$", start, re.MULTILINE)[1]
+    redis_client.execute_command("ACL", "SETUSER", "evascore", *rights.split())
+    known = redis_client.command()
+    words = [found.split() for found in re.findall(r"`([A-Z]+(?: \w+)*)`", RUNBOOK)]
+    commands = [each for each in words if each[0].lower() in known]
+    assert ["INFO", "persistence"] in commands
+    for command in commands:
+        allowed = redis_client.execute_command("ACL", "DRYRUN", "evascore", *command)
+        assert allowed in (b"OK", "OK"), command
+
+
+def test_runbook_names_what_keda_asks():
+    objects = yaml.safe_load_all(
+        (REPOSITORY / "deploy/kubernetes/components/keda/scaled-object.yaml").read_text()
+    )
+    triggers = next(objects)["spec"]["triggers"]
+    (asked,) = re.findall(r"scaler reaches (\w+)", RUNBOOK)
+    assert {trigger["type"] for trigger in triggers} == {asked.lower()}
+
+
 def threshold(metric: str) -> int:
     """The value of a metric above which an alert fires."""
     return int(re.search(rf"\({metric}\) > (\d+)", ALERTS)[1])
