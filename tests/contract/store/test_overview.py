@@ -4,6 +4,7 @@ import pytest
 import redis
 
 from contract import keys
+from contract.errors import BrokerUnavailable
 from contract.store.batches.batch_store import BatchStore
 from contract.store.connection.broker_guard import BrokerGuard
 from contract.store.connection.readings import read, read_together
@@ -71,6 +72,44 @@ def test_empty_service_is_read_too(reader):
     now = reader.read()
     assert (now.depth.jobs, now.totals, now.workers, now.letters) == (0, {}, [], [])
     assert now.bulk.num_batches == now.num_parked == 0
+
+
+def be_a_replica(server, client):
+    client.replicaof("127.0.0.1", 1)
+
+
+def lack_replicas(server, client):
+    client.config_set("min-replicas-to-write", 1)
+
+
+def have_no_disk(server, client):
+    server.fill_disk()
+
+
+def be_full(server, client):
+    client.config_set("maxmemory", 1)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_writable"),
+    [(be_a_replica, False), (lack_replicas, False), (have_no_disk, False), (be_full, True)],
+)
+def test_redis_that_takes_no_writes_is_read(
+    reader, redis_server, redis_client, job_store, batches, change, is_writable
+):
+    job_store.submit(a_job(5))
+    redis_client.delete(keys.batch(accepted(batches, 2)))
+    change(redis_server, redis_client)
+    now = reader.read()
+    assert now.is_writable == is_writable
+    assert now.depth.jobs == 1
+    # One that expired is forgotten where that can be written: this frees memory.
+    assert now.bulk.num_batches == (0 if is_writable else 1)
+    if is_writable:
+        job_store.check_writable()
+    else:
+        with pytest.raises(BrokerUnavailable, match="Redis refuses writes"):
+            job_store.check_writable()
 
 
 def test_error_of_a_command_is_raised_in_the_reading_that_sent_it(redis_client):
