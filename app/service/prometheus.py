@@ -22,12 +22,12 @@ from prometheus_client.registry import Collector
 from app.service.slots import ConnectionSlots
 from app.service.stalls import silent_s, unstored_s
 from contract import __version__
-from contract.errors import BY_CODE, BrokerUnavailable
+from contract.errors import BY_CODE, BrokerUnavailable, ClientError
 from contract.histogram import Histogram as Counted
 from contract.store.admission.bulk_load import BulkLoad
 from contract.store.connection.persistence import Persistence
 from contract.store.connection.refusals import REASONS
-from contract.store.jobs.endings import FAILED_WITH
+from contract.store.jobs.endings import FAILED_WITH, TEXT_FAILED_WITH
 from contract.store.overview import OverviewReader
 from contract.store.queue.dead_letters import KINDS, DeadLetter
 from contract.store.queue.leases import CAUSES, REDELIVERED
@@ -191,6 +191,7 @@ class QueueCollector(Collector):
         yield _dead_letters(now.letters)
         yield from _ended({**totals, **bulk.totals})
         yield _failures(totals)
+        yield _failed_texts(totals)
         yield _redelivered(totals)
         yield CounterMetricFamily(
             "evascore_worker_deaths",
@@ -264,6 +265,19 @@ def _failures(totals: Mapping[str, int]) -> Metric:
     )
     for code in BY_CODE:
         family.add_metric((code,), totals.get(FAILED_WITH + code, 0))
+    return family
+
+
+def _failed_texts(totals: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(
+        "evascore_failed_texts",
+        "Texts that failed alone or with their job, by the code of the error; without those that "
+        "their client must change.",
+        labels=("code",),
+    )
+    for code, error in BY_CODE.items():
+        if not issubclass(error, ClientError):
+            family.add_metric((code,), totals.get(TEXT_FAILED_WITH + code, 0))
     return family
 
 

@@ -1,7 +1,7 @@
 """Turns the payload of a job into slices to score, and their outcomes into its final record."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from contract.batches import (
     part_id,
     part_results,
 )
-from contract.errors import ClientError, JobUnreadable, ServiceError
+from contract.errors import ClientError, JobCancelled, JobExpired, JobUnreadable, ServiceError
 from contract.grammar.result_size import result_bytes
 from contract.messages import (
     Job,
@@ -20,7 +20,7 @@ from contract.messages import (
     failure_record,
     success_record,
 )
-from contract.store.jobs.endings import FAILED_WITH, Ending
+from contract.store.jobs.endings import FAILED_WITH, TEXT_FAILED_WITH, Ending
 from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
 from worker.scheduling.batching import Choice
@@ -28,6 +28,8 @@ from worker.scheduling.filling import OpenJob, Outcome
 
 # The counters of jobs that end without an answer; any other error counts as a failure.
 _COUNTERS = {"job_cancelled": "jobs_cancelled", "job_expired": "jobs_expired"}
+# Errors that are no fault of the service.
+_NO_FAILURES = (ClientError, JobCancelled, JobExpired)
 
 
 @dataclass(slots=True)
@@ -120,11 +122,12 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
     # Two names may share a fingerprint: the result has the name that the job is bound to.
     model = {**model, "name": job.job.model or model["name"]}
     fingerprint = model["fingerprint"]
+    counters = " ".join(["jobs_succeeded", *_failed_texts(outcomes)])
     part = part_id(job.task_id)
     if part is not None:
         results = part_results(part, job.job.requests, outcomes, job.job.num_bytes, model)
         record = success_record(job.task_id, None, job.job.facts(), now)
-        return Ending(job.task_id, record, results=results, fingerprint=fingerprint)
+        return Ending(job.task_id, record, counters, results, fingerprint=fingerprint)
     if not job.job.is_single:
         items = [
             _item(fields, outcome)
@@ -138,9 +141,9 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
         result = {**_named(job.job.requests[0]), **outcomes[0], **_circumstances(job, model, now)}
     if not job.job.may_store_apart:
         record = success_record(job.task_id, result, job.job.facts(), now)
-        return Ending(job.task_id, record, fingerprint=fingerprint)
+        return Ending(job.task_id, record, counters, fingerprint=fingerprint)
     record, stored = encode_success(job.task_id, result, job.job.facts(), now)
-    return Ending(job.task_id, record, stored_result=stored, fingerprint=fingerprint)
+    return Ending(job.task_id, record, counters, None, stored, fingerprint)
 
 
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
@@ -164,13 +167,23 @@ def _failed_ending(
     task_id: str, facts: dict[str, Any], requests: list[dict[str, Any]], error: ServiceError
 ) -> Ending:
     part = part_id(task_id)
+    counter = _COUNTERS.get(error.code) or f"jobs_failed {FAILED_WITH}{error.code}"
+    # A refused line of a batch keeps the error that its client made.
+    texts = _failed_texts(error for fields in requests if REFUSED not in fields)
     return Ending(
         task_id,
         failure_record(task_id, error, facts, time.time()),
-        _COUNTERS.get(error.code) or f"jobs_failed {FAILED_WITH}{error.code}",
+        " ".join([counter, *texts]),
         # Of a part whose batch was erased nothing is known; its results are dropped.
         failed_part_results(part, requests, error, facts.get("num_bytes", 0)) if part else None,
     )
+
+
+def _failed_texts(outcomes: Iterable[dict[str, Any] | ServiceError]) -> Iterator[str]:
+    """Yield a counter for each text that failed by no fault of its client."""
+    for outcome in outcomes:
+        if isinstance(outcome, ServiceError) and not isinstance(outcome, _NO_FAILURES):
+            yield f"{TEXT_FAILED_WITH}{outcome.code}"
 
 
 def _outcomes_of_requests(job: ScoreJob) -> Iterator[dict[str, Any] | ServiceError]:

@@ -12,8 +12,8 @@ from contract.batches import PartResults
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
 
-# The counters of failed jobs by the code of their error begin with this.
-FAILED_WITH = "failed_with:"
+# The counters of failed jobs, and of failed texts, by the code of their error begin with these.
+FAILED_WITH, TEXT_FAILED_WITH = "failed_with:", "text_failed_with:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Ending:
     task_id: str
     record: bytes | None = None
     counters: str = "jobs_succeeded"
-    """Names in the totals, separated by spaces, that count this ending."""
+    """Names in the totals, separated by spaces; each rises by 1 as often as it is named here."""
     results: PartResults | None = None
     """The results of a part of a batch that has a final record."""
     stored_result: bytes = b""

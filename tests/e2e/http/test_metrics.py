@@ -8,14 +8,15 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from contract import __version__, keys
-from contract.errors import PoisonJob
+from contract.errors import PoisonJob, ScoringFailed
 from contract.histogram import Histogram
 from contract.worker_status import stage_name
+from model import SliceScores
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
 from worker.recovery.dead_workers import take_over
-from worker.scoring.outcomes import lost_ending
+from worker.scoring.outcomes import lost_ending, open_job, scored_ending
 
 MARK = "zanzibar"
 
@@ -239,6 +240,30 @@ def test_failed_jobs_are_reported_by_code(http, outcomes):
     assert samples["evascore_failed_jobs_total", "poison_job"] == 1
     assert samples["evascore_failed_jobs_total", "job_lost"] == 0
     assert samples["evascore_jobs_total", "failed"] == 1
+
+
+def test_lines_of_a_batch_that_fail_are_reported_by_code_although_their_part_succeeds(
+    http, outcomes
+):
+    outcomes.client.flushdb()
+    headers = {"Content-Type": "application/x-ndjson"}
+    lines = '{"text": "a"}\n{"text": ""}\n{"text": "b"}\n{"text": "c"}\n'
+    batch = http.post("/batches?on_error=skip", content=lines, headers=headers).json()
+    assert scrape(http)["evascore_failed_texts_total", "scoring_failed"] == 0
+
+    (opened,) = outcomes.store.open_jobs([f"{batch['id']}.0"])
+    part = open_job(
+        *(opened.task_id, opened.job),
+        **{"num_crashes": 0, "max_slice_bytes": 100, "max_text_bytes": 50, "window_size": 16},
+    )
+    part.outcomes += [SliceScores({"num_bytes": 1}), *[ScoringFailed("no")] * 2]
+    outcomes.store.conclude([scored_ending(part, {"name": "m", "fingerprint": keys.UNBOUND})])
+
+    samples = scrape(http)
+    assert samples["evascore_failed_texts_total", "scoring_failed"] == 2
+    assert ("evascore_failed_texts_total", "empty_text") not in samples
+    assert samples["evascore_jobs_total", "succeeded"] == 1
+    assert samples["evascore_bulk_ended_lines_total", "failed"] == 3
 
 
 def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):

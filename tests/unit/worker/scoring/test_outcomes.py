@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from contract.batches import REFUSED, pieces_of_lines
-from contract.errors import JobCancelled, JobExpired, JobLost, ScoringFailed
+from contract.errors import JobCancelled, JobExpired, JobLost, OutOfMemory, ScoringFailed
 from contract.messages import Job, decode_record
 from model import SliceScores
 from worker.scoring.outcomes import failed_ending, lost_ending, open_job, scored_ending
@@ -141,15 +141,19 @@ BAD = {"code": "empty_text", "message": "is empty", "retryable": False, "line": 
 PART_JOB = a_job({"text": "a", "custom_id": "c"}, {REFUSED: BAD}, {"text": "b"})
 
 
+def opened_part():
+    return open_job(
+        PART, PART_JOB, num_crashes=0, max_slice_bytes=100, max_text_bytes=50, window_size=2048
+    )
+
+
 def part_lines(ending) -> list[dict]:
     text = b"".join(pieces_of_lines(ending.results.lines))
     return [orjson.loads(line) for line in text.splitlines()]
 
 
 def test_scores_of_a_part_become_lines_of_its_batch_and_not_its_record():
-    job = open_job(
-        PART, PART_JOB, num_crashes=0, max_slice_bytes=100, max_text_bytes=50, window_size=2048
-    )
+    job = opened_part()
     job.outcomes += [ONE, ScoringFailed("no")]
     ending = scored_ending(job, MODEL)
     assert decode_record(PART, ending.record).result is None
@@ -188,6 +192,52 @@ def test_part_whose_texts_are_lost_still_has_as_many_lines():
     ending = lost_ending(PART, PART_JOB.facts(), JobLost("lost"))
     assert [line["index"] for line in part_lines(ending)] == [512, 513, 514]
     assert {line["error"]["code"] for line in part_lines(ending)} == {"job_lost"}
+
+
+def counters_of(job, *outcomes) -> list[str]:
+    job.outcomes += outcomes
+    return scored_ending(job, MODEL).counters.split()
+
+
+def test_texts_that_fail_in_a_job_that_succeeds_are_counted_by_code():
+    items = a_job({"text": "a"}, {"text": "x" * 51}, {"text": "b"}, {"text": "c"})
+    failed = ScoringFailed("no")
+    assert counters_of(opened(items), ONE, failed, failed) == [
+        "jobs_succeeded",
+        *["text_failed_with:scoring_failed"] * 2,
+    ]
+    assert counters_of(opened_part(), OutOfMemory("no"), failed) == [
+        "jobs_succeeded",
+        "text_failed_with:out_of_memory",
+        "text_failed_with:scoring_failed",
+    ]
+
+
+def test_text_that_fails_with_its_job_is_counted_too():
+    single = opened(a_job({"text": "a"}, is_single=True))
+    assert counters_of(single, ScoringFailed("no")) == [
+        *("jobs_failed", "failed_with:scoring_failed", "text_failed_with:scoring_failed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "counters"),
+    [
+        (JobCancelled("no"), ["jobs_cancelled"]),
+        (JobExpired("late"), ["jobs_expired"]),
+        (
+            JobLost("lost"),
+            ["jobs_failed", "failed_with:job_lost", *["text_failed_with:job_lost"] * 2],
+        ),
+    ],
+)
+def test_lines_of_a_part_that_fails_as_a_whole_are_counted_except_for_bad_ones(error, counters):
+    assert failed_ending(PART, PART_JOB, error).counters.split() == counters
+
+
+def test_text_that_its_client_must_change_is_not_counted():
+    single = opened(a_job({"text": "x" * 51}, is_single=True))
+    assert counters_of(single) == ["jobs_failed", "failed_with:text_too_large"]
 
 
 def test_job_that_is_no_part_has_no_lines():
