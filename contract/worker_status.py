@@ -82,18 +82,18 @@ class WorkerStatus:
     model: dict[str, Any] | None = None
     """None until the model is loaded."""
     num_batches: int = 0
-    """Micro-batches, texts and bytes scored since the start."""
+    """Micro-batches, texts and bytes scored since the start. A text counts with its last slice."""
     num_texts: int = 0
     num_bytes: int = 0
     bytes_per_s: float | None = None
     """Smoothed speed of recent micro-batches; None before the first."""
     recent_batches: tuple[tuple[int, int, float], ...] = ()
-    """Texts, bytes and compute time in ms of the last micro-batches, oldest first."""
+    """Slices, bytes and compute time in ms of the last micro-batches, oldest first."""
     recent_latencies_ms: tuple[float, ...] = ()
     """Time from the POST to the stored result of the last interactive jobs, oldest first."""
     histograms: dict[str, Histogram] = field(default_factory=dict)
-    """`batch_texts` and `inference_s` of all micro-batches since the start, and the time of each
-    stage of all scored jobs by priority: `stage_name` names them."""
+    """`batch_texts` (their slices) and `inference_s` of all micro-batches since the start, and the
+    time of each stage of all scored jobs by priority: `stage_name` names them."""
     num_halvings: int = 0
     """How often a micro-batch did not fit into memory since the start, so that it was halved."""
     gpu: GpuUse | None = None
@@ -136,8 +136,9 @@ class WorkerStatus:
         return (self.model or {}).get("max_text_bytes")
 
     def as_json(self) -> dict[str, Any]:
-        """The status as `/stats` lists it, with the mean number of texts of a micro-batch."""
-        mean_batch_texts = self.num_texts / self.num_batches if self.num_batches else None
+        """The status as `/stats` lists it, with the mean number of slices of a micro-batch."""
+        sizes = self.histograms.get("batch_texts")
+        mean_batch_texts = sizes.sum / self.num_batches if sizes and self.num_batches else None
         return {**asdict(self), "mean_batch_texts": mean_batch_texts}
 
     def encode(self) -> bytes:

@@ -66,7 +66,11 @@ _COUNTED = (
     ),
 )
 _HISTOGRAMS = (
-    ("batch_texts", "evascore_batch_texts", "Texts in one micro-batch."),
+    (
+        "batch_texts",
+        "evascore_batch_texts",
+        "Texts in one micro-batch; each slice of a long text counts as one.",
+    ),
     ("inference_s", "evascore_inference_seconds", "Time of one micro-batch in the model."),
 )
 

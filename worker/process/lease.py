@@ -82,17 +82,23 @@ class OwnStatus(WorkerStatus):
         before = self.refused_endings.get(reason, 0)
         self.refused_endings = {**self.refused_endings, reason: before + count}
 
-    def count_micro_batch(self, num_texts: int, num_bytes: int, elapsed_s: float) -> None:
-        """Add a scored micro-batch to the figures."""
+    def count_micro_batch(
+        self, num_slices: int, num_bytes: int, elapsed_s: float, *, num_texts: int
+    ) -> None:
+        """Add a scored micro-batch to the figures.
+
+        Args:
+            num_texts: those of which it had the last slice.
+        """
         self.num_batches += 1
         self.num_texts += num_texts
         self.num_bytes += num_bytes
-        self.histograms["batch_texts"].observe(num_texts)
+        self.histograms["batch_texts"].observe(num_slices)
         self.histograms["inference_s"].observe(elapsed_s)
         rate = num_bytes / max(elapsed_s, 1e-6)
         before = rate if self.bytes_per_s is None else self.bytes_per_s
         self.bytes_per_s = before + _RATE_SMOOTHING * (rate - before)
-        batch = (num_texts, num_bytes, round(elapsed_s * 1000, 1))
+        batch = (num_slices, num_bytes, round(elapsed_s * 1000, 1))
         # Replaced, not changed: the lease's thread may be writing the old one.
         self.recent_batches = (*self.recent_batches, batch)[-RECENT_BATCHES:]
 

@@ -12,7 +12,7 @@ from model import Scorer, Slice, score_canary
 from worker.process.lease import Lease, OwnStatus
 from worker.scheduling.batching import Choice
 from worker.scheduling.filling import Outcome
-from worker.scoring.outcomes import note_micro_batch
+from worker.scoring.outcomes import note_micro_batch, num_texts_ended
 
 log = get_logger(__name__)
 
@@ -85,7 +85,9 @@ class MicroBatchScorer:
         if self._status.pass_bytes != pass_bytes:
             self._status.pass_bytes = pass_bytes
             log.warning("pass_out_of_memory", pass_bytes=pass_bytes)
-        self._status.count_micro_batch(choice.num_slices, choice.num_bytes, elapsed_s)
+        self._status.count_micro_batch(
+            choice.num_slices, choice.num_bytes, elapsed_s, num_texts=num_texts_ended(choice)
+        )
         log.info(
             "micro_batch_scored",
             slices=choice.num_slices,

@@ -1,7 +1,8 @@
 """Turns the payload of a job into slices to score, and their outcomes into its final record."""
 
 import time
-from collections.abc import Iterable, Iterator
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -39,6 +40,8 @@ class ScoreJob(OpenJob):
     job: Job = field(kw_only=True)
     plans: list[Plan | ServiceError] = field(kw_only=True)
     """One per request, in order: how it is cut into slices, or why the model refuses it."""
+    ends: Sequence[int] = field(kw_only=True)
+    """Of each text that the model takes, in order: the slices of the job up to its last one."""
     opened_at: float = field(kw_only=True)
     """Unix time, seconds."""
     started_at: float = 0.0
@@ -68,6 +71,7 @@ def open_job(
     """
     plans: list[Plan | ServiceError] = []
     slices: list[Slice] = []
+    ends: list[int] = []
     sizes: list[int] = []
     for fields in job.requests:
         if REFUSED in fields:
@@ -83,6 +87,7 @@ def open_job(
         plan = Plan.of(request, max_slice_bytes)
         plans.append(plan)
         slices += plan.slices
+        ends.append(len(slices))
         # A long result holds numbers for each byte, so each slice has about the same share of it.
         sizes += [result_bytes(fields) // len(plan.slices)] * len(plan.slices)
     return ScoreJob(
@@ -95,6 +100,7 @@ def open_job(
         result_bytes=sizes,
         job=job,
         plans=plans,
+        ends=ends,
         opened_at=time.time(),
     )
 
@@ -108,6 +114,20 @@ def note_micro_batch(choice: Choice, started_at: float, compute_s: float) -> Non
         job.started_at = job.started_at or started_at
         job.compute_s += compute_s
         job.micro_batch = size
+
+
+def num_texts_ended(choice: Choice) -> int:
+    """Return how many texts have their last slice in a micro-batch.
+
+    Its outcomes are not in its jobs yet.
+    """
+    num_texts = 0
+    for share in choice.shares:
+        job, before = share.job, len(share.job.outcomes)
+        assert isinstance(job, ScoreJob)
+        after = before + len(share.slices)
+        num_texts += bisect_right(job.ends, after) - bisect_right(job.ends, before)
+    return num_texts
 
 
 def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from app.responses.models import Index, Stats
+from contract.histogram import Histogram
 from tests.web import Outcomes
 
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
@@ -19,6 +20,7 @@ STATUS = {
     "num_bytes": 1000,
     "bytes_per_s": 500.0,
     "recent_batches": [[1, 100, 10.0], [4, 700, 50.0], [2, 200, 15.0]],
+    "histograms": {"batch_texts": Histogram((4.0,), [3, 0], 7.0)},
     "recent_latencies_ms": [50.0, 10.0, 20.0, 40.0, 30.0],
 }
 

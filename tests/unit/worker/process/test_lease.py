@@ -21,12 +21,20 @@ def status() -> OwnStatus:
 
 
 def test_last_batches_are_kept_oldest_first(status):
-    for num_texts in range(1, RECENT_BATCHES + 3):
-        status.count_micro_batch(num_texts, 10 * num_texts, elapsed_s=0.0125)
+    for num_slices in range(1, RECENT_BATCHES + 3):
+        status.count_micro_batch(num_slices, 10 * num_slices, 0.0125, num_texts=1)
     found = orjson.loads(status.encode())["recent_batches"]
     assert len(found) == RECENT_BATCHES
     assert found[0] == [3, 30, 12.5]
     assert found[-1] == [RECENT_BATCHES + 2, 10 * (RECENT_BATCHES + 2), 12.5]
+
+
+def test_mean_size_of_a_micro_batch_is_told_in_slices(status):
+    for num_slices, num_texts in ((3, 3), (4, 0), (1, 1)):
+        status.count_micro_batch(num_slices, 100, 0.5, num_texts=num_texts)
+    found = orjson.loads(status.encode())
+    assert (found["num_batches"], found["num_texts"]) == (3, 4)
+    assert found["mean_batch_texts"] == pytest.approx(8 / 3)
 
 
 def test_last_latencies_are_kept_oldest_first(status):

@@ -10,7 +10,15 @@ from contract.batches import REFUSED, pieces_of_lines
 from contract.errors import JobCancelled, JobExpired, JobLost, OutOfMemory, ScoringFailed
 from contract.messages import Job, decode_record
 from model import SliceScores
-from worker.scoring.outcomes import failed_ending, lost_ending, open_job, scored_ending
+from worker.scheduling.batching import Choice, Credit
+from worker.scheduling.filling import Share
+from worker.scoring.outcomes import (
+    failed_ending,
+    lost_ending,
+    num_texts_ended,
+    open_job,
+    scored_ending,
+)
 
 MODEL = {"name": "tiny", "fingerprint": "0" * 12}
 ONE, TWO = SliceScores({"num_bytes": 1}), SliceScores({"num_bytes": 2})
@@ -115,6 +123,17 @@ def test_windows_beyond_a_slice_share_micro_batches_like_other_work():
     assert [each.num_bytes for each in job.slices] == [96, 96, 88]
     assert [len(each.windows) for each in job.slices] == [2, 2, 2]
     assert len(opened(a_job(WINDOWED, is_single=True), max_slice_bytes=280).slices) == 1
+
+
+def test_text_counts_in_the_micro_batch_of_its_last_slice():
+    texts = {"text": "a"}, WINDOWED, {"text": "x" * 251}, {"text": "b"}
+    job = opened(a_job(*texts), max_slice_bytes=100, max_text_bytes=250)
+    counts = []
+    while not job.is_done:
+        choice = Choice([Share(job, job.slices[len(job.outcomes) :][:2])], Credit())
+        counts.append((choice.num_slices, num_texts_ended(choice)))
+        job.outcomes += [ONE] * choice.num_slices
+    assert counts == [(2, 1), (2, 1), (1, 1)]
 
 
 def test_text_fails_with_one_of_its_slices():

@@ -150,7 +150,15 @@ class FakeScorer:
             raise OutOfMemory("no room")
         self.num_slices.append(len(slices))
         self.suspects.append(self.store.suspects)
-        return [SliceScores({"num_bytes": each.num_bytes}) for each in slices]
+        return [
+            SliceScores(
+                {
+                    "num_bytes": each.num_bytes,
+                    "continuations": [len(text) for text in each.request.continuations],
+                }
+            )
+            for each in slices
+        ]
 
 
 class Worker:
@@ -219,6 +227,20 @@ def test_job_beyond_the_budget_takes_several_turns(worker):
     worker.loop.turn()
     assert worker.store.state("a") == "SUCCESS"
     assert worker.scorer.suspects == [["a"]] * 3
+
+
+def test_text_that_takes_several_slices_counts_once(worker):
+    worker.fetch("a", 10)
+    (request,) = worker.store.jobs["a"].job.requests
+    request["context"], request["continuations"] = request.pop("text"), ["y" * 60] * 3
+    worker.fetch("b", 10)
+    while worker.loop.delay_s == 0:
+        worker.loop.turn()
+    result = decode_record("a", worker.store.endings["a"].record).result
+    assert result["continuations"] == [60] * 3
+    assert worker.scorer.num_slices == [2, 1, 1]
+    assert worker.status.num_texts == 2
+    assert worker.status.as_json()["mean_batch_texts"] == pytest.approx(4 / 3)
 
 
 def test_micro_batches_that_take_too_long_become_smaller():
