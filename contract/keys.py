@@ -167,6 +167,11 @@ def crashes(task_id: str) -> str:
     return f"evascore:crashes:{task_id}"
 
 
+def starts(worker: str) -> str:
+    """Number of starts of `worker`, each within an hour of the one before."""
+    return f"evascore:starts:{worker}"
+
+
 def lease(worker: str) -> str:
     """Lease of `worker`, which expires if it dies; its value is the worker's status."""
     return f"evascore:lease:{worker}"

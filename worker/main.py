@@ -145,6 +145,7 @@ class Process:
                 lease.acquire()
                 take_over(client, name, is_crash=not mark.was_left_idle)
                 mark.end()
+                store.note_started(name)
                 lease.has_name = True
                 return
             except NameTaken as error:

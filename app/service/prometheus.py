@@ -202,6 +202,17 @@ class QueueCollector(Collector):
             "Workers that died while they scored.",
             value=totals.get("deaths_while_scoring", 0),
         )
+        yield CounterMetricFamily(
+            "evascore_worker_restarts",
+            "Starts of workers that had started three times before, each within an hour.",
+            value=totals.get("worker_restarts", 0),
+        )
+        yield _gauge(
+            "evascore_model_drifted",
+            "Whether a worker stopped because its model gave a wrong score, in the last hour and "
+            "since the last worker became ready.",
+            now.has_model_drifted,
+        )
         yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
         yield _gauge(
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes

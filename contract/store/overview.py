@@ -17,7 +17,7 @@ from contract.store.connection.refusals import ask_writable
 from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.queue.dead_letters import DeadLetter, ask_letters
 from contract.store.queue.leases import ask_statuses
-from contract.store.queue.model_registry import ModelQueue, ask_queues
+from contract.store.queue.model_registry import ModelQueue, ask_model_drifted, ask_queues
 from contract.store.queue.parked_jobs import ask_parked
 from contract.worker_status import WorkerStatus
 
@@ -42,6 +42,8 @@ class Overview:
     persistence: Persistence
     is_writable: bool
     """Whether Redis takes writes."""
+    has_model_drifted: bool
+    """Whether a worker stopped because of its model and no worker became ready since."""
 
 
 class OverviewReader:
@@ -64,5 +66,6 @@ class OverviewReader:
                 ask_queues(),
                 ask_persistence(),
                 ask_writable(),
+                ask_model_drifted(),
             )
         return Overview(*found)

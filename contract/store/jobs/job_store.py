@@ -48,6 +48,8 @@ log = get_logger(__name__)
 
 # `/readyz` says that a model has drifted for this long, unless a worker becomes ready before.
 _DRIFT_NOTE_S = 3600
+# A worker that starts more often than this, each time within the time below, restarts for a fault.
+_MAX_STARTS, _BETWEEN_STARTS_S = 3, 3600
 
 
 class JobStore:
@@ -408,6 +410,18 @@ class JobStore:
         except redis.ResponseError as error:
             # They are scored all the same: a death meanwhile is counted against none of them.
             log.warning("suspects_not_noted", worker=worker, error=type(error).__name__)
+
+    def note_started(self, worker: str) -> None:
+        """Count a start of `worker`, in the totals if it starts again and again."""
+        try:
+            with self._client.pipeline() as pipe:
+                pipe.incr(keys.starts(worker)).expire(keys.starts(worker), _BETWEEN_STARTS_S)
+                num_starts, _ = pipe.execute()
+            if num_starts > _MAX_STARTS:
+                self._client.hincrby(keys.TOTALS, "worker_restarts", 1)
+        except redis.ResponseError as error:
+            # A full Redis takes the lease and the results of this worker all the same.
+            log.warning("start_not_counted", worker=worker, error=type(error).__name__)
 
     def note_model_drifted(self, worker: str) -> None:
         """Note that `worker` stopped because of a wrong score, until another one is ready."""

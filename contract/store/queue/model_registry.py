@@ -65,6 +65,12 @@ class ModelRegistry:
         self._client.srem(keys.FINGERPRINTS, fingerprint)
 
 
+def ask_model_drifted() -> Reading[bool]:
+    """Whether a worker stopped because of its model and no worker became ready since."""
+    (count,) = yield [("EXISTS", keys.MODEL_DRIFTED)]
+    return bool(count)
+
+
 def ask_queues() -> Reading[list[ModelQueue]]:
     """The queues of all current models, and of others that are not empty."""
     current, known = yield [("HGETALL", keys.MODELS), ("SMEMBERS", keys.FINGERPRINTS)]

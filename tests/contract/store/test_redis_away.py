@@ -24,7 +24,7 @@ from deploy.embedded_redis import free_port
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
     *("facts", "set_aside", "park", "pass_on", "models", "keep_opened"),
-    *("note_model_drifted", "drop_message", "give_up", "queue_again"),
+    *("note_started", "note_model_drifted", "drop_message", "give_up", "queue_again"),
 }
 
 
@@ -153,6 +153,7 @@ def test_worker_meets_the_errors_of_redis_themselves():
             lambda: jobs.open_jobs(["a"]),
             lambda: jobs.are_wanted(["a"]),
             lambda: jobs.note_aboard(["a"], "w"),
+            lambda: jobs.note_started("w"),
             lambda: jobs.note_model_drifted("w"),
             lambda: jobs.facts("a"),
             lambda: jobs.set_aside("message", "not_json", num_bytes=1),

@@ -3,6 +3,7 @@
 import pytest
 import redis
 
+from contract import keys
 from contract.messages import success_record
 from contract.store.connection.broker import too_old
 from contract.store.connection.refusals import NotStored, refusal_reason
@@ -60,6 +61,12 @@ def test_full_redis_takes_endings(job_store, redis_client):
     assert job_store.read(task_id).result == {"v": 1}
     job_store.erase(task_id)
     assert job_store.depth().jobs == 0
+
+
+def test_worker_may_start_at_a_full_redis_although_that_does_not_count_it(job_store, redis_client):
+    redis_client.config_set("maxmemory", 1)
+    job_store.note_started("w")
+    assert not redis_client.exists(keys.starts("w"))
 
 
 def test_write_that_redis_ends_the_connection_for_is_distinguished_from_a_redis_that_is_away(

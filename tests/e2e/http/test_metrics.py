@@ -283,6 +283,28 @@ def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):
     assert samples["evascore_worker_deaths_total",] == 1
 
 
+def test_worker_that_starts_again_and_again_is_reported_beside_others_that_start_once(
+    http, outcomes
+):
+    outcomes.client.flushdb()
+    for name in ("a", "b", "c", "loops", "loops", "loops"):
+        outcomes.store.note_started(name)
+    assert scrape(http)["evascore_worker_restarts_total",] == 0
+    outcomes.store.note_started("loops")
+    outcomes.store.note_started("loops")
+    assert scrape(http)["evascore_worker_restarts_total",] == 2
+    # One that starts again after a longer time does not count.
+    assert 3500 < outcomes.client.ttl(keys.starts("loops")) <= 3600
+
+
+def test_drifted_model_is_reported_although_another_worker_works(http, outcomes):
+    outcomes.client.flushdb()
+    pose_as_worker(outcomes)
+    assert scrape(http)["evascore_model_drifted",] == 0
+    outcomes.store.note_model_drifted("other")
+    assert scrape(http)["evascore_model_drifted",] == 1
+
+
 def test_refusals_are_reported_by_code(http):
     def count(code: str) -> float:
         return scrape(http)["evascore_http_problems_total", code]

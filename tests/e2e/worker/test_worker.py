@@ -237,7 +237,7 @@ def test_worker_sees_damage_by_the_score_alone(job_store, new_worker, damaged_de
     assert_stops_as_drifted(worker, job_store, f"expected are {expected_nats:.4f}")
 
 
-def test_worker_compares_with_its_own_first_start(job_store, new_worker, tmp_path):
+def test_worker_compares_with_its_own_first_start(job_store, redis_client, new_worker, tmp_path):
     job_store.note_model_drifted("an earlier worker")
     worker = new_worker().start().wait_ready()
     wait_until(lambda: not job_store.has_model_drifted())
@@ -246,3 +246,5 @@ def test_worker_compares_with_its_own_first_start(job_store, new_worker, tmp_pat
     record.write_text('{"log_likelihood_nats": -1.5}')
     worker.log.write_text("")
     assert_stops_as_drifted(worker, job_store, "expected are -1.5")
+    # A start counts even if no model is loaded.
+    assert redis_client.get(keys.starts("w@test")) == b"2"
