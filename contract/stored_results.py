@@ -1,6 +1,6 @@
 """Stores a large result compressed and apart from its record, and reads it back piece by piece."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import IO, Any, cast
 
 import orjson
@@ -24,8 +24,6 @@ _RECORD_BYTES = 1024
 # output: at most 0.33 of the bound, which is that of `bytes` on random text.
 STORED_SHARE = 1 / 2
 
-Turns = Callable[[Iterable[bytes]], Iterable[bytes]]
-"""Passes pieces on, and may pause in between."""
 ReadRange = Callable[[int, int], bytes]
 """Reads so many bytes of the stored result from an offset on; fewer at its end."""
 
@@ -71,20 +69,10 @@ def decoded_pieces(read_range: ReadRange, range_bytes: int = _RANGE_BYTES) -> It
         yield piece
 
 
-def load_result(text: bytes, turns: Turns = iter) -> dict[str, Any]:
-    """Parse the JSON of a result that was stored apart.
-
-    Args:
-        turns: may pause between two items. The parser itself gives way to no other thread.
-    """
-    lines = text.split(b"\n")
-    if len(lines) == 1:
-        whole: dict[str, Any] = orjson.loads(text)
-        return whole
-    # Each item has a line of its own; see `_result_json`.
-    head, *items, end = lines
-    rest = orjson.loads(head + end)
-    return {**rest, "items": [orjson.loads(item.removesuffix(b",")) for item in turns(items)]}
+def load_item(line: bytes) -> dict[str, Any]:
+    """Parse an item of a result, whose line ends in a comma unless it is the last one."""
+    item: dict[str, Any] = orjson.loads(line.removesuffix(b","))
+    return item
 
 
 class _Source:

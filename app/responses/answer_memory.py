@@ -1,16 +1,19 @@
 """Counts the memory that an answer takes until it is sent, so that unread answers stay bounded."""
 
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 from flask import Response, request
 
 from app.requests.clients import client_of
-from app.service.body_memory import UNCOUNTED_BYTES
+from app.service.body_memory import UNCOUNTED_BYTES, BodyMemory
 from app.service.components import service
 
 # A streamed answer holds about this much while it is sent: what is read at once, and its form.
 STREAM_BYTES = 512 * 1024
+# A large part of an answer is sent in pieces of this size, which alone outlive it.
+_PIECE_BYTES = 64 * 1024
 
 
 def hold(response: Response, num_bytes: int) -> None:
@@ -21,13 +24,9 @@ def hold(response: Response, num_bytes: int) -> None:
     Raises:
         Overloaded: answers that wait to be sent leave no room.
     """
-    if num_bytes <= UNCOUNTED_BYTES:
-        return
-    memory, client = service().answers, client_of(request)
-    # The work for it is done, so the largest answer is sent too, if its client reads the others.
-    counted = min(num_bytes, memory.share_bytes)
-    memory.take(client, counted)
-    response.call_on_close(partial(memory.release, client, counted))
+    # Small answers are spared what follows from a call at their end.
+    if num_bytes > UNCOUNTED_BYTES:
+        response.call_on_close(_taken(service().answers, client_of(request), num_bytes))
 
 
 def held(response: Response) -> Response:
@@ -40,12 +39,35 @@ def held(response: Response) -> Response:
     return response
 
 
-def check_room(num_bytes: int) -> None:
-    """Refuse a request whose answer of `num_bytes` or more would find no room now.
+@contextmanager
+def reserved(memory: BodyMemory, client: str, num_bytes: int) -> Iterator[None]:
+    """Count `num_bytes` for `client` before its answer is made.
 
     Raises:
         Overloaded: answers that wait to be sent leave no room.
     """
-    # Nothing is sent yet, so what `hold` counts comes back at once.
-    with closing(Response()) as answer:
-        hold(answer, num_bytes)
+    release = _taken(memory, client, num_bytes)
+    try:
+        yield
+    finally:
+        release()
+
+
+def cut(part: bytes) -> Iterator[bytes]:
+    """Cut a part of an answer into pieces, so that who sends them does not hold all of it."""
+    for at in range(0, len(part), _PIECE_BYTES):
+        yield part[at : at + _PIECE_BYTES]
+
+
+def _taken(memory: BodyMemory, client: str, num_bytes: int) -> Callable[[], None]:
+    """Count `num_bytes` for `client`; what is returned gives them back.
+
+    Raises:
+        Overloaded
+    """
+    if num_bytes <= UNCOUNTED_BYTES:
+        return lambda: None
+    # The largest answer is sent too, if its client reads the others.
+    counted = min(num_bytes, memory.share_bytes)
+    memory.take(client, counted)
+    return partial(memory.release, client, counted)

@@ -8,15 +8,21 @@ from typing import Any
 from app.requests.byte_tokens import BOS, EOS, decode, name_of, offsets
 from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.vocabulary import BOS_ID, EOS_ID, NUM_SPECIAL_IDS, VOCABULARY_SIZE
-from contract.messages import Record, error_from_body
 
 Pairs = Sequence[Sequence[float]]
 """`[byte, log_prob_nats]` each, likeliest first, as in the output `top_k`."""
 
-# JSON of one id: a name such as `"a",`, a log-probability of 0 such as `0.0,`, and an offset.
-_LEAST_ID_BYTES = 4 + 4 + 2
-# JSON of one of the likeliest, such as `"a":0.0,`.
-_LEAST_PAIR_BYTES = 8
+# Making a choice of a byte of JSON takes about as long as checking this many bytes of a body.
+WORK_PER_BYTE = 4
+
+# The shortest decimal form of a float32 takes at most 15 characters.
+_NUMBER = 15 + 1
+# The longest JSON of one of the likeliest, such as `"byte:c3":-1.2345678e-05,`.
+_PAIR = 10 + _NUMBER
+# That of an id without them: its name, log-probability, offset, braces, and its character.
+_ID = 10 + _NUMBER + 8 + 3 + 6
+# What surrounds them.
+_ENVELOPE = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +51,23 @@ def completion(
         model: the model that gave them, as a result shows it.
         now: Unix time, seconds.
     """
+    choices = [
+        choice(index, body, prompt, scores)
+        for index, (prompt, scores) in enumerate(zip(prompts, results, strict=True))
+    ]
+    about = about_completion(body, prompts, request_id=request_id, model=model, now=now)
+    return {"choices": choices, **about}
+
+
+def about_completion(
+    body: CompletionBody,
+    prompts: Sequence[Prompt],
+    *,
+    request_id: str,
+    model: Mapping[str, Any],
+    now: float,
+) -> dict[str, Any]:
+    """The answer to `body` without its choices; arguments as for `completion`."""
     num_given = sum(len(prompt.text) + prompt.has_bos for prompt in prompts)
     num_new = body.max_tokens * len(prompts)
     return {
@@ -54,10 +77,6 @@ def completion(
         "model": model["name"],
         # Workers of release 0.1 tell none.
         "system_fingerprint": model.get("fingerprint", ""),
-        "choices": [
-            {"index": index, **_choice(body, prompt, scores)}
-            for index, (prompt, scores) in enumerate(zip(prompts, results, strict=True))
-        ],
         "usage": {
             "prompt_tokens": num_given,
             "completion_tokens": num_new,
@@ -66,26 +85,12 @@ def completion(
     }
 
 
-def least_bytes(body: CompletionBody, prompts: Sequence[Prompt]) -> int:
-    """The least bytes of JSON that the answer to `body` takes, before the scores are known."""
-    if not body.echo:
-        return 0
-    each = 1 if body.logprobs is None else _LEAST_ID_BYTES + _LEAST_PAIR_BYTES * body.logprobs
-    return each * sum(len(prompt.text) for prompt in prompts)
-
-
-def results_of(record: Record) -> list[dict[str, Any]]:
-    """The scores of each prompt.
-
-    Raises:
-        ServiceError: the error of the job, or of the first prompt that could not be scored.
-    """
-    if record.error is not None:
-        raise error_from_body(record.error)
-    for item in record.result["items"]:
-        if "error" in item:
-            raise error_from_body(item["error"])
-    return [item["result"] for item in record.result["items"]]
+def most_bytes(body: CompletionBody, prompt: Prompt) -> int:
+    """The most bytes of JSON that the scores of a prompt take, and as many as its choice takes."""
+    # The scores hold one pair even if none is asked for; a choice adds the actual byte to them.
+    num_pairs = max(body.logprobs or 0, 1) + 1
+    # One more may follow, and one come before.
+    return _ENVELOPE + (_ID + _PAIR * num_pairs) * (len(prompt.text) + 2)
 
 
 def tokenizer_view() -> dict[str, Any]:
@@ -101,7 +106,10 @@ def tokenizer_view() -> dict[str, Any]:
     }
 
 
-def _choice(body: CompletionBody, prompt: Prompt, scores: dict[str, Any]) -> dict[str, Any]:
+def choice(
+    index: int, body: CompletionBody, prompt: Prompt, scores: dict[str, Any]
+) -> dict[str, Any]:
+    """The choice that answers one prompt of `body`."""
     shown = prompt.text if body.echo else b""
     is_end = False
     if body.max_tokens:
@@ -109,6 +117,7 @@ def _choice(body: CompletionBody, prompt: Prompt, scores: dict[str, Any]) -> dic
         is_end = byte == EOS_ID - NUM_SPECIAL_IDS
         shown += bytes([byte]) if byte >= 0 else b""
     return {
+        "index": index,
         "text": decode(shown),
         "logprobs": None if body.logprobs is None else _log_probs(body, prompt, scores, shown),
         "finish_reason": "stop" if is_end else "length",

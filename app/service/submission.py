@@ -1,8 +1,9 @@
 """Submits jobs to the queue, and holds a request until its job ends."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 
 from werkzeug.exceptions import ClientDisconnected
 
@@ -11,7 +12,7 @@ from app.service.callers import Caller
 from app.service.components import Service
 from app.service.quotas import current_quota, note_quota_left, quota_exceeded
 from app.service.traces import current_traceparent
-from app.service.turns import in_turns
+from app.service.waiting import Inbox
 from contract import keys
 from contract.batches import Batch
 from contract.errors import (
@@ -115,46 +116,47 @@ def key_reused() -> IdempotencyKeyReused:
     )
 
 
-def score_now(service: Service, job: Job, caller: Caller, *, limit_s: float) -> Record:
-    """The final record of `job`, which is erased afterwards: nobody else knows its task ID.
+@contextmanager
+def submitted(service: Service, job: Job, caller: Caller) -> Iterator[Callable[[float], Record]]:
+    """Submit `job`, and erase it at the end: nobody else knows its task ID.
 
-    Args:
-        limit_s: the longest wait.
+    Gives a function that waits for its final record, for so many seconds at most. It raises:
+        Overloaded: the job did not end in time.
+        ClientDisconnected: the client has left.
+        JobGone, BrokerUnavailable
 
     Raises:
-        Overloaded: the queue is full, too many requests wait, or the job did not end in time.
-        ClientDisconnected: the client has left.
-        BrokerUnavailable
+        Overloaded: the queue is full, or too many requests wait.
+        ModelNotFound, QuotaExceeded, BodyTooLarge, BrokerUnavailable
     """
     changes, task_id = service.changes, service.jobs.new_id(job.owner)
     changes.slots.acquire(caller.client)
     try:
-        with (
-            changes.subscribed(keys.record(task_id), may_have_changed=False) as inbox,
-            _submitted(service, job, task_id) as record,
-        ):
-            record = changes.wait(record, limit_s, caller, has_slot=True, inbox=inbox)
-            if record.is_final:
-                return service.jobs.with_result(record, in_turns)
+        with changes.subscribed(keys.record(task_id), may_have_changed=False) as inbox:
+            submit(service, job, task_id=task_id)
+            record = Record(task_id, "QUEUED", job=job.facts())
+            try:
+                yield partial(_final, service, record, caller, inbox)
+            finally:
+                with suppress(BrokerUnavailable, JobNotFound):
+                    service.jobs.erase(task_id)
     finally:
         changes.slots.release(caller.client)
+
+
+def _final(
+    service: Service, record: Record, caller: Caller, inbox: Inbox, limit_s: float
+) -> Record:
+    record = service.changes.wait(record, limit_s, caller, has_slot=True, inbox=inbox)
+    if record.is_final:
+        return record
     if caller.has_left():
         raise ClientDisconnected
-    if changes.is_released:
+    if service.changes.is_released:
         raise _overloaded(service, "This web server is stopping; send the prompts again.")
     raise _overloaded(
         service, f"The prompts were not scored within {limit_s:g} s; send fewer, or try later."
     )
-
-
-@contextmanager
-def _submitted(service: Service, job: Job, task_id: str) -> Iterator[Record]:
-    receipt = submit(service, job, task_id=task_id)
-    try:
-        yield Record(receipt.task_id, "QUEUED", job=job.facts())
-    finally:
-        with suppress(BrokerUnavailable, JobNotFound):
-            service.jobs.erase(receipt.task_id)
 
 
 def _overloaded(service: Service, message: str) -> Overloaded:

@@ -50,6 +50,25 @@ def read_lines(pieces: Iterable[bytes], *, max_line_bytes: int, max_lines: int) 
         yield line
 
 
+def whole_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Yield each line of our own text, without its end; its reader alone holds it."""
+    begun = list[bytes]()
+    for piece in pieces:
+        *ended, rest = piece.split(b"\n")
+        for ending in ended:
+            begun.append(ending)
+            yield _joined(begun)
+        begun.append(rest)
+    if any(begun):
+        yield _joined(begun)
+
+
+def _joined(begun: list[bytes]) -> bytes:
+    line = b"".join(begun)
+    begun.clear()
+    return line
+
+
 def parse_line(line: Line, max_line_bytes: int) -> dict[str, Any]:
     """Parse the JSON object of a line.
 

@@ -39,7 +39,7 @@ from contract.store.queue.dead_letters import DeadLetter, DeadLetters, Kind
 from contract.store.queue.leases import read_statuses
 from contract.store.queue.model_registry import ModelRegistry
 from contract.store.queue.parked_jobs import ParkedJobs
-from contract.stored_results import Turns, decoded_pieces, load_result
+from contract.stored_results import decoded_pieces
 from contract.task_ids import TASK, is_owned_by, is_task_id, new_task_id
 from contract.versions import NewerFormat, Unreadable
 from contract.worker_status import WorkerStatus
@@ -148,16 +148,16 @@ class JobStore:
         # The first piece is read at once, so that a missing result is an answer of its own.
         return itertools.chain([next(pieces)], pieces)
 
-    def with_result(self, record: Record, turns: Turns = iter) -> Record:
-        """The record with its result, wherever that is stored; `turns` as for `load_result`.
+    def with_result(self, record: Record) -> Record:
+        """The record with its result, wherever that is stored; all of it is held in memory.
 
         Raises:
             as `result_pieces`
         """
         if record.apart is None:
             return record
-        text = b"".join(turns(self.result_pieces(record)))
-        return replace(record, result=load_result(text, turns), apart=None)
+        text = b"".join(self.result_pieces(record))
+        return replace(record, result=orjson.loads(text), apart=None)
 
     def _pieces(self, task_id: str, num_bytes: int) -> Iterator[bytes]:
         def read_range(offset: int, length: int) -> bytes:

@@ -1,9 +1,10 @@
-"""A page of results counts as memory of its client until it is sent."""
+"""Answers count as memory of their client until they are sent."""
 
 import pytest
 
 from app.factory import create_app
 from app.requests.page_query import Page
+from app.responses.answer_memory import cut
 from app.responses.batch_answers import page_answer
 from app.service.components import EXTENSION
 from contract.batches import Batch, Part
@@ -28,3 +29,11 @@ def test_page_takes_memory_until_it_is_sent():
         pages[0].close()
         page()
     service.changes.close()
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 65_536, 65_537, 200_000])
+def test_pieces_of_a_part_are_small_and_make_it(num_bytes):
+    part = bytes(range(256)) * (num_bytes // 256) + b"x" * (num_bytes % 256)
+    pieces = list(cut(part))
+    assert b"".join(pieces) == part
+    assert all(0 < len(piece) <= 65_536 for piece in pieces)

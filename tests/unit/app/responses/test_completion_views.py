@@ -3,7 +3,8 @@
 import orjson
 import pytest
 
-from app.responses.completion_views import completion, least_bytes
+from app.responses.completion_views import choice as choice_of
+from app.responses.completion_views import completion, most_bytes
 from contract.errors import RequestInvalid
 from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.validation import validated
@@ -155,15 +156,18 @@ def test_ids_are_counted():
 
 @pytest.mark.parametrize("logprobs", [None, 0, 1, 20])
 @pytest.mark.parametrize("echo", [True, False])
-@pytest.mark.parametrize("byte", [b"a", b"\xff"])
-def test_least_size_of_an_answer_is_never_above_its_size(logprobs, echo, byte):
+@pytest.mark.parametrize("byte", [b"a", b"\0", b"\xff"])
+def test_no_choice_and_no_scores_are_above_the_most_bytes(logprobs, echo, byte):
     fields = {**CONTINUED, "echo": echo, "logprobs": logprobs}
     body = validated(fields, CompletionBody)
-    prompts = [Prompt(byte * 500, has_bos=False)] * 2
-    # The shortest numbers, whose JSON is the shortest.
-    pairs = [[97 + rank, 0.0] for rank in range(logprobs or 1)]
-    numbers = {"log_prob_nats": [0.0] * 501, "rank": [1] * 501}
-    results = [{"bytes": numbers, "top_k": [pairs] * 501}] * 2
-    answer = completion(body, prompts, results, request_id="r", model={"name": "m"}, now=0)
-    assert least_bytes(body, prompts) <= len(orjson.dumps(answer))
-    assert (least_bytes(body, prompts) > 0) == echo
+    prompt = Prompt(byte * 500, has_bos=True)
+    # The longest numbers and names.
+    nats = -1.2345678e-05
+    pairs = [[200 + rank, nats] for rank in range(logprobs or 1)]
+    numbers = [nats] * 501
+    summary = {"num_bytes": 501, "bytes": {"log_prob_nats": numbers, "entropy_bits": numbers}}
+    summary["bytes"]["rank"] = [320] * 501
+    scores = {**summary, "top_k": [pairs] * 501}
+    most = most_bytes(body, prompt)
+    assert len(orjson.dumps(scores)) <= most
+    assert len(orjson.dumps(choice_of(0, body, prompt, scores))) <= most

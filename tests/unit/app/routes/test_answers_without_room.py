@@ -34,7 +34,7 @@ def test_description_of_the_routes_needs_no_room(http):
         # No worker is there, so what is not refused first is refused for that.
         ("/v1/completions", LARGE, "overloaded"),
         ("/v1/completions", {**LARGE, "prompt": "x" * 3000, "logprobs": 5}, "overloaded"),
-        ("/v1/completions", {**LARGE, "prompt": "x" * 3000}, "worker_unavailable"),
+        ("/v1/completions", {**LARGE, "prompt": "x" * 500}, "worker_unavailable"),
     ],
 )
 def test_request_for_a_large_answer_is_refused_before_it_is_scored(http, path, body, code):

@@ -1,11 +1,13 @@
 """A stream is cut into lines, whatever pieces it comes in."""
 
+import sys
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from contract.errors import BodyTooLarge, MalformedBody
-from contract.grammar.lines import Line, parse_line, read_lines
+from contract.grammar.lines import Line, parse_line, read_lines, whole_lines
 
 
 def lines_of(*pieces: bytes, max_line_bytes: int = 100, max_lines: int = 100) -> list[Line]:
@@ -56,3 +58,20 @@ def test_longer_line_is_refused_by_its_number_alone():
     assert line == Line(2, None)
     with pytest.raises(BodyTooLarge, match="over 100 bytes"):
         parse_line(line, 100)
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_our_own_lines_are_whole_and_keep_what_is_in_them(size):
+    text = b" a\n\nb\x0c\nc"
+    pieces = [text[at : at + size] for at in range(0, len(text), size)]
+    assert list(whole_lines(pieces)) == [b" a", b"", b"b\x0c", b"c"]
+    assert list(whole_lines([*pieces, b"\n"])) == [b" a", b"", b"b\x0c", b"c"]
+
+
+def test_line_is_held_by_its_reader_alone():
+    """It may have megabytes, and its reader may wait with it."""
+    pieces = [b"x" * 500, b"y" * 500 + b"\n"] * 2
+    ours = whole_lines(pieces)
+    whole = next(ours)
+    assert sys.getrefcount(whole) == 2
+    assert [whole, *ours] == [whole] * 2
