@@ -14,6 +14,7 @@ from contract.grammar.completion_request import (
     Prompt,
     prompts_of,
     texts_to_score,
+    without_prompts,
 )
 from contract.grammar.json_text import parse_json
 from contract.grammar.validation import validated
@@ -22,7 +23,7 @@ from contract.settings import Settings
 
 
 def read_completion(request: Request, service: Service) -> tuple[CompletionBody, list[Prompt], Job]:
-    """The body of a request, its prompts and the job that scores them.
+    """The body of a request without its prompts, the prompts, and the job that scores them.
 
     Raises:
         ClientError: the request must change.
@@ -42,7 +43,7 @@ def read_completion(request: Request, service: Service) -> tuple[CompletionBody,
             body, max_items=settings.max_items, max_text_bytes=settings.max_text_bytes
         )
         job = completion_job(body, prompts, settings, request_id=request_id, client=client)
-        return body, prompts, job
+        return without_prompts(body), prompts, job
 
     return service.large_work.run(len(content), checked)
 

@@ -58,6 +58,7 @@ def complete() -> Response:
         )
         service().models.check_ready(job.model)
         final = until_sent.enter_context(submitted(service(), job, caller))
+        del job
         response = completion_answer(service(), final(limit_s), body, prompts, g.request_id)
         if response.is_streamed:
             response.call_on_close(until_sent.pop_all().close)

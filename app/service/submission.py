@@ -135,6 +135,8 @@ def submitted(service: Service, job: Job, caller: Caller) -> Iterator[Callable[[
         with changes.subscribed(keys.record(task_id), may_have_changed=False) as inbox:
             submit(service, job, task_id=task_id)
             record = Record(task_id, "QUEUED", job=job.facts())
+            # Its texts do not stay in memory while it waits.
+            del job
             try:
                 yield partial(_final, service, record, caller, inbox)
             finally:

@@ -164,6 +164,11 @@ def prompts_of(body: CompletionBody, *, max_items: int, max_text_bytes: int) -> 
     return prompts
 
 
+def without_prompts(body: CompletionBody) -> CompletionBody:
+    """Return the other fields of a request: ids take many times the memory of their `Prompt`."""
+    return body.model_copy(update={"prompt": ""})
+
+
 def texts_to_score(body: CompletionBody, prompts: Sequence[Prompt]) -> list[dict[str, Any]]:
     """Return the request of each prompt, as a worker takes it.
 

@@ -166,6 +166,20 @@ def test_error_of_an_item_of_a_large_result_is_the_answer(web, outcomes):
         assert (answer.status, orjson.loads(answer.read())["type"]) == (503, "out_of_memory")
 
 
+def test_waiting_completions_keep_nothing_but_their_prompts(web, outcomes):
+    body = orjson.dumps({"max_tokens": 0, "echo": True, "prompt": [[319] * 4096] * 128})
+    (process,) = web.workers()
+    found = []
+    with ExitStack() as stack:
+        # One after another, so that what it takes to check one comes once.
+        for number in range(1, 21):
+            stack.enter_context(sent(web, [post("/v1/completions", body)]))
+            wait_until(partial(is_open, web, number), timeout_s=30)
+            found.append(process.memory_info().rss)
+    assert found[-1] - found[4] < 15 * len(body)
+    wait_until(partial(is_open, web, 0), timeout_s=30)
+
+
 def is_open(web: WebServer, number: int) -> bool:
     return web.num_open("wait") == number
 
