@@ -1,5 +1,6 @@
 """Counts the memory that an answer takes until it is sent, so that unread answers stay bounded."""
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -8,12 +9,16 @@ from flask import Response, request
 
 from app.requests.clients import client_of
 from app.service.body_memory import UNCOUNTED_BYTES, BodyMemory
+from app.service.callers import Caller
 from app.service.components import service
+from contract.errors import Overloaded
 
 # A streamed answer holds about this much while it is sent: what is read at once, and its form.
 STREAM_BYTES = 512 * 1024
 # A large part of an answer is sent in pieces of this size, which alone outlive it.
 _PIECE_BYTES = 64 * 1024
+# An answer that waits for room looks for it this often.
+_LOOK_EVERY_S = 0.1
 
 
 def hold(response: Response, num_bytes: int) -> None:
@@ -51,6 +56,44 @@ def reserved(memory: BodyMemory, client: str, num_bytes: int) -> Iterator[None]:
         yield
     finally:
         release()
+
+
+class PartRoom:
+    """Counts each large part of a streamed answer while it is made and sent.
+
+    Without room the first part is refused; a later one waits, as the answer has begun.
+    """
+
+    def __init__(self, memory: BodyMemory, caller: Caller) -> None:
+        """Count for `caller` in `memory`."""
+        self._memory, self._caller = memory, caller
+        self._has_begun = False
+
+    @contextmanager
+    def reserved(self, num_bytes: int) -> Iterator[None]:
+        """Count `num_bytes` for the next part.
+
+        Raises:
+            Overloaded: there is no room for the first part.
+            ConnectionAbortedError: the client has left while a later one waited.
+        """
+        release = self._taken(num_bytes)
+        self._has_begun = True
+        try:
+            yield
+        finally:
+            release()
+
+    def _taken(self, num_bytes: int) -> Callable[[], None]:
+        while True:
+            try:
+                return _taken(self._memory, self._caller.client, num_bytes)
+            except Overloaded:
+                if not self._has_begun:
+                    raise
+            if self._caller.has_left():
+                raise ConnectionAbortedError
+            time.sleep(_LOOK_EVERY_S)
 
 
 def cut(part: bytes) -> Iterator[bytes]:

@@ -1,20 +1,24 @@
 """Makes the answers of OpenAI's Files and Batches API from ours."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import orjson
 
 from app.requests.openai_batch import lines_of_file
-from app.responses.completion_views import completion
-from app.responses.views import result_lines
+from app.responses.answer_memory import PartRoom, cut
+from app.responses.completion_views import WORK_PER_BYTE, completion, most_bytes
+from app.responses.views import error_lines, result_lines
 from app.service import batch_waits
+from app.service.callers import Caller
 from app.service.components import Service
 from app.service.turns import in_turns
-from contract.batches import Batch, Part, pieces_of_lines
-from contract.errors import JobGone, JobNotFound
+from contract.batches import Batch, is_success_line, pieces_of_lines
+from contract.errors import ClientError, JobGone, JobNotFound
+from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.line_fields import read_openai_line
-from contract.grammar.lines import Line, parse_line
+from contract.grammar.lines import Line, parse_line, whole_lines
 from contract.settings import Settings
 from contract.store.batches.file_store import StoredFile
 
@@ -110,10 +114,13 @@ def openai_batch_view(batch: Batch, facts: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterator[bytes]:
-    """The lines of the results of a batch that has ended, in OpenAI's form.
+def result_lines_of(
+    service: Service, file: ResultFile, batch: Batch, caller: Caller
+) -> Iterator[bytes]:
+    """The lines of the results of a batch that has ended, in OpenAI's form and in pieces.
 
     Raises:
+        Overloaded: answers that wait to be sent leave no room for the first line.
         JobNotFound: the batch was not made of a file.
         JobGone: the results, or for completions the uploaded file, have expired or were deleted.
         BrokerUnavailable
@@ -121,37 +128,41 @@ def result_lines_of(service: Service, file: ResultFile, batch: Batch) -> Iterato
     facts = service.files.batch_facts(batch.id)
     if not facts:
         raise JobNotFound("This batch was not made by POST /v1/batches, so it has no such file.")
-    is_output = file.kind == "output"
-    made = _completions(service, facts, batch) if is_output else _errors(service, batch)
-    for result, answer in made:
-        named = {
-            "id": f"{batch.id}-{result['index']}",
-            "custom_id": result.get("custom_id"),
-            **answer,
-        }
-        yield orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE)
+    if file.kind == "output":
+        yield from _completions(service, facts, batch, PartRoom(service.answers, caller))
+        return
+    for raw in _raw_results(service, batch, error_lines):
+        result = orjson.loads(raw)
+        yield _line(batch, result, _failed(result))
 
 
 def _completions(
-    service: Service, facts: dict[str, Any], batch: Batch
-) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The results that are scores, each with its completion, which repeats its prompt."""
+    service: Service, facts: dict[str, Any], batch: Batch, room: PartRoom
+) -> Iterator[bytes]:
+    """The lines of the results that are scores: completions, which repeat their prompts.
+
+    One is in memory at once, and the forms in between only in the threads of `large_work`.
+    """
     uploaded = _uploaded(service, facts)
     # The limit of a prompt may have become smaller since it was scored.
     settings = service.settings.model_copy(update={"max_text_bytes": uploaded.num_bytes})
-    lines = lines_of_file(uploaded, service, settings)
-    for line, raw in zip(lines, _raw_results(service, batch), strict=True):
-        result = orjson.loads(raw)
-        if result["status"] == "SUCCESS":
-            yield result, _completed(line, result, batch, settings)
+    run, results = service.large_work.run, _raw_results(service, batch, result_lines)
 
+    def asked(line: Line) -> tuple[CompletionBody, Prompt] | ClientError:
+        return run(len(line.content or b""), partial(_asked, line, settings))
 
-def _errors(service: Service, batch: Batch) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
-    """The results that are errors, each in OpenAI's form."""
-    for raw in in_turns(_raw_results(service, batch)):
-        result = orjson.loads(raw)
-        if result["status"] != "SUCCESS":
-            yield result, _failed(result)
+    def completed(body: CompletionBody, prompt: Prompt, raw: bytes) -> bytes:
+        return run(WORK_PER_BYTE * len(raw), partial(_completed, body, prompt, raw, batch))
+
+    lines = map(asked, lines_of_file(uploaded, service, settings))
+    for each, _ in zip(lines, range(batch.total), strict=True):
+        if isinstance(each, ClientError):
+            # It was refused in the batch, too.
+            if is_success_line(next(results)):
+                raise each
+            continue
+        with room.reserved(most_bytes(*each)):
+            yield from cut(completed(*each, next(results)))
 
 
 def _uploaded(service: Service, facts: dict[str, Any]) -> StoredFile:
@@ -164,34 +175,37 @@ def _uploaded(service: Service, facts: dict[str, Any]) -> StoredFile:
         ) from None
 
 
-def _raw_results(service: Service, batch: Batch) -> Iterator[bytes]:
-    """The result lines of a batch, each whole."""
+def _raw_results(
+    service: Service, batch: Batch, choose: Callable[[Iterable[bytes]], Iterator[bytes]]
+) -> Iterator[bytes]:
+    """The result lines of a batch that `choose` leaves of each part, each whole."""
     after = 0
     while after < batch.total:
         parts = service.batches.results(batch.id, after, _PAGE_LINES, batch_waits.MAX_PAGE_BYTES)
         if not parts:
             raise JobGone("The results of this batch have expired or were erased.")
         for part, stored in parts:
-            yield from _lines_of_part(service, batch, part, stored)
+            pieces = (
+                service.batches.result_pieces(batch.id, part)
+                if stored is None
+                else pieces_of_lines(stored)
+            )
+            yield from whole_lines(in_turns(choose(pieces)))
             after = part.first + part.num_lines
 
 
-def _lines_of_part(
-    service: Service, batch: Batch, part: Part, stored: bytes | None
-) -> Iterator[bytes]:
-    pieces = (
-        service.batches.result_pieces(batch.id, part) if stored is None else pieces_of_lines(stored)
-    )
-    rest = b""
-    for piece in result_lines(pieces, 0, part.num_lines):
-        *whole, rest = (rest + piece).split(b"\n")
-        yield from whole
+def _asked(line: Line, settings: Settings) -> tuple[CompletionBody, Prompt] | ClientError:
+    try:
+        return read_openai_line(parse_line(line, settings.max_body_bytes), settings)
+    except ClientError as error:
+        return error
 
 
-def _completed(
-    line: Line, result: dict[str, Any], batch: Batch, settings: Settings
-) -> dict[str, Any]:
-    body, prompt = read_openai_line(parse_line(line, settings.max_body_bytes), settings)
+def _completed(body: CompletionBody, prompt: Prompt, raw: bytes, batch: Batch) -> bytes:
+    """The line of a result, b'' if it holds an error."""
+    result = orjson.loads(raw)
+    if result["status"] != "SUCCESS":
+        return b""
     request_id = f"{batch.id}-{result['index']}"
     answer = completion(
         body,
@@ -201,10 +215,13 @@ def _completed(
         model=batch.model or {"name": batch.model_name},
         now=batch.ended_at or batch.created_at,
     )
-    return {
-        "response": {"status_code": 200, "request_id": request_id, "body": answer},
-        "error": None,
-    }
+    response = {"status_code": 200, "request_id": request_id, "body": answer}
+    return _line(batch, result, {"response": response, "error": None})
+
+
+def _line(batch: Batch, result: dict[str, Any], answer: dict[str, Any]) -> bytes:
+    named = {"id": f"{batch.id}-{result['index']}", "custom_id": result.get("custom_id"), **answer}
+    return orjson.dumps(named, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _failed(result: dict[str, Any]) -> dict[str, Any]:

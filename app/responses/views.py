@@ -88,9 +88,16 @@ def with_problems(pieces: Iterable[bytes]) -> Iterator[bytes]:
     return _converted(pieces, lambda line: _ERROR_ITEM.match(line) is None, _failed_item)
 
 
-def result_lines(pieces: Iterable[bytes], start: int, stop: int) -> Iterator[bytes]:
+def result_lines(
+    pieces: Iterable[bytes], start: int = 0, stop: int = sys.maxsize
+) -> Iterator[bytes]:
     """The result lines of a part from `start` to `stop - 1`, with errors as problem objects."""
     return _converted(pieces, is_success_line, _failed_line, start, stop)
+
+
+def error_lines(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The result lines of a part that hold errors, as problem objects."""
+    return _converted(pieces, is_success_line, _failed_line, has_kept=False)
 
 
 def _converted(
@@ -99,8 +106,10 @@ def _converted(
     convert: Callable[[bytes], bytes],
     start: int = 0,
     stop: int = sys.maxsize,
+    *,
+    has_kept: bool = True,
 ) -> Iterator[bytes]:
-    """Lines of a stream, those that are not kept converted.
+    """Lines of a stream, those that are not kept converted; the others only if `has_kept`.
 
     Of a line that is kept no more is held than shows that it is: results may be large.
     """
@@ -113,7 +122,7 @@ def _converted(
                 line += text
                 is_known = is_ended or len(line) >= _KIND_SHOWS_BYTES
                 if is_passed_on or (is_known and is_kept(line)):
-                    ready.append(line)
+                    ready += [line] * has_kept
                     line, is_passed_on = b"", not is_ended
                 elif is_ended:
                     ready.append(convert(line))

@@ -6,6 +6,7 @@ from flask import Blueprint, Response, request
 
 from app.openapi.operation import operation
 from app.openapi.parameters import FORM, JSON_LINES
+from app.requests.clients import caller_of
 from app.requests.file_upload import receive_file
 from app.requests.upload_request import NDJSON, uploading
 from app.responses.answer_memory import STREAM_BYTES, hold
@@ -75,7 +76,8 @@ def read_content(file_id: str) -> Response:
     if results is None:
         pieces = service().files.pieces(service().files.read(file_id))
     else:
-        pieces = result_lines_of(service(), results, _ended(results.batch_id))
+        batch = _ended(results.batch_id)
+        pieces = result_lines_of(service(), results, batch, caller_of(request))
     # Errors of the beginning are still an answer.
     first = next(pieces, b"")
     response = Response(in_turns(_after(first, pieces)), content_type=NDJSON)

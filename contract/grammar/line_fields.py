@@ -15,6 +15,7 @@ from contract.grammar.completion_request import (
     encoded,
     prompts_of,
     texts_to_score,
+    without_prompts,
 )
 from contract.grammar.invalid import invalid
 from contract.grammar.limits import RequestLimits
@@ -95,6 +96,8 @@ def read_openai_line(
 ) -> tuple[CompletionBody, Prompt]:
     """Read a line of OpenAI's Batch API, which holds one completion request with one prompt.
 
+    Returns: the request without its prompt, and the prompt.
+
     Raises:
         ClientError: the line must change.
     """
@@ -113,7 +116,7 @@ def read_openai_line(
         prompts = prompts_of(body, max_items=1, max_text_bytes=limits.max_text_bytes)
     except ServiceError as error:
         raise _inside(error, "/body") from None
-    return body, prompts[0]
+    return without_prompts(body), prompts[0]
 
 
 def completion_of_line(fields: Mapping[str, Any], limits: RequestLimits) -> Checked:

@@ -114,9 +114,13 @@ def _line(number: int, begun: list[bytes], num_bytes: int, max_line_bytes: int) 
         yield Line(number, None)
         return
     content = b"".join(begun).strip(_WHITESPACE)
+    begun.clear()
     # A file that holds nothing but a byte order mark has no lines.
     if content and not (number == 1 and content == BYTE_ORDER_MARK):
-        yield Line(number, content)
+        begun.append(content)
+        del content
+        # Its reader alone holds it.
+        yield Line(number, begun.pop())
 
 
 def _too_many_lines(max_lines: int) -> BodyTooLarge:

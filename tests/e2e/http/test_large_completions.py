@@ -14,10 +14,13 @@ import orjson
 import pytest
 
 from contract import keys
+from contract.batches import part_id, part_results
 from contract.errors import OutOfMemory, error_body
+from contract.messages import success_record
 from contract.store.jobs.endings import Ending
 from contract.stored_results import encode_success
 from tests.conftest import wait_until
+from tests.waiting_messages import take
 from tests.web import Outcomes, WebServer
 
 NUM_LOGPROBS = 20
@@ -26,6 +29,8 @@ PROMPT_BYTES = 10_000
 LARGE = {**SCORED, "prompt": ["x" * PROMPT_BYTES] * 4}
 LONG_BYTES = 32_000
 MODEL = {"name": "m", "fingerprint": "f"}
+# On a busy machine too.
+PROMPT_S = 2
 # Two are made at once. The forms in between of the longest take about 100 MB each.
 MAKING_BYTES = 200e6
 
@@ -197,3 +202,89 @@ def test_completion_has_its_room_before_it_is_scored(web, outcomes):
             http_of_other.post("/v1/completions", json=fields)
         end(outcomes, task_ids, [{"result": scores_of(LONG_BYTES)}])
         assert [status_of(client) for client in clients] == [200] * 3
+
+
+def completed_file(web: WebServer, outcomes: Outcomes, num_lines: int) -> str:
+    """The ID of the output of a batch of completions with lines of about 13 MB each."""
+    body = {**SCORED, "prompt": "x" * LONG_BYTES}
+    lines = b"".join(
+        orjson.dumps(
+            {"custom_id": str(n), "method": "POST", "url": "/v1/completions", "body": body},
+            option=orjson.OPT_APPEND_NEWLINE,
+        )
+        for n in range(num_lines)
+    )
+    form = {"files": {"file": ("in.jsonl", lines)}, "data": {"purpose": "batch"}}
+    window = {"endpoint": "/v1/completions", "completion_window": "24h"}
+    scores = scores_of(LONG_BYTES)
+    with web.client() as http:
+        file_id = http.post("/v1/files", **form).json()["id"]
+        batch = http.post("/v1/batches", json={"input_file_id": file_id, **window}).json()
+        while message := take(outcomes.client, keys.BULK):
+            task_id = str(orjson.loads(message)["headers"]["id"])
+            for opened in outcomes.store.open_jobs([task_id]):
+                # Other messages are of completions that were erased.
+                if part := part_id(opened.task_id):
+                    job = opened.job
+                    of_all = [scores] * len(job.requests)
+                    results = part_results(part, job.requests, of_all, job.num_bytes, MODEL)
+                    record = success_record(task_id, None, job.facts(), time.time())
+                    outcomes.store.conclude([Ending(task_id, record, results=results)])
+        return http.get(f"/v1/batches/{batch['id']}").json()["output_file_id"]
+
+
+def get_content(file_id: str) -> bytes:
+    return f"GET /v1/files/{file_id}/content HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+
+
+def test_files_of_completions_that_nobody_reads_take_the_memory_that_is_counted(web, outcomes):
+    file_id = completed_file(web, outcomes, 1)
+    with (
+        web.client() as http,
+        peak_growth(web) as growth,
+        sent(web, [get_content(file_id)] * 3) as clients,
+    ):
+        while not all(map(has_answer, clients)):
+            began_at = time.monotonic()
+            assert http.get("/healthz").is_success
+            assert time.monotonic() - began_at < PROMPT_S
+        assert [status_of(client) for client in clients] == [200] * 3
+        assert http.get(f"/v1/files/{file_id}/content").status_code == 503
+        with sent_by_another(web, file_id) as answer:
+            assert answer.status_code == 200
+    assert growth[0] < MAKING_BYTES + 4 * 25e6
+
+
+def has_answer(client: socket.socket) -> bool:
+    try:
+        return bool(client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
+    except BlockingIOError:
+        return False
+
+
+@contextmanager
+def sent_by_another(web: WebServer, file_id: str) -> Iterator[httpx.Response]:
+    transport = httpx.HTTPTransport(local_address="127.0.0.2")
+    with (
+        httpx.Client(base_url=web.url, transport=transport, timeout=60) as http,
+        http.stream("GET", f"/v1/files/{file_id}/content") as answer,
+    ):
+        yield answer
+
+
+def test_file_of_large_lines_comes_whole_beside_others_that_fill_the_room(web, outcomes):
+    file_id = completed_file(web, outcomes, 2)
+    with web.client() as http, sent(web, [get_content(file_id)] * 2) as unread:
+        wait_until(lambda: all(map(has_answer, unread)), timeout_s=60)
+        with http.stream("GET", f"/v1/files/{file_id}/content") as answer:
+            pieces = answer.iter_raw()
+            received = [next(pieces)]
+            with sent(web, [get_content(file_id)] * 2) as more:
+                # There is room for three.
+                assert [status_of(client) for client in more] == [503, 503]
+            received += pieces
+    lines = list(map(orjson.loads, b"".join(received).splitlines()))
+    assert [line["custom_id"] for line in lines] == ["0", "1"]
+    for line in lines:
+        (choice,) = line["response"]["body"]["choices"]
+        assert len(choice["logprobs"]["top_logprobs"]) == LONG_BYTES

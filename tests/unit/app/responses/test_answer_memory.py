@@ -1,11 +1,16 @@
 """Answers count as memory of their client until they are sent."""
 
+import socket
+import threading
+
 import pytest
 
 from app.factory import create_app
 from app.requests.page_query import Page
-from app.responses.answer_memory import cut
+from app.responses.answer_memory import PartRoom, cut
 from app.responses.batch_answers import page_answer
+from app.service.body_memory import BodyMemory
+from app.service.callers import Caller
 from app.service.components import EXTENSION
 from contract.batches import Batch, Part
 from contract.errors import Overloaded
@@ -29,6 +34,43 @@ def test_page_takes_memory_until_it_is_sent():
         pages[0].close()
         page()
     service.changes.close()
+
+
+MIB = 2**20
+
+
+def test_first_part_is_refused_without_room_and_a_later_one_waits():
+    memory = BodyMemory(4 * MIB, "Answers")
+    room, another = (PartRoom(memory, Caller("x", {})) for _ in range(2))
+    with room.reserved(MIB):
+        pass
+    memory.take("x", 2 * MIB)
+    with pytest.raises(Overloaded), another.reserved(MIB):
+        pass
+    came = threading.Timer(0.3, memory.release, ("x", 2 * MIB))
+    came.start()
+    with room.reserved(MIB):
+        assert came.finished.is_set()
+    memory.take("x", 2 * MIB)
+
+
+def test_part_larger_than_the_share_counts_as_the_share():
+    room = PartRoom(BodyMemory(4 * MIB, "Answers"), Caller("x", {}))
+    with room.reserved(3 * MIB):
+        pass
+
+
+def test_answer_that_waits_for_room_ends_when_its_client_leaves():
+    ours, theirs = socket.socketpair()
+    memory = BodyMemory(4 * MIB, "Answers")
+    room = PartRoom(memory, Caller("x", {"gunicorn.socket": ours}))
+    with room.reserved(MIB):
+        pass
+    memory.take("x", 2 * MIB)
+    threading.Timer(0.3, theirs.close).start()
+    with pytest.raises(ConnectionAbortedError), room.reserved(MIB):
+        pass
+    ours.close()
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 65_536, 65_537, 200_000])

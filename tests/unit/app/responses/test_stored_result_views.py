@@ -3,7 +3,7 @@
 import orjson
 import pytest
 
-from app.responses.views import result_lines, with_problems
+from app.responses.views import error_lines, result_lines, with_problems
 
 ERROR = {"code": "out_of_memory", "message": "too big", "retryable": True}
 ITEMS = [
@@ -51,6 +51,16 @@ def test_lines_of_a_part_are_given_from_one_to_the_other(size, start, stop):
             assert line["error"]["type"] == "out_of_memory"
         else:
             assert line == original
+
+
+@pytest.mark.parametrize("size", [1, 100, 65_536, 10**7])
+def test_lines_of_errors_leave_the_large_ones_out(size):
+    pieces = [PART[at : at + size] for at in range(0, len(PART), size)]
+    found = map(orjson.loads, b"".join(error_lines(pieces)).splitlines())
+    assert [(line["index"], line["error"]["type"]) for line in found] == [
+        (1, "out_of_memory"),
+        (3, "out_of_memory"),
+    ]
 
 
 def test_large_line_is_passed_on_before_it_is_read_whole():

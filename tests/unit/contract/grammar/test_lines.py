@@ -74,4 +74,7 @@ def test_line_is_held_by_its_reader_alone():
     ours = whole_lines(pieces)
     whole = next(ours)
     assert sys.getrefcount(whole) == 2
-    assert [whole, *ours] == [whole] * 2
+    lines = read_lines(pieces, max_line_bytes=1000, max_lines=2)
+    line = next(lines)
+    assert sys.getrefcount(line) == 2
+    assert [line, *lines] == [Line(1, whole), Line(2, whole)]
