@@ -1,10 +1,11 @@
 """Whether a client has hung up, whatever it sent before; nothing of its next request is lost."""
 
 import socket
+from contextlib import suppress
 
 import pytest
 
-from app.service.callers import Caller
+from app.service.callers import MAX_UNREAD_BYTES, Caller
 from tests.conftest import wait_until
 
 
@@ -23,7 +24,11 @@ def test_request_without_a_connection_has_no_client_that_leaves():
     assert not Caller("x", {}).has_left()
 
 
-@pytest.mark.parametrize("sent", [b"", b"GET /"], ids=["nothing", "next request"])
+@pytest.mark.parametrize(
+    "sent",
+    [b"", b"GET /", b"x" * (MAX_UNREAD_BYTES - 1)],
+    ids=["nothing", "next request", "most of a buffer"],
+)
 def test_client_that_hangs_up_has_left(pair, sent):
     ours, client = pair
     caller = Caller("x", {"gunicorn.socket": ours})
@@ -31,6 +36,16 @@ def test_client_that_hangs_up_has_left(pair, sent):
     assert not caller.has_left()
     client.close()
     wait_until(caller.has_left, timeout_s=5)
+
+
+def test_client_that_fills_the_buffer_before_it_hangs_up_has_left(pair):
+    ours, client = pair
+    client.setblocking(False)
+    with suppress(BlockingIOError):
+        while True:
+            client.send(b"x" * 65_536)
+    client.close()
+    wait_until(Caller("x", {"gunicorn.socket": ours}).has_left, timeout_s=5)
 
 
 def test_client_that_resets_has_left(pair):
