@@ -78,6 +78,17 @@ def decode_part(member: bytes) -> Part:
     return Part(*map(int, member.split(b":")[:4]))
 
 
+def ended_part(message: bytes) -> Part | None:
+    """The part whose end a message on the channel of its batch tells; None for other changes.
+
+    Workers of earlier releases do not name the part.
+    """
+    try:
+        return decode_part(message) if message else None
+    except (ValueError, TypeError):
+        return None
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The state of a batch; times are Unix times in seconds."""

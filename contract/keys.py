@@ -108,7 +108,10 @@ def quota(owner: str) -> str:
 
 
 def batch(batch_id: str) -> str:
-    """Hash of the facts and counts of a batch; its changes are published under the same name."""
+    """Hash of the facts and counts of a batch; its changes are published under the same name.
+
+    A message is the part that has ended, as in the set of parts, or '' for any other change.
+    """
     return f"evascore:batch:{batch_id}"
 
 

@@ -18,7 +18,7 @@ from app.responses.no_content import no_content
 from app.responses.views import batch_view, job_view
 from app.service.callers import Caller
 from app.service.components import Service
-from app.service.waiting import Inbox
+from app.service.waiting import MIN_PAUSE_S, Inbox
 from contract import keys
 from contract.batches import Batch
 from contract.errors import BrokerUnavailable, JobGone, JobUnreadable, ServiceError
@@ -28,8 +28,6 @@ RECONNECT_MS = 2000
 HEARTBEAT_S = 15.0
 # Redis does not publish that a worker has taken a job, so the state is read this often.
 READ_EVERY_S = 1.0
-# A batch may change many times a second.
-MIN_PAUSE_S = 0.25
 
 _Found = TypeVar("_Found", Record, Batch)
 

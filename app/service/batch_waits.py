@@ -3,7 +3,7 @@
 from app.service.callers import Caller
 from app.service.components import Service
 from contract import keys
-from contract.batches import Batch, Part
+from contract.batches import Batch, Part, ended_part
 
 # Compressed, as the results lie in Redis; a page is in memory until it is sent.
 MAX_PAGE_BYTES = 1024**2
@@ -36,6 +36,12 @@ def read_results(
         BrokerUnavailable
     """
 
+    line = min(after, batch.total - 1)
+
+    def concerns(message: bytes) -> bool:
+        part = ended_part(message)
+        return part is None or part.first <= line < part.first + part.num_lines
+
     def read() -> list[tuple[Part, bytes | None]]:
         return service.batches.results(batch.id, after, limit, MAX_PAGE_BYTES)
 
@@ -51,6 +57,7 @@ def read_results(
         parts,
         read=lambda _message: read_of_living(),
         is_changed=bool,
+        concerns=concerns,
         timeout_s=wait_s,
         caller=caller,
     )

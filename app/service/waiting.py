@@ -37,17 +37,27 @@ _CHECK = "EVASCORE_REDIS_URL, if this lasts; the web server keeps retrying"
 PING_AFTER_S = 1.0
 # A client that hangs up gives its slot back within this time.
 LOOK_EVERY_S = 1.0
+# A batch may change many times a second.
+MIN_PAUSE_S = 0.25
 
 _PATTERNS = (keys.record("*"), keys.batch("*"))
 
 _Found = TypeVar("_Found")
 
 
+def _any_message(_message: bytes) -> bool:
+    return True
+
+
 class Inbox(threading.Event):
     """Is set whenever there may be a change."""
 
-    published = b""
-    """The last message on its channel; b'' if none came."""
+    def __init__(self, concerns: Callable[[bytes], bool] = _any_message) -> None:
+        """Take the messages that `concerns` is true of."""
+        super().__init__()
+        self.concerns = concerns
+        self.published = b""
+        """The last message that it took; b'' if none came."""
 
 
 class ChangeListener:
@@ -110,6 +120,7 @@ class ChangeListener:
         caller: Caller,
         has_slot: bool = False,
         inbox: Inbox | None = None,
+        concerns: Callable[[bytes], bool] = _any_message,
     ) -> _Found:
         """What `read` gives once `is_changed` of it, or at the latest after `timeout_s` seconds.
 
@@ -117,10 +128,11 @@ class ChangeListener:
         `caller` has left.
 
         Args:
-            channel: whatever is published there makes the waiter read again.
+            channel: what is published there makes the waiter read again.
             read: takes the message that was published, b'' if there is none.
             has_slot: `caller` holds one of `slots` already.
             inbox: one of this channel that is subscribed already.
+            concerns: whether a message may tell of a change; the waiter sleeps through others.
 
         Raises:
             BrokerUnavailable, and what `read` raises
@@ -133,16 +145,22 @@ class ChangeListener:
         try:
             if inbox is not None:
                 return self._wait(known, inbox, read, is_changed, until, caller)
-            with self.subscribed(channel) as new_inbox:
+            with self.subscribed(channel, concerns=concerns) as new_inbox:
                 return self._wait(known, new_inbox, read, is_changed, until, caller)
         finally:
             if not has_slot:
                 self.slots.release(caller.client)
 
     @contextmanager
-    def subscribed(self, channel: str, *, may_have_changed: bool = True) -> Iterator[Inbox]:
+    def subscribed(
+        self,
+        channel: str,
+        *,
+        may_have_changed: bool = True,
+        concerns: Callable[[bytes], bool] = _any_message,
+    ) -> Iterator[Inbox]:
         """An inbox that is set whenever there may be a change, at first if one may have come."""
-        name, inbox = channel.encode(), Inbox()
+        name, inbox = channel.encode(), Inbox(concerns)
         if may_have_changed:
             inbox.set()
         with self._lock:
@@ -174,7 +192,7 @@ class ChangeListener:
         until: float,
         caller: Caller,
     ) -> _Found:
-        retry_s = math.inf
+        retry_s, is_first = math.inf, True
         while not is_changed(known) and not self.is_released:
             remaining_s = max(until - time.monotonic(), 0)
             may_have_changed = inbox.wait(min(remaining_s, retry_s, LOOK_EVERY_S))
@@ -191,11 +209,14 @@ class ChangeListener:
                 if is_over or caller.has_left():
                     raise
                 # A Redis that has just started does not serve its keys at once.
-                retry_s = RECONNECT_S
+                retry_s = min(2 * retry_s, LOOK_EVERY_S) if retry_s < math.inf else RECONNECT_S
                 continue
             if is_over:
                 break
-            retry_s = math.inf
+            # The first one is for what changed before it was subscribed.
+            if not (is_first or is_changed(known)):
+                time.sleep(MIN_PAUSE_S)
+            retry_s, is_first = math.inf, False
         return known
 
     # --- in the listening thread ------------------------------------------------------------
@@ -240,8 +261,9 @@ class ChangeListener:
     def _wake(self, channel: bytes, message: bytes) -> None:
         with self._lock:
             for inbox in self._inboxes.get(channel, ()):
-                inbox.published = message
-                inbox.set()
+                if inbox.concerns(message):
+                    inbox.published = message
+                    inbox.set()
 
     def _wake_all(self) -> None:
         with self._lock:

@@ -69,7 +69,7 @@ for i = 16, #KEYS, 5 do
       redis.call('HINCRBY', KEYS[3], 'batches_' .. status, 1)
       for _, name in ipairs({batch, results, parts}) do redis.call('EXPIRE', name, ttl) end
     end
-    redis.call('PUBLISH', batch, '')
+    redis.call('PUBLISH', batch, part)
     state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
   end
   if state ~= '' and not is_elsewhere and redis.call('HDEL', texts, first) == 1 then

@@ -7,7 +7,13 @@ import pytest
 import zstandard
 
 from contract import keys
-from contract.batches import Part, decode_part, decode_part_payload, encode_part_payload
+from contract.batches import (
+    Part,
+    decode_part,
+    decode_part_payload,
+    encode_part_payload,
+    ended_part,
+)
 from contract.messages import (
     VERSION,
     Job,
@@ -135,11 +141,16 @@ def test_failed_record_of_release_n_is_read():
 
 
 def test_part_of_a_later_release_is_read():
-    assert decode_part(b"3:2:17:9:1") == Part(3, 2, 17, 9)
+    assert decode_part(b"3:2:17:9:1") == ended_part(b"3:2:17:9:1") == Part(3, 2, 17, 9)
 
 
 def test_part_of_an_earlier_release_is_read():
     assert decode_part(b"3:2:17") == Part(3, 2, 17)
+
+
+@pytest.mark.parametrize("message", [b"", b"later"])
+def test_message_that_names_no_part_may_tell_of_any_change(message):
+    assert ended_part(message) is None
 
 
 SECRET = "Xylographenkraehe"

@@ -2,8 +2,11 @@
 
 import gzip
 import json
+import socket
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import httpx
 import orjson
@@ -360,6 +363,55 @@ def test_reader_who_waits_receives_the_next_count(http, outcomes):
     found, _ = page(http, path, after=3, wait=20)
     assert [line["index"] for line in found] == [3, 4, 5]
     assert time.monotonic() - began_at < 15
+    score_all(outcomes)
+
+
+@contextmanager
+def waiting_readers(web, path: str, after: int, count: int) -> Iterator[list[socket.socket]]:
+    """Requests for results from line `after` on that wait."""
+    request = f"GET {path}/results?after={after}&wait=60 HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    num_before = web.num_open("wait")
+    with ExitStack() as stack:
+        readers = []
+        for _ in range(count):
+            reader = socket.create_connection(("127.0.0.1", web.port), timeout=20)
+            readers.append(stack.enter_context(reader))
+            reader.sendall(request.encode())
+        wait_until(lambda: web.num_open("wait") == num_before + count)
+        yield readers
+
+
+def test_part_that_ends_wakes_only_those_who_wait_for_it(http, web, outcomes):
+    def num_looks() -> int:
+        return outcomes.client.info("commandstats")["cmdstat_hstrlen"]["calls"]
+
+    path = accepted(http, numbered(32))
+    with (
+        waiting_readers(web, path, after=28, count=1) as (ninth,),
+        # The first line beyond the last is that of the last part.
+        waiting_readers(web, path, after=32, count=50) as last,
+    ):
+        num_before = num_looks()
+        for _ in range(10):
+            outcomes.score_next_part()
+        assert ninth.recv(4096).startswith(b"HTTP/1.1 200")
+        # Those that were woken in vain would have read by then.
+        assert page(http, path, after=28)[0]
+        assert num_looks() - num_before < 10
+        outcomes.score_next_part()
+        for reader in last:
+            assert reader.recv(4096).startswith(b"HTTP/1.1 200")
+
+
+def test_erased_batch_wakes_all_who_wait_for_it(http, web, outcomes):
+    path = accepted(http, numbered(9))
+    with (
+        waiting_readers(web, path, after=0, count=3) as first,
+        waiting_readers(web, path, after=8, count=3) as last,
+    ):
+        http.delete(path)
+        for reader in first + last:
+            assert reader.recv(4096).startswith(b"HTTP/1.1 410")
     score_all(outcomes)
 
 
