@@ -41,6 +41,11 @@ FILES = "evascore:files"
 FILE_SIZES = "evascore:file_sizes"  # hash: file ID -> "bytes client", compressed
 FILE_CLIENTS = "evascore:file_clients"  # hash: client -> the sum of the bytes of its files
 STORED_FILES = (FILES, FILE_SIZES, FILE_CLIENTS)
+# The same three for uploads that are not accepted yet; the sizes are those of their payloads.
+UPLOADS = "evascore:uploads"
+UPLOAD_SIZES = "evascore:upload_sizes"
+UPLOAD_CLIENTS = "evascore:upload_clients"
+STORED_UPLOADS = (UPLOADS, UPLOAD_SIZES, UPLOAD_CLIENTS)
 MODELS = "evascore:models"  # hash: name of a model -> its current fingerprint
 FINGERPRINTS = "evascore:fingerprints"  # set: fingerprints that were ever current
 API_KEYS = "evascore:api_keys"  # hash: key ID -> what is kept of an API key

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
 import orjson
@@ -10,7 +10,7 @@ import orjson
 from app.requests.batch_lines import PartCutter
 from app.requests.headers import idempotency
 from app.requests.models import BatchOptions
-from app.service.retry_after import RetryEstimate
+from app.service.retry_after import MAX_RETRY_S, RetryEstimate
 from app.service.served_models import Target
 from app.service.submission import key_reused
 from app.service.turns import LargeWork, in_turns
@@ -32,7 +32,7 @@ from contract.store.batches.batch_store import Accepted, BatchStore
 # Parts are stored in groups: this takes few round trips and little memory.
 GROUP_BYTES = 1024**2
 GROUP_PARTS = 64
-# While an upload goes on, Redis is asked this often how much room it has.
+# While an upload goes on, Redis is asked this often how many batches wait.
 LOAD_MAX_AGE_S = 1.0
 # Redis is asked for so many models that lines name; a batch has one.
 MAX_MODEL_NAMES = 8
@@ -95,7 +95,7 @@ class Receiver:
         self._digest = hashlib.sha256(
             orjson.dumps([asked, deadline_s], option=orjson.OPT_SORT_KEYS)
         )
-        self._num_parts = 0
+        self._num_parts = self._stored_bytes = 0
         self._looked_at = self._renewed_at = time.monotonic()
         self._batch_id = store.new_id(self._owner)
         self._quota = quota
@@ -141,9 +141,17 @@ class Receiver:
         if time.monotonic() > self._looked_at + LOAD_MAX_AGE_S:
             self._check_room()
         self._check_size()
-        self._store.store_parts(self._batch_id, in_turns(group))
+        self._store_parts(group)
         self._num_parts += len(group)
+
+    def _store_parts(self, group: Sequence[tuple[Part, Job]]) -> None:
         self._renewed_at = time.monotonic()
+        try:
+            self._stored_bytes += self._store.store_parts(
+                self._batch_id, in_turns(group), self._client
+            )
+        except NoRoom as full:
+            raise _no_room(full, self._stored_bytes) from None
 
     def _accept(self, key: str | None) -> Accepted:
         if not self._num_parts:
@@ -199,8 +207,7 @@ class Receiver:
         """Renew the stored parts while the client is slow to send the next group."""
         now = time.monotonic()
         if self._num_parts and now > self._renewed_at + self._settings.upload_ttl_s / 4:
-            self._renewed_at = now
-            self._store.keep_upload(self._batch_id)
+            self._store_parts(())
 
     def _discard(self) -> None:
         # Without this the parts expire, only later.
@@ -240,3 +247,30 @@ class Receiver:
             max_queued_batches=self._settings.max_queued_batches,
             retry_after_s=self._retry.retry_after_s(depth.bytes),
         )
+
+
+def _no_room(full: NoRoom, stored_bytes: int) -> Overloaded | BodyTooLarge:
+    """The error for an upload that Redis has no room for: now, or ever.
+
+    Args:
+        stored_bytes: bytes of it that were stored before.
+    """
+    memory, needed_bytes = full.memory, stored_bytes + full.needed_bytes
+    # An empty Redis: a client's uploads may take as much as is still free.
+    limit_bytes = memory.capacity_bytes // 2
+    if 0 < limit_bytes < needed_bytes:
+        return BodyTooLarge(
+            f"The compressed lines take more than {limit_bytes} bytes of Redis, which is all that "
+            "your uploads may take; send them in several batches.",
+            limit_bytes=limit_bytes,
+        )
+    return Overloaded(
+        "Your uploads take as much of Redis as is still free without them; try again later, or "
+        "send the lines in several batches."
+        if full.is_share
+        else "Redis has no room for this upload; try again later, or delete results.",
+        needed_bytes=needed_bytes,
+        redis_bytes=memory.used_bytes,
+        max_redis_bytes=memory.limit_bytes,
+        retry_after_s=MAX_RETRY_S,
+    )

@@ -6,7 +6,6 @@ one step. Workers end the parts through the job store.
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
 import redis
 
@@ -26,11 +25,13 @@ from contract.logs import get_logger
 from contract.messages import Job, failure_record
 from contract.settings import Settings
 from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, ask_load
+from contract.store.admission.memory import memory_of
 from contract.store.admission.outcomes import (
     Idempotency,
     QuotaLeft,
     QuotaUsedUp,
     accept_or_look_again,
+    raise_refusal,
 )
 from contract.store.admission.submitting import quota_args
 from contract.store.batches.batch_queue import GROUP_PARTS, BatchQueue, find_batch, part_facts
@@ -73,6 +74,9 @@ class BatchStore:
         self._look_at_quota, self._take_request = (
             register(client, name) for name in ("look_at_quota", "take_request")
         )
+        self._store_parts, self._drop_upload = (
+            register(client, name) for name in ("store_parts", "drop_upload")
+        )
         self._cancel, self._forget, self._read_range, self._note_deleted = (
             register(client, name)
             for name in ("cancel_batch", "forget_batches", "read_range", "note_deleted")
@@ -114,27 +118,39 @@ class BatchStore:
             found = self._take_request(keys=[keys.quota(quota.owner)], args=limits)
         return QuotaLeft(*map(int, found))
 
-    def store_parts(self, batch_id: str, parts: Iterable[tuple[Part, Job]]) -> None:
-        """Store further parts of an upload. Raises: BrokerUnavailable."""
-        texts, places = dict[int, bytes](), dict[bytes, int]()
-        for part, job in parts:
-            texts[part.first], places[part.encode()] = encode_part_payload(job), part.first
-        with self._guard.calling(), self._client.pipeline() as pipe:
-            pipe.hset(keys.batch_texts(batch_id), mapping=texts)
-            pipe.zadd(keys.batch_parts(batch_id), places)
-            self._renew(pipe, batch_id)
-            pipe.execute()
+    def store_parts(
+        self, batch_id: str, parts: Iterable[tuple[Part, Job]], client: str = ""
+    ) -> int:
+        """Store further parts of an upload of `client`; return their size in Redis.
 
-    def keep_upload(self, batch_id: str) -> None:
-        """Renew the TTL of the parts of a slow upload. Raises: BrokerUnavailable."""
-        with self._guard.calling(), self._client.pipeline() as pipe:
-            self._renew(pipe, batch_id)
-            pipe.execute()
+        Without parts, it renews the TTL of those of a slow upload.
+
+        Raises:
+            NoRoom: Redis has no room for them, or its client's uploads take as much as is free.
+            BrokerUnavailable
+        """
+        num_bytes, words = 0, list[bytes | int]()
+        for part, job in parts:
+            payload = encode_part_payload(job)
+            num_bytes += len(payload)
+            words += part.first, payload, part.encode()
+        with self._guard.calling():
+            memory = memory_of(self._client.info("memory"), self._settings)
+            verdict, *details = self._store_parts(
+                keys=[
+                    *(keys.batch_texts(batch_id), keys.batch_parts(batch_id)),
+                    *(*keys.STORED_UPLOADS, keys.LIVE_PROMISED),
+                ],
+                args=[batch_id, client, self._settings.upload_ttl_s, memory.room_bytes, *words],
+            )
+        raise_refusal(verdict, details, needed_bytes=num_bytes, memory=memory)
+        return num_bytes
 
     def discard_upload(self, batch_id: str) -> None:
         """Delete the parts of a failed upload. Raises: BrokerUnavailable."""
         with self._guard.calling(), self._client.pipeline() as pipe:
             pipe.unlink(keys.batch_texts(batch_id), keys.batch_parts(batch_id))
+            self._drop_upload(keys=keys.STORED_UPLOADS, args=[batch_id], client=pipe)
             self._note_deleted(keys=[keys.FORGETTABLE_SINCE], client=pipe)
             pipe.execute()
 
@@ -172,14 +188,11 @@ class BatchStore:
         if not accepted.is_replay:
             try:
                 with self._guard.calling():
+                    self._drop_upload(keys=keys.STORED_UPLOADS, args=[batch.id])
                     self._queue.publish(batch.id)
             except BrokerUnavailable:
                 log.warning("batch_not_queued_at_once", batch_id=batch.id)
         return accepted
-
-    def _renew(self, pipe: Any, batch_id: str) -> None:
-        for name in (keys.batch_texts(batch_id), keys.batch_parts(batch_id)):
-            pipe.expire(name, self._settings.upload_ttl_s)
 
     # --- reading --------------------------------------------------------------------------------
 

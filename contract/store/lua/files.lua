@@ -1,4 +1,4 @@
--- Functions that count what the files of each client take of Redis.
+-- Functions that count what the files, or the uploads of batches, of each client take of Redis.
 -- `files` lists three keys: sorted set of files by the Unix time at which they expire, hash of files with
 -- "bytes client" of each, hash of bytes per client.
 -- include: counts

@@ -109,7 +109,7 @@ def test_upload_that_nobody_goes_on_with_is_forgotten(redis_server):
         for name in names:
             assert 90 < client.ttl(name) <= 100
             client.expire(name, 50)
-        batches.keep_upload(batch.id)
+        batches.store_parts(batch.id, [])
         assert all(client.ttl(name) > 90 for name in names)
 
 

@@ -76,7 +76,6 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "new_id": store.new_id,
         "load": store.load,
         "store_parts": lambda: store.store_parts(batch.id, [(Part(0, 1, 1), a_job())]),
-        "keep_upload": lambda: store.keep_upload(batch.id),
         "accept": lambda: store.accept(batch, work_bytes=batch.num_bytes),
         "read": lambda: store.read(batch.id),
         "results": lambda: store.results(batch.id, 0, 1, 1),
