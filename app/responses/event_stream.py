@@ -7,7 +7,8 @@ stands for that state, so a client that reconnects gets only the states that it 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Generic, TypeVar
 
 import orjson
@@ -93,8 +94,9 @@ def event_answer(
         return response
     service.streams.acquire(caller.client)
     is_refused = _refused_by(key_check())
+    shared = partial(service.changes.read_shared, watched.channel, watched.read)
     response.response = follow(
-        watched,
+        replace(watched, read=shared),
         service.changes.subscribed(watched.channel),
         seen=seen,
         is_over=lambda: service.changes.is_released or caller.has_left() or is_refused(),

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from app.service.callers import Caller
+from app.service.shared_reads import SharedReads
 from app.service.slots import ConnectionSlots
 from contract import keys
 from contract.errors import BrokerUnavailable
@@ -71,6 +72,7 @@ class ChangeListener:
         self.is_released = False
         """Whether the process is stopping, so that no request may wait."""
         self._inboxes: defaultdict[bytes, set[Inbox]] = defaultdict(set)
+        self._reads = SharedReads()
         self._lock = threading.Lock()
         self._is_away = False
         """Whether Redis was away when the listener last tried it."""
@@ -172,6 +174,19 @@ class ChangeListener:
                 self._inboxes[name].discard(inbox)
                 if not self._inboxes[name]:
                     del self._inboxes[name]
+                    self._reads.forget(name)
+
+    def read_shared(self, channel: str, read: Callable[[], _Found]) -> _Found:
+        """What `read` gives, or gave another caller since the last message on `channel`.
+
+        Args:
+            channel: the caller has an inbox of it, and all callers read the same thing.
+            read: nothing that it gave is used for longer than `MAX_AGE_S`.
+
+        Raises:
+            what `read` raises
+        """
+        return self._reads.read(channel.encode(), read)
 
     def release(self) -> None:
         """End all waits with what is known, and refuse new ones: the process is stopping."""
@@ -260,6 +275,7 @@ class ChangeListener:
 
     def _wake(self, channel: bytes, message: bytes) -> None:
         with self._lock:
+            self._reads.expire(channel)
             for inbox in self._inboxes.get(channel, ()):
                 if inbox.concerns(message):
                     inbox.published = message
@@ -267,6 +283,7 @@ class ChangeListener:
 
     def _wake_all(self) -> None:
         with self._lock:
+            self._reads.expire_all()
             for inboxes in self._inboxes.values():
                 for inbox in inboxes:
                     inbox.set()
