@@ -93,7 +93,9 @@ class WebServer:
 
     def log_lines(self, event: str) -> list[dict[str, Any]]:
         """The logged events of one name."""
-        lines = map(orjson.loads, self.log.read_bytes().splitlines())
+        # The last line may be half written.
+        whole = self.log.read_bytes().rpartition(b"\n")[0]
+        lines = map(orjson.loads, whole.splitlines())
         return [line for line in lines if line["event"] == event]
 
     def _answers(self) -> bool:
