@@ -93,6 +93,8 @@ def waiting(
     before = set(outcomes.client.hkeys(keys.LIVE_JOBS))
     with sent(web, [post("/v1/completions", orjson.dumps(fields))] * number) as clients:
         wait_until(partial(is_open, web, number), timeout_s=60)
+        # Each has its place before its job is accepted.
+        wait_until(lambda: len(set(outcomes.client.hkeys(keys.LIVE_JOBS)) - before) == number)
         live = set(outcomes.client.hkeys(keys.LIVE_JOBS)) - before
         yield clients, [task_id.decode() for task_id in live]
     # All that was taken for them comes back, and nothing of them is kept.
