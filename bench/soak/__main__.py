@@ -14,6 +14,8 @@ import math
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -46,7 +48,8 @@ NUM_CLIENTS = 16
 MEASURING_S = 10.0
 # What may wait before requests get 503: some seconds of work, as an operator sets it who wants
 # short waits more than a long queue.
-MAX_QUEUED_JOBS = 1_000
+MAX_QUEUED_JOBS = 300
+MAX_QUEUED_BATCHES = 20
 
 
 class Phase(NamedTuple):
@@ -81,13 +84,19 @@ def main() -> None:
         "kinds": KINDS,
         "max_text_bytes": MAX_TEXT_BYTES,
         "max_queued_jobs": MAX_QUEUED_JOBS,
+        "max_queued_batches": MAX_QUEUED_BATCHES,
         "model": options.model.name,
         "seed": options.seed,
     }
     with Results("soak", setup) as results, tempfile.TemporaryDirectory() as folder:
         results.step("start the service")
         service = Service(
-            Path(folder), options.model, auth="keys", max_queued_jobs=MAX_QUEUED_JOBS, forget_s=600
+            Path(folder),
+            options.model,
+            auth="keys",
+            max_queued_jobs=MAX_QUEUED_JOBS,
+            max_queued_batches=MAX_QUEUED_BATCHES,
+            forget_s=600,
         ).start()
         try:
             asyncio.run(_soak(service, options, results))
@@ -104,9 +113,18 @@ async def _soak(service: Service, options: argparse.Namespace, results: Results)
         capacities = [await _capacity(owners, options.capacity_s)]
         for phase in phases(options.minutes * 60):
             results.step(f"{phase.name}: {phase.seconds:.0f} s")
-            period = await _run_phase(owners, phase, capacities, options.seed)
-            measured = [round(each, 1) for each in capacities]
-            results.put({"capacity_requests_per_s": measured, **_figures(period, owners, memory)})
+            began = time.monotonic()
+
+            def put(phase: Phase = phase, began: float = began, *, is_printed: bool = True) -> None:
+                period = Period(phase, began, time.monotonic())
+                measured = [round(each, 1) for each in capacities]
+                figures = {"capacity_requests_per_s": measured, **_figures(period, owners, memory)}
+                results.put(figures, is_printed=is_printed)
+
+            await _run_phase(
+                owners, phase, capacities, options.seed, partial(put, is_printed=False)
+            )
+            put()
     finally:
         memory.stop()
         for owner in owners.values():
@@ -153,20 +171,32 @@ async def _capacity(owners: dict[str, Owner], seconds: float) -> float:
 
 
 async def _run_phase(
-    owners: dict[str, Owner], phase: Phase, capacities: list[float], seed: int
-) -> Period:
-    """Send the load of a phase; append each capacity that is measured to `capacities`."""
+    owners: dict[str, Owner],
+    phase: Phase,
+    capacities: list[float],
+    seed: int,
+    put: Callable[[], None],
+) -> None:
+    """Send the load of a phase; append each capacity that is measured to `capacities`.
+
+    Args:
+        put: writes the figures so far, after each tenth of the phase.
+    """
     for owner in owners.values():
         owner.counts.clear()
         owner.answered.clear()
-    began = time.monotonic()
-    interactive = owners[INTERACTIVE].repeat({"text": 1.0}, phase.seconds)
     if phase.follows_capacity:
-        load = _follow_capacity(owners, phase, capacities, seed)
+        sending = _follow_capacity(owners, phase, capacities, seed)
     else:
-        load = _send(owners, phase.share_of_capacity * capacities[-1], phase.seconds, seed)
-    await asyncio.gather(interactive, load)
-    return Period(phase, began, time.monotonic())
+        sending = _send(owners, phase.share_of_capacity * capacities[-1], phase.seconds, seed)
+    load = asyncio.create_task(sending)
+    put_at = time.monotonic() + phase.seconds / 10
+    while not load.done():
+        await owners[INTERACTIVE].repeat({"text": 1.0}, 1.0)
+        if time.monotonic() > put_at:
+            put()
+            put_at += phase.seconds / 10
+    await load
 
 
 async def _follow_capacity(

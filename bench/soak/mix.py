@@ -12,9 +12,12 @@ import orjson
 
 from evascore.measuring.load import arrivals
 
-# Requests of one owner at once; those that are due beyond them are counted, and not sent.
-MAX_UNDER_WAY = 400
+# Requests of one owner at once; those that are due beyond them are counted, and not sent. With many
+# more, this process would take a core for its own sockets.
+MAX_UNDER_WAY = 150
 WAIT_S = 30
+# Requests that are under way when a load ends have so long to be answered.
+LAST_ANSWERS_S = 60.0
 _NDJSON = {"Content-Type": "application/x-ndjson"}
 _BATCH_LINES = 60
 _ITEMS = 8
@@ -54,7 +57,7 @@ class Owner:
     async def send(
         self, kinds: Mapping[str, float], rate_per_s: float, duration_s: float, seed: int
     ) -> None:
-        """Send requests at a mean rate until `duration_s` has passed and all have an answer."""
+        """Send requests at a mean rate for `duration_s`, and wait a while for the last answers."""
         began, under_way = time.monotonic(), set[asyncio.Task[None]]()
         for at in arrivals(rate_per_s, duration_s, seed):
             await asyncio.sleep(max(began + at - time.monotonic(), 0))
@@ -65,7 +68,13 @@ class Owner:
             task = asyncio.create_task(self._one(kind, began + at))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
-        await asyncio.gather(*under_way)
+        if not under_way:
+            return
+        answered, late = await asyncio.wait(under_way, timeout=LAST_ANSWERS_S)
+        for task in late:
+            task.cancel()
+            self.counts["no answer in time"] += 1
+        await asyncio.gather(*answered)
 
     async def repeat(self, kinds: Mapping[str, float], duration_s: float) -> None:
         """Send one request after the other; each waits for the result of the last."""

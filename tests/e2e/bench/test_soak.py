@@ -5,6 +5,7 @@ import asyncio
 import pytest
 import redis
 
+from bench.soak import mix
 from bench.soak.__main__ import KINDS, Period, Phase, phases, tenths
 from bench.soak.memory import Memory, Point, slope
 from bench.soak.mix import Answered, Owner
@@ -31,6 +32,25 @@ def test_every_kind_of_request_is_served(scoring):
     assert {each.split(":")[0] for each in owner.counts} == KINDS.keys()
     assert len(owner.answered) == owner.counts["text: 200"] > 0
     assert all(each.latency_s > 0 for each in owner.answered)
+
+
+def test_load_ends_though_its_last_requests_are_not_answered(scoring, monkeypatch):
+    monkeypatch.setattr(mix, "LAST_ANSWERS_S", 0.2)
+
+    async def some_texts() -> Owner:
+        owner = Owner(scoring.url, "no-key-is-needed", TEXTS, 0)
+        await owner.send({"text": 1.0}, rate_per_s=20, duration_s=0.4, seed=5)
+        await owner.close()
+        return owner
+
+    worker = scoring.part("worker")
+    worker.suspend()
+    try:
+        owner = asyncio.run(some_texts())
+    finally:
+        worker.resume()
+    assert owner.counts.keys() == {"no answer in time"}
+    assert not owner.answered
 
 
 def test_memory_of_processes_and_of_redis_is_sampled(scoring):
