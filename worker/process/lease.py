@@ -88,7 +88,7 @@ class OwnStatus(WorkerStatus):
         """Add a scored micro-batch to the figures.
 
         Args:
-            num_texts: those of which it had the last slice.
+            num_texts: those that had their last slice in it.
         """
         self.num_batches += 1
         self.num_texts += num_texts

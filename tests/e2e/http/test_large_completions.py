@@ -116,7 +116,7 @@ def end(outcomes: Outcomes, task_ids: list[str], items: list[dict]) -> None:
 
 
 def begun_answer(client: socket.socket) -> HTTPResponse:
-    """The answer that a client gets, of which only the header is read."""
+    """The answer that a client gets; only its header is read here."""
     answer = HTTPResponse(client)
     answer.begin()
     return answer

@@ -380,7 +380,7 @@ def _append_only_file(world: World) -> Path:
     lines = [line.split() for line in manifest.read_text().splitlines()]
     names = [words[1] for words in lines if words[-1] == "i"]
     if not names:
-        # Redis is just writing it anew.
+        # Redis is just rewriting it.
         raise Missed
     return manifest.parent / names[-1]
 

@@ -109,7 +109,7 @@ class FinishedEvent:
         """Take the options of `torch.cuda.Event`."""
 
     def record(self, stream: torch.device) -> None:
-        """Mark this moment on the stream of the models, of which only the device is known."""
+        """Mark this moment on the stream that the models use, on their device."""
         assert stream == torch.device(DEVICE)
 
     def synchronize(self) -> None:

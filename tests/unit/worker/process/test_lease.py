@@ -1,4 +1,4 @@
-"""What a worker tells of itself, of bounded size, and whose lease it takes over."""
+"""What a worker reports about itself, in bounded size, and whose lease it takes over."""
 
 import os
 import time
