@@ -1,6 +1,5 @@
 """Checks the lines of an upload and cuts them into the parts of a batch."""
 
-import time
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
@@ -27,6 +26,7 @@ from contract.grammar.line_fields import (
 from contract.grammar.lines import Line, parse_line
 from contract.grammar.validation import plain_errors
 from contract.messages import Job
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.stored_results import promised_bytes
 
@@ -144,7 +144,7 @@ class PartCutter:
         job = Job(
             requests=self._requests,
             num_bytes=part.num_bytes,
-            submitted_at=time.time(),
+            submitted_at=CLOCK.now(),
             deadline_at=self._deadline_at,
             is_single=False,
             priority=keys.BULK,

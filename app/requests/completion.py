@@ -1,6 +1,5 @@
 """Checks a completion request, and makes a scoring job of its prompts."""
 
-import time
 from collections.abc import Sequence
 
 from flask import Request, g
@@ -19,6 +18,7 @@ from contract.grammar.completion_request import (
 from contract.grammar.json_text import parse_json
 from contract.grammar.validation import validated
 from contract.messages import Job
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 
 
@@ -65,7 +65,7 @@ def completion_job(
     check_job_bytes(num_bytes, settings)
     requests = texts_to_score(body, prompts)
     result_bytes = check_result_bytes(requests, settings)
-    now = time.time()
+    now = CLOCK.now()
     return Job(
         requests=requests,
         num_bytes=num_bytes,

@@ -1,6 +1,5 @@
 """Receives a file of OpenAI's Files API and stores it piece by piece."""
 
-import time
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import chain
@@ -28,6 +27,7 @@ from contract.errors import (
 )
 from contract.grammar.invalid import invalid
 from contract.messages import owner_of
+from contract.service_clock import CLOCK
 from contract.store.admission.outcomes import NoRoom, QuotaUsedUp
 from contract.store.batches.file_store import StoredFile
 
@@ -98,7 +98,7 @@ def _stored(
         raise invalid(f"must be {PURPOSE}", pointer="/purpose")
     if not num_bytes:
         raise RequestInvalid("The form has no file, or an empty one.", errors=_NO_FILE)
-    now, name = time.time(), form.name[:MAX_NAME_CHARS]
+    now, name = CLOCK.now(), form.name[:MAX_NAME_CHARS]
     file = StoredFile(
         *(file_id, name, num_bytes, num_pieces, now, now + service.settings.result_ttl_s)
     )

@@ -1,7 +1,6 @@
 """Makes the HTTP answers of completions; a large one is sent choice by choice."""
 
 import itertools
-import time
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -24,6 +23,7 @@ from contract.errors import ServiceError
 from contract.grammar.completion_request import CompletionBody, Prompt
 from contract.grammar.lines import whole_lines
 from contract.messages import Record, error_from_body
+from contract.service_clock import CLOCK
 from contract.stored_results import load_item
 
 
@@ -48,7 +48,7 @@ def completion_answer(
     """
     if record.error is not None:
         raise error_from_body(record.error)
-    shown: dict[str, Any] = {"request_id": request_id, "now": time.time()}
+    shown: dict[str, Any] = {"request_id": request_id, "now": CLOCK.now()}
     if record.apart is None:
         results = [_scores(item) for item in record.result["items"]]
         model = record.result["model"]

@@ -10,6 +10,7 @@ from contract.api_keys import ApiKey, NotAKey, id_of_token, is_token_of
 from contract.errors import BrokerUnavailable, Unauthorized
 from contract.keys_file import read_keys_file
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.key_store import KeyStore
 
@@ -34,7 +35,7 @@ class KeyRing:
         self._file_changed_at = 0.0
         self._file_problem = ""
 
-    def find(self, token: str, now: Callable[[], float] = time.time) -> ApiKey:
+    def find(self, token: str, now: Callable[[], float] = CLOCK.now) -> ApiKey:
         """The valid key of a token.
 
         Raises:

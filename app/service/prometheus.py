@@ -24,6 +24,7 @@ from app.service.stalls import silent_s, unstored_s
 from contract import __version__
 from contract.errors import BY_CODE, BrokerUnavailable, ClientError
 from contract.histogram import Histogram as Counted
+from contract.service_clock import CLOCK
 from contract.store.admission.bulk_load import BulkLoad
 from contract.store.connection.persistence import Persistence
 from contract.store.connection.refusals import REASONS
@@ -267,7 +268,7 @@ def _oldest(queues: list[ModelQueue]) -> Metric:
         "Age of the oldest job or part of a batch that no worker has fetched; 0 without one.",
         labels=("priority",),
     )
-    now = time.time()
+    now = CLOCK.now()
     for priority in PRIORITY_NAMES:
         ages_s = [now - each.oldest_at[priority] for each in queues if priority in each.oldest_at]
         family.add_metric((priority,), max([0.0, *ages_s]))

@@ -1,6 +1,5 @@
 """Says which models are served, and binds each job to one of them."""
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from contract import keys
 from contract.errors import ModelNotFound
 from contract.grammar.model_names import ModelReference, read_reference
 from contract.messages import Job
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.worker_status import WorkerStatus
 
@@ -115,7 +115,7 @@ class ServedModels:
             return
         self._workers.read_now()
         if not self._is_ready(fingerprint):
-            raise no_worker_ready(self._workers.statuses(), time.time())
+            raise no_worker_ready(self._workers.statuses(), CLOCK.now())
 
     def _is_ready(self, fingerprint: str) -> bool:
         return any(

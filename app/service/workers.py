@@ -1,10 +1,10 @@
 """Says why no worker is ready."""
 
-import time
 from collections.abc import Callable, Sequence
 
 from app.service.stalls import check_progress
 from contract.errors import ModelDrifted, WorkerUnavailable
+from contract.service_clock import CLOCK
 from contract.store.jobs.job_store import JobStore
 from contract.worker_status import PHASES, WorkerStatus
 
@@ -34,7 +34,7 @@ def check_ready(jobs: JobStore, has_work: Callable[[], bool], *, max_silent_s: f
             "A worker stopped because its model gave the canary text a wrong score; "
             "read the figures and the remedy in the worker's log."
         )
-    raise no_worker_ready(statuses, time.time())
+    raise no_worker_ready(statuses, CLOCK.now())
 
 
 def no_worker_ready(statuses: Sequence[WorkerStatus], now: float) -> WorkerUnavailable:
@@ -52,6 +52,6 @@ def _startup(status: WorkerStatus, now: float) -> str:
     phase = PHASES.get(status.startup.phase or "", "loading the model")
     if status.started_at is None:
         return phase
-    # The worker's clock may differ from this machine's.
+    # The clock of Redis may have been set meanwhile.
     elapsed_s = max(now - status.started_at, 0)
     return f"{phase}, {elapsed_s:.0f} s so far"

@@ -1,6 +1,5 @@
 """Keeps API keys in Redis."""
 
-import time
 from collections.abc import Iterable
 from dataclasses import replace
 
@@ -9,6 +8,7 @@ import redis
 from contract import keys
 from contract.api_keys import ApiKey, NotAKey, check_key, decode_key, rotated
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 
 log = get_logger(__name__)
 
@@ -48,7 +48,8 @@ class KeyStore:
             NotAKey: `grace_s` is not a time.
         """
         token, new = rotated(key)
-        ends_at = time.time() + grace_s
+        CLOCK.ask(self._client)
+        ends_at = CLOCK.now() + grace_s
         old = replace(key, expires_at=min(key.expires_at or ends_at, ends_at))
         check_key(old)
         with self._client.pipeline() as pipe:

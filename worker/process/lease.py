@@ -17,6 +17,7 @@ from contract.histogram import (
     Histogram,
 )
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 from contract.store.connection.scripts import register
 from contract.store.queue.model_registry import PRIORITY_NAMES
 from contract.worker_status import (
@@ -64,7 +65,7 @@ class OwnStatus(WorkerStatus):
             host=socket.gethostname(),
             pid=os.getpid(),
             pid_namespace=_pid_namespace(),
-            started_at=time.time(),
+            started_at=CLOCK.now(),
         )
         self._startup = startup
         self.refused_since: float | None = None
@@ -105,12 +106,12 @@ class OwnStatus(WorkerStatus):
     def count_stage(self, stage: Stage, priority: int, elapsed_s: float) -> None:
         """Add the time that a job spent in a stage to the figures."""
         name = "bulk" if priority == keys.BULK else "interactive"
-        # The web tier's clock may differ from this machine's.
+        # The clock of Redis may have been set meanwhile.
         self.histograms[stage_name(stage, name)].observe(max(elapsed_s, 0.0))
 
     def count_latencies(self, latencies_s: Iterable[float]) -> None:
         """Add the times from the POST to the stored result of interactive jobs."""
-        # The web tier's clock may differ from this machine's.
+        # The clock of Redis may have been set meanwhile.
         latencies_ms = (round(max(latency_s, 0.0) * 1000, 1) for latency_s in latencies_s)
         self.recent_latencies_ms = (*self.recent_latencies_ms, *latencies_ms)[-RECENT_JOBS:]
 
@@ -247,10 +248,12 @@ class Lease:
         """Write the lease and the status to Redis now."""
         # A peer that saw the lease lapse may have set our suspects aside; we live.
         suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
-        register(self._client, "renew_lease", _LUA)(
+        asked_at = time.monotonic()
+        time_of_redis = register(self._client, "renew_lease", _LUA)(
             keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
             args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
         )
+        CLOCK.note(time_of_redis, asked_at)
         if self._health_file is not None and self.status.is_warm:
             self._touch(self._health_file)
 

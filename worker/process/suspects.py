@@ -14,7 +14,6 @@ afterwards. What happens to the note tells how the worker ended:
 The counts are not in the messages: a death can be proven after the message was fetched by another.
 """
 
-import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -22,6 +21,7 @@ from typing import NamedTuple
 import redis
 
 from contract import keys
+from contract.service_clock import CLOCK
 from contract.store.connection.scripts import register
 
 _LUA = Path(__file__).parent / "lua"
@@ -54,7 +54,7 @@ def take_back(client: redis.Redis, worker: str) -> None:
 def set_aside(client: redis.Redis, worker: str) -> None:
     """Keep the suspects of a worker whose lease expired, until it is known whether it died."""
     names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
-    register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker, time.time()])
+    register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker, CLOCK.now()])
 
 
 def forget_worker(client: redis.Redis, worker: str) -> None:
@@ -74,7 +74,7 @@ def long_missing(client: redis.Redis) -> list[str]:
     """Return the workers that are missing for so long that they count as dead."""
     return [
         name.decode()
-        for name in client.zrangebyscore(keys.MISSING, "-inf", time.time() - MISSING_S)
+        for name in client.zrangebyscore(keys.MISSING, "-inf", CLOCK.now() - MISSING_S)
     ]
 
 

@@ -16,6 +16,7 @@ import redis
 from contract import keys
 from contract.errors import JobExpired, ModelGone, ServiceError
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
 from contract.store.queue.leases import read_statuses
@@ -159,7 +160,7 @@ class Orphans:
 
     def _settle(self, found: Sequence[Waiting], models: Models) -> int:
         """Decide about messages of one list; return how many stay in it."""
-        targets = [(waiting, target(waiting, models, time.time())) for waiting in found]
+        targets = [(waiting, target(waiting, models, CLOCK.now())) for waiting in found]
         over = [waiting for waiting, decided in targets if decided is OVER]
         for fingerprint in {decided for _, decided in targets if isinstance(decided, str)}:
             moved = [waiting for waiting, decided in targets if decided == fingerprint]

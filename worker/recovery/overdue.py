@@ -7,7 +7,6 @@ record cannot be read ends at once: nobody knows its deadline.
 The parts of a cancelled batch end here if its web server did not end all of them.
 """
 
-import time
 from collections.abc import Callable, Iterator, Sequence
 
 import redis
@@ -17,6 +16,7 @@ from contract.batches import PartId, decode_part_payload, part_id
 from contract.errors import JobCancelled, JobExpired, ServiceError
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record
+from contract.service_clock import CLOCK
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
@@ -24,8 +24,7 @@ from worker.scoring.outcomes import failed_ending, lost_ending, unreadable_endin
 
 log = get_logger(__name__)
 
-# A worker that fetches the job ends it at once; this is for jobs that nobody fetches. Clocks of two
-# machines may differ by some of it.
+# A worker that fetches the job ends it at once; this is for jobs that nobody fetches.
 GRACE_S = 10.0
 # Jobs, and batches, that a step looks at: Redis reads them in less than a millisecond.
 _GROUP = 200
@@ -35,7 +34,7 @@ class Overdue:
     """Looks at all live jobs and batches, some at each step; Redis errors reach the caller."""
 
     def __init__(
-        self, client: redis.Redis, store: JobStore, clock: Callable[[], float] = time.time
+        self, client: redis.Redis, store: JobStore, clock: Callable[[], float] = CLOCK.now
     ) -> None:
         self._client, self._store, self._clock = client, store, clock
         self._next_job = self._next_batch = 0

@@ -1,6 +1,5 @@
 """Looks after parked and overdue jobs, orphans, dead letters and broken leases, once a second."""
 
-import time
 from collections.abc import Callable
 
 import redis
@@ -8,6 +7,7 @@ import redis
 from contract import keys
 from contract.errors import JobExpired
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.jobs.job_store import JobStore
 from contract.store.queue.dead_letters import DeadLetters
@@ -59,6 +59,7 @@ class Upkeep:
     def run(self) -> None:
         """Do all of it. A lost connection reaches the caller."""
         run_each(
+            lambda: CLOCK.ask(self._client),
             self._registration.renew,
             lambda: self._orphans.take_over(*self._registration.model),
             self._parked.take_back,
@@ -70,7 +71,7 @@ class Upkeep:
 
     def _end_parked(self) -> None:
         # Its own deadline cannot be read, so the longest that there is applies.
-        for task_id, message in self._parked.parked_before(time.time() - self._max_wait_s):
+        for task_id, message in self._parked.parked_before(CLOCK.now() - self._max_wait_s):
             error = JobExpired("No worker could read the job before its deadline; send it again.")
             self._store.conclude([lost_ending(task_id, self._store.facts(task_id), error)])
             self._parked.drop(message)

@@ -7,6 +7,7 @@ from typing import Any, NoReturn
 
 from contract.errors import OutOfMemory, ScoringFailed, ServiceError
 from contract.logs import get_logger
+from contract.service_clock import CLOCK
 from model import OutOfMemory as ModelOutOfMemory
 from model import Scorer, Slice, score_canary
 from worker.process.lease import Lease, OwnStatus
@@ -62,7 +63,7 @@ class MicroBatchScorer:
         Raises:
             MemoryTaken: nothing fits; the jobs must go back to the queue, and none is at fault.
         """
-        started_at, started = time.time(), time.monotonic()
+        started_at, started = CLOCK.now(), time.monotonic()
         self._lease.begin_batch()
         try:
             outcomes = score_slices(

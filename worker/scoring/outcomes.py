@@ -1,6 +1,5 @@
 """Turns the payload of a job into slices to score, and their outcomes into its final record."""
 
-import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
@@ -21,6 +20,7 @@ from contract.messages import (
     failure_record,
     success_record,
 )
+from contract.service_clock import CLOCK
 from contract.store.jobs.endings import FAILED_WITH, TEXT_FAILED_WITH, Ending
 from contract.stored_results import encode_success
 from model import Plan, ScoreRequest, Slice, SliceScores
@@ -101,7 +101,7 @@ def open_job(
         job=job,
         plans=plans,
         ends=ends,
-        opened_at=time.time(),
+        opened_at=CLOCK.now(),
     )
 
 
@@ -138,7 +138,7 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
     says that it has ended.
     """
     outcomes = list(_outcomes_of_requests(job))
-    now = time.time()
+    now = CLOCK.now()
     # Two names may share a fingerprint: the result has the name that the job is bound to.
     model = {**model, "name": job.job.model or model["name"]}
     fingerprint = model["fingerprint"]
@@ -192,7 +192,7 @@ def _failed_ending(
     texts = _failed_texts(error for fields in requests if REFUSED not in fields)
     return Ending(
         task_id,
-        failure_record(task_id, error, facts, time.time()),
+        failure_record(task_id, error, facts, CLOCK.now()),
         " ".join([counter, *texts]),
         # Of a part whose batch was erased nothing is known; its results are dropped.
         failed_part_results(part, requests, error, facts.get("num_bytes", 0)) if part else None,
@@ -239,7 +239,7 @@ def _named(fields: dict[str, Any]) -> dict[str, str]:
 def _circumstances(job: ScoreJob, model: dict[str, Any], now: float) -> dict[str, Any]:
     """Return what a result shows besides scores: model, times, micro-batch and bytes read."""
     submitted_at, started_at = job.job.submitted_at, job.started_at or now
-    # The web tier's clock may differ from this machine's.
+    # The clock of Redis may have been set meanwhile.
     queue_s = max(job.opened_at - submitted_at, 0.0)
     return {
         "model": model,

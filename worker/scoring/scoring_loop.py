@@ -19,6 +19,7 @@ from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, Servic
 from contract.grammar.counts import counted
 from contract.logs import get_logger
 from contract.messages import encode_payload
+from contract.service_clock import CLOCK
 from contract.store.connection.refusals import OF_ALL_WRITES, NotStored, Reason
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.opening import Broken, Opened
@@ -74,6 +75,9 @@ class Store(Protocol):
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Tell which jobs were not cancelled or erased."""
+
+    def has_passed(self, moment: float) -> bool:
+        """Whether a moment in Unix seconds has passed by the clock of Redis."""
 
     def note_aboard(self, task_ids: Iterable[str], worker: str) -> None:
         """Note whose jobs are suspects should the worker die."""
@@ -330,7 +334,7 @@ class ScoringLoop:
             return failed_ending(
                 task_id, job, JobCancelled("The job was cancelled before it was scored.")
             )
-        if job.deadline_at < time.time():
+        if self._store.has_passed(job.deadline_at):
             return failed_ending(task_id, job, _expired())
         if crashes.are_too_many(self._max_crashes):
             return failed_ending(task_id, job, _poisonous(crashes.deaths))
@@ -343,9 +347,8 @@ class ScoringLoop:
         for job, is_wanted in zip(begun, wanted, strict=True):
             if not is_wanted:
                 yield Ending(job.task_id)
-        now = time.time()
         for job in self._jobs.values():
-            if not job.micro_batch and job.deadline_at < now:
+            if not job.micro_batch and self._store.has_passed(job.deadline_at):
                 yield failed_ending(job.task_id, job.job, _expired())
 
     def _end_done(self) -> None:
@@ -355,7 +358,7 @@ class ScoringLoop:
             ending = scored_ending(job, self._scorer.model_of_results)
             self._end(ending, partial(failed_ending, job.task_id, job.job))
         stored = self._write_endings()
-        now = time.time()
+        now = CLOCK.now()
         self._status.count_latencies(
             now - job.job.submitted_at
             for job in done

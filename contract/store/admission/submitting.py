@@ -1,6 +1,5 @@
 """Submits jobs to Redis: admission, binding to a model and queueing, in one script."""
 
-import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +9,7 @@ from contract import keys
 from contract.api_keys import Quota
 from contract.messages import Job, encode_payload, queued_record
 from contract.queue_messages import origin_of, task_message
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.admission.memory import Memory, MemorySampler
 from contract.store.admission.outcomes import (
@@ -75,7 +75,7 @@ class JobSubmitter:
         sizes: tuple[float, ...],
     ) -> list[Any]:
         limits = self._settings
-        ttl_s = int(max(job.deadline_at - time.time(), 0)) + limits.result_ttl_s
+        ttl_s = int(max(job.deadline_at - CLOCK.now(), 0)) + limits.result_ttl_s
         names = [
             keys.record(task_id),
             keys.payload(task_id),

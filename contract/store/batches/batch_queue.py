@@ -4,7 +4,6 @@ The web server does so when it has accepted a batch. If it dies meanwhile, a wor
 it stopped. Redis errors reach the caller.
 """
 
-import time
 from typing import Any
 
 import redis
@@ -14,6 +13,7 @@ from contract.batches import Batch, Part, PartId, decode_batch, decode_part
 from contract.logs import get_logger
 from contract.messages import queued_record
 from contract.queue_messages import Origin, task_message
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.connection.locks import take_lock
 from contract.store.connection.scripts import register
@@ -70,7 +70,7 @@ class BatchQueue:
         ]
         ttl = ttl_s(batch, self._settings)
         origin = Origin(submitted_at=batch.created_at)
-        args: list[Any] = [batch.id, num_published, time.time(), ttl, batch.client]
+        args: list[Any] = [batch.id, num_published, CLOCK.now(), ttl, batch.client]
         for part in map(decode_part, members):
             task_id = str(PartId(batch.id, part.first))
             names.append(keys.record(task_id))
@@ -88,7 +88,7 @@ def find_batch(client: redis.Redis, batch_id: str) -> Batch | None:
 
 def ttl_s(batch: Batch, settings: Settings) -> int:
     """How long Redis keeps the keys of a batch that has not ended, in seconds."""
-    return int(max(batch.deadline_at - time.time(), 0)) + settings.result_ttl_s
+    return int(max(batch.deadline_at - CLOCK.now(), 0)) + settings.result_ttl_s
 
 
 def part_facts(batch: Batch, part: Part) -> dict[str, Any]:

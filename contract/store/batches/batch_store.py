@@ -4,7 +4,6 @@ Workers do not see received parts, which have a short TTL, until `accept` makes 
 one step. Workers end the parts through the job store.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 
 import redis
@@ -23,6 +22,7 @@ from contract.batches import (
 from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
 from contract.logs import get_logger
 from contract.messages import Job, failure_record
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.admission.bulk_load import LIVE_KEYS, BulkLoad, ask_load
 from contract.store.admission.memory import memory_of
@@ -296,7 +296,7 @@ class BatchStore:
             )
         with self._guard.calling():
             names = [keys.batch(batch_id), keys.CANCELLING]
-            self._cancel(keys=names, args=[time.time(), batch_id])
+            self._cancel(keys=names, args=[CLOCK.now(), batch_id])
             # A part that is not queued has no record yet, so it could not end.
             self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):
@@ -366,7 +366,7 @@ def _cancelled_ending(batch: Batch, part: Part, payload: bytes) -> Ending:
         requests = [{}] * part.num_lines
     return Ending(
         str(part_id),
-        failure_record(str(part_id), error, part_facts(batch, part), time.time()),
+        failure_record(str(part_id), error, part_facts(batch, part), CLOCK.now()),
         "jobs_cancelled",
         failed_part_results(part_id, requests, error, part.num_bytes),
     )

@@ -4,10 +4,13 @@ A reading is a generator: it yields the commands that it needs next, and is sent
 """
 
 import itertools
+import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import redis
+
+from contract.service_clock import CLOCK
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
@@ -38,6 +41,13 @@ def read_together(client: redis.Redis, *readings: Reading[Any]) -> tuple[Any, ..
                 found[reading] = end.value
         answers = _round_trip(client, wanted)
     return tuple(found[reading] for reading in readings)
+
+
+def note_time() -> Reading[None]:
+    """Set the clock of the service by that of Redis."""
+    asked_at = time.monotonic()
+    (answer,) = yield [("TIME",)]
+    CLOCK.note(answer, asked_at)
 
 
 def _go_on(reading: Reading[Any], answered: list[Any] | None) -> Sequence[Command]:

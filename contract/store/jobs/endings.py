@@ -1,6 +1,5 @@
 """Ends jobs in Redis: writes records and counts and acknowledges messages, in one round trip."""
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +8,7 @@ import redis
 
 from contract import keys
 from contract.batches import PartResults
+from contract.service_clock import CLOCK
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
 
@@ -82,7 +82,7 @@ class EndingsWriter:
         names += [keys.LIVE_LINES, keys.BULK_LOAD, keys.CANCELLING]
         names += [keys.BATCH_CLIENTS, keys.BULK_CLIENTS, *keys.PROMISES]
         names += [keys.FORGETTABLE_SINCE, keys.STORED]
-        args: list[Any] = [time.time(), self._result_ttl_s]
+        args: list[Any] = [CLOCK.now(), self._result_ttl_s]
         for ending, results in endings:
             batch_id, first = results.part
             names += [

@@ -1,7 +1,6 @@
 """Stores jobs in Redis: submits, reads, opens, ends, cancels and erases them, each atomically."""
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
@@ -18,6 +17,7 @@ from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnr
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record, failure_record
 from contract.queue_messages import Origin, queue_of, rebound_message, task_message
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.admission.outcomes import (
     Idempotency,
@@ -27,7 +27,7 @@ from contract.store.admission.outcomes import (
 )
 from contract.store.admission.submitting import JobSubmitter
 from contract.store.connection.broker_guard import BrokerGuard
-from contract.store.connection.readings import read
+from contract.store.connection.readings import note_time, read, read_together
 from contract.store.connection.refusals import NotStored, refusal_reason
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
@@ -36,7 +36,7 @@ from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.jobs.endings import Ending, EndingsWriter
 from contract.store.jobs.opening import JobOpener, Opened
 from contract.store.queue.dead_letters import DeadLetter, DeadLetters, Kind
-from contract.store.queue.leases import read_statuses
+from contract.store.queue.leases import ask_statuses
 from contract.store.queue.model_registry import ModelRegistry
 from contract.store.queue.parked_jobs import ParkedJobs
 from contract.stored_results import decoded_pieces
@@ -181,7 +181,7 @@ class JobStore:
         """
         before = self.read(task_id)
         error = JobCancelled("The job was cancelled before it was scored.")
-        now = time.time()
+        now = CLOCK.now()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
             with self._guard.calling():
@@ -226,7 +226,8 @@ class JobStore:
     def worker_statuses(self) -> list[WorkerStatus]:
         """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
         with self._guard.calling():
-            return read_statuses(self._client)
+            statuses, _ = read_together(self._client, ask_statuses(), note_time())
+        return list(statuses)
 
     def current_models(self) -> dict[str, str]:
         """The current fingerprint of each model's name. Raises: BrokerUnavailable."""
@@ -426,6 +427,10 @@ class JobStore:
     def note_model_drifted(self, worker: str) -> None:
         """Note that `worker` stopped because of a wrong score, until another one is ready."""
         self._client.set(keys.MODEL_DRIFTED, worker, ex=_DRIFT_NOTE_S)
+
+    def has_passed(self, moment: float) -> bool:
+        """Whether a moment in Unix seconds has passed by the clock of Redis."""
+        return CLOCK.has_passed(moment, self._client)
 
     def are_wanted(self, task_ids: Sequence[str]) -> list[bool]:
         """Whether each job has neither ended nor been erased."""

@@ -4,7 +4,6 @@ The number of letters and the size of each are bounded. The bytes are kept for a
 are not shown. Redis errors reach the caller.
 """
 
-import time
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -16,6 +15,7 @@ from contract.batches import part_id
 from contract.errors import JobUnreadable
 from contract.messages import decode_payload, decode_record, encode_payload, queued_record
 from contract.queue_messages import origin_of, task_message
+from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.connection.readings import Reading, read
 from contract.store.connection.scripts import register
@@ -100,7 +100,7 @@ class DeadLetters:
 
     def drop_expired(self) -> None:
         """Delete letters that are older than a result may be."""
-        before_ms = int((time.time() - self._ttl_s) * 1000)
+        before_ms = int((CLOCK.now() - self._ttl_s) * 1000)
         expired = self._client.xrange(keys.DEAD_LETTERS, max=max(before_ms, 0))
         self.drop(letter_id.decode() for letter_id, _ in expired)
 
@@ -136,7 +136,8 @@ class DeadLetters:
         if record is None or not _ended_as_unreadable(task_id, record):
             raise NotRequeued("its job was erased, has expired or has another result")
         wait_s = max(job.deadline_at - job.submitted_at, 0)
-        job = replace(job, deadline_at=time.time() + wait_s)
+        CLOCK.ask(self._client)
+        job = replace(job, deadline_at=CLOCK.now() + wait_s)
         names = [
             *(keys.record(task_id), keys.payload(task_id)),
             keys.turns(job.fingerprint, job.priority),

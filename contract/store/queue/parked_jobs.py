@@ -3,7 +3,6 @@
 A parked message is in no queue, so no worker fetches it in vain. Redis errors reach the caller.
 """
 
-import time
 from collections.abc import Iterator
 
 import orjson
@@ -13,6 +12,7 @@ from contract import keys
 from contract.batches import part_id
 from contract.messages import VERSION
 from contract.queue_messages import queue_of
+from contract.service_clock import CLOCK
 from contract.store.connection.readings import Reading, read
 from contract.store.connection.scripts import register
 
@@ -36,7 +36,7 @@ class ParkedJobs:
                 *(keys.unacked(worker), keys.unacked_index(worker)),
                 *(keys.parked(major), keys.PARKED),
             ],
-            args=[tag, major, time.time()],
+            args=[tag, major, CLOCK.now()],
         )
 
     def count(self) -> int:

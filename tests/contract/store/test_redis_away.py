@@ -24,7 +24,7 @@ from deploy.embedded_redis import free_port
 WORKERS_METHODS = {
     *("open_jobs", "conclude", "note_aboard", "are_wanted", "id_secret"),
     *("facts", "set_aside", "park", "pass_on", "models", "keep_opened"),
-    *("note_started", "note_model_drifted", "drop_message", "give_up", "queue_again"),
+    *("note_started", "note_model_drifted", "drop_message", "give_up", "queue_again", "has_passed"),
 }
 
 

@@ -156,8 +156,7 @@ class Checker:
         submitted_at, deadline_at = _unix(job["submitted_at"]), _unix(job["deadline_at"])
         timings = job["result"]["timings_ms"]
         began_at = submitted_at + (timings["queue"] + timings["batch_wait"]) / 1000
-        slack_s = _DEADLINE_SLACK_S + self._skew_s(entry)
-        if began_at > deadline_at + slack_s:
+        if began_at > deadline_at + _DEADLINE_SLACK_S:
             late_s = began_at - deadline_at
             self._violate("deadlines are kept", entry.task_id, f"began {late_s:.1f} s late")
 
@@ -175,15 +174,11 @@ class Checker:
             asked_s = _unix(job["deadline_at"]) - _unix(job["submitted_at"])
             wanted_s = self._world.deadline_s if entry.deadline_s is None else entry.deadline_s
             is_own = abs(asked_s - wanted_s) < 0.1
-            if is_own and early_s <= 0.1 + self._skew_s(entry):
+            if is_own and early_s <= 0.1:
                 return
             self._violate("no job expires early", entry.task_id, f"{early_s:.1f} s")
             return
         self._violate("only what was asked for fails", entry.task_id, job.get("error"))
-
-    def _skew_s(self, entry: Entry) -> float:
-        """How far apart clocks may have been in the life of a job, at most."""
-        return self.history.most_wrong_s(entry.submitted_at, entry.read_at)
 
     def _check_batch(self, entry: Entry) -> None:
         batch = entry.final

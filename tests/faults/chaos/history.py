@@ -1,6 +1,5 @@
 """Records what clients sent, what was acknowledged, and what they read: the base of all checks."""
 
-import math
 import threading
 import time
 from dataclasses import dataclass, field
@@ -28,16 +27,6 @@ class Period(NamedTuple):
     ended_at: float
 
 
-class Jump(NamedTuple):
-    """A time in which the clock of a process was wrong."""
-
-    seconds: float
-    """How wrong, forwards or backwards."""
-    began_at: float
-    """Unix time by the clock of the harness, as `ended_at`."""
-    ended_at: float
-
-
 @dataclass(slots=True)
 class Entry:
     """One accepted job or batch, as its client knows it; one thread writes it."""
@@ -61,8 +50,6 @@ class Entry:
     erase: Asked = ""
     final: dict[str, Any] | None = None
     """The job in its final state, as it was first read."""
-    read_at: float = math.inf
-    """Unix time, seconds, by the clock of the client: of this first reading."""
     results: list[dict[str, Any]] = field(default_factory=list)
     """Of a batch, as they were first read."""
 
@@ -76,8 +63,6 @@ class History:
         self.entries: dict[str, Entry] = {}
         self.violations: list[Violation] = []
         self.periods: list[Period] = []
-        self.jumps: list[Jump] = []
-        """Of the web server's clock and of workers' clocks."""
         self.probes: list[tuple[str, float, float]] = []
         """Model, start and end of each probe that was scored."""
         self.damaged: dict[str, str] = {}
@@ -136,18 +121,10 @@ class History:
     def see_final(self, entry: Entry, found: dict[str, Any]) -> None:
         """Record a final state; a second one must be equal to the first."""
         if entry.final is None:
-            entry.final, entry.read_at = found, now()
+            entry.final = found
         elif entry.final != found:
             first, second = orjson.dumps(entry.final)[:300], orjson.dumps(found)[:300]
             self.violate("final states never change", entry.task_id, f"{first!r} -> {second!r}")
-
-    def most_wrong_s(self, began_at: float, ended_at: float) -> float:
-        """How far apart two clocks may have been between two times, at most."""
-        return sum(
-            each.seconds
-            for each in self.jumps
-            if each.began_at < ended_at and began_at < each.ended_at
-        )
 
 
 def now() -> float:

@@ -45,7 +45,7 @@ def test_last_latencies_are_kept_oldest_first(status):
     assert (found[0], found[-1]) == (1.0, 28.1)
 
 
-def test_clock_of_the_web_tier_that_is_ahead_gives_no_negative_latency(status):
+def test_clock_that_is_set_back_gives_no_negative_latency(status):
     status.count_latencies([-3.0])
     assert status.recent_latencies_ms == (0.0,)
 
@@ -84,8 +84,12 @@ PIDS = pytest.mark.parametrize(
     ids=["another_container", "of_an_earlier_release", "another_host"],
 )
 @PIDS
-def test_running_worker_elsewhere_keeps_its_name_whatever_its_process_id(new_lease, place, pid):
-    new_lease(pid=pid, **place).acquire()
+def test_running_worker_elsewhere_keeps_its_name_whatever_its_process_id(
+    new_lease, redis_client, place, pid
+):
+    new_lease(pid=pid, **place).renew()
+    # As if it was renewed in time, however busy this machine is.
+    redis_client.persist(keys.lease("w"))
     with pytest.raises(NameTaken):
         new_lease().acquire()
 

@@ -70,6 +70,9 @@ class MemoryStore:
     def are_wanted(self, task_ids):
         return [task_id not in self.unwanted for task_id in task_ids]
 
+    def has_passed(self, moment):
+        return moment < time.time()
+
     def facts(self, task_id):
         return {"num_texts": 1, "num_bytes": 10}
 
