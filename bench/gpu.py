@@ -1,4 +1,4 @@
-"""Makes each operation of a layer, and the head, as a case that runs by its kernel and by PyTorch.
+"""Makes a test case of each operation of a layer and of the head, by its kernel and by PyTorch.
 
 `bench.first_gpu` times the cases; the tests of the kernels run them too. They have the sizes of
 EvaByte 6.5B and random numbers: speed does not depend on the values.

@@ -66,8 +66,8 @@ def unknown_setting(name: str, known: Iterable[str]) -> str:
     if name in DERIVED:
         source = environment_name(DERIVED[name])
         return (
-            f"{environment_name(name)} is not a setting any more, it follows from {source}; "
-            f"did you mean {source}?"
+            f"{environment_name(name)} was removed: evascore derives its value from {source}; "
+            f"set {source} instead"
         )
     near = difflib.get_close_matches(name, known, n=1)
     close = [RENAMED[name]] if name in RENAMED else near

@@ -221,26 +221,26 @@ class Settings(BaseModel):
     max_queued_bytes: Bytes = Field(
         256 * 1024**2,
         description="Most text bytes of jobs that are not scored yet; above it, 503. "
-        "One client may hold at most as much as is still free. "
+        "A job is refused if its client would then hold more than is free. "
         "So a client that is alone can fill half.",
     )
     max_queued_jobs: Count = Field(
         100_000,
         description="Most jobs that are not scored yet; above it, 503. "
-        "One client may have at most as many as are still free. "
+        "A job is refused if its client would then have more than are free. "
         "So a client that is alone can fill half.",
     )
     max_bulk_bytes: Bytes = Field(
         4 * 1024**3,
         description="Most text bytes of batches that are not scored yet, "
         "at least 64 for each line; above it, 503. "
-        "One client may hold at most as much as is still free. "
+        "A batch is refused if its client would then hold more than is free. "
         "So a client that is alone can fill half.",
     )
     max_queued_batches: Count = Field(
         10_000,
         description="Most batches that have not ended; above it, 503. "
-        "One client may have at most as many as are still free. "
+        "A batch is refused if its client would then have more than are free. "
         "So a client that is alone can fill half.",
     )
     max_redis_bytes: Bytes = Field(

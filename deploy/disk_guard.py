@@ -1,4 +1,4 @@
-"""Has the embedded Redis refuse writes while its disk is nearly full, so that it goes on to read.
+"""Makes the embedded Redis refuse writes while its disk is nearly full, so that reads still work.
 
 With `appendfsync always` Redis ends at the first write that fails. It would die in a loop, and no
 result could be read. So while there is little room it takes no writes of clients

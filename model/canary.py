@@ -64,8 +64,8 @@ class Canary:
         if abs(found_nats - self.expected_nats) <= self.tolerance_nats:
             return
         raise ModelDrifted(
-            f"the model scores the canary text with {found_nats:.4f} nats, but expected are "
-            f"{self.expected_nats:.4f} within {self.tolerance_nats:.4f}; copy the checkpoint "
+            f"the model scores the canary text with {found_nats:.4f} nats; the expected score is "
+            f"{self.expected_nats:.4f}, tolerance {self.tolerance_nats:.4f}. Copy the checkpoint "
             "again, empty the cache folder, and test the memory of this machine"
         )
 

@@ -238,8 +238,8 @@ class Receiver:
     def _full(self, full: QueueFull) -> Overloaded:
         depth = full.depth
         return Overloaded(
-            "You have reached your share of the queue (you may hold as much as is still free); "
-            "upload this batch when some batches have ended."
+            "You have reached your share of the queue: you would hold more of it than is free. "
+            "Upload this batch when some of your batches have ended."
             if full.is_share
             else "Other batches fill the queue; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
@@ -257,7 +257,7 @@ def _no_room(full: NoRoom, stored_bytes: int) -> Overloaded | BodyTooLarge:
         stored_bytes: bytes of it that were stored before.
     """
     memory, needed_bytes = full.memory, stored_bytes + full.needed_bytes
-    # An empty Redis: a client's uploads may take as much as is still free.
+    # Half of an empty Redis: a client's uploads may not take more than is left free.
     limit_bytes = memory.capacity_bytes // 2
     if 0 < limit_bytes < needed_bytes:
         return BodyTooLarge(
@@ -266,8 +266,8 @@ def _no_room(full: NoRoom, stored_bytes: int) -> Overloaded | BodyTooLarge:
             limit_bytes=limit_bytes,
         )
     return Overloaded(
-        "Your uploads take as much of Redis as is still free without them; try again later, or "
-        "send the lines in several batches."
+        "Your uploads would take more of Redis than they leave free; try again later, or send the "
+        "lines in several batches."
         if full.is_share
         else "Redis has no room for this upload; try again later, or delete results.",
         needed_bytes=needed_bytes,

@@ -179,7 +179,7 @@ def _no_room(full: NoRoom, num_stored: int, quota: Quota) -> Overloaded | BodyTo
     """
     memory = full.memory
     needed_bytes = num_stored + full.needed_bytes
-    # An empty Redis: a client's files may take as much as is still free.
+    # Half of an empty Redis: a client's files may not take more than is left free.
     limit_bytes = int(memory.capacity_bytes * min(quota.queue_share, 1 / 2))
     if 0 < limit_bytes < needed_bytes:
         return BodyTooLarge(
@@ -191,13 +191,13 @@ def _no_room(full: NoRoom, num_stored: int, quota: Quota) -> Overloaded | BodyTo
     # What is promised to the client includes the pieces of this file.
     if full.is_share and full.promised_bytes > num_stored:
         message = (
-            "Your other files leave no room for this one: they may take as much as is still free, "
-            "and no more than the share of your key; delete some, or wait until they expire."
+            "With your other files you would hold more of Redis than is free, or than the share of "
+            "your key; delete some, or wait until they expire."
         )
     elif full.is_share:
         message = (
-            "This file would take more of Redis than is still free without it; try again later, or "
-            "send its lines in several files."
+            "This file would take more of Redis than it leaves free; try again later, or send its "
+            "lines in several files."
         )
     return Overloaded(
         message,

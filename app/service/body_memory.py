@@ -30,8 +30,9 @@ class BodyMemory:
             is_full = self._held.total() + num_bytes > self._limit_bytes
             if is_full or self._held[client] + num_bytes > self.share_bytes:
                 raise Overloaded(
-                    f"{self._kind} in progress fill the limit of {self._limit_bytes} bytes, "
-                    "or yours fill half of it; try again after Retry-After seconds.",
+                    f"{self._kind} in progress take too much memory: the limit is "
+                    f"{self._limit_bytes} bytes in all and half of that for one client. Try again "
+                    "after Retry-After seconds.",
                     retry_after_s=RETRY_AFTER_S,
                 )
             self._held[client] += num_bytes

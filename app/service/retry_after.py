@@ -27,8 +27,8 @@ class RetryEstimate:
         """The error for a job that the queue, or its client's share of it, has no room for."""
         depth = full.depth
         return Overloaded(
-            "You have reached your share of the queue (you may hold as much as is still free); "
-            "send more when some jobs have ended."
+            "You have reached your share of the queue: you would hold more of it than is free. "
+            "Send more when some of your jobs have ended."
             if full.is_share
             else "The queue is full; try again after Retry-After seconds.",
             queued_bytes=depth.bytes,
@@ -51,10 +51,10 @@ class RetryEstimate:
             )
         if full.is_share:
             message = (
-                f"The results could take {needed} bytes. Your stored results ({full.stored_bytes} "
-                f"bytes) and your jobs that wait ({full.promised_bytes} bytes) leave no room for "
-                "them: you may hold as much as is still free. Erase results that you have read, "
-                "wait until they expire or your jobs have ended, or ask for fewer outputs (top_k, "
+                f"The results could take {needed} bytes. With your stored results "
+                f"({full.stored_bytes} bytes) and your waiting jobs ({full.promised_bytes} bytes) "
+                "you would hold more of Redis than is free. Erase results that you have read, wait "
+                "until they expire or your jobs have ended, or ask for fewer outputs (top_k, "
                 "bytes, spans)."
             )
         else:

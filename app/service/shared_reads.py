@@ -1,4 +1,4 @@
-"""Reads what changed in Redis once for all requests that follow it."""
+"""Reads a job or batch that changed from Redis once, for all requests that follow it."""
 
 import math
 import threading

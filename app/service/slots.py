@@ -51,8 +51,8 @@ class ConnectionSlots:
     def refusal(self) -> Overloaded:
         """The error for a client that gets no slot."""
         return Overloaded(
-            f"The limit of {self.limit} open {self._kind}, or of {self.share} of one client, "
-            "is reached; try again after Retry-After seconds.",
+            f"Too many open {self._kind}: the limit is {self.limit} in all and {self.share} for "
+            "one client. Try again after Retry-After seconds.",
             retry_after_s=RETRY_AFTER_S,
         )
 

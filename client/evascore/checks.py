@@ -108,7 +108,7 @@ def _readiness(client: Client, workers: list[dict[str, Any]] | None) -> Check:
         if workers is None:
             return Check("worker", "failed", str(error), "start one, or wait")
         if workers:
-            return Check("worker", "warning", "starting (loading the model)", "wait, then retry")
+            return Check("worker", "warning", str(error), "wait, then retry")
         return Check(
             "worker", "failed", "not running", "start one; the log of the last says why it ended"
         )

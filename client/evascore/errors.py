@@ -285,7 +285,7 @@ class ModelDrifted(DependencyError):
 
 
 class Stalled(DependencyError):
-    """Work waits, and no worker gets on with it."""
+    """Work waits, and no worker makes progress."""
 
     code = "stalled"
 

@@ -1,4 +1,4 @@
-"""Encodes results as JSON, with lists that need not be made."""
+"""Encodes results as JSON, from the arrays of lazy lists instead of Python lists."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Makes what a CPU computes faster by settings of the whole process.
+"""Speeds up computing on a CPU by settings of the whole process.
 
 Loading a model makes these settings: those of memory for any device, those of products for a CPU.
 """

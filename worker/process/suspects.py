@@ -1,7 +1,7 @@
 """Decides which deaths of workers count against a job: those of a process that was scoring it.
 
-Before a worker scores a micro-batch it notes the jobs in it as aboard, and takes the note back
-afterwards. What happens to the note tells how the worker ended:
+Before a worker scores a micro-batch it stores a note of the jobs in it (the key `aboard`), and
+takes the note back afterwards. What happens to the note tells how the worker ended:
 
 - The worker takes the note back itself: it stops, loses Redis, or ends by an error elsewhere. An
   error in the scoring loop is no such error; it counts like a crash.

@@ -1,7 +1,6 @@
 """Implements `evascore get`, `evascore status` and `evascore cancel`."""
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from typing import Annotated, Any
 
 import typer
@@ -17,7 +16,7 @@ from evascore.cli.common import (
     show_json,
     show_table,
 )
-from evascore.errors import JobNotFound
+from evascore.errors import Forbidden, JobNotFound
 from evascore.results import Batch, Job
 from evascore.sync import Client
 
@@ -95,12 +94,21 @@ def _either(
 
     Raises:
         JobNotFound: there is neither.
+        Forbidden: the API key may not read the one that it can be.
     """
-    with suppress(JobNotFound):
+    refusal: Forbidden | None = None
+    try:
         return of_job(task_id)
+    except JobNotFound:
+        pass
+    except Forbidden as error:
+        # A key with the scope `bulk` alone reads batches.
+        refusal = error
     try:
         return of_batch(task_id)
     except JobNotFound as error:
+        if refusal is not None:
+            raise refusal from None
         detail = "No job or batch has this ID; check it for typing errors."
         raise JobNotFound({**error.problem, "detail": detail}) from None
 

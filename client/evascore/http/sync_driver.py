@@ -1,4 +1,4 @@
-"""Runs the operations of the synchronous client: HTTP by httpx, threads for requests at once."""
+"""Runs the operations of the synchronous client, with httpx, and threads for parallel requests."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Reads several things from Redis together, in as few round trips as one of them takes alone.
+"""Combines several reads from Redis: together they take no more round trips than the longest one.
 
 A reading is a generator: it yields the commands that it needs next, and is sent their answers.
 """

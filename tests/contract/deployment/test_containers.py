@@ -373,9 +373,9 @@ def test_edge_tells_the_limits_that_it_keeps():
     per_s = re.search(r"rate=(\d+)r/s", conf)[1]
     at_once = re.search(r"limit_conn connections (\d+);", conf)[1]
     large = re.search(r"limit_conn large_bodies (\d+);", conf)[1]
-    assert f"or more than {large} with bodies of 1 MB or more, or of unannounced length;" in conf
+    assert f"{large} open requests with a body of 1 MB or more or without a Content-Length." in conf
     assert f"{at_once} at once per client ({large} with large bodies)" in DOCUMENT
-    assert f"more than {per_s} requests a second, or has more than {at_once} open" in conf
+    assert f"The limits are {per_s} requests a second, {at_once} open requests, and" in conf
     assert f"{per_s} requests per second and {at_once} at once" in DOCUMENT
 
 

@@ -52,7 +52,7 @@ def test_budget_is_what_the_script_computes(table):
 def test_minutes_in_the_text_are_those_of_the_table():
     ranges = [first_hour.total_s(start_s, 250) for start_s in first_hour.start_s()]
     bare, again = (f"{fast / 60:.0f} to {slow / 60:.0f}" for slow, fast in ranges)
-    assert f"{bare} minutes on a bare L4, {again} on a warm one" in DOCUMENT
+    assert f"{bare} minutes on a bare L4 VM and {again} on a warm one" in DOCUMENT
 
 
 def test_phases_of_the_budget_are_phases_that_a_worker_tells():

@@ -66,7 +66,7 @@ def test_former_name_is_refused_with_the_new_one(old, new):
 @pytest.mark.parametrize(("derived", "source"), DERIVED.items())
 def test_former_setting_that_follows_from_another_is_refused_with_that(derived, source):
     line = refusal(**{environment_name(derived): "1"})
-    assert line.endswith(f"did you mean {environment_name(source)}?")
+    assert line.endswith(f"set {environment_name(source)} instead")
     assert isinstance(getattr(Settings, derived), property)
     larger = load_settings({environment_name(source): str(getattr(load_settings({}), source) * 2)})
     assert getattr(larger, derived) == 2 * getattr(load_settings({}), derived)

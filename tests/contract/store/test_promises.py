@@ -93,7 +93,7 @@ def test_one_client_is_promised_no_more_than_is_left_for_others(redis_client, se
     assert refusal.value.promised_bytes == 2 * promised_bytes(RESULT_BYTES)
     shown = RetryEstimate(RecentWorkers(store, settings)).no_room(refusal.value)
     assert isinstance(shown, Overloaded)
-    assert "you may hold as much as is still free" in shown.message
+    assert "you would hold more of Redis than is free" in shown.message
     store.submit(a_large_job(client="b"))
 
 

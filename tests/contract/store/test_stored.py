@@ -78,7 +78,7 @@ def test_client_that_waits_for_each_result_leaves_room_for_others(redis_client):
     store = JobStore(redis_client, settings)
     shown = RetryEstimate(RecentWorkers(store, settings)).no_room(refusal)
     assert "Erase results" in shown.message
-    assert "you may hold as much as is still free" in shown.message
+    assert "you would hold more of Redis than is free" in shown.message
     assert shown.details["stored_bytes"] == refusal.stored_bytes
     assert shown.details["retry_after_s"] == MAX_RETRY_S
 

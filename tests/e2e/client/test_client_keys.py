@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.api_keys import Scope, new_key
@@ -26,6 +27,7 @@ def keyed(tmp_path_factory, tokens) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("keyed")
     of_names: dict[str, tuple[Scope, ...]] = {
         "scorer": ("score", "bulk"),
+        "uploader": ("bulk",),
         "monitor": ("metrics",),
         "boss": ("admin",),
         "small": ("score", "metrics"),
@@ -139,3 +141,19 @@ def test_doctor_says_how_long_to_wait_for_the_quota(evascore):
     assert scoring["state"] == "failed"
     assert re.fullmatch(r"wait \d+ s", scoring["remedy"])
     assert scoring["detail"].endswith("is used up")
+
+
+def test_key_for_batches_alone_reads_their_state(keyed, tokens, evascore):
+    headers = {
+        "Authorization": f"Bearer {tokens['uploader']}",
+        "Content-Type": "application/x-ndjson",
+    }
+    posted = httpx.post(f"{keyed.url}/batches", headers=headers, content=b'{"text": "a"}')
+    batch_id = posted.json()["id"]
+    code, shown, _ = evascore("status", batch_id, key="uploader")
+    assert code == 0
+    assert batch_id in shown
+    # It may be a job.
+    code, _, message = evascore("status", batch_id[:-1] + "x", key="uploader")
+    assert code == 1
+    assert "needs the scope score" in message

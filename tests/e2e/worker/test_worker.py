@@ -234,7 +234,7 @@ def test_worker_sees_damage_by_the_score_alone(job_store, new_worker, damaged_de
     (damaged_demo / "canary.json").write_text(json.dumps(canary))
     expected_nats = canary["log_likelihood_nats"]["float32"]["none"]
     worker = new_worker(model=str(damaged_demo))
-    assert_stops_as_drifted(worker, job_store, f"expected are {expected_nats:.4f}")
+    assert_stops_as_drifted(worker, job_store, f"expected score is {expected_nats:.4f}")
 
 
 def test_worker_compares_with_its_own_first_start(job_store, redis_client, new_worker, tmp_path):
@@ -245,6 +245,6 @@ def test_worker_compares_with_its_own_first_start(job_store, redis_client, new_w
     (record,) = (tmp_path / "data" / "cache" / "canary").iterdir()
     record.write_text('{"log_likelihood_nats": -1.5}')
     worker.log.write_text("")
-    assert_stops_as_drifted(worker, job_store, "expected are -1.5")
+    assert_stops_as_drifted(worker, job_store, "expected score is -1.5")
     # A start counts even if no model is loaded.
     assert redis_client.get(keys.starts("w@test")) == b"2"

@@ -141,9 +141,15 @@ def test_notice_while_copying_ends_the_job_before_a_worker_starts(
 
 def test_array_limit_and_cluster_are_handed_on(cloud, arguments):
     more = ["--workers", "8", "--at-once", "2", "--partition", "gpu", "--time", "1:00:00"]
+    more += ["--set", "EVASCORE_QUANTIZATION=int8", "--set", "EVASCORE_MODEL_NAME=mine"]
     shown = cloud.run([*arguments, *more, "--dry-run"])
     assert shown.returncode == 0, shown.stderr
-    for word in ("--array=1-8%2", "--partition=gpu", "--time=1:00:00"):
+    for word in (
+        "--array=1-8%2",
+        "--partition=gpu",
+        "--time=1:00:00",
+        "EVASCORE_QUANTIZATION=int8",
+    ):
         assert word in shown.stdout
     assert "hunter2" not in shown.stdout
     assert cloud.calls == []
@@ -158,6 +164,10 @@ def test_array_limit_and_cluster_are_handed_on(cloud, arguments):
         (["--checkpoint", "/"], "no config.json"),
         (["--workers", "0"], "whole number"),
         (["--scratch", "/a,EVASCORE_HOST=x"], "comma"),
+        (["--set", "EVASCORE_QUANTIZATION"], "EVASCORE_NAME=VALUE"),
+        (["--set", "PATH=/tmp"], "EVASCORE_NAME=VALUE"),
+        (["--set", "EVASCORE_DTYPE=a,EVASCORE_HOST=x"], "comma"),
+        (["--set", "EVASCORE_REDIS_PASSWORD=hunter2"], "--password-file"),
         (["--wrong", "x"], "unknown option"),
         (["--time"], "needs a value"),
     ],

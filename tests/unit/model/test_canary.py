@@ -56,7 +56,9 @@ def test_first_start_is_recorded_and_later_ones_compared(own_scorer, cache):
     check_canary(own_scorer, cache)
 
     damage(own_scorer)
-    with pytest.raises(ModelDrifted, match=rf"expected are {recorded:.4f} within 0\.0") as reply:
+    with pytest.raises(
+        ModelDrifted, match=rf"expected score is {recorded:.4f}, tolerance 0\.0"
+    ) as reply:
         check_canary(own_scorer, cache)
     assert f"{score_canary(own_scorer):.4f} nats" in str(reply.value)
 

@@ -29,7 +29,7 @@ def test_page_takes_memory_until_it_is_sent():
             return page_answer(service, context.request, batch, Page(0, 1), parts)
 
         pages = [page() for _ in range(8)]
-        with pytest.raises(Overloaded, match="Answers in progress fill"):
+        with pytest.raises(Overloaded, match="Answers in progress take too much memory"):
             page()
         pages[0].close()
         page()
