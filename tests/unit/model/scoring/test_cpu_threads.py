@@ -34,11 +34,12 @@ def test_lanes_are_as_many_as_threads_and_bytes_allow(four_threads, pass_bytes, 
         ([100] * 6, [300, 300]),
         ([100] * 15, [700, 800]),
         ([100] * 21, [500, 500, 600, 500]),
+        ([100, 200, 150, 180], [300, 330]),
         ([1024], [1024]),
         ([600, 600, 600], [600, 600, 600]),
         ([1, 1000, 1000, 24], [1000, 1000, 25]),
     ],
-    ids=["short", "two short", "one round", "left over", "limit", "one each", "full"],
+    ids=["short", "two short", "one round", "left over", "dealt out", "limit", "one each", "full"],
 )
 def test_passes_are_even_where_lanes_can_end_together(lengths, sizes):
     passes = cut_for_lanes(lengths, 1024, 2)
