@@ -9,10 +9,16 @@ from collections.abc import Sequence
 
 import redis
 
+from contract.logs import get_logger
+
+log = get_logger(__name__)
+
 # The clock is behind Redis by the time that an answer took, at most.
 _MAX_ANSWER_S = 1.0
 # An answer of Redis that is no older proves that a moment has passed.
 _PROOF_MAX_AGE_S = 0.1
+# A clock of this machine that differs by more makes its logs hard to compare with others.
+_MAX_DIFFERENCE_S = 5.0
 
 
 class ServiceClock:
@@ -21,6 +27,8 @@ class ServiceClock:
     def __init__(self) -> None:
         self._noted: tuple[float, float] | None = None
         """What Redis said in Unix seconds, and the monotonic time when the answer was there."""
+        self._differs = False
+        """Whether the clock of this machine differed from that of Redis at the last answer."""
 
     def now(self) -> float:
         """Unix time in seconds; by the clock of this machine until Redis has answered once.
@@ -42,6 +50,7 @@ class ServiceClock:
         noted_at = time.monotonic()
         if self._noted is None or noted_at - asked_at < _MAX_ANSWER_S:
             self._noted = _seconds(answer), noted_at
+            self._log_difference()
 
     def ask(self, client: redis.Redis) -> float:
         """Ask Redis for its time, in Unix seconds. Redis errors reach the caller."""
@@ -61,6 +70,14 @@ class ServiceClock:
         if self._noted is not None and time.monotonic() < self._noted[1] + _PROOF_MAX_AGE_S:
             return True
         return self.ask(client) > moment
+
+    def _log_difference(self) -> None:
+        ahead_s = time.time() - self.now()
+        differs = abs(ahead_s) > _MAX_DIFFERENCE_S
+        if differs and not self._differs:
+            check = "the clocks of this machine and of Redis; logs have the time of their machine"
+            log.warning("clocks_differ", ahead_s=round(ahead_s, 1), check=check)
+        self._differs = differs
 
 
 def _seconds(answer: Sequence[int | bytes]) -> float:

@@ -40,6 +40,8 @@ def test_worker_that_is_ahead_expires_no_job(job_store, new_worker, variables):
     assert record.state == "SUCCESS"
     assert abs(time.time() - record.finished_at) < SLACK_S
     assert 0 <= record.result["timings_ms"]["queue"] < SLACK_S * 1000
+    # Once, however often it is compared.
+    assert worker.log.read_text().count('"clocks_differ"') == 1
 
 
 def test_worker_that_is_behind_scores_no_job_after_its_deadline(job_store, new_worker, variables):
