@@ -23,7 +23,7 @@ from contract.store.jobs.job_store import JobStore
 from contract.stored_results import encode_success
 from contract.worker_status import WorkerStatus
 from deploy.embedded_redis import free_port
-from tests.conftest import LIMITS, wait_until
+from tests.conftest import HANG_S, LIMITS, wait_until
 from tests.waiting_messages import take
 
 ANY_MODEL = {"name": "m"}
@@ -37,7 +37,9 @@ class WebServer:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.log = folder / "web.log"
-        given = {"redis_url": redis_url, "port": self.port, **settings}
+        # A slow disk, or a machine that stands still for a moment, is no outage.
+        times = {"redis_timeout_s": 5}
+        given = {"redis_url": redis_url, "port": self.port, **times, **settings}
         variables = {PREFIX + name.upper(): str(value) for name, value in given.items()}
         self.settings = load_settings(variables)
         # `env` adds to what the tests themselves run with.
@@ -112,7 +114,9 @@ class Outcomes:
     """Ends jobs as a worker does, through the job store."""
 
     def __init__(self, server: WebServer) -> None:
-        self.client = connect(server.settings)
+        # A test is not bound to the time limit of the service.
+        settings = server.settings.model_copy(update={"redis_timeout_s": HANG_S})
+        self.client = connect(settings)
         self.store = JobStore(self.client, server.settings)
 
     def succeed(self, task_id: str, result: dict[str, Any]) -> None:
@@ -155,7 +159,7 @@ class Outcomes:
         return task_id
 
     def pose_as_worker(self, status: dict[str, Any]) -> None:
-        """Hold a worker's lease with these fields of a status for a minute; ready unless said."""
+        """Hold a worker's lease with these fields of a status for an hour; ready unless said."""
         encoded = WorkerStatus(**{"state": "ready", **status}).encode()
         self.client.sadd(keys.WORKERS, status["name"])
-        self.client.set(keys.lease(status["name"]), encoded, ex=60)
+        self.client.set(keys.lease(status["name"]), encoded, ex=3600)
