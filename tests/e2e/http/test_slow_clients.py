@@ -14,19 +14,21 @@ from app.requests import upload_stream
 from app.server.gunicorn_worker import HEADER_S
 from app.server.open_files import OTHER_FILES
 from contract.settings import REPOSITORY
-from tests.conftest import LIMITS, wait_until
+from tests.conftest import HANG_S, LIMITS, wait_until
 from tests.web import Outcomes, WebServer
 
-TIMEOUT_S = 3
-# On a busy machine too. A client that waited for a slow one would wait for seconds.
-PROMPT_S = 2
+TIMEOUT_S = 8
+# On a busy machine too. A client that waited for a slow one would wait for HEADER_S or TIMEOUT_S.
+PROMPT_S = 4
+# No test waits for this long.
+WAIT_S = 300
 NUM_SLOW = 100
 NUM_OF_A_KIND = 30
 
 
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory):
-    """A server that disconnects clients who make no progress for three seconds."""
+    """A server that disconnects clients who make no progress for `TIMEOUT_S`."""
     times = {"web_timeout_s": TIMEOUT_S, "max_wait_s": 3}
     server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, **times).start()
     yield server
@@ -84,22 +86,22 @@ def test_clients_that_stall_delay_no_others_and_are_cut_off(http, web):
         assert_prompt(http)
         # The last byte of an answer, or of none.
         for client in clients:
-            client.settimeout(HEADER_S + 2)
+            client.settimeout(4 * TIMEOUT_S)
             while client.recv(65536):
                 pass
 
 
 def test_bodies_that_trickle_delay_no_others_and_are_cut_off(http, web):
     with connected(web, NUM_SLOW, HEAD + b"Content-Length: 99999\r\n\r\n") as clients:
-        until = time.monotonic() + 2 * TIMEOUT_S
+        until = time.monotonic() + 5 * TIMEOUT_S
         refused = set()
-        while len(refused) < NUM_SLOW and time.monotonic() < until:
+        while len(refused) < NUM_SLOW:
+            assert time.monotonic() < until
             for client in clients:
                 if client not in refused and trickled(client):
                     refused.add(client)
             assert_prompt(http)
             time.sleep(0.1)
-        assert len(refused) == NUM_SLOW
 
 
 def trickled(client: socket.socket) -> bytes:
@@ -141,14 +143,16 @@ NDJSON_HEAD = (
 
 
 def test_upload_below_the_least_speed_is_refused_and_gives_its_slot_back(http, web):
+    began_at = time.monotonic()
     with connected(web, 1, NDJSON_HEAD) as (client,):
         wait_until(lambda: web.num_open("upload") == 1)
         # A tenth of the least speed, in steps that no time-out between two bytes would notice.
         step = b" " * (upload_stream.MIN_BYTES_PER_S // 100)
-        began_at = time.monotonic()
         while web.num_open("upload"):
             assert time.monotonic() < began_at + 3 * TIMEOUT_S
-            client.sendall(step)
+            # The server may have closed the connection since it was asked.
+            with suppress(ConnectionError):
+                client.sendall(step)
             time.sleep(0.1)
         assert time.monotonic() - began_at > TIMEOUT_S / 2
         assert_prompt(http)
@@ -162,8 +166,8 @@ FORM_HEAD = (
 
 def test_uploads_that_stall_are_answered_after_one_reserve(web):
     """Of a batch and of a file."""
+    began_at = time.monotonic()
     with each_connected(web, [NDJSON_HEAD + b" ", FORM_HEAD + b" "]) as clients:
-        began_at = time.monotonic()
         for client in clients:
             client.settimeout(3 * TIMEOUT_S)
             assert client.recv(12) == b"HTTP/1.1 400"
@@ -181,14 +185,15 @@ def test_upload_above_the_least_speed_may_take_any_time(http):
     assert http.post("/batches", content=body(), headers=headers).status_code == 202
 
 
-def test_uploads_of_one_client_leave_slots_to_others(web):
+def test_uploads_of_one_client_leave_slots_to_others(patient):
+    """On a server that does not answer a stalled upload soon."""
     # All of 127.0.0.0/8 reaches the server; each address is a client.
-    share = web.settings.max_uploads // 2
-    with connected(web, share + 1, NDJSON_HEAD) as clients:
-        wait_until(lambda: web.num_open("upload") == share)
+    share = patient.settings.max_uploads // 2
+    with connected(patient, share + 1, NDJSON_HEAD) as clients:
+        wait_until(lambda: patient.num_open("upload") == share)
         (answer,) = first_answers(clients, 1)
         assert b" 503 " in answer
-        with from_another_address(web) as other:
+        with from_another_address(patient) as other:
             response = other.post("/batches", content=b'{"text": "x"}\n', headers=NDJSON)
             assert response.status_code == 202
 
@@ -211,7 +216,7 @@ def readable(clients: list[socket.socket]) -> list[socket.socket]:
 
 def from_another_address(web: WebServer) -> httpx.Client:
     transport = httpx.HTTPTransport(local_address="127.0.0.2", limits=LIMITS)
-    return httpx.Client(base_url=web.url, transport=transport, timeout=10)
+    return httpx.Client(base_url=web.url, transport=transport, timeout=60)
 
 
 @pytest.fixture
@@ -302,7 +307,7 @@ def test_slots_follow_the_connections_that_open_files_allow(web_redis, tmp_path)
 def test_too_few_open_files_are_refused_at_the_start(web_redis, tmp_path):
     server = with_open_files(WebServer(tmp_path, web_redis.url), OTHER_FILES + 15)
     ended = subprocess.run(
-        server.command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=30
+        server.command, cwd=REPOSITORY, capture_output=True, text=True, check=False, timeout=HANG_S
     )
     assert ended.returncode != 0
     assert ended.stderr.startswith("evascore: the hard limit of open files allows 15 connections")
@@ -311,9 +316,10 @@ def test_too_few_open_files_are_refused_at_the_start(web_redis, tmp_path):
 
 @pytest.fixture(scope="module")
 def patient(web_redis, tmp_path_factory):
-    """A server with the default limits, and a worker that never ends a job."""
+    """A server on which clients may wait for long, and a worker that never ends a job."""
     folder = tmp_path_factory.mktemp("patient")
-    server = WebServer(folder, web_redis.url, max_wait_s=60).start()
+    times = {"max_wait_s": WAIT_S, "web_timeout_s": WAIT_S}
+    server = WebServer(folder, web_redis.url, **times).start()
     outcomes = Outcomes(server)
     outcomes.pose_as_worker({"name": "w"})
     outcomes.client.close()
@@ -324,11 +330,11 @@ def patient(web_redis, tmp_path_factory):
 @pytest.mark.parametrize(
     ("kind", "request_line"),
     [
-        ("wait", "GET {path}?wait=30"),
-        ("wait", "POST /score?wait=30"),
+        ("wait", f"GET {{path}}?wait={WAIT_S}"),
+        ("wait", f"POST /score?wait={WAIT_S}"),
         ("wait", "POST /v1/completions"),
-        ("wait", "GET {batch}?wait=30"),
-        ("wait", "GET {batch}/results?wait=30"),
+        ("wait", f"GET {{batch}}?wait={WAIT_S}"),
+        ("wait", f"GET {{batch}}/results?wait={WAIT_S}"),
         ("stream", "GET {path}/events"),
         ("stream", "GET {batch}/events"),
     ],
@@ -347,10 +353,11 @@ def test_client_that_hangs_up_frees_its_slot(patient, kind, request_line, more):
         else:
             sent = f"{head}\r\n".encode() + more
         with connected(patient, 30, sent):
-            wait_until(lambda: patient.num_open(kind) == 30, timeout_s=5)
+            wait_until(lambda: patient.num_open(kind) == 30)
         began_at = time.monotonic()
-        wait_until(lambda: patient.num_open(kind) == 0, timeout_s=10)
-        assert time.monotonic() - began_at < 3
+        wait_until(lambda: patient.num_open(kind) == 0, timeout_s=60)
+        # A stream would notice it by its next heartbeat, after 15 s; a wait would go on.
+        assert time.monotonic() - began_at < 10
 
 
 def test_bodies_of_one_client_leave_memory_to_others(web_redis, tmp_path):
@@ -469,17 +476,16 @@ def test_hundreds_that_wait_and_hundreds_that_stream_are_all_served(patient):
 
     with (
         each_open(patient, "stream", requests("/events")) as streaming,
-        # These end after 60 s.
-        each_open(patient, "wait", requests("?wait=60")) as waiting,
+        each_open(patient, "wait", requests(f"?wait={WAIT_S}")) as waiting,
     ):
         assert patient.num_open("stream") == NUM_AT_ONCE
         # Gevent has ten for names of hosts.
         assert worker.num_threads() < 16
         assert worker.memory_info().rss - before < 200e6
-        began_at = time.monotonic()
         with patient.client() as http:
+            began_at = time.monotonic()
             assert http.get("/healthz").status_code == 200
-        assert time.monotonic() - began_at < PROMPT_S
+            assert time.monotonic() - began_at < PROMPT_S
         for path in paths:
             outcomes.succeed(path.rpartition("/")[2], {"num_bytes": 1})
         answers = [whole(client) for client in waiting + streaming]
@@ -496,13 +502,13 @@ def each_open(web: WebServer, kind: str, requests: list[bytes]):
         for at in range(0, len(requests), NUM_SENT_AT_ONCE):
             some = each_connected(web, requests[at : at + NUM_SENT_AT_ONCE])
             clients.extend(stack.enter_context(some))
-            wait_until(lambda: web.num_open(kind) == len(clients), timeout_s=40)
+            wait_until(lambda: web.num_open(kind) == len(clients))
         yield clients
 
 
 def whole(client: socket.socket) -> bytes:
     """The answer to the end of its connection."""
-    client.settimeout(20)
+    client.settimeout(60)
     return b"".join(iter(lambda: client.recv(65536), b""))
 
 
