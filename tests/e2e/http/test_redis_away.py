@@ -1,4 +1,4 @@
-"""Redis killed, frozen or refusing writes: a clear 503 in under 3 s, and all well afterwards."""
+"""Redis killed, frozen or refusing writes: a clear 503 within one time-out, and all well after."""
 
 import concurrent.futures
 import contextlib
@@ -13,30 +13,37 @@ import pytest
 import redis
 
 from contract import keys
-from contract.store.connection.broker_guard import PAUSE_S
+from contract.store.connection.broker_guard import MAX_CALLS, PAUSE_S
 from tests.conftest import wait_until
 from tests.proxy import Proxy
 from tests.web import Outcomes, WebServer
 
 NEEDS_REDIS = [
     ("POST", "/score"),
-    ("POST", "/score?wait=9"),
+    ("POST", "/score?wait=20"),
     ("GET", "/score/{id}"),
-    ("GET", "/score/{id}?wait=9"),
+    ("GET", "/score/{id}?wait=20"),
     ("POST", "/score/{id}/cancel"),
     ("DELETE", "/score/{id}"),
     ("GET", "/info"),
     ("GET", "/stats"),
     ("GET", "/readyz"),
 ]
-PROMPT_S = 3
-# 1 s of silence, `redis_timeout_s` (2 s) for the answer to a PING, and a busy machine.
-DEAD_CONNECTION_S = 6
+REDIS_TIMEOUT_S = 5
+# On a busy machine too. Two time-outs in a row would take longer.
+PROMPT_S = 9
+# 1 s of silence, a time-out for the answer to a PING, and a busy machine. Waits of 30 s end by
+# themselves.
+DEAD_CONNECTION_S = 15
+# On a busy machine, requests come for longer than a time-out, and one after another tries Redis.
+NUM_TRIALS = 30
 
 
 @pytest.fixture
-def server(redis_server, tmp_path):
-    server = WebServer(tmp_path, redis_server.url).start()
+def server(redis_server, tmp_path, request):
+    """A web server; its `redis_timeout_s` may be a parameter."""
+    times = {"redis_timeout_s": getattr(request, "param", REDIS_TIMEOUT_S), "max_wait_s": 60}
+    server = WebServer(tmp_path, redis_server.url, **times).start()
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
@@ -92,15 +99,20 @@ def test_status_page_says_promptly_that_redis_is_away(client, redis_server):
     assert int(response.headers["Retry-After"]) >= 1
 
 
-def test_many_requests_at_once_to_a_frozen_redis_all_answer_promptly(server, redis_server, task_id):
-    def timed_answer(method: str, path: str) -> tuple[int, float]:
+# Less than MAX_TURN_S, so that without a breaker most that wait for a turn would time out too.
+@pytest.mark.parametrize("server", [1.5], indirect=True)
+def test_many_requests_at_once_to_a_frozen_redis_wait_for_one_time_out(
+    server, redis_server, task_id
+):
+    def timed_answer(method: str, path: str) -> tuple[int, float, bytes]:
         # httpx in 180 threads would take longer than what is measured.
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
         with contextlib.closing(connection):
             began_at = time.monotonic()
             headers = {"Content-Type": "application/json"}
             connection.request(method, path.format(id=task_id), b'{"text": "hello"}', headers)
-            return connection.getresponse().status, time.monotonic() - began_at
+            answer = connection.getresponse()
+            return answer.status, time.monotonic() - began_at, answer.read()
 
     redis_server.process.send_signal(signal.SIGSTOP)
     try:
@@ -109,17 +121,21 @@ def test_many_requests_at_once_to_a_frozen_redis_all_answer_promptly(server, red
             answers = [call.result() for call in calls]
     finally:
         redis_server.process.send_signal(signal.SIGCONT)
-    assert {status for status, _ in answers} == {503}
-    assert max(elapsed_s for _, elapsed_s in answers) < PROMPT_S
-    wait_until(lambda: timed_answer("POST", "/score")[0] == 202, timeout_s=5)
+    assert {status for status, _, _ in answers} == {503}
+    assert max(elapsed_s for _, elapsed_s, _ in answers) < PROMPT_S
+    # Those that had a turn, and a few that tried later, one after another. This tells more than a
+    # time, of which a busy machine takes its share.
+    num_timed_out = sum(b"(TimeoutError)" in body for _, _, body in answers)
+    assert 0 < num_timed_out < MAX_CALLS + NUM_TRIALS
+    wait_until(lambda: timed_answer("POST", "/score")[0] == 202)
 
 
 def test_waiting_survives_a_restart_of_redis(server, redis_server, client, task_id):
     answers: list[httpx.Response] = []
-    path = f"/score/{task_id}?wait=20"
+    path = f"/score/{task_id}?wait=60"
     waiting = threading.Thread(target=lambda: answers.append(client.get(path)))
     waiting.start()
-    time.sleep(0.3)
+    wait_until(lambda: server.num_open("wait") == 1)
     redis_server.kill()
     redis_server.start()
     outcomes = Outcomes(server)
@@ -127,14 +143,20 @@ def test_waiting_survives_a_restart_of_redis(server, redis_server, client, task_
     ended_at = time.monotonic()
     waiting.join()
     outcomes.client.close()
-    assert time.monotonic() - ended_at < 2
+    # Long before the 60 s that it asked for, on a busy machine too.
+    assert time.monotonic() - ended_at < 15
     assert answers[0].json()["state"] == "SUCCESS"
 
 
 def test_accepted_job_keeps_its_id_when_redis_goes_while_it_waits(server, redis_server, client):
-    killing = threading.Timer(0.4, redis_server.kill)
+    def kill_once_it_waits() -> None:
+        # It waits only once its job is accepted.
+        wait_until(lambda: server.num_open("wait") == 1)
+        redis_server.kill()
+
+    killing = threading.Thread(target=kill_once_it_waits)
     killing.start()
-    response = client.post("/score", json={"text": "hello"}, params={"wait": "2"})
+    response = client.post("/score", json={"text": "hello"}, params={"wait": "10"})
     killing.join()
     assert response.status_code == 202
     redis_server.start()
@@ -154,7 +176,7 @@ def test_redis_that_refuses_writes_still_serves_reads(server, client, task_id, r
 
 def test_server_starts_without_redis_and_serves_when_it_comes(redis_server, tmp_path):
     redis_server.kill()
-    server = WebServer(tmp_path, redis_server.url).start()
+    server = WebServer(tmp_path, redis_server.url, redis_timeout_s=REDIS_TIMEOUT_S).start()
     try:
         with server.client() as client:
             assert_unavailable(client, "POST", "/score")
@@ -179,10 +201,10 @@ def test_log_says_once_that_redis_is_away_and_what_to_check(server, redis_server
 
 def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
     proxy = Proxy(redis_server.port)
-    server = WebServer(tmp_path, proxy.url).start()
+    server = WebServer(tmp_path, proxy.url, redis_timeout_s=REDIS_TIMEOUT_S).start()
     outcomes = Outcomes(server)
     with server.client() as client, concurrent.futures.ThreadPoolExecutor() as pool:
-        waiting = [pool.submit(client.post, "/score?wait=20", json={"text": "a"}) for _ in range(3)]
+        waiting = [pool.submit(client.post, "/score?wait=30", json={"text": "a"}) for _ in range(3)]
         wait_until(lambda: outcomes.store.depth().jobs == 3)
         assert proxy.swallow(b"SUBSCRIBE") == 1
         began_at = time.monotonic()
@@ -191,7 +213,7 @@ def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
         assert {each.result().status_code for each in waiting} == {200}
         assert time.monotonic() - began_at < DEAD_CONNECTION_S
         # A wait that begins on the new connection hears of the end at once.
-        wait = pool.submit(timed, client, "POST", "/score?wait=20")
+        wait = pool.submit(timed, client, "POST", "/score?wait=30")
         (task_id,) = wait_until(lambda: outcomes.client.hkeys(keys.LIVE_JOBS))
         outcomes.succeed(task_id.decode(), {})
         response, elapsed_s = wait.result()
@@ -204,7 +226,7 @@ def test_waits_survive_a_silently_dead_connection(redis_server, tmp_path):
 
 def test_silently_dead_connections_cost_one_request(redis_server, tmp_path):
     proxy = Proxy(redis_server.port)
-    server = WebServer(tmp_path, proxy.url).start()
+    server = WebServer(tmp_path, proxy.url, redis_timeout_s=REDIS_TIMEOUT_S).start()
     with server.client() as client, concurrent.futures.ThreadPoolExecutor(16) as pool:
         asked = [pool.submit(client.post, "/score", json={"text": "a"}) for _ in range(60)]
         assert {each.result().status_code for each in asked} == {202}
