@@ -83,8 +83,8 @@ def test_idle_connections_leave_their_place_to_new_ones(web):
         # Four times the share of one client; none of them closes its connection.
         for _ in range(32):
             ask(stack.enter_context(connect(web)))
-        # Those that were idle for the longest time are closed.
-        assert [client.recv(1) for client in clients] == [b""] * 4
+        # Those that were idle for the longest time are closed already, and not later for their age.
+        assert not any(map(is_open, clients))
 
 
 @pytest.mark.parametrize(
