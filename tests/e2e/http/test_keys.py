@@ -396,7 +396,7 @@ def test_files_of_a_key_fill_no_more_than_its_share_of_redis(made, web, alice):
     first, second = (client.post("/v1/files", **a_form(300_000)) for _ in range(2))
     assert first.status_code == 200
     assert (second.status_code, second.json()["type"]) == (503, "overloaded")
-    assert second.json()["detail"].startswith("Your other files leave no room for this one")
+    assert second.json()["detail"].startswith("With your other files you would hold more")
     assert client.delete(f"/v1/files/{first.json()['id']}").status_code == 200
     larger, third = (client.post("/v1/files", **a_form(size)) for size in (500_000, 300_000))
     assert (larger.status_code, larger.json()["type"]) == (413, "body_too_large")
