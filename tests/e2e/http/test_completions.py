@@ -7,9 +7,11 @@ import httpx
 import pytest
 
 from app.responses.completion_models import Completion
+from tests.conftest import wait_until
 from tests.service import Service
 
-WAIT_S = 5
+# On a busy machine too, a completion is scored in this time.
+WAIT_S = 15
 SCORED = {"max_tokens": 0, "echo": True, "logprobs": 1}
 CONTINUED = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
 
@@ -18,7 +20,7 @@ CONTINUED = {"max_tokens": 1, "temperature": 0, "echo": True, "logprobs": 1}
 def service(tmp_path_factory):
     folder = tmp_path_factory.mktemp("service")
     # Held for longer than a connection may stall. Eight requests of one client may wait.
-    times = {"completion_wait_s": WAIT_S, "web_timeout_s": 3, "max_wait_s": 2}
+    times = {"completion_wait_s": WAIT_S, "web_timeout_s": 8, "max_wait_s": 2}
     # A worker that is suspended for as long as that stays warm.
     service = Service(folder, **times, web_connections=32, lease_s=4 * WAIT_S).start()
     yield service
@@ -43,7 +45,9 @@ def completed(http: httpx.Client, **fields) -> list[dict]:
 
 
 def score(http: httpx.Client, **fields) -> dict:
-    return http.post("/score", params={"wait": 2}, json=fields).json()["result"]
+    path = http.post("/score", json=fields).headers["Location"]
+    # On a busy machine, later than a request may wait.
+    return wait_until(lambda: http.get(path, params={"wait": 2}).json().get("result"))
 
 
 def test_prompt_has_the_log_likelihoods_of_its_score(http):
@@ -144,7 +148,7 @@ def test_completion_is_held_while_others_are_scored_and_refused_in_time(http, se
         response = http.post("/v1/completions", json={"prompt": "a", **SCORED})
         assert (response.status_code, response.json()["type"]) == (503, "overloaded")
         assert int(response.headers["Retry-After"]) >= 1
-        assert time.monotonic() - began_at == pytest.approx(WAIT_S, abs=1.5)
+        assert WAIT_S <= time.monotonic() - began_at < 2 * WAIT_S
     finally:
         worker.resume()
     assert completed(http, prompt="a", **SCORED)
@@ -166,7 +170,7 @@ def test_more_completions_than_the_share_of_a_client_are_refused_at_once(service
     finally:
         worker.resume()
     assert {status for status, _ in answers} == {503}
-    assert sum(seconds < 2 for _, seconds in answers) == 3
+    assert sum(seconds < WAIT_S for _, seconds in answers) == 3
 
 
 def test_tokens_of_a_text_and_back(http):
