@@ -108,7 +108,8 @@ def test_waiting_post_answers_with_the_result_when_the_job_ends(http, outcomes, 
     began_at = time.monotonic()
     response = http.post("/score", json={"text": "hello"}, **options)
     ending.join()
-    assert time.monotonic() - began_at < 5
+    # Long before the 20 s that it asked for, on a busy machine too.
+    assert time.monotonic() - began_at < 15
     assert response.status_code == 200
     assert response.json()["result"] == RESULT
     assert response.headers["Location"] == f"/score/{response.json()['id']}"
@@ -118,7 +119,8 @@ def test_waiting_post_answers_with_the_result_when_the_job_ends(http, outcomes, 
 def test_waiting_ends_with_the_present_state_when_the_time_is_up(http):
     began_at = time.monotonic()
     response = submitted(http, params={"wait": "0.3"})
-    assert 0.3 <= time.monotonic() - began_at < 5
+    # Long before the 30 s that a request may wait, on a busy machine too.
+    assert 0.3 <= time.monotonic() - began_at < 15
     assert response.json()["state"] == "QUEUED"
 
 
@@ -146,12 +148,12 @@ def test_job_erased_while_one_waits_is_gone(http, outcomes):
 
 
 @pytest.mark.parametrize(
-    "preference", ["wait=x", "wait=-1", "wait", "return=x; wait=9", 'foo="wait=9"', ";;,,"]
+    "preference", ["wait=x", "wait=-1", "wait", "return=x; wait=20", 'foo="wait=20"', ";;,,"]
 )
 def test_preference_that_is_not_understood_is_ignored(http, preference):
     began_at = time.monotonic()
     response = submitted(http, headers={"Prefer": preference})
-    assert time.monotonic() - began_at < 5
+    assert time.monotonic() - began_at < 15
     assert "Preference-Applied" not in response.headers
 
 
@@ -249,15 +251,19 @@ def test_waiters_beyond_the_share_of_a_client_are_answered_at_once(web_redis, tm
         with server.client() as http:
             path = submitted(http).headers["Location"]
             others = [
-                threading.Thread(target=httpx.get, args=[f"{server.url}{path}?wait=2"])
+                threading.Thread(
+                    target=httpx.get, args=[f"{server.url}{path}?wait=30"], kwargs={"timeout": 60}
+                )
                 for _ in range(server.settings.max_waiters // 2)
             ]
             for other in others:
                 other.start()
             wait_until(lambda: server.num_open("wait") == len(others))
             began_at = time.monotonic()
-            assert http.get(path, params={"wait": "2"}).json()["state"] == "QUEUED"
-            assert time.monotonic() - began_at < 1
+            assert http.get(path, params={"wait": "20"}).json()["state"] == "QUEUED"
+            assert time.monotonic() - began_at < 10
+            # It ends the waits of the others.
+            http.post(f"{path}/cancel")
             for other in others:
                 other.join()
     finally:
