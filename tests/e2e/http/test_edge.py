@@ -58,7 +58,8 @@ def test_unfinished_bodies_do_not_reach_the_web_server(web, port):
         with from_address("127.0.0.9", port) as other:
             assert other.post("/score", json={"text": "x"}).status_code == 202
         assert direct.get("/healthz").status_code == 200
-        assert time.monotonic() - began_at < 2
+        # On a busy machine too. An unfinished body may take 60 s.
+        assert time.monotonic() - began_at < 15
         (worker,) = web.workers()
         connections = [each for each in worker.net_connections() if each.laddr.port == web.port]
         # The listener, and the connections of the two clients that finished.

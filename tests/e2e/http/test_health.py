@@ -10,6 +10,7 @@ from app.service.recent_workers import STATUS_MAX_AGE_S
 from contract import __version__, keys
 from contract.settings import REPOSITORY
 from contract.worker_status import WorkerStatus
+from tests.conftest import HANG_S
 from tests.web import Outcomes, WebServer
 
 STATUS = {
@@ -158,7 +159,7 @@ def test_job_whose_record_cannot_be_read_is_a_503(http, outcomes):
 def test_wrong_setting_ends_the_server_with_one_clear_line(tmp_path):
     server = WebServer(tmp_path, "redis://127.0.0.1:1/0")
     command = [*server.command[:-3], "EVASCORE_PROT=1", *server.command[-3:]]
-    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=30)
+    run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=HANG_S)
     assert run.returncode != 0
     assert run.stdout == ""
     assert run.stderr.splitlines() == [
