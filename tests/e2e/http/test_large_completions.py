@@ -1,6 +1,7 @@
 """Large completions: in the memory of the web server they take little, and all of it is counted."""
 
 import random
+import select
 import socket
 import threading
 import time
@@ -29,8 +30,6 @@ PROMPT_BYTES = 10_000
 LARGE = {**SCORED, "prompt": ["x" * PROMPT_BYTES] * 4}
 LONG_BYTES = 32_000
 MODEL = {"name": "m", "fingerprint": "f"}
-# On a busy machine too.
-PROMPT_S = 2
 # Two are made at once. The forms in between of the longest take about 100 MB each.
 MAKING_BYTES = 200e6
 
@@ -45,12 +44,6 @@ def web(web_redis, tmp_path_factory):
     yield server
     assert server.stop() == 0
     assert "Traceback" not in server.log.read_text()
-
-
-@pytest.fixture(autouse=True)
-def _is_ready(outcomes):
-    """Renew the worker's lease."""
-    outcomes.pose_as_worker({"name": "w"})
 
 
 def scores_of(num_bytes: int) -> dict:
@@ -181,10 +174,10 @@ def test_waiting_completions_keep_nothing_but_their_prompts(web, outcomes):
         # One after another, so that what it takes to check one comes once.
         for number in range(1, 21):
             stack.enter_context(sent(web, [post("/v1/completions", body)]))
-            wait_until(partial(is_open, web, number), timeout_s=30)
+            wait_until(partial(is_open, web, number))
             found.append(process.memory_info().rss)
     assert found[-1] - found[4] < 15 * len(body)
-    wait_until(partial(is_open, web, 0), timeout_s=30)
+    wait_until(partial(is_open, web, 0), timeout_s=60)
 
 
 def is_open(web: WebServer, number: int) -> bool:
@@ -246,10 +239,13 @@ def test_files_of_completions_that_nobody_reads_take_the_memory_that_is_counted(
         peak_growth(web) as growth,
         sent(web, [get_content(file_id)] * 3) as clients,
     ):
+        num_served = 0
         while not all(map(has_answer, clients)):
-            began_at = time.monotonic()
             assert http.get("/healthz").is_success
-            assert time.monotonic() - began_at < PROMPT_S
+            num_served += 1
+        # A busy machine takes longer for both. 360 were seen, and 16 with answers that are made in
+        # the thread that serves.
+        assert num_served > 80
         assert [status_of(client) for client in clients] == [200] * 3
         assert http.get(f"/v1/files/{file_id}/content").status_code == 503
         with sent_by_another(web, file_id) as answer:
@@ -258,10 +254,7 @@ def test_files_of_completions_that_nobody_reads_take_the_memory_that_is_counted(
 
 
 def has_answer(client: socket.socket) -> bool:
-    try:
-        return bool(client.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT))
-    except BlockingIOError:
-        return False
+    return bool(select.select([client], [], [], 0)[0])
 
 
 @contextmanager
