@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from contract.settings import REPOSITORY
+from tests.conftest import HANG_S
 
 
 class PseudoTerminal:
@@ -38,14 +39,14 @@ class PseudoTerminal:
         """All that was written, with its control sequences."""
         return self._written.decode()
 
-    def read_until(self, words: str, timeout_s: float = 60) -> None:
+    def read_until(self, words: str, timeout_s: float = HANG_S) -> None:
         """Wait until the command has written `words`."""
         deadline = time.monotonic() + timeout_s
         while words not in self.text:
             assert time.monotonic() < deadline, self.text
             assert self._read(), self.text
 
-    def read_to_end(self, timeout_s: float = 60) -> int:
+    def read_to_end(self, timeout_s: float = HANG_S) -> int:
         """Wait until the command has ended; return its exit code."""
         deadline = time.monotonic() + timeout_s
         while self._read():

@@ -5,7 +5,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -16,7 +17,7 @@ import redis
 from contract.setting_refusals import PREFIX, environment_name
 from contract.settings import REDIS_SOCKET, REPOSITORY, load_settings
 from deploy.embedded_redis import free_port
-from tests.conftest import LIMITS
+from tests.conftest import HANG_S, LIMITS
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
 """Random weights, every feature of the architecture; loads in a moment."""
@@ -27,6 +28,16 @@ Part = Literal["redis", "web", "worker"]
 # What the command line of each process that the supervisor starts contains; the Redis server
 # rewrites its own to program and socket.
 _MARKS: dict[Part, str] = {"redis": REDIS_SOCKET, "web": "gunicorn", "worker": "celery"}
+
+
+@contextmanager
+def suspended(process: psutil.Process) -> Iterator[None]:
+    """Stop a process, and let it run again at the end."""
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()
 
 
 class Service:
@@ -57,7 +68,7 @@ class Service:
         self.settings = {**ours, **settings}
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self, command: Sequence[str] = COMMAND, timeout_s: float = 300) -> "Service":
+    def start(self, command: Sequence[str] = COMMAND, timeout_s: float = HANG_S) -> "Service":
         """Start it, the leader of its own process group, and return when it is ready."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
@@ -72,7 +83,7 @@ class Service:
         self._wait_until_ready(timeout_s)
         return self
 
-    def run_to_end(self, timeout_s: float = 60) -> subprocess.CompletedProcess[str]:
+    def run_to_end(self, timeout_s: float = HANG_S) -> subprocess.CompletedProcess[str]:
         """Start it where it must refuse to, and return what it said."""
         return subprocess.run(
             COMMAND,
@@ -85,7 +96,7 @@ class Service:
             check=False,
         )
 
-    def stop(self, timeout_s: float = 60) -> int:
+    def stop(self, timeout_s: float = HANG_S) -> int:
         """End it by SIGTERM, or at once if that takes too long; return its exit code."""
         assert self.process is not None
         self.process.terminate()
@@ -108,7 +119,7 @@ class Service:
     def part(self, part: Part) -> psutil.Process:
         """The process that is now this part of the service; waits while it is started again."""
         assert self.process is not None
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + HANG_S
         while time.monotonic() < deadline:
             for child in psutil.Process(self.process.pid).children():
                 try:

@@ -2,15 +2,13 @@
 
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from contract.settings import REPOSITORY
 from tests.releases import NEXT, THIS, Work, make_next
-from tests.service import Service
+from tests.service import Service, suspended
 
 FOLDERS = ("app", "contract", "deploy", "model", "worker")
 
@@ -34,16 +32,6 @@ def service(tmp_path: Path) -> Iterator[Service]:
     service = Service(tmp_path, micro_batch_bytes=4096, micro_batch_texts=2)
     yield service
     service.stop()
-
-
-@contextmanager
-def suspended(process: psutil.Process) -> Iterator[None]:
-    """Stop a process, and let it run again at the end."""
-    process.suspend()
-    try:
-        yield
-    finally:
-        process.resume()
 
 
 def test_upgrade_and_rollback_lose_no_job_and_no_result(service, next_release):
