@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 if TYPE_CHECKING:
+    import psutil
     import redis
 
     from contract.settings import Settings
@@ -145,6 +146,16 @@ def _answers(client: redis.Redis) -> bool:
         return bool(client.ping())
     except redis.RedisError:
         return False
+
+
+def has_ended(process: psutil.Process) -> bool:
+    """Whether a process has ended; an orphan that nobody reaps counts as ended."""
+    import psutil
+
+    try:
+        return not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextmanager
