@@ -16,10 +16,11 @@ from contract.api_keys import new_key
 from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from deploy.supervisor import SAME_KEY_PRESS_S
-from tests.conftest import HANG_S, wait_until
+from tests.conftest import HANG_S, has_ended, wait_until
 from tests.service import TINY_CHECKPOINT, Service
 
-END_S = 30
+# Between SIGTERM and SIGKILL; much more than a busy machine needs after a second Ctrl-C.
+DRAIN_S = 300
 
 
 @pytest.fixture(scope="module")
@@ -52,8 +53,8 @@ def test_piped_output_is_json_alone(running):
 def test_start_logs_the_probe_once_before_it_is_ready(running):
     events = [json.loads(line) for line in running.log.read_text().splitlines()]
     probes = [event["status"] for event in events if event.get("route") == "/readyz"]
-    assert probes[:1] == [503]
-    assert probes[1:] in ([], [200])
+    # On a busy machine the worker may be ready before the first probe, which is not logged then.
+    assert probes in ([], [503], [503, 200])
 
 
 def test_curl_of_the_ready_line_scores_the_text(running):
@@ -192,19 +193,20 @@ def test_ctrl_c_ends_make_run_and_all_that_it_started(service):
     processes = service.descendants()
     assert len(processes) > 4
     service.press_ctrl_c()
-    service.process.wait(END_S)
+    service.process.wait(HANG_S)
     assert_all_end(processes)
     assert "program_killed" not in service.log.read_text()
 
 
 def test_second_ctrl_c_does_not_wait_for_a_hung_worker(service):
+    service.settings["drain_s"] = DRAIN_S
     service.start()
     service.part("worker").suspend()
     service.press_ctrl_c()
     wait_until(lambda: "service_stopping" in service.log.read_text())
     time.sleep(SAME_KEY_PRESS_S)
     service.press_ctrl_c()
-    assert service.process.wait(10) == 130
+    assert service.process.wait(DRAIN_S) == 130
 
 
 @pytest.fixture(scope="module")
@@ -233,7 +235,7 @@ def test_each_device_has_a_worker_of_its_own(two_devices):
         # The web server learns of a new key within seconds.
         wait_until(lambda: client.get("/score/x").status_code != 401)
         workers = client.get("/stats").json()["workers"]
-        items = [{"text": "x" * 400}] * 200
+        items = [{"text": "x" * 40}] * 20
         answer = client.post("/score?wait=30", json={"items": items, "priority": "bulk"}).json()
         assert answer["state"] == "SUCCESS"
     names = {worker["name"].partition("@")[0]: worker["state"] for worker in workers}
@@ -265,13 +267,8 @@ def test_killed_supervisor_leaves_nothing_running(service):
 
 
 def assert_all_end(processes: list[psutil.Process]) -> None:
-    """Fail unless all of them end; an orphan that nobody reaps counts as ended."""
-    wait_until(
-        lambda: all(
-            not process.is_running() or process.status() == psutil.STATUS_ZOMBIE
-            for process in processes
-        )
-    )
+    """Fail unless all of them end."""
+    wait_until(lambda: all(map(has_ended, processes)))
 
 
 def one_line(refused: subprocess.CompletedProcess[str]) -> str:

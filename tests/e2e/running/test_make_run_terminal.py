@@ -6,6 +6,7 @@ import signal
 import httpx
 import pytest
 
+from contract.worker_status import PHASES
 from tests.pseudo_terminal import PseudoTerminal
 from tests.service import COMMAND, TINY_CHECKPOINT, Service
 
@@ -50,8 +51,8 @@ def test_start_has_four_ticks_in_order(written):
 
 
 def test_step_of_the_model_shows_its_phases_while_they_run(written):
-    assert "importing libraries" in written
-    assert "loading the model" in written
+    # Those that ended before the web server answered are not shown.
+    assert re.search(rf"… model +(?:{'|'.join(PHASES.values())}), \d+ s", written)
 
 
 def test_block_names_page_command_documents_and_how_to_stop(written):
