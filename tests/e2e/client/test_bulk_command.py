@@ -20,7 +20,7 @@ from deploy.embedded_redis import free_port
 from evascore.bulk import exports
 from evascore.bulk import files as bulk_files
 from evascore.cli.main import main
-from tests.conftest import wait_until
+from tests.conftest import HANG_S, killed_at_end, wait_until
 from tests.service import Service
 
 NUM_LINES = 1500
@@ -39,6 +39,12 @@ def source(tmp_path: Path) -> Path:
 @pytest.fixture
 def target(tmp_path: Path) -> Path:
     return tmp_path / "out.jsonl"
+
+
+@pytest.fixture(autouse=True)
+def never_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run in this process does not say that it waits, however long a busy machine needs."""
+    monkeypatch.setattr("evascore.bulk.run.QUIET_S", HANG_S)
 
 
 def begin(scoring: Service, source: Path, target: Path) -> subprocess.Popen[bytes]:
@@ -96,11 +102,9 @@ def test_run_killed_twice_is_complete_and_scores_nothing_twice(scoring, source, 
     with evascore.Client(scoring.url) as client:
         num_before = num_scored_with(client, "?" * 317)
         for share in (0.1, 0.4):
-            process = begin(scoring, source, target)
-            wait_until(lambda share=share: num_lines(target) > share * NUM_LINES, timeout_s=120)
-            process.kill()
-            process.communicate()
-            assert num_lines(target) < NUM_LINES
+            # On a fast machine it may be complete before it is killed.
+            with killed_at_end(begin(scoring, source, target)):
+                wait_until(lambda share=share: num_lines(target) > share * NUM_LINES, HANG_S)
             with target.open("ab") as file:
                 file.write(b'{"index":99999,"status":"SUC')
         assert run(scoring, source, target, "--resume") == 4
@@ -120,10 +124,10 @@ def test_interrupted_run_says_how_to_go_on(scoring, source, target):
     # Else all may be scored before the signal comes.
     worker.suspend()
     try:
-        process = begin(scoring, source, target)
-        wait_until(lambda: is_uploaded(target), timeout_s=120)
-        process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        with killed_at_end(begin(scoring, source, target)) as process:
+            wait_until(lambda: is_uploaded(target), HANG_S)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=HANG_S)
     finally:
         worker.resume()
     assert process.returncode == 130
@@ -135,19 +139,25 @@ def test_interrupted_run_says_how_to_go_on(scoring, source, target):
 
 
 def test_run_outlasts_the_web_server(scoring, source, target):
-    process = begin(scoring, source, target)
-    wait_until(lambda: num_lines(target), timeout_s=120)
-    scoring.part("web").kill()
-    _, said = process.communicate(timeout=120)
+    worker = scoring.part("worker")
+    # Else all may be scored before the web server is killed.
+    worker.suspend()
+    with killed_at_end(begin(scoring, source, target)) as process:
+        try:
+            wait_until(lambda: is_uploaded(target), HANG_S)
+            scoring.part("web").kill()
+        finally:
+            worker.resume()
+        wait_until(lambda: num_lines(target), HANG_S)
+        scoring.part("web").kill()
+        _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 4, said
     assert_complete(source, target)
 
 
 def test_what_the_service_has_lost_is_uploaded_again(scoring, source, target):
-    process = begin(scoring, source, target)
-    wait_until(lambda: num_lines(target), timeout_s=120)
-    process.kill()
-    process.communicate()
+    with killed_at_end(begin(scoring, source, target)):
+        wait_until(lambda: num_lines(target), HANG_S)
     state = json.loads(Path(f"{target}.state").read_text())
     with evascore.Client(scoring.url) as client:
         client.erase_batch(state["uploads"][0]["batch_id"])
@@ -262,11 +272,12 @@ def test_full_disk_is_reported_and_the_run_goes_on_later(scoring, source, target
         [*limited, *command, "--url", scoring.url],
         cwd=REPOSITORY / "client",
         capture_output=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
     assert ran.returncode == 5
-    (line,) = ran.stderr.decode().splitlines()
+    # Before, on a busy machine, it may say that it waits.
+    (line,) = [line for line in ran.stderr.decode().splitlines() if "Waiting: " not in line]
     assert "File too large" in line
     assert "with --resume to continue" in line
     assert 0 < num_lines(target) < NUM_LINES
@@ -287,7 +298,7 @@ def piped(scoring: Service, command: str, folder: Path) -> subprocess.CompletedP
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HANG_S,
         check=False,
     )
 
@@ -406,7 +417,7 @@ def test_run_says_that_it_waits_for_a_worker_also_when_it_is_interrupted(tmp_pat
         # No worker is there once the lease of the suspended one has expired.
         first = process.stderr.readline().decode()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=60)
+        _, said = process.communicate(timeout=HANG_S)
     finally:
         service.part("worker").resume()
         service.stop()

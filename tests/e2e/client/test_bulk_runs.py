@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -66,12 +67,21 @@ class Worker(threading.Thread):
         self.join()
 
 
-@pytest.fixture
-def worker(outcomes) -> Iterator[Worker]:
+@contextmanager
+def working(outcomes: Outcomes) -> Iterator[Worker]:
+    """A worker that scores until the end of the block."""
     worker = Worker(outcomes)
     worker.start()
-    yield worker
-    worker.stop()
+    try:
+        yield worker
+    finally:
+        worker.stop()
+
+
+@pytest.fixture
+def worker(outcomes) -> Iterator[Worker]:
+    with working(outcomes) as worker:
+        yield worker
 
 
 @pytest.fixture
@@ -227,11 +237,14 @@ def test_interrupted_run_to_stdout_leaves_nothing_at_the_service(environment, ou
     assert at_the_service(outcomes) == []
 
 
-def test_run_whose_reader_closes_early_leaves_nothing_at_the_service(environment, worker, outcomes):
-    command = "evascore bulk in.jsonl - | true; echo ${PIPESTATUS[0]}"
-    with killed_at_end(begin(command)) as process:
-        status, said = process.communicate(timeout=HANG_S)
-    assert (status, said) == ("141\n", "")
+def test_run_whose_reader_closes_early_leaves_nothing_at_the_service(environment, outcomes):
+    with killed_at_end(begin("(evascore bulk in.jsonl -); echo $? >&2")) as process:
+        # Before the first result: later ones could be in the pipe already.
+        process.stdout.close()
+        with working(outcomes):
+            _, said = process.communicate(timeout=HANG_S)
+    # On a busy machine it may say that it waits.
+    assert [line for line in said.splitlines() if "Waiting: " not in line] == ["141"]
     assert at_the_service(outcomes) == []
 
 
