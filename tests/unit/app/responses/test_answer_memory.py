@@ -47,10 +47,15 @@ def test_first_part_is_refused_without_room_and_a_later_one_waits():
     memory.take("x", 2 * MIB)
     with pytest.raises(Overloaded), another.reserved(MIB):
         pass
-    came = threading.Timer(0.3, memory.release, ("x", 2 * MIB))
-    came.start()
+    came = threading.Event()
+
+    def release() -> None:
+        came.set()
+        memory.release("x", 2 * MIB)
+
+    threading.Timer(0.3, release).start()
     with room.reserved(MIB):
-        assert came.finished.is_set()
+        assert came.is_set()
     memory.take("x", 2 * MIB)
 
 

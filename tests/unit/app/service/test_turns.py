@@ -8,6 +8,7 @@ import pytest
 from gevent.event import Event
 
 from app.service.turns import LARGE_AT_ONCE, LARGE_BYTES, TURN_S, LargeWork, in_turns
+from tests.conftest import wait_until
 
 
 def busy(seconds: float) -> None:
@@ -76,15 +77,18 @@ def test_large_work_is_done_few_at_once_while_others_run():
     def work() -> None:
         running.append(1)
         most.append(len(running))
-        time.sleep(0.05)
-        running.pop()
+        until = len(ticks) + 4
+        try:
+            # Until others have run, and so many at once as may be.
+            wait_until(lambda: len(ticks) >= until and len(most) >= LARGE_AT_ONCE, every_s=0.001)
+        finally:
+            running.pop()
 
     def tick() -> None:
-        while len(most) < 6:
+        while len(most) < 6 or running:
             ticks.append(1)
             gevent.sleep(0.005)
 
     greenlets = [gevent.spawn(large.run, LARGE_BYTES, work) for _ in range(6)]
     gevent.joinall([*greenlets, gevent.spawn(tick)], raise_error=True)
     assert max(most) == LARGE_AT_ONCE
-    assert len(ticks) > 5

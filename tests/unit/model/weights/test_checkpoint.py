@@ -237,31 +237,31 @@ def test_index_may_not_name_files_outside_its_folder(sharded, name):
 @pytest.mark.parametrize("opening", ['{"a":', "["])
 def test_config_that_is_nested_too_deeply_is_refused_at_once(folder, opening):
     (folder / "config.json").write_text(opening * 100_000)
-    began_at = time.monotonic()
+    began_at = time.process_time()
     assert "config.json: is not readable JSON" in complaint_about(folder)
-    assert time.monotonic() - began_at < 1
+    assert time.process_time() - began_at < 1
 
 
 @pytest.mark.parametrize("depth", [32, 900, 5000, 100_000])
 def test_known_config_with_a_deep_value_is_refused_at_once(folder, depth):
     config = (folder / "config.json").read_text().strip().removesuffix("}")
     (folder / "config.json").write_text(f'{config}, "x": {"[" * depth}{"]" * depth}}}')
-    began_at = time.monotonic()
+    began_at = time.process_time()
     assert "copy it again" in complaint_about(folder)
-    assert time.monotonic() - began_at < 1
+    assert time.process_time() - began_at < 1
 
 
 @pytest.mark.parametrize("key", MAX_COUNTS)
 def test_counts_beyond_every_model_are_refused_at_once(folder, key):
     for value in (MAX_COUNTS[key] + 1, 10**18):
         change_config(folder, **{key: value})
-        began_at = time.monotonic()
+        began_at = time.process_time()
         assert f"{key} is {value}; it must be {MAX_COUNTS[key]} or less" in complaint_about(folder)
-        assert time.monotonic() - began_at < 1
+        assert time.process_time() - began_at < 1
 
 
 def test_20000_layers_are_refused_at_once(folder):
     change_config(folder, num_hidden_layers=20_000)
-    began_at = time.monotonic()
+    began_at = time.process_time()
     assert "num_hidden_layers is 20000" in complaint_about(folder)
-    assert time.monotonic() - began_at < 1
+    assert time.process_time() - began_at < 1

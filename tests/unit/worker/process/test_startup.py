@@ -9,17 +9,23 @@ import pytest
 
 from worker.process.startup import Startup, process_age_s
 
+# Each phase is told in milliseconds.
+ROUNDING_S = 0.005
+
 
 def test_phases_follow_each_other_without_a_gap():
     began_at = time.monotonic() - 10
     startup = Startup("import", began_at=began_at)
-    for phase in ("load", "warm_up", None):
-        startup.enter(phase)
-    took_s = time.monotonic() - began_at
+    startup.enter("load")
+    startup.enter("warm_up")
+    at_least_s = time.monotonic() - began_at
+    startup.enter(None)
+    at_most_s = time.monotonic() - began_at
     reply = startup.as_json()
     assert list(reply["seconds"]) == ["import", "load", "warm_up"]
     assert reply["seconds"]["import"] >= 10
-    assert sum(reply["seconds"].values()) == pytest.approx(took_s, abs=0.01)
+    total_s = sum(reply["seconds"].values())
+    assert at_least_s - ROUNDING_S <= total_s <= at_most_s + ROUNDING_S
 
 
 def test_phase_that_runs_is_reported_by_name_until_the_start_is_over():
@@ -32,11 +38,16 @@ def test_phase_that_runs_is_reported_by_name_until_the_start_is_over():
 
 
 def test_part_of_a_phase_counts_for_another():
-    startup = Startup("canary", began_at=time.monotonic() - 10)
+    began_at = time.monotonic() - 10
+    startup = Startup("canary", began_at=began_at)
     startup.credit("compile", 3)
     startup.credit("compile", 4)
     startup.enter(None)
-    assert startup.as_json()["seconds"] == pytest.approx({"compile": 7, "canary": 3}, abs=0.01)
+    at_most_s = time.monotonic() - began_at - 7
+    seconds = startup.as_json()["seconds"]
+    assert seconds.keys() == {"compile", "canary"}
+    assert seconds["compile"] == 7
+    assert 3 - ROUNDING_S <= seconds["canary"] <= at_most_s + ROUNDING_S
 
 
 def test_what_is_compiled_after_the_start_is_no_part_of_it():
