@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from contract.settings import REPOSITORY, load_settings
-from tests.conftest import wait_until
+from tests.conftest import HANG_S, wait_until
 
 SLURM = REPOSITORY / "deploy" / "slurm"
 # Writes down what the worker would see, says so, and runs until it is told to end.
@@ -99,7 +99,7 @@ def test_requeued_job_begins_its_copy_anew(tmp_path):
 def test_notice_drains_the_worker_and_releases_the_scratch_disk(checkout, job, tmp_path):
     # Slurm's notice goes to the shell alone, which the fake sbatch has become.
     job.send_signal(signal.SIGTERM)
-    assert job.wait(20) == 0
+    assert job.wait(HANG_S) == 0
     assert (checkout / "drained").exists()
     assert list((tmp_path / "scratch").iterdir()) == []
 
@@ -107,14 +107,14 @@ def test_notice_drains_the_worker_and_releases_the_scratch_disk(checkout, job, t
 def test_cancelled_job_drains_the_worker_though_both_get_the_signal(checkout, job, tmp_path):
     # scancel signals all processes of a job, and the shell signals its worker once more.
     os.killpg(job.pid, signal.SIGTERM)
-    assert job.wait(20) == 0
+    assert job.wait(HANG_S) == 0
     assert (checkout / "drained").exists()
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
 def test_failure_of_the_worker_is_that_of_the_job(checkout, job, tmp_path):
     (checkout / "ended").touch()
-    assert job.wait(20) == 3
+    assert job.wait(HANG_S) == 3
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
@@ -123,7 +123,7 @@ def test_notice_while_copying_ends_the_job_before_a_worker_starts(
 ):
     fakes = tmp_path / "slow"
     fakes.mkdir()
-    slow_copy = f'#!/bin/sh\ntouch "{tmp_path / "copying"}"\nexec sleep 60\n'
+    slow_copy = f'#!/bin/sh\ntouch "{tmp_path / "copying"}"\nexec sleep 600\n'
     (fakes / "cp").write_text(slow_copy)
     (fakes / "cp").chmod(0o755)
     env = {**cloud.env, "PATH": f"{fakes}:{cloud.env['PATH']}"}
@@ -131,7 +131,7 @@ def test_notice_while_copying_ends_the_job_before_a_worker_starts(
     try:
         wait_until((tmp_path / "copying").exists)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(HANG_S / 2) == 0
     finally:
         process.kill()
         process.wait()
