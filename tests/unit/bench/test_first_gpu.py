@@ -7,6 +7,8 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -28,10 +30,7 @@ from bench.first_gpu.table import has_failed, table
 from bench.first_gpu.texts import mixed_lengths, random_text, texts_of
 from bench.roofline import LINEAR_WEIGHTS
 from contract.settings import REPOSITORY
-from tests.conftest import wait_until
-
-# pytest and the processes of pytest-xdist start in 2 s.
-CUT_OFF_S = 20
+from tests.conftest import HANG_S, has_ended, wait_until
 
 
 @pytest.fixture
@@ -91,6 +90,14 @@ def test_part_without_time_is_left_out_and_ends_the_step(run):
     assert whats(run) == ["inner: left out"]
 
 
+def is_gone(pid: int) -> bool:
+    """Whether the process `pid` has ended."""
+    try:
+        return has_ended(psutil.Process(pid))
+    except psutil.NoSuchProcess:
+        return True
+
+
 def sleep_beyond_the_limit(run, folder):
     """A part that hangs, with a child that hangs too."""
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -101,6 +108,7 @@ def sleep_beyond_the_limit(run, folder):
 def stop_what_it_started(run):
     """A part that cleans up when it is asked to stop."""
     try:
+        run.put("began")
         time.sleep(600)
     finally:
         run.put("cleaned up")
@@ -178,17 +186,28 @@ def test_memory_of_the_gpu_is_managed_as_in_the_image(monkeypatch):
     assert environment["HF_HUB_OFFLINE"] == "0"
 
 
-def test_hanging_part_is_ended_at_its_limit_with_all_that_it_started(run, steps):
-    run.deadline_s = time.time() + 5
+def end_time_after(run, what, monkeypatch):
+    """Have the limits of all parts be over as soon as there is a figure about `what`."""
+
+    def now() -> float:
+        # As text: the last line may be half written.
+        text = run.figures.path.read_text() if run.figures.path.exists() else ""
+        return time.time() + (10 * HANG_S if f'"{what}"' in text else 0)
+
+    monkeypatch.setattr(processes, "time", SimpleNamespace(time=now, sleep=time.sleep))
+
+
+def test_hanging_part_is_ended_at_its_limit_with_all_that_it_started(run, steps, monkeypatch):
+    end_time_after(run, "child", monkeypatch)
     Starter().run_group(run, Group(600, (Part("hanging", "fake:sleep_beyond_the_limit", ("",)),)))
 
     pid = run.figures.latest("child", "pid")
     assert "part hanging was ended at its time limit" in whats(run)
-    wait_until(lambda: not psutil.pid_exists(pid) or psutil.Process(pid).status() == "zombie")
+    wait_until(lambda: is_gone(pid))
 
 
-def test_part_at_its_limit_stops_what_it_started(run, steps):
-    run.deadline_s = time.time() + 5
+def test_part_at_its_limit_stops_what_it_started(run, steps, monkeypatch):
+    end_time_after(run, "began", monkeypatch)
     Starter().run_group(run, Group(600, (Part("slow", "fake:stop_what_it_started"),)))
 
     assert "cleaned up" in whats(run)
@@ -221,20 +240,33 @@ def test_kernel_of_another_gpu():
 def test_kernel_without_end(number):
     {end}
 """
+NUM_ENDING = 3
+
+
+class CutOff(subprocess.Popen):
+    """pytest, whose time is over as soon as the tests that end have ended."""
+
+    def wait(self, timeout: float | None = None) -> int:
+        if timeout is None:
+            return super().wait()
+        assert timeout > 0
+        file = Path(self.args[self.args.index("--outcomes") + 1])
+        wait_until(lambda: file.exists() and file.read_text().count("\n") == NUM_ENDING, HANG_S)
+        return super().wait(0)
 
 
 @pytest.mark.parametrize(
-    ("end", "num_processes", "status"),
-    [("os._exit(3)", 1, 3), ("time.sleep(600)", 2, "time limit")],
+    ("end", "num_processes", "status", "popen"),
+    [("os._exit(3)", 1, 3, subprocess.Popen), ("time.sleep(600)", 2, "time limit", CutOff)],
     ids=["crash", "time limit"],
 )
 def test_tests_that_come_to_no_end_name_those_that_failed_before(
-    run, end, num_processes, status, monkeypatch
+    run, end, num_processes, status, popen, monkeypatch
 ):
+    monkeypatch.setattr(subprocess, "Popen", popen)
     monkeypatch.setattr(os, "cpu_count", lambda: gpu_tests.MANY_CORES + num_processes - 1)
     monkeypatch.setattr(gpu_tests, "TEST_PROCESSES", num_processes)
     (run.folder / "test_kernels.py").write_text(KERNEL_TESTS.format(mark="gpu", end=end))
-    run.deadline_s = time.time() + CUT_OFF_S
     gpu_tests.run_tests(run, "kernels", [str(run.folder)], is_parallel=True)
 
     [counts, failure] = run.figures.lines()
