@@ -81,7 +81,8 @@ def outcomes(web: WebServer) -> Iterator[Outcomes]:
 @pytest.fixture(scope="package")
 def scoring(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """All of evascore with a tiny model, for tests that go through the client."""
-    service = Service(tmp_path_factory.mktemp("scoring")).start()
+    # As much as may be: requests of `bench` and `doctor` are not sent again.
+    service = Service(tmp_path_factory.mktemp("scoring"), redis_timeout_s=5).start()
     yield service
     assert service.stop() == 0
 

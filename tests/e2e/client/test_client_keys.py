@@ -38,7 +38,9 @@ def keyed(tmp_path_factory, tokens) -> Iterator[Service]:
         tokens[name], key = new_key(name, scopes, **limits)
         lines.append(key.encode())
     (folder / "keys").write_bytes(b"\n".join(lines))
-    service = Service(folder, auth="keys", keys_file=folder / "keys").start(timeout_s=120)
+    # `redis_timeout_s` as long as may be: `bench` sends no request again.
+    settings = {"auth": "keys", "keys_file": folder / "keys", "redis_timeout_s": 5}
+    service = Service(folder, **settings).start()
     yield service
     log = service.log.read_text()
     assert not [token for token in tokens.values() if token in log]

@@ -15,9 +15,10 @@ import pytest
 
 import evascore
 from contract.settings import REPOSITORY
+from tests.conftest import HANG_S
 from tests.service import Service
 
-SCRIPT_S = 120
+SCRIPT_S = HANG_S
 # Python 3.12 warns of every fork in a process with threads; that is what is tested here.
 PYTHON = (sys.executable, "-W", "ignore::DeprecationWarning")
 
@@ -69,8 +70,11 @@ def run_script(script: str, *arguments: str) -> list[str]:
 # --- connections ----------------------------------------------------------------------------------
 
 FORKED = """
-import asyncio, json, os, sys, evascore
+import asyncio, json, os, sys, httpx, evascore
+from evascore.http import transport
 
+# The connection of the parent must outlast its child, on a busy machine too.
+transport.LIMITS = httpx.Limits(keepalive_expiry=600)
 loops = asyncio.Runner()
 client = getattr(evascore, sys.argv[2])(sys.argv[1])
 
