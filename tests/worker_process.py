@@ -16,7 +16,7 @@ from tests.conftest import HANG_S, wait_until
 from tests.warm_process import WarmProcess
 
 TINY_CHECKPOINT = REPOSITORY / "tests" / "oracle" / "small"
-# One text of this size keeps the tiny model busy for about a second on one core.
+# One text of this size keeps the tiny model busy for 0.2 to 0.3 s on one core.
 LONG_TEXT_BYTES = 4000
 
 
@@ -25,6 +25,7 @@ class Worker:
 
     def __init__(self, folder: Path, redis_url: str, name: str = "w", **settings: str) -> None:
         self.log = folder / f"{name}.log"
+        self._gate, self._held = folder / f"{name}.gate", folder / f"{name}.held"
         environment = {
             "EVASCORE_REDIS_URL": redis_url,
             "EVASCORE_MODEL": str(TINY_CHECKPOINT),
@@ -74,6 +75,26 @@ class Worker:
     def _is_ready_or_over(self) -> bool:
         assert self.process is not None
         return "worker_ready" in self.log.read_text() or self.process.poll() is not None
+
+    def hold(self) -> "Worker":
+        """Have each micro-batch wait before it is scored, until `let_go`; call it before `start`.
+
+        So a test acts in the middle of a micro-batch, however long it takes to notice one.
+        """
+        if self.arguments[0] == "celery":
+            waiting = "tests.fakes.failing_worker", "waiting", str(self._gate), str(self._held)
+            self.arguments[:1] = waiting
+        self._gate.touch()
+        return self
+
+    def wait_held(self) -> None:
+        """Wait until a micro-batch is held: its jobs are opened, and Redis has them as suspects."""
+        wait_until(self._held.exists)
+
+    def let_go(self) -> None:
+        """Have it go on; later micro-batches, of a successor too, wait no more."""
+        self._gate.unlink()
+        self._held.unlink()
 
     def send(self, number: signal.Signals) -> None:
         assert self.process is not None
