@@ -31,8 +31,8 @@ def test_worker_keeps_its_lease_when_its_health_file_cannot_be_touched(settings,
     with connect(settings) as client:
         lease = Lease(client, status, lease_s=0.2, micro_batch_timeout_s=300, health_file=file)
         lease.acquire()
-        file.unlink()
-        file.parent.rmdir()
+        # In one step: the thread of the lease may touch the file at any moment.
+        file.parent.rename(tmp_path / "away")
         for _ in range(2):
             client.delete(keys.lease("w"))
             wait_until(lambda: client.exists(keys.lease("w")))
