@@ -11,8 +11,8 @@ from tests.worker_process import final, submit
 
 SHIFTING = REPOSITORY / "tests" / "faults" / "chaos" / "clock"
 HOUR_S = 3600
-# A start of a server, or a micro-batch, on a busy machine.
-SLACK_S = 60
+# For the start of a server or a worker on a busy machine; well below the hour.
+SLACK_S = 1200
 
 
 @pytest.fixture
@@ -62,9 +62,9 @@ def test_deadlines_do_not_depend_on_the_clock_of_the_web_server(
     server.start()
     try:
         with server.client() as client:
-            job = client.post("/score", json={"text": "a", "deadline_s": 100}).json()
+            job = client.post("/score", json={"text": "a", "deadline_s": SLACK_S}).json()
             found = client.get(f"/score/{job['id']}").json()
     finally:
         server.stop()
     assert abs(age_s(found["submitted_at"])) < SLACK_S
-    assert 0 < -age_s(found["deadline_at"]) <= 100
+    assert 0 < -age_s(found["deadline_at"]) <= SLACK_S
