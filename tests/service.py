@@ -140,6 +140,18 @@ class Service:
         self.part("redis")
         return redis.Redis.from_url(load_settings(self.environment()).redis)
 
+    def num_micro_batches(self, before_end_of: str = "") -> int:
+        """Number of micro-batches that the log shows, of all or before the end of a job.
+
+        It counts by the log, not by the clock: the test may read it late.
+        """
+        count = 0
+        for line in self.log.read_text().splitlines():
+            if before_end_of and before_end_of in line and '"job_ended"' in line:
+                break
+            count += '"micro_batch_scored"' in line
+        return count
+
     def environment(self) -> dict[str, str]:
         """The variables of its processes."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX)}
