@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from contract.messages import FINAL_STATES
-from tests.conftest import LIMITS
+from tests.conftest import HANG_S, LIMITS
 
 _PAUSE_S = 0.1
 
@@ -15,7 +15,7 @@ _PAUSE_S = 0.1
 class PatientClient:
     """One keep-alive connection to a service; not shared between threads."""
 
-    def __init__(self, url: str, patience_s: float = 120) -> None:
+    def __init__(self, url: str, patience_s: float = HANG_S) -> None:
         """Make a client that gives up `patience_s` seconds after it was made."""
         self.http = httpx.Client(base_url=url, timeout=60, limits=LIMITS)
         self.num_refused = 0
@@ -40,6 +40,7 @@ class PatientClient:
             job = self.until_served("GET", f"/score/{task_id}?wait=20")
             if job["state"] in FINAL_STATES:
                 return job
+            assert time.monotonic() < self._deadline, f"{task_id} has not ended: {job['state']}"
 
     def until_served(self, method: str, path: str, **request: Any) -> dict[str, Any]:
         """The JSON of an answer other than a 503."""
