@@ -209,7 +209,8 @@ def test_jobs_in_the_hands_of_a_killed_worker_go_to_the_model_that_replaces_it(
     items = [{"text": text} for text in TEXTS]
     with web.client() as http:
         first.send(signal.SIGSTOP)
-        ids = [http.post("/score", json={"items": items}).json()["id"] for _ in range(5)]
+        # More than it scores while this test looks away for some seconds.
+        ids = [http.post("/score", json={"items": items}).json()["id"] for _ in range(20)]
         first.send(signal.SIGCONT)
         wait_until(lambda: any(job_store.read(each).state != "QUEUED" for each in ids))
         first.stop()
