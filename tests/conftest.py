@@ -202,10 +202,11 @@ def settings(redis_server: RedisServer) -> Settings:
 
 @pytest.fixture
 def redis_client(settings: Settings) -> Iterator[redis.Redis]:
-    """A client of the test's Redis."""
+    """A client of the test's Redis, which waits for it on a busy machine or a slow disk."""
     from contract.store.connection.broker import connect
 
     with connect(settings) as client:
+        client.connection_pool.connection_kwargs["socket_timeout"] = HANG_S
         yield client
 
 
