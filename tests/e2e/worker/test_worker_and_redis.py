@@ -229,9 +229,8 @@ def test_worker_killed_while_it_waits_for_redis_blames_nobody(
 
 
 def test_two_partitions_blame_no_job(job_store, new_worker, redis_client, proxy):
-    times = {"lease_s": "2", "redis_timeout_s": "1"}
-    cut_off = new_worker("cut", redis_url=proxy.url, **times).hold().start().wait_ready()
-    peer = new_worker("peer", **times).start().wait_ready()
+    cut_off = new_worker("cut", redis_url=proxy.url, lease_s="2").hold().start().wait_ready()
+    peer = new_worker("peer", lease_s="2").start().wait_ready()
     for _ in range(2):
         cut_off.hold()
         peer.send(signal.SIGSTOP)
