@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from contract.settings import REPOSITORY
+from tests.conftest import HANG_S
 
 FILES = ("requirements.txt", "requirements-web.txt", "requirements-dev.txt", "constraints.txt")
 LOCKS = {path.stem: path.read_text() for path in sorted(REPOSITORY.glob("requirements*.lock"))}
@@ -77,7 +78,7 @@ def resolve(platform: str, folder: Path, *packages: str) -> str | None:
         *(word for tag in tags for word in ("--platform", tag)),
         *packages,
     ]
-    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
+    found = subprocess.run(command, capture_output=True, text=True, check=False, timeout=HANG_S)
     if found.returncode and any(word in found.stderr for word in AWAY):
         pytest.skip("no package index answers: the pins cannot be resolved")
     return found.stderr if found.returncode else None
