@@ -229,7 +229,7 @@ def test_a_batch_has_one_model_though_its_model_is_replaced(
     web, models, new_worker, job_store, other_checkpoint
 ):
     old, new = models.add(TINY_CHECKPOINT), models.add(other_checkpoint)
-    first = new_worker("first", TINY_CHECKPOINT, micro_batch_texts="8").wait_ready()
+    first = new_worker("first", TINY_CHECKPOINT, micro_batch_texts="2").wait_ready()
     wait_until(current(job_store, "mine", old))
     lines = [{"text": TEXTS[number % len(TEXTS)]} for number in range(NUM_ANSWERS)]
     body = b"".join(orjson.dumps(line) + b"\n" for line in lines)
