@@ -24,6 +24,7 @@ import redis
 from contract import keys
 from contract.messages import decode_record
 from contract.settings import DEMO_CHECKPOINT, REPOSITORY
+from tests.conftest import HANG_S
 from tests.patient_client import PatientClient
 from tests.service import Service
 
@@ -222,7 +223,7 @@ class _Executioner:
                 time.sleep(0.005)
 
 
-def patiently(ask: Callable[[], Answer], timeout_s: float = 10) -> Answer:
+def patiently(ask: Callable[[], Answer], timeout_s: float = HANG_S) -> Answer:
     """Ask Redis until it answers: it may just be starting again."""
     deadline = time.monotonic() + timeout_s
     while True:
