@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import redis
-from celery import Celery, signals
+from celery import Celery, bootsteps, signals
 from celery.apps import worker as celery_worker
 from celery.exceptions import SecurityWarning
 from celery.utils.nodenames import NODENAME_DEFAULT, nodename, nodesplit
@@ -76,8 +76,17 @@ def create_worker(
     task.name = keys.TASK
     app.register_task(task)
     app.steps["consumer"].add(Recovery)
+    app.steps["worker"].add(ColdShutdown)
     Process(app, settings, requests, tracing).connect_signals()
     return app
+
+
+class ColdShutdown(bootsteps.StartStopStep):
+    """Worker step by which a cold shutdown (SIGQUIT) ends like a warm one."""
+
+    def terminate(self, worker: Any) -> None:
+        """Send the last signal of a worker; Celery itself sends it only after a warm shutdown."""
+        signals.worker_shutdown.send(sender=worker)
 
 
 class Process:

@@ -144,12 +144,14 @@ def test_result_that_is_too_large_for_a_slow_redis_fails_alone(job_store, new_wo
 def test_exit_by_an_error_elsewhere_does_not_count_against_a_job(
     job_store, new_worker, redis_client
 ):
-    worker = new_worker().start().wait_ready()
-    task_id = submit(job_store, *[LONG_TEXT_BYTES] * 3)
-    wait_until(lambda: "job_opened" in worker.log.read_text())
+    worker = new_worker(micro_batch_texts="1").hold().start().wait_ready()
+    task_id = submit(job_store, 10, 10)
+    worker.wait_held()
     worker.send(signal.SIGQUIT)  # Celery's cold shutdown: an exit without regard to its jobs
+    worker.let_go()
     worker.wait_exit()
-    assert not redis_client.exists(keys.aboard("w@test"))
+    assert not redis_client.exists(keys.aboard("w@test"), keys.lease("w@test"))
+    assert "worker_stopped" in worker.log.read_text()
     worker.start()
     assert final(job_store, task_id).state == "SUCCESS"
     assert deaths(redis_client, task_id) == 0
