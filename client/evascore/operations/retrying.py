@@ -222,7 +222,7 @@ def _passage(call: Call, circuit: Circuit, away_since: float | None) -> Steps[No
         if call.clock() > begun + call.patience_s:
             detail = (
                 f"The service was unreachable or too busy for {call.patience_s:g} s; try again"
-                " later, or raise patience_s (--patience)."
+                " later, or with a larger patience_s (--patience of score, next-chars and bulk)."
             )
             raise CapacityError({"detail": detail, "retryable": True}, wait_s)
         yield Pause(min(wait_s, RECHECK_S * (0.5 + call.chance()), max(call.left_s, 0.001)))

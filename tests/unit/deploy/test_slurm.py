@@ -141,7 +141,7 @@ def test_notice_while_copying_ends_the_job_before_a_worker_starts(
 
 def test_array_limit_and_cluster_are_handed_on(cloud, arguments):
     more = ["--workers", "8", "--at-once", "2", "--partition", "gpu", "--time", "1:00:00"]
-    more += ["--set", "EVASCORE_QUANTIZATION=int8", "--set", "EVASCORE_MODEL_NAME=mine"]
+    more += ["--set", "EVASCORE_QUANTIZATION=int8", "--set", "EVASCORE_REDIS_TIMEOUT_S=4"]
     shown = cloud.run([*arguments, *more, "--dry-run"])
     assert shown.returncode == 0, shown.stderr
     for word in (
@@ -168,6 +168,8 @@ def test_array_limit_and_cluster_are_handed_on(cloud, arguments):
         (["--set", "PATH=/tmp"], "EVASCORE_NAME=VALUE"),
         (["--set", "EVASCORE_DTYPE=a,EVASCORE_HOST=x"], "comma"),
         (["--set", "EVASCORE_REDIS_PASSWORD=hunter2"], "--password-file"),
+        (["--set", "EVASCORE_MODEL=/elsewhere"], "--checkpoint"),
+        (["--set", "EVASCORE_DEVICE=cpu"], "EVASCORE_DEVICE itself"),
         (["--wrong", "x"], "unknown option"),
         (["--time"], "needs a value"),
     ],
