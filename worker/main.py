@@ -86,6 +86,8 @@ class ColdShutdown(bootsteps.StartStopStep):
 
     def terminate(self, worker: Any) -> None:
         """Send the last signal of a worker; Celery itself sends it only after a warm shutdown."""
+        # First, so that no fetch that is under way takes jobs after they were given back.
+        worker.consumer.shutdown()
         signals.worker_shutdown.send(sender=worker)
 
 
