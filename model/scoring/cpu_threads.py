@@ -47,7 +47,8 @@ def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> li
     num_passes = min(in_full_rounds, -(-sum(lengths) // MIN_LANE_BYTES))
     even = _cut_evenly(lengths, num_passes)
     if _largest(lengths, even) > MAX_UNEVENNESS * sum(lengths) / num_passes:
-        even = min(even, _deal_out(lengths, num_passes), key=partial(_largest, lengths))
+        others = [_deal_out(lengths, num_passes), *([passes] if len(passes) <= num_lanes else [])]
+        even = min(even, *others, key=partial(_largest, lengths))
     return even if _largest(lengths, even) <= lane_bytes else passes
 
 
