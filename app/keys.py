@@ -8,7 +8,6 @@ servers log it, too, because the output of this command may be lost.
 import argparse
 import math
 import sys
-import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -16,6 +15,7 @@ import redis
 
 from contract.api_keys import SCOPES, ApiKey, NotAKey, new_key
 from contract.logs import configure_logging, get_logger
+from contract.service_clock import CLOCK
 from contract.settings import SettingsInvalid, load_settings
 from contract.store.connection.broker import connect
 from contract.store.key_store import KeyStore
@@ -34,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.command == "create" and parsed.entry:
             return _print_entry(*_created(parsed))
         with connect(settings) as client:
+            CLOCK.ask(client)
             return _run(KeyStore(client), parsed)
     except (SettingsInvalid, NotAKey) as error:
         return _fail(error, EX_USAGE)
@@ -98,7 +99,7 @@ def _run(store: KeyStore, parsed: argparse.Namespace) -> int:
         for key in chosen:
             _log("key_revoked", key)
         return 0
-    valid = [key for key in chosen if key.is_valid(time.time())]
+    valid = [key for key in chosen if key.is_valid(CLOCK.now())]
     if len(valid) != 1:
         return _fail(f"{parsed.key!r} has {len(valid)} valid keys; give the ID of one", EX_FAILED)
     if not 0 <= parsed.grace_s < math.inf:
@@ -123,7 +124,7 @@ def _created(parsed: argparse.Namespace) -> tuple[str, ApiKey]:
     return new_key(
         parsed.name,
         scopes,
-        expires_at=None if parsed.days is None else time.time() + parsed.days * _DAY_S,
+        expires_at=None if parsed.days is None else CLOCK.now() + parsed.days * _DAY_S,
         requests_per_minute=parsed.requests_per_minute,
         bytes_per_minute=parsed.bytes_per_minute,
         queue_share=parsed.queue_share,
@@ -140,7 +141,7 @@ def _line(key: ApiKey) -> str:
     def moment(at: float | None) -> str:
         return "never" if at is None else datetime.fromtimestamp(at, UTC).isoformat("T", "seconds")
 
-    state = "valid" if key.is_valid(time.time()) else "expired"
+    state = "valid" if key.is_valid(CLOCK.now()) else "expired"
     return (
         f"{key.id} {key.name} {','.join(key.scopes)} {state} made={moment(key.created_at)} "
         f"expires={moment(key.expires_at)} requests/min={key.requests_per_minute or 'any'} "

@@ -21,14 +21,26 @@ _PROOF_MAX_AGE_S = 0.1
 _MAX_DIFFERENCE_S = 5.0
 
 
+def steady() -> float:
+    """Seconds by a clock that nobody sets; on Linux it goes on while the machine is suspended."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 class ServiceClock:
-    """The last time that Redis gave, and what has passed since then by the monotonic clock."""
+    """The last time that Redis gave, and what has passed since then by `steady`."""
 
     def __init__(self) -> None:
         self._noted: tuple[float, float] | None = None
-        """What Redis said in Unix seconds, and the monotonic time when the answer was there."""
+        """What Redis said in Unix seconds, and the steady time when the answer was there."""
         self._differs = False
         """Whether the clock of this machine differed from that of Redis at the last answer."""
+
+    @property
+    def is_known(self) -> bool:
+        """Whether Redis has answered once."""
+        return self._noted is not None
 
     def now(self) -> float:
         """Unix time in seconds; by the clock of this machine until Redis has answered once.
@@ -38,23 +50,23 @@ class ServiceClock:
         if self._noted is None:
             return time.time()
         redis_s, noted_at = self._noted
-        return redis_s + time.monotonic() - noted_at
+        return redis_s + steady() - noted_at
 
     def note(self, answer: Sequence[int | bytes], asked_at: float) -> None:
         """Take an answer to TIME as soon as it is there; a late one is of no use after the first.
 
         Args:
             answer: seconds and microseconds.
-            asked_at: when it was asked, by the monotonic clock.
+            asked_at: when it was asked, by `steady`.
         """
-        noted_at = time.monotonic()
+        noted_at = steady()
         if self._noted is None or noted_at - asked_at < _MAX_ANSWER_S:
             self._noted = _seconds(answer), noted_at
             self._log_difference()
 
     def ask(self, client: redis.Redis) -> float:
         """Ask Redis for its time, in Unix seconds. Redis errors reach the caller."""
-        asked_at = time.monotonic()
+        asked_at = steady()
         answer = client.time()
         self.note(answer, asked_at)
         return _seconds(answer)
@@ -67,7 +79,7 @@ class ServiceClock:
         """
         if self.now() <= moment:
             return False
-        if self._noted is not None and time.monotonic() < self._noted[1] + _PROOF_MAX_AGE_S:
+        if self._noted is not None and steady() < self._noted[1] + _PROOF_MAX_AGE_S:
             return True
         return self.ask(client) > moment
 

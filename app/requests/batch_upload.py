@@ -25,7 +25,6 @@ from contract.errors import (
 )
 from contract.grammar.lines import Line
 from contract.messages import Job, owner_of
-from contract.service_clock import CLOCK
 from contract.settings import Settings
 from contract.store.admission.outcomes import KeyReused, NoRoom, QueueDepth, QueueFull
 from contract.store.batches.batch_store import Accepted, BatchStore
@@ -73,7 +72,7 @@ class Receiver:
         self._target, self._asked_model = target, options.model or name
         self._model_name, self._named_models = name, dict[str, bool]()
         self._client, self._owner = client, owner_of(client)
-        self._created_at = CLOCK.now()
+        self._created_at = store.now()
         deadline_s = options.deadline_s or settings.max_upload_deadline_s
         self._deadline_at = self._created_at + deadline_s
         self._cutter = PartCutter(

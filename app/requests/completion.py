@@ -18,7 +18,6 @@ from contract.grammar.completion_request import (
 from contract.grammar.json_text import parse_json
 from contract.grammar.validation import validated
 from contract.messages import Job
-from contract.service_clock import CLOCK
 from contract.settings import Settings
 
 
@@ -31,7 +30,7 @@ def read_completion(request: Request, service: Service) -> tuple[CompletionBody,
     """
     max_bytes = service.settings.max_body_bytes
     content = read_json_body(request, max_bytes)
-    request_id, client = g.request_id, client_of(request)
+    now, request_id, client = service.jobs.now(), g.request_id, client_of(request)
     # What follows may run in a thread of its own, which must not ask Redis.
     limits_of = service.models.frozen().limits
 
@@ -42,7 +41,7 @@ def read_completion(request: Request, service: Service) -> tuple[CompletionBody,
         prompts = prompts_of(
             body, max_items=settings.max_items, max_text_bytes=settings.max_text_bytes
         )
-        job = completion_job(body, prompts, settings, request_id=request_id, client=client)
+        job = completion_job(body, prompts, settings, now=now, request_id=request_id, client=client)
         return without_prompts(body), prompts, job
 
     return service.large_work.run(len(content), checked)
@@ -53,10 +52,14 @@ def completion_job(
     prompts: Sequence[Prompt],
     settings: Settings,
     *,
+    now: float,
     request_id: str,
     client: str = "",
 ) -> Job:
     """Return the job that scores `prompts` for `client`, with one item per prompt.
+
+    Args:
+        now: Unix time, seconds.
 
     Raises:
         BodyTooLarge: the model would have to read too much, or the result could be too large.
@@ -65,7 +68,6 @@ def completion_job(
     check_job_bytes(num_bytes, settings)
     requests = texts_to_score(body, prompts)
     result_bytes = check_result_bytes(requests, settings)
-    now = CLOCK.now()
     return Job(
         requests=requests,
         num_bytes=num_bytes,

@@ -27,7 +27,6 @@ from contract.errors import (
 )
 from contract.grammar.invalid import invalid
 from contract.messages import owner_of
-from contract.service_clock import CLOCK
 from contract.store.admission.outcomes import NoRoom, QuotaUsedUp
 from contract.store.batches.file_store import StoredFile
 
@@ -98,7 +97,7 @@ def _stored(
         raise invalid(f"must be {PURPOSE}", pointer="/purpose")
     if not num_bytes:
         raise RequestInvalid("The form has no file, or an empty one.", errors=_NO_FILE)
-    now, name = CLOCK.now(), form.name[:MAX_NAME_CHARS]
+    now, name = service.jobs.now(), form.name[:MAX_NAME_CHARS]
     file = StoredFile(
         *(file_id, name, num_bytes, num_pieces, now, now + service.settings.result_ttl_s)
     )

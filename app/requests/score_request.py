@@ -11,7 +11,6 @@ from app.requests.intake import canonical_json, to_job
 from app.requests.query import Query, options_of_texts, with_defaults
 from app.service.components import Service
 from contract.messages import Job
-from contract.service_clock import CLOCK
 from contract.store.admission.outcomes import Idempotency
 
 
@@ -25,7 +24,7 @@ def read_job(request: Request, query: Query, service: Service) -> Job:
     g.body_bytes = len(body)
     refuse_encodings(request)
     content_type = request.headers.get("Content-Type", "")
-    request_id, client = g.request_id, client_of(request)
+    now, request_id, client = service.jobs.now(), g.request_id, client_of(request)
     is_apart = service.large_work.is_apart(len(body))
     # A thread of its own must not ask Redis.
     models = service.models.frozen() if is_apart else service.models
@@ -34,7 +33,7 @@ def read_job(request: Request, query: Query, service: Service) -> Job:
         fields = parse_body(body, content_type)
         fields = with_defaults(fields, options_of_texts(query))
         limits = models.limits(fields.get("model"))
-        return to_job(fields, limits, now=CLOCK.now(), request_id=request_id, client=client)
+        return to_job(fields, limits, now=now, request_id=request_id, client=client)
 
     return service.large_work.run(len(body), checked)
 

@@ -66,6 +66,8 @@ class KeyRing:
 
     def _refresh_stored(self) -> None:
         try:
+            # Expiry depends on the time, and no other route may have asked for it.
+            self._store.note_time()
             stored = {key.id: key for key in self._store.all()}
         except redis.RedisError as error:
             # Those that are known stay valid: without Redis no request has an effect anyway.

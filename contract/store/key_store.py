@@ -29,6 +29,10 @@ class KeyStore:
                 log.error("key_unreadable", key_id=key_id.decode(), reason=str(error))
         return sorted(found, key=lambda key: (key.name, key.created_at))
 
+    def note_time(self) -> None:
+        """Set the clock of the service by that of Redis."""
+        CLOCK.ask(self._client)
+
     def add(self, key: ApiKey) -> None:
         """Keep a key; web servers know it within a second or two."""
         self._client.hset(keys.API_KEYS, key.id, key.encode())
@@ -48,7 +52,7 @@ class KeyStore:
             NotAKey: `grace_s` is not a time.
         """
         token, new = rotated(key)
-        CLOCK.ask(self._client)
+        self.note_time()
         ends_at = CLOCK.now() + grace_s
         old = replace(key, expires_at=min(key.expires_at or ends_at, ends_at))
         check_key(old)

@@ -12,7 +12,7 @@ from contract.store.admission.bulk_load import BulkLoad, ask_load
 from contract.store.admission.outcomes import QueueDepth
 from contract.store.connection.broker_guard import BrokerGuard
 from contract.store.connection.persistence import Persistence, ask_persistence
-from contract.store.connection.readings import read_together
+from contract.store.connection.readings import note_time, read_together
 from contract.store.connection.refusals import ask_writable
 from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.queue.dead_letters import DeadLetter, ask_letters
@@ -67,5 +67,6 @@ class OverviewReader:
                 ask_persistence(),
                 ask_writable(),
                 ask_model_drifted(),
+                note_time(),
             )
-        return Overview(*found)
+        return Overview(*found[:-1])

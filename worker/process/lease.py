@@ -17,7 +17,7 @@ from contract.histogram import (
     Histogram,
 )
 from contract.logs import get_logger
-from contract.service_clock import CLOCK
+from contract.service_clock import CLOCK, steady
 from contract.store.connection.scripts import register
 from contract.store.queue.model_registry import PRIORITY_NAMES
 from contract.worker_status import (
@@ -172,6 +172,9 @@ class Lease:
             NameTaken: its holder renewed it meanwhile.
             redis.RedisError: Redis does not answer.
         """
+        # Until now its own machine's clock was all that it knew.
+        CLOCK.ask(self._client)
+        self.status.started_at = CLOCK.now()
         lapses_at = time.monotonic() + self._lease_s + 1
         while self._is_held_by_other():
             if time.monotonic() > lapses_at:
@@ -229,11 +232,12 @@ class Lease:
     def drain(self, within_s: float, give_back: Callable[[], None]) -> None:
         """Stop the worker: after `within_s`, requeue the jobs of its micro-batch and exit.
 
-        Callable from a signal handler.
+        A second call gives no more time. Callable from a signal handler.
         """
         self.status.state = "draining"
         self._give_back = give_back
-        self._drain_until = time.monotonic() + within_s
+        if self._drain_until is None:
+            self._drain_until = time.monotonic() + within_s
 
     def _run(self) -> None:
         while not self._stopped.wait(self._lease_s / _RENEWALS_PER_LEASE):
@@ -248,7 +252,7 @@ class Lease:
         """Write the lease and the status to Redis now."""
         # A peer that saw the lease lapse may have set our suspects aside; we live.
         suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
-        asked_at = time.monotonic()
+        asked_at = steady()
         time_of_redis = register(self._client, "renew_lease", _LUA)(
             keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
             args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],

@@ -54,7 +54,7 @@ def take_back(client: redis.Redis, worker: str) -> None:
 def set_aside(client: redis.Redis, worker: str) -> None:
     """Keep the suspects of a worker whose lease expired, until it is known whether it died."""
     names = [keys.aboard(worker), keys.missing_aboard(worker), keys.MISSING]
-    register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker, CLOCK.now()])
+    register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker])
 
 
 def forget_worker(client: redis.Redis, worker: str) -> None:
@@ -72,10 +72,8 @@ def blame(client: redis.Redis, worker: str) -> list[str]:
 
 def long_missing(client: redis.Redis) -> list[str]:
     """Return the workers that are missing for so long that they count as dead."""
-    return [
-        name.decode()
-        for name in client.zrangebyscore(keys.MISSING, "-inf", CLOCK.now() - MISSING_S)
-    ]
+    before = CLOCK.ask(client) - MISSING_S
+    return [name.decode() for name in client.zrangebyscore(keys.MISSING, "-inf", before)]
 
 
 def crashes_of(client: redis.Redis, task_ids: Iterable[str]) -> dict[str, Crashes]:

@@ -89,6 +89,10 @@ class BatchStore:
         with self._guard.calling():
             return new_task_id(self._jobs.id_secret(), owner, BATCH)
 
+    def now(self) -> float:
+        """See `JobStore.now`."""
+        return self._jobs.now()
+
     def load(self) -> BulkLoad:
         """The number and size of all batches, and the room for more. Raises: BrokerUnavailable."""
         with self._guard.calling():
@@ -294,9 +298,10 @@ class BatchStore:
             raise JobEnded(
                 f"The batch is {before.status}; only a batch that has not ended can be cancelled."
             )
+        now = self.now()
         with self._guard.calling():
             names = [keys.batch(batch_id), keys.CANCELLING]
-            self._cancel(keys=names, args=[CLOCK.now(), batch_id])
+            self._cancel(keys=names, args=[now, batch_id])
             # A part that is not queued has no record yet, so it could not end.
             self._queue.publish(batch_id)
             for parts in self._parts_from(batch_id, 0, before.total):

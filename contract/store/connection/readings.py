@@ -4,13 +4,12 @@ A reading is a generator: it yields the commands that it needs next, and is sent
 """
 
 import itertools
-import time
 from collections.abc import Generator, Sequence
 from typing import Any, TypeVar
 
 import redis
 
-from contract.service_clock import CLOCK
+from contract.service_clock import CLOCK, steady
 
 T = TypeVar("T")
 Command = tuple[Any, ...]
@@ -45,7 +44,7 @@ def read_together(client: redis.Redis, *readings: Reading[Any]) -> tuple[Any, ..
 
 def note_time() -> Reading[None]:
     """Set the clock of the service by that of Redis."""
-    asked_at = time.monotonic()
+    asked_at = steady()
     (answer,) = yield [("TIME",)]
     CLOCK.note(answer, asked_at)
 

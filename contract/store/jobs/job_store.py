@@ -86,6 +86,13 @@ class JobStore:
         with self._guard.calling() if self._secret is None else nullcontext():
             return new_task_id(self.id_secret(), owner)
 
+    def now(self) -> float:
+        """Unix time by the clock of Redis. Raises: BrokerUnavailable if it has told none yet."""
+        if not CLOCK.is_known:
+            with self._guard.calling():
+                CLOCK.ask(self._client)
+        return CLOCK.now()
+
     def submit(
         self,
         job: Job,
@@ -181,7 +188,7 @@ class JobStore:
         """
         before = self.read(task_id)
         error = JobCancelled("The job was cancelled before it was scored.")
-        now = CLOCK.now()
+        now = self.now()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
             with self._guard.calling():

@@ -11,6 +11,7 @@ from contract.api_keys import Quota
 from contract.batches import Batch, Part
 from contract.errors import BrokerUnavailable
 from contract.messages import Apart, Job, Record
+from contract.service_clock import CLOCK
 from contract.settings import load_settings
 from contract.store.admission.outcomes import Idempotency
 from contract.store.batches.batch_store import BatchStore
@@ -67,6 +68,7 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "totals": store.totals,
         "dead_letters": store.dead_letters,
         "num_parked": store.num_parked,
+        "now": store.now,
     }
 
 
@@ -85,6 +87,7 @@ def calls_of_batches(store: BatchStore, batch: Batch):
         "take_request": lambda: store.take_request(Quota("a", requests_per_minute=1)),
         "erase": lambda: store.erase(batch.id),
         "discard_upload": lambda: store.discard_upload(batch.id),
+        "now": store.now,
     }
 
 
@@ -97,7 +100,9 @@ def a_batch(batch_id: str) -> Batch:
     return Batch(batch_id, 1, 1, 1, created_at=now, deadline_at=now + 60)
 
 
-def test_every_call_of_the_web_tier_fails_as_broker_unavailable():
+def test_every_call_of_the_web_tier_fails_as_broker_unavailable(monkeypatch):
+    # As in a process that has just started.
+    monkeypatch.setattr(CLOCK, "_noted", None)
     settings = load_settings({"EVASCORE_REDIS_URL": f"redis://127.0.0.1:{free_port()}/0"})
     with connect(settings) as client:
         jobs = JobStore(client, settings)

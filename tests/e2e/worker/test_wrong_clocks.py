@@ -5,7 +5,9 @@ from datetime import UTC, datetime
 
 import pytest
 
+from contract.api_keys import new_key
 from contract.settings import REPOSITORY
+from contract.store.key_store import KeyStore
 from tests.web import WebServer
 from tests.worker_process import final, submit
 
@@ -36,6 +38,8 @@ def test_worker_that_is_ahead_expires_no_job(job_store, new_worker, variables):
     worker.environment |= variables(HOUR_S)
     task_id = submit(job_store, 10, deadline_s=HOUR_S / 2)
     worker.start_cold().wait_ready()
+    (status,) = job_store.worker_statuses()
+    assert abs(time.time() - status.started_at) < SLACK_S
     record = final(job_store, task_id)
     assert record.state == "SUCCESS"
     assert abs(time.time() - record.finished_at) < SLACK_S
@@ -68,3 +72,25 @@ def test_deadlines_do_not_depend_on_the_clock_of_the_web_server(
         server.stop()
     assert abs(age_s(found["submitted_at"])) < SLACK_S
     assert 0 < -age_s(found["deadline_at"]) <= SLACK_S
+
+
+def test_keys_expire_by_the_clock_of_redis(tmp_path, redis_server, redis_client, variables):
+    store, tokens = KeyStore(redis_client), {}
+    for name, left_s in (("valid", HOUR_S / 2), ("expired", -1)):
+        tokens[name], key = new_key(name, ["score"], expires_at=time.time() + left_s)
+        store.add(key)
+    server = WebServer(tmp_path, redis_server.url, auth="keys")
+    server.command[1:1] = [f"{name}={value}" for name, value in variables(HOUR_S).items()]
+    server.start()
+    try:
+        with server.client() as client:
+            answers = {
+                name: client.get("/score/x", headers={"Authorization": f"Bearer {token}"})
+                for name, token in tokens.items()
+            }
+    finally:
+        server.stop()
+    assert {name: each.status_code for name, each in answers.items()} == {
+        "valid": 404,
+        "expired": 401,
+    }

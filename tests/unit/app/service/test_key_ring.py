@@ -1,5 +1,7 @@
 """API keys while Redis is away or the file of keys is broken: which are still valid."""
 
+import time
+
 import pytest
 import redis
 from structlog.testing import capture_logs
@@ -16,6 +18,12 @@ class Store:
 
     def __init__(self, *stored: ApiKey) -> None:
         self.stored, self.is_away = list(stored), False
+
+    def time(self) -> tuple[int, int]:
+        """The time of this machine."""
+        if self.is_away:
+            raise redis.ConnectionError
+        return int(time.time()), 0
 
     def hgetall(self, name: str) -> dict[bytes, bytes]:
         """All keys, whatever hash is asked for."""
