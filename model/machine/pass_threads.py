@@ -5,8 +5,10 @@ from contextlib import contextmanager
 
 import torch
 
-# Multiplications of a product that are worth another thread: about 0.3 ms of one core.
-MIN_MULTIPLICATIONS = 16_000_000
+# Multiplications of a product that are worth another thread: about 0.7 ms of one core. On two cores
+# of an EPYC (Zen 4), a second thread made a text of 200 bytes 6 % slower, and one of 400 bytes 5 %
+# faster for 27 % more CPU time.
+MIN_MULTIPLICATIONS = 35_000_000
 
 
 @contextmanager

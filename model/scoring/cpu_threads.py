@@ -22,9 +22,10 @@ Result = TypeVar("Result")
 # Texts of so many bytes or fewer stay in one pass, of twice as many in two, and so on. With 256,
 # small micro-batches were no faster on two cores.
 MIN_LANE_BYTES = 512
-# Texts of similar length share products of attention. So they stay in one pass if that makes no
-# pass larger than this times the mean: the lanes wait for the largest.
-MAX_UNEVENNESS = 1.02
+# Texts of similar length share products of attention, so they share a pass. Where each lane has one
+# pass, and the largest is larger than this times the mean, the wait for it costs more than that.
+# On two cores, dealing out 8 or 10 texts of 20 to 200 bytes saved 5 to 8 %, and 64 cost 4 %.
+MAX_UNEVENNESS = 1.04
 
 
 def count_lanes(device: torch.device, pass_bytes: int) -> int:
@@ -46,9 +47,9 @@ def cut_for_lanes(lengths: Sequence[int], lane_bytes: int, num_lanes: int) -> li
     in_full_rounds = -(-len(passes) // num_lanes) * num_lanes
     num_passes = min(in_full_rounds, -(-sum(lengths) // MIN_LANE_BYTES))
     even = _cut_evenly(lengths, num_passes)
-    if _largest(lengths, even) > MAX_UNEVENNESS * sum(lengths) / num_passes:
-        others = [_deal_out(lengths, num_passes), *([passes] if len(passes) <= num_lanes else [])]
-        even = min(even, *others, key=partial(_largest, lengths))
+    mean_bytes = sum(lengths) / num_passes
+    if num_passes == num_lanes and _largest(lengths, even) > MAX_UNEVENNESS * mean_bytes:
+        even = min(even, _deal_out(lengths, num_passes), key=partial(_largest, lengths))
     return even if _largest(lengths, even) <= lane_bytes else passes
 
 
