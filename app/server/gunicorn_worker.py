@@ -42,6 +42,8 @@ LATE_HEADER_S = 1
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
 # report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
+# Gunicorn reads so much of a body that the application left. Beyond that it closes the connection.
+DRAINED_BYTES = 64 * 1024
 # A stopping worker answers requests that clients are sending already on open connections.
 STOP_LINGER_S = 1.0
 # After `drain_s` the process closes the connections that are left, exports its spans and ends.
@@ -246,7 +248,7 @@ class EdgeWorker(GeventWorker):
         if not self.alive:
             answer.force_close()
         try:
-            self._run_application(environ, answer)
+            self._run_application(environ, answer, req)
         except gevent.GreenletExit:
             raise StopIteration from None
         except OSError:
@@ -260,8 +262,11 @@ class EdgeWorker(GeventWorker):
         if answer.should_close():
             raise StopIteration
 
-    def _run_application(self, environ: dict[str, Any], answer: Answer) -> None:
+    def _run_application(self, environ: dict[str, Any], answer: Answer, request: Any) -> None:
         body = self.wsgi(environ, answer.start_response)
+        if getattr(request.body.reader, "length", 0) >= DRAINED_BYTES:
+            # Told before, so that the client sends its next request on another connection.
+            answer.force_close()
         try:
             if isinstance(body, wsgi.FileWrapper):
                 answer.write_file(body)

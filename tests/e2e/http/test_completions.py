@@ -204,6 +204,8 @@ def test_wrong_tokenizer_request_is_refused(http, path, fields):
 def test_tokenizer_refuses_a_body_that_would_hold_up_others(http, path):
     response = http.post(path, json={"prompt": "x" * 1024**2})
     assert (response.status_code, response.json()["limit_bytes"]) == (413, 1024**2)
+    # The rest of the body is not read.
+    assert response.headers["Connection"] == "close"
 
 
 def test_body_must_be_json(http):
