@@ -1,4 +1,4 @@
-"""Accepts connections, each of which gives way to others while its client keeps it busy.
+"""Accepts connections; each gives way to others while its client keeps it busy.
 
 One thread serves all connections. A `recv` that finds bytes returns without giving way to others.
 So a client that sends faster than it is served would keep all others waiting.

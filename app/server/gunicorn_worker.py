@@ -42,7 +42,7 @@ LATE_HEADER_S = 1
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
 # report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
-# Gunicorn reads so much of a body that the application left. Beyond that it closes the connection.
+# So much of a body that the application left is read. Beyond that the connection is closed.
 DRAINED_BYTES = 64 * 1024
 # A stopping worker answers requests that clients are sending already on open connections.
 STOP_LINGER_S = 1.0
@@ -265,7 +265,7 @@ class EdgeWorker(GeventWorker):
     def _run_application(self, environ: dict[str, Any], answer: Answer, request: Any) -> None:
         body = self.wsgi(environ, answer.start_response)
         if getattr(request.body.reader, "length", 0) >= DRAINED_BYTES:
-            # Told before, so that the client sends its next request on another connection.
+            # Before it closes, so that the client sends its next request on another connection.
             answer.force_close()
         try:
             if isinstance(body, wsgi.FileWrapper):
@@ -317,7 +317,9 @@ class EdgeWorker(GeventWorker):
                 # A client that stalls for this long while it takes its answer is disconnected.
                 client.begin_answer(self.cfg.timeout)
                 self.handle_request(server, request, client, addr)
-                if not self.alive or not parser.finish_body(time.monotonic() + HEADER_S):
+                if not self.alive or not parser.finish_body(
+                    time.monotonic() + HEADER_S, DRAINED_BYTES
+                ):
                     return
         except (StopIteration, OSError, parse_errors.NoMoreData):
             # The answer closes the connection, or the client did.

@@ -59,7 +59,6 @@ class Upkeep:
     def run(self) -> None:
         """Do all of it. A lost connection reaches the caller."""
         run_each(
-            lambda: CLOCK.ask(self._client),
             self._registration.renew,
             lambda: self._orphans.take_over(*self._registration.model),
             self._parked.take_back,

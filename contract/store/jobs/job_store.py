@@ -87,7 +87,7 @@ class JobStore:
             return new_task_id(self.id_secret(), owner)
 
     def now(self) -> float:
-        """Unix time by the clock of Redis. Raises: BrokerUnavailable if it has told none yet."""
+        """Unix time by the clock of Redis. Raises: BrokerUnavailable if it has never answered."""
         if not CLOCK.is_known:
             with self._guard.calling():
                 CLOCK.ask(self._client)

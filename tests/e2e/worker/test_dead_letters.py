@@ -270,7 +270,7 @@ def test_worker_that_loses_every_connection_reconnects_more_and_more_rarely(
         if any(each["cmd"] == "blmove" for each in redis_client.client_list()):
             redis_client.client_kill_filter(_type="normal", skipme=True)
         found = delays_s(worker)
-        # On a busy machine the next connection may come so late that the delays begin anew.
+        # On a busy machine the next connection may come so late that the delays start again.
         return any(found[at : at + 3] == [0.25, 0.5, 1] for at in range(len(found)))
 
     wait_until(cut, timeout_s=HANG_S)

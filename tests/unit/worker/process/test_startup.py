@@ -9,7 +9,7 @@ import pytest
 
 from worker.process.startup import Startup, process_age_s
 
-# Each phase is told in milliseconds.
+# Each phase has its time in milliseconds.
 ROUNDING_S = 0.005
 
 
