@@ -171,7 +171,8 @@ class Turns:
             log.warning("second_copy_dropped", task_id=request.id)
             return
         self._messages.add(request)
-        self._loop.add(request.id)
+        headers = request.message.headers
+        self._loop.add(request.id, headers["cost"], headers.get("submitted_at", 0.0))
         self._schedule()
 
     def turn(self) -> None:
@@ -180,6 +181,11 @@ class Turns:
         channel = self._messages.channel
         if self._is_abandoned or is_stopping() or channel is None:
             return  # what is unacknowledged goes back when the channel closes
+        delay_s = 0.0 if channel.is_refused else self._loop.batching_delay_s
+        channel.wait_for_more(delay_s, self._schedule)
+        if delay_s:
+            channel.room = self._loop.room()
+            return
         self._runtime.lease.mark_scoring()
         try:
             with refusal_as_lost_connection():
@@ -201,13 +207,14 @@ class Turns:
             raise _turn_failed(error) from None
         finally:
             self._runtime.lease.mark_idle()
-        delay_s = self._loop.delay_s
-        channel.room, channel.is_idle = self._loop.room(), delay_s is None
-        if delay_s is None:
+        next_s = self._loop.delay_s
+        channel.room = self._loop.room()
+        channel.is_idle = next_s is None and not self._loop.expects_several
+        if next_s is None:
             return
         channel.look_again()
-        if delay_s:
-            self._call_after(delay_s, self._schedule)
+        if next_s:
+            self._call_after(next_s, self._schedule)
         else:
             self._schedule()
 

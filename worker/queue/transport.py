@@ -112,14 +112,19 @@ class Channel(kombu_redis.Channel):
     )
 
     is_idle = True
-    """Whether the worker has no job in hand, so that a fetch may open one."""
+    """Whether the worker would score a job that comes alone, so that a fetch may open one."""
+    wait_s = IDLE_WAIT_S
+    """How long the next wait for messages lasts at most."""
+    on_reply: Callable[[], None] | None = None
+    """Is called after each fetch, also after one that brought nothing or was refused."""
+    is_refused = False
+    """Whether Redis refused the last fetch."""
     is_delivering_fetched = False
     _in_poll: Any
     _brpop_sent_at: Any
     _command = ""
     _fetches_next = True
     _may_fetch_at = 0.0
-    _is_refused = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._no_ack_queues: set[str] = set()
@@ -132,6 +137,15 @@ class Channel(kombu_redis.Channel):
         Its reply ends the poll of the loop at once, so a busy worker does not wait.
         """
         self._fetches_next = True
+
+    def wait_for_more(self, delay_s: float, on_reply: Callable[[], None]) -> None:
+        """Fetch again within `delay_s` seconds, and call `on_reply` then; 0 ends that."""
+        # Redis reads 0 as an endless wait, and its clock ticks in milliseconds.
+        self.wait_s = max(min(delay_s, IDLE_WAIT_S), 0.001) if delay_s else IDLE_WAIT_S
+        self.on_reply = on_reply if delay_s else None
+        if delay_s:
+            # There is room now, if there was none.
+            self._may_fetch_at = 0.0
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume `queue`: by fetching, or kombu's way if it needs no acknowledgement."""
@@ -224,7 +238,7 @@ class Channel(kombu_redis.Channel):
             self._command = "BLMOVE"
             urgent = keys.turns(self.fingerprint, self.priority_steps[0])
             self.client.connection.send_command(
-                "BLMOVE", urgent, urgent, "RIGHT", "RIGHT", IDLE_WAIT_S
+                "BLMOVE", urgent, urgent, "RIGHT", "RIGHT", self.wait_s
             )
 
     def _send_fetch(self, *, may_open: bool = False) -> None:
@@ -243,6 +257,8 @@ class Channel(kombu_redis.Channel):
             return bool(super()._brpop_read(**options))
         try:
             fetched = self._read_reply(**options)
+            if self.on_reply is not None:
+                self.on_reply()
             if not fetched:
                 raise Empty
             self._deliver_fetched(fetched)
@@ -271,15 +287,15 @@ class Channel(kombu_redis.Channel):
             self._drop(connection)
             raise redis.ConnectionError(f"Redis refused: {error}") from error
         except redis.ResponseError as error:
-            if self._command != "BLMOVE" and not self._is_refused:
+            if self._command != "BLMOVE" and not self.is_refused:
                 log.warning("fetch_refused", error=str(error).partition(" ")[0])
-                self._is_refused = True
+                self.is_refused = True
             self._may_fetch_at = monotonic() + REFUSED_PAUSE_S
             return None
         except self.connection_errors:
             self._drop(connection)
             raise
-        self._is_refused = False
+        self.is_refused = False
         # A second fetch after a message that came alone would find nothing.
         is_alone = has_waited and len(reply) // _FIELDS_OF_MESSAGE == 1
         self._fetches_next = bool(reply) and not is_alone

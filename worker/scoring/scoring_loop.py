@@ -1,7 +1,8 @@
 """Runs the scoring loop: open fetched jobs, drop unwanted ones, choose, score, conclude.
 
-There is no timer. Whatever waits in Redis when the worker is free is fetched up to a budget. While
-a micro-batch runs the backlog forms in Redis, and the next fetch takes from all of it.
+Whatever waits in Redis when the worker is free is fetched up to a budget. While a micro-batch runs
+the backlog forms in Redis, and the next fetch takes from all of it. Where that is little, the
+worker may wait some milliseconds for the next texts of those who have just got results.
 
 Knows nothing of Celery and Redis: what it needs of them are the protocols `Store` and `Messages`.
 `worker/queue/micro_batch.py` calls `turn` from Celery's event loop.
@@ -28,6 +29,7 @@ from contract.worker_status import Stage
 from worker.process.lease import OwnStatus
 from worker.process.suspects import Crashes
 from worker.scheduling.batching import Choice, Credit, choose_micro_batch, choose_to_open
+from worker.scheduling.batching_delay import BatchingDelay
 from worker.scheduling.filling import Budget, Outcome
 from worker.scheduling.pace import Pace
 from worker.scheduling.room import Room, no_room, room_for_fetch
@@ -123,7 +125,7 @@ class ScoringLoop:
         self._store, self._messages, self._outbox = store, messages, outbox
         self._scorer, self._status = scorer, status
         self._budget, self._pace, self._max_crashes = budget, pace, max_crashes
-        self._credit = Credit()
+        self._credit, self._batching_delay = Credit(), BatchingDelay()
         self._num_micro_batches = 0
         self._fetched: list[str] = []
         self._may_open_at = 0.0
@@ -153,17 +155,34 @@ class ScoringLoop:
         """Whether so many results wait to be stored that there is no memory for more."""
         return self._outbox.num_bytes > self._budget.result_bytes
 
-    def add(self, task_id: str) -> None:
-        """Take a fetched job, which a later turn opens."""
+    @property
+    def expects_several(self) -> bool:
+        """Whether a text that is fetched next may have to wait for others."""
+        return self._batching_delay.num_expected > 1
+
+    @property
+    def batching_delay_s(self) -> float:
+        """How long the next turn should wait for further texts to be fetched."""
+        return self._batching_delay.left_s()
+
+    def add(self, task_id: str, num_bytes: int, submitted_at: float) -> None:
+        """Take a fetched job, which a later turn opens.
+
+        Args:
+            num_bytes: what the model reads for it.
+            submitted_at: Unix time, seconds; 0.0 if that is not known.
+        """
         self._fetched.append(task_id)
+        self._batching_delay.add(num_bytes, submitted_at)
 
     def room(self) -> dict[int, Room]:
         """Return how much the next fetch may bring of each priority.
 
-        It brings nothing while a job is unopened, except for suspects: those wait for one another.
+        It brings nothing while a job is unopened, except for suspects, which wait for one another,
+        and for jobs that wait for further ones.
         """
         is_any_unopened = any(not self._messages.crashes(each).deaths for each in self._fetched)
-        if is_any_unopened or self._is_held_up:
+        if self._is_held_up or (is_any_unopened and not self._batching_delay.num_expected):
             return no_room(self._budget)
         # Not by the pace: a part of a batch has as many bytes as the whole budget.
         return room_for_fetch(self._jobs.values(), self._budget)
@@ -176,6 +195,7 @@ class ScoringLoop:
         if self._is_held_up:
             return
         budget = self._pace.limit(self._budget)
+        began = time.monotonic()
         choice = choose_micro_batch(self._jobs.values(), budget, self._credit)
         self._credit = choice.credit
         if choice.shares:
@@ -184,7 +204,16 @@ class ScoringLoop:
             with self._spans.micro_batch(choice), self._pace.measured(choice.num_bytes, budget):
                 outcomes = self._scorer.score(choice, on_out_of_memory=self._halve_budget)
             _distribute(choice, outcomes, self._num_micro_batches)
+        ended_at = CLOCK.now()
         self._end_done()
+        self._begin_batching_delay(choice, ended_at, time.monotonic() - began)
+
+    def _begin_batching_delay(self, choice: Choice, ended_at: float, elapsed_s: float) -> None:
+        """Let the worker wait for the next texts of those whose results are stored now."""
+        is_busy = bool(self._jobs or self._fetched or self._outbox)
+        # The next part of a batch is in the queue already.
+        ended = [share for share in choice.shares if part_id(share.job.task_id) is None]
+        self._batching_delay.begin(0 if is_busy else len(ended), ended_at, elapsed_s)
 
     def _note_suspects(self, task_ids: list[str]) -> None:
         """Store these jobs as suspects, unless opening them already did."""

@@ -25,7 +25,11 @@ class Request:
     """A fetched job, as Celery would hold it."""
 
     id = "a"
-    message = SimpleNamespace(channel=SimpleNamespace(), delivery_info={})
+    message = SimpleNamespace(
+        channel=SimpleNamespace(is_refused=False, wait_for_more=lambda delay_s, on_reply: None),
+        delivery_info={},
+        headers={"cost": 1},
+    )
 
 
 @pytest.fixture

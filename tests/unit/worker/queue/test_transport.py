@@ -177,6 +177,30 @@ def test_worker_with_jobs_in_hand_opens_none_by_a_fetch(
     consuming.close()
 
 
+def test_worker_that_waits_for_further_jobs_hears_of_each_fetch(consuming, job_store):
+    channel, heard = consuming.channels[0], []
+    consuming.run_until(lambda: channel._command == "BLMOVE")
+    channel.wait_for_more(0.01, lambda: heard.append(len(consuming.messages)))
+    # It hears of fetches that bring nothing, at least every 10 ms, and of those that bring a job.
+    consuming.run_until(lambda: len(heard) > 5)
+    submitted(job_store)
+    consuming.run_until(lambda: consuming.messages)
+    num_heard = len(heard)
+    channel.wait_for_more(0, lambda: heard.append(0))
+    assert channel.wait_s == transport.IDLE_WAIT_S
+    submitted(job_store)
+    consuming.run_until(lambda: len(consuming.messages) == 2)
+    assert len(heard) == num_heard
+
+
+def test_worker_that_waits_for_further_jobs_hears_of_a_refused_fetch(consuming, redis_client):
+    channel, heard = consuming.channels[0], []
+    consuming.run_until(lambda: channel._command == "BLMOVE")
+    redis_client.config_set("min-replicas-to-write", 1)
+    channel.wait_for_more(0.01, lambda: heard.append(channel.is_refused))
+    consuming.run_until(lambda: True in heard)
+
+
 def test_overdue_reply_is_a_lost_connection(redis_server, options):
     proxy = Proxy(redis_server.port)
     consuming = Consuming(proxy.url, options)

@@ -18,6 +18,7 @@ from tests.conftest import wait_until
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import Crashes
+from worker.scheduling.batching_delay import BatchingDelay
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import MIN_BYTES, Pace
 from worker.scheduling.room import no_room
@@ -184,6 +185,10 @@ class Worker:
             max_crashes=3,
         )
 
+    def add(self, task_id: str) -> None:
+        """Have the loop take a fetched job."""
+        self.loop.add(task_id, num_bytes=10, submitted_at=time.time())
+
     def fetch(self, task_id: str, *sizes: int, deadline_s: float = 60, **fields) -> None:
         """Have the loop fetch a job with texts of these sizes."""
         requests = [{"text": "x" * size} for size in sizes]
@@ -197,7 +202,7 @@ class Worker:
             **fields,
         )
         self.store.jobs[task_id] = Opened(task_id, job)
-        self.loop.add(task_id)
+        self.add(task_id)
 
 
 @pytest.fixture
@@ -216,6 +221,45 @@ def test_fetched_jobs_share_a_micro_batch_and_end_together(worker):
     assert [item["result"]["num_bytes"] for item in result["items"]] == [20, 30]
     assert result["batch"] == {"texts": 3, "bytes": 60}
     assert worker.loop.delay_s is None
+
+
+@pytest.fixture
+def patient() -> Worker:
+    """A worker for whose waits the clock stands still."""
+    worker = Worker()
+    worker.loop._batching_delay = BatchingDelay(clock=lambda: 0.0)
+    return worker
+
+
+def test_jobs_after_a_micro_batch_wait_for_as_many_as_have_ended(patient):
+    patient.fetch("a", 10)
+    patient.fetch("b", 10)
+    assert patient.loop.batching_delay_s == 0
+    patient.loop.turn()
+    assert patient.loop.expects_several
+    patient.fetch("c", 10)
+    assert patient.loop.batching_delay_s > 0
+    # What waits is not opened, and further jobs may be fetched.
+    assert patient.store.opened == [["a", "b"]]
+    assert not any(room.is_none for room in patient.loop.room().values())
+    patient.fetch("d", 10)
+    assert patient.loop.batching_delay_s == 0
+    assert patient.loop.room() == no_room(BUDGET)
+    patient.loop.turn()
+    assert patient.scorer.num_slices == [2, 2]
+
+
+def test_parts_of_batches_and_jobs_in_hand_are_no_reason_to_wait(patient):
+    for task_id in ("a.0", "a.3"):
+        patient.fetch(task_id, 10, priority=keys.BULK)
+    patient.loop.turn()
+    assert not patient.loop.expects_several
+    patient.fetch("long", 60, 60)
+    patient.fetch("b", 10)
+    patient.fetch("c", 10)
+    patient.loop.turn()
+    assert patient.loop.delay_s == 0
+    assert not patient.loop.expects_several
 
 
 def test_job_beyond_the_budget_takes_several_turns(worker):
@@ -309,9 +353,9 @@ def test_jobs_that_are_not_to_be_scored_end_when_they_are_opened(worker):
     worker.messages.revoked.add("revoked")
     worker.messages.deaths["poison"] = 3
     worker.messages.was_alone.add("poison")
-    worker.loop.add("erased")
+    worker.add("erased")
     worker.store.jobs["lost"] = Opened("lost", lost_facts={"num_texts": 1, "num_bytes": 10})
-    worker.loop.add("lost")
+    worker.add("lost")
     worker.loop.turn()
     codes = {name: worker.store.error(name) for name in ("late", "revoked", "poison", "lost")}
     assert codes == {
@@ -460,7 +504,7 @@ def test_two_copies_of_a_message_are_one_job(worker):
 def test_job_that_cannot_be_read_is_set_aside_and_its_neighbour_scored(worker):
     for kind in ("payload", "record"):
         worker.store.jobs[kind] = Opened(kind, broken=Broken(kind, "not_json", 3, b"raw"))
-        worker.loop.add(kind)
+        worker.add(kind)
     worker.fetch("malformed", 10)
     worker.store.jobs["malformed"].job.requests[0]["text"] = 5
     worker.fetch("good", 10)
@@ -478,7 +522,7 @@ def test_job_that_cannot_be_read_is_set_aside_and_its_neighbour_scored(worker):
 
 def test_job_of_a_newer_release_is_parked_and_not_ended(worker):
     worker.store.jobs["newer"] = Opened("newer", newer_major=2)
-    worker.loop.add("newer")
+    worker.add("newer")
     worker.fetch("good", 10)
     worker.loop.turn()
     assert worker.store.parked == {"newer": 2}
@@ -488,7 +532,7 @@ def test_job_of_a_newer_release_is_parked_and_not_ended(worker):
 
 def test_job_of_another_model_is_passed_on_and_not_scored(worker):
     worker.store.jobs["other"] = Opened("other", elsewhere="0123456789ab")
-    worker.loop.add("other")
+    worker.add("other")
     worker.fetch("good", 10)
     worker.loop.turn()
     assert worker.store.passed_on == {"other": "0123456789ab"}

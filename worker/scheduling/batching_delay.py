@@ -1,0 +1,85 @@
+"""Decides how long a worker waits for further texts before it begins a micro-batch.
+
+Clients that wait for results send their next texts when a micro-batch ends. A worker that began at
+once would score the texts that came meanwhile, then those, and so on: two halves of the clients
+take turns, in micro-batches half as large as they could be. (Delayed batching: Crankshaw et al.,
+"Clipper", NSDI 2017, section 4.3.)
+"""
+
+import time
+from collections.abc import Callable
+
+# A wait is at most this share of the time of the last micro-batch.
+MAX_SHARE = 1 / 4
+MAX_DELAY_S = 0.025
+# Once a text has come, the wait ends if no other one follows for this long.
+SILENCE_S = 0.004
+# With so many bytes in hand, further texts hardly make the model faster per byte.
+ENOUGH_BYTES = 1024
+# After waits in vain, so many micro-batches at most begin without a wait.
+MAX_SKIPPED = 31
+
+
+class BatchingDelay:
+    """The wait before the next micro-batch, and whether such waits were worth it lately."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """Begin without a wait."""
+        self._clock = clock
+        self._num_ended = self._num_waiting = self._num_returned = self._num_bytes = 0
+        self._ended_at = self._until = self._returned_at = 0.0
+        self._has_waited = False
+        self._num_to_skip = self._num_skipped_last = 0
+
+    @property
+    def num_expected(self) -> int:
+        """Texts that may come before the wait ends; 0 if there is none."""
+        return self._num_ended
+
+    def begin(self, num_ended: int, ended_at: float, elapsed_s: float) -> None:
+        """Note that a micro-batch has ended.
+
+        Args:
+            num_ended: jobs whose results clients have now; they may send as many again.
+            ended_at: Unix time, seconds, by the clock of the `submitted_at` of `add`.
+            elapsed_s: how long the micro-batch took.
+        """
+        self._num_waiting = self._num_returned = self._num_bytes = 0
+        self._ended_at = ended_at
+        self._until = self._clock() + min(elapsed_s * MAX_SHARE, MAX_DELAY_S)
+        self._has_waited = False
+        is_skipped = self._num_to_skip > 0 and num_ended > 0
+        self._num_to_skip -= is_skipped
+        self._num_ended = 0 if is_skipped else num_ended
+
+    def add(self, num_bytes: int, submitted_at: float) -> None:
+        """Note a text that was fetched; `submitted_at` is Unix time in seconds."""
+        if submitted_at > self._ended_at:
+            self._num_returned += 1
+            self._returned_at = self._clock()
+        else:
+            self._num_waiting += 1
+            self._num_bytes += num_bytes
+
+    def left_s(self) -> float:
+        """How long to wait yet, with at least one text fetched; 0 to begin the micro-batch."""
+        if not self._num_ended:
+            return 0.0
+        until = self._until
+        if self._num_returned:
+            until = min(until, self._returned_at + SILENCE_S)
+        is_any_expected = self._num_waiting + self._num_ended > 1 and self._num_bytes < ENOUGH_BYTES
+        left_s = until - self._clock()
+        if is_any_expected and self._num_returned < self._num_ended and left_s > 0:
+            self._has_waited = True
+            return left_s
+        if self._has_waited:
+            self._learn()
+        self._num_ended = 0
+        return 0.0
+
+    def _learn(self) -> None:
+        """Skip some waits if this one was in vain, after each such one twice as many."""
+        is_worth_it = 2 * self._num_returned >= self._num_ended
+        twice = min(2 * self._num_skipped_last + 1, MAX_SKIPPED)
+        self._num_to_skip = self._num_skipped_last = 0 if is_worth_it else twice
