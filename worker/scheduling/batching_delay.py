@@ -9,6 +9,8 @@ take turns, in micro-batches half as large as they could be. (Delayed batching: 
 import time
 from collections.abc import Callable
 
+from worker.scheduling.filling import Budget
+
 # A wait is at most this share of the time of the last micro-batch.
 MAX_SHARE = 1 / 4
 MAX_DELAY_S = 0.025
@@ -26,10 +28,21 @@ class BatchingDelay:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         """Begin without a wait."""
         self._clock = clock
-        self._num_ended = self._num_waiting = self._num_returned = self._num_bytes = 0
+        self._num_ended = self._num_waiting = self._num_returned = 0
+        self._waiting_bytes = self._returned_bytes = 0
         self._ended_at = self._until = self._returned_at = 0.0
         self._has_waited = False
         self._num_to_skip = self._num_skipped_last = 0
+
+    @property
+    def num_jobs(self) -> int:
+        """Jobs that were fetched since the last micro-batch ended."""
+        return self._num_waiting + self._num_returned
+
+    @property
+    def num_bytes(self) -> int:
+        """What the model reads for these jobs."""
+        return self._waiting_bytes + self._returned_bytes
 
     @property
     def num_expected(self) -> int:
@@ -44,7 +57,8 @@ class BatchingDelay:
             ended_at: Unix time, seconds, by the clock of the `submitted_at` of `add`.
             elapsed_s: how long the micro-batch took.
         """
-        self._num_waiting = self._num_returned = self._num_bytes = 0
+        self._num_waiting = self._num_returned = 0
+        self._waiting_bytes = self._returned_bytes = 0
         self._ended_at = ended_at
         self._until = self._clock() + min(elapsed_s * MAX_SHARE, MAX_DELAY_S)
         self._has_waited = False
@@ -56,30 +70,38 @@ class BatchingDelay:
         """Note a text that was fetched; `submitted_at` is Unix time in seconds."""
         if submitted_at > self._ended_at:
             self._num_returned += 1
+            self._returned_bytes += num_bytes
             self._returned_at = self._clock()
         else:
             self._num_waiting += 1
-            self._num_bytes += num_bytes
+            self._waiting_bytes += num_bytes
 
-    def left_s(self) -> float:
-        """How long to wait yet, with at least one text fetched; 0 to begin the micro-batch."""
+    def left_s(self, budget: Budget) -> float:
+        """How long to wait yet, with at least one job fetched; 0 to begin the micro-batch.
+
+        Args:
+            budget: limits of the micro-batch.
+        """
         if not self._num_ended:
             return 0.0
+        is_full = self.num_jobs >= budget.slices or self.num_bytes >= budget.bytes
+        is_alone = self._num_waiting + self._num_ended == 1
+        have_all_come = self._num_returned >= self._num_ended
         until = self._until
         if self._num_returned:
             until = min(until, self._returned_at + SILENCE_S)
-        is_any_expected = self._num_waiting + self._num_ended > 1 and self._num_bytes < ENOUGH_BYTES
         left_s = until - self._clock()
-        if is_any_expected and self._num_returned < self._num_ended and left_s > 0:
+        if left_s > 0 and not (
+            is_full or is_alone or have_all_come or self._waiting_bytes >= ENOUGH_BYTES
+        ):
             self._has_waited = True
             return left_s
         if self._has_waited:
-            self._learn()
+            self._learn(is_worth_it=is_full or 2 * self._num_returned >= self._num_ended)
         self._num_ended = 0
         return 0.0
 
-    def _learn(self) -> None:
+    def _learn(self, *, is_worth_it: bool) -> None:
         """Skip some waits if this one was in vain, after each such one twice as many."""
-        is_worth_it = 2 * self._num_returned >= self._num_ended
         twice = min(2 * self._num_skipped_last + 1, MAX_SKIPPED)
         self._num_to_skip = self._num_skipped_last = 0 if is_worth_it else twice

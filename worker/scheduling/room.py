@@ -36,6 +36,15 @@ class Room(NamedTuple):
         """Whether the next fetch may bring nothing."""
         return not ((self.express_jobs and self.express_bytes) or (self.jobs and self.bytes))
 
+    def beside(self, num_jobs: int, num_bytes: int) -> "Room":
+        """Return what is left of it beside jobs that are not opened yet."""
+        return self._replace(
+            express_jobs=max(self.express_jobs - num_jobs, 0),
+            express_bytes=max(self.express_bytes - num_bytes, 0),
+            jobs=max(self.jobs - num_jobs, 0),
+            bytes=max(self.bytes - num_bytes, 0),
+        )
+
     def as_args(self) -> list[int | str]:
         """The arguments of one priority as `fetch.lua` takes them."""
         return [*self[:6], len(self.busy_clients), *self.busy_clients]

@@ -163,7 +163,7 @@ class ScoringLoop:
     @property
     def batching_delay_s(self) -> float:
         """How long the next turn should wait for further texts to be fetched."""
-        return self._batching_delay.left_s()
+        return self._batching_delay.left_s(self._pace.limit(self._budget))
 
     def add(self, task_id: str, num_bytes: int, submitted_at: float) -> None:
         """Take a fetched job, which a later turn opens.
@@ -185,7 +185,11 @@ class ScoringLoop:
         if self._is_held_up or (is_any_unopened and not self._batching_delay.num_expected):
             return no_room(self._budget)
         # Not by the pace: a part of a batch has as many bytes as the whole budget.
-        return room_for_fetch(self._jobs.values(), self._budget)
+        rooms = room_for_fetch(self._jobs.values(), self._budget)
+        if not is_any_unopened:
+            return rooms
+        waiting = self._batching_delay.num_jobs, self._batching_delay.num_bytes
+        return {priority: room.beside(*waiting) for priority, room in rooms.items()}
 
     def turn(self) -> None:
         """Bring the jobs in hand on by one micro-batch."""

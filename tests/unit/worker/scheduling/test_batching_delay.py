@@ -1,5 +1,7 @@
 """The wait for further texts before a micro-batch, with a clock that the test moves."""
 
+from dataclasses import replace
+
 import pytest
 
 from worker.scheduling.batching_delay import (
@@ -10,7 +12,9 @@ from worker.scheduling.batching_delay import (
     SILENCE_S,
     BatchingDelay,
 )
+from worker.scheduling.filling import Budget
 
+BUDGET = Budget(bytes=16384, slices=256, result_bytes=1)
 ENDED_AT = 1000.0
 BEFORE, AFTER = ENDED_AT - 0.01, ENDED_AT + 0.01
 
@@ -29,14 +33,17 @@ class Waiting:
         """Fetch jobs; return how long to wait then."""
         for each in submitted_at:
             self.delay.add(num_bytes, each)
-        return self.delay.left_s()
+        return self.left_s()
+
+    def left_s(self, budget: Budget = BUDGET) -> float:
+        return self.delay.left_s(budget)
 
     def in_vain(self) -> bool:
         """End a micro-batch after which nobody comes back; return whether there was a wait."""
         self.begin(4)
         has_waited = self.fetch(BEFORE) > 0
         self.now += 1
-        assert self.delay.left_s() == 0
+        assert self.left_s() == 0
         return has_waited
 
 
@@ -68,7 +75,7 @@ def test_wait_is_a_share_of_the_last_micro_batch_and_bounded(waiting, elapsed_s,
     waiting.begin(2, elapsed_s)
     assert waiting.fetch(BEFORE) == pytest.approx(expected_s)
     waiting.now += expected_s
-    assert waiting.delay.left_s() == 0
+    assert waiting.left_s() == 0
 
 
 def test_wait_ends_soon_after_the_last_job_that_came(waiting):
@@ -77,7 +84,7 @@ def test_wait_ends_soon_after_the_last_job_that_came(waiting):
     waiting.now += SILENCE_S / 2
     assert waiting.fetch(AFTER) == pytest.approx(SILENCE_S)
     waiting.now += SILENCE_S
-    assert waiting.delay.left_s() == 0
+    assert waiting.left_s() == 0
 
 
 def test_single_client_never_waits(waiting):
@@ -105,6 +112,16 @@ def test_enough_bytes_in_hand_begin_at_once(waiting):
     assert waiting.fetch(BEFORE, num_bytes=ENOUGH_BYTES) == 0
 
 
+@pytest.mark.parametrize("full", [replace(BUDGET, slices=3), replace(BUDGET, bytes=30)])
+def test_full_budget_begins_at_once_and_is_no_wait_in_vain(waiting, full):
+    waiting.begin(4)
+    assert waiting.fetch(BEFORE, BEFORE) > 0
+    assert waiting.left_s(full) > 0
+    waiting.delay.add(10, BEFORE)
+    assert waiting.left_s(full) == 0
+    assert waiting.in_vain()
+
+
 def test_waits_in_vain_become_rare_until_one_is_worth_it(waiting):
     gaps, gap = [], 0
     while len(gaps) < 7:
@@ -120,7 +137,7 @@ def test_waits_in_vain_become_rare_until_one_is_worth_it(waiting):
     assert waiting.fetch(BEFORE) > 0
     assert waiting.fetch(AFTER, AFTER) > 0
     waiting.now += SILENCE_S
-    assert waiting.delay.left_s() == 0
+    assert waiting.left_s() == 0
     # Half of the clients came back.
     assert waiting.in_vain()
 

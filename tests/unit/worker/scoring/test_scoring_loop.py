@@ -241,7 +241,8 @@ def test_jobs_after_a_micro_batch_wait_for_as_many_as_have_ended(patient):
     assert patient.loop.batching_delay_s > 0
     # What waits is not opened, and further jobs may be fetched.
     assert patient.store.opened == [["a", "b"]]
-    assert not any(room.is_none for room in patient.loop.room().values())
+    room = patient.loop.room()[keys.INTERACTIVE]
+    assert (room.jobs, room.bytes) == (BUDGET.slices - 1, BUDGET.bytes - 10)
     patient.fetch("d", 10)
     assert patient.loop.batching_delay_s == 0
     assert patient.loop.room() == no_room(BUDGET)
