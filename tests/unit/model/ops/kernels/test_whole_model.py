@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import triton
 from safetensors.numpy import load_file
 
 from contract.grammar.vocabulary import encode
@@ -21,6 +22,7 @@ from model.ops.backend import has_fp8_products
 from model.scoring.log_likelihood import score_bytes
 from model.weights.fused_products import fuse_products
 
+IS_INTERPRETED = triton.knobs.runtime.interpret
 ORACLE = Path(__file__).parents[4] / "oracle"
 # Bytes of a recorded text: none, one, and as many as cross a window of 64. A score depends on what
 # comes before alone, so that the beginning of a text has the beginning of its scores.
@@ -71,8 +73,9 @@ def fp8_layer(weight: torch.Tensor) -> Fp8Linear:
 
 
 # What makes a layer, and how far the result may be off. A number that falls on the other side of a
-# rounding to 8 bits moves the results after it; in fp8 the step is larger.
-QUANTIZED = {int8_layer: 0.01, fp8_layer: 0.02}
+# rounding to 8 bits moves the results after it; in fp8 the step is larger. Tensor cores add fp8
+# products with about 14 bits: imitated, that moved the result by 0.044.
+QUANTIZED = {int8_layer: 0.01, fp8_layer: 0.02 if IS_INTERPRETED else 0.1}
 if torch.cuda.is_available() and not has_fp8_products(torch.device("cuda")):
     del QUANTIZED[fp8_layer]
 
