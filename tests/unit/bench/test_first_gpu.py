@@ -23,7 +23,7 @@ from bench.first_gpu.plan import STEPS, Group, Part
 from bench.first_gpu.processes import Starter
 from bench.first_gpu.run import OutOfTime, Run
 from bench.first_gpu.sizes import REAL, TINY, data_sheet
-from bench.first_gpu.steps import gpu_tests, graphs, oracle, tiles
+from bench.first_gpu.steps import gpu_tests, graphs, oracle, service, tiles
 from bench.first_gpu.steps.graphs import CapturedPass
 from bench.first_gpu.steps.kernels import union
 from bench.first_gpu.table import has_failed, table
@@ -278,6 +278,21 @@ def test_tests_that_come_to_no_end_name_those_that_failed_before(
     assert "other bits" in failure["message"]
     own = psutil.Process().children(recursive=True)
     assert not [each for each in own if str(run.folder) in each.cmdline()]
+
+
+def test_bulk_run_that_is_cut_off_has_the_speed_of_what_it_did(run, tmp_path, monkeypatch):
+    def cut_off(command, *, timeout, **options):
+        """Write three results and a part of the fourth, as far as the client came."""
+        Path(command[5]).write_text("{}\n" * 3 + '{"num')
+        raise subprocess.TimeoutExpired(command, timeout)
+
+    monkeypatch.setattr(service.subprocess, "run", cut_off)
+    service._measure_bulk(run, "demo", "http://127.0.0.1:1", tmp_path, 50)
+
+    [line] = run.figures.lines()
+    assert (line["what"], line["texts"], line["lines"]) == ("service demo: bulk", 50, 3)
+    assert line["texts_per_s"] > 0
+    assert has_failed(line)
 
 
 def test_machine_without_a_gpu_is_refused():
