@@ -93,7 +93,8 @@ def _measure_service(run: Run, name: str, checkpoint: Path, num_bulk: int, **set
         with _started(run, name, {**ours, **settings}) as process:
             _wait_until_ready(run, process, port)
             run.put(f"service {name}: ready", seconds=round(time.perf_counter() - began, 1))
-            _measure_posts(run, name, port)
+            with run.part(f"posts {name}"):
+                _measure_posts(run, name, port)
             with run.part(f"bulk {name}", needs_s=5):
                 _measure_bulk(run, name, f"http://127.0.0.1:{port}", Path(folder), num_bulk)
 

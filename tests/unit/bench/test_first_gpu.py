@@ -1,5 +1,6 @@
 """A run on a GPU keeps every figure, whatever fails, hangs or runs out of time."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -278,6 +279,20 @@ def test_tests_that_come_to_no_end_name_those_that_failed_before(
     assert "other bits" in failure["message"]
     own = psutil.Process().children(recursive=True)
     assert not [each for each in own if str(run.folder) in each.cmdline()]
+
+
+def test_post_without_an_answer_does_not_cost_the_bulk_run(run, monkeypatch):
+    def fail(*arguments):
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(service, "_started", lambda *arguments: contextlib.nullcontext())
+    monkeypatch.setattr(service, "_wait_until_ready", lambda *arguments: None)
+    monkeypatch.setattr(service, "_measure_posts", fail)
+    monkeypatch.setattr(service, "_measure_bulk", lambda run, *arguments: run.put("bulk"))
+
+    service.measure_demo(run)
+
+    assert whats(run)[1:] == ["posts demo: FAILED", "bulk"]
 
 
 def test_bulk_run_that_is_cut_off_has_the_speed_of_what_it_did(run, tmp_path, monkeypatch):
