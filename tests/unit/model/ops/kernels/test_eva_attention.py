@@ -163,7 +163,8 @@ def test_great_scores_do_not_overflow(randn, assert_close):
     expected = by_reference(*inputs, layout=layout, tables=tables)
     # Scores are in the thousands, and tensor cores take 21 bits of each number (tf32x3). Imitated,
     # that moved the weights of two keys with almost the same score, and the result by 5e-3.
-    torch.testing.assert_close(ours.cpu(), expected, rtol=1e-3, atol=2e-2)
+    allowed = {"rtol": 1e-3, "atol": 2e-2} if ours.is_cuda else {"rtol": 1e-4, "atol": 1e-3}
+    torch.testing.assert_close(ours.cpu(), expected, **allowed)
 
 
 def test_blocks_with_most_keys_come_first():
