@@ -26,6 +26,7 @@ from contract.errors import BY_CODE, BrokerUnavailable, ClientError
 from contract.histogram import Histogram as Counted
 from contract.service_clock import CLOCK
 from contract.store.admission.bulk_load import BulkLoad
+from contract.store.admission.memory import Memory
 from contract.store.connection.persistence import Persistence
 from contract.store.connection.refusals import REASONS
 from contract.store.jobs.endings import FAILED_WITH, TEXT_FAILED_WITH
@@ -219,7 +220,7 @@ class QueueCollector(Collector):
             "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
         )
         yield from _room(bulk)
-        yield from _files(now.persistence)
+        yield from _files(now.persistence, now.bulk.memory)
         has_work = depth.jobs or bulk.num_batches
         yield _gauge(
             "evascore_stalled_seconds",
@@ -351,15 +352,17 @@ def _room(bulk: BulkLoad) -> Iterator[Metric]:
     )
 
 
-def _files(persistence: Persistence) -> Iterator[Metric]:
+def _files(persistence: Persistence, memory: Memory) -> Iterator[Metric]:
     ok = GaugeMetricFamily(
         "evascore_redis_persistence_ok",
-        "Whether the append-only file is on, was last written and was last rewritten.",
+        "Whether the append-only file is on, was last written and was last rewritten, and whether "
+        "Redis evicts no keys.",
         labels=("step",),
     )
     ok.add_metric(("on",), persistence.is_on)
     ok.add_metric(("write",), persistence.is_write_ok)
     ok.add_metric(("rewrite",), persistence.is_rewrite_ok)
+    ok.add_metric(("eviction",), not memory.evicts)
     yield ok
     yield _gauge(
         "evascore_redis_file_bytes", "Size of the append-only file.", persistence.num_bytes

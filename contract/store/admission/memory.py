@@ -33,6 +33,8 @@ class Memory:
     """What the operating system has given to it, fragmentation included."""
     maxmemory_bytes: int = 0
     """Redis' own limit; 0 without one."""
+    evicts: bool = False
+    """Whether Redis deletes keys when its own limit is reached: jobs and results among them."""
 
     @property
     def capacity_bytes(self) -> int:
@@ -56,6 +58,7 @@ def memory_of(info: Mapping[str, Any], settings: Settings) -> Memory:
         limit_bytes,
         rss_bytes=info.get("used_memory_rss", 0),
         maxmemory_bytes=info.get("maxmemory", 0),
+        evicts=info.get("maxmemory_policy", "noeviction") != "noeviction",
     )
 
 

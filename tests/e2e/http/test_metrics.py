@@ -328,6 +328,18 @@ def test_files_of_redis_and_the_last_backup_are_reported(http, outcomes):
     assert scrape(http)["evascore_last_backup_timestamp_seconds",] == 1769860800
 
 
+def test_a_redis_that_evicts_keys_is_reported(http, outcomes):
+    def keeps_keys() -> float:
+        return scrape(http)["evascore_redis_persistence_ok", "eviction"]
+
+    assert keeps_keys() == 1
+    outcomes.client.config_set("maxmemory-policy", "volatile-lru")
+    try:
+        assert keeps_keys() == 0
+    finally:
+        outcomes.client.config_set("maxmemory-policy", "noeviction")
+
+
 def test_stages_memory_and_model_of_a_worker_are_reported(http, outcomes):
     outcomes.client.flushdb()
     stage = Histogram((1.0, 4.0))
