@@ -3,13 +3,24 @@
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
+
+# By its name: gevent later replaces that of the module, which then cannot wait wherever we log.
+from select import POLLOUT, poll
 from typing import Any
 
 import orjson
 import structlog
+
+# Whoever reads the log may take this long for a line. A reader that is only busy loses none.
+PATIENCE_S = 2.0
+# Once a line was lost, none is waited for: until the reader goes on, and for this long at least.
+IMPATIENT_S = 10.0
+# A pipe with any room takes this much at once.
+_PIECE_BYTES = 4096
 
 
 def configure_logging(
@@ -28,7 +39,7 @@ def configure_logging(
         request_id_of: finds the HTTP request that a line without `request_id` belongs to, by the
             line's `task_id`, which may be None; '' for none.
     """
-    write = _writing_to(sys.stderr.fileno()) if on_line is None else _handing_to(on_line)
+    write = _Output(sys.stderr.fileno()).write if on_line is None else _handing_to(on_line)
     shared: list[Any] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
@@ -44,7 +55,7 @@ def configure_logging(
         wrapper_class=structlog.make_filtering_bound_logger(level),
         cache_logger_on_first_use=True,
     )
-    handler = logging.StreamHandler(sys.stderr) if on_line is None else _Handler(on_line)
+    handler = _Handler(on_line or (lambda line: write(line.encode() + b"\n")))
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[*shared, structlog.stdlib.PositionalArgumentsFormatter()],
@@ -73,15 +84,58 @@ class _Writer:
         self.msg = self.debug = self.info = self.warning = self.error = self.critical = write
 
 
-def _writing_to(descriptor: int) -> Callable[[bytes], None]:
-    """One call for each line, so that lines stay whole."""
+class _Output:
+    """Writes lines to a descriptor. Where a line cannot be written, work goes on without it.
 
-    def write(line: bytes) -> None:
-        # Where a line cannot be written, work goes on without it.
+    A pipe whose reader has stopped would block each process that logs: the web server, the workers
+    and the supervisor. So a line that finds no room is left out, and a later one tells how many.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._num_lost = 0
+        self._is_cut = False
+        """Whether the last line was written in part only."""
+        self._patient_from = 0.0
+        """Monotonic time, seconds."""
+
+    def write(self, line: bytes) -> None:
+        """Write `line` in one call, so that it stays whole, unless it is a long one."""
         with suppress(OSError):
-            os.write(descriptor, line)
+            if not self._has_room():
+                self._num_lost += 1
+                return
+            if self._num_lost:
+                line, self._num_lost = self._lost() + line, 0
+            for start in range(0, len(line), _PIECE_BYTES):
+                if start and not self._has_room():
+                    self._num_lost, self._is_cut = 1, True
+                    return
+                os.write(self._descriptor, line[start : start + _PIECE_BYTES])
 
-    return write
+    def _has_room(self) -> bool:
+        output = poll()
+        output.register(self._descriptor, POLLOUT)
+        if output.poll(0):
+            return True
+        if self._num_lost or time.monotonic() < self._patient_from:
+            return False
+        has_room = bool(output.poll(PATIENCE_S * 1000))
+        if not has_room:
+            self._patient_from = time.monotonic() + IMPATIENT_S
+        return has_room
+
+    def _lost(self) -> bytes:
+        """The line that tells how many were lost."""
+        event = {
+            "lines": self._num_lost,
+            "event": "log_lines_lost",
+            "level": "warning",
+            "logger": __name__,
+            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        }
+        end, self._is_cut = b"\n" if self._is_cut else b"", False
+        return end + _line(event)
 
 
 def _handing_to(on_line: Callable[[str], None]) -> Callable[[bytes], None]:
@@ -97,7 +151,10 @@ class _Handler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Hand on the line of `record`."""
-        self._on_line(self.format(record))
+        try:
+            self._on_line(self.format(record))
+        except Exception:  # noqa: BLE001 - as each handler of `logging` does
+            self.handleError(record)
 
 
 def _naming(process: str) -> Any:

@@ -1,6 +1,7 @@
 """The log lines of a process; each test configures the logging of a child process."""
 
 import os
+import select
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import orjson
 import pytest
 
 from contract.settings import REPOSITORY
+from tests.conftest import HANG_S
 
 _SETUP = """
 import logging, sys
@@ -86,3 +88,43 @@ def test_lines_can_be_handed_on_instead_of_written():
     events = [orjson.loads(line.removeprefix("got ")) for line in done.stdout.splitlines()]
     assert [event["event"] for event in events] == ["ours", "theirs"]
     assert done.stderr == ""
+
+
+def test_a_reader_that_has_stopped_holds_up_nobody_and_learns_what_it_missed():
+    """The reader of a pipe takes nothing until the writer has written more than a pipe holds."""
+    reader, writer = os.pipe()
+    code = """
+import time
+for number in range(2000):
+    log.info("ours", number=number, filling="x" * 100)
+    logging.getLogger("lib").info("theirs %s", "x" * 5000)
+print("went on", flush=True)
+sys.stdin.readline()
+log.info("last")
+"""
+    child = subprocess.Popen(
+        [sys.executable, "-c", _SETUP + code, "INFO"],
+        cwd=REPOSITORY,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=writer,
+    )
+    os.close(writer)
+    try:
+        assert select.select([child.stdout], [], [], HANG_S)[0], "the writer hangs"
+        assert child.stdout.readline() == b"went on\n"
+        written = os.read(reader, 2**20)
+        child.stdin.write(b"\n")
+        child.stdin.close()
+        with os.fdopen(reader, "rb") as rest:
+            written += rest.read()
+    finally:
+        child.kill()
+        child.wait()
+        child.stdout.close()
+    *others, lost, last = written.splitlines()
+    lost = orjson.loads(lost)
+    assert (lost["event"], lost["level"]) == ("log_lines_lost", "warning")
+    assert orjson.loads(last)["event"] == "last"
+    # One line may be cut; it is among the lost ones.
+    assert 4000 <= lost["lines"] + len(others) <= 4001
