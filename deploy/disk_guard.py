@@ -39,15 +39,22 @@ async def guard(data_dir: Path, server: Path) -> None:
 
     The options are sent at each check, because the server may have been restarted meanwhile.
     """
-    was_nearly_full = False
+    was_nearly_full, is_away = False, False
     while True:
-        nearly_full = is_nearly_full(data_dir)
-        await configure(server, REFUSES_WRITES if nearly_full else TAKES_WRITES)
-        if nearly_full != was_nearly_full:
-            log.warning(
-                "disk_nearly_full" if nearly_full else "disk_has_room", folder=str(data_dir)
-            )
-        was_nearly_full = nearly_full
+        try:
+            nearly_full, is_away = is_nearly_full(data_dir), False
+        except OSError as error:
+            # A network disk may come back. Until then the server keeps its options.
+            if not is_away:
+                log.error("disk_not_read", folder=str(data_dir), error=str(error))
+            is_away = True
+        else:
+            await configure(server, REFUSES_WRITES if nearly_full else TAKES_WRITES)
+            if nearly_full != was_nearly_full:
+                log.warning(
+                    "disk_nearly_full" if nearly_full else "disk_has_room", folder=str(data_dir)
+                )
+            was_nearly_full = nearly_full
         await asyncio.sleep(CHECK_EVERY_S)
 
 

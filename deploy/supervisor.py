@@ -136,7 +136,7 @@ class _Keeper:
         pause_s = 0.0
         while not self._stopping.is_set():
             started = loop.time()
-            exit_code = await self._run_once()
+            exit_code = await self._try_once()
             if self._stopping.is_set():
                 return
             if self._supervisor.is_hopeless(self._program, exit_code):
@@ -182,6 +182,15 @@ class _Keeper:
             log.warning("program_killed", program=self._program.name)
             _kill_group(process.pid)
             await process.wait()
+
+    async def _try_once(self) -> int:
+        """Run it; a start that the machine refuses counts as an end with exit code 1."""
+        try:
+            return await self._run_once()
+        except OSError as error:
+            # It has no memory or no process left, or the disk is away. It may have them again.
+            log.error("program_not_started", program=self._program.name, error=str(error))
+            return 1
 
     async def _run_once(self) -> int:
         command = self._program.command

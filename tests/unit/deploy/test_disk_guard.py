@@ -17,9 +17,15 @@ Usage = namedtuple("Usage", "free")
 
 @pytest.fixture
 def disk(monkeypatch):
-    """A disk whose free bytes the test sets."""
+    """A disk whose free bytes the test sets; None for one that cannot be read."""
     free = [MIN_FREE_BYTES]
-    monkeypatch.setattr(disk_guard.shutil, "disk_usage", lambda _: Usage(free[0]))
+
+    def usage(_: object) -> Usage:
+        if free[0] is None:
+            raise OSError("stale file handle")
+        return Usage(free[0])
+
+    monkeypatch.setattr(disk_guard.shutil, "disk_usage", usage)
     monkeypatch.setattr(disk_guard, "CHECK_EVERY_S", 0.02)
     return free
 
@@ -61,6 +67,20 @@ def test_nearly_full_disk_keeps_redis_reading(socket, redis_client, disk, tmp_pa
         disk[0] = MIN_FREE_BYTES
         await asyncio.to_thread(wait_until, lambda: not is_refused(redis_client))
         assert durability(redis_client) == "always"
+        guarding.cancel()
+
+    asyncio.run(play())
+
+
+def test_guard_goes_on_once_a_disk_that_was_away_is_back(socket, redis_client, disk, tmp_path):
+    async def play() -> None:
+        guarding = asyncio.create_task(guard(tmp_path, socket))
+        disk[0] = None
+        await asyncio.sleep(0.1)
+        assert not guarding.done()
+        assert not is_refused(redis_client)
+        disk[0] = MIN_FREE_BYTES - 1
+        await asyncio.to_thread(wait_until, lambda: is_refused(redis_client))
         guarding.cancel()
 
     asyncio.run(play())

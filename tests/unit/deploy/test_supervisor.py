@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Coroutine
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,33 @@ def test_killed_program_is_started_again(tmp_path):
     run(scenario())
     words = [line.split()[1] for line in log.read_text().splitlines()]
     assert words == ["started"] * 4 + ["ended"]
+
+
+def test_program_that_the_machine_cannot_start_is_tried_again(tmp_path):
+    log = tmp_path / "log"
+    program = recorder("a", log)
+    starts = iter((program.command, OSError("stale file handle"), ["/no/such/program"]))
+
+    def command():
+        found = next(starts, program.command)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    async def scenario() -> None:
+        supervisor = Supervisor()
+        supervisor.start(replace(program, command=command))
+        [[_, _, pid]] = await lines(log, 1)
+        supervisor.has_been_ready = True
+        os.kill(int(pid), signal.SIGKILL)
+        assert len(await lines(log, 2)) == 2
+        await supervisor.stop()
+
+    with capture_logs() as logs:
+        run(scenario())
+    errors = [each["error"] for each in logs if each["event"] == "program_not_started"]
+    assert "stale file handle" in errors[0]
+    assert "No such file" in errors[1]
 
 
 def test_program_started_last_ends_first(tmp_path):
