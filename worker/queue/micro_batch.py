@@ -8,6 +8,7 @@ Written against Celery 5.7: it uses `consumer.call_soon`, `consumer.hub` and the
 """
 
 import os
+import time
 import traceback
 from contextlib import suppress
 from functools import partial
@@ -24,6 +25,7 @@ from contract.logs import get_logger
 from worker.process.runtime import Runtime
 from worker.process.suspects import Crashes, crashes_of, take_back
 from worker.queue.transport import refusal_as_lost_connection
+from worker.scheduling.batching_delay import LOOK_EVERY_S
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import Pace
 from worker.scoring.micro_batch_scorer import MemoryTaken, MicroBatchScorer
@@ -182,9 +184,11 @@ class Turns:
         if self._is_abandoned or is_stopping() or channel is None:
             return  # what is unacknowledged goes back when the channel closes
         delay_s = 0.0 if channel.is_refused else self._loop.batching_delay_s
-        channel.wait_for_more(delay_s, self._schedule)
         if delay_s:
-            channel.room = self._loop.room()
+            channel.room, channel.opens_after = self._loop.room(), None
+            # BLMOVE may end 0.1 s late: an idle Redis looks for timeouts 10 times a second.
+            time.sleep(min(delay_s, LOOK_EVERY_S))
+            channel.look_for_more(self._schedule)
             return
         self._runtime.lease.mark_scoring()
         try:
@@ -209,7 +213,7 @@ class Turns:
             self._runtime.lease.mark_idle()
         next_s = self._loop.delay_s
         channel.room = self._loop.room()
-        channel.is_idle = next_s is None and not self._loop.expects_several
+        channel.opens_after = self._loop.begins_alone_after
         if next_s is None:
             return
         channel.look_again()

@@ -31,6 +31,7 @@ from kombu.transport.redis import _socket_readable
 from contract import keys
 from contract.logs import get_logger
 from contract.store.connection.scripts import script_text
+from worker.scheduling.batching_delay import ANY_TIME
 from worker.scheduling.room import Room, fetch_arguments
 
 log = get_logger(__name__)
@@ -111,12 +112,11 @@ class Channel(kombu_redis.Channel):
         "keep_opened",
     )
 
-    is_idle = True
-    """Whether the worker would score a job that comes alone, so that a fetch may open one."""
-    wait_s = IDLE_WAIT_S
-    """How long the next wait for messages lasts at most."""
+    opens_after: float | None = ANY_TIME
+    """A fetch may open a job that comes alone if it was submitted after this Unix time, as the
+    worker would score it at once; None if the worker would not."""
     on_reply: Callable[[], None] | None = None
-    """Is called after each fetch, also after one that brought nothing or was refused."""
+    """Is called after the next fetch, also after one that brings nothing or is refused."""
     is_refused = False
     """Whether Redis refused the last fetch."""
     is_delivering_fetched = False
@@ -138,14 +138,9 @@ class Channel(kombu_redis.Channel):
         """
         self._fetches_next = True
 
-    def wait_for_more(self, delay_s: float, on_reply: Callable[[], None]) -> None:
-        """Fetch again within `delay_s` seconds, and call `on_reply` then; 0 ends that."""
-        # Redis reads 0 as an endless wait, and its clock ticks in milliseconds.
-        self.wait_s = max(min(delay_s, IDLE_WAIT_S), 0.001) if delay_s else IDLE_WAIT_S
-        self.on_reply = on_reply if delay_s else None
-        if delay_s:
-            # There is room now, if there was none.
-            self._may_fetch_at = 0.0
+    def look_for_more(self, on_reply: Callable[[], None]) -> None:
+        """Fetch at the next turn of the event loop, and call `on_reply` then."""
+        self._fetches_next, self.on_reply = True, on_reply
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
         """Consume `queue`: by fetching, or kombu's way if it needs no acknowledgement."""
@@ -238,7 +233,7 @@ class Channel(kombu_redis.Channel):
             self._command = "BLMOVE"
             urgent = keys.turns(self.fingerprint, self.priority_steps[0])
             self.client.connection.send_command(
-                "BLMOVE", urgent, urgent, "RIGHT", "RIGHT", self.wait_s
+                "BLMOVE", urgent, urgent, "RIGHT", "RIGHT", IDLE_WAIT_S
             )
 
     def _send_fetch(self, *, may_open: bool = False) -> None:
@@ -249,7 +244,8 @@ class Channel(kombu_redis.Channel):
     def _send_script(self, command: str, script: str, aboard: str = "") -> None:
         self._command = command
         worker = self.unacked_key, self.unacked_index_key
-        names, args = fetch_arguments(self.fingerprint, self.room, worker, time(), aboard)
+        after = ANY_TIME if self.opens_after is None else self.opens_after
+        names, args = fetch_arguments(self.fingerprint, self.room, worker, time(), aboard, after)
         self.client.connection.send_command(self._command, script, len(names), *names, *args)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -257,8 +253,9 @@ class Channel(kombu_redis.Channel):
             return bool(super()._brpop_read(**options))
         try:
             fetched = self._read_reply(**options)
-            if self.on_reply is not None:
-                self.on_reply()
+            on_reply, self.on_reply = self.on_reply, None
+            if on_reply is not None:
+                on_reply()
             if not fetched:
                 raise Empty
             self._deliver_fetched(fetched)
@@ -280,7 +277,7 @@ class Channel(kombu_redis.Channel):
             if self._command == "BLMOVE" and not self._closing:
                 # A message came, or it is time to look at the less urgent lists.
                 has_waited = reply is not None
-                self._send_fetch(may_open=has_waited and self.is_idle)
+                self._send_fetch(may_open=has_waited and self.opens_after is not None)
                 reply = self._parse_reply(**options)
         except redis.ReadOnlyError as error:
             # It has become a replica: a new connection finds the server that takes writes.

@@ -18,6 +18,10 @@ MAX_DELAY_S = 0.025
 SILENCE_S = 0.004
 # With so many bytes in hand, further texts hardly make the model faster per byte.
 ENOUGH_BYTES = 1024
+# How often the worker looks for further texts while it waits.
+LOOK_EVERY_S = 0.002
+# Before any text was submitted.
+ANY_TIME = -1.0
 # After waits in vain, so many micro-batches at most begin without a wait.
 MAX_SKIPPED = 31
 
@@ -48,6 +52,16 @@ class BatchingDelay:
     def num_expected(self) -> int:
         """Texts that may come before the wait ends; 0 if there is none."""
         return self._num_ended
+
+    @property
+    def begins_alone_after(self) -> float | None:
+        """A text that comes alone begins at once if it was submitted after this Unix time.
+
+        None if such a text may have to wait as well.
+        """
+        if self._num_ended > 1:
+            return None
+        return self._ended_at if self._num_ended else ANY_TIME
 
     def begin(self, num_ended: int, ended_at: float, elapsed_s: float) -> None:
         """Note that a micro-batch has ended.

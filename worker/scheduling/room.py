@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from contract import keys
 from contract.messages import VERSION
+from worker.scheduling.batching_delay import ANY_TIME
 from worker.scheduling.filling import Budget, OpenJob
 from worker.scheduling.long_jobs import have_room_for_another, long_jobs
 from worker.scheduling.turns import quantum_bytes
@@ -98,6 +99,7 @@ def fetch_arguments(
     worker: tuple[str, str],
     now: float,
     aboard: str = "",
+    opens_after: float = ANY_TIME,
 ) -> tuple[list[str], list[Any]]:
     """Return the keys and the arguments of `fetch.lua`.
 
@@ -107,11 +109,13 @@ def fetch_arguments(
         worker: keys of the worker's unacknowledged messages and of their index.
         now: Unix time, seconds.
         aboard: key of the worker's suspects, if it is idle: a job that comes alone is opened.
+        opens_after: Unix time, seconds; a job that was submitted earlier is not opened.
     """
     names = [*worker, aboard]
     long_bytes = rooms[keys.INTERACTIVE].long_bytes
     args: list[Any] = [repr(now), keys.QUEUE, quantum_bytes(long_bytes), long_bytes]
     args += [keys.record(""), keys.payload(""), fingerprint, VERSION.major]
+    args.append(repr(opens_after))
     for priority, room in rooms.items():
         queue = fingerprint, priority
         names += [keys.turns(*queue), keys.waiting(*queue), keys.deficits(*queue)]

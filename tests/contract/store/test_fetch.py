@@ -14,6 +14,7 @@ from contract.store.queue.parked_jobs import ParkedJobs
 from model import ScoreRequest, Slice
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
+from worker.scheduling.batching_delay import ANY_TIME
 from worker.scheduling.filling import Budget, OpenJob
 from worker.scheduling.room import Room, fetch_arguments, room_for_fetch
 
@@ -48,13 +49,18 @@ class Queue:
         return ids
 
     def fetch(
-        self, room: Room = FREE, bulk: Room = NO_ROOM, *, is_idle: bool = False
+        self,
+        room: Room = FREE,
+        bulk: Room = NO_ROOM,
+        *,
+        is_idle: bool = False,
+        opens_after: float = ANY_TIME,
     ) -> list[tuple[bool, str]]:
         """Fetch as a worker with this room; whether express, and the task ID of each message."""
         rooms = dict(zip(keys.PRIORITY_STEPS, (room, bulk), strict=True))
         worker = keys.unacked("w"), keys.unacked_index("w")
         aboard = keys.aboard("w") if is_idle else ""
-        names, args = fetch_arguments(MODEL, rooms, worker, time.time(), aboard)
+        names, args = fetch_arguments(MODEL, rooms, worker, time.time(), aboard, opens_after)
         found = self._fetch(keys=names, args=args)
         self.opened = found.pop() if len(found) % 3 else None
         express, tags, messages = found[::3], found[1::3], found[2::3]
@@ -329,6 +335,15 @@ def test_job_that_comes_alone_to_an_idle_worker_is_opened(queue, job_store, redi
     # What is kept is used once.
     (opened,) = job_store.open_jobs([task_id], "w", MODEL)
     assert opened.job is None
+
+
+def test_lone_job_that_may_have_to_wait_in_the_worker_comes_unopened(queue, redis_client):
+    before = time.time()
+    for opens_after, is_opened in ((before, True), (before + 60, False)):
+        (task_id,) = queue.add(f"{is_opened}", 10)
+        assert queue.fetch(is_idle=True, opens_after=opens_after) == [(True, task_id)]
+        assert (queue.opened is not None) == is_opened
+        assert redis_client.sismember(keys.aboard("w"), task_id) == is_opened
 
 
 def test_what_a_fetch_opened_is_not_given_out_for_other_jobs(queue, job_store):

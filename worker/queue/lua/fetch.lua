@@ -6,10 +6,10 @@
 --       waiting (prefix), deficits (hash: client -> bytes that it may still take in its turn), list of
 --       messages without a queue of their own
 -- ARGV: Unix time, queue name, quantum bytes, long bytes, prefix of records, prefix of payloads, fingerprint
---       of the worker's model, major version of messages that are opened, then of each priority: most
---       messages, bytes and long messages of express, most messages, bytes and long messages of the
---       clients, number of busy clients, and these clients. A message is long if it costs more than
---       `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
+--       of the worker's model, major version of messages that are opened, Unix time after which a job was
+--       submitted that is opened, then of each priority: most messages, bytes and long messages of express,
+--       most messages, bytes and long messages of the clients, number of busy clients, and these clients.
+--       A message is long if it costs more than `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
 --       has a long message in the worker already.
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
 -- Express messages of jobs that were cancelled or erased take no room: the worker only acknowledges
@@ -135,19 +135,22 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
 end
 
 -- Parts of batches and long texts are opened later. So is what another worker had, as it may be at fault,
--- and what only another release can read.
+-- and what only another release can read. The worker may let a job wait that was submitted before its last
+-- micro-batch ended: such a job is no suspect yet.
 local function open_lone(aboard, tag, message)
   local _, is_long = cost_of(message)
   if is_long or tag_of(message) ~= tag or string.find(tag, '.', 1, true) then return end
   if string.find(message, '"redelivered":true', 1, true) then return end
   if string.match(message, '"version":"(%d+)%.') ~= ARGV[8] then return end
+  local submitted_at = tonumber(string.match(message, '"submitted_at":%s*([%d.eE+-]+)') or '0')
+  if not submitted_at or submitted_at <= tonumber(ARGV[9]) then return end
   redis.call('DEL', aboard)
   -- The message is taken already: what cannot be opened is handed out unopened, and found later.
   local is_open, answer = pcall(open_job, aboard, ARGV[7], tag, ARGV[5] .. tag, ARGV[6] .. tag, '', '')
   if is_open then fetched[4] = answer else redis.call('DEL', aboard) end
 end
 
-local at = 9
+local at = 10
 for i = 4, #KEYS, 4 do
   local turns, waiting, deficits, homeless = unpack(KEYS, i, i + 3)
   local express, rooms, busy = waiting .. EXPRESS, {}, {}

@@ -13,12 +13,14 @@ from contract.store.jobs.job_store import JobStore
 from contract.store.queue.model_registry import ModelRegistry
 from deploy.embedded_redis import free_port
 from model import Scorer
+from tests.conftest import HANG_S
 from worker.process.lease import Lease, OwnStatus
 from worker.process.registration import Registration
 from worker.process.runtime import Runtime
 from worker.process.startup import Startup
 from worker.queue.micro_batch import TurnFailed, Turns
 from worker.queue.transport import Transport
+from worker.scheduling.batching_delay import ANY_TIME
 
 
 class Request:
@@ -26,7 +28,7 @@ class Request:
 
     id = "a"
     message = SimpleNamespace(
-        channel=SimpleNamespace(is_refused=False, wait_for_more=lambda delay_s, on_reply: None),
+        channel=SimpleNamespace(is_refused=False),
         delivery_info={},
         headers={"cost": 1},
     )
@@ -62,6 +64,25 @@ def test_turn_that_outlives_its_connection_does_nothing(runtime):
     # What Celery does then; a turn in earnest would raise.
     hub.reset()
     assert not hub.on_close
+
+
+def test_job_that_waits_for_others_is_no_suspect_and_looked_for_by_fetches(runtime):
+    hub, looks = Hub(), []
+    consumer = SimpleNamespace(
+        hub=hub,
+        call_soon=hub.call_soon,
+        timer=hub.timer,
+        controller=SimpleNamespace(state=SimpleNamespace(revoked=())),
+    )
+    turns, channel = Turns(runtime, consumer), Request.message.channel
+    channel.look_for_more, channel.opens_after = looks.append, ANY_TIME
+    turns._loop._batching_delay.begin(2, ended_at=0.0, elapsed_s=HANG_S)
+    turns.add(Request())
+    # A turn in earnest would raise. A fetch that opened a job would make it a suspect.
+    turns.turn()
+    assert looks == [turns._schedule]
+    assert channel.opens_after is None
+    hub.close()
 
 
 @pytest.mark.parametrize("error", [KeyError("secret"), ValueError("secret")])

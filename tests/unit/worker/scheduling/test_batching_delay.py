@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from worker.scheduling.batching_delay import (
+    ANY_TIME,
     ENOUGH_BYTES,
     MAX_DELAY_S,
     MAX_SHARE,
@@ -90,6 +91,14 @@ def test_wait_ends_soon_after_the_last_job_that_came(waiting):
 def test_single_client_never_waits(waiting):
     waiting.begin(1)
     assert waiting.fetch(AFTER) == 0
+
+
+def test_text_that_comes_alone_begins_at_once_if_it_is_the_only_one_expected(waiting):
+    assert waiting.delay.begins_alone_after == ANY_TIME
+    waiting.begin(1)
+    assert waiting.delay.begins_alone_after == ENDED_AT
+    waiting.begin(2)
+    assert waiting.delay.begins_alone_after is None
 
 
 def test_two_clients_in_turn_come_together(waiting):

@@ -18,7 +18,7 @@ from tests.conftest import wait_until
 from worker.process.lease import Lease, OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import Crashes
-from worker.scheduling.batching_delay import BatchingDelay
+from worker.scheduling.batching_delay import ANY_TIME, BatchingDelay
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import MIN_BYTES, Pace
 from worker.scheduling.room import no_room
@@ -236,7 +236,7 @@ def test_jobs_after_a_micro_batch_wait_for_as_many_as_have_ended(patient):
     patient.fetch("b", 10)
     assert patient.loop.batching_delay_s == 0
     patient.loop.turn()
-    assert patient.loop.expects_several
+    assert patient.loop.begins_alone_after is None
     patient.fetch("c", 10)
     assert patient.loop.batching_delay_s > 0
     # What waits is not opened, and further jobs may be fetched.
@@ -254,13 +254,14 @@ def test_parts_of_batches_and_jobs_in_hand_are_no_reason_to_wait(patient):
     for task_id in ("a.0", "a.3"):
         patient.fetch(task_id, 10, priority=keys.BULK)
     patient.loop.turn()
-    assert not patient.loop.expects_several
+    assert patient.loop.begins_alone_after == ANY_TIME
     patient.fetch("long", 60, 60)
     patient.fetch("b", 10)
     patient.fetch("c", 10)
     patient.loop.turn()
     assert patient.loop.delay_s == 0
-    assert not patient.loop.expects_several
+    assert patient.loop.begins_alone_after is None
+    assert patient.loop.batching_delay_s == 0
 
 
 def test_job_beyond_the_budget_takes_several_turns(worker):
