@@ -99,15 +99,13 @@ class BatchingDelay:
         if not self._num_ended:
             return 0.0
         is_full = self.num_jobs >= budget.slices or self.num_bytes >= budget.bytes
-        is_alone = self._num_waiting + self._num_ended == 1
         have_all_come = self._num_returned >= self._num_ended
         until = self._until
         if self._num_returned:
             until = min(until, self._returned_at + SILENCE_S)
         left_s = until - self._clock()
-        if left_s > 0 and not (
-            is_full or is_alone or have_all_come or self._waiting_bytes >= ENOUGH_BYTES
-        ):
+        is_enough = is_full or have_all_come or self._waiting_bytes >= ENOUGH_BYTES
+        if left_s > 0 and not is_enough:
             self._has_waited = True
             return left_s
         if self._has_waited:
