@@ -9,8 +9,8 @@
 --       of the worker's model, major version of messages that are opened, Unix time after which a job was
 --       submitted that is opened, then of each priority: most messages, bytes and long messages of express,
 --       most messages, bytes and long messages of the clients, number of busy clients, and these clients.
---       A message is long if it costs more than `long bytes`; the worker scores it slice by slice, so it counts as `long bytes`. A busy client
---       has a long message in the worker already.
+--       A message is long if it costs more than `long bytes`; the worker scores it slice by slice, so it
+--       counts as `long bytes`. A busy client has a long message in the worker already.
 -- The first message of each kind is taken however large, unless it is long and no long one may be taken.
 -- Express messages of jobs that were cancelled or erased take no room: the worker only acknowledges
 -- them. The others are part of their client's turn, so few of their records need a look.

@@ -20,7 +20,7 @@ from worker.process.runtime import Runtime
 from worker.process.startup import Startup
 from worker.queue.micro_batch import TurnFailed, Turns
 from worker.queue.transport import Transport
-from worker.scheduling.batching_delay import ANY_TIME
+from worker.scheduling.batching_delay import ANY_TIME, BatchingDelay
 
 
 class Request:
@@ -76,7 +76,8 @@ def test_job_that_waits_for_others_is_no_suspect_and_looked_for_by_fetches(runti
     )
     turns, channel = Turns(runtime, consumer), Request.message.channel
     channel.look_for_more, channel.opens_after = looks.append, ANY_TIME
-    turns._loop._batching_delay.begin(2, ended_at=0.0, elapsed_s=HANG_S)
+    delay = turns._loop._batching_delay = BatchingDelay(clock=lambda: 0.0)
+    delay.begin(2, ended_at=0.0, elapsed_s=HANG_S)
     turns.add(Request())
     # A turn in earnest would raise. A fetch that opened a job would make it a suspect.
     turns.turn()
