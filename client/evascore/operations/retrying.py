@@ -7,7 +7,8 @@ is the same as once, and each submission carries an Idempotency-Key.
 import random
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -20,6 +21,7 @@ from evascore.errors import (
     EvascoreError,
     ServiceUnreachable,
     TimedOut,
+    UnexpectedAnswer,
     error_from_problem,
 )
 from evascore.operations.matching import check_request_id, new_request_id
@@ -35,6 +37,8 @@ FAILURES_TO_OPEN = 3
 PROBE_S = 5.0
 # How often a call looks again at an open circuit; that sends no request.
 RECHECK_S = 0.25
+# A Retry-After of more seconds, of a year, counts as this one: infinity could not be shown.
+MAX_RETRY_AFTER_S = 365 * 86_400.0
 # A request may take this long beyond the deadline of its call. A long poll that the service holds
 # until the deadline is answered a little later, and that answer says that the job goes on.
 GRACE_S = 2.0
@@ -180,13 +184,13 @@ def retry_after_s(answer: Answer) -> float | None:
     """The `Retry-After` in seconds, from a number or a date; None without one."""
     value = answer.headers.get("retry-after", "").strip()
     if value.isascii() and value.isdigit():
-        return float(value)
+        return min(float(value), MAX_RETRY_AFTER_S)
     try:
         at = parsedate_to_datetime(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     at = at if at.tzinfo else at.replace(tzinfo=UTC)
-    return max((at - datetime.now(UTC)).total_seconds(), 0.0)
+    return min(max((at - datetime.now(UTC)).total_seconds(), 0.0), MAX_RETRY_AFTER_S)
 
 
 def failure(reply: Reply) -> EvascoreError | None:
@@ -202,9 +206,21 @@ def failure(reply: Reply) -> EvascoreError | None:
 def _problem(answer: Answer) -> dict[str, Any]:
     """The problem object of an answer; made from the status if a proxy answered in its own form."""
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
-        return {"status": answer.status, **answer.json()}
+        with suppress(UnexpectedAnswer):
+            return _in_our_form({**answer.json(), "status": answer.status})
     detail = f"{answer.described()} is not in evascore's form; {answer.doubt()}"
     return {"status": answer.status, "detail": detail}
+
+
+def _in_our_form(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem object without `errors` of another form: RFC 9457 leaves them to the sender.
+
+    Gateways of other makers send problem objects, too; those of ASP.NET have an object there.
+    """
+    errors = problem.get("errors")
+    if isinstance(errors, list) and all(isinstance(error, Mapping) for error in errors):
+        return problem
+    return {name: value for name, value in problem.items() if name != "errors"}
 
 
 def _may_pass_later(reply: Reply) -> bool:

@@ -1,6 +1,7 @@
 """When the client repeats a request; its operations run here against replies from a list."""
 
 import itertools
+import json
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -20,6 +21,7 @@ from evascore.operations.retrying import (
     FIRST_BACKOFF_S,
     GRACE_S,
     MAX_BACKOFF_S,
+    MAX_RETRY_AFTER_S,
     PROBE_S,
     SPREAD,
     Call,
@@ -124,6 +126,24 @@ def test_what_cannot_pass_later_is_raised_at_once(call, clock, status):
     assert isinstance(raised.value, ClientError) == (status < 500)
 
 
+@pytest.mark.parametrize("status", [400, 503])
+@pytest.mark.parametrize("errors", [{"field": ["wrong"]}, "wrong", ["wrong"], 5])
+@pytest.mark.parametrize("kind", ["about:blank", "invalid_request"])
+def test_problem_of_another_maker_is_an_error_of_this_package(clock, status, errors, kind):
+    problem = {"type": kind, "title": "Wrong.", "status": None, "errors": errors}
+    body = json.dumps(problem).encode()
+    answer = Answer(status, {"content-type": "application/problem+json"}, body)
+    call = make_call(clock, patience_s=0)
+    with pytest.raises(ServiceError, match=r"Wrong\.") as raised:
+        Run(exchange(GET, call, Circuit()), clock, [answer])
+    assert (raised.value.status, raised.value.errors) == (status, [])
+
+
+def test_busy_answer_that_only_claims_to_be_a_problem_is_repeated(call, clock):
+    answer = Answer(502, {"content-type": "application/problem+json"}, b"<html>")
+    assert Run(exchange(GET, call, Circuit()), clock, [answer, OK]).result is OK
+
+
 def test_all_attempts_of_a_submission_carry_one_key(call, clock):
     steps = Operations().submit({"text": "a"}, call, key=None)
     run = Run(steps, clock, [LOST, refusal(), job()])
@@ -167,7 +187,17 @@ def test_retry_after_may_be_a_date():
     assert 50 < retry_after_s(refusal(retry_after=in_a_minute)) <= 60
 
 
-@pytest.mark.parametrize("value", ["", "soon", "-3", "1e3", "٣", "Sun, 99 Foo 2026 00:00:00 GMT"])
+@pytest.mark.parametrize("value", ["9" * 400, "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_longest_retry_after_is_a_year(call, clock, value):
+    with pytest.raises(Overloaded) as raised:
+        Run(exchange(GET, call, Circuit()), clock, [refusal(retry_after=value)])
+    assert raised.value.retry_after_s == MAX_RETRY_AFTER_S
+
+
+NO_TIMES = ["soon", "-3", "1e3", "٣", "Sun, 99 Foo 2026 00:00:00 GMT"]
+
+
+@pytest.mark.parametrize("value", ["", *NO_TIMES, "Fri, 31 Dec 99999999999 23:59:59 GMT"])
 def test_retry_after_that_is_no_time_counts_as_absent(value):
     assert retry_after_s(refusal(retry_after=value)) is None
 
