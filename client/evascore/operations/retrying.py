@@ -37,6 +37,8 @@ FAILURES_TO_OPEN = 3
 PROBE_S = 5.0
 # How often a call looks again at an open circuit; that sends no request.
 RECHECK_S = 0.25
+# A long poll that is lost after this time was held, so something on the way may have cut it.
+CUT_S = 1.0
 # A Retry-After of more seconds, of a year, counts as this one: infinity could not be shown.
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 # A request may take this long beyond the deadline of its call. A long poll that the service holds
@@ -142,6 +144,7 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
         headers = {**send.headers, REQUEST_ID: request_id}
         limit_s = call.left_s + GRACE_S
         read_timeout_s = min(send.read_timeout_s, limit_s)
+        sent_at = call.clock()
         reply = yield replace(send, headers=headers, read_timeout_s=read_timeout_s, limit_s=limit_s)
         if isinstance(reply, Answer):
             check_request_id(reply, request_id)
@@ -161,6 +164,7 @@ def exchange(send: Send, call: Call, circuit: Circuit) -> Steps[Answer]:
         if now + pause_s > min(call.deadline, away_since + call.patience_s):
             raise error
         num_failures += 1
+        send = _with_shorter_wait(send, now - sent_at)
         yield Pause(pause_s, str(error))
 
 
@@ -221,6 +225,19 @@ def _in_our_form(problem: dict[str, Any]) -> dict[str, Any]:
     if isinstance(errors, list) and all(isinstance(error, Mapping) for error in errors):
         return problem
     return {name: value for name, value in problem.items() if name != "errors"}
+
+
+def _with_shorter_wait(send: Send, took_s: float) -> Send:
+    """A long poll that the service holds for less time, if it was lost after `took_s` seconds.
+
+    A proxy may cut each request that is not answered within its own time limit. A poll that is
+    held for half of that time passes it.
+    """
+    wait_s = float(send.params.get("wait", 0))
+    if wait_s <= CUT_S or took_s < CUT_S:
+        return send
+    shorter_s = max(min(wait_s, took_s) / 2, CUT_S)
+    return replace(send, params={**send.params, "wait": f"{shorter_s:.3f}"})
 
 
 def _may_pass_later(reply: Reply) -> bool:

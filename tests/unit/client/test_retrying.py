@@ -144,6 +144,24 @@ def test_busy_answer_that_only_claims_to_be_a_problem_is_repeated(call, clock):
     assert Run(exchange(GET, call, Circuit()), clock, [answer, OK]).result is OK
 
 
+@pytest.mark.parametrize("cut", [LOST, Answer(504, {"content-type": "text/html"}, b"")])
+def test_long_poll_that_a_proxy_cuts_is_repeated_with_a_shorter_wait(call, clock, cut):
+    run = Run(Operations().wait("abc", call), clock, [cut, cut, job("SUCCESS")], held_s=10)
+    assert [send.params["wait"] for send in run.sent] == ["25.000", "5.000", "2.500"]
+    assert run.result.is_final
+
+
+def test_submission_that_a_proxy_cuts_is_repeated_with_a_shorter_wait(call, clock):
+    steps = Operations().submit({"text": "a"}, call, key=None, wait_s=25)
+    run = Run(steps, clock, [LOST, job()], held_s=20)
+    assert [send.params["wait"] for send in run.sent] == ["25.000", "10.000"]
+
+
+def test_long_poll_that_is_lost_at_once_keeps_its_wait(call, clock):
+    run = Run(Operations().wait("abc", call), clock, [LOST, job("SUCCESS")])
+    assert [send.params["wait"] for send in run.sent] == ["25.000", "25.000"]
+
+
 def test_all_attempts_of_a_submission_carry_one_key(call, clock):
     steps = Operations().submit({"text": "a"}, call, key=None)
     run = Run(steps, clock, [LOST, refusal(), job()])
