@@ -86,7 +86,7 @@ class Input:
 
     def is_scored(self, line: bytes) -> bool:
         """Whether a line is sent: blank JSON lines are not, blank lines of text are."""
-        return self.form == "text" or not line.removeprefix(BYTE_ORDER_MARK).isspace()
+        return self.form == "text" or bool(line.removeprefix(BYTE_ORDER_MARK).strip())
 
     def as_json(self, line: bytes, *, is_first: bool) -> bytes:
         """Return a line as a line of JSON."""

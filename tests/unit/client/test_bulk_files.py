@@ -2,6 +2,7 @@
 
 import json
 import stat
+from codecs import BOM_UTF8
 
 import pytest
 
@@ -17,7 +18,7 @@ from evascore.bulk.files import (
     rest_of,
 )
 from evascore.errors import UnexpectedAnswer
-from evascore.readers.encodings import BYTES
+from evascore.readers.encodings import BYTES, UTF8
 from evascore.readers.inputs import Input
 from evascore.readers.packages import InputRefused
 
@@ -44,6 +45,14 @@ def uploaded(source, upload):
 def test_blank_lines_are_none_in_json_and_lines_in_text(source):
     assert planned(source("jsonl"), {}).num_lines == 5
     assert planned(source("text"), {}).num_lines == 7
+
+
+def test_file_of_a_mark_alone_has_no_lines_of_json(tmp_path):
+    path = tmp_path / "in"
+    path.write_bytes(BOM_UTF8)
+    lines = Input(str(path), "jsonl", UTF8, path)
+    assert planned(lines, {}).num_lines == 0
+    assert list(numbers_of(lines)) == []
 
 
 def test_lines_of_text_become_json(tmp_path):
