@@ -48,6 +48,8 @@ def chosen(columns: Columns, found: Iterable[str], name: str) -> Columns:
             clear which has the text.
     """
     found = list(found)
+    if not found:
+        raise InputRefused(f"{name} has no columns; a table begins with their names.")
     text = columns.text
     if text is None:
         text = TEXT if TEXT in found or len(found) != 1 else found[0]

@@ -291,6 +291,13 @@ def test_name_of_a_column_may_hold_line_ends(tmp_path, sep):
         read_of(source, tmp_path)
 
 
+@pytest.mark.parametrize("content", [b"", b"\xef\xbb\xbf", b"\n"])
+def test_table_without_columns_is_refused_as_such(tmp_path, content):
+    (tmp_path / "in.csv").write_bytes(content)
+    with pytest.raises(InputRefused, match="has no columns;"):
+        read_of(tmp_path / "in.csv", tmp_path)
+
+
 @pytest.mark.parametrize("form", ["csv", "parquet", "arrow"])
 @pytest.mark.parametrize(
     ("columns", "twice"),
