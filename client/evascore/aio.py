@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
@@ -151,6 +151,32 @@ class AsyncClient:
         fields = job_fields(context=context, continuations=continuations, **options)
         job = await self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
         return job.continuations()
+
+    @overload
+    def score_many(
+        self,
+        texts: Iterable[str | bytes | Text],
+        *,
+        errors: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        progress: Progress = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        **asked: Any,
+    ) -> AsyncIterator[Score]: ...
+
+    @overload
+    def score_many(
+        self,
+        texts: Iterable[str | bytes | Text],
+        *,
+        errors: Errors,
+        concurrency: int = 4,
+        progress: Progress = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        **asked: Any,
+    ) -> AsyncIterator[Score | EvascoreError]: ...
 
     def score_many(
         self,

@@ -4,7 +4,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 import httpx
 
@@ -152,6 +152,32 @@ class Client:
         fields = job_fields(context=context, continuations=continuations, **options)
         job = self.run(self._operations.complete(fields, self._call(timeout_s), key=None))
         return job.continuations()
+
+    @overload
+    def score_many(
+        self,
+        texts: Iterable[str | bytes | Text],
+        *,
+        errors: Literal["raise"] = "raise",
+        concurrency: int = 4,
+        progress: Progress = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        **asked: Any,
+    ) -> Iterator[Score]: ...
+
+    @overload
+    def score_many(
+        self,
+        texts: Iterable[str | bytes | Text],
+        *,
+        errors: Errors,
+        concurrency: int = 4,
+        progress: Progress = None,
+        model: str | None = None,
+        timeout_s: float | None = None,
+        **asked: Any,
+    ) -> Iterator[Score | EvascoreError]: ...
 
     def score_many(
         self,
