@@ -76,11 +76,17 @@ def export(lines: Path, target: Path, form: To) -> None:
 
     Raises:
         InputRefused: as `check_target`.
-        OSError
+        OSError: it cannot be written, as on a full disk; what was written is removed.
     """
     check_target(target, form)
     beside = target.with_name(target.name + ".new")
-    _WRITERS[form](lines, beside)
+    try:
+        _WRITERS[form](lines, beside)
+    except OSError as error:
+        if beside.is_file():
+            beside.unlink()
+        # An error of writing names no file.
+        raise OSError(error.errno, error.strerror or str(error), str(target)) from error
     if target.is_dir():
         shutil.rmtree(target)
     elif beside.is_dir():

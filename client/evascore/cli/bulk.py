@@ -177,7 +177,7 @@ def command(
             bulk = Bulk(client, plan, lines, written)
             summary = _run(bulk, plan, waits)
             if isinstance(summary, Summary):
-                finish()
+                _export(finish, plan)
                 show = partial(_line_of, unit=lines.unit, text_field=text_field or TEXT)
                 return _report(summary, target, show, as_json=as_json)
             return summary
@@ -282,6 +282,19 @@ def _run(bulk: Bulk, plan: Plan, waits: Waits) -> Summary | int:
     finally:
         if not plan.is_resumable:
             bulk.give_up()
+
+
+def _export(finish: Callable[[], None], plan: Plan) -> None:
+    """Make OUT of the result lines, which stay if that fails.
+
+    Raises:
+        CommandFailed: OUT cannot be written.
+    """
+    try:
+        finish()
+    except OSError as error:
+        message = f"{error.filename or plan.target}: {error.strerror}. {_go_on(plan)}"
+        raise CommandFailed(message, FILES) from None
 
 
 def _report(

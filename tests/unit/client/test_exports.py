@@ -1,6 +1,9 @@
 """The output of a bulk run replaces a former output, and never another folder."""
 
+import errno
 import json
+import resource
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -69,3 +72,26 @@ def test_form_that_is_only_read_is_not_written_as_json_lines(suffix):
     with pytest.raises(InputRefused, match=r"cannot be written.*--to"):
         form_of(Path(f"out{suffix}"), "auto")
     assert form_of(Path(f"out{suffix}"), "jsonl") == "jsonl"
+
+
+@contextmanager
+def files_of_at_most(num_bytes):
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl.gz", "parquet"])
+def test_output_that_does_not_fit_is_named_and_the_former_one_stays(tmp_path, lines, form):
+    if form == "parquet":
+        pytest.importorskip("pyarrow")
+    target = tmp_path / "out"
+    target.write_text("former")
+    with files_of_at_most(8), pytest.raises(OSError, match="too large") as raised:
+        export(lines, target, form)
+    assert (raised.value.errno, raised.value.filename) == (errno.EFBIG, str(target))
+    assert target.read_text() == "former"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "out.lines"]
