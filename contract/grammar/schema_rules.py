@@ -7,6 +7,8 @@ an absent field has the type null.
 from collections.abc import Iterator
 from typing import Any
 
+from contract.grammar.outputs import RANGE_UNITS
+
 Schema = dict[str, Any]
 
 NULL: Schema = {"type": "null"}
@@ -34,13 +36,14 @@ def form(given: dict[str, Schema], absent: tuple[str, ...] = ()) -> Schema:
 
 def of_one_text() -> Schema:
     """Describe a text, perhaps with its next characters, or continuations of one context."""
-    return {"allOf": [{"anyOf": list(_of_one_text())}, _one_context()]}
+    return {"allOf": [{"anyOf": list(_of_one_text())}, _one_context(), _one_unit()]}
 
 
 def of_texts(text_options: tuple[str, ...]) -> Schema:
     """Describe one text, or `items`, each with its own `text_options`."""
     of_items = form({"items": {"type": "array"}}, (*SCORED_FIELDS, *CONTEXT_FIELDS, *text_options))
-    return {"allOf": [{"anyOf": [*_of_one_text(("items",)), of_items]}, _one_context()]}
+    forms = [*_of_one_text(("items",)), of_items]
+    return {"allOf": [{"anyOf": forms}, _one_context(), _one_unit()]}
 
 
 def _of_one_text(absent: tuple[str, ...] = ()) -> Iterator[Schema]:
@@ -62,3 +65,13 @@ def _of_one_text(absent: tuple[str, ...] = ()) -> Iterator[Schema]:
 
 def _one_context() -> Schema:
     return {"anyOf": [form({}, (name,)) for name in CONTEXT_FIELDS]}
+
+
+def _one_unit() -> Schema:
+    """Let `span_unit` only repeat the unit that `spans` may name."""
+    without = {"properties": {"spans": {"type": ["array", "string", "null"]}}}
+    repeated = (
+        form({"spans": {"properties": {"unit": {"const": unit}}}, "span_unit": {"const": unit}})
+        for unit in RANGE_UNITS
+    )
+    return {"anyOf": [form({}, ("span_unit",)), without, *repeated]}

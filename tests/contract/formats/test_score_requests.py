@@ -3,7 +3,7 @@
 import base64
 
 import pytest
-from hypothesis import event, given, settings
+from hypothesis import event, example, given, settings
 from hypothesis import strategies as st
 from jsonschema import Draft202012Validator
 
@@ -131,6 +131,13 @@ def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields
     assert sum(one.num_bytes for one in requests) == job.num_bytes
 
 
+TWO_UNITS = {
+    "text": "a",
+    "spans": {"unit": "characters", "ranges": [[0, 1]]},
+    "span_unit": "bytes",
+}
+
+
 @pytest.fixture(scope="module")
 def is_described():
     """Whether the description allows a request."""
@@ -145,6 +152,9 @@ def is_described():
 
 @settings(max_examples=150, deadline=None)
 @given(whole_request, st.none() | st.tuples(st.sampled_from(sorted(ScoreBody.model_fields)), junk))
+@example(TWO_UNITS, None)
+@example(TWO_UNITS | {"span_unit": "characters"}, None)
+@example({"items": [TWO_UNITS]}, None)
 def test_request_is_accepted_if_and_only_if_its_description_allows_it(is_described, fields, change):
     if change is not None:
         fields = {**fields, change[0]: change[1]}
