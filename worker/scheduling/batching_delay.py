@@ -1,9 +1,9 @@
 """Decides how long a worker waits for further texts before it begins a micro-batch.
 
-Clients that wait for results send their next texts when a micro-batch ends. A worker that began at
-once would score the texts that came meanwhile, then those, and so on: two halves of the clients
-take turns, in micro-batches half as large as they could be. (Delayed batching: Crankshaw et al.,
-"Clipper", NSDI 2017, section 4.3.)
+Clients that wait for results send their next texts when a micro-batch ends. If the worker began at
+once, with the texts that came during that micro-batch, two halves of the clients would take turns,
+in micro-batches half as large as they could be. (Delayed batching: Crankshaw et al., "Clipper",
+NSDI 2017, section 4.3.)
 """
 
 import time
