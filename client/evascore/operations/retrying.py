@@ -4,6 +4,7 @@ Every request of this client is safe to retry: reads change nothing, cancelling 
 is the same as once, and each submission carries an Idempotency-Key.
 """
 
+import math
 import random
 import threading
 import time
@@ -72,7 +73,14 @@ class Call:
 
     @classmethod
     def begin(cls, timeout_s: float, patience_s: float) -> "Call":
-        """Start a call now."""
+        """Start a call now.
+
+        Raises:
+            ValueError: a time limit is NaN, which no moment would be later than.
+        """
+        for name, limit_s in (("timeout_s", timeout_s), ("patience_s", patience_s)):
+            if math.isnan(limit_s):
+                raise ValueError(f"{name} is not a number (NaN); give seconds, 0 or more")
         deadline = time.monotonic() + timeout_s
         return cls(time.monotonic, random.random, deadline, timeout_s, patience_s)
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import math
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -347,3 +348,10 @@ def test_refused_group_is_split_only_if_one_text_can_be_the_cause(kind, clock):
     assert [type(outcome) for outcome in outcomes] == [kind] * 32
     # One request for each node of a binary tree with 32 leaves, or one in all.
     assert len(sent) == (63 if kind.code in CODES_OF_ONE_TEXT else 1)
+
+
+@pytest.mark.parametrize("limits", [(math.nan, 1), (1, math.nan)])
+def test_time_limit_that_is_no_number_is_refused(limits):
+    # No moment is later than it, so that a call would never end.
+    with pytest.raises(ValueError, match="give seconds"):
+        Call.begin(*limits)
