@@ -57,11 +57,6 @@ def _stop(number: int, _: object) -> NoReturn:
     sys.exit(128 + number)
 
 
-def _stop_cleanly(number: int, _: object) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)
-    sys.exit(0)
-
-
 def _keep_backing_up(state: State, every_s: float) -> None:
     """Restore, then back up until SIGTERM; a backup that fails is repeated at its next turn.
 
@@ -75,8 +70,15 @@ def _keep_backing_up(state: State, every_s: float) -> None:
         remove_leftovers()
     # A service manager or a script that waits for the restore reads this line.
     _say("ready")
+
+    def break_off(number: int, _: object) -> NoReturn:
+        # What cleans up may replace the exit by an error of its own.
+        stopped.set()
+        signal.signal(number, signal.SIG_IGN)
+        sys.exit(0)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, _stop_cleanly)
+        signal.signal(number, break_off)
     while not state.is_dry_run and not stopped.wait(every_s):
         try:
             state.backup()

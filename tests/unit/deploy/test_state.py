@@ -1,5 +1,6 @@
 """`deploy/state`: a Redis under load comes back whole, and what is damaged is not restored."""
 
+import errno
 import fcntl
 import itertools
 import os
@@ -14,6 +15,7 @@ import redis
 
 from contract import keys
 from contract.settings import REPOSITORY
+from deploy.backup import __main__ as backup
 from deploy.backup.rewriting import LAST_BACKUP
 from deploy.backup.scratch import PREFIX
 from deploy.embedded_redis import place_for_socket
@@ -429,8 +431,39 @@ def test_auto_restores_backs_up_again_and_again_and_stops_at_sigterm(cloud, mach
         assert new.files() == machine.files()
         assert any("stored redis-" in line for line in lines)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(HANG_S) == 0
     finally:
         process.kill()
         process.wait()
         process.stdout.close()
+
+
+class CleansUpBadly:
+    """A state whose backup gets SIGTERM and fails in its clean-up, as `shutil.rmtree` may then."""
+
+    is_dry_run = False
+    num_backups = 0
+
+    def restore(self, *, keeps_what_is_there):
+        pass
+
+    def backup(self):
+        self.num_backups += 1
+        assert self.num_backups == 1, "it goes on"
+        try:
+            signal.raise_signal(signal.SIGTERM)
+        finally:
+            raise OSError(errno.EBADF, "Bad file descriptor")
+
+
+def test_auto_stops_at_sigterm_though_an_error_of_the_clean_up_hides_the_exit(monkeypatch, capfd):
+    monkeypatch.setattr(backup, "remove_leftovers", lambda: None)
+    state = CleansUpBadly()
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        backup._keep_backing_up(state, every_s=0.001)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    assert state.num_backups == 1
+    assert "Bad file descriptor" in capfd.readouterr().err
