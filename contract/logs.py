@@ -15,7 +15,7 @@ from typing import Any
 import orjson
 import structlog
 
-# Whoever reads the log may take this long for a line. A reader that is only busy loses none.
+# The reader of the log may take this long for a line. One that is only busy loses none.
 PATIENCE_S = 2.0
 # Once a line was lost, none is waited for: until the reader goes on, and for this long at least.
 IMPATIENT_S = 10.0

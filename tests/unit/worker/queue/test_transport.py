@@ -181,7 +181,7 @@ def test_worker_that_looks_for_more_hears_of_the_next_fetch_alone(consuming, job
     channel, heard = consuming.channels[0], []
     consuming.run_until(lambda: channel._command == "BLMOVE")
     channel.look_for_more(lambda: heard.append(channel._command))
-    # It hears of a fetch that brings nothing. BLMOVE may take 0.1 s longer than it is told.
+    # It hears of a fetch that brings nothing. BLMOVE may end 0.1 s after its time limit.
     consuming.run_until(lambda: heard)
     submitted(job_store)
     consuming.run_until(lambda: consuming.messages)
