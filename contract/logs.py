@@ -8,7 +8,7 @@ from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from functools import partial
 
-# By its name: gevent later replaces that of the module, which then cannot wait wherever we log.
+# The original: gevent later replaces `select.poll`, by one that cannot wait wherever we log.
 from select import POLLOUT, poll
 from typing import Any
 
@@ -17,7 +17,7 @@ import structlog
 
 # The reader of the log may take this long for a line. One that is only busy loses none.
 PATIENCE_S = 2.0
-# Once a line was lost, none is waited for: until the reader goes on, and for this long at least.
+# After a line was lost, no other one waits for the reader for this long, nor until it goes on.
 IMPATIENT_S = 10.0
 # A pipe with any room takes this much at once.
 _PIECE_BYTES = 4096

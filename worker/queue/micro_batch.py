@@ -213,7 +213,7 @@ class Turns:
             self._runtime.lease.mark_idle()
         next_s = self._loop.delay_s
         channel.room = self._loop.room()
-        channel.opens_after = self._loop.begins_alone_after
+        channel.opens_after = self._loop.opens_after
         if next_s is None:
             return
         channel.look_again()

@@ -1,9 +1,9 @@
 """Decides how long a worker waits for further texts before it begins a micro-batch.
 
 Clients that wait for results send their next texts when a micro-batch ends. If the worker began at
-once, with the texts that came during that micro-batch, two halves of the clients would take turns,
-in micro-batches half as large as they could be. (Delayed batching: Crankshaw et al., "Clipper",
-NSDI 2017, section 4.3.)
+once, it would score only the texts that are queued already, those of the other half of the clients.
+Then each micro-batch would be half as large as possible. (Delayed batching: Crankshaw et al.,
+"Clipper", NSDI 2017, section 4.3.)
 """
 
 import time
@@ -20,9 +20,9 @@ SILENCE_S = 0.004
 ENOUGH_BYTES = 1024
 # How often the worker looks for further texts while it waits.
 LOOK_EVERY_S = 0.002
-# Before any text was submitted.
+# Earlier than any job was submitted, so that no job is too old.
 ANY_TIME = -1.0
-# After waits in vain, so many micro-batches at most begin without a wait.
+# At most so many waits are skipped after a useless one.
 MAX_SKIPPED = 31
 
 
@@ -50,11 +50,11 @@ class BatchingDelay:
 
     @property
     def num_expected(self) -> int:
-        """Texts that may come before the wait ends; 0 if there is none."""
+        """Jobs that the worker waits for; 0 if it does not wait."""
         return self._num_ended
 
     @property
-    def begins_alone_after(self) -> float | None:
+    def opens_after(self) -> float | None:
         """A text that comes alone begins at once if it was submitted after this Unix time.
 
         None if such a text may have to wait as well.
@@ -114,6 +114,6 @@ class BatchingDelay:
         return 0.0
 
     def _learn(self, *, is_worth_it: bool) -> None:
-        """Skip some waits if this one was in vain, after each such one twice as many."""
-        twice = min(2 * self._num_skipped_last + 1, MAX_SKIPPED)
-        self._num_to_skip = self._num_skipped_last = 0 if is_worth_it else twice
+        """After each useless wait in a row, skip 1, 3, 7, 15, then 31; a useful one ends that."""
+        more = min(2 * self._num_skipped_last + 1, MAX_SKIPPED)
+        self._num_to_skip = self._num_skipped_last = 0 if is_worth_it else more

@@ -156,12 +156,12 @@ class ScoringLoop:
         return self._outbox.num_bytes > self._budget.result_bytes
 
     @property
-    def begins_alone_after(self) -> float | None:
+    def opens_after(self) -> float | None:
         """A job that comes alone is scored at once if it was submitted after this Unix time.
 
         None if it may have to wait for jobs in hand, or for further ones.
         """
-        return self._batching_delay.begins_alone_after if self.delay_s is None else None
+        return self._batching_delay.opens_after if self.delay_s is None else None
 
     @property
     def batching_delay_s(self) -> float:

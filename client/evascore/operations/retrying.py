@@ -38,7 +38,7 @@ FAILURES_TO_OPEN = 3
 PROBE_S = 5.0
 # How often a call looks again at an open circuit; that sends no request.
 RECHECK_S = 0.25
-# A long poll that is lost after this time was held, so something on the way may have cut it.
+# If a long poll fails after at least this many seconds, a proxy may have cut it.
 CUT_S = 1.0
 # A Retry-After of more seconds, of a year, counts as this one: infinity could not be shown.
 MAX_RETRY_AFTER_S = 365 * 86_400.0
@@ -76,7 +76,7 @@ class Call:
         """Start a call now.
 
         Raises:
-            ValueError: a time limit is NaN, which no moment would be later than.
+            ValueError: a time limit is NaN: it would never pass.
         """
         for name, limit_s in (("timeout_s", timeout_s), ("patience_s", patience_s)):
             if math.isnan(limit_s):
@@ -225,7 +225,7 @@ def _problem(answer: Answer) -> dict[str, Any]:
 
 
 def _in_our_form(problem: dict[str, Any]) -> dict[str, Any]:
-    """A problem object without `errors` of another form: RFC 9457 leaves them to the sender.
+    """A problem object, without `errors` if it is no list of objects: RFC 9457 has no such member.
 
     Gateways of other makers send problem objects, too; those of ASP.NET have an object there.
     """

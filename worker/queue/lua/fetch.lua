@@ -6,8 +6,8 @@
 --       waiting (prefix), deficits (hash: client -> bytes that it may still take in its turn), list of
 --       messages without a queue of their own
 -- ARGV: Unix time, queue name, quantum bytes, long bytes, prefix of records, prefix of payloads, fingerprint
---       of the worker's model, major version of messages that are opened, Unix time after which a job was
---       submitted that is opened, then of each priority: most messages, bytes and long messages of express,
+--       of the worker's model, major version of messages that are opened, Unix time: only jobs that were
+--       submitted later are opened, then of each priority: most messages, bytes and long messages of express,
 --       most messages, bytes and long messages of the clients, number of busy clients, and these clients.
 --       A message is long if it costs more than `long bytes`; the worker scores it slice by slice, so it
 --       counts as `long bytes`. A busy client has a long message in the worker already.
@@ -135,8 +135,8 @@ local function fetch_by_turns(turns, waiting, deficits, count, room, num_long, b
 end
 
 -- Parts of batches and long texts are opened later. So is what another worker had, as it may be at fault,
--- and what only another release can read. The worker may let a job wait that was submitted before its last
--- micro-batch ended: such a job is no suspect yet.
+-- and what only another release can read. A job that was submitted before the worker's last micro-batch ended
+-- may still have to wait there. It is not opened yet, so that a crash does not count against it.
 local function open_lone(aboard, tag, message)
   local _, is_long = cost_of(message)
   if is_long or tag_of(message) ~= tag or string.find(tag, '.', 1, true) then return end

@@ -94,11 +94,11 @@ def test_single_client_never_waits(waiting):
 
 
 def test_text_that_comes_alone_begins_at_once_if_it_is_the_only_one_expected(waiting):
-    assert waiting.delay.begins_alone_after == ANY_TIME
+    assert waiting.delay.opens_after == ANY_TIME
     waiting.begin(1)
-    assert waiting.delay.begins_alone_after == ENDED_AT
+    assert waiting.delay.opens_after == ENDED_AT
     waiting.begin(2)
-    assert waiting.delay.begins_alone_after is None
+    assert waiting.delay.opens_after is None
 
 
 def test_two_clients_in_turn_come_together(waiting):

@@ -236,7 +236,7 @@ def test_jobs_after_a_micro_batch_wait_for_as_many_as_have_ended(patient):
     patient.fetch("b", 10)
     assert patient.loop.batching_delay_s == 0
     patient.loop.turn()
-    assert patient.loop.begins_alone_after is None
+    assert patient.loop.opens_after is None
     patient.fetch("c", 10)
     assert patient.loop.batching_delay_s > 0
     # What waits is not opened, and further jobs may be fetched.
@@ -254,13 +254,13 @@ def test_parts_of_batches_and_jobs_in_hand_are_no_reason_to_wait(patient):
     for task_id in ("a.0", "a.3"):
         patient.fetch(task_id, 10, priority=keys.BULK)
     patient.loop.turn()
-    assert patient.loop.begins_alone_after == ANY_TIME
+    assert patient.loop.opens_after == ANY_TIME
     patient.fetch("long", 60, 60)
     patient.fetch("b", 10)
     patient.fetch("c", 10)
     patient.loop.turn()
     assert patient.loop.delay_s == 0
-    assert patient.loop.begins_alone_after is None
+    assert patient.loop.opens_after is None
     assert patient.loop.batching_delay_s == 0
 
 
