@@ -33,6 +33,7 @@ from evascore.cli.common import (
     TopK,
     Url,
     connect,
+    ended_by_signals,
     exit_code_of,
     progress_bar,
     say,
@@ -164,6 +165,7 @@ def command(
     reading = Reading(form.value, Columns(text_field, id_field), codec_of(encoding))
     waits = Waits()
     with (
+        ended_by_signals(),
         connect(url, headers, patience_s=patience_s, on_wait=waits.note) as client,
         connect(url, headers, timeout_s=PROBE_S, patience_s=0) as probe,
         _planned(Plan(source, target, options, resume, overwrite, keep), to.value) as run,

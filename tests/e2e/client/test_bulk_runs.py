@@ -213,9 +213,14 @@ def begin(command: str) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        # A shell may have started the tests in the background, where Ctrl-C is ignored.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=_heed_signals,
     )
+
+
+def _heed_signals() -> None:
+    """Undo what a shell in the background or `nohup` does: to ignore Ctrl-C or SIGHUP."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
 
 
 @pytest.fixture
@@ -224,17 +229,27 @@ def environment(bulk, tokens, monkeypatch):
     monkeypatch.setenv("EVASCORE_API_KEY", tokens["plain"])
 
 
-def test_interrupted_run_to_stdout_leaves_nothing_at_the_service(environment, outcomes):
+@pytest.mark.parametrize(
+    "ended_by", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name
+)
+def test_run_to_stdout_that_a_signal_ends_leaves_nothing(
+    environment, outcomes, tmp_path, monkeypatch, ended_by
+):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     assert at_the_service(outcomes) == []
     with killed_at_end(begin("evascore bulk in.jsonl -")) as process:
         # It is said once the upload is accepted and no worker scores it.
         assert "Waiting: " in process.stderr.readline()
         assert len(at_the_service(outcomes)) == 1
-        process.send_signal(signal.SIGINT)
+        assert list(temporary.iterdir())
+        process.send_signal(ended_by)
         _, said = process.communicate(timeout=HANG_S)
     assert process.returncode == 130
     assert said.splitlines()[-1].endswith("OUT is stdout, so the run cannot be resumed.")
     assert at_the_service(outcomes) == []
+    assert list(temporary.iterdir()) == []
 
 
 def test_run_whose_reader_closes_early_leaves_nothing_at_the_service(environment, outcomes):
