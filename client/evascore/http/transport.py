@@ -141,12 +141,16 @@ def base_url(url: str | None) -> httpx.URL:
         )
     prefix, _, last = parsed.path.rpartition("/")
     if last in ROUTES:
-        meant = parsed.copy_with(path=prefix or "/", query=None, fragment=None, userinfo=b"")
-        raise UrlInvalid(
-            f"The URL of the service ends in /{last}, which is a route of it;"
-            f" did you mean {str(meant).rstrip('/')}?"
-        )
+        raise _not_base(parsed, f"ends in /{last}, which is a route of it", prefix)
+    if "?" in url or "#" in url:
+        raise _not_base(parsed, "may have no query or fragment (? or #)", parsed.path)
     return parsed
+
+
+def _not_base(url: httpx.URL, what: str, path: str) -> UrlInvalid:
+    """The error of a URL that has more than that of the service; names the URL that is meant."""
+    meant = url.copy_with(path=path or "/", query=None, fragment=None, userinfo=b"")
+    return UrlInvalid(f"The URL of the service {what}; did you mean {str(meant).rstrip('/')}?")
 
 
 def network_of(url: httpx.URL, headers: Mapping[str, str]) -> Network:

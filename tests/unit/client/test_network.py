@@ -8,7 +8,15 @@ import pytest
 from deploy.embedded_redis import free_port
 from evascore import AsyncClient, Client, ServiceError, ServiceUnreachable, UnexpectedAnswer
 from evascore.http.network import NetworkInvalid, is_exempt, is_loopback, network_for
-from evascore.http.transport import HeaderInvalid, client_headers, is_lost, lost_of, request_options
+from evascore.http.transport import (
+    HeaderInvalid,
+    UrlInvalid,
+    base_url,
+    client_headers,
+    is_lost,
+    lost_of,
+    request_options,
+)
 from evascore.operations.retrying import failure
 from evascore.operations.steps import Answer, Send
 
@@ -330,3 +338,10 @@ def test_password_in_the_url_is_sent_if_there_is_no_key(monkeypatch):
     ):
         client.get("/info")
     assert seen == ["Basic bmFtZTpwYXNzd29yZA=="]
+
+
+@pytest.mark.parametrize("url", ["http://host:1/#texts=ab", "http://host:1?a=b", "http://host:1/#"])
+def test_url_of_a_page_is_refused_with_that_of_the_service(url):
+    with pytest.raises(UrlInvalid, match=r"did you mean http://host:1\?") as raised:
+        base_url(url)
+    assert "texts" not in str(raised.value)
