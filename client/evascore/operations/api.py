@@ -1,5 +1,6 @@
 """Implements the operations of the API as steps, without I/O; both drivers run them."""
 
+import re
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ CAUSED_BY_ONE_TEXT = (RequestInvalid, MalformedBody, EmptyText, TextTooLarge, Bo
 # A long poll that returns sooner was not held: too many requests are waiting at the service.
 HELD_S = 1.0
 
+_KEY = re.compile("[!-~]+")
 _JSON = {"Content-Type": "application/json"}
 _NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -54,8 +56,12 @@ class Operations:
     def submit(
         self, fields: Mapping[str, Any], call: Call, *, key: str | None, wait_s: float = 0
     ) -> Steps[Job]:
-        """Submit a job and wait up to `wait_s` seconds; retries give the same job."""
-        headers = {**_JSON, "Idempotency-Key": key or new_key()}
+        """Submit a job and wait up to `wait_s` seconds; retries give the same job.
+
+        Args:
+            key: the Idempotency-Key; None: random.
+        """
+        headers = {**_JSON, "Idempotency-Key": _checked_key(key)}
         wait_s = min(wait_s, call.left_s, MAX_WAIT_S)
         body = encode(self._with_model(fields))
         send = Send("POST", "/score", wait_s + ANSWER_S, _wait(wait_s), headers, body)
@@ -135,7 +141,7 @@ class Operations:
 
     def submit_batch(self, batch: BatchRequest, call: Call, *, key: str | None) -> Steps[Batch]:
         """Upload the lines of a batch; retries give the same batch."""
-        headers = {**_NDJSON, **batch.headers, "Idempotency-Key": key or new_key()}
+        headers = {**_NDJSON, **batch.headers, "Idempotency-Key": _checked_key(key)}
         params = self._with_model(batch.params)
         send = Send("POST", "/batches", UPLOAD_ANSWER_S, params, headers, batch.body)
         reply = (yield from exchange(send, call, self.submitting)).json()
@@ -196,7 +202,7 @@ class Operations:
 
     def get(self, path: str, call: Call) -> Steps[dict[str, Any]]:
         """Read the JSON object at a path of the service."""
-        return (yield from self._get(path, call)).json()
+        return (yield from self._get(f"/{path.removeprefix('/')}", call)).json()
 
     def _with_model(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """What is asked, for the model of this client unless it names one."""
@@ -235,6 +241,18 @@ class Page:
 def new_key() -> str:
     """A random Idempotency-Key."""
     return secrets.token_hex(16)
+
+
+def _checked_key(key: str | None) -> str:
+    """The Idempotency-Key of the caller, or a random one.
+
+    Raises:
+        RequestInvalid: a header cannot carry it.
+    """
+    if key is not None and not _KEY.fullmatch(key):
+        detail = "An Idempotency-Key must be visible ASCII characters without spaces."
+        raise RequestInvalid({"type": RequestInvalid.code, "detail": detail})
+    return key or new_key()
 
 
 def _until_next_poll(

@@ -13,11 +13,13 @@ from evascore.errors import (
     CapacityError,
     ClientError,
     Overloaded,
+    RequestInvalid,
     ServiceError,
     ServiceUnreachable,
     TimedOut,
 )
 from evascore.operations.api import HELD_S, Operations
+from evascore.operations.calls import batch_request
 from evascore.operations.retrying import (
     FIRST_BACKOFF_S,
     GRACE_S,
@@ -178,6 +180,22 @@ def test_two_submissions_carry_different_keys(call, clock):
         for _ in range(2)
     ]
     assert keys[0] != keys[1]
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\n", "Bücher.jsonl"])
+def test_key_that_no_header_can_carry_is_refused_before_it_is_sent(call, key):
+    texts, lines = {"text": "a"}, batch_request(["a"], {})
+    for steps in (
+        Operations().submit(texts, call, key=key),
+        Operations().submit_batch(lines, call, key=key),
+    ):
+        with pytest.raises(RequestInvalid, match="Idempotency-Key must be visible ASCII"):
+            next(steps)
+
+
+def test_path_goes_behind_the_url_of_the_service(call):
+    paths = [next(Operations().get(path, call)).path for path in ("/stats", "stats", "@host/")]
+    assert paths == ["/stats", "/stats", "/@host/"]
 
 
 # --- when -----------------------------------------------------------------------------------------
