@@ -1,10 +1,12 @@
 """Converts lm-eval's requests to items of jobs, and keeps where each answer belongs."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from evascore.operations.calls import job_fields
+
+_Thing = TypeVar("_Thing")
 
 # Four micro-batches of the default size: the fixed cost of a job is small beside its texts.
 JOB_BYTES = 65_536
@@ -53,26 +55,37 @@ def families(pairs: Iterable[tuple[bytes, bytes]], max_text_bytes: int) -> list[
 
 
 def items_of(family: Family, max_continuations: int) -> Iterator[Item]:
-    """Yield the items of a family; several if it has more than `max_continuations`."""
-    for start in range(0, len(family.continuations), max_continuations):
-        part = slice(start, start + max_continuations)
-        continuations = family.continuations[part]
+    """Yield the items of a family; several if it has many or large continuations.
+
+    Each has about `JOB_BYTES` of them at most, so that none exceeds the limits of a request.
+    """
+    pairs = zip(family.continuations, family.places, strict=True)
+    for part in _grouped(pairs, lambda pair: len(pair[0]), max_continuations):
+        continuations = [continuation for continuation, _ in part]
         yield Item(
             job_fields(context=family.context, continuations=continuations),
             len(family.context) + sum(map(len, continuations)),
-            family.places[part],
+            [place for _, place in part],
         )
 
 
 def jobs(items: Iterable[Item], max_items: int) -> Iterator[list[Item]]:
     """Group items into jobs of about `JOB_BYTES` and at most `max_items` items."""
-    job: list[Item] = []
-    num_bytes = 0
-    for item in items:
-        if job and (num_bytes + item.num_bytes > JOB_BYTES or len(job) == max_items):
-            yield job
-            job, num_bytes = [], 0
-        job.append(item)
-        num_bytes += item.num_bytes
-    if job:
-        yield job
+    return _grouped(items, lambda item: item.num_bytes, max_items)
+
+
+def _grouped(
+    things: Iterable[_Thing], num_bytes_of: Callable[[_Thing], int], max_things: int
+) -> Iterator[list[_Thing]]:
+    """Yield the things in groups of `JOB_BYTES`, or of one that is larger, and of `max_things`."""
+    group: list[_Thing] = []
+    group_bytes = 0
+    for thing in things:
+        num_bytes = num_bytes_of(thing)
+        if group and (group_bytes + num_bytes > JOB_BYTES or len(group) == max_things):
+            yield group
+            group, group_bytes = [], 0
+        group.append(thing)
+        group_bytes += num_bytes
+    if group:
+        yield group

@@ -39,6 +39,13 @@ def test_family_beyond_the_limit_is_cut():
     assert (second.fields["continuations"], second.places) == (["3"], [9])
 
 
+def test_family_of_large_continuations_is_cut():
+    family = Family(b"c" * 9, [b"1", b"2" * (JOB_BYTES - 1), b"3", b"4" * JOB_BYTES], [4, 5, 6, 7])
+    items = list(items_of(family, 9))
+    assert [item.places for item in items] == [[4, 5], [6], [7]]
+    assert [item.num_bytes for item in items] == [JOB_BYTES + 9, 10, JOB_BYTES + 9]
+
+
 @pytest.mark.parametrize(
     ("sizes", "max_items", "expected"),
     [
