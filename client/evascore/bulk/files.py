@@ -220,8 +220,7 @@ class Target:
         self._file.write(numbered)
         self._file.flush()
         if self._also is not None:
-            self._also.write(numbered)
-            self._also.flush()
+            _write(self._also, numbered)
 
     def sync(self) -> None:
         """Return when all that is written is on disk."""
@@ -258,6 +257,19 @@ class Target:
             end += len(line)
         self._file.seek(end)
         self._file.truncate()
+
+
+def _write(also: BinaryIO, lines: bytes) -> None:
+    """Write to stdout.
+
+    Raises:
+        OSError: it cannot be written; the error names it.
+    """
+    try:
+        also.write(lines)
+        also.flush()
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "stdout") from error
 
 
 def _is_full(upload: Upload, end_byte: int) -> bool:

@@ -235,8 +235,8 @@ def say(message: str) -> None:
 
 
 def show_json(value: Any) -> None:
-    """Print a line of JSON on stdout."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
+    """Print a line of JSON on stdout, in UTF-8 whatever the encoding of the terminal."""
+    typer.echo(json.dumps(value, ensure_ascii=False).encode())
 
 
 def show_table(rows: Iterable[tuple[str, str]]) -> None:

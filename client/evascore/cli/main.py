@@ -1,6 +1,7 @@
 """Builds the command `evascore` and turns exceptions into messages and exit codes."""
 
 import inspect
+import io
 import json
 import os
 import re
@@ -69,6 +70,9 @@ def _options_of_all(
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit status; an error is one line on stderr."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        # An encoding such as Latin-1 lacks most characters; they are shown as escapes.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         status = app(arguments, prog_name="evascore", standalone_mode=False)
         sys.stdout.flush()
@@ -108,7 +112,7 @@ def _message_and_code(error: Exception) -> tuple[str, int]:
     if isinstance(error, EvascoreError):
         return str(error), common.exit_code_of(error)
     if isinstance(error, OSError):
-        return f"{error.filename or 'A file'}: {error.strerror or error}", common.FILES
+        return f"{error.filename or 'The output'}: {error.strerror or error}", common.FILES
     # Its own message may quote a text, so it is not shown.
     at = traceback.extract_tb(error.__traceback__)[-1]
     where = f"{os.path.basename(at.filename)}:{at.lineno}"

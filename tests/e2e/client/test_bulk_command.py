@@ -285,6 +285,15 @@ def test_full_disk_is_reported_and_the_run_goes_on_later(scoring, source, target
     assert_complete(source, target)
 
 
+@pytest.mark.parametrize(
+    ("command", "named"), [("bulk in.jsonl -", "stdout"), ("score a", "The output")]
+)
+def test_stdout_that_cannot_be_written_is_named(scoring, source, tmp_path, command, named):
+    ran = piped(scoring, f"evascore {command} > /dev/full", tmp_path)
+    assert ran.returncode == 5
+    assert ran.stderr.splitlines()[-1].startswith(f"evascore: {named}: No space left on device")
+
+
 def results_of(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_bytes().splitlines()]
 

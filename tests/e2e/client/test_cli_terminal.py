@@ -36,11 +36,11 @@ def at_terminal(service: Service, *arguments: str, **variables: str) -> str:
         terminal.close()
 
 
-def piped(service: Service, *arguments: str) -> subprocess.CompletedProcess[str]:
+def piped(service: Service, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [*COMMAND, *arguments],
         cwd=REPOSITORY / "client",
-        env=environment(service),
+        env=environment(service, **variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
@@ -72,6 +72,20 @@ def test_pipe_gets_the_table_alone(scoring):
     ran = piped(scoring, "score", "any text")
     assert ran.stdout.startswith("bits per byte  ")
     assert "\x1b" not in ran.stdout
+
+
+def test_characters_that_stdout_cannot_encode_are_escapes_and_json_is_utf_8(scoring):
+    text = ("score", "a €", "--spans", "words")
+    table = piped(scoring, *text, PYTHONIOENCODING="latin-1")
+    assert (table.returncode, table.stderr) == (0, "")
+    assert table.stdout.endswith("' \\u20ac'\n")
+    spans = piped(scoring, *text, "--json", PYTHONIOENCODING="latin-1")
+    assert json.loads(spans.stdout)["spans"]
+    after = piped(
+        scoring, "score", "a", "--next-chars", "100", "--json", PYTHONIOENCODING="latin-1"
+    )
+    assert not after.stdout.isascii()
+    assert len(json.loads(after.stdout)["next_chars"]["characters"]) == 100
 
 
 def test_spans_windows_and_next_characters_can_be_asked_for(scoring):
