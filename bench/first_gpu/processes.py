@@ -1,5 +1,6 @@
 """Runs parts of a step in processes of their own, and ends those that exceed their time limit."""
 
+import atexit
 import contextlib
 import importlib
 import multiprocessing
@@ -24,6 +25,8 @@ REHEARSAL_PATIENCE = 5
 # A part ends itself at its limit where it can. Later it is asked to, and stops what it started.
 GRACE_S = 2.0
 STOP_S = 10.0
+# A process that waits for the GPU's driver ends, though it was killed, only when that answers.
+KILL_S = 5.0
 POLL_S = 0.05
 # The exit status of a part that cannot start CUDA in a forked process.
 CANNOT_FORK = 99
@@ -134,14 +137,18 @@ def _end_all(run: Run, running: dict[str, tuple[BaseProcess, float]]) -> None:
         process.join(max(stop_by_s - time.time(), 0))
         seconds = round(time.time() - began_s, 1)
         run.put(f"part {name} was ended at its time limit", seconds=seconds)
-        _kill(process)
+        if not _kill(process):
+            run.put(f"part {name} FAILED to end when it was killed", pid=process.pid)
+            # Python would wait at its end for each process that `multiprocessing` started.
+            atexit.register(os._exit, 1)
 
 
-def _kill(process: BaseProcess) -> None:
-    """Kill a process and all that it started."""
+def _kill(process: BaseProcess) -> bool:
+    """Kill a process and all that it started; tell whether it has ended."""
     assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         process.kill()
-    process.join()
+    process.join(KILL_S)
+    return process.exitcode is not None

@@ -25,10 +25,13 @@ fi
 PYTHONPATH="$PWD:$PWD/client:$site${PYTHONPATH:+:$PYTHONPATH}"
 PYTHONUNBUFFERED=1
 export PYTHONPATH PYTHONUNBUFFERED
-# A pipe would hide the exit status.
-{
-    status=0
-    "$python" -m bench.first_gpu --out "$out" "$@" || status=$?
-    echo "$status" > "$out/status"
-} 2>&1 | tee -a "$out/first_gpu.log"
-exit "$(cat "$out/status")"
+mkfifo "$site/printed"
+tee -a "$out/first_gpu.log" < "$site/printed" &
+tee=$!
+status=0
+"$python" -m bench.first_gpu --out "$out" "$@" > "$site/printed" 2>&1 || status=$?
+# A process that cannot be killed holds its output open.
+(sleep 5 && kill "$tee") > /dev/null 2>&1 &
+wait "$tee" || true
+kill "$!" 2> /dev/null || true
+exit "$status"

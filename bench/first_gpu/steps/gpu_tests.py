@@ -1,5 +1,6 @@
 """Runs the tests that need a GPU, and records each failure as a figure."""
 
+import contextlib
 import importlib.util
 import json
 import os
@@ -75,7 +76,8 @@ def _run_and_log(run: Run, command: list[str]) -> int | str:
             if pytest.poll() is None:
                 # Those of pytest-xdist too, which would disturb what is measured next.
                 os.killpg(pytest.pid, signal.SIGKILL)
-                pytest.wait()
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    pytest.wait(FIGURES_S)
 
 
 def _read_outcomes(file: Path) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -118,9 +119,6 @@ def stop_what_it_started(run):
 def end_like_a_crash(run):
     """A part that a signal ends."""
     run.put("before the crash")
-    import os
-    import signal
-
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -215,6 +213,79 @@ def test_part_at_its_limit_stops_what_it_started(run, steps, monkeypatch):
     assert "part slow was ended at its time limit" in whats(run)
 
 
+def hang_at_sigterm(run):
+    """A part that hangs and ignores the request to stop."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    run.put("hangs", pid=os.getpid())
+    time.sleep(HANG_S)
+
+
+def run_a_part_that_no_signal_ends(folder):
+    """Run a part for ever, and another; signals end no process, as if the driver held it."""
+    run = Run(Path(folder), TINY, "cpu", "torch", began_s=0, deadline_s=time.time() + 99 * HANG_S)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "bench.first_gpu.steps.fake", sys.modules[__name__])
+        end_time_after(run, "hangs", patch)
+        patch.setattr(os, "killpg", lambda *arguments: None)
+        patch.setattr(processes.BaseProcess, "kill", lambda process: None)
+        patch.setattr(processes, "STOP_S", 0)
+        patch.setattr(processes, "KILL_S", 0.01)
+        Starter().run_group(run, Group(600, (Part("stuck", "fake:hang_at_sigterm"),)))
+    run.put("next")
+
+
+def test_part_that_no_signal_ends_holds_up_neither_the_next_nor_the_end(run):
+    program = (
+        "from tests.unit.bench.test_first_gpu import run_a_part_that_no_signal_ends as run\n"
+        f"run({str(run.folder)!r})"
+    )
+    command = [sys.executable, "-c", program]
+    try:
+        ended = subprocess.run(
+            command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, timeout=HANG_S / 2, check=False
+        )
+    finally:
+        os.kill(run.figures.latest("hangs", "pid"), signal.SIGKILL)
+
+    assert ended.returncode == 1
+    [stuck] = [line for line in run.figures.lines() if "FAILED" in line["what"]]
+    assert stuck["what"] == "part stuck FAILED to end when it was killed"
+    assert whats(run)[-1] == "next"
+
+
+FAKE_PYTHON = """#!/bin/sh
+[ "$2" = pip ] && exit 0
+echo printed
+sleep 600 &
+echo $! > "{pid_file}"
+exit 3
+"""
+
+
+def test_script_ends_though_a_process_holds_its_output(tmp_path):
+    python, pid_file = tmp_path / "python", tmp_path / "pid"
+    python.write_text(FAKE_PYTHON.format(pid_file=pid_file))
+    python.chmod(0o755)
+    command = [
+        *("env", f"PYTHON={python}", f"OUT={tmp_path / 'out'}"),
+        *("sh", "bench/first_gpu/run.sh", str(tmp_path)),
+    ]
+    try:
+        ended = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+            timeout=HANG_S / 2,
+            check=False,
+        )
+    finally:
+        os.kill(int(pid_file.read_text()), signal.SIGKILL)
+
+    assert ended.returncode == 3
+    assert ended.stdout == (tmp_path / "out" / "first_gpu.log").read_text() == "printed\n"
+
+
 # The mark comes later: a file that has it is taken for one whose own tests need a GPU.
 KERNEL_TESTS = """
 import os
@@ -247,9 +318,13 @@ NUM_ENDING = 3
 class CutOff(subprocess.Popen):
     """pytest, whose time is over as soon as the tests that end have ended."""
 
+    is_cut_off = False
+
     def wait(self, timeout: float | None = None) -> int:
-        if timeout is None:
-            return super().wait()
+        if self.is_cut_off:
+            return super().wait(HANG_S)
+        self.is_cut_off = True
+        assert timeout is not None
         assert timeout > 0
         file = Path(self.args[self.args.index("--outcomes") + 1])
         wait_until(lambda: file.exists() and file.read_text().count("\n") == NUM_ENDING, HANG_S)
