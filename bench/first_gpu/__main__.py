@@ -12,11 +12,13 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bench.first_gpu.processes import Starter
     from bench.first_gpu.run import Run
 
 # Seconds in which no step can do anything.
@@ -31,7 +33,6 @@ def main() -> int:
     # After the environment is prepared: torch reads it.
     import torch
 
-    from bench.first_gpu.plan import STEPS
     from bench.first_gpu.processes import Starter
     from bench.first_gpu.run import Run
     from bench.first_gpu.sizes import REAL, TINY
@@ -56,15 +57,8 @@ def main() -> int:
     run.put("imported", seconds=round(time.time() - began_s, 1), **circumstances())
     _import_project(run)
     signal.signal(signal.SIGTERM, _end)
-    starter = Starter()
     try:
-        for step in options.steps:
-            for group in STEPS[step]:
-                run.step = step
-                if run.left_s() < SHORTEST_STEP_S:
-                    run.put(f"step {step}: left out", left_s=round(run.left_s(), 1))
-                    continue
-                starter.run_group(run, group)
+        _run_steps(run, options.steps, Starter())
     except KeyboardInterrupt:
         print("Stopped by Ctrl-C; all figures are kept.", flush=True)
     finally:
@@ -73,6 +67,18 @@ def main() -> int:
         print("\n" + table(lines, is_short=True), flush=True)
         print(f"\nended after {time.time() - began_s:.0f} s; see {run.folder}", flush=True)
     return int(any(map(has_failed, lines[num_lines_before:])))
+
+
+def _run_steps(run: "Run", steps: Sequence[str], starter: "Starter") -> None:
+    from bench.first_gpu.plan import STEPS
+
+    groups = [(step, group) for step in steps for group in STEPS[step]]
+    for number, (step, group) in enumerate(groups, 1):
+        run.step = step
+        if run.left_s() < SHORTEST_STEP_S:
+            run.put(f"step {step}: left out", left_s=round(run.left_s(), 1))
+            continue
+        starter.run_group(run, group, [later for _, later in groups[number:]])
 
 
 def _options() -> argparse.Namespace:

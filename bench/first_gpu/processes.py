@@ -17,13 +17,12 @@ from types import FrameType
 
 import torch
 
-from bench.first_gpu.plan import Group, Part
+from bench.first_gpu.plan import GRACE_S, Group, Part, granted_s
 from bench.first_gpu.run import OutOfTime, Run
 
 # A rehearsal may run on a busy machine.
 REHEARSAL_PATIENCE = 5
-# A part ends itself at its limit where it can. Later it is asked to, and stops what it started.
-GRACE_S = 2.0
+# A part that is asked to end stops what it started.
 STOP_S = 10.0
 # A process that waits for the GPU's driver ends, though it was killed, only when that answers.
 KILL_S = 5.0
@@ -40,17 +39,24 @@ class Starter:
     def __init__(self) -> None:
         self._context: BaseContext = multiprocessing.get_context("fork")
 
-    def run_group(self, run: Run, group: Group) -> None:
-        """Run the parts of a group side by side until they end or the limit is over."""
-        outcomes = self._run_parts(run, group, group.parts)
+    def run_group(self, run: Run, group: Group, later: Sequence[Group] = ()) -> None:
+        """Run the parts of a group side by side until they end or their time is over.
+
+        Some time is kept for the groups that come `later`.
+        """
+        outcomes = self._run_parts(run, group, group.parts, later)
         again = [part for part in group.parts if outcomes.get(part.name) == CANNOT_FORK]
         if again and self._context.get_start_method() == "fork":
             self._context = multiprocessing.get_context("spawn")
-            self._run_parts(run, group, again)
+            self._run_parts(run, group, again, later)
 
-    def _run_parts(self, run: Run, group: Group, parts: Sequence[Part]) -> dict[str, int]:
+    def _run_parts(
+        self, run: Run, group: Group, parts: Sequence[Part], later: Sequence[Group]
+    ) -> dict[str, int]:
         patience = 1 if run.is_on_gpu else REHEARSAL_PATIENCE
-        deadline_s = min(time.time() + group.limit_s * patience, run.deadline_s)
+        now_s = time.time()
+        left_s = run.deadline_s - now_s
+        deadline_s = now_s + granted_s(group, later, left_s, patience=patience)
         running: dict[str, tuple[BaseProcess, float]] = {}
         outcomes: dict[str, int] = {}
         try:

@@ -106,6 +106,11 @@ def fp8_product(x: Tensor, weight: Tensor) -> Callable[[], Tensor]:
 def set_backend(model: EvaByteForCausalLM, backend: Backend) -> None:
     """Choose the kernels or PyTorch for all operations of a model."""
     model.model.backend = backend
+    set_backend_of_products(model, backend)
+
+
+def set_backend_of_products(model: EvaByteForCausalLM, backend: Backend) -> None:
+    """Choose the kernels or PyTorch for the products of quantized rows alone."""
     for layer in model.modules():
         if isinstance(layer, QuantizedLinear):
             layer.backend = backend

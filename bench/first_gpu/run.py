@@ -76,9 +76,17 @@ class Run:
             message = f"{type(error).__name__}: {str(error)[:700]}"
             self.put(f"{name}: FAILED", error=message, at=f"{where.filename}:{where.lineno}")
             traceback.print_exception(error)
-            if "CUDA error" in str(error):
+            if self._is_device_broken():
                 raise
             self.empty_cache()
+
+    def _is_device_broken(self) -> bool:
+        """Tell whether every later call of CUDA fails; libraries also say "CUDA error" if not."""
+        try:
+            self.synchronize()
+        except RuntimeError:
+            return True
+        return False
 
     def synchronize(self) -> None:
         """Wait for the device."""

@@ -4,9 +4,11 @@ import math
 import os
 import shutil
 import subprocess
+import sysconfig
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +28,8 @@ def measure(run: Run) -> None:
     """Measure copies, products and the clock under load."""
     with run.part("machine"):
         run.put("machine", **describe(run))
+    with run.part("Triton"):
+        _start_triton(run)
     with run.part("copy"):
         _measure_copies(run)
     for kind, product in PRODUCTS.items():
@@ -45,6 +49,8 @@ def describe(run: Run) -> dict[str, Any]:
             if os.path.isdir(folder)
         },
         "cuda": torch.version.cuda,
+        "c_compiler": shutil.which("gcc") or shutil.which("clang"),
+        "has_python_headers": (Path(sysconfig.get_path("include")) / "Python.h").exists(),
         "nvidia_smi": nvidia_smi(SMI_GPU),
     }
     if run.is_on_gpu:
@@ -57,6 +63,18 @@ def describe(run: Run) -> dict[str, Any]:
             "gpu_memory_gib": round(gpu.total_memory / 2**30, 1),
         }
     return facts
+
+
+def _start_triton(run: Run) -> None:
+    """Compile what Triton launches kernels with; without it all that uses kernels fails."""
+    if not run.is_on_gpu:
+        run.put("Triton: no kernels here")
+        return
+    from triton.runtime import driver
+
+    began = time.perf_counter()
+    target = driver.active.get_current_target()
+    run.put("Triton", target=str(target), seconds=round(time.perf_counter() - began, 2))
 
 
 def nvidia_smi(fields: str) -> str:

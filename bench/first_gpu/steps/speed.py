@@ -6,32 +6,37 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bench.first_gpu.modes import CEILING_OF, INVARIANT, MODES, PLAIN, Modes
+from bench.first_gpu.modes import CEILING_OF, INVARIANT, PLAIN, Modes
 from bench.first_gpu.passes import FIRST_ID, Pass
 from bench.first_gpu.run import Run
 from bench.first_gpu.sizes import data_sheet
 from bench.first_gpu.texts import texts_of
 from bench.first_gpu.timing import wall_s
-from model.ops.backend import Backend
 
 NUM_COMPARED = 5
+MODES_BY_PYTORCH = (PLAIN, "int8")
+# A pass takes longer only with the longest budgets, which `wall_s` repeats less often.
+SHORTEST_BUDGET_S = 3
 
 
 def measure(run: Run) -> None:
-    """Measure each mode with the kernels, bf16 and int8 with PyTorch's operations too."""
+    """Measure each mode with the kernels, bf16 and int8 with PyTorch's operations too.
+
+    A kernel that hangs costs the modes after it: those with an int8 or fp8 product come last.
+    """
     with torch.inference_mode():
         modes = Modes(run)
         alone = {}
-        for mode in (*MODES, INVARIANT):
-            with run.part(f"model {mode}", needs_s=6):
+        for mode in (PLAIN, INVARIANT, "nf4", "int8", "fp8"):
+            with run.part(f"model {mode}", needs_s=4):
                 _measure_mode(run, modes, mode)
             with run.part(f"company {mode}", needs_s=1):
                 alone[mode] = _compare_company(run, modes, mode)
-        for mode in (PLAIN, "int8"):
-            with run.part(f"model {mode} torch", needs_s=8):
-                modes.use(mode, "torch")
-                for budget in run.sizes.torch_budgets:
-                    measure_budget(run, modes, mode, "torch", budget)
+            if mode in MODES_BY_PYTORCH:
+                with run.part(f"model {mode} torch", needs_s=2):
+                    modes.use(mode, "torch")
+                    for budget in run.sizes.torch_budgets:
+                        measure_budget(run, modes, mode, "torch", budget)
         with run.part("differences", needs_s=2):
             _compare_modes(run, modes, alone)
 
@@ -43,12 +48,18 @@ def _measure_mode(run: Run, modes: Modes, mode: str) -> None:
     run.put(f"model {mode}: first pass", seconds=round(time.perf_counter() - began, 2))
     few = (run.sizes.budgets[0], run.sizes.pass_bytes)
     for budget in few if mode == INVARIANT else run.sizes.budgets:
-        if run.left_s() > 3:
-            measure_budget(run, modes, mode, run.backend, budget)
+        if run.left_s() < SHORTEST_BUDGET_S:
+            run.put(f"model {mode}, {budget} bytes and more: left out")
+            break
+        measure_budget(run, modes, mode, run.backend, budget)
 
 
-def measure_budget(run: Run, modes: Modes, mode: str, backend: Backend, budget: int) -> None:
-    """Put the speed and memory of passes of `budget` bytes; the model must be in its mode."""
+def measure_budget(run: Run, modes: Modes, mode: str, way: str, budget: int) -> float | None:
+    """Put the speed and memory of passes of `budget` bytes; return the speed in bytes per second.
+
+    The model must be in its mode, and compute in the `way` that the figures name. None where
+    memory runs out.
+    """
     one = Pass(modes.model, texts_of(budget, run.sizes.text_bytes))
     before = 0
     if run.is_on_gpu:
@@ -57,12 +68,12 @@ def measure_budget(run: Run, modes: Modes, mode: str, backend: Backend, budget: 
     try:
         took_s = wall_s(run, one.run)
     except torch.OutOfMemoryError:
-        run.put(f"model {mode} {backend}", budget=budget, error="out of memory")
+        run.put(f"model {mode} {way}", budget=budget, error="out of memory")
         run.empty_cache()
-        return
+        return None
     peak = torch.cuda.max_memory_allocated() - before if run.is_on_gpu else 0
     run.put(
-        f"model {mode} {backend}",
+        f"model {mode} {way}",
         budget=budget,
         bytes_per_s=round(budget / took_s),
         pass_ms=round(took_s * 1e3, 2),
@@ -70,6 +81,7 @@ def measure_budget(run: Run, modes: Modes, mode: str, backend: Backend, budget: 
         pass_memory_mib=round(peak / 2**20),
         weights_and_pass_gib=round((modes.weight_bytes(mode) + peak) / 2**30, 2),
     )
+    return budget / took_s
 
 
 def shares(run: Run, mode: str, bytes_per_s: float) -> dict[str, float | None]:

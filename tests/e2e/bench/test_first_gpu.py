@@ -17,6 +17,8 @@ EXPECTED = {
     "products in int8": "model_bound_bytes_per_s",
     "products in fp8": "layer_merged_tera_per_s",
     "sustained bf16": "tera_per_s",
+    "target int8": "times_bf16",
+    "offline fp8: no outputs": "share_of_bare",
     "oracle float32 none torch": "worst_log_prob_difference",
     "demo bfloat16 int8 torch": "canary_missed_by",
     "demo bfloat16 nf4 torch": "canary_missed_by",

@@ -21,11 +21,11 @@ from bench.first_gpu import processes, project, wheels
 from bench.first_gpu.figures import Figures
 from bench.first_gpu.modes import MODES, PLAIN, Modes
 from bench.first_gpu.passes import Pass
-from bench.first_gpu.plan import STEPS, Group, Part
+from bench.first_gpu.plan import DEFAULT_STEPS, GRACE_S, STEPS, Group, Part, granted_s
 from bench.first_gpu.processes import Starter
 from bench.first_gpu.run import OutOfTime, Run
 from bench.first_gpu.sizes import REAL, TINY, data_sheet
-from bench.first_gpu.steps import gpu_tests, graphs, oracle, service, tiles
+from bench.first_gpu.steps import gpu_tests, graphs, oracle, service, targets, tiles
 from bench.first_gpu.steps.graphs import CapturedPass
 from bench.first_gpu.steps.kernels import union
 from bench.first_gpu.table import has_failed, table
@@ -77,11 +77,26 @@ def test_failure_of_a_part_is_a_figure_and_the_next_part_runs(run):
     assert second["what"] == "second"
 
 
-def test_broken_cuda_ends_the_step(run):
-    with pytest.raises(RuntimeError), run.part("first"):
-        raise RuntimeError("CUDA error: an illegal memory access was encountered")
+def test_broken_cuda_ends_the_step(run, monkeypatch):
+    broken = RuntimeError("CUDA error: an illegal memory access was encountered")
+
+    def fail() -> None:
+        raise broken
+
+    monkeypatch.setattr(torch.cuda, "synchronize", fail)
+    with pytest.raises(RuntimeError), replace(run, device="cuda").part("first"):
+        fail()
 
     assert whats(run) == ["first: FAILED"]
+
+
+def test_operation_that_a_library_of_cuda_refuses_does_not_end_the_step(run, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with replace(run, device="cuda").part("products in int8"):
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_NOT_SUPPORTED when calling cublasLtMatmul")
+
+    assert whats(run) == ["products in int8: FAILED"]
 
 
 def test_part_without_time_is_left_out_and_ends_the_step(run):
@@ -423,6 +438,93 @@ def test_parts_of_the_plan_exist(step):
                 f"\ndef {function}("
                 in (REPOSITORY / f"bench/first_gpu/steps/{module}.py").read_text()
             )
+
+
+def test_group_leaves_later_groups_what_they_need_at_least():
+    group, *later = (Group(100, (), least_s=20) for _ in range(3))
+    assert granted_s(group, later, 500) == 100
+    assert granted_s(group, later, 120) == 80 - 2 * GRACE_S
+    assert granted_s(group, later, 50) == 20  # of too little, the first comes first
+    assert granted_s(group, later, 15) == 15
+    assert granted_s(group, later, 500, patience=5) == 460 - 2 * GRACE_S
+
+
+class Clock:
+    """A clock that stands still until it is told how many seconds pass."""
+
+    now_s = 1000.0
+
+    def time(self) -> float:
+        return self.now_s
+
+
+class SlowParts(Starter):
+    """Takes all the time that each group gets, and some to end it."""
+
+    def __init__(self, clock: Clock) -> None:
+        self.clock, self.got_s = clock, {}
+
+    def run_group(self, run, group, later=()):
+        took_s = granted_s(group, later, run.left_s())
+        self.got_s[group.parts[0].name] = took_s
+        self.clock.now_s += took_s + GRACE_S
+
+
+# As one lent machine gives them; importing everything on a cold disk takes some.
+BUDGET_S, IMPORTS_S = 440, 30
+
+
+def test_every_step_gets_its_least_time_though_all_before_use_theirs(run, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("bench.first_gpu.run.time", clock)
+    run.deadline_s = clock.now_s + BUDGET_S - IMPORTS_S
+    starter = SlowParts(clock)
+    first_gpu._run_steps(run, DEFAULT_STEPS, starter)
+
+    groups = [group for step in DEFAULT_STEPS for group in STEPS[step]]
+    assert list(starter.got_s) == [group.parts[0].name for group in groups]
+    for group in groups:
+        assert starter.got_s[group.parts[0].name] >= group.least_s
+    # What decides has all its time.
+    for group in STEPS["targets"]:
+        assert starter.got_s[group.parts[0].name] == group.limit_s
+    assert not run.figures.lines()
+
+
+def test_step_without_time_is_left_out(run, monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr("bench.first_gpu.run.time", clock)
+    run.deadline_s = clock.now_s + 45
+    first_gpu._run_steps(run, ["facts", "latency", "graphs"], SlowParts(clock))
+
+    [left_out] = run.figures.lines()
+    assert left_out["what"] == "step graphs: left out"
+    assert has_failed(left_out)
+
+
+@pytest.mark.parametrize(
+    ("left_s", "bytes_per_s", "num_texts"),
+    [(100, 60_000, 400), (13, 60_000, 267), (4, 60_000, 66), (4, None, 400)],
+)
+def test_scorer_is_measured_with_fewer_texts_where_little_time_is_left(
+    run, left_s, bytes_per_s, num_texts, monkeypatch
+):
+    clock = Clock()
+    monkeypatch.setattr("bench.first_gpu.run.time", clock)
+    own = replace(run, sizes=REAL, deadline_s=clock.now_s + left_s)
+    assert targets.affordable_texts(own, bytes_per_s) == num_texts
+
+
+def test_speed_of_a_mode_is_compared_with_that_of_bf16(run):
+    for mode in (PLAIN, "int8"):
+        targets.measure(run, mode)
+
+    found = run.figures.latest
+    assert found(f"target {PLAIN}", "times_bf16") is None
+    ratio = found("target int8", "bytes_per_s") / found(f"target {PLAIN}", "bytes_per_s")
+    assert found("target int8", "times_bf16") == pytest.approx(ratio, abs=0.02)
+    for mode in (PLAIN, "int8"):
+        assert found(f"offline {mode}: no outputs", "share_of_bare") > 0
 
 
 def test_short_table_has_failures_and_leaves_details_out():
