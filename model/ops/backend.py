@@ -1,5 +1,6 @@
 """Chooses the backend of the operations: PyTorch or the Triton kernels of this project."""
 
+import subprocess
 from importlib.util import find_spec
 from typing import Literal
 
@@ -28,13 +29,14 @@ def choose_backend(kernels: str, device: torch.device) -> Backend:
 
     Raises:
         DeviceUnavailable: Triton is asked for, but is not installed or has no fast code for
-            `device`.
+            `device`; or it is wanted, but cannot compile here.
     """
     assert kernels in KERNELS
     if kernels == "torch":
         return "torch"
     has_triton = find_spec("triton") is not None
     if has_triton and _has_fast_triton_code(device):
+        _compile_driver()
         return "triton"
     if kernels == "auto":
         return "torch"
@@ -51,3 +53,20 @@ def choose_backend(kernels: str, device: torch.device) -> Backend:
 
 def _has_fast_triton_code(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) >= MIN_CAPABILITY
+
+
+def _compile_driver() -> None:
+    """Have Triton compile its driver now: before the weights are loaded, and not at a launch.
+
+    Raises:
+        DeviceUnavailable: it cannot.
+    """
+    import triton
+
+    try:
+        _ = triton.runtime.driver.active
+    except (RuntimeError, OSError, AssertionError, subprocess.SubprocessError) as error:
+        raise DeviceUnavailable(
+            f"kernels triton: Triton cannot compile here: {str(error).rstrip('.')}. Install a C "
+            "compiler and the headers of Python, on Debian gcc and python3-dev, or use torch"
+        ) from error

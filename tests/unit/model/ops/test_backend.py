@@ -5,6 +5,8 @@ import sys
 
 import pytest
 import torch
+import triton
+from triton.backends.nvidia.driver import CudaDriver
 
 from contract.settings import REPOSITORY
 from model import Scorer
@@ -17,7 +19,8 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 @pytest.fixture
 def gpu_of(monkeypatch):
-    """Have PyTorch report a GPU of this compute capability."""
+    """Have PyTorch report a GPU of this compute capability, and Triton find it."""
+    monkeypatch.setattr(triton.runtime.driver, "_active", object())
 
     def report(*capability: int) -> None:
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -58,6 +61,32 @@ def test_without_triton_auto_takes_torch_and_triton_is_refused(gpu_of, monkeypat
     with pytest.raises(DeviceUnavailable, match="Triton is not installed") as refusal:
         choose_backend("triton", CUDA)
     assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("compiler", "reason"),
+    [(None, "Failed to find C compiler"), ("false", "returned non-zero exit status 1")],
+    ids=["none", "without headers"],
+)
+@pytest.mark.parametrize("kernels", ["auto", "triton"])
+def test_machine_where_triton_cannot_compile_is_named(
+    kernels, compiler, reason, gpu_of, monkeypatch, tmp_path
+):
+    gpu_of(9, 0)
+    monkeypatch.setattr(triton.runtime.driver, "_active", None)
+    monkeypatch.setattr(triton.runtime.driver, "_default", None)
+    # The module, which the package has an object of the same name for.
+    monkeypatch.setattr(sys.modules["triton.runtime.driver"], "_create_driver", CudaDriver)
+    monkeypatch.setattr(triton.knobs.nvidia, "libcuda_path", str(tmp_path))
+    monkeypatch.setattr(triton.knobs.cache, "dir", str(tmp_path))
+    monkeypatch.delenv("CC", raising=False)
+    if compiler is None:
+        monkeypatch.setenv("PATH", "")
+    else:
+        monkeypatch.setenv("CC", compiler)
+    with pytest.raises(DeviceUnavailable, match=reason) as refusal:
+        choose_backend(kernels, CUDA)
+    assert str(refusal.value).endswith("on Debian gcc and python3-dev, or use torch")
 
 
 def test_scoring_imports_no_triton(tiny_checkpoint):
