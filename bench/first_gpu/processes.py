@@ -143,18 +143,20 @@ def _end_all(run: Run, running: dict[str, tuple[BaseProcess, float]]) -> None:
         process.join(max(stop_by_s - time.time(), 0))
         seconds = round(time.time() - began_s, 1)
         run.put(f"part {name} was ended at its time limit", seconds=seconds)
-        if not _kill(process):
+        _kill(process)
+    end_by_s = time.time() + KILL_S
+    for name, (process, _) in running.items():
+        process.join(max(end_by_s - time.time(), 0))
+        if process.exitcode is None:
             run.put(f"part {name} FAILED to end when it was killed", pid=process.pid)
             # Python would wait at its end for each process that `multiprocessing` started.
             atexit.register(os._exit, 1)
 
 
-def _kill(process: BaseProcess) -> bool:
-    """Kill a process and all that it started; tell whether it has ended."""
+def _kill(process: BaseProcess) -> None:
+    """Kill a process and all that it started."""
     assert process.pid is not None
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(ProcessLookupError):
         process.kill()
-    process.join(KILL_S)
-    return process.exitcode is not None
