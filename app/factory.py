@@ -117,7 +117,7 @@ def create_service(settings: Settings, tracing: "Tracing | None" = None) -> Serv
     """The components that the routes share, on the Redis of `settings`."""
     client = connect(settings)
     scripts = ScriptRunner(client)
-    guard = BrokerGuard(on_silent=scripts.drop_idle)
+    guard = BrokerGuard(on_lost=scripts.drop_idle)
     jobs = JobStore(client, settings, guard, scripts)
     batches = BatchStore(client, settings, jobs, guard)
     overview = OverviewReader(client, settings, guard)

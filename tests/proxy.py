@@ -61,6 +61,10 @@ class Proxy:
         """Send no faster to the server; None for as fast as it goes."""
         self._bytes_per_s = bytes_per_s
 
+    def redirect(self, target_port: int) -> None:
+        """Connect new connections to another port; those that are open stay where they are."""
+        self._target_port = target_port
+
     def delay(self, delay_s: float) -> None:
         """Forward each piece this many seconds late."""
         self._delay_s = delay_s

@@ -36,11 +36,14 @@ class BrokerGuard:
     def __init__(
         self,
         clock: Callable[[], float] = time.monotonic,
-        on_silent: Callable[[], None] = lambda: None,
+        on_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        """Guard calls; `on_silent` is called after each time-out."""
+        """Guard calls; `on_lost` is called after a time-out, and where Redis is a replica now.
+
+        Other connections may then be dead, or lead to that replica.
+        """
         self._clock = clock
-        self._on_silent = on_silent
+        self._on_lost = on_lost
         self._silent_since: float | None = None
         self._trial = threading.Lock()
         self._slots = threading.BoundedSemaphore(MAX_CALLS)
@@ -71,7 +74,8 @@ class BrokerGuard:
         except redis.RedisError as error:
             if isinstance(error, redis.TimeoutError):
                 silent_since = self._clock()
-                self._on_silent()
+            if isinstance(error, redis.TimeoutError | redis.ReadOnlyError):
+                self._on_lost()
             raise BrokerUnavailable(_describe(error)) from error
         finally:
             self._silent_since = silent_since

@@ -36,8 +36,8 @@ class ScriptRunner:
         try:
             return self._call(command)
         except redis.exceptions.NoScriptError:
-            self._client.script_load(script.script)
-            return self._call(command)
+            # Loaded by the way. Another connection might lead to another server after a failover.
+            return self._call(("EVAL", script.script, len(keys), *keys, *args))
 
     def drop_idle(self) -> None:
         """Close the connections that no call uses, those of the client too.

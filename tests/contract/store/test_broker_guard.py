@@ -68,3 +68,12 @@ def test_trial_that_times_out_begins_another_pause(guard, clock):
     assert is_refused(guard)
     clock.now_s += PAUSE_S + 0.01
     assert not is_refused(guard)
+
+
+@pytest.mark.parametrize("error", [redis.TimeoutError(), redis.ReadOnlyError()])
+def test_other_connections_are_given_up_where_they_may_be_dead_or_lead_to_a_replica(clock, error):
+    lost = []
+    guard = BrokerGuard(clock, on_lost=lambda: lost.append(error))
+    with pytest.raises(BrokerUnavailable), guard.calling():
+        raise error
+    assert lost == [error]
