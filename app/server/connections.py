@@ -1,7 +1,8 @@
-"""Accepts connections; each gives way to others while its client keeps it busy.
+"""Accepts connections; those of one client give way to others while the client keeps them busy.
 
 One thread serves all connections. A `recv` that finds bytes returns without giving way to others.
-So a client that sends faster than it is served would keep all others waiting.
+So a client that sends faster than it is served would keep all others waiting, and so would one with
+many connections.
 """
 
 import time
@@ -12,7 +13,7 @@ from gevent.server import StreamServer
 from gevent.socket import socket
 
 from app.requests.upload_stream import MIN_BYTES_PER_S
-from app.service.turns import TURN_S, let_others_run
+from app.service.turns import Turn
 
 # A large answer is sent in pieces of this size; the bytes of each give time back.
 PIECE_BYTES = 64 * 1024
@@ -21,11 +22,11 @@ PIECE_BYTES = 64 * 1024
 class Connection(socket):
     """A socket of gevent that gives way to others, and whose time limit is for stalls."""
 
-    __slots__ = ("_began_at", "_stalled_s")
+    __slots__ = ("_stalled_s", "_turn")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._began_at = time.perf_counter()
+        self._turn: Turn | None = None
         self._stalled_s = 0.0
 
     def recv(self, *args: Any) -> bytes:
@@ -74,15 +75,20 @@ class Connection(socket):
             stalled_s = min(self._stalled_s + time.monotonic() - began_at, limit_s)
             self._stalled_s = max(stalled_s - sent_bytes / MIN_BYTES_PER_S, 0)
 
-    def give_way(self) -> None:
-        """Let other connections run if the last time was over `TURN_S` ago."""
-        if time.perf_counter() > self._began_at + TURN_S:
-            let_others_run()
-            self.begin_turn()
+    def take_turns(self, turn: Turn) -> None:
+        """Share `turn` with the other connections of the client, in this greenlet."""
+        self._turn = turn
+        turn.join()
 
-    def begin_turn(self) -> None:
-        """Note that other connections have just run."""
-        self._began_at = time.perf_counter()
+    def give_way(self) -> None:
+        """Let others run if the turn of the client is over."""
+        if self._turn is not None:
+            self._turn.give_way()
+
+    def _wait(self, *args: Any) -> None:
+        """Wait as `socket` does until the client sends or takes bytes, and then for a turn."""
+        super()._wait(*args)
+        self.give_way()
 
 
 def _cut(content: memoryview) -> Iterator[memoryview]:

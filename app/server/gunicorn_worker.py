@@ -46,6 +46,8 @@ LINGER_BYTES = 2**31
 DRAINED_BYTES = 64 * 1024
 # A stopping worker answers requests that clients are sending already on open connections.
 STOP_LINGER_S = 1.0
+# As Gunicorn spells the names of fields.
+FORWARDED_FOR = "X-FORWARDED-FOR"
 # After `drain_s` the process closes the connections that are left, exports its spans and ends.
 CUT_OFF_S = 1.0
 EXIT_S = 5.0
@@ -178,11 +180,13 @@ class EdgeWorker(GeventWorker):
         from app.server.refused_connections import RefusedConnections
         from app.service.components import EXTENSION
         from app.service.slots import ConnectionSlots
+        from app.service.turns import Rounds
 
         self._service = self.wsgi.extensions[EXTENSION]
         self._slots = ConnectionSlots(self.worker_connections, "connections")
         self._service.metrics.show_slots("connection", self._slots)
         self._refused = RefusedConnections()
+        self._rounds = Rounds()
         # The application stays for the life of the process. The collector would look through all of
         # it every few hundred requests, for a tenth of the CPU time.
         gc.collect()
@@ -228,6 +232,8 @@ class EdgeWorker(GeventWorker):
             util.close(client)
             return
         self._close_idle(name)
+        if name is not None:
+            client.take_turns(self._rounds.turn_of(name))
         try:
             self._serve(listener.getsockname(), client, addr, name)
         finally:
@@ -314,6 +320,8 @@ class EdgeWorker(GeventWorker):
                 request = self._next_request(parser, client)
                 if request is None:
                     return
+                if name is None:
+                    client.take_turns(self._rounds.turn_of(self._client_behind(addr, request)))
                 # A client that stalls for this long while it takes its answer is disconnected.
                 client.begin_answer(self.cfg.timeout)
                 self.handle_request(server, request, client, addr)
@@ -333,6 +341,13 @@ class EdgeWorker(GeventWorker):
             else:
                 util.close_graceful(client, max_drain=LINGER_BYTES)
 
+    def _client_behind(self, addr: Any, request: Any) -> str:
+        """The client of a request that came through a trusted proxy."""
+        from app.requests.clients import client_behind
+
+        forwarded = ",".join(value for name, value in request.headers if name == FORWARDED_FOR)
+        return client_behind(addr[0], forwarded, self._service.settings.proxy_networks)
+
     def _is_used_again(self, parser: Any, client: Any, name: str | None) -> bool:
         """Wait until the client begins another request; False if it closes or takes too long."""
         greenlet = gevent.getcurrent()
@@ -345,7 +360,6 @@ class EdgeWorker(GeventWorker):
         self._close_idle(name)
         try:
             wait_read(client.fileno(), self._service.settings.keepalive_s, _IdleTooLong())
-            client.begin_turn()
             # `_close_idle` may have chosen this connection meanwhile.
             return greenlet in self._kept
         except _IdleTooLong:

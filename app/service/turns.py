@@ -1,13 +1,15 @@
-"""Keeps long work from holding up other requests, since one thread serves all of them."""
+"""Keeps long and much work from holding up other requests, since one thread serves all of them."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import gevent
+from gevent.event import Event
 from gevent.threadpool import ThreadPool
 
-# Other requests wait at most about this long for each request that works.
+# Other requests wait at most about this long for each client whose requests work.
 TURN_S = 0.002
 # A smaller body is parsed and checked in a few milliseconds.
 LARGE_BYTES = 256 * 1024
@@ -29,12 +31,100 @@ def in_turns(items: Iterable[_Item]) -> Iterator[_Item]:
 
 
 def let_others_run() -> None:
-    """Serve other connections once, then go on.
+    """Serve other connections, those of other clients first, then go on."""
+    turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+    if turn is None:
+        _run_ready_connections()
+    else:
+        turn.wait_for_next()
+
+
+def _run_ready_connections() -> None:
+    """Serve other connections once.
 
     `gevent.sleep(0)` would look for new bytes on connections only every 50 turns. The highest
     priority keeps a busy server from putting this off for ever.
     """
     gevent.idle(gevent.get_hub().loop.MAXPRI)
+
+
+class Turn:
+    """The time that all connections of one client share in each round of the event loop."""
+
+    def __init__(self, rounds: "Rounds") -> None:
+        """Begin when the client first works."""
+        self._rounds = rounds
+        self._began_in = -1
+        self._until = 0.0
+        self._waiting: dict[Event, None] = {}
+
+    def join(self) -> None:
+        """Have `let_others_run` in this greenlet wait for the next turn of this client."""
+        gevent.getcurrent().turn = self
+
+    def give_way(self) -> None:
+        """Wait for the next turn if this one is over."""
+        now = time.perf_counter()
+        if self._began_in != self._rounds.number:
+            self._began_in, self._until = self._rounds.number, now + TURN_S
+        if self._waiting or now > self._until:
+            self.wait_for_next()
+
+    def wait_for_next(self) -> None:
+        """Wait until others have run, and connections of this client that came before."""
+        may_go_on = Event()
+        self._waiting[may_go_on] = None
+        self._rounds.enqueue(self)
+        try:
+            may_go_on.wait()
+        finally:
+            self._waiting.pop(may_go_on, None)
+
+    def run(self) -> bool:
+        """Let connections go on, one after another, for one turn; whether some wait still."""
+        self._began_in, self._until = self._rounds.number, time.perf_counter() + TURN_S
+        while self._waiting and time.perf_counter() < self._until:
+            may_go_on = next(iter(self._waiting))
+            del self._waiting[may_go_on]
+            may_go_on.set()
+            # It runs until it waits for something.
+            gevent.sleep(0)
+        return bool(self._waiting)
+
+
+class Rounds:
+    """Gives clients turns, so that one with many busy connections gets no more time than others."""
+
+    def __init__(self) -> None:
+        """Count the rounds of the event loop of this thread, and serve no client yet."""
+        self.number = 0
+        self._turns = WeakValueDictionary[str, Turn]()
+        self._queued: dict[Turn, None] = {}
+        self._after_each_poll = gevent.get_hub().loop.check(ref=False)
+        self._after_each_poll.start(self._count)
+
+    def turn_of(self, client: str) -> Turn:
+        """The turn that all connections of `client` share."""
+        turn = self._turns.get(client)
+        if turn is None:
+            turn = self._turns[client] = Turn(self)
+        return turn
+
+    def enqueue(self, turn: Turn) -> None:
+        """Run `turn` in the next round."""
+        if not self._queued:
+            gevent.spawn(self._run)
+        self._queued[turn] = None
+
+    def _run(self) -> None:
+        while self._queued:
+            _run_ready_connections()
+            for turn in list(self._queued):
+                if not turn.run():
+                    del self._queued[turn]
+
+    def _count(self) -> None:
+        self.number += 1
 
 
 class LargeWork:

@@ -14,6 +14,7 @@ from tests.conftest import wait_until
 from tests.web import WebServer
 
 NUM_REQUESTS = 500
+PIECE = 65_536
 NUM_CHUNKS = 20_000
 CHUNKS = b"1\r\nx\r\n" * NUM_CHUNKS + b"0\r\n\r\n"
 
@@ -69,6 +70,34 @@ def test_others_are_served_while_a_client_sends(web, kind):
         wait_until(lambda: "last" in served(web)[num_before:])
         names = served(web)[num_before:]
         assert {"before", "after"} <= set(names[: names.index("last")]), names
+
+
+NUM_CONNECTIONS = 100
+NUM_QUIET = 10
+
+
+def test_many_busy_connections_of_a_client_delay_others_no_more_than_a_few(web):
+    """Of all requests of the one client, few are served between those of the other one."""
+    num_before, address = len(served(web)), ("127.0.0.1", web.port)
+    with ExitStack() as stack:
+        greedy = [
+            stack.enter_context(socket.create_connection(address, timeout=20))
+            for _ in range(NUM_CONNECTIONS)
+        ]
+        quiet = socket.create_connection(address, timeout=60, source_address=("127.0.0.2", 0))
+        stack.enter_context(quiet)
+        with standing(web):
+            for connection in greedy:
+                connection.sendall(head("GET /nowhere", "more") * 100)
+        wait_until(lambda: "more" in served(web)[num_before:])
+        for _ in range(NUM_QUIET):
+            quiet.sendall(head("HEAD /", "quiet"))
+            assert quiet.recv(PIECE).startswith(b"HTTP/1.1 200")
+    names = served(web)[num_before:]
+    first, last = names.index("quiet"), len(names) - names[::-1].index("quiet")
+    assert names[first:last].count("quiet") == NUM_QUIET
+    # Without turns of clients, each connection has a turn before each of the quiet requests.
+    assert names[first:last].count("more") < NUM_QUIET * NUM_CONNECTIONS / 2
 
 
 def metric(web: WebServer, name: str) -> float:

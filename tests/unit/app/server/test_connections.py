@@ -9,7 +9,7 @@ import pytest
 from gevent.socket import socket as gevent_socket
 
 from app.server.connections import PIECE_BYTES, Connection
-from app.service.turns import TURN_S
+from app.service.turns import TURN_S, Rounds
 
 Pair = tuple[Connection, gevent_socket]
 
@@ -87,9 +87,10 @@ def test_reading_lets_others_run_unless_it_must_not_block(pair, timeout_s, gives
     ours, theirs = pair
     theirs.sendall(b"x" * 100)
     ours.settimeout(timeout_s)
-    order = []
+    order, turn = [], Rounds().turn_of("client")
 
     def work() -> None:
+        ours.take_turns(turn)
         for _ in range(100):
             until = time.perf_counter() + TURN_S / 10
             while time.perf_counter() < until:

@@ -7,7 +7,14 @@ import gevent
 import pytest
 from gevent.event import Event
 
-from app.service.turns import LARGE_AT_ONCE, LARGE_BYTES, TURN_S, LargeWork, in_turns
+from app.service.turns import (
+    LARGE_AT_ONCE,
+    LARGE_BYTES,
+    TURN_S,
+    LargeWork,
+    Rounds,
+    in_turns,
+)
 from tests.conftest import wait_until
 
 
@@ -51,6 +58,41 @@ def test_long_work_goes_on_beside_others_that_are_always_ready():
     greenlets = [gevent.spawn(work), gevent.spawn(restless)]
     assert done.wait(timeout=10)
     gevent.joinall(greenlets, raise_error=True)
+
+
+@pytest.mark.parametrize("works_by", ["give_way", "wait_for_next", "in_turns"])
+def test_client_with_many_connections_gets_no_more_time_than_another(works_by):
+    rounds, order = Rounds(), []
+
+    def work(client: str, num_steps: int) -> None:
+        turn = rounds.turn_of(client)
+        turn.join()
+        for _ in in_turns(range(num_steps)) if works_by == "in_turns" else range(num_steps):
+            if works_by != "in_turns":
+                getattr(turn, works_by)()
+            busy(2 * TURN_S)
+            order.append(client)
+
+    many = [gevent.spawn(work, "greedy", 10) for _ in range(50)]
+    gevent.joinall([*many, gevent.spawn(work, "other", 10)], raise_error=True)
+    assert len(order) == 510
+    last = max(at for at, client in enumerate(order) if client == "other")
+    # Each connection begins at once; then each client has one turn in a round.
+    assert order[: last + 1].count("greedy") <= 50 + 2 * 10
+
+
+def test_connection_that_ends_while_it_waits_for_a_turn_leaves_it_to_others():
+    turn, order = Rounds().turn_of("client"), []
+
+    def work(name: str) -> None:
+        turn.wait_for_next()
+        order.append(name)
+
+    first, second = gevent.spawn(work, "first"), gevent.spawn(work, "second")
+    gevent.sleep(0)
+    first.kill()
+    second.join(timeout=10)
+    assert order == ["second"]
 
 
 @pytest.mark.parametrize(
