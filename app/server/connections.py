@@ -5,8 +5,10 @@ So a client that sends faster than it is served would keep all others waiting, a
 many connections.
 """
 
+import math
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from gevent.server import StreamServer
@@ -22,12 +24,23 @@ PIECE_BYTES = 64 * 1024
 class Connection(socket):
     """A socket of gevent that gives way to others, and whose time limit is for stalls."""
 
-    __slots__ = ("_stalled_s", "_turn")
+    __slots__ = ("_left_bytes", "_stalled_s", "_too_much", "_turn")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._turn: Turn | None = None
         self._stalled_s = 0.0
+        self._left_bytes = math.inf
+        self._too_much: Exception | None = None
+
+    @contextmanager
+    def receiving_at_most(self, num_bytes: int, error: Exception) -> Iterator[None]:
+        """Raise `error` when more than `num_bytes` are received."""
+        self._left_bytes, self._too_much = num_bytes, error
+        try:
+            yield
+        finally:
+            self._left_bytes, self._too_much = math.inf, None
 
     def recv(self, *args: Any) -> bytes:
         """Receive as `socket.recv` does, after giving way if that is due.
@@ -37,6 +50,9 @@ class Connection(socket):
         if self.timeout != 0:
             self.give_way()
         received: bytes = super().recv(*args)
+        self._left_bytes -= len(received)
+        if self._left_bytes < 0 and self._too_much is not None:
+            raise self._too_much
         return received
 
     def sendall(self, content: bytes, flags: int = 0) -> None:

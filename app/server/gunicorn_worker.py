@@ -37,6 +37,8 @@ HEADER_S = 5
 # All header fields of a request together; nginx takes as much by default. Gunicorn limits each one
 # alone, and joins those of one name: half a MB of Accept takes 0.3 s to read.
 MAX_HEADER_BYTES = 32 * 1024
+# So much is received of a header without an end: also its line, and what comes with its last byte.
+MAX_UNENDED_BYTES = MAX_HEADER_BYTES + 16 * 1024
 # Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
 LATE_HEADER_S = 1
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
@@ -393,7 +395,8 @@ class EdgeWorker(GeventWorker):
         # HeaderTimeout limits the wait; a time limit of the socket would start a second timer.
         client.settimeout(None)
         try:
-            with HeaderTimeout(client):
+            error = parse_errors.LimitRequestHeaders("a header that does not end")
+            with HeaderTimeout(client), client.receiving_at_most(MAX_UNENDED_BYTES, error):
                 request = next(parser)
         except HeaderTimeout:
             return None
@@ -401,6 +404,8 @@ class EdgeWorker(GeventWorker):
             self._idle.discard(greenlet)
         if sum(len(name) + len(value) for name, value in request.headers) > MAX_HEADER_BYTES:
             raise parse_errors.LimitRequestHeaders("all header fields together")
+        # Fields behind a chunked body, too: Gunicorn would hold half a MB of them.
+        request.body.reader.limit_trailer_section = MAX_HEADER_BYTES
         return request
 
     def _drain(self, pool: Pool) -> None:

@@ -130,6 +130,8 @@ def test_chunked_body_over_the_limit_is_refused(http):
 
 
 CHUNKED = head(Transfer_Encoding="chunked", Content_Type="text/plain", Connection="close")
+# More of them than the server receives before it refuses, and no end.
+ENDLESS = "".join(f"X-{number}: {'x' * 8000}\r\n" for number in range(12)).encode()
 RAW = {
     "no-http": (b"%s\r\n\r\n" % MARKER.encode(), 400),
     "text-behind-the-body": (
@@ -151,6 +153,8 @@ RAW = {
     "long-field": (head(X_Long=MARKER * 1000), 431),
     "many-fields": (head(**{f"X_{number}": MARKER for number in range(100)}), 431),
     "long-fields": (head(**{f"X_{number}": "x" * 8000 for number in range(5)}), 431),
+    "header-without-end": (head()[:-2] + ENDLESS, 431),
+    "trailer-without-end": (CHUNKED + b"1\r\nx\r\n0\r\n" + ENDLESS, 400),
     "old-version": (f"GET /{MARKER} HTTP/3.0\r\n\r\n".encode(), 400),
     "control-in-header": (head(X_Bad=f"{MARKER}\0"), 400),
 }
