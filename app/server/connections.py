@@ -115,6 +115,10 @@ def _cut(content: memoryview) -> Iterator[memoryview]:
 class ConnectionServer(StreamServer):
     """A server of gevent that accepts each client as a `Connection`."""
 
+    # More of them at once would fill the pool before those of them that get no place are refused.
+    # Then idle connections of others would be closed.
+    max_accept = 32
+
     def do_read(self) -> tuple[Connection, Any] | None:
         """Accept a client; None if there is none."""
         listener = self.socket

@@ -3,12 +3,16 @@
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from itertools import pairwise
 
 import gevent
 import pytest
+from gevent.event import Event
+from gevent.pool import Pool
 from gevent.socket import socket as gevent_socket
 
-from app.server.connections import PIECE_BYTES, Connection
+from app.server.connections import PIECE_BYTES, Connection, ConnectionServer
 from app.service.turns import TURN_S, Rounds
 
 Pair = tuple[Connection, gevent_socket]
@@ -100,3 +104,22 @@ def test_reading_lets_others_run_unless_it_must_not_block(pair, timeout_s, gives
     gevent.joinall([gevent.spawn(work), gevent.spawn(order.append, "other")], raise_error=True)
     assert len(order) == 101
     assert (order.index("other") < 100) == gives_way
+
+
+def test_flood_of_connections_is_accepted_few_at_once():
+    pool, is_over, num_accepted, num_clients = Pool(), Event(), [0], 96
+    after_each_poll = gevent.get_hub().loop.check(ref=False)
+    after_each_poll.start(lambda: num_accepted.append(len(pool)))
+    with closing(after_each_poll), gevent_socket() as listener, ExitStack() as stack:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(num_clients)
+        for _ in range(num_clients):
+            stack.enter_context(socket.create_connection(listener.getsockname(), timeout=20))
+        server = ConnectionServer(listener, handle=lambda *_: is_over.wait(), spawn=pool)
+        server.start()
+        while len(pool) < num_clients:
+            gevent.sleep(0.001)
+        is_over.set()
+        server.stop()
+    most = max(after - before for before, after in pairwise([*num_accepted, num_clients]))
+    assert most <= ConnectionServer.max_accept < num_clients
