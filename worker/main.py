@@ -115,49 +115,18 @@ class Process:
 
     def take_name(self, sender: str, instance: Any, conf: Any, **_: Any) -> None:
         """Take the lease of the node name, and requeue the jobs of a dead predecessor at once."""
-        settings = self._settings
         self._startup.enter("redis")
-        client = connect(settings)
-        store = JobStore(client, settings)
         # Celery has set nothing but the application and this name yet.
-        name = instance.hostname = _node_name(sender, settings.worker_name)
-        status = OwnStatus(name, settings.micro_batch_bytes, self._startup)
+        name = instance.hostname = _node_name(sender, self._settings.worker_name)
+        mark = ScoringMark(self._settings.model_cache / "scoring", name)
+        runtime = self._app.runtime = self._runtime(name, mark)
         conf.broker_transport_options = {
             **conf.broker_transport_options,
-            "unacked_key": keys.unacked(name),
-            "unacked_index_key": keys.unacked_index(name),
-            "first_room": room_for_fetch((), Budget.of(settings))[keys.INTERACTIVE],
-            "read_message": Intake(client, store, name, self._requests).read_message,
-            "on_answer": status.note_step,
+            **_channel_options(runtime, self._requests),
         }
-        mark = ScoringMark(settings.model_cache / "scoring", name)
-        lease = Lease(
-            client,
-            status,
-            lease_s=settings.lease_s,
-            micro_batch_timeout_s=settings.micro_batch_timeout_s,
-            health_file=settings.health_file,
-            mark=mark,
-        )
-        conf.broker_transport_options |= {
-            "aboard_key": keys.aboard(name),
-            "before_opening": lease.mark_scoring,
-            "keep_opened": store.keep_opened,
-        }
-        batches = BatchQueue(client, settings)
-        registration = Registration(store.models, status)
-        self._app.runtime = Runtime(settings, client, store, batches, status, lease, registration)
-        self._app.runtime.tracing = self._tracing
         for tries in itertools.count():
             try:
-                if version := too_old(client):
-                    _refuse(f"Redis {version} is too old; use Redis 7.0 or newer, or Valkey")
-                set_aside_broken_leases(client, store, name)
-                lease.acquire()
-                take_over(client, name, is_crash=not mark.was_left_idle)
-                mark.end()
-                store.note_started(name)
-                lease.has_name = True
+                _claim_name(runtime, mark)
                 return
             except NameTaken as error:
                 _refuse(error)
@@ -166,6 +135,24 @@ class Process:
                     kind = type(error).__name__
                     log.warning("waiting_for_redis", error=kind, check="EVASCORE_REDIS_URL")
                 time.sleep(_REDIS_RETRY_S)
+
+    def _runtime(self, name: str, mark: ScoringMark) -> Runtime:
+        """Make the components of the worker `name`; nothing is asked of Redis."""
+        settings = self._settings
+        client = connect(settings)
+        store = JobStore(client, settings)
+        status = OwnStatus(name, settings.micro_batch_bytes, self._startup)
+        lease = Lease(
+            client,
+            status,
+            lease_s=settings.lease_s,
+            micro_batch_timeout_s=settings.micro_batch_timeout_s,
+            health_file=settings.health_file,
+            mark=mark,
+        )
+        batches = BatchQueue(client, settings)
+        registration = Registration(store.models, status)
+        return Runtime(settings, client, store, batches, status, lease, registration, self._tracing)
 
     def load_model(self, sender: Any, **_: Any) -> None:
         """Load and warm up the model, before any job is fetched; end the process where it fails."""
@@ -251,9 +238,7 @@ class Process:
 
     def drain(self, **_: Any) -> None:
         """Stop when the running micro-batch ends, or after `drain_s` without it."""
-        runtime = self._app.runtime
-
-        runtime.lease.drain(self._settings.drain_s, self._give_back)
+        self._app.runtime.lease.drain(self._settings.drain_s, self._give_back)
 
     def leave(self, **_: Any) -> None:
         """Give back what was not scored; only an error in the scoring loop counts as a crash."""
@@ -280,6 +265,38 @@ def _node_name(given: str, worker_name: str) -> str:
     """Return the name of Celery's option -n; without it, EVASCORE_WORKER_NAME at this host."""
     name, host = nodesplit(given)
     return nodename(worker_name, host) if name == NODENAME_DEFAULT else given
+
+
+def _channel_options(runtime: Runtime, requests: RequestIds) -> dict[str, Any]:
+    """Return the options of the `Channel` of `worker/queue/transport.py`, but the fingerprint."""
+    client, store, name = runtime.client, runtime.store, runtime.status.name
+    return {
+        "unacked_key": keys.unacked(name),
+        "unacked_index_key": keys.unacked_index(name),
+        "first_room": room_for_fetch((), Budget.of(runtime.settings))[keys.INTERACTIVE],
+        "read_message": Intake(client, store, name, requests).read_message,
+        "on_answer": runtime.status.note_step,
+        "aboard_key": keys.aboard(name),
+        "before_opening": runtime.lease.mark_scoring,
+        "keep_opened": store.keep_opened,
+    }
+
+
+def _claim_name(runtime: Runtime, mark: ScoringMark) -> None:
+    """Take the lease of the worker's name, and requeue the jobs of a dead predecessor.
+
+    Raises:
+        NameTaken, redis.RedisError
+    """
+    client, store, name = runtime.client, runtime.store, runtime.status.name
+    if version := too_old(client):
+        _refuse(f"Redis {version} is too old; use Redis 7.0 or newer, or Valkey")
+    set_aside_broken_leases(client, store, name)
+    runtime.lease.acquire()
+    take_over(client, name, is_crash=not mark.was_left_idle)
+    mark.end()
+    store.note_started(name)
+    runtime.lease.has_name = True
 
 
 def _gpu_use(read: Callable[[], GpuReading | None]) -> GpuUse | None:

@@ -1,7 +1,7 @@
 """Holds the components of a worker process, which the task and the boot steps share."""
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import redis
@@ -30,7 +30,7 @@ class Runtime:
     registration: Registration
     tracing: "Tracing | None" = None
     """Makes the spans of jobs; None where traces are off."""
-    scorer: Scorer | None = field(default=None)
+    scorer: Scorer | None = None
     is_broken: bool = False
     """Whether the jobs in hand ended this process, as if it had crashed while scoring them."""
 
