@@ -22,6 +22,8 @@ from bench.results import Results
 from bench.texts import make_texts
 from contract import keys
 from contract.settings import DEMO_CHECKPOINT
+from contract.store.connection.readings import read
+from contract.store.jobs.counts import ask_totals
 from contract.store.queue.leases import CAUSES, REDELIVERED
 
 # Small enough for many micro-batches, so that the end of a run counts little.
@@ -116,7 +118,8 @@ def run_with_a_death(
         time.sleep(_POLL_S)
     recovered_s = time.monotonic() - killed
     workers.wait_until_left(0, RUN_LIMIT_S)
-    found, totals = check(workers, task_ids, scores), workers.store.totals()
+    found = check(workers, task_ids, scores)
+    totals = read(workers.client, ask_totals())
     figures = {
         "texts_in_hand": len(held),
         "recovered_s": round(recovered_s, 2),
@@ -132,7 +135,7 @@ def check(workers: Fleet, task_ids: Sequence[str], scores: Sequence[float]) -> l
     Raises:
         WrongResults: not every job has succeeded once, or a score differs from `scores`.
     """
-    num_succeeded = workers.store.totals().get("jobs_succeeded", 0)
+    num_succeeded = read(workers.client, ask_totals()).get("jobs_succeeded", 0)
     if num_succeeded != len(task_ids):
         raise WrongResults(f"{num_succeeded} results of {len(task_ids)} texts")
     records = workers.records(task_ids)

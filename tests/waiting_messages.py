@@ -1,8 +1,11 @@
-"""Reads, takes and adds queue messages of any model, for tests."""
+"""Reads, takes and adds queue messages of any model; reads dead letters and parked messages."""
 
 import redis
 
 from contract import keys
+from contract.store.connection.readings import read
+from contract.store.queue.dead_letters import DeadLetter, ask_letters
+from contract.store.queue.parked_jobs import ask_parked
 
 _PREFIX = keys.waiting("*", 0).partition("*")[0]
 
@@ -33,6 +36,16 @@ def clear(client: redis.Redis) -> None:
     for pattern in (f"{_PREFIX}*", "evascore:turns:*", "evascore:deficits:*"):
         if names := client.keys(pattern):
             client.delete(*names)
+
+
+def dead_letters(client: redis.Redis) -> list[DeadLetter]:
+    """What could not be read and was set aside, oldest first."""
+    return read(client, ask_letters())
+
+
+def num_parked(client: redis.Redis) -> int:
+    """Messages that wait for a worker of a newer release."""
+    return read(client, ask_parked())
 
 
 def _lists(client: redis.Redis, priority: int) -> list[bytes]:

@@ -32,12 +32,12 @@ from contract.store.connection.refusals import NotStored, refusal_reason
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
 from contract.store.jobs.absent import absent
-from contract.store.jobs.counts import ask_depth, ask_totals
+from contract.store.jobs.counts import ask_depth
 from contract.store.jobs.endings import Ending, EndingsWriter
 from contract.store.jobs.opening import JobOpener, Opened
-from contract.store.queue.dead_letters import DeadLetter, DeadLetters, Kind
+from contract.store.queue.dead_letters import DeadLetters, Kind
 from contract.store.queue.leases import ask_statuses
-from contract.store.queue.model_registry import ModelRegistry
+from contract.store.queue.model_registry import ModelRegistry, ask_model_drifted
 from contract.store.queue.parked_jobs import ParkedJobs
 from contract.stored_results import decoded_pieces
 from contract.task_ids import TASK, is_owned_by, is_task_id, new_task_id
@@ -247,22 +247,7 @@ class JobStore:
         Raises: BrokerUnavailable.
         """
         with self._guard.calling():
-            return bool(self._client.exists(keys.MODEL_DRIFTED))
-
-    def totals(self) -> dict[str, int]:
-        """Counters since the data folder was made. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            return read(self._client, ask_totals())
-
-    def dead_letters(self) -> list[DeadLetter]:
-        """What could not be read and was set aside, oldest first. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            return self._letters.letters()
-
-    def num_parked(self) -> int:
-        """Jobs that wait for a worker of a newer release. Raises: BrokerUnavailable."""
-        with self._guard.calling():
-            return self._parked.count()
+            return read(self._client, ask_model_drifted())
 
     # --- the worker's side: Redis errors reach Celery's consumer, which then reconnects ------
 

@@ -82,15 +82,15 @@ class DeadLetters:
         """All letters."""
         return read(self._client, ask_letters())
 
-    def drop(self, letter_ids: Iterable[str]) -> int:
-        """Delete letters for good; return how many there were."""
+    def drop(self, letter_ids: Iterable[str]) -> None:
+        """Delete letters for good."""
         ids = list(letter_ids)
         if not ids:
-            return 0
+            return
         with self._client.pipeline() as pipe:
             pipe.xdel(keys.DEAD_LETTERS, *ids).hdel(keys.DEAD_LETTER_RAWS, *ids)
             self._note_deleted(keys=[keys.FORGETTABLE_SINCE], client=pipe)
-            return int(pipe.execute()[0])
+            pipe.execute()
 
     def drop_of(self, task_id: str) -> None:
         """Delete the letters of a job, or of all parts of a batch, for a user who erases it."""

@@ -13,7 +13,7 @@ from contract.batches import part_id
 from contract.messages import VERSION
 from contract.queue_messages import queue_of
 from contract.service_clock import CLOCK
-from contract.store.connection.readings import Reading, read
+from contract.store.connection.readings import Reading
 from contract.store.connection.scripts import register
 
 # Messages in one round trip.
@@ -38,10 +38,6 @@ class ParkedJobs:
             ],
             args=[tag, major, CLOCK.now()],
         )
-
-    def count(self) -> int:
-        """The number of parked messages."""
-        return read(self._client, ask_parked())
 
     def take_back(self) -> None:
         """Queue the messages that this release can read, the oldest first, with their clients."""

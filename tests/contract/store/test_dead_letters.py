@@ -11,11 +11,10 @@ from contract.messages import Job, failure_record
 from contract.queue_messages import task_message
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
-from contract.store.queue import dead_letters
-from contract.store.queue.dead_letters import DeadLetters
+from contract.store.queue.dead_letters import MAX_RAW_BYTES, DeadLetters
 from contract.store.queue.parked_jobs import ParkedJobs
 from contract.worker_status import WorkerStatus
-from tests.waiting_messages import clear, take, waiting
+from tests.waiting_messages import clear, dead_letters, num_parked, take, waiting
 from worker.dead_letters import main
 from worker.process.registration import Registration
 from worker.process.request_ids import RequestIds
@@ -66,7 +65,7 @@ def set_aside_payload(store: JobStore, raw: bytes | None = None, age_s: float = 
 
 
 def test_newest_letters_are_kept_up_to_their_number(letters, redis_client, monkeypatch):
-    monkeypatch.setattr(dead_letters, "MAX_LETTERS", 3)
+    monkeypatch.setattr("contract.store.queue.dead_letters.MAX_LETTERS", 3)
     for size in range(1, 6):
         letters.add("message", "not_json", num_bytes=size, raw=b"x" * size)
     kept = letters.letters()
@@ -76,7 +75,7 @@ def test_newest_letters_are_kept_up_to_their_number(letters, redis_client, monke
 
 @pytest.mark.parametrize(("over", "num_kept"), [(0, 1), (1, 0)])
 def test_bytes_beyond_the_limit_are_not_kept(letters, redis_client, over, num_kept):
-    raw = b"x" * (dead_letters.MAX_RAW_BYTES + over)
+    raw = b"x" * (MAX_RAW_BYTES + over)
     letters.add("message", "not_json", num_bytes=len(raw), raw=raw)
     assert redis_client.hlen(keys.DEAD_LETTER_RAWS) == num_kept
     assert letters.letters()[0].num_bytes == len(raw)
@@ -95,7 +94,7 @@ def test_letters_expire_with_results(redis_client, settings, letters, job_store)
 def test_erased_job_takes_its_letters_along(job_store, redis_client):
     task_id, other = set_aside_payload(job_store), set_aside_payload(job_store)
     job_store.erase(task_id)
-    assert [letter.task_id for letter in job_store.dead_letters()] == [other]
+    assert [letter.task_id for letter in dead_letters(redis_client)] == [other]
     assert redis_client.hlen(keys.DEAD_LETTER_RAWS) == 1
 
 
@@ -106,7 +105,7 @@ def test_full_redis_keeps_no_letter_and_stops_no_worker(job_store, redis_client)
         job_store.set_aside("message", "not_json", num_bytes=1, raw=b"x")
     finally:
         redis_client.config_set("maxmemory", 0)
-    assert job_store.dead_letters() == []
+    assert dead_letters(redis_client) == []
 
 
 def test_record_that_cannot_be_read_has_an_error_of_its_own(job_store, redis_client):
@@ -166,7 +165,7 @@ def test_requeued_message_is_at_the_consuming_end(command, letters, redis_client
 
 def test_requeued_job_waits_again(command, job_store, redis_client):
     task_id = set_aside_payload(job_store)
-    (letter,) = job_store.dead_letters()
+    (letter,) = dead_letters(redis_client)
     assert command("requeue", letter.id) == (0, f"{letter.id} requeued\n", "")
     assert job_store.read(task_id).state == "QUEUED"
     assert (job_store.depth().jobs, job_store.depth().bytes) == (1, 2)
@@ -174,7 +173,7 @@ def test_requeued_job_waits_again(command, job_store, redis_client):
     (opened,) = job_store.open_jobs([task_id])
     assert opened.job.requests == [{"text": "ab"}]
     assert task_id.encode() in take(redis_client)
-    assert job_store.dead_letters() == []
+    assert dead_letters(redis_client) == []
 
 
 def test_job_that_is_requeued_after_its_deadline_has_all_its_time_again(
@@ -189,13 +188,13 @@ def test_job_that_is_requeued_after_its_deadline_has_all_its_time_again(
     assert not job_store.read(task_id).is_final
 
 
-def test_job_that_still_cannot_be_read_is_not_requeued(command, job_store):
+def test_job_that_still_cannot_be_read_is_not_requeued(command, job_store, redis_client):
     task_id = set_aside_payload(job_store, raw=SECRET)
     exit_code, out, err = command("requeue", "--all")
     assert (exit_code, out) == (1, "")
     assert "cannot read its payload" in err
     assert job_store.read(task_id).state == "FAILURE"
-    assert len(job_store.dead_letters()) == 1
+    assert len(dead_letters(redis_client)) == 1
 
 
 def test_job_that_is_gone_is_not_requeued(command, job_store, redis_client):
@@ -230,12 +229,12 @@ def test_parked_jobs_come_back_in_their_order_and_priority(redis_client):
         fetched(redis_client, tag, message)
         parked.park(tag, 2, "w")
         parked.park(tag, 2, "w")
-    assert parked.count() == 3
+    assert num_parked(redis_client) == 3
     assert redis_client.hlen(keys.unacked("w")) == redis_client.zcard(keys.unacked_index("w")) == 0
     parked.take_back()
-    assert parked.count() == 3
+    assert num_parked(redis_client) == 3
     ParkedJobs(redis_client, major=2).take_back()
-    assert parked.count() == 0
+    assert num_parked(redis_client) == 0
     assert redis_client.smembers(keys.PARKED) == set()
     assert waiting(redis_client) == messages[:2]
     assert waiting(redis_client, keys.BULK) == messages[2:]
@@ -247,11 +246,11 @@ def test_job_that_stays_parked_ends_when_no_deadline_can_be_met(job_store, redis
     job_store.park(task_id, 2, "w")
     upkeep = Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS))
     upkeep.run()
-    assert (job_store.num_parked(), job_store.read(task_id).state) == (1, "QUEUED")
+    assert (num_parked(redis_client), job_store.read(task_id).state) == (1, "QUEUED")
     upkeep._max_wait_s = -1
     upkeep.run()
     assert job_store.read(task_id).error["code"] == "job_expired"
-    assert (job_store.num_parked(), job_store.depth().jobs) == (0, 0)
+    assert (num_parked(redis_client), job_store.depth().jobs) == (0, 0)
 
 
 def test_lease_that_is_no_status_is_set_aside_if_it_never_expires(job_store, redis_client):
@@ -264,7 +263,7 @@ def test_lease_that_is_no_status_is_set_aside_if_it_never_expires(job_store, red
         set_aside_broken_leases(redis_client, job_store, "own")
     left = [redis_client.exists(keys.lease(name)) for name in ("good", "soon", "forever", "own")]
     assert left == [1, 1, 0, 0]
-    letters = [(letter.kind, letter.num_bytes) for letter in job_store.dead_letters()]
+    letters = [(letter.kind, letter.num_bytes) for letter in dead_letters(redis_client)]
     assert letters == [("lease", len(SECRET))] * 2
 
 

@@ -12,6 +12,7 @@ from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
 from contract.store.queue.parked_jobs import ParkedJobs
 from model import ScoreRequest, Slice
+from tests.waiting_messages import num_parked
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
 from worker.scheduling.batching_delay import ANY_TIME
@@ -199,7 +200,7 @@ def test_jobs_that_were_parked_take_the_turns_of_their_client(queue, redis_clien
     flood = queue.add("flood", *[BUDGET_BYTES] * 8, priority=priority)
     for tag in [tag for _ in flood for _, tag in queue.fetch(*everything)]:
         parked.park(tag, 2, "w")
-    assert parked.count() == len(flood)
+    assert num_parked(redis_client) == len(flood)
     parked.take_back()
     (newcomer,) = queue.add("new", BUDGET_BYTES, priority=priority)
     first, *rest = [tag for _ in range(9) for _, tag in queue.fetch(*everything)]

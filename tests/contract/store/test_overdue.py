@@ -22,7 +22,7 @@ from contract.store.batches.batch_queue import BatchQueue
 from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.job_store import JobStore
 from contract.worker_status import WorkerStatus
-from tests.waiting_messages import clear, take, waiting
+from tests.waiting_messages import clear, dead_letters, num_parked, take, waiting
 from worker.process.registration import Registration
 from worker.process.request_ids import RequestIds
 from worker.queue.intake import Intake
@@ -106,7 +106,7 @@ def test_job_whose_record_cannot_be_read_ends_with_a_dead_letter(job_store, redi
     look(redis_client, job_store, 0)
     assert job_store.read(task_id).error["code"] == JobUnreadable.code
     assert job_store.depth() == QueueDepth(0, 0)
-    (letter,) = job_store.dead_letters()
+    (letter,) = dead_letters(redis_client)
     assert (letter.kind, letter.task_id) == ("record", task_id)
     assert redis_client.hget(keys.DEAD_LETTER_RAWS, letter.id) == payload
 
@@ -178,7 +178,7 @@ def test_parked_part_of_an_erased_batch_is_dropped_at_the_end_of_its_time(
     redis_client.zadd(keys.parked(2), {message: 1.0})
     batches.erase(part.partition(".")[0])
     Upkeep(redis_client, job_store, settings, Registration(job_store.models, STATUS)).run()
-    assert job_store.num_parked() == 0
+    assert num_parked(redis_client) == 0
 
 
 def test_hopeless_part_of_an_erased_batch_is_acknowledged(job_store, redis_client, batches, queue):
@@ -235,7 +235,7 @@ def test_broken_message_that_shows_its_job_is_replaced(
     claim = decode_message(message)
     assert (claim.task_id, claim.num_bytes) == (task_id, decode_message(raw).num_bytes)
     assert not redis_client.exists(keys.unacked(WORKER))
-    assert [letter.task_id for letter in job_store.dead_letters()] == [task_id]
+    assert [letter.task_id for letter in dead_letters(redis_client)] == [task_id]
 
 
 def test_broken_message_and_broken_record_end_the_job(job_store, redis_client):

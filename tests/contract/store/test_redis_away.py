@@ -65,9 +65,6 @@ def calls_of_jobs(store: JobStore, task_id: str):
         "worker_statuses": store.worker_statuses,
         "current_models": store.current_models,
         "has_model_drifted": store.has_model_drifted,
-        "totals": store.totals,
-        "dead_letters": store.dead_letters,
-        "num_parked": store.num_parked,
         "now": store.now,
     }
 

@@ -15,7 +15,7 @@ from contract.store.batches.batch_store import BatchStore
 from contract.store.queue.parked_jobs import ParkedJobs
 from tests.conftest import HANG_S, wait_until
 from tests.contract.formats.test_releases import MESSAGE, PAYLOAD, RECORD
-from tests.waiting_messages import put_unbound, take, waiting
+from tests.waiting_messages import dead_letters, num_parked, put_unbound, take, waiting
 from tests.worker_process import Worker, a_job, final, submit
 
 MARKER = b"Xylographenkraehe"
@@ -70,7 +70,7 @@ def test_garbage_in_the_queue_is_set_aside_at_once(job_store, redis_client, work
     # Each broken message takes two writes before that, which a slow disk does one after the other.
     assert time.monotonic() - sent < 120
     wait_until(lambda: is_all_acknowledged(redis_client))
-    letters = job_store.dead_letters()
+    letters = dead_letters(redis_client)
     assert {(letter.kind, letter.task_id) for letter in letters} == {("message", "")}
     found = sorted((letter.num_bytes, letter.reason) for letter in letters)
     sizes = [(len(line), reason) for line, reason in GARBAGE.items()]
@@ -86,7 +86,7 @@ def test_broken_message_is_replaced_and_its_job_scored(job_store, redis_client, 
     assert final(job_store, task_id).state == "SUCCESS"
     assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
     assert job_store.depth().jobs == job_store.depth().bytes == 0
-    assert [letter.task_id for letter in job_store.dead_letters()] == [task_id]
+    assert [letter.task_id for letter in dead_letters(redis_client)] == [task_id]
     assert_quiet(worker)
 
 
@@ -117,7 +117,7 @@ def test_unreadable_jobs_end_and_their_neighbours_are_scored(
         assert (record.state, record.result["batch"]["texts"]) == ("SUCCESS", 2)
     for task_id in ids:
         assert final(job_store, task_id).error["code"] == JobUnreadable.code
-    letters = [(letter.kind, letter.task_id) for letter in job_store.dead_letters()]
+    letters = [(letter.kind, letter.task_id) for letter in dead_letters(redis_client)]
     assert sorted(letters) == sorted(
         (kind, task_id) for task_id, (kind, _) in zip(ids, BROKEN, strict=True)
     )
@@ -158,7 +158,7 @@ def test_jobs_of_the_releases_before_and_after_are_scored_together(
     records = [final(job_store, task_id) for task_id in (before, after)]
     assert [record.result["num_bytes"] for record in records] == [5, 10]
     assert [record.result["batch"]["texts"] for record in records] == [2, 2]
-    assert job_store.dead_letters() == []
+    assert dead_letters(redis_client) == []
     assert_quiet(worker)
 
 
@@ -187,14 +187,14 @@ def test_part_of_a_batch_that_cannot_be_read_ends_its_lines_alone(
     wait_until(lambda: batches.read(batch_id).is_final)
     ended = batches.read(batch_id)
     assert (ended.completed, ended.failed) == (1, 3)
-    assert {letter.task_id for letter in job_store.dead_letters()} == {
+    assert {letter.task_id for letter in dead_letters(redis_client)} == {
         f"{batch_id}.0",
         f"{batch_id}.2",
     }
     assert redis_client.hlen(keys.LIVE_BATCHES) == 0
     assert_quiet(worker)
     batches.erase(batch_id)
-    assert job_store.dead_letters() == []
+    assert dead_letters(redis_client) == []
 
 
 def test_jobs_of_a_newer_release_wait_and_others_go_on(
@@ -208,29 +208,25 @@ def test_jobs_of_a_newer_release_wait_and_others_go_on(
     redis_client.set(keys.record(ids[2]), b'{"version": "2.0", "is": {"status": 7}}')
     worker = new_worker().start().wait_ready()
     assert final(job_store, submit(job_store, 10)).state == "SUCCESS"
-    wait_until(lambda: job_store.num_parked() == len(ids))
+    wait_until(lambda: num_parked(redis_client) == len(ids))
     wait_until(lambda: is_all_acknowledged(redis_client))
-    assert job_store.dead_letters() == []
+    assert dead_letters(redis_client) == []
     assert job_store.depth().jobs == len(ids)
     worker.send(signal.SIGTERM)
     assert worker.wait_exit() == os.EX_OK
     # A worker of the newer release finds them in the queue.
     ParkedJobs(redis_client, major=2).take_back()
-    assert job_store.num_parked() == 0
+    assert num_parked(redis_client) == 0
     found = [orjson.loads(each) for each in waiting(redis_client)]
     assert {each["properties"]["delivery_tag"] for each in found} == set(ids)
 
 
-def test_garbage_of_a_dead_worker_is_set_aside_by_its_successor(
-    job_store,
-    redis_client,
-    new_worker,
-):
+def test_garbage_of_a_dead_worker_is_set_aside_by_its_successor(redis_client, new_worker):
     """It died between the fetch and the first look."""
     redis_client.hset(keys.unacked("w@test"), "garbage:1", b"[" + MARKER + b', "", "evascore"]')
     redis_client.zadd(keys.unacked_index("w@test"), {"garbage:1": time.time()})
     worker = new_worker().start().wait_ready()
-    (letter,) = wait_until(job_store.dead_letters)
+    (letter,) = wait_until(lambda: dead_letters(redis_client))
     assert letter.num_bytes == len(MARKER)
     wait_until(lambda: is_all_acknowledged(redis_client))
     assert_quiet(worker)
