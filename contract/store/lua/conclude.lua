@@ -10,9 +10,9 @@
 --       that scored it ('' if none did)
 -- What a model scored that the job is not bound to any more is dropped, and the job goes on.
 -- Returns for each job the state that it is in now ('' if it is gone).
--- include: bound
 -- include: forgetting
 -- include: live
+-- include: record
 -- include: stored
 local live = {unpack(KEYS, 5, 8)}
 local states = {}
@@ -21,9 +21,8 @@ for i = 11, #KEYS, 3 do
   local id, final = ARGV[at], ARGV[at + 1]
   local record = redis.call('GET', KEYS[i])
   -- A record without a state cannot be read; the final record takes its place.
-  local state = record and (string.match(string.sub(record, 1, 40), '"status":%s*"(%u+)"') or '?')
-    or ''
-  local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+  local state = record and (state_of(record) or '?') or ''
+  local ended = is_final(state)
   local bound = state ~= '' and not ended and ARGV[at + 4] ~= '' and bound_to(record)
   local is_elsewhere = bound and bound ~= ARGV[at + 4]
   local ends_now = final ~= '' and state ~= '' and not ended and not is_elsewhere
@@ -32,7 +31,7 @@ for i = 11, #KEYS, 3 do
     if ARGV[at + 3] ~= '' then redis.call('SET', KEYS[i + 2], ARGV[at + 3], 'EX', ARGV[1]) end
     count_stored_job(KEYS[10], KEYS[i], final, ARGV[1], #final + #ARGV[at + 3])
     for counter in string.gmatch(ARGV[at + 2], '%S+') do redis.call('HINCRBY', KEYS[1], counter, 1) end
-    state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
+    state = state_of(final)
   end
   if ended or ends_now or state == '' then
     if redis.call('DEL', KEYS[i + 1]) == 1 then note_deleted(KEYS[9]) end

@@ -13,9 +13,28 @@
 -- Returns for each part the state that it is in now ('' if it is gone).
 -- include: forgetting
 -- include: promises
+-- include: record
 -- include: stored
 local promises = {KEYS[12], KEYS[13], KEYS[11]}
 local now, ttl = ARGV[1], tonumber(ARGV[2])
+
+-- Ends a batch whose last line has ended: takes it off the live ones, and sets when it expires.
+local function end_batch(id, batch, results, parts, client)
+  redis.call('HSET', batch, 'ended_at', now, 'expires_at', now + ttl)
+  redis.call('HDEL', KEYS[1], id)
+  redis.call('HDEL', KEYS[7], id)
+  if client then lower(KEYS[11], 'batches:' .. client, 1) end
+  give_back(promises, id, client, math.huge)
+  redis.call('HDEL', KEYS[10], id)
+  redis.call('SREM', KEYS[9], id)
+  -- What processes of another release miscounted ends here.
+  if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', unpack(KEYS, 7, 11)) end
+  local facts = redis.call('HMGET', batch, 'cancelling_at', 'has_expired_lines')
+  local status = facts[1] and 'cancelled' or facts[2] and 'expired' or 'completed'
+  redis.call('HINCRBY', KEYS[3], 'batches_' .. status, 1)
+  for _, name in ipairs({batch, results, parts}) do redis.call('EXPIRE', name, ttl) end
+end
+
 local states = {}
 for i = 16, #KEYS, 5 do
   local at = 3 + (i - 16) / 5 * 12
@@ -23,9 +42,8 @@ for i = 16, #KEYS, 5 do
   local record, batch, texts, results, parts = unpack(KEYS, i, i + 4)
   local stored = redis.call('GET', record)
   -- A record without a state cannot be read; the final record takes its place.
-  local state = stored and (string.match(string.sub(stored, 1, 40), '"status":%s*"(%u+)"') or '?')
-    or ''
-  local ended = state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+  local state = stored and (state_of(stored) or '?') or ''
+  local ended = is_final(state)
   local bound = redis.call('HGET', batch, 'fingerprint') or '?'
   local is_elsewhere = not ended and ARGV[at + 11] ~= '' and bound ~= '?' and bound ~= ARGV[at + 11]
   if state ~= '' and not ended and not is_elsewhere and redis.call('EXISTS', batch) == 1 then
@@ -55,22 +73,10 @@ for i = 16, #KEYS, 5 do
     if ARGV[at + 10] ~= '' then redis.call('HSET', batch, 'model', ARGV[at + 10]) end
     local counts = redis.call('HMGET', batch, 'total', 'completed', 'failed')
     if tonumber(counts[2]) + tonumber(counts[3]) >= tonumber(counts[1]) then
-      redis.call('HSET', batch, 'ended_at', now, 'expires_at', now + ttl)
-      redis.call('HDEL', KEYS[1], batch_id)
-      redis.call('HDEL', KEYS[7], batch_id)
-      if client then lower(KEYS[11], 'batches:' .. client, 1) end
-      give_back(promises, batch_id, client, math.huge)
-      redis.call('HDEL', KEYS[10], batch_id)
-      redis.call('SREM', KEYS[9], batch_id)
-      -- What processes of another release miscounted ends here.
-      if redis.call('HLEN', KEYS[1]) == 0 then redis.call('DEL', unpack(KEYS, 7, 11)) end
-      local facts = redis.call('HMGET', batch, 'cancelling_at', 'has_expired_lines')
-      local status = facts[1] and 'cancelled' or facts[2] and 'expired' or 'completed'
-      redis.call('HINCRBY', KEYS[3], 'batches_' .. status, 1)
-      for _, name in ipairs({batch, results, parts}) do redis.call('EXPIRE', name, ttl) end
+      end_batch(batch_id, batch, results, parts, client)
     end
     redis.call('PUBLISH', batch, part)
-    state = string.match(string.sub(final, 1, 40), '"status":%s*"(%u+)"')
+    state = state_of(final)
   end
   if state ~= '' and not is_elsewhere and redis.call('HDEL', texts, first) == 1 then
     note_deleted(KEYS[14])

@@ -1,6 +1,7 @@
 -- Functions that count live jobs: those that were accepted and have not ended.
 -- `live` lists four keys: hash of live jobs, their bytes, their promised bytes, hash of counts per client.
 -- An entry of the first hash is "bytes promised client"; release 0.1 wrote the bytes alone.
+-- include: counts
 
 local function add_live(live, id, bytes, promised, client)
   redis.call('HSET', live[1], id, table.concat({bytes, promised, client}, ' '))
@@ -11,7 +12,6 @@ local function add_live(live, id, bytes, promised, client)
   redis.call('HINCRBY', live[4], 'promised:' .. client, promised)
 end
 
--- include: counts
 local function drop_live(live, id)
   local entry = redis.call('HGET', live[1], id)
   if not entry then return end

@@ -1,5 +1,5 @@
 -- Opens one job for a worker.
--- include: bound
+-- include: record
 
 -- Returns the fingerprint that the job is bound to now, and its record.
 local function bind(own, record, batch)
@@ -23,10 +23,8 @@ end
 local function open_job(aboard, own, id, record, payload, field, batch)
   if aboard ~= '' then redis.call('SADD', aboard, id) end
   local stored = redis.call('GET', record)
-  local state = stored and string.match(string.sub(stored, 1, 40), '"status":%s*"(%u+)"')
-  if not stored or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED' then
-    return {'over'}
-  end
+  local state = stored and state_of(stored)
+  if not stored or is_final(state) then return {'over'} end
   local bound, bound_record = own, stored
   if own ~= '' and state then bound, bound_record = bind(own, stored, batch) end
   if bound ~= own then

@@ -62,8 +62,7 @@ local function has_ended(message)
   local record = redis.pcall('GETRANGE', ARGV[5] .. tag, 0, 39)
   -- A record of a wrong type is found when it is opened.
   if type(record) ~= 'string' then return false end
-  local state = string.match(record, '"status":%s*"(%u+)"')
-  return record == '' or state == 'SUCCESS' or state == 'FAILURE' or state == 'REVOKED'
+  return record == '' or is_final(state_of(record))
 end
 
 -- Takes the messages of ended jobs at the head of the express messages, then looks at the next one.
