@@ -16,6 +16,8 @@ from typing import Any, Literal, get_args
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from contract.versions import wrong_fields
+
 Scope = Literal["score", "bulk", "metrics", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 """`score`: single requests; `bulk`: batches; `metrics`: figures of the service; `admin`: all."""
@@ -98,8 +100,7 @@ def decode_key(raw: bytes | str) -> ApiKey:
     try:
         key = _KEY.validate_json(raw)
     except ValidationError as error:
-        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
-        fields = ", ".join(sorted(places - {""})) or "not a JSON object"
+        fields = wrong_fields(error) or "not a JSON object"
         raise NotAKey(f"wrong or missing: {fields}") from None
     check_key(key)
     return key

@@ -12,7 +12,7 @@ import orjson
 import zstandard
 
 from contract import keys
-from contract.errors import JobExpired, ServiceError
+from contract.errors import JobCancelled, JobExpired, ServiceError
 from contract.grammar.result_json import dump_result
 from contract.messages import (
     REVOKING_CODES,
@@ -236,6 +236,11 @@ def part_results(
         is_expired=is_expired,
         model=orjson.dumps(model) if model else b"",
     )
+
+
+def batch_cancelled() -> JobCancelled:
+    """The error of the lines of a batch that its client cancelled."""
+    return JobCancelled("The batch was cancelled before this line was scored.")
 
 
 def failed_part_results(

@@ -16,7 +16,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from contract import keys
-from contract.errors import BY_CODE, JobCancelled, ServiceError, error_body
+from contract.errors import BY_CODE, JobCancelled, JobExpired, ServiceError, error_body
 from contract.grammar.result_json import dump_result
 from contract.versions import Unreadable, Version, check_version, read_object, validated
 
@@ -26,7 +26,8 @@ VERSION = Version(1, 4)
 
 State = Literal["QUEUED", "STARTED", "SUCCESS", "FAILURE", "REVOKED"]
 FINAL_STATES = frozenset({"SUCCESS", "FAILURE", "REVOKED"})
-
+REVOKING_CODES = frozenset({JobCancelled.code, JobExpired.code})
+"""The codes of errors that make a job REVOKED, not FAILURE."""
 
 KEY_CLIENT = "key:"
 """The name of a client with an API key begins with this; an address never does."""
@@ -175,7 +176,9 @@ def failure_record(
     return _record(state, described, task_id, facts, finished_at)
 
 
-REVOKING_CODES = frozenset({JobCancelled.code, "job_expired"})
+def job_cancelled() -> JobCancelled:
+    """The error of a job that its client cancelled."""
+    return JobCancelled("The job was cancelled before it was scored.")
 
 
 def error_from_body(body: dict[str, Any]) -> ServiceError:
@@ -217,7 +220,7 @@ def _error_of(result: Any) -> dict[str, Any]:
         raise Unreadable("wrong_fields", "Wrong or missing: result.")
     # `AsyncResult.revoke` and other writers of Celery's own form.
     if not {"code", "message", "retryable"} <= result.keys():
-        return error_body(JobCancelled("The job was cancelled before it was scored."))
+        return error_body(job_cancelled())
     return {k: v for k, v in result.items() if not k.startswith("exc_")}
 
 

@@ -70,7 +70,10 @@ def validated(form: TypeAdapter[_Form], found: dict[str, Any]) -> _Form:
     try:
         return form.validate_python(found)
     except ValidationError as error:
-        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
-        raise Unreadable(
-            "wrong_fields", f"Wrong or missing: {', '.join(sorted(places))}."
-        ) from None
+        raise Unreadable("wrong_fields", f"Wrong or missing: {wrong_fields(error)}.") from None
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """The names of the fields that are wrong or missing, without values; '' if all of it is."""
+    places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
+    return ", ".join(sorted(places - {""}))

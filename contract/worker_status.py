@@ -11,6 +11,7 @@ import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from contract.histogram import Histogram
+from contract.versions import wrong_fields
 
 VERSION = 1
 
@@ -31,7 +32,6 @@ PHASES = {
     "consume": "connecting to the queue",
 }
 """The phases of a worker's start, in words."""
-
 
 Stage = Literal["queue", "wait", "compute", "store"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -158,6 +158,5 @@ def decode_status(raw: bytes) -> WorkerStatus:
     try:
         return _STATUS.validate_json(raw)
     except ValidationError as error:
-        places = {".".join(map(str, each["loc"])) for each in error.errors(include_input=False)}
-        fields = ", ".join(sorted(places - {""})) or "not a JSON object"
+        fields = wrong_fields(error) or "not a JSON object"
         raise NotAWorkerStatus(f"This is no worker status; wrong or missing: {fields}.") from None

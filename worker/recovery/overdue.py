@@ -12,15 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 import redis
 
 from contract import keys
-from contract.batches import PartId, decode_part_payload, part_id
-from contract.errors import JobCancelled, JobExpired, ServiceError
+from contract.batches import PartId, batch_cancelled, decode_part_payload, part_id
+from contract.errors import ServiceError
 from contract.logs import get_logger
 from contract.messages import Job, Record, decode_record
 from contract.service_clock import CLOCK
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
 from contract.versions import NewerFormat, Unreadable
-from worker.scoring.outcomes import failed_ending, lost_ending, unreadable_ending
+from worker.scoring.outcomes import failed_ending, job_expired, lost_ending, unreadable_ending
 
 log = get_logger(__name__)
 
@@ -64,8 +64,7 @@ class Overdue:
             found = pipe.execute()
         for batch_id, (deadline_at, cancelling_at) in zip(batch_ids, found, strict=True):
             if cancelling_at is not None and self._is_over(float(cancelling_at)):
-                error = JobCancelled("The batch was cancelled before this line was scored.")
-                yield batch_id, error
+                yield batch_id, batch_cancelled()
             elif deadline_at is not None and self._is_over(float(deadline_at)):
                 yield batch_id, None
 
@@ -117,9 +116,7 @@ class Overdue:
         if error is None:
             if not self._is_over(float(record.job.get("deadline_at", "inf"))):
                 return None
-            error = JobExpired(
-                "The job's deadline passed before it was scored; ask for a longer deadline_s."
-            )
+            error = job_expired()
         job = self._part(record)
         if job is not None:
             return failed_ending(task_id, job, error)

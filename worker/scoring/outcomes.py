@@ -28,7 +28,7 @@ from worker.scheduling.batching import Choice
 from worker.scheduling.filling import OpenJob, Outcome
 
 # The counters of jobs that end without an answer; any other error counts as a failure.
-_COUNTERS = {"job_cancelled": "jobs_cancelled", "job_expired": "jobs_expired"}
+_COUNTERS = {JobCancelled.code: "jobs_cancelled", JobExpired.code: "jobs_expired"}
 # Errors that are no fault of the service.
 _NO_FAILURES = (ClientError, JobCancelled, JobExpired)
 
@@ -169,6 +169,13 @@ def scored_ending(job: ScoreJob, model: dict[str, Any]) -> Ending:
 def failed_ending(task_id: str, job: Job, error: ServiceError) -> Ending:
     """Return the end of a job that failed as a whole, expired or was cancelled."""
     return _failed_ending(task_id, job.facts(), job.requests, error)
+
+
+def job_expired() -> JobExpired:
+    """Return the error of a job that was not scored in time."""
+    return JobExpired(
+        "The job's deadline passed before it was scored; ask for a longer deadline_s."
+    )
 
 
 def lost_ending(task_id: str, facts: dict[str, Any], error: ServiceError) -> Ending:

@@ -16,10 +16,10 @@ from typing import Any, NamedTuple, Protocol
 
 from contract import keys
 from contract.batches import part_id
-from contract.errors import JobCancelled, JobExpired, JobLost, PoisonJob, ServiceError
+from contract.errors import JobLost, PoisonJob, ServiceError
 from contract.grammar.counts import counted
 from contract.logs import get_logger
-from contract.messages import encode_payload
+from contract.messages import encode_payload, job_cancelled
 from contract.service_clock import CLOCK
 from contract.store.connection.refusals import OF_ALL_WRITES, NotStored, Reason
 from contract.store.jobs.endings import Ending
@@ -38,6 +38,7 @@ from worker.scoring.outbox import MAX_TRIES, Outbox
 from worker.scoring.outcomes import (
     ScoreJob,
     failed_ending,
+    job_expired,
     lost_ending,
     open_job,
     scored_ending,
@@ -367,11 +368,9 @@ class ScoringLoop:
         if job is None:
             return Ending(task_id)
         if self._messages.is_revoked(task_id):
-            return failed_ending(
-                task_id, job, JobCancelled("The job was cancelled before it was scored.")
-            )
+            return failed_ending(task_id, job, job_cancelled())
         if self._store.has_passed(job.deadline_at):
-            return failed_ending(task_id, job, _expired())
+            return failed_ending(task_id, job, job_expired())
         if crashes.are_too_many(self._max_crashes):
             return failed_ending(task_id, job, _poisonous(crashes.deaths))
         return None
@@ -385,7 +384,7 @@ class ScoringLoop:
                 yield Ending(job.task_id)
         for job in self._jobs.values():
             if not job.micro_batch and self._store.has_passed(job.deadline_at):
-                yield failed_ending(job.task_id, job.job, _expired())
+                yield failed_ending(job.task_id, job.job, job_expired())
 
     def _end_done(self) -> None:
         done = [job for job in self._jobs.values() if job.is_done]
@@ -465,12 +464,6 @@ def _distribute(choice: Choice, outcomes: Sequence[Outcome], turn: int) -> None:
     for share in choice.shares:
         share.job.last_micro_batch = turn
         share.job.outcomes += [next(following) for _ in share.slices]
-
-
-def _expired() -> ServiceError:
-    return JobExpired(
-        "The job's deadline passed before it was scored; ask for a longer deadline_s."
-    )
 
 
 def _poisonous(num_crashes: int) -> ServiceError:

@@ -14,12 +14,13 @@ from contract.batches import (
     Batch,
     Part,
     PartId,
+    batch_cancelled,
     decode_part,
     decode_part_payload,
     encode_part_payload,
     failed_part_results,
 )
-from contract.errors import BrokerUnavailable, JobCancelled, JobEnded, JobGone, JobNotFound
+from contract.errors import BrokerUnavailable, JobEnded, JobGone, JobNotFound
 from contract.logs import get_logger
 from contract.messages import Job, failure_record
 from contract.service_clock import CLOCK
@@ -362,7 +363,7 @@ class BatchStore:
 
 
 def _cancelled_ending(batch: Batch, part: Part, payload: bytes) -> Ending:
-    error = JobCancelled("The batch was cancelled before this line was scored.")
+    error = batch_cancelled()
     part_id = PartId(batch.id, part.first)
     try:
         requests = decode_part_payload(payload).requests

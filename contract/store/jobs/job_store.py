@@ -13,9 +13,9 @@ import redis
 from contract import keys
 from contract.api_keys import NO_QUOTA, Quota
 from contract.batches import part_id
-from contract.errors import JobCancelled, JobEnded, JobGone, JobNotFound, JobUnreadable
+from contract.errors import JobEnded, JobGone, JobNotFound, JobUnreadable
 from contract.logs import get_logger
-from contract.messages import Job, Record, decode_record, failure_record
+from contract.messages import Job, Record, decode_record, failure_record, job_cancelled
 from contract.queue_messages import Origin, queue_of, rebound_message, task_message
 from contract.service_clock import CLOCK
 from contract.settings import Settings
@@ -187,7 +187,7 @@ class JobStore:
             JobEnded: it has already ended; JobNotFound, JobGone, BrokerUnavailable.
         """
         before = self.read(task_id)
-        error = JobCancelled("The job was cancelled before it was scored.")
+        error = job_cancelled()
         now = self.now()
         record = failure_record(task_id, error, before.job, now)
         if not before.is_final:
