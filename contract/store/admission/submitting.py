@@ -75,7 +75,6 @@ class JobSubmitter:
         sizes: tuple[float, ...],
     ) -> list[Any]:
         limits = self._settings
-        ttl_s = int(max(job.deadline_at - CLOCK.now(), 0)) + limits.result_ttl_s
         names = [
             keys.record(task_id),
             keys.payload(task_id),
@@ -93,13 +92,22 @@ class JobSubmitter:
             task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
             task_id,
             job.client,
-            ttl_s,
+            ttl_s(job.deadline_at, limits),
             f"{task_id}:{idempotency.request_digest}" if idempotency else "",
             IDEMPOTENCY_TTL_S,
             *sizes,
             *(job.model or limits.served_name, job.fingerprint, int(job.is_pinned)),
         ]
         return list(self._scripts.run(self._submit, names, args))
+
+
+def ttl_s(deadline_at: float, settings: Settings) -> int:
+    """How long Redis keeps the keys of a job or batch that has not ended, in seconds.
+
+    Args:
+        deadline_at: Unix time, seconds.
+    """
+    return int(max(deadline_at - CLOCK.now(), 0)) + settings.result_ttl_s
 
 
 def quota_args(quota: Quota) -> tuple[float, int, int]:

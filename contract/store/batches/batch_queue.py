@@ -15,6 +15,7 @@ from contract.messages import queued_record
 from contract.queue_messages import Origin, task_message
 from contract.service_clock import CLOCK
 from contract.settings import Settings
+from contract.store.admission.submitting import ttl_s
 from contract.store.connection.locks import take_lock
 from contract.store.connection.scripts import register
 
@@ -68,7 +69,7 @@ class BatchQueue:
             *(keys.batch(batch.id), keys.UNPUBLISHED),
             *(keys.turns(batch.fingerprint, keys.BULK), keys.waiting(batch.fingerprint, keys.BULK)),
         ]
-        ttl = ttl_s(batch, self._settings)
+        ttl = ttl_s(batch.deadline_at, self._settings)
         origin = Origin(submitted_at=batch.created_at)
         args: list[Any] = [batch.id, num_published, CLOCK.now(), ttl, batch.client]
         for part in map(decode_part, members):
@@ -84,11 +85,6 @@ def find_batch(client: redis.Redis, batch_id: str) -> Batch | None:
     """The state of a batch; None if there is no batch with this ID."""
     found = client.hgetall(keys.batch(batch_id))
     return decode_batch(batch_id, found) if found else None
-
-
-def ttl_s(batch: Batch, settings: Settings) -> int:
-    """How long Redis keeps the keys of a batch that has not ended, in seconds."""
-    return int(max(batch.deadline_at - CLOCK.now(), 0)) + settings.result_ttl_s
 
 
 def part_facts(batch: Batch, part: Part) -> dict[str, Any]:

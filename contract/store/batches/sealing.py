@@ -19,8 +19,7 @@ from contract.store.admission.outcomes import (
     raise_refusal,
     replayed_id,
 )
-from contract.store.admission.submitting import quota_args
-from contract.store.batches.batch_queue import ttl_s
+from contract.store.admission.submitting import quota_args, ttl_s
 from contract.store.connection.scripts import register
 
 
@@ -104,7 +103,7 @@ class BatchSealer:
             args=[
                 batch.id,
                 batch.client,
-                ttl_s(batch, limits),
+                ttl_s(batch.deadline_at, limits),
                 f"{batch.id}:{idempotency.request_digest}" if idempotency else "",
                 IDEMPOTENCY_TTL_S,
                 *(batch.num_parts, batch.total, sizes.work_bytes, sizes.promised_bytes),
