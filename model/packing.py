@@ -46,6 +46,9 @@ from numpy.typing import NDArray
 
 IntArray = NDArray[np.int64]
 
+# Products have a multiple of so many rows: with fewer rows, or an odd number, a product may give a
+# row other bits (docs/numerics.md).
+ROW_STEP = 16
 _NONE: IntArray = np.empty(0, dtype=np.int64)
 
 
@@ -70,7 +73,6 @@ class PackedLayout:
     num_summaries: IntArray  # [segments]
     chunk_starts: IntArray  # [C], indices into [tokens ; split chunks]
     split_chunk_rows: IntArray  # [split chunks * chunk_size], indices into [carried ; tokens]
-    num_carried: int
     past_rows: IntArray  # [past], indices into [carried ; summaries of this pass]
     kept_rows: IntArray  # [kept], indices into [past ; tokens]: the rows for later passes
 
@@ -150,7 +152,6 @@ def lay_out(
         num_summaries=segments[3],
         chunk_starts=chunk_starts,
         split_chunk_rows=split_chunk_rows,
-        num_carried=contexts.num_rows,
         past_rows=_past_rows(cut),
         kept_rows=_kept_rows(cut) if is_kept else _NONE,
     )

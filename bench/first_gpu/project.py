@@ -26,9 +26,9 @@ from model.ops import fp8_linear
 from model.ops.backend import Backend
 from model.ops.int8_linear.reference import LARGEST, quantize_rows
 from model.ops.tiled_product.tiles import Tile
-from model.packing import PackedLayout
-from model.scoring.forward import ROW_STEP, cut_into_passes
-from model.scoring.log_likelihood import ByteScores, score_bytes
+from model.packing import ROW_STEP, PackedLayout
+from model.scoring.forward import cut_into_passes
+from model.scoring.log_likelihood import ByteScores, begin_scoring
 from model.weights.fingerprint import fingerprint_of
 from model.weights.fused_products import fuse_products
 
@@ -121,7 +121,7 @@ def score_pass(
 ) -> ByteScores:
     """Compute layers and head of one packed pass as the scorer does: the bare model."""
     hidden = model.model(ids, layout)
-    return score_bytes(
+    pending = begin_scoring(
         hidden,
         model.next_id_weight,
         targets,
@@ -129,6 +129,7 @@ def score_pass(
         top_k=0,
         backend=model.model.backend,
     )
+    return pending.wait()
 
 
 def plan_pass(model: EvaByteForCausalLM, ids: Tensor, layout: PackedLayout) -> PassPlan:

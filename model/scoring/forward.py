@@ -17,11 +17,14 @@ from model.evabyte.kv_rows import KeysValues
 from model.evabyte.modeling import EvaByteForCausalLM
 from model.evabyte.transfers import to_device
 from model.machine.pass_threads import threads_for
-from model.packing import ContextRows, IntArray
+from model.packing import ROW_STEP, ContextRows, IntArray
 
 ONLY_CONTEXT = np.zeros(1, dtype=np.int64)
-# A product of fewer rows, or of an odd number, may give a row other bits (docs/numerics.md).
-ROW_STEP = 16
+
+
+def ids_of(texts: Sequence[bytes]) -> IntArray:
+    """Return the ids of the bytes of `texts`, end to end: [T] int64."""
+    return np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +37,7 @@ class Tokens:
     @classmethod
     def of(cls, texts: Sequence[bytes]) -> "Tokens":
         """Return one sequence for each of `texts`, without BOS."""
-        ids = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
-        return cls(ids, np.array([len(text) for text in texts], dtype=np.int64))
+        return cls(ids_of(texts), np.array([len(text) for text in texts], dtype=np.int64))
 
     @classmethod
     def after_bos(cls, texts: Sequence[bytes], *, is_last_read: bool = True) -> "Tokens":

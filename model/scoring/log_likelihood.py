@@ -61,21 +61,6 @@ def begin_scoring(
     )
 
 
-def score_bytes(
-    hidden: Tensor,
-    weight: Tensor,
-    targets: Tensor,
-    *,
-    with_moments: bool,
-    top_k: int,
-    backend: Backend,
-) -> ByteScores:
-    """Return the scores that `begin_scoring` begins to compute."""
-    return begin_scoring(
-        hidden, weight, targets, with_moments=with_moments, top_k=top_k, backend=backend
-    ).wait()
-
-
 def join_scores(pieces: Sequence[ByteScores]) -> ByteScores:
     """Return the scores of `pieces`, end to end; all have the same outputs."""
     if len(pieces) == 1:

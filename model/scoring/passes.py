@@ -13,7 +13,7 @@ from torch import Tensor
 from contract.grammar.outputs import NEEDING_MOMENTS
 from model.evabyte.transfers import to_device
 from model.scoring.cpu_threads import count_lanes, cut_for_lanes, side_by_side
-from model.scoring.forward import Contexts, Reader, cut_into_passes
+from model.scoring.forward import Contexts, Reader, cut_into_passes, ids_of
 from model.scoring.in_flight import InFlight
 from model.scoring.log_likelihood import ByteScores, PendingScores, begin_scoring, join_scores
 from model.scoring.neighbours import group_neighbours
@@ -29,7 +29,6 @@ from model.scoring.sequences import (
     in_window,
     is_scored,
     sequences_of,
-    targets_of,
 )
 
 
@@ -105,7 +104,7 @@ class Scoring:
         predicts = np.ones(ends[-1] + 1, dtype=np.bool_)
         predicts[ends] = False
         targets = np.zeros(len(predicts), dtype=np.int64)
-        targets[predicts] = targets_of(texts)
+        targets[predicts] = ids_of(texts)
         scored = [each for each in sequences if each.num_scored]
         pieces = Pieces(partial(fill_results, scored), self.on_pass)
         start = 0
@@ -166,7 +165,7 @@ class Scoring:
         `on_scores` gets the scores when the last pass has ended.
         """
         texts = [each.given + each.scored.text for each in sequences]
-        targets, is_wanted = targets_of(texts), is_scored(sequences)
+        targets, is_wanted = ids_of(texts), is_scored(sequences)
         pieces, start = Pieces(on_scores, self.on_pass), 0
         for hidden in self.reader.read(texts):
             end = start + len(hidden)
@@ -213,7 +212,7 @@ class Scoring:
             texts = [branch.scored.text for branch in sequences]
             numbers_of_contexts = np.array([context_of[number] for number in numbers])
             hidden = self.reader.predict_on(contexts, numbers_of_contexts, texts)
-            pending = self._score_bytes(hidden, torch.from_numpy(targets_of(texts)), sequences)
+            pending = self._score_bytes(hidden, torch.from_numpy(ids_of(texts)), sequences)
             pieces = Pieces(partial(fill_results, sequences), self.on_pass)
             self.in_flight.add(pieces.taker(pending, sum(map(len, texts)), is_last=True))
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from model.scoring.log_likelihood import ByteScores, PendingScores, join_scores
 from model.scoring.plan import Result, scored_text
 from model.scoring.request import ScoreRequest
@@ -87,11 +86,6 @@ def fill_results(sequences: Sequence[ReadSequence], scores: ByteScores) -> None:
     results = to_results([each.scored for each in sequences], scores)
     for sequence, result in zip(sequences, results, strict=True):
         sequence.result.update(result)
-
-
-def targets_of(texts: Sequence[bytes]) -> NDArray[np.int64]:
-    """Return the ids of the bytes of `texts`, end to end."""
-    return np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) + NUM_SPECIAL_IDS
 
 
 def is_scored(sequences: Sequence[ReadSequence]) -> NDArray[np.bool_]:

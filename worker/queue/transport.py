@@ -38,9 +38,9 @@ log = get_logger(__name__)
 
 SCRIPTS = Path(__file__).parent / "lua"
 _FETCH = script_text("fetch", SCRIPTS)
-# What the script returns of each message.
-_FIELDS_OF_MESSAGE = 3
 _FETCH_SHA = hashlib.sha1(_FETCH.encode(), usedforsecurity=False).hexdigest()
+# The script returns of each message whether it is an express one, its delivery tag and its bytes.
+_FIELDS_OF_MESSAGE = 3
 
 # Bulk work on an idle worker starts within this time; urgent work starts at once.
 IDLE_WAIT_S = 0.05
@@ -313,7 +313,8 @@ class Channel(kombu_redis.Channel):
         is_opened = len(fetched) % _FIELDS_OF_MESSAGE == 1
         self.keep_opened({fetched[1].decode(): fetched.pop()} if is_opened else {})
         try:
-            for express, tag, raw in zip(fetched[::3], fetched[1::3], fetched[2::3], strict=True):
+            columns = (fetched[first::_FIELDS_OF_MESSAGE] for first in range(_FIELDS_OF_MESSAGE))
+            for express, tag, raw in zip(*columns, strict=True):
                 with refusal_as_lost_connection():
                     message = self.read_message(tag.decode(), raw, express == b"1")
                 if message is not None:

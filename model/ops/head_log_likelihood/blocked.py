@@ -8,11 +8,10 @@ from torch import Tensor
 
 from model.ops.head_log_likelihood import reference
 from model.ops.head_log_likelihood.reference import HeadScores
+from model.packing import ROW_STEP
 
 # 1,024 rows of 320 float32 logits are 1.3 MB.
 ROWS_PER_BLOCK = 1024
-# A product of fewer rows, or of an odd number, may give a row other bits (docs/numerics.md).
-ROW_STEP = 16
 
 
 def head_log_likelihood(

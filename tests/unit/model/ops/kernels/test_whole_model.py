@@ -19,7 +19,7 @@ from model.evabyte.linear_layers import (
 )
 from model.ops import fp8_linear, int8_linear
 from model.ops.backend import has_fp8_products
-from model.scoring.log_likelihood import score_bytes
+from model.scoring.log_likelihood import begin_scoring
 from model.weights.fused_products import fuse_products
 
 IS_INTERPRETED = triton.knobs.runtime.interpret
@@ -49,7 +49,7 @@ def test_packed_texts_have_the_scores_of_the_authors_code(causal_lm, device):
 
     input_ids = torch.tensor([token for ids in rows for token in ids[:-1]], device=device)
     targets = torch.tensor([token for ids in rows for token in ids[1:]], device=device)
-    scores = score_bytes(
+    pending = begin_scoring(
         causal_lm.model(input_ids, causal_lm.lay_out(list(CASES.values()))),
         causal_lm.next_id_weight,
         targets,
@@ -59,7 +59,7 @@ def test_packed_texts_have_the_scores_of_the_authors_code(causal_lm, device):
     )
 
     expected = [golden[f"{name}/logp"][:num_bytes] for name, num_bytes in CASES.items()]
-    np.testing.assert_allclose(scores.log_prob, np.concatenate(expected), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(pending.wait().log_prob, np.concatenate(expected), rtol=0, atol=1e-4)
 
 
 def int8_layer(weight: torch.Tensor) -> Int8Linear:
