@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from model.ops.backend import Backend
 from model.ops.float_linear import float_linear
 from model.ops.fp8_linear import fp8_linear
-from model.ops.int8_linear import QuantizedRows, int8_linear
+from model.ops.int8_linear import int8_linear
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.row_quantization import quantize_rows_to
 
 

@@ -21,7 +21,7 @@ from model.evabyte.pass_plan import PassPlan, plan_pass
 from model.ops.backend import Backend
 from model.ops.chunk_summaries import chunk_summaries
 from model.ops.eva_attention import eva_attention
-from model.ops.int8_linear import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.rms_norm import add_rms_norm, add_rms_norm_quantized
 from model.ops.rotary import rotate_keys
 from model.ops.swiglu import swiglu, swiglu_quantized

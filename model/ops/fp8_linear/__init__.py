@@ -5,7 +5,7 @@ from torch import Tensor
 from model.ops.backend import Backend
 from model.ops.fp8_linear import reference, scaled_mm
 from model.ops.fp8_linear.reference import FP8
-from model.ops.int8_linear.reference import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 
 def quantize_rows(x: Tensor, *, backend: Backend) -> QuantizedRows:

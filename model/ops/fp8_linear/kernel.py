@@ -32,8 +32,8 @@ from model.ops.fp8_linear.reference import (
     SMALLEST_ABSMAX,
 )
 from model.ops.fp8_linear.tiles import tile_for
-from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.tiled_product.kernel import (
     blocks_of_tile,
     describe_inputs,

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor
 
-from model.ops.int8_linear.reference import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 FP8 = torch.float8_e4m3fn
 LARGEST = 448  # of e4m3

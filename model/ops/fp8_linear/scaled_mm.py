@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name by which everyone knows it
 from torch import Tensor
 
-from model.ops.int8_linear.reference import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 # The product of CUTLASS or cuBLAS takes widths that are multiples of this.
 WIDTH_STEP = 16

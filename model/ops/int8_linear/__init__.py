@@ -4,7 +4,7 @@ from torch import Tensor
 
 from model.ops.backend import Backend
 from model.ops.int8_linear import in_place
-from model.ops.int8_linear.reference import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 
 def quantize_rows(x: Tensor, *, backend: Backend) -> QuantizedRows:
@@ -27,4 +27,4 @@ def int8_linear(
     return in_place.int8_linear(x, weight, weight_absmax)
 
 
-__all__ = ["QuantizedRows", "int8_linear", "quantize_rows"]
+__all__ = ["int8_linear", "quantize_rows"]

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from model.ops.int8_linear.cpu_forms import exact_sums
-from model.ops.int8_linear.reference import LARGEST, QuantizedRows, int_mm
+from model.ops.int8_linear.reference import LARGEST, int_mm
+from model.ops.quantized_rows import QuantizedRows
 
 
 def int8_linear(x: QuantizedRows, weight: Tensor, weight_absmax: Tensor) -> Tensor:

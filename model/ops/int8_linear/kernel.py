@@ -19,9 +19,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS, QuantizedRows
+from model.ops.int8_linear.reference import LARGEST, MAX_IN_CHANNELS
 from model.ops.int8_linear.tiles import tile_for
 from model.ops.launching import FLOATS, check_arguments, gpu_capability, row_config
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.tiled_product.kernel import (
     blocks_of_tile,
     describe_inputs,

@@ -4,33 +4,16 @@ It is the row-wise part of LLM.int8() (Dettmers et al. 2022, arXiv:2208.07339, s
 method leaves some columns in 16 bits; we do not, since all texts of a pass decide which columns.
 """
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
+
+from model.ops.quantized_rows import QuantizedRows
 
 LARGEST = 127
 # 127 * 127 * 1,040 is the largest sum of products below 2**24, up to which float32 is exact.
 EXACT_FLOAT32_DEPTH = 1040
 # 127 * 127 * 133,152 is the largest sum of products that int32 holds.
 MAX_IN_CHANNELS = 133_152
-
-
-class QuantizedRows(NamedTuple):
-    """Rows of activations as int8 or e4m3, and what a product needs besides them."""
-
-    values: Tensor  # [T, channels] int8 or float8_e4m3fn
-    scales: Tensor  # [T] float32
-    dtype: torch.dtype  # type of the rows before, and of products
-
-    @classmethod
-    def empty_like(cls, x: Tensor, values_dtype: torch.dtype) -> "QuantizedRows":
-        """Return room for the rows of `x` [T, channels]."""
-        return cls(
-            torch.empty(x.shape, dtype=values_dtype, device=x.device),
-            torch.empty(x.shape[0], dtype=torch.float32, device=x.device),
-            x.dtype,
-        )
 
 
 def quantize_rows(x: Tensor) -> QuantizedRows:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from model.ops.backend import Backend
-from model.ops.int8_linear import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.rms_norm import in_place
 from model.ops.row_quantization import quantize_rows_to
 

@@ -16,8 +16,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, Argument, check_arguments, row_config
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.row_quantization.kernel import quantize_row_for
 
 

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from model.ops import fp8_linear, int8_linear
 from model.ops.backend import Backend
-from model.ops.int8_linear import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 
 def quantize_rows_to(values_dtype: torch.dtype, x: Tensor, *, backend: Backend) -> QuantizedRows:

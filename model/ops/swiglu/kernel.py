@@ -12,8 +12,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from model.ops.int8_linear.reference import QuantizedRows
 from model.ops.launching import FLOATS, check_arguments, row_config
+from model.ops.quantized_rows import QuantizedRows
 from model.ops.row_quantization.kernel import quantize_row_for
 
 # 8 numbers per thread, 16 bytes in bfloat16: the widest load of a GPU.

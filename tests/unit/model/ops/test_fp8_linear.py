@@ -11,7 +11,7 @@ from model.ops.fp8_linear import fp8_linear as multiply
 from model.ops.fp8_linear import quantize_rows as quantize
 from model.ops.fp8_linear.reference import LARGEST, MAX_IN_CHANNELS, SMALLEST_ABSMAX
 from model.ops.fp8_linear.tiles import TILES, tile_for
-from model.ops.int8_linear import QuantizedRows
+from model.ops.quantized_rows import QuantizedRows
 
 
 def fp8_linear(x, weight, weight_scales):
