@@ -35,7 +35,8 @@ from model import (
     check_canary,
     leave_out_loaded_objects,
 )
-from worker.process.lease import Lease, NameTaken, OwnStatus
+from worker.process.lease import Lease, NameTaken
+from worker.process.own_status import OwnStatus
 from worker.process.registration import Registration
 from worker.process.request_ids import RequestIds
 from worker.process.runtime import Runtime

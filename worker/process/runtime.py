@@ -10,7 +10,8 @@ from contract.settings import Settings
 from contract.store.batches.batch_queue import BatchQueue
 from contract.store.jobs.job_store import JobStore
 from model import Scorer
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.registration import Registration
 
 if TYPE_CHECKING:

@@ -10,7 +10,8 @@ from contract.logs import get_logger
 from contract.service_clock import CLOCK
 from model import OutOfMemory as ModelOutOfMemory
 from model import Scorer, Slice, score_canary
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.scheduling.batching import Choice
 from worker.scheduling.filling import Outcome
 from worker.scoring.outcomes import note_micro_batch, num_texts_ended

@@ -26,7 +26,7 @@ from contract.store.jobs.endings import Ending
 from contract.store.jobs.opening import Broken, Opened
 from contract.store.queue.dead_letters import Kind
 from contract.worker_status import Stage
-from worker.process.lease import OwnStatus
+from worker.process.own_status import OwnStatus
 from worker.process.suspects import Crashes
 from worker.scheduling.batching import Choice, Credit, choose_micro_batch, choose_to_open
 from worker.scheduling.batching_delay import BatchingDelay

@@ -10,7 +10,8 @@ from contract.store.connection.readings import read
 from contract.store.queue.model_registry import ModelQueue, ModelRegistry, ask_queues
 from contract.worker_status import WorkerStatus
 from tests.contract.store.test_job_store import a_job
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.registration import Registration
 from worker.process.runtime import Runtime
 from worker.process.startup import Startup

@@ -5,7 +5,8 @@ import pytest
 from contract import keys
 from contract.store.connection.broker import connect
 from tests.conftest import wait_until
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.startup import Startup
 
 

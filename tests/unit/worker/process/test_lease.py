@@ -9,7 +9,8 @@ import psutil
 import pytest
 
 from contract import keys
-from worker.process.lease import RECENT_BATCHES, RECENT_JOBS, Lease, NameTaken, OwnStatus
+from worker.process.lease import Lease, NameTaken
+from worker.process.own_status import RECENT_BATCHES, RECENT_JOBS, OwnStatus
 from worker.process.startup import Startup
 
 LEASE_S = 1.0

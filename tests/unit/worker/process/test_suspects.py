@@ -10,7 +10,8 @@ from contract.queue_messages import task_message
 from contract.settings import Settings
 from contract.store.jobs.job_store import JobStore
 from tests.waiting_messages import waiting
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import MISSING_S, Crashes, blame, crashes_of
 from worker.recovery import dead_workers

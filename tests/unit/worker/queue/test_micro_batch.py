@@ -14,7 +14,8 @@ from contract.store.queue.model_registry import ModelRegistry
 from deploy.embedded_redis import free_port
 from model import Scorer
 from tests.conftest import HANG_S
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.registration import Registration
 from worker.process.runtime import Runtime
 from worker.process.startup import Startup

@@ -15,7 +15,8 @@ from contract.store.jobs.opening import Broken, Opened
 from contract.worker_status import STAGES, stage_name
 from model import ModelInfo, OutOfMemory, Slice, SliceScores
 from tests.conftest import wait_until
-from worker.process.lease import Lease, OwnStatus
+from worker.process.lease import Lease
+from worker.process.own_status import OwnStatus
 from worker.process.startup import Startup
 from worker.process.suspects import Crashes
 from worker.scheduling.batching_delay import ANY_TIME, BatchingDelay
