@@ -23,7 +23,7 @@ from worker.scheduling.batching_delay import ANY_TIME, BatchingDelay
 from worker.scheduling.filling import Budget
 from worker.scheduling.pace import MIN_BYTES, Pace
 from worker.scheduling.room import no_room
-from worker.scoring import outcomes, scoring_loop
+from worker.scoring import fetched_jobs, outcomes
 from worker.scoring.micro_batch_scorer import MicroBatchScorer
 from worker.scoring.outbox import FIRST_DELAY_S, MAX_TRIES, Outbox
 from worker.scoring.outcomes import ScoreJob
@@ -311,7 +311,7 @@ def test_long_text_is_cut_into_smaller_slices_where_micro_batches_take_too_long(
         limits.append(max_slice_bytes)
         return outcomes.open_job(*args, max_slice_bytes=max_slice_bytes, **options)
 
-    monkeypatch.setattr(scoring_loop, "open_job", open_job)
+    monkeypatch.setattr(fetched_jobs, "open_job", open_job)
     for task_id in "abc":
         worker.fetch(task_id, MIN_BYTES)
         worker.loop.turn()
@@ -631,7 +631,7 @@ def test_jobs_that_redis_does_not_open_stay_in_hand(worker):
 
 
 def test_job_that_redis_refuses_to_open_holds_up_no_other_and_is_set_aside(worker, monkeypatch):
-    monkeypatch.setattr(scoring_loop, "OPEN_AGAIN_S", 0.0)
+    monkeypatch.setattr(fetched_jobs, "OPEN_AGAIN_S", 0.0)
     worker.store.not_to_be_opened = {"b"}
     for task_id in "abc":
         worker.fetch(task_id, 10)
