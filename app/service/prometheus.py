@@ -30,7 +30,7 @@ from contract.store.admission.memory import Memory
 from contract.store.connection.persistence import Persistence
 from contract.store.connection.refusals import REASONS
 from contract.store.jobs.endings import FAILED_WITH, TEXT_FAILED_WITH
-from contract.store.overview import OverviewReader
+from contract.store.overview import Overview, OverviewReader
 from contract.store.queue.dead_letters import KINDS, DeadLetter
 from contract.store.queue.leases import CAUSES, REDELIVERED
 from contract.store.queue.model_registry import PRIORITY_NAMES, ModelQueue
@@ -175,7 +175,6 @@ class QueueCollector(Collector):
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
         read_s = time.perf_counter() - began_at
-        depth, totals, bulk, workers = now.depth, now.totals, now.bulk, now.workers
         yield _gauge("evascore_redis_up", "Whether Redis answers.", 1)
         yield _gauge("evascore_redis_writable", "Whether Redis takes writes.", now.is_writable)
         yield _gauge(
@@ -183,67 +182,85 @@ class QueueCollector(Collector):
             "Time of the two round trips in which this scrape read Redis.",
             read_s,
         )
-        yield _gauge("evascore_queue_jobs", "Accepted jobs that have not ended.", depth.jobs)
-        yield _gauge(
-            "evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes
-        )
-        yield _gauge(
-            "evascore_parked_jobs",
-            "Jobs that wait for a worker of a newer release.",
-            now.num_parked,
-        )
-        yield _waiting(now.queues)
-        yield _oldest(now.queues)
-        yield _dead_letters(now.letters)
-        yield from _ended({**totals, **bulk.totals})
-        yield _failures(totals)
-        yield _failed_texts(totals)
-        yield _redelivered(totals)
-        yield CounterMetricFamily(
-            "evascore_worker_deaths",
-            "Workers that died while they scored.",
-            value=totals.get("deaths_while_scoring", 0),
-        )
-        yield CounterMetricFamily(
-            "evascore_worker_restarts",
-            "Starts of workers that had started three times before, each within an hour.",
-            value=totals.get("worker_restarts", 0),
-        )
-        yield _gauge(
-            "evascore_model_drifted",
-            "Whether a worker stopped because its model gave a wrong score, in the last hour and "
-            "since the last worker became ready.",
-            now.has_model_drifted,
-        )
-        yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
-        yield _gauge(
-            "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
-        )
-        yield from _room(bulk)
+        yield from _queue(now)
+        yield from _outcomes(now)
+        yield from _batches(now.bulk)
+        yield from _room(now.bulk)
         yield from _files(now.persistence, now.bulk.memory)
-        has_work = depth.jobs or bulk.num_batches
-        yield _gauge(
-            "evascore_stalled_seconds",
-            "Time since any ready worker made a step while work waits; 0 while none waits.",
-            silent_s(workers) if has_work else 0,
-        )
-        yield _gauge(
-            "evascore_unstored_seconds",
-            "How long the oldest result that Redis refuses has waited; 0 without one.",
-            unstored_s(workers),
-        )
-        yield _silences(workers)
-        yield _refusals(workers)
-        yield _batches_by_status(bulk)
-        yield _workers_by_state(workers)
-        yield _worker_speeds(workers)
-        yield _worker_starts(workers)
-        yield from _worker_counters(workers)
-        yield from _worker_histograms(workers)
-        yield _stages(workers)
-        yield _models(workers)
-        yield _pass_sizes(workers)
-        yield from _gpus(workers)
+        yield from _progress(now)
+        yield from _workers(now.workers)
+
+
+def _queue(now: Overview) -> Iterator[Metric]:
+    depth = now.depth
+    yield _gauge("evascore_queue_jobs", "Accepted jobs that have not ended.", depth.jobs)
+    yield _gauge("evascore_queue_bytes", "Accepted text bytes that are not scored.", depth.bytes)
+    yield _gauge(
+        "evascore_parked_jobs", "Jobs that wait for a worker of a newer release.", now.num_parked
+    )
+    yield _waiting(now.queues)
+    yield _oldest(now.queues)
+    yield _dead_letters(now.letters)
+
+
+def _outcomes(now: Overview) -> Iterator[Metric]:
+    totals = now.totals
+    yield from _ended({**totals, **now.bulk.totals})
+    yield _failures(totals)
+    yield _failed_texts(totals)
+    yield _redelivered(totals)
+    yield CounterMetricFamily(
+        "evascore_worker_deaths",
+        "Workers that died while they scored.",
+        value=totals.get("deaths_while_scoring", 0),
+    )
+    yield CounterMetricFamily(
+        "evascore_worker_restarts",
+        "Starts of workers that had started three times before, each within an hour.",
+        value=totals.get("worker_restarts", 0),
+    )
+    yield _gauge(
+        "evascore_model_drifted",
+        "Whether a worker stopped because its model gave a wrong score, in the last hour and "
+        "since the last worker became ready.",
+        now.has_model_drifted,
+    )
+
+
+def _batches(bulk: BulkLoad) -> Iterator[Metric]:
+    yield _gauge("evascore_bulk_lines", "Lines of batches that have not ended.", bulk.num_lines)
+    yield _gauge(
+        "evascore_bulk_bytes", "Bytes of work of batches that have not ended.", bulk.num_bytes
+    )
+    yield _batches_by_status(bulk)
+
+
+def _progress(now: Overview) -> Iterator[Metric]:
+    has_work = now.depth.jobs or now.bulk.num_batches
+    yield _gauge(
+        "evascore_stalled_seconds",
+        "Time since any ready worker made a step while work waits; 0 while none waits.",
+        silent_s(now.workers) if has_work else 0,
+    )
+    yield _gauge(
+        "evascore_unstored_seconds",
+        "How long the oldest result that Redis refuses has waited; 0 without one.",
+        unstored_s(now.workers),
+    )
+    yield _silences(now.workers)
+    yield _refusals(now.workers)
+
+
+def _workers(workers: list[WorkerStatus]) -> Iterator[Metric]:
+    yield _workers_by_state(workers)
+    yield _worker_speeds(workers)
+    yield _worker_starts(workers)
+    yield from _worker_counters(workers)
+    yield from _worker_histograms(workers)
+    yield _stages(workers)
+    yield _models(workers)
+    yield _pass_sizes(workers)
+    yield from _gpus(workers)
 
 
 def _gauge(name: str, meaning: str, value: float) -> Metric:
