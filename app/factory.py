@@ -31,7 +31,7 @@ from app.server import origins, request_log
 from app.service.body_memory import BodyMemory
 from app.service.components import EXTENSION, Service
 from app.service.key_ring import KeyRing
-from app.service.prometheus import Metrics
+from app.service.metrics.registry import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import ServedModels

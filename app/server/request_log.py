@@ -17,7 +17,7 @@ from app.responses.problems import STATUS_BY_CODE
 from app.routes import assets
 from app.service import audit
 from app.service.components import service
-from app.service.prometheus import METHODS
+from app.service.metrics.registry import METHODS
 from app.service.traces import begin_span, end_span
 from contract.logs import get_logger
 from contract.queue_messages import REQUEST_ID

@@ -7,7 +7,7 @@ from flask import current_app
 
 from app.service.body_memory import BodyMemory
 from app.service.key_ring import KeyRing
-from app.service.prometheus import Metrics
+from app.service.metrics.registry import Metrics
 from app.service.recent_workers import RecentWorkers
 from app.service.retry_after import RetryEstimate
 from app.service.served_models import ServedModels

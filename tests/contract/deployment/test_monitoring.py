@@ -20,7 +20,8 @@ NAMES = [rule["alert"] for rule in RULES]
 
 def metrics_of_the_code() -> set[str]:
     """The names of all metrics, without the endings that Prometheus adds."""
-    code = (REPOSITORY / "app/service/prometheus.py").read_text()
+    modules = (REPOSITORY / "app/service/metrics").glob("*.py")
+    code = "".join(module.read_text() for module in modules)
     return set(re.findall(r'"(evascore_\w+)"', code))
 
 
