@@ -3,7 +3,8 @@
 import math
 import sys
 
-from app.server.gunicorn_worker import EXIT_S, EdgeLogger, EdgeWorker
+from app.server.gunicorn_logger import EdgeLogger
+from app.server.gunicorn_worker import EXIT_S, EdgeWorker
 from app.server.open_files import warn_of_fewer_connections, with_possible_connections
 from contract.core_dumps import forbid_core_dumps
 from contract.keys_file import check_keys_file

@@ -4,16 +4,12 @@ Each connection has a greenlet, so that a client that waits, or sends and reads 
 memory and no thread. It relies on Gunicorn 27's own names (`GeventWorker.run`, `handle`,
 `handle_request`); the tests of the HTTP edge run against it.
 
-Gunicorn imports this module before gevent replaces the blocking functions of Python. So modules of
-the application are imported where they are used.
+Gunicorn imports this module before gevent replaces the blocking functions of Python. So whatever
+holds one of these functions, as a client of Redis does, is imported where it is used.
 """
 
-import fcntl
 import gc
-import logging
-import struct
 import sys
-import termios
 import time
 from contextlib import suppress
 from functools import partial
@@ -26,21 +22,18 @@ from gevent.event import Event
 from gevent.pool import Pool
 from gevent.socket import wait_read
 from gunicorn import http, util
-from gunicorn.glogging import Logger
 from gunicorn.http import errors as parse_errors
 from gunicorn.http import wsgi
 from gunicorn.workers.ggevent import GeventWorker
 
-# A client has this long to send a header. On a new connection, this includes the wait for its first
-# byte.
-HEADER_S = 5
+from app.server.answer import Answer
+from app.server.header_timeout import HEADER_S, HeaderTimeout, has_unread_bytes
+
 # All header fields of a request together; nginx takes as much by default. Gunicorn limits each one
 # alone, and joins those of one name: half a MB of Accept takes 0.3 s to read.
 MAX_HEADER_BYTES = 32 * 1024
 # So much is received of a header without an end: also its line, and what comes with its last byte.
 MAX_UNENDED_BYTES = MAX_HEADER_BYTES + 16 * 1024
-# Bytes that arrived in time and are read late, on a busy machine, give a header this long to end.
-LATE_HEADER_S = 1
 # A client that is answered early sends on for a while before it reads the answer, and a proxy would
 # report a reset as our failure. So everything that comes within Gunicorn's 2 s is read.
 LINGER_BYTES = 2**31
@@ -53,8 +46,6 @@ FORWARDED_FOR = "X-FORWARDED-FOR"
 # After `drain_s` the process closes the connections that are left, exports its spans and ends.
 CUT_OFF_S = 1.0
 EXIT_S = 5.0
-# The first piece of an answer goes out together with its header, unless it is larger than this.
-JOINED_BYTES = 64 * 1024
 # The thread that serves all connections waits at most about this long for one that works on a large
 # body. Python's own 5 ms would pass at each of several steps of a request.
 THREAD_SWITCH_S = 0.001
@@ -65,95 +56,6 @@ _STATUS = {
     parse_errors.ExpectationFailed: HTTPStatus.EXPECTATION_FAILED,
     parse_errors.UnsupportedTransferCoding: HTTPStatus.NOT_IMPLEMENTED,
 }
-
-
-class EdgeLogger(Logger):
-    """Gunicorn's own log lines, sent through the root logger, which writes JSON.
-
-    Those of the level DEBUG are left out: they have the path of each request, which may be a text.
-    """
-
-    def setup(self, cfg: Any) -> None:
-        """Configure logging as Gunicorn does, and let the root logger write its lines."""
-        super().setup(cfg)
-        self.error_log.propagate = True
-        self.error_log.setLevel(max(self.error_log.level, logging.INFO))
-
-    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
-        """Log an unexpected error with its traceback, and an expected one in one line.
-
-        An expected error comes here if the answer had begun, for example while Redis goes away. The
-        client sees the connection end before the answer does.
-        """
-        from contract.errors import ServiceError
-
-        error = sys.exc_info()[1]
-        if isinstance(error, ServiceError):
-            self.warning(f"{msg}: {type(error).__name__}", *args)
-        else:
-            super().exception(msg, *args, **kwargs)
-
-
-class Answer(wsgi.Response):
-    """Sends the header of an answer and the first piece of its body in one write."""
-
-    sock: Any
-
-    def write(self, piece: bytes) -> None:
-        """Send a piece of the body, after the header."""
-        if self.headers_sent or len(piece) > JOINED_BYTES:
-            super().write(piece)
-            return
-        connection, gathered = self.sock, _Gathered()
-        self.sock = gathered
-        try:
-            super().write(piece)
-        finally:
-            self.sock = connection
-        connection.sendall(b"".join(gathered.pieces))
-
-
-class _Gathered:
-    """Stands for a socket, and keeps what is sent."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes] = []
-
-    def sendall(self, piece: bytes) -> None:
-        self.pieces.append(piece)
-
-
-class HeaderTimeout(BaseException):
-    """Raises itself in the current greenlet when a header has not arrived in time.
-
-    A process that was stopped or busy meanwhile first reads what has arrived. Otherwise it would
-    drop connections of clients that sent their requests in time.
-    """
-
-    def __init__(self, client: Any) -> None:
-        self._client = client
-        self._greenlet = gevent.getcurrent()
-        self._timer = gevent.get_hub().loop.timer(HEADER_S, repeat=LATE_HEADER_S)
-        self._is_late = False
-
-    def __enter__(self) -> None:
-        self._timer.start(self._expire)
-
-    def __exit__(self, *error: object) -> None:
-        self._timer.close()
-
-    def _expire(self) -> None:
-        if not self._is_late and _has_unread_bytes(self._client):
-            self._is_late = True
-            # From now on: after a stop, the next repetition would be due at once.
-            self._timer.again(self._expire, update=True)
-        else:
-            self._greenlet.throw(self)
-
-
-def _has_unread_bytes(client: Any) -> bool:
-    (num_bytes,) = struct.unpack("i", fcntl.ioctl(client.fileno(), termios.FIONREAD, bytes(4)))
-    return num_bytes > 0
 
 
 class _IdleTooLong(Exception):
@@ -353,7 +255,7 @@ class EdgeWorker(GeventWorker):
     def _is_used_again(self, parser: Any, client: Any, name: str | None) -> bool:
         """Wait until the client begins another request; False if it closes or takes too long."""
         greenlet = gevent.getcurrent()
-        if parser.unreader.buf.getbuffer().nbytes or _has_unread_bytes(client):
+        if parser.unreader.buf.getbuffer().nbytes or has_unread_bytes(client):
             client.give_way()
             return True
         self._idle.add(greenlet)
@@ -366,7 +268,7 @@ class EdgeWorker(GeventWorker):
             return greenlet in self._kept
         except _IdleTooLong:
             # A busy process may find them together: the end of the time, and a request.
-            return greenlet in self._kept and _has_unread_bytes(client)
+            return greenlet in self._kept and has_unread_bytes(client)
         finally:
             self._idle.discard(greenlet)
             self._kept.pop(greenlet, None)

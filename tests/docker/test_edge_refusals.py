@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from app.server.gunicorn_worker import HEADER_S
+from app.server.header_timeout import HEADER_S
 from tests.docker.conftest import PROBLEM, assert_problem, output
 
 NDJSON = {"Content-Type": "application/x-ndjson"}

@@ -18,7 +18,7 @@ from app.requests.body import BODY_S
 from app.requests.file_upload import FORM_BYTES
 from app.requests.openai_batch import MAX_BODY_BYTES as MAX_OPENAI_BATCH_BYTES
 from app.responses.problems import STATUS_BY_CODE
-from app.server.gunicorn_worker import HEADER_S
+from app.server.header_timeout import HEADER_S
 from app.service.components import EXTENSION
 from contract import __version__
 from contract.setting_refusals import environment_name

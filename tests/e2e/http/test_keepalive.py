@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from app.server.gunicorn_worker import HEADER_S
+from app.server.header_timeout import HEADER_S
 from tests.conftest import wait_until
 from tests.web import WebServer
 

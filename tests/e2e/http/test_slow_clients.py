@@ -11,7 +11,7 @@ import orjson
 import pytest
 
 from app.requests import upload_stream
-from app.server.gunicorn_worker import HEADER_S
+from app.server.header_timeout import HEADER_S
 from app.server.open_files import OTHER_FILES
 from contract.settings import REPOSITORY
 from tests.conftest import HANG_S, LIMITS, wait_until

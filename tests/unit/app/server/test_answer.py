@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 from gunicorn.config import Config
 
-from app.server.gunicorn_worker import JOINED_BYTES, Answer
+from app.server.answer import JOINED_BYTES, Answer
 
 
 class Connection:
