@@ -38,8 +38,8 @@ FAILURES_TO_OPEN = 3
 PROBE_S = 5.0
 # How often a call looks again at an open circuit; that sends no request.
 RECHECK_S = 0.25
-# If a long poll fails after at least this many seconds, a proxy may have cut it.
-CUT_S = 1.0
+# A proxy may have cut a long poll that failed after this time or later.
+MIN_CUT_S = 1.0
 # A Retry-After of more seconds, of a year, counts as this one: infinity could not be shown.
 MAX_RETRY_AFTER_S = 365 * 86_400.0
 # A request may take this long beyond the deadline of its call. A long poll that the service holds
@@ -219,15 +219,15 @@ def _problem(answer: Answer) -> dict[str, Any]:
     """The problem object of an answer; made from the status if a proxy answered in its own form."""
     if answer.headers.get("content-type", "").startswith("application/problem+json"):
         with suppress(UnexpectedAnswer):
-            return _in_our_form({**answer.json(), "status": answer.status})
+            return _without_foreign_errors({**answer.json(), "status": answer.status})
     detail = f"{answer.described()} is not in evascore's form; {answer.doubt()}"
     return {"status": answer.status, "detail": detail}
 
 
-def _in_our_form(problem: dict[str, Any]) -> dict[str, Any]:
-    """A problem object, without `errors` if it is no list of objects: RFC 9457 has no such member.
+def _without_foreign_errors(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem object without its `errors`, unless they are a list of objects as evascore's are.
 
-    Gateways of other makers send problem objects, too; those of ASP.NET have an object there.
+    RFC 9457 defines no such member. ASP.NET gateways send problem objects with an object there.
     """
     errors = problem.get("errors")
     if isinstance(errors, list) and all(isinstance(error, Mapping) for error in errors):
@@ -242,9 +242,9 @@ def _with_shorter_wait(send: Send, took_s: float) -> Send:
     held for half of that time passes it.
     """
     wait_s = float(send.params.get("wait", 0))
-    if wait_s <= CUT_S or took_s < CUT_S:
+    if wait_s <= MIN_CUT_S or took_s < MIN_CUT_S:
         return send
-    shorter_s = max(min(wait_s, took_s) / 2, CUT_S)
+    shorter_s = max(min(wait_s, took_s) / 2, MIN_CUT_S)
     return replace(send, params={**send.params, "wait": f"{shorter_s:.3f}"})
 
 
