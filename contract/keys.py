@@ -9,7 +9,6 @@ PRIORITY_STEPS = (INTERACTIVE, BULK)
 PRIORITY_SEPARATOR = "\x06\x16"  # kombu's default between a queue's name and its priority
 
 UNBOUND = "?"  # stands for the model of jobs that were accepted before any model was known
-EXPRESS = "+"  # the client that stands for all messages that go first (`queue.lua`)
 # Hash: task ID -> "bytes promised client", for every job not in a final state (`live.lua`).
 LIVE_JOBS = "evascore:live_jobs"
 LIVE_BYTES = "evascore:live_bytes"  # the sum of the bytes in that hash
@@ -73,7 +72,10 @@ def queue_list(priority: int) -> str:
 
 
 def turns(fingerprint: str, priority: int) -> str:
-    """List of the clients with messages for the model of this fingerprint, the next one last."""
+    """List of the clients with messages for the model of this fingerprint, the next one last.
+
+    `queue.lua` has a name there for all messages that go first.
+    """
     return f"evascore:turns:{fingerprint}:{priority}"
 
 

@@ -7,6 +7,8 @@ from contract.store.connection.readings import read
 from contract.store.queue.dead_letters import DeadLetter, ask_letters
 from contract.store.queue.parked_jobs import ask_parked
 
+EXPRESS = "+"
+"""The client that stands for all messages that go first, as in `queue.lua`."""
 _PREFIX = keys.waiting("*", 0).partition("*")[0]
 
 
@@ -50,7 +52,7 @@ def num_parked(client: redis.Redis) -> int:
 
 def _lists(client: redis.Redis, priority: int) -> list[bytes]:
     names = [*client.scan_iter(keys.waiting("*", priority) + "*"), *_unbound(client, priority)]
-    return sorted(names, key=lambda name: (not name.endswith(keys.EXPRESS.encode()), name))
+    return sorted(names, key=lambda name: (not name.endswith(EXPRESS.encode()), name))
 
 
 def _unbound(client: redis.Redis, priority: int) -> list[bytes]:

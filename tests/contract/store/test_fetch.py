@@ -12,7 +12,7 @@ from contract.queue_messages import decode_message, queue_of, task_message
 from contract.store.connection.scripts import register
 from contract.store.queue.parked_jobs import ParkedJobs
 from model import ScoreRequest, Slice
-from tests.waiting_messages import num_parked
+from tests.waiting_messages import EXPRESS, num_parked
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
 from worker.scheduling.batching_delay import ANY_TIME
@@ -280,7 +280,7 @@ def test_one_fetch_takes_ended_jobs_up_to_a_limit(queue, redis_client):
     limit = limit_of_fetch("MAX_ENDED")
     (first,) = queue.add("a", 1)
     redis_client.delete(keys.record(first))
-    line = keys.waiting(MODEL, keys.INTERACTIVE, keys.EXPRESS)
+    line = keys.waiting(MODEL, keys.INTERACTIVE, EXPRESS)
     redis_client.lpush(line, *[redis_client.lindex(line, 0)] * (limit + 5))
     assert len(queue.fetch(FREE._replace(express_jobs=2))) == limit + 2
     assert redis_client.llen(line) == 4
@@ -376,8 +376,8 @@ def test_idle_worker_opens_no_other_job_by_a_fetch(queue, redis_client, what):
         raw = task_message(tag, 1, keys.INTERACTIVE, MODEL)
         newer = raw.replace(b'"version":"1.', b'"version":"2.')
         message = {"newer": newer, "garbage": b"garbage"}.get(what, raw)
-        redis_client.lpush(keys.waiting(MODEL, keys.INTERACTIVE, keys.EXPRESS), message)
-        redis_client.rpush(keys.turns(MODEL, keys.INTERACTIVE), keys.EXPRESS)
+        redis_client.lpush(keys.waiting(MODEL, keys.INTERACTIVE, EXPRESS), message)
+        redis_client.rpush(keys.turns(MODEL, keys.INTERACTIVE), EXPRESS)
     rooms = dict(zip(keys.PRIORITY_STEPS, (FREE, NO_ROOM), strict=True))
     worker = keys.unacked("w"), keys.unacked_index("w")
     names, args = fetch_arguments(MODEL, rooms, worker, time.time(), keys.aboard("w"))

@@ -13,7 +13,7 @@ from contract.queue_messages import decode_message
 from contract.store.batches.batch_store import BatchStore
 from contract.store.jobs.endings import Ending
 from contract.worker_status import WorkerStatus
-from tests.waiting_messages import put_unbound, take
+from tests.waiting_messages import EXPRESS, put_unbound, take
 from worker.recovery.orphans import READ_AGAIN_S, TAKE_BACK_S, Orphans
 from worker.scoring.outcomes import failed_ending
 
@@ -454,12 +454,12 @@ def test_what_expired_in_the_queue_of_a_gone_model_ends(
 def test_what_cannot_be_read_goes_to_a_worker_that_sets_it_aside(job_store, redis_client, replaced):
     job_store.models.make_current(NAME, OLD)
     task_id = job_store.submit(a_job()).task_id
-    place = keys.waiting(OLD, keys.INTERACTIVE, keys.EXPRESS)
+    place = keys.waiting(OLD, keys.INTERACTIVE, EXPRESS)
     redis_client.lpush(place, b"garbage")
     redis_client.set(keys.record(task_id), b"garbage")
     replaced()
 
-    moved = redis_client.lrange(keys.waiting(NEW, keys.INTERACTIVE, keys.EXPRESS), 0, -1)
+    moved = redis_client.lrange(keys.waiting(NEW, keys.INTERACTIVE, EXPRESS), 0, -1)
     assert len(moved) == 2
     assert b"garbage" in moved
 

@@ -14,6 +14,7 @@ from contract.worker_status import stage_name
 from model import SliceScores
 from tests.conftest import wait_until
 from tests.proxy import Proxy
+from tests.waiting_messages import EXPRESS
 from tests.web import Outcomes, WebServer
 from worker.recovery.dead_workers import take_over
 from worker.scoring.outcomes import lost_ending, open_job, scored_ending
@@ -270,7 +271,7 @@ def test_jobs_of_a_worker_that_died_while_scoring_are_reported(http, outcomes):
     outcomes.client.flushdb()
     assert scrape(http)["evascore_redelivered_jobs_total", "lost"] == 0
     task_id = http.post("/score", json={"text": "a"}).json()["id"]
-    message = outcomes.client.rpop(keys.waiting(keys.UNBOUND, keys.INTERACTIVE, keys.EXPRESS))
+    message = outcomes.client.rpop(keys.waiting(keys.UNBOUND, keys.INTERACTIVE, EXPRESS))
     unacked = keys.unacked("dead"), keys.unacked_index("dead")
     outcomes.client.hset(unacked[0], task_id, b"[" + message + b', "", "evascore"]')
     outcomes.client.zadd(unacked[1], {task_id: 1})
