@@ -185,11 +185,34 @@ class Turns:
             return  # what is unacknowledged goes back when the channel closes
         delay_s = 0.0 if channel.is_refused else self._loop.batching_delay_s
         if delay_s:
-            channel.room, channel.opens_after = self._loop.room(), None
-            # BLMOVE may end 0.1 s late: an idle Redis looks for timeouts 10 times a second.
-            time.sleep(min(delay_s, LOOK_EVERY_S))
-            channel.look_for_more(self._schedule)
+            self._look_for_more(channel, delay_s)
             return
+        self._run_loop()
+        channel.room = self._loop.room()
+        channel.opens_after = self._loop.opens_after
+        next_s = self._loop.delay_s
+        if next_s is None:
+            return
+        channel.look_again()
+        if next_s:
+            self._call_after(next_s, self._schedule)
+        else:
+            self._schedule()
+
+    def _look_for_more(self, channel: Any, delay_s: float) -> None:
+        """Wait a moment for further texts, and have the next turn follow a fetch."""
+        channel.room, channel.opens_after = self._loop.room(), None
+        # BLMOVE may end 0.1 s late: an idle Redis looks for timeouts 10 times a second.
+        time.sleep(min(delay_s, LOOK_EVERY_S))
+        channel.look_for_more(self._schedule)
+
+    def _run_loop(self) -> None:
+        """Run one turn of the scoring loop; an error of the loop ends the worker.
+
+        Raises:
+            redis.RedisError: Redis is away.
+            SystemExit, TurnFailed
+        """
         self._runtime.lease.mark_scoring()
         try:
             with refusal_as_lost_connection():
@@ -211,16 +234,6 @@ class Turns:
             raise _turn_failed(error) from None
         finally:
             self._runtime.lease.mark_idle()
-        next_s = self._loop.delay_s
-        channel.room = self._loop.room()
-        channel.opens_after = self._loop.opens_after
-        if next_s is None:
-            return
-        channel.look_again()
-        if next_s:
-            self._call_after(next_s, self._schedule)
-        else:
-            self._schedule()
 
     def _schedule(self) -> None:
         if not self._is_scheduled:

@@ -69,23 +69,13 @@ def open_job(
         max_text_bytes: the longest text that the model takes.
         window_size: the model's attention window; the stride of a window is a multiple of it.
     """
-    plans: list[Plan | ServiceError] = []
+    plans = [_plan(fields, max_slice_bytes, max_text_bytes, window_size) for fields in job.requests]
     slices: list[Slice] = []
     ends: list[int] = []
     sizes: list[int] = []
-    for fields in job.requests:
-        if REFUSED in fields:
-            plans.append(error_from_body(fields[REFUSED]))
+    for fields, plan in zip(job.requests, plans, strict=True):
+        if isinstance(plan, ServiceError):
             continue
-        try:
-            request = ScoreRequest.from_json(
-                fields, max_text_bytes=max_text_bytes, window_size=window_size
-            )
-        except ClientError as refusal:
-            plans.append(refusal)
-            continue
-        plan = Plan.of(request, max_slice_bytes)
-        plans.append(plan)
         slices += plan.slices
         ends.append(len(slices))
         # A long result holds numbers for each byte, so each slice has about the same share of it.
@@ -103,6 +93,21 @@ def open_job(
         ends=ends,
         opened_at=CLOCK.now(),
     )
+
+
+def _plan(
+    fields: dict[str, Any], max_slice_bytes: int, max_text_bytes: int, window_size: int
+) -> Plan | ServiceError:
+    """Cut one request into slices; return the error of one that was refused, or is here."""
+    if REFUSED in fields:
+        return error_from_body(fields[REFUSED])
+    try:
+        request = ScoreRequest.from_json(
+            fields, max_text_bytes=max_text_bytes, window_size=window_size
+        )
+    except ClientError as refusal:
+        return refusal
+    return Plan.of(request, max_slice_bytes)
 
 
 def note_micro_batch(choice: Choice, started_at: float, compute_s: float) -> None:
