@@ -3,6 +3,9 @@
 OUTPUTS = ("bytes", "top_k", "curvature")
 """Outputs that a request can ask for; the summary is always there."""
 
+REQUEST_OPTIONS = ("deadline_s", "priority", "model")
+"""Options of a whole request, which a single one of its texts cannot have."""
+
 DEFAULT_TOP_K = 5
 MAX_TOP_K = 320
 """Bytes that the output `top_k` lists at each position."""

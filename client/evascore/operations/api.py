@@ -19,7 +19,7 @@ from evascore.errors import (
     TimedOut,
 )
 from evascore.operations import matching
-from evascore.operations.calls import BatchRequest
+from evascore.operations.calls import BatchRequest, fields_of_all
 from evascore.operations.retrying import Call, Circuit, exchange, retry_after_s
 from evascore.operations.steps import Answer, Pause, Send, Steps
 from evascore.results import Batch, Info, Job, Score
@@ -118,9 +118,7 @@ class Operations:
         if len(texts) < len(given):
             scored = iter((yield from self.outcomes(texts, call, model)) if texts else ())
             return [next(scored) if isinstance(text, Text) else text for text in given]
-        fields = [text.fields() for text in texts]
-        whole = fields[0] if len(texts) == 1 else {"items": fields}
-        whole = whole if model is None else {**whole, "model": model}
+        whole = fields_of_all(texts) | ({} if model is None else {"model": model})
         try:
             job = yield from self.complete(whole, call, key=None)
             pairs = zip(job.outcomes(), texts, strict=True)

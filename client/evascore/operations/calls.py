@@ -9,6 +9,7 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
+from evascore.constants import REQUEST_OPTIONS
 from evascore.texts import Text, as_text, checked, each, encode, listed, named
 
 CHUNK_BYTES = 256 * 1024
@@ -59,6 +60,24 @@ def job_fields(
         return {**as_text(texts[0], context=context).fields(), **fields}
     items = each(texts, "texts", lambda text: as_text(text, context=context).fields())
     return {"items": list(items), **fields}
+
+
+def fields_of_all(texts: Sequence[Text]) -> dict[str, Any]:
+    """Build the JSON fields of a job of these texts.
+
+    What all of them ask for alike of the whole request stands beside `items`.
+    """
+    items = [text.fields() for text in texts]
+    if len(items) == 1:
+        return items[0]
+    asked = {name: items[0][name] for name in REQUEST_OPTIONS if name in items[0]}
+    shared = {
+        name: value
+        for name, value in asked.items()
+        if all(name in item and item[name] == value for item in items)
+    }
+    rest = [{name: value for name, value in item.items() if name not in shared} for item in items]
+    return {"items": rest, **shared}
 
 
 def batch_request(lines: BatchLines, options: Mapping[str, Any]) -> BatchRequest:

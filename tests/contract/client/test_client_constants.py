@@ -10,6 +10,7 @@ import evascore
 from app.requests.page_query import MAX_PAGE_LINES
 from contract.grammar import counts
 from contract.grammar.outputs import DEFAULT_TOP_K, MAX_NEXT_CHARS, MAX_TOP_K, OUTPUT_NAMES
+from contract.grammar.text_request import REQUEST_OPTIONS
 from contract.grammar.vocabulary import NUM_SPECIAL_IDS
 from contract.settings import load_settings
 from evascore import constants, wording
@@ -34,6 +35,7 @@ def help_of(command: str, capsys: pytest.CaptureFixture[str]) -> str:
     ("ours", "theirs"),
     [
         pytest.param(constants.OUTPUTS, tuple(ASKED_OUTPUTS), id="outputs"),
+        pytest.param(("items", *constants.REQUEST_OPTIONS), REQUEST_OPTIONS, id="request"),
         pytest.param(constants.DEFAULT_TOP_K, DEFAULT_TOP_K, id="default top_k"),
         pytest.param(constants.MAX_TOP_K, MAX_TOP_K, id="largest top_k"),
         pytest.param(constants.MAX_NEXT_CHARS, MAX_NEXT_CHARS, id="most next characters"),

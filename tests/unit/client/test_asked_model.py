@@ -1,4 +1,4 @@
-"""The model that a client asks for, in every operation that submits texts."""
+"""The model and other options of a request, in every operation that submits texts."""
 
 import json
 
@@ -34,3 +34,16 @@ def test_a_model_is_asked_for_once_in_a_job_of_many_texts(texts, model, asked):
     body = json.loads(sent.body)
     assert body["model"] == asked
     assert not any("model" in item for item in body.get("items", []))
+
+
+def test_options_of_the_request_that_all_texts_share_are_asked_for_once():
+    bulk = {"priority": "bulk", "deadline_s": 9, "spans": "words"}
+    texts = [Text("a", options=bulk), Text("b", options={**bulk, "deadline_s": 8})]
+    body = json.loads(next(Operations().outcomes(texts, CALL)).body)
+    assert body == {
+        "priority": "bulk",
+        "items": [
+            {"text": "a", "deadline_s": 9, "spans": "words"},
+            {"text": "b", "deadline_s": 8, "spans": "words"},
+        ],
+    }
