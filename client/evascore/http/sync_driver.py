@@ -109,7 +109,11 @@ class SyncDriver:
             return transport.lost_of(error, self._url, self._via)
 
     def _sent(self, http: httpx.Client, step: Send) -> httpx.Response:
-        """Send a request and read the whole response, within the time limit of the step."""
+        """Send a request and read the whole response, within the time limit of the step.
+
+        A header that comes byte by byte may take longer: httpx begins its time limit again with
+        each byte, and calls nothing of ours before the header is complete.
+        """
         ends_at = time.monotonic() + step.limit_s
         options = transport.request_options(self._url, step, self._headers)
         content = step.body if isinstance(step.body, bytes) else _sent_until(ends_at, step.body())
