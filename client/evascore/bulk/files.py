@@ -141,6 +141,13 @@ def rest_of(source: Input, upload: Upload, first: int) -> Upload:
     return Upload(first, upload.end - first, begin, upload.end_byte)
 
 
+def halves_of(source: Input, upload: Upload) -> tuple[Upload, Upload]:
+    """Two new uploads of the lines of `upload`, which has at least two."""
+    rest = rest_of(source, upload, upload.first + upload.num_lines // 2)
+    num_lines = rest.first - upload.first
+    return Upload(upload.first, num_lines, upload.begin_byte, rest.begin_byte), rest
+
+
 def numbers_of(source: Input) -> Iterator[int]:
     """Yield the line numbers, from 1, of the lines of the input that are scored."""
     with source.open() as file:

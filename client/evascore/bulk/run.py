@@ -17,13 +17,14 @@ from evascore.bulk.files import (
     Target,
     Upload,
     at_line,
+    halves_of,
     has_score,
     lines_of,
     numbers_of,
     rest_of,
 )
 from evascore.bulk.start import Plan, erase_soon, starting_state
-from evascore.errors import JobGone, JobNotFound, ServiceError, ServiceUnreachable
+from evascore.errors import BodyTooLarge, JobGone, JobNotFound, ServiceError, ServiceUnreachable
 from evascore.operations.api import Operations
 from evascore.operations.calls import GZIP, BatchRequest, compressed
 from evascore.operations.retrying import Call
@@ -112,13 +113,26 @@ class Bulk:
         return Summary(self.num_done, target.num_failed, num_resumed, target.errors.kinds(), model)
 
     def _submit(self, at: int) -> None:
-        """Send an upload unless it is at the service already."""
-        upload = self._state.uploads[at]
-        if upload.batch_id is None:
-            batch = self._client.submit_batch(
-                self._request(upload), idempotency_key=upload.key, timeout_s=NO_LIMIT_S
-            )
-            self._keep_id(upload, batch)
+        """Send an upload unless it is at the service already; halve one that is too large for it.
+
+        How large it may be depends on the settings of the service, its Redis and the outputs.
+        """
+        while (upload := self._state.uploads[at]).batch_id is None:
+            try:
+                batch = self._client.submit_batch(
+                    self._request(upload), idempotency_key=upload.key, timeout_s=NO_LIMIT_S
+                )
+            except BodyTooLarge:
+                if upload.num_lines == 1:
+                    raise
+                self._halve(at)
+            else:
+                self._keep_id(upload, batch)
+
+    def _halve(self, at: int) -> None:
+        uploads = self._state.uploads
+        uploads[at : at + 1] = halves_of(self._lines, uploads[at])
+        self._save()
 
     def _submit_ahead(self, begin: int, end: int) -> None:
         """Send uploads before their turn, if the service takes them now.

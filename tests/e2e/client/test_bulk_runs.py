@@ -30,7 +30,12 @@ Bulk = Callable[..., int]
 
 @pytest.fixture(scope="module")
 def web(web_redis, tmp_path_factory) -> Iterator[WebServer]:
-    server = WebServer(tmp_path_factory.mktemp("web"), web_redis.url, auth="keys").start()
+    server = WebServer(
+        tmp_path_factory.mktemp("web"),
+        web_redis.url,
+        auth="keys",
+        max_upload_lines=UPLOAD_LINES,
+    ).start()
     yield server
     assert server.stop() == 0
 
@@ -148,6 +153,13 @@ def test_run_ends_though_its_last_batch_is_not_there_to_be_erased(worker, bulk, 
     change_state(unfinished)
     assert bulk("--resume", key=key) == 0
     assert state()["uploads"][-1]["is_finished"]
+
+
+def test_upload_that_is_too_large_for_the_service_is_halved(worker, bulk, monkeypatch):
+    monkeypatch.setattr(bulk_files, "UPLOAD_LINES", 2 * UPLOAD_LINES + 1)
+    assert bulk() == 0
+    assert written() == [1, 2, 3, 4, 5]
+    assert [upload["num_lines"] for upload in state()["uploads"]] == [2, 1, 2]
 
 
 # --- one model ------------------------------------------------------------------------------------

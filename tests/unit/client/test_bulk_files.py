@@ -12,6 +12,7 @@ from evascore.bulk.files import (
     State,
     Target,
     at_line,
+    halves_of,
     lines_of,
     numbers_of,
     planned,
@@ -106,6 +107,17 @@ def test_rest_of_an_upload_is_what_follows(source, form):
         assert uploaded(source(form), rest) == whole[first:]
         assert (rest.first, rest.end) == (first, upload.end)
         assert rest.key != upload.key
+
+
+@pytest.mark.parametrize("form", ["jsonl", "text"])
+def test_halves_of_an_upload_are_the_whole(source, form):
+    (upload,) = planned(source(form), {}).uploads
+    first, second = halves_of(source(form), upload)
+    assert (first.first, first.end, second.end) == (0, second.first, upload.end)
+    assert first.num_lines == upload.num_lines // 2
+    halves = uploaded(source(form), first) + uploaded(source(form), second)
+    assert halves == uploaded(source(form), upload)
+    assert len({upload.key, first.key, second.key}) == 3
 
 
 def test_empty_input_needs_no_upload(tmp_path):
