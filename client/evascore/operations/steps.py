@@ -82,6 +82,8 @@ class Answer:
 
     def doubt(self) -> str:
         """What to check when it is not in evascore's form, as the rest of a sentence."""
+        if 300 <= self.status < 400:
+            return "it redirects: give the URL that it leads to, such as one with https."
         if self.via:
             return (
                 "is this the URL of an evascore service? Or the proxy answered itself: then unset"

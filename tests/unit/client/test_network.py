@@ -245,6 +245,13 @@ def test_answer_of_a_proxy_itself_names_the_proxy(status):
     assert "proxy" not in str(failure(Answer(status, {}, b"")))
 
 
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_redirect_is_reported_as_that(status):
+    error = failure(Answer(status, {"location": "https://name:secret@host/"}, b""))
+    assert "it redirects: give the URL that it leads to" in str(error)
+    assert "secret" not in str(error)
+
+
 def test_certificate_that_is_not_trusted_is_reported_as_that():
     cause = ssl.SSLCertVerificationError(1, "certificate verify failed")
     cause.verify_message = "self-signed certificate"
