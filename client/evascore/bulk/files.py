@@ -64,6 +64,8 @@ class State:
     model: str | None = None
     """The model of all scores, as `name@fingerprint`; None before the first. Release 0.1 of the
     client kept none."""
+    num_bytes: int = 0
+    """Size of the input; release 0.1 of the client kept none."""
 
     def save(self, path: Path) -> None:
         """Write the state so that a crash leaves either the old file or the new one."""
@@ -115,7 +117,17 @@ def planned(source: Input, options: dict[str, str]) -> State:
             uploads[-1].num_lines += 1
             uploads[-1].end_byte = at
             num_lines += 1
-    return State(source.form, options, digest.hexdigest(), num_lines, uploads)
+    return State(source.form, options, digest.hexdigest(), num_lines, uploads, num_bytes=at)
+
+
+def sha256_of(source: Input, num_bytes: int) -> str:
+    """The digest of the first bytes of the input; others may have been appended meanwhile."""
+    digest = hashlib.sha256()
+    with source.open() as file:
+        while chunk := file.read(min(num_bytes, UPLOAD_BYTES)):
+            digest.update(chunk)
+            num_bytes -= len(chunk)
+    return digest.hexdigest()
 
 
 def lines_of(source: Input, upload: Upload) -> Iterator[bytes]:

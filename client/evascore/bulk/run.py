@@ -22,6 +22,7 @@ from evascore.bulk.files import (
     lines_of,
     numbers_of,
     rest_of,
+    sha256_of,
 )
 from evascore.bulk.start import Plan, erase_soon, starting_state
 from evascore.errors import BodyTooLarge, JobGone, JobNotFound, ServiceError, ServiceUnreachable
@@ -74,6 +75,7 @@ class Bulk:
             OSError: a file cannot be read.
         """
         self._client, self._plan, self._lines, self._target = client, plan, lines, target
+        self._version = lines.version()
         self._state = starting_state(client, plan, lines, target)
         self.num_lines = self._state.num_lines
         self._numbers = enumerate(numbers_of(lines))
@@ -150,7 +152,7 @@ class Bulk:
                     self._keep_id(upload, self._client.run(steps))
 
     def _keep_id(self, upload: Upload, batch: Batch) -> None:
-        if batch.request_counts.total != upload.num_lines:
+        if batch.request_counts.total != upload.num_lines or self._has_changed():
             self._client.erase_batch(batch)
             raise self._changed()
         upload.batch_id = batch.id
@@ -243,6 +245,14 @@ class Bulk:
             if at == index:
                 return number
         raise self._changed()
+
+    def _has_changed(self) -> bool:
+        """Whether the input holds other lines than at the start of the run."""
+        version = self._lines.version()
+        if version == self._version:
+            return False
+        self._version = version
+        return sha256_of(self._lines, self._state.num_bytes) != self._state.input_sha256
 
     def _changed(self) -> BulkRefused:
         return BulkRefused(

@@ -129,6 +129,7 @@ def starting_state(client: Client, plan: Plan, lines: Input, target: Target) -> 
             f" ({_query(state.options)}). Give the same options, or start"
             " again with --overwrite."
         )
+    state.num_bytes = fresh.num_bytes
     return state
 
 

@@ -84,6 +84,13 @@ class Input:
         assert self.copy is not None
         return cast(BinaryIO, io.BufferedReader(_View(self.copy.fileno())))
 
+    def version(self) -> tuple[int, ...]:
+        """What differs after somebody has written or replaced the file; a copy never does."""
+        if self.path is None:
+            return ()
+        found = self.path.stat()
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
     def is_scored(self, line: bytes) -> bool:
         """Whether a line is sent: blank JSON lines are not, blank lines of text are."""
         return self.form == "text" or bool(line.removeprefix(BYTE_ORDER_MARK).strip())

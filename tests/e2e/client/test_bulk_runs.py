@@ -17,6 +17,8 @@ from contract.api_keys import new_key
 from contract.settings import REPOSITORY
 from contract.store.key_store import KeyStore
 from evascore.bulk import files as bulk_files
+from evascore.bulk.files import Upload
+from evascore.bulk.run import Bulk
 from evascore.cli.main import main
 from tests.conftest import HANG_S, killed_at_end
 from tests.web import Outcomes, WebServer
@@ -25,7 +27,7 @@ UPLOAD_LINES = 2
 NUM_LINES = 5
 OWNERS: dict[str, dict[str, int]] = {"plain": {}, "other": {}, "small": {"bytes_per_minute": 8}}
 A, B = {"name": "m", "fingerprint": "a" * 12}, {"name": "m", "fingerprint": "b" * 12}
-Bulk = Callable[..., int]
+RunBulk = Callable[..., int]
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +92,7 @@ def worker(outcomes) -> Iterator[Worker]:
 
 
 @pytest.fixture
-def bulk(web, outcomes, tokens, tmp_path, monkeypatch) -> Bulk:
+def bulk(web, outcomes, tokens, tmp_path, monkeypatch) -> RunBulk:
     """Runs `evascore bulk in.jsonl out.jsonl` in uploads of two lines; its exit code."""
     # Another test may have left a debt.
     outcomes.client.delete(keys.quota("small"))
@@ -160,6 +162,32 @@ def test_upload_that_is_too_large_for_the_service_is_halved(worker, bulk, monkey
     assert bulk() == 0
     assert written() == [1, 2, 3, 4, 5]
     assert [upload["num_lines"] for upload in state()["uploads"]] == [2, 1, 2]
+
+
+@pytest.mark.parametrize("change", ["same", "longer", "other"])
+def test_input_that_is_replaced_during_a_run_must_begin_alike(
+    worker, bulk, monkeypatch, capsys, change
+):
+    same = Path("in.jsonl").read_text()
+    others = {"same": same, "longer": same * 2, "other": same.replace("xxxxx", "yyyyy")}
+    finish = Bulk._finish
+
+    def finish_and_replace(run: Bulk, upload: Upload) -> None:
+        finish(run, upload)
+        # The last line is in the third upload, which is sent later.
+        Path("new.jsonl").write_text(others[change])
+        Path("new.jsonl").replace("in.jsonl")
+
+    monkeypatch.setattr(Bulk, "_finish", finish_and_replace)
+    if change != "other":
+        assert bulk() == 0
+        assert written() == [1, 2, 3, 4, 5]
+        return
+    assert bulk() == 2
+    assert written() == [1, 2]
+    assert "in.jsonl changed while it was read" in capsys.readouterr().err
+    monkeypatch.setattr(Bulk, "_finish", finish)
+    assert bulk("--overwrite") == 0
 
 
 # --- one model ------------------------------------------------------------------------------------
