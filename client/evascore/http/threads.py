@@ -1,7 +1,8 @@
 """Runs calls in daemon threads, which never keep the program from ending."""
 
 import threading
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from contextlib import suppress
 from queue import Empty, SimpleQueue
@@ -45,3 +46,14 @@ class DaemonPool(Generic[T]):
                 future.set_result(call())
             except BaseException as error:  # noqa: BLE001 - raised where the result is taken
                 future.set_exception(error)
+
+
+def results_of(calls: Iterable[Callable[[], T]], num_threads: int) -> Iterator[T]:
+    """Run all calls, some at once, and yield their results in order; raise the first exception."""
+    pool = DaemonPool[T](num_threads)
+    try:
+        waiting = deque(map(pool.submit, calls))
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.close()

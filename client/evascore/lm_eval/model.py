@@ -1,7 +1,7 @@
 """Registers the model `evascore` with lm-eval; it scores lists of requests in a few large jobs."""
 
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 # lm-eval registers its own models only while there is no other.
@@ -12,6 +12,7 @@ from lm_eval.api.registry import register_model
 from tqdm import tqdm
 
 from evascore.errors import error_from_problem
+from evascore.http.threads import results_of
 from evascore.lm_eval.facts import facts_of
 from evascore.lm_eval.requests import Item, families, items_of, jobs, split_pair
 from evascore.operations.calls import job_fields
@@ -109,9 +110,9 @@ class EvascoreLM(LM):  # type: ignore[misc, unused-ignore] # lm-eval is not ther
         self, items: Iterable[Item], num_requests: int, disable_tqdm: bool
     ) -> Iterator[tuple[Item, dict[str, Any]]]:
         """Yield each item with its result; runs `concurrency` jobs at once."""
-        bar = tqdm(total=num_requests, desc="Scoring", disable=disable_tqdm)
-        with bar, ThreadPoolExecutor(self._concurrency) as pool:
-            for job, results in pool.map(self._complete, jobs(items, self._limits["max_items"])):
+        calls = [partial(self._complete, job) for job in jobs(items, self._limits["max_items"])]
+        with tqdm(total=num_requests, desc="Scoring", disable=disable_tqdm) as bar:
+            for job, results in results_of(calls, self._concurrency):
                 yield from zip(job, results, strict=True)
                 bar.update(sum(len(item.places) for item in job))
 
