@@ -18,14 +18,20 @@ def main() -> int:
             raise
         print(_MISSING, file=sys.stderr)
         return 1
-    if "--model" not in sys.argv and "--tasks" in sys.argv:
-        sys.argv += ["--model", "evascore"]
+    sys.argv += _model_if_none(sys.argv)
     try:
         cli_evaluate()
     except EvascoreError as error:
         print(f"evascore: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def _model_if_none(arguments: list[str]) -> list[str]:
+    """The option that chooses this model, if the arguments name tasks and no model."""
+    names = {argument.partition("=")[0] for argument in arguments}
+    is_asked = not names.isdisjoint(("--tasks", "-t")) and names.isdisjoint(("--model", "-M"))
+    return ["--model", "evascore"] if is_asked else []
 
 
 if __name__ == "__main__":
