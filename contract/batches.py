@@ -12,14 +12,13 @@ import orjson
 import zstandard
 
 from contract import keys
-from contract.errors import JobCancelled, JobExpired, ServiceError
+from contract.errors import JobCancelled, JobExpired, ServiceError, error_body
 from contract.grammar.result_json import dump_result
 from contract.messages import (
     REVOKING_CODES,
     Job,
     decode_payload,
     encode_payload,
-    error_body,
     error_from_body,
 )
 from contract.versions import Unreadable

@@ -18,8 +18,9 @@ from model.commands.score_lines import score_lines
 from model.errors import ModelError
 from model.machine.collector import leave_out_loaded_objects
 from model.ops.backend import KERNELS
-from model.scorer import DTYPES, Scorer
+from model.scorer import Scorer
 from model.weights.checkpoint import DEMO_CHECKPOINT
+from model.weights.loading import DTYPES
 from model.weights.quantization import QUANTIZATIONS
 
 CACHE_DIR = Path.home() / ".cache" / "evascore"

@@ -14,7 +14,7 @@ from app.openapi.limits import add_limits
 from app.openapi.operation import Operation
 from app.openapi.parameters import PARAMETERS, SCHEMA_PATH, reference
 from app.requests.access import scope_of
-from app.requests.models import ScoreBody, TextRequest
+from app.requests.models import ScoreBody
 from app.requests.openai_batch import OpenAIBatchBody
 from app.requests.tokenizer_models import DetokenizeBody, TokenizeBody
 from app.responses.batch_models import BatchResult, BatchView
@@ -35,6 +35,7 @@ from contract import __version__
 from contract.api_keys import Scope
 from contract.errors import Forbidden, OriginNotAllowed, ServiceError, Unauthorized
 from contract.grammar.completion_request import CompletionBody
+from contract.grammar.text_request import TextRequest
 from contract.settings import Settings
 
 _MODELS: tuple[type[BaseModel], ...] = (

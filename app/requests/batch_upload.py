@@ -27,7 +27,8 @@ from contract.grammar.lines import Line
 from contract.messages import Job, owner_of
 from contract.settings import Settings
 from contract.store.admission.outcomes import KeyReused, NoRoom, QueueDepth, QueueFull
-from contract.store.batches.batch_store import Accepted, BatchStore
+from contract.store.batches.batch_store import BatchStore
+from contract.store.batches.sealing import Accepted
 
 # Parts are stored in groups: this takes few round trips and little memory.
 GROUP_BYTES = 1024**2

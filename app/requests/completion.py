@@ -6,8 +6,9 @@ from flask import Request, g
 
 from app.requests.body import read_json_body
 from app.requests.clients import client_of
-from app.requests.intake import check_job_bytes, check_result_bytes, priority_of
+from app.requests.intake import priority_of
 from app.service.components import Service
+from contract.grammar.checked_text import check_job_bytes, check_result_bytes
 from contract.grammar.completion_request import (
     CompletionBody,
     Prompt,

@@ -13,7 +13,7 @@ from app.responses.views import batch_path, batch_view, result_lines
 from app.service.components import Service
 from app.service.turns import in_turns
 from contract.batches import Batch, Part, pieces_of_lines
-from contract.store.batches.batch_store import Accepted
+from contract.store.batches.sealing import Accepted
 
 Parts = Sequence[tuple[Part, bytes | None]]
 """Parts of a batch, each with its compressed result lines, or None if those are too large."""

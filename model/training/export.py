@@ -15,11 +15,12 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from model.canary import score_canary, write_canary
-from model.scorer import DTYPES, Scorer
+from model.scorer import Scorer
 from model.training.corpus import DEFAULT_FOLDER
 from model.training.network import Shape
 from model.training.train import CHECKPOINT_NAME
 from model.weights.checkpoint import DEMO_CHECKPOINT
+from model.weights.loading import DTYPES
 from model.weights.quantization import QUANTIZATIONS
 
 MAX_POSITIONS = 32_768

@@ -11,11 +11,17 @@ from contract.batches import (
     part_id,
     part_results,
 )
-from contract.errors import ClientError, JobCancelled, JobExpired, JobUnreadable, ServiceError
+from contract.errors import (
+    ClientError,
+    JobCancelled,
+    JobExpired,
+    JobUnreadable,
+    ServiceError,
+    error_body,
+)
 from contract.grammar.result_size import result_bytes
 from contract.messages import (
     Job,
-    error_body,
     error_from_body,
     failure_record,
     success_record,

@@ -1,1 +1,1 @@
-"""The metrics of `GET /metrics`: requests of this process, and the state in Redis."""
+"""Collects the metrics of `GET /metrics`: requests of this process, and the state in Redis."""

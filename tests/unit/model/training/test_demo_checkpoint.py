@@ -9,10 +9,10 @@ from transformers import AutoModelForCausalLM
 from contract.grammar.vocabulary import encode
 from model import DEMO_CHECKPOINT, Scorer, ScoreRequest
 from model.canary import check_canary
-from model.scorer import DTYPES
 from model.training.evaluate import to_markdown
 from model.training.export import config_of
 from model.training.network import Shape
+from model.weights.loading import DTYPES
 from model.weights.quantization import QUANTIZATIONS
 
 ENGLISH = b"The man went to the house of his father, and his father said to him: come in."
