@@ -1,4 +1,4 @@
-"""Says why no worker is ready."""
+"""Checks whether a worker would score a text that is sent now, and says why none would."""
 
 from collections.abc import Callable, Sequence
 
