@@ -1,7 +1,7 @@
 """Defines a batch in Redis: its state and counts, its parts, and its result lines.
 
-A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of its first line>`,
-so a worker that fetches it knows where its texts are and where its results go.
+A part is an ordinary job of several texts. Its task ID is `<batch ID>.<index of its first line>`.
+So a worker that fetches it knows where its texts are and where its results go.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

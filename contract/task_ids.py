@@ -1,8 +1,8 @@
 """Makes and verifies the IDs of tasks and batches: random, ordered by time, and signed.
 
 A signed ID without a record has expired or was erased (410). Any other string was never issued
-(404). So no tombstone has to be kept. An ID also tells whether it was issued to a given owner, so
-that an owner gets the same 404 for another's ID, whatever became of the task.
+(404). So no tombstone has to be kept. An ID also tells whether it was issued to a given owner. So
+an owner gets the same 404 for another's ID, whatever became of the task.
 """
 
 import base64

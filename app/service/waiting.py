@@ -1,9 +1,9 @@
 """Lets requests wait for changes of jobs and batches, with one Redis connection.
 
-Redis publishes the final record of a job on a channel with the name of the record, and a batch's
-changes on a channel with the name of its key. One pattern for each covers all of them, so that a
-wait sends no command. A restarted Redis has no subscribers, and what happens meanwhile reaches
-nobody. So each subscription, first or renewed, makes all waiters read again.
+Redis publishes the final record of a job on a channel with the name of the record. It publishes the
+changes of a batch on a channel with the name of its key. One pattern for each covers all of them,
+so that a wait sends no command. A restarted Redis has no subscribers, and what happens meanwhile
+reaches nobody. So each subscription, first or renewed, makes all waiters read again.
 """
 
 import math

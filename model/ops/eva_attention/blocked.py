@@ -32,7 +32,7 @@ class _Group:
     """Segments of one product: each has as many queries and keys, the last ones are padding.
 
     The rows are in the order segment, head, token. If the segments share their past, its
-    `num_shared` rows per head come first and do not count in `num_keys`; the order is then head,
+    `num_shared` rows per head come first and do not count in `num_keys`. The order is then head,
     segment, token.
     """
 

@@ -10,7 +10,7 @@ from model.ops.rotary.reference import rotary_frequencies, rotary_tables
 def rotate_keys(k: Tensor, cos: Tensor, sin: Tensor, *, backend: Backend) -> Tensor:
     """Return k [T, H, D] as `reference.rotate` defines; k may be overwritten.
 
-    Keys are read by the chunk summaries, by the KV cache and again and again by attention, so they
+    Keys are read by the chunk summaries, by the KV cache, and again and again by attention. So they
     are rotated once, before all of them.
     """
     if backend == "triton":
