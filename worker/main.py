@@ -173,10 +173,11 @@ class Process:
             **self._app.conf.broker_transport_options,
             "fingerprint": scorer.info.fingerprint,
         }
-        self._app.runtime.scorer = scorer
-        self._app.runtime.status.model = scorer.info.as_json()
-        self._app.runtime.status.pass_bytes = scorer.pass_bytes
-        self._app.runtime.status.read_gpu = partial(_gpu_use, scorer.gpu_reader())
+        runtime = self._app.runtime
+        runtime.scorer = scorer
+        runtime.status.model = scorer.info.as_json()
+        runtime.status.pass_bytes = scorer.pass_bytes
+        runtime.status.read_gpu = partial(_gpu_use, scorer.gpu_reader())
         log.info(
             "model_loaded",
             model=scorer.info.name,
@@ -232,7 +233,7 @@ class Process:
         seconds = self._startup.as_json()["seconds"]
         log.info(
             "worker_ready",
-            worker=self._app.runtime.status.name,
+            worker=runtime.status.name,
             startup_s=round(sum(seconds.values()), 3),
             phases_s=seconds,
         )
@@ -243,14 +244,15 @@ class Process:
 
     def leave(self, **_: Any) -> None:
         """Give back what was not scored; only an error in the scoring loop counts as a crash."""
-        if self._app.runtime.is_broken:
+        runtime = self._app.runtime
+        if runtime.is_broken:
             # The lease and the suspects stay, as after a SIGKILL: the successor counts the death.
-            self._app.runtime.lease.abandon()
+            runtime.lease.abandon()
         else:
             self._give_back()
         if self._tracing is not None:
             self._tracing.stop()
-        log.info("worker_stopped", worker=self._app.runtime.status.name)
+        log.info("worker_stopped", worker=runtime.status.name)
 
     def _give_back(self) -> None:
         """Requeue the jobs in hand, then delete the lease."""
