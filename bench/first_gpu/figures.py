@@ -1,5 +1,6 @@
 """Writes each figure of a run to disk, as a line of JSON, before the next is measured."""
 
+import contextlib
 import json
 import os
 import time
@@ -28,10 +29,17 @@ class Figures:
         print(line[:MAX_PRINTED_CHARS], flush=True)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return all figures so far, in the order in which they came."""
+        """Return all figures so far, in the order in which they came.
+
+        A line that was cut off, by a full disk or a process that was killed, is left out.
+        """
         if not self.path.exists():
             return []
-        return [json.loads(line) for line in self.path.read_text().splitlines()]
+        found = []
+        for line in self.path.read_text(errors="replace").splitlines():
+            with contextlib.suppress(json.JSONDecodeError):
+                found.append(json.loads(line))
+        return found
 
     def latest(self, what: str, name: str) -> Any:
         """Return the newest figure `name` of `what`; None if there is none."""

@@ -64,6 +64,16 @@ def test_figures_of_no_run_are_none(tmp_path):
     assert Figures(tmp_path / "none.jsonl", 0).lines() == []
 
 
+def test_line_that_was_cut_off_costs_no_other_figure(run):
+    run.put("copy", gb_per_s=1.5)
+    with run.figures.path.open("a") as file:
+        file.write('{"step": "facts", "what": "mach\n')
+    run.put("copy", gb_per_s=2.5)
+
+    assert whats(run) == ["copy", "copy"]
+    assert run.figures.latest("copy", "gb_per_s") == 2.5
+
+
 def test_failure_of_a_part_is_a_figure_and_the_next_part_runs(run):
     with run.part("first"):
         raise ValueError("it broke")
