@@ -413,6 +413,16 @@ def test_norms_and_gates_quantize_rows_for_the_products(launched, mode):
     assert launched[kernel] == launched["eva_attention_fwd_kernel"]
 
 
+@pytest.mark.parametrize("mode", ["int8", "fp8"])
+def test_benchmark_takes_products_of_pytorch_between_the_kernels(launched, mode):
+    scorer = fake_scorer(mode, "triton")
+    project.set_backend_of_products(scorer._model, "torch")
+    scorer.score(REQUESTS["a batch"])
+
+    assert launched["eva_attention_fwd_kernel"]
+    assert not launched[f"{mode}_linear_fwd_kernel"]
+
+
 def test_every_case_of_the_benchmark_launches_its_kernel(launched, monkeypatch):
     def empty(size, *, generator, device):
         return torch.empty(size, device=device)
