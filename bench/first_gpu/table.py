@@ -6,15 +6,19 @@ from typing import Any
 # What the short table leaves out, unless it failed.
 DETAILS = ("operation ", "compile ", "demo ", "weights made", "warm-up", "imported")
 DETAIL_ENDS = (" layers made", ": first pass", ": ended")
+DECIDING = ("target ", "offline ")
 MIDDLE_BUDGETS = (1024, 4096, 16_384, 32_768)
 MINOR_SHARE = 0.03
 SHORT_CHARS, LONG_CHARS = 170, 400
 
 
 def table(lines: Iterable[Mapping[str, Any]], *, is_short: bool = False) -> str:
-    """Return one row for each line of figures; the short table fits the end of a log."""
+    """Return one row for each line of figures.
+
+    The short table is for the end of a log, of which less may be kept: what decides comes last.
+    """
     rows = []
-    for line in lines:
+    for line in sorted(lines, key=decides) if is_short else lines:
         if has_ended_well(line) or (is_short and is_detail(line)):
             continue
         shown = ", ".join(
@@ -24,6 +28,11 @@ def table(lines: Iterable[Mapping[str, Any]], *, is_short: bool = False) -> str:
         )
         rows.append(f"{line['what']:<40} {shown}"[: SHORT_CHARS if is_short else LONG_CHARS])
     return "\n".join(rows)
+
+
+def decides(line: Mapping[str, Any]) -> bool:
+    """Tell whether a line says that something failed, or is what a run is for."""
+    return has_failed(line) or line["what"].startswith(DECIDING)
 
 
 def has_failed(line: Mapping[str, Any]) -> bool:

@@ -95,9 +95,9 @@ def measure(run: Run) -> None:
     with torch.inference_mode():
         modes = Modes(run)
         for mode in MODES:
-            modes.use(mode)
             for lengths in kinds:
                 with run.part(f"graph {mode}, {sum(lengths)} bytes", needs_s=3):
+                    modes.use(mode)
                     _measure_kind(run, modes.model, mode, lengths)
 
 

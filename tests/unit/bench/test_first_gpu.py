@@ -450,6 +450,13 @@ def test_parts_of_the_plan_exist(step):
             )
 
 
+def test_short_table_ends_with_what_decides():
+    whats = ["target bf16", "offline bf16: no outputs", "oracle: FAILED", "copy", "graph bf16"]
+    lines = [{"step": "any", "what": what, "at_s": 1, "error": "why"} for what in whats]
+    rows = table(lines, is_short=True).splitlines()
+    assert [row.partition("  ")[0] for row in rows] == [*whats[3:], *whats[:3]]
+
+
 def test_group_leaves_later_groups_what_they_need_at_least():
     group, *later = (Group(100, (), least_s=20) for _ in range(3))
     assert granted_s(group, later, 500) == 100
