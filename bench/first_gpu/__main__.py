@@ -78,7 +78,11 @@ def _run_steps(run: "Run", steps: Sequence[str], starter: "Starter") -> None:
         if run.left_s() < SHORTEST_STEP_S:
             run.put(f"step {step}: left out", left_s=round(run.left_s(), 1))
             continue
-        starter.run_group(run, group, [later for _, later in groups[number:]])
+        try:
+            starter.run_group(run, group, [later for _, later in groups[number:]])
+        except Exception as error:  # noqa: BLE001 - such as no memory for a process; later there is
+            run.put(f"step {step}: FAILED", error=f"{type(error).__name__}: {str(error)[:500]}")
+            traceback.print_exc()
 
 
 def _options() -> argparse.Namespace:

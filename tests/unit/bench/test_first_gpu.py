@@ -1,6 +1,7 @@
 """A run on a GPU keeps every figure, whatever fails, hangs or runs out of time."""
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -517,6 +518,23 @@ def test_step_without_time_is_left_out(run, monkeypatch):
     [left_out] = run.figures.lines()
     assert left_out["what"] == "step graphs: left out"
     assert has_failed(left_out)
+
+
+def test_step_that_cannot_be_started_costs_the_next_nothing(run):
+    started = []
+
+    class WithoutMemory(Starter):
+        def run_group(self, run, group, later=()):
+            started.append(run.step)
+            if run.step == "facts":
+                raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    first_gpu._run_steps(run, ["facts", "latency"], WithoutMemory())
+
+    assert started == ["facts", "latency"]
+    [failed] = run.figures.lines()
+    assert failed["what"] == "step facts: FAILED"
+    assert "Cannot allocate memory" in failed["error"]
 
 
 @pytest.mark.parametrize(
