@@ -18,6 +18,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from bench.first_gpu.plan import Group
     from bench.first_gpu.processes import Starter
     from bench.first_gpu.run import Run
 
@@ -79,10 +80,22 @@ def _run_steps(run: "Run", steps: Sequence[str], starter: "Starter") -> None:
             run.put(f"step {step}: left out", left_s=round(run.left_s(), 1))
             continue
         try:
-            starter.run_group(run, group, [later for _, later in groups[number:]])
+            _run_group(run, group, [later for _, later in groups[number:]], starter)
         except Exception as error:  # noqa: BLE001 - such as no memory for a process; later there is
             run.put(f"step {step}: FAILED", error=f"{type(error).__name__}: {str(error)[:500]}")
             traceback.print_exc()
+
+
+def _run_group(run: "Run", group: "Group", later: Sequence["Group"], starter: "Starter") -> None:
+    """Run a group; without its figure, run it again and all later ones without descriptors."""
+    num_lines_before = len(run.figures.lines())
+    starter.run_group(run, group, later)
+    if group.figure is None or not run.by_descriptor:
+        return
+    if group.figure not in [line["what"] for line in run.figures.lines()[num_lines_before:]]:
+        run.by_descriptor = False
+        run.put(f"{group.figure} by descriptor: FAILED; from now on all products are plain")
+        starter.run_group(run, group, later)
 
 
 def _options() -> argparse.Namespace:

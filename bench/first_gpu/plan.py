@@ -25,6 +25,8 @@ class Group:
     parts: tuple[Part, ...]
     # Kept for the group while those before it run. It measures less then, but not nothing.
     least_s: float = 0.0
+    # Where this figure does not come, the products that read by descriptor may be the reason.
+    figure: str | None = None
 
 
 def granted_s(
@@ -42,15 +44,16 @@ def _alone(part: Part, limit_s: float, least_s: float) -> Group:
     return Group(limit_s, (part,), least_s)
 
 
+def _target(mode: str, limit_s: float, least_s: float) -> Group:
+    part = Part(f"target_{mode}", "targets:measure", (mode,))
+    return Group(limit_s, (part,), least_s, None if mode == "bf16" else f"target {mode}")
+
+
 # The figures that decide come first, each mode in a process of its own: a kernel that hangs or
 # breaks CUDA costs one mode. On an H100 a step is expected to take about 1.5 times its least time.
 STEPS: dict[str, tuple[Group, ...]] = {
     "facts": (_alone(Part("facts", "machine:measure"), 40, 25),),
-    "targets": (
-        _alone(Part("target_bf16", "targets:measure", ("bf16",)), 60, 35),
-        _alone(Part("target_int8", "targets:measure", ("int8",)), 45, 25),
-        _alone(Part("target_fp8", "targets:measure", ("fp8",)), 35, 20),
-    ),
+    "targets": (_target("bf16", 60, 35), _target("int8", 45, 25), _target("fp8", 35, 20)),
     # These parts time nothing. Side by side they compile what each would compile alone.
     "correctness": (
         Group(

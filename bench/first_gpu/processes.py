@@ -123,7 +123,10 @@ def _set_up(run: Run) -> None:
     """Set this process up as a worker, so that what it measures is what a worker does."""
     # Where the model cannot be imported, the machine is measured all the same.
     with contextlib.suppress(ImportError):
-        importlib.import_module("bench.first_gpu.project").set_up_process(run.device)
+        project = importlib.import_module("bench.first_gpu.project")
+        project.set_up_process(run.device)
+        if not run.by_descriptor:
+            project.leave_descriptors_out()
 
 
 def _ended(running: dict[str, tuple[BaseProcess, float]]) -> Iterator[tuple[str, int, float]]:

@@ -182,6 +182,13 @@ def gpu_capability() -> int:
     return of_triton()
 
 
+def leave_descriptors_out() -> None:
+    """Have all products of this process in the plain form, which takes no tensor descriptors."""
+    from model.ops.tiled_product import launch
+
+    launch.may_be_described = lambda matrix: False
+
+
 def launch_product(
     x: Tensor, weight: Tensor, scales: tuple[Tensor, Tensor], y: Tensor, tile: Tile
 ) -> None:

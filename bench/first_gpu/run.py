@@ -33,6 +33,7 @@ class Run:
     began_s: float  # by time.time(), as all times here: processes share it
     deadline_s: float
     step: str = "start"
+    by_descriptor: bool = True  # whether products may read by tensor descriptor
     figures: Figures = field(init=False)
 
     def __post_init__(self) -> None:

@@ -88,12 +88,13 @@ def title(dtype: torch.dtype, tile: Tile) -> str:
     return f"{kind} tile {size} {tile.num_warps} warps {tile.num_stages} stages{form}"
 
 
-def tiles_here(dtype: torch.dtype) -> list[Tile]:
+def tiles_here(run: Run, dtype: torch.dtype) -> list[Tile]:
     """Return the tiles that this GPU can compute."""
     capability = project.gpu_capability()
     if dtype != torch.int8 and capability < 89:
         return []
-    return [tile for tile in TILES[dtype] if capability == 90 or not tile.by_descriptor]
+    has_descriptors = capability == 90 and run.by_descriptor
+    return [tile for tile in TILES[dtype] if has_descriptors or not tile.by_descriptor]
 
 
 def compile_tiles(run: Run) -> None:
@@ -103,11 +104,11 @@ def compile_tiles(run: Run) -> None:
         return
     for dtype in TILES:
         product = Product.random(run, dtype, 256, run.sizes.hidden, run.sizes.intermediate)
-        for tile in tiles_here(dtype):
+        for tile in tiles_here(run, dtype):
             with run.part(f"compile {title(dtype, tile)}"):
                 product.multiply(tile)
                 run.synchronize()
-        if tiles_here(dtype):
+        if tiles_here(run, dtype):
             run_lone_text_tiles(run, dtype, is_timed=False)
 
 
@@ -117,7 +118,7 @@ def measure_tiles(run: Run) -> None:
         run.put("tiles: no kernels here")
         return
     for dtype in TILES:
-        if tiles := tiles_here(dtype):
+        if tiles := tiles_here(run, dtype):
             _measure_tiles_of(run, dtype, tiles)
             run_lone_text_tiles(run, dtype, is_timed=True)
 

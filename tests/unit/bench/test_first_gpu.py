@@ -33,6 +33,7 @@ from bench.first_gpu.table import has_failed, table
 from bench.first_gpu.texts import mixed_lengths, random_text, texts_of
 from bench.roofline import LINEAR_WEIGHTS
 from contract.settings import REPOSITORY
+from model.ops.tiled_product import launch
 from tests.conftest import HANG_S, has_ended, wait_until
 
 
@@ -201,6 +202,57 @@ def test_part_on_a_gpu_is_set_up_as_a_worker(run, steps, monkeypatch):
     assert run.figures.latest("current", "gpu") == "cuda:0"
     assert run.figures.latest("settings", "bf16_sums") is False
     assert whats(run) == ["current", "keeps freed memory", "settings", "part p ended"]
+
+
+def put_whether_descriptors_are_used(run):
+    """A part that puts whether a matrix may be read by descriptor."""
+    run.put("descriptors", used=launch.may_be_described(torch.zeros(1, 16)))
+
+
+@pytest.mark.parametrize("by_descriptor", [True, False])
+def test_part_reads_by_descriptor_unless_the_run_does_not(run, steps, by_descriptor):
+    part = Part("p", "fake:put_whether_descriptors_are_used")
+    Starter().run_group(replace(run, by_descriptor=by_descriptor), Group(60, (part,)))
+
+    assert run.figures.latest("descriptors", "used") is by_descriptor
+
+
+class HangingDescriptors(Starter):
+    """Runs the targets of a GPU, whose figures come in the plain form alone if they `hang`."""
+
+    def __init__(self, *, hang: bool) -> None:
+        self.hang, self.forms = hang, []
+
+    def run_group(self, run, group, later=()):
+        [part] = group.parts
+        self.forms.append((part.name, run.by_descriptor))
+        if part.name == "target_bf16" or not (self.hang and run.by_descriptor):
+            run.put(part.name.replace("_", " "))
+
+
+def test_product_by_descriptor_that_gives_no_figure_is_replaced_by_the_plain_one(run):
+    starter = HangingDescriptors(hang=True)
+    first_gpu._run_steps(run, ["targets", "graphs"], starter)
+
+    assert starter.forms == [
+        ("target_bf16", True),
+        ("target_int8", True),
+        ("target_int8", False),
+        ("target_fp8", False),
+        ("graphs", False),
+    ]
+    assert [line["what"] for line in run.figures.lines() if has_failed(line)] == [
+        "target int8 by descriptor: FAILED; from now on all products are plain"
+    ]
+
+
+def test_product_by_descriptor_stays_where_its_figure_came(run):
+    run.put("target int8")  # of an earlier run
+    starter = HangingDescriptors(hang=False)
+    first_gpu._run_steps(run, ["targets", "graphs"], starter)
+
+    assert [form for form in starter.forms if not form[1]] == []
+    assert len(starter.forms) == 4
 
 
 def test_memory_of_the_gpu_is_managed_as_in_the_image(monkeypatch):
@@ -485,6 +537,8 @@ class SlowParts(Starter):
     def run_group(self, run, group, later=()):
         took_s = granted_s(group, later, run.left_s())
         self.got_s[group.parts[0].name] = took_s
+        if group.figure:
+            run.put(group.figure)
         self.clock.now_s += took_s + GRACE_S
 
 
@@ -506,7 +560,7 @@ def test_every_step_gets_its_least_time_though_all_before_use_theirs(run, monkey
     # What decides has all its time.
     for group in STEPS["targets"]:
         assert starter.got_s[group.parts[0].name] == group.limit_s
-    assert not run.figures.lines()
+    assert not [line for line in run.figures.lines() if has_failed(line)]
 
 
 def test_step_without_time_is_left_out(run, monkeypatch):
