@@ -434,6 +434,28 @@ def test_tests_that_come_to_no_end_name_those_that_failed_before(
     assert not [each for each in own if str(run.folder) in each.cmdline()]
 
 
+def test_processes_that_test_side_by_side_share_the_cores(run, monkeypatch):
+    (run.folder / "test_threads.py").write_text(
+        "import pytest, torch\n"
+        "@pytest.mark.{}\n"
+        "def test_threads():\n"
+        "    assert torch.get_num_threads() == 2".format("gpu")
+    )
+    monkeypatch.setattr(os, "cpu_count", lambda: gpu_tests.MANY_CORES + 1)
+    monkeypatch.setattr(gpu_tests, "TEST_PROCESSES", 1)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    gpu_tests.run_tests(run, "kernels", [str(run.folder)], is_parallel=True)
+
+    [counts] = run.figures.lines()
+    assert counts["passed"] == 1
+
+
+def test_kernel_tests_that_say_most_come_first_and_all_come_once():
+    files = [Path(file) for file in gpu_tests.kernel_test_files()]
+    assert files[0].name == "test_whole_model.py"
+    assert sorted(files) == sorted(project.KERNEL_TESTS.glob("test_*.py"))
+
+
 def test_post_without_an_answer_does_not_cost_the_bulk_run(run, monkeypatch):
     def fail(*arguments):
         raise TimeoutError("timed out")
