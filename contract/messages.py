@@ -45,8 +45,8 @@ class Job:
     requests: list[dict[str, Any]]
     """One per text, in the form that the model's `ScoreRequest.from_json` reads."""
     num_bytes: int
-    """Bytes that the model has to read; budgets and admission control count them. Those of a part
-    of a batch are its bytes of work (`contract.batches.Part`)."""
+    """Bytes of the texts that the model has to read. Those of a part of a batch are its bytes of
+    work (`contract.batches.Part`)."""
     submitted_at: float
     """Unix time, seconds."""
     deadline_at: float
@@ -70,6 +70,11 @@ class Job:
     """Whether the request named the fingerprint, so that no other model may score it."""
     traceparent: str = ""
     """Names the span of the HTTP request; '' where traces are off."""
+
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of work, which the queue counts: a next character costs about as much as a byte."""
+        return self.num_bytes + sum(fields.get("next_chars", 0) for fields in self.requests)
 
     @property
     def owner(self) -> str:

@@ -60,7 +60,7 @@ def submit(
         raise quota_exceeded(used_up) from None
     note_quota_left(receipt.quota_left)
     outcome = "replayed" if receipt.is_replay else "accepted"
-    audit.note(task_id=receipt.task_id, outcome=outcome, work_bytes=job.num_bytes)
+    audit.note(task_id=receipt.task_id, outcome=outcome, work_bytes=job.work_bytes)
     return receipt
 
 

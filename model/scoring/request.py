@@ -29,11 +29,12 @@ class ScoreRequest:
     def num_bytes(self) -> int:
         """The bytes that the model reads: a context once, and each window of a text.
 
-        At least 1: to predict characters after the empty text, the model reads BOS.
+        The search for a next character costs about as much as a byte. For characters after the
+        empty text, the model reads BOS.
         """
         if self.window is None:
             num_bytes = len(self.text) + len(self.context) + sum(map(len, self.continuations))
-            return max(num_bytes, 1)
+            return max(num_bytes, 1) + (self.next_chars or 0)
         return sum(window.num_bytes for window in self.windows)
 
     @property

@@ -42,7 +42,7 @@ class JobSubmitter:
         memory, promised = self._memory.read(), promised_bytes(job.result_bytes)
         while True:
             payload = encode_payload(job)
-            sizes = (job.num_bytes, promised, *self._limits(memory), *quota_args(quota))
+            sizes = (job.work_bytes, promised, *self._limits(memory), *quota_args(quota))
             answer = self._call(task_id, job, payload, idempotency, quota, sizes)
             if answer[0] != b"rebind":
                 break
@@ -89,7 +89,7 @@ class JobSubmitter:
         args = [
             queued_record(task_id, job.facts()),
             payload,
-            task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
+            task_message(task_id, job.work_bytes, job.priority, job.fingerprint, origin_of(job)),
             task_id,
             job.client,
             ttl_s(job.deadline_at, limits),

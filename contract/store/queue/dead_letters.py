@@ -146,8 +146,8 @@ class DeadLetters:
         ]
         args: list[Any] = [
             *(record, queued_record(task_id, job.facts()), encode_payload(job)),
-            task_message(task_id, job.num_bytes, job.priority, job.fingerprint, origin_of(job)),
-            *(task_id, job.num_bytes, job.client),
+            task_message(task_id, job.work_bytes, job.priority, job.fingerprint, origin_of(job)),
+            *(task_id, job.work_bytes, job.client),
             *(int(wait_s) + self._ttl_s, letter.id),
             *(promised_bytes(job.result_bytes), self._ttl_s),
         ]

@@ -49,6 +49,13 @@ def test_submitted_job_is_queued_with_its_size(job_store):
     assert (receipt.depth.jobs, receipt.depth.bytes) == (1, 7)
 
 
+def test_next_characters_count_as_work_for_the_queue(job_store):
+    requests = [{"text": "a"}, {"text": "", "next_chars": 100}]
+    receipt = job_store.submit(a_job(2, requests=requests, is_single=False))
+    assert receipt.depth.bytes == 102
+    assert job_store.read(receipt.task_id).job["num_bytes"] == 2
+
+
 def test_opening_a_job_marks_it_started_and_hands_out_its_payload(job_store):
     job = a_job(requests=[{"text": 'naïve "quoted" {"status":"SUCCESS"}'}])
     task_id = job_store.submit(job).task_id

@@ -80,6 +80,11 @@ def test_context_is_read_once():
     assert ScoreRequest(context=b"abc", continuations=(b"d", b"ef")).num_bytes == 6
 
 
+def test_next_character_counts_as_a_byte():
+    assert ScoreRequest(text=b"abc", next_chars=100).num_bytes == 103
+    assert ScoreRequest(next_chars=1).num_bytes == 2
+
+
 @pytest.mark.parametrize(
     ("window", "pointer"),
     [({"size": 65, "stride": 32}, "/window/size"), ({"size": 64, "stride": 24}, "/window/stride")],
