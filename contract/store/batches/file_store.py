@@ -159,13 +159,16 @@ class FileStore:
     def note_batch(self, batch_id: str, facts: dict[str, Any]) -> None:
         """Store the fields that only OpenAI's batches have; what was stored before stays.
 
-        They are part of the batch, and so they expire and are erased with it.
+        They are part of the batch, and so they count, expire and are erased with it.
 
         Raises:
             BrokerUnavailable
         """
         with self._guard.calling():
-            self._note_batch(keys=[keys.batch(batch_id)], args=[orjson.dumps(facts)])
+            self._note_batch(
+                keys=[keys.batch(batch_id), keys.STORED],
+                args=[orjson.dumps(facts), self._settings.result_ttl_s],
+            )
 
     def batch_facts(self, batch_id: str) -> dict[str, Any]:
         """What `note_batch` stored; empty for a batch of `POST /batches`.

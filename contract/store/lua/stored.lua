@@ -22,7 +22,8 @@ local function count_stored_job(stored, key, record, ttl, bytes)
   count_stored(stored, client, redis.call('EXPIRETIME', key), ttl, bytes)
 end
 
--- Counts what a part adds to its batch. All that a batch has stored expires a TTL after its last part.
+-- Counts what a part, or metadata, adds to its batch. All that a batch has stored expires a TTL after its
+-- last part.
 local function count_stored_part(stored, batch, expires_at, ttl, bytes)
   local facts = redis.call('HMGET', batch, 'client', 'stored_bytes', 'stored_until')
   local client, before = facts[1] or '', tonumber(facts[2] or '0')

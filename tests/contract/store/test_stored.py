@@ -14,6 +14,7 @@ from contract.errors import JobUnreadable
 from contract.messages import encode_payload, failure_record
 from contract.settings import Settings, load_settings
 from contract.store.admission.outcomes import NoRoom
+from contract.store.batches.file_store import FileStore
 from contract.store.connection.scripts import script_text
 from contract.store.jobs.endings import Ending
 from contract.store.jobs.job_store import JobStore
@@ -95,6 +96,20 @@ def test_batch_of_a_client_that_has_stored_its_share_is_refused(redis_client):
         Batches(redis_client, settings).accept(num_parts=50)
     assert refusal.value.is_share
     assert refusal.value.stored_bytes == stored(redis_client, "")
+
+
+def test_metadata_of_an_openai_batch_counts_until_the_batch_is_erased(redis_client, settings):
+    batches = Batches(redis_client, settings)
+    files = FileStore(redis_client, settings, batches.jobs)
+    batch_id, _ = batches.accept(num_parts=1)
+    for note in ("x" * 50_000, "later"):
+        files.note_batch(batch_id, {"metadata": {"note": note}})
+    noted = redis_client.hstrlen(keys.batch(batch_id), "openai")
+    assert stored(redis_client, "") == noted > 50_000
+    batches.end_part(batch_id, 0)
+    assert stored(redis_client, "") > noted
+    batches.store.erase(batch_id)
+    assert not redis_client.keys(f"{keys.STORED}*")
 
 
 def test_what_expires_is_not_counted_any_more(redis_client):
