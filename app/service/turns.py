@@ -2,18 +2,20 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
 import gevent
 from gevent.event import Event
+from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 
 # Other requests wait at most about this long for each client whose requests work.
 TURN_S = 0.002
 # A smaller body is parsed and checked in a few milliseconds.
 LARGE_BYTES = 256 * 1024
-# Each holds a parsed body, which takes several times its size.
+# Each holds a parsed body, which takes several times its size. One client gets one of them.
 LARGE_AT_ONCE = 2
 
 _Item = TypeVar("_Item")
@@ -32,11 +34,17 @@ def in_turns(items: Iterable[_Item]) -> Iterator[_Item]:
 
 def let_others_run() -> None:
     """Serve other connections, those of other clients first, then go on."""
-    turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+    turn = _current_turn()
     if turn is None:
         _run_ready_connections()
     else:
         turn.wait_for_next()
+
+
+def _current_turn() -> "Turn | None":
+    """The turn that this greenlet has joined."""
+    turn: Turn | None = getattr(gevent.getcurrent(), "turn", None)
+    return turn
 
 
 def _run_ready_connections() -> None:
@@ -57,6 +65,8 @@ class Turn:
         self._began_in = -1
         self._until = 0.0
         self._waiting: dict[Event, None] = {}
+        self.large_work = Semaphore(1)
+        """Held by the one connection whose large body is worked on."""
 
     def join(self) -> None:
         """Have `let_others_run` in this greenlet wait for the next turn of this client."""
@@ -128,7 +138,7 @@ class Rounds:
 
 
 class LargeWork:
-    """Runs work on large bodies in threads of their own, few at once."""
+    """Runs work on large bodies in threads of their own, few at once and one of each client."""
 
     def __init__(self) -> None:
         """Prepare the threads; they start when they are needed."""
@@ -150,7 +160,9 @@ class LargeWork:
             return work()
         if self._threads is None:
             self._threads = ThreadPool(LARGE_AT_ONCE, hub=gevent.get_hub())
-        made, error = self._threads.apply(_outcome, (work,))
+        turn = _current_turn()
+        with turn.large_work if turn is not None else nullcontext():
+            made, error = self._threads.apply(_outcome, (work,))
         if error is not None:
             raise error
         assert made is not None

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Callable
 
 import gevent
 import pytest
@@ -15,7 +16,7 @@ from app.service.turns import (
     Rounds,
     in_turns,
 )
-from tests.conftest import wait_until
+from tests.conftest import HANG_S, wait_until
 
 
 def busy(seconds: float) -> None:
@@ -111,6 +112,23 @@ def test_error_of_large_work_is_raised_and_not_printed(capfd):
     with pytest.raises(ValueError, match="zanzibar"):
         LargeWork().run(LARGE_BYTES, fail)
     assert "zanzibar" not in "".join(capfd.readouterr())
+
+
+def test_client_with_many_large_bodies_leaves_a_thread_to_others():
+    large, rounds, is_other_done = LargeWork(), Rounds(), threading.Event()
+
+    def send(client: str, work: Callable[[], object]) -> object:
+        rounds.turn_of(client).join()
+        return large.run(LARGE_BYTES, work)
+
+    def greedy() -> bool:
+        return is_other_done.wait(timeout=HANG_S)
+
+    many = [gevent.spawn(send, "greedy", greedy) for _ in range(LARGE_AT_ONCE)]
+    # They have begun, or wait for their turn.
+    gevent.sleep(0.05)
+    gevent.joinall([*many, gevent.spawn(send, "other", is_other_done.set)], raise_error=True)
+    assert all(each.value for each in many)
 
 
 def test_large_work_is_done_few_at_once_while_others_run():
