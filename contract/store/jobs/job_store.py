@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from secrets import token_bytes
 from typing import Any
@@ -27,7 +27,7 @@ from contract.store.admission.outcomes import (
 )
 from contract.store.admission.submitting import JobSubmitter
 from contract.store.connection.broker_guard import BrokerGuard
-from contract.store.connection.readings import note_time, read, read_together
+from contract.store.connection.readings import Reading, note_time, read, read_together
 from contract.store.connection.refusals import NotStored, refusal_reason
 from contract.store.connection.script_runner import ScriptRunner
 from contract.store.connection.scripts import register
@@ -231,9 +231,15 @@ class JobStore:
             self._client.delete(keys.ABSENT)
 
     def worker_statuses(self) -> list[WorkerStatus]:
-        """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable."""
+        """The status of every worker that holds a lease, by name. Raises: BrokerUnavailable.
+
+        A web server asks for it once a second. So this also looks at the key that signs IDs.
+        """
         with self._guard.calling():
-            statuses, _ = read_together(self._client, ask_statuses(), note_time())
+            statuses, _, secret = read_together(
+                self._client, ask_statuses(), note_time(), _keep_secret(self._secret)
+            )
+        self._secret = secret
         return list(statuses)
 
     def current_models(self) -> dict[str, str]:
@@ -449,3 +455,15 @@ class JobStore:
     def _absent(self, task_id: str) -> JobGone | JobNotFound:
         gone = "The result of this task ID has expired or was erased; send the text again."
         return absent(self.id_secret(), task_id, TASK, gone)
+
+
+def _keep_secret(known: bytes | None) -> Reading[bytes | None]:
+    """The key that signs task IDs, as it is stored; one that Redis has lost is stored again.
+
+    A web server that started later would make another one, and know no ID of the earlier ones.
+    """
+    (stored,) = yield [("GET", keys.ID_SECRET)]
+    if stored is None and known is not None:
+        with suppress(redis.ResponseError):
+            _, stored = yield [("SET", keys.ID_SECRET, known, "NX"), ("GET", keys.ID_SECRET)]
+    return known if stored is None else stored

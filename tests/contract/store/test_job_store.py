@@ -128,6 +128,40 @@ def test_id_that_was_never_given_out_is_not_found(job_store, task_id):
         job_store.erase(task_id)
 
 
+def test_ids_belong_to_their_owner_at_every_web_server_after_redis_has_lost_its_data(
+    job_store, redis_client, settings
+):
+    before = job_store.new_id("team")
+    redis_client.flushall()
+    job_store.worker_statuses()
+    later = JobStore(redis_client, settings)
+    assert later.is_owned_by(before, "team")
+    assert job_store.is_owned_by(later.new_id("team"), "team")
+
+
+def test_key_of_ids_that_comes_back_with_a_backup_replaces_the_one_that_was_made_meanwhile(
+    job_store, redis_client, settings
+):
+    before = job_store.new_id("team")
+    backup = redis_client.get(keys.ID_SECRET)
+    redis_client.flushall()
+    meanwhile = JobStore(redis_client, settings)
+    meanwhile.new_id("team")
+    redis_client.set(keys.ID_SECRET, backup)
+    meanwhile.worker_statuses()
+    assert meanwhile.is_owned_by(before, "team")
+
+
+def test_full_redis_that_has_lost_the_key_of_ids_still_tells_of_its_workers(
+    job_store, redis_client
+):
+    before = job_store.new_id("team")
+    redis_client.flushall()
+    redis_client.config_set("maxmemory", 1)
+    assert job_store.worker_statuses() == []
+    assert job_store.is_owned_by(before, "team")
+
+
 def test_queue_refuses_what_exceeds_its_bytes_or_its_jobs(redis_server):
     settings = load_settings(
         {
