@@ -14,6 +14,7 @@ from contract.store.queue.dead_letters import DeadLetters
 from contract.store.queue.parked_jobs import ParkedJobs
 from contract.worker_status import NotAWorkerStatus, decode_status
 from worker.process.registration import Registration
+from worker.recovery.lost_turns import LostTurns
 from worker.recovery.orphans import Orphans
 from worker.recovery.overdue import Overdue
 from worker.scoring.outcomes import lost_ending
@@ -52,6 +53,7 @@ class Upkeep:
         max_wait_s = max(settings.max_deadline_s, settings.max_upload_deadline_s)
         self._orphans = Orphans(client, store, lease_s=settings.lease_s, max_wait_s=max_wait_s)
         self._overdue = Overdue(client, store)
+        self._lost_turns = LostTurns(client)
         self._parked = ParkedJobs(client)
         self._letters = DeadLetters(client, settings)
         self._max_wait_s = max_wait_s
@@ -61,6 +63,7 @@ class Upkeep:
         run_each(
             self._registration.renew,
             lambda: self._orphans.take_over(*self._registration.model),
+            lambda: self._lost_turns.put_back(self._registration.model[1]),
             self._parked.take_back,
             self._overdue.end_some,
             self._letters.drop_expired,

@@ -15,6 +15,7 @@ from model import ScoreRequest, Slice
 from tests.waiting_messages import EXPRESS, num_parked
 from worker.queue.transport import SCRIPTS
 from worker.recovery import dead_workers
+from worker.recovery.lost_turns import LOOK_EVERY_S, LostTurns
 from worker.scheduling.batching_delay import ANY_TIME
 from worker.scheduling.filling import Budget, OpenJob
 from worker.scheduling.room import Room, fetch_arguments, room_for_fetch
@@ -391,3 +392,36 @@ def test_job_that_ended_while_it_waited_is_over_when_an_idle_worker_fetches_it(q
     queue.fetch(is_idle=True)
     assert queue.opened == [b"over"]
     assert job_store.read(task_id).state == "REVOKED"
+
+
+def test_clients_whose_turns_were_lost_get_them_back(queue, redis_client):
+    behind = {queue.add(name, 10, 10)[1] for name in ("a", "b")}
+    redis_client.delete(keys.turns(MODEL, keys.INTERACTIVE))
+    assert [is_express for is_express, _ in queue.fetch()] == [True, True]
+    behind |= set(queue.add("a", 10))
+    assert queue.fetch() == []
+    LostTurns(redis_client).put_back(MODEL)
+    assert {task_id for _, task_id in queue.fetch()} == behind
+    assert not redis_client.exists(keys.turns(MODEL, keys.INTERACTIVE))
+
+
+def test_clients_that_have_their_turns_or_no_message_get_no_further_one(queue, redis_client):
+    queue.add("a", 10, 10)
+    queue.add("b", 10)
+    name = keys.turns(MODEL, keys.INTERACTIVE)
+    before = redis_client.lrange(name, 0, -1)
+    LostTurns(redis_client).put_back(MODEL)
+    assert redis_client.lrange(name, 0, -1) == before
+
+
+def test_lost_turns_are_looked_for_only_now_and_then(queue, redis_client):
+    moments = [0.0]
+    turns = LostTurns(redis_client, clock=lambda: moments[0])
+    turns.put_back(MODEL)
+    queue.add("a", 10, 10)
+    redis_client.delete(keys.turns(MODEL, keys.INTERACTIVE))
+    turns.put_back(MODEL)
+    assert len(queue.fetch()) == 1
+    moments[0] = LOOK_EVERY_S
+    turns.put_back(MODEL)
+    assert len(queue.fetch()) == 1
