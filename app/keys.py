@@ -18,6 +18,7 @@ from contract.logs import configure_logging, get_logger
 from contract.service_clock import CLOCK
 from contract.settings import SettingsInvalid, load_settings
 from contract.store.connection.broker import connect
+from contract.store.connection.broker_guard import describe_to_operator
 from contract.store.key_store import KeyStore
 
 log = get_logger(__name__)
@@ -39,8 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SettingsInvalid, NotAKey) as error:
         return _fail(error, EX_USAGE)
     except redis.RedisError as error:
-        hint = "start the service, or check EVASCORE_REDIS_URL and EVASCORE_DATA_DIR"
-        return _fail(f"Redis does not answer ({type(error).__name__}); {hint}", EX_FAILED)
+        return _fail(describe_to_operator(error), EX_FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -13,6 +13,7 @@ import redis
 from contract.grammar.counts import counted
 from contract.settings import SettingsInvalid, load_settings
 from contract.store.connection.broker import connect
+from contract.store.connection.broker_guard import describe_to_operator
 from contract.store.queue.dead_letters import DeadLetter, DeadLetters, NotRequeued
 
 EX_FAILED, EX_USAGE = 1, 2
@@ -32,8 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _list(letters.letters())
             return _for_each(letters, parsed.command, parsed.ids, is_all=parsed.all)
     except redis.RedisError as error:
-        hint = "start the service, or check EVASCORE_REDIS_URL and EVASCORE_DATA_DIR"
-        return _fail(f"Redis does not answer ({type(error).__name__}); {hint}", EX_FAILED)
+        return _fail(describe_to_operator(error), EX_FAILED)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -87,6 +87,14 @@ class BrokerGuard:
         return is_over and self._trial.acquire(blocking=False)
 
 
+def describe_to_operator(error: redis.RedisError) -> str:
+    """Return the line of a command that failed because of Redis, with what to check."""
+    if isinstance(error, redis.ResponseError):
+        return _describe(error)
+    hint = "start the service, or check EVASCORE_REDIS_URL and EVASCORE_DATA_DIR"
+    return f"Redis does not answer ({type(error).__name__}); {hint}"
+
+
 def _describe(error: redis.RedisError) -> str:
     reason = refusal_reason(error, lambda: False)
     if reason is None:

@@ -23,6 +23,8 @@ _BY_PREFIX: dict[str, Reason] = {
     "NOREPLICAS": "read_only",
     "BUSY": "slow",
 }
+# redis-py puts the command before what Redis said of it.
+_OF_PIPELINE = " of pipeline caused error: "
 
 
 class NotStored(redis.ResponseError):
@@ -51,7 +53,8 @@ def refusal_reason(error: redis.RedisError, answers: Callable[[], bool]) -> Reas
     if isinstance(error, redis.ReadOnlyError):
         return "read_only"
     if isinstance(error, redis.ResponseError):
-        return _BY_PREFIX.get(str(error).partition(" ")[0], "refused")
+        said = str(error).rpartition(_OF_PIPELINE)[2]
+        return _BY_PREFIX.get(said.partition(" ")[0], "refused")
     return None
 
 

@@ -155,6 +155,21 @@ def test_command_says_that_redis_is_away(command, monkeypatch):
     assert (exit_code, err.count("\n")) == (1, 1)
 
 
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [("maxmemory", "its memory is full"), ("min-replicas-to-write", "read-only")],
+)
+def test_command_says_why_redis_refuses_to_requeue(command, letters, redis_client, option, said):
+    letters.add("message", "not_json", num_bytes=1, raw=SECRET)
+    redis_client.config_set(option, 1)
+    exit_code, _, err = command("requeue", "--all")
+    assert (exit_code, err.count("\n")) == (1, 1)
+    assert said in err
+    assert "does not answer" not in err
+    redis_client.config_set(option, 0)
+    assert command("requeue", "--all")[0] == 0
+
+
 def test_requeued_message_is_at_the_consuming_end(command, letters, redis_client):
     redis_client.lpush(keys.QUEUE, b"waiting")
     letters.add("message", "not_json", num_bytes=1, raw=SECRET)

@@ -42,6 +42,13 @@ def test_reason_that_a_real_redis_gives(redis_client, option, value, reason):
     assert refusal_reason(refusal.value, lambda: True) == reason
 
 
+def test_reason_of_a_command_in_a_pipeline(redis_client):
+    redis_client.config_set("min-replicas-to-write", 1)
+    with redis_client.pipeline() as pipe, pytest.raises(redis.ResponseError) as refusal:
+        pipe.set("a", "b").execute()
+    assert refusal_reason(refusal.value, lambda: True) == "read_only"
+
+
 def test_real_redis_whose_disk_is_full_says_so(redis_server, redis_client):
     redis_server.fill_disk()
     with pytest.raises(redis.ResponseError) as refusal:
