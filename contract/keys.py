@@ -60,6 +60,8 @@ DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes 
 PARKED = "evascore:parked"  # set: newer major versions that have parked messages
 # Sorted set: workers whose lease expired while they scored, by the Unix time at which it was seen.
 MISSING = "evascore:missing"
+# Sorted set: workers whose lease expired and that have not come back, by that Unix time.
+LOST_WORKERS = "evascore:lost_workers"
 ABSENT = "evascore:absent"  # no such key: deleting it shows whether Redis takes writes
 
 

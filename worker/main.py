@@ -1,6 +1,7 @@
 """Entry point of `celery -A worker.main worker -P solo -c 1`: builds the worker and starts it."""
 
 import itertools
+import signal
 import sys
 import time
 import traceback
@@ -128,6 +129,8 @@ class Process:
         for tries in itertools.count():
             try:
                 _claim_name(runtime, mark)
+                # Celery sets a handler of its own once the model is loaded.
+                signal.signal(signal.SIGTERM, self._stop_loading)
                 return
             except NameTaken as error:
                 _refuse(error)
@@ -154,6 +157,12 @@ class Process:
         batches = BatchQueue(client, settings)
         registration = Registration(store.models, status)
         return Runtime(settings, client, store, batches, status, lease, registration, self._tracing)
+
+    def _stop_loading(self, number: int, _: object) -> None:
+        """Give the lease back, so that the worker does not count as lost, and end by the signal."""
+        signal.signal(number, signal.SIG_DFL)
+        self._app.runtime.lease.release()
+        signal.raise_signal(number)
 
     def load_model(self, sender: Any, **_: Any) -> None:
         """Load and warm up the model, before any job is fetched; end the process where it fails."""

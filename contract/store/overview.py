@@ -16,7 +16,7 @@ from contract.store.connection.readings import note_time, read_together
 from contract.store.connection.refusals import ask_writable
 from contract.store.jobs.counts import ask_depth, ask_totals
 from contract.store.queue.dead_letters import DeadLetter, ask_letters
-from contract.store.queue.leases import ask_statuses
+from contract.store.queue.leases import ask_lost, ask_statuses
 from contract.store.queue.model_registry import ModelQueue, ask_model_drifted, ask_queues
 from contract.store.queue.parked_jobs import ask_parked
 from contract.worker_status import WorkerStatus
@@ -33,6 +33,8 @@ class Overview:
     bulk: BulkLoad
     workers: list[WorkerStatus]
     """Those that hold a lease, by name."""
+    lost_workers: list[str]
+    """Names of those that ended or lost Redis without giving their lease back."""
     num_parked: int
     """Jobs that wait for a worker of a newer release."""
     letters: list[DeadLetter]
@@ -61,6 +63,7 @@ class OverviewReader:
                 ask_totals(),
                 ask_load(self._settings),
                 ask_statuses(),
+                ask_lost(),
                 ask_parked(),
                 ask_letters(),
                 ask_queues(),

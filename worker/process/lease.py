@@ -88,6 +88,9 @@ class Lease:
     def release(self) -> None:
         """Stop renewing and delete the lease, so that nobody waits for it to expire."""
         self._stopped.set()
+        if self._thread.is_alive() and self._thread is not threading.current_thread():
+            # A renewal that is under way would outlast the deletion.
+            self._thread.join(self._lease_s / _RENEWALS_PER_LEASE)
         try:
             self._client.delete(self._key)
             self._client.srem(keys.WORKERS, self.status.name)
@@ -152,7 +155,7 @@ class Lease:
         suspects = keys.missing_aboard(self.status.name) if self.has_name else ""
         asked_at = steady()
         time_of_redis = register(self._client, "renew_lease", _LUA)(
-            keys=[keys.WORKERS, self._key, suspects, keys.MISSING],
+            keys=[keys.WORKERS, self._key, keys.LOST_WORKERS, suspects, keys.MISSING],
             args=[self.status.name, self.status.encode(), int(self._lease_s * 1000)],
         )
         CLOCK.note(time_of_redis, asked_at)

@@ -23,6 +23,7 @@ import redis
 from contract import keys
 from contract.service_clock import CLOCK
 from contract.store.connection.scripts import register
+from contract.store.queue.leases import LOST_S
 
 _LUA = Path(__file__).parent / "lua"
 # A worker whose lease expired this long ago counts as dead.
@@ -57,10 +58,14 @@ def set_aside(client: redis.Redis, worker: str) -> None:
     register(client, "set_aside_suspects", _LUA)(keys=names, args=[worker])
 
 
-def forget_worker(client: redis.Redis, worker: str) -> None:
-    """Take a worker whose messages were requeued off the list, unless it goes on after all."""
-    names = [keys.WORKERS, keys.lease(worker), keys.unacked(worker)]
-    register(client, "forget_worker", _LUA)(keys=names, args=[worker])
+def forget_worker(client: redis.Redis, worker: str) -> bool:
+    """Note a worker whose messages were requeued as lost, unless it goes on after all.
+
+    Returns:
+        Whether it was noted.
+    """
+    names = [keys.WORKERS, keys.lease(worker), keys.unacked(worker), keys.LOST_WORKERS]
+    return bool(register(client, "forget_worker", _LUA)(keys=names, args=[worker, LOST_S]))
 
 
 def blame(client: redis.Redis, worker: str) -> list[str]:

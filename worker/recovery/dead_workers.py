@@ -100,7 +100,8 @@ def requeue_of_missing_peers(client: redis.Redis, own_name: str) -> None:
         if lease is None and take_lock(client, keys.reaping(name), own_name, _REAPING_S):
             suspects.set_aside(client, name)
             requeue_left_behind(client, name, "lost")
-            suspects.forget_worker(client, name)
+            if suspects.forget_worker(client, name):
+                log.warning("worker_lost", worker=name)
             client.delete(keys.reaping(name))
     for name in suspects.long_missing(client):
         _blame(client, name)

@@ -76,7 +76,7 @@ class OverviewCollector(Collector):
         yield from _room(now.bulk)
         yield from _files(now.persistence, now.bulk.memory)
         yield from _progress(now)
-        yield from worker_metrics(now.workers)
+        yield from worker_metrics(now.workers, now.lost_workers)
 
 
 def _queue(now: Overview) -> Iterator[Metric]:

@@ -38,9 +38,14 @@ _HISTOGRAMS = (
 )
 
 
-def worker_metrics(workers: list[WorkerStatus]) -> Iterator[Metric]:
-    """Yield the metrics of `workers`; most have one series for each."""
+def worker_metrics(workers: list[WorkerStatus], lost: list[str]) -> Iterator[Metric]:
+    """Yield the metrics of workers; most have one series for each.
+
+    Args:
+        lost: names of those that ended or lost Redis without giving their lease back.
+    """
     yield _silences(workers)
+    yield _lost(lost)
     yield _refusals(workers)
     yield _workers_by_state(workers)
     yield _worker_speeds(workers)
@@ -62,6 +67,18 @@ def _silences(workers: list[WorkerStatus]) -> Metric:
     for worker in workers:
         if worker.is_warm and worker.silent_s is not None:
             family.add_metric((worker.name,), worker.silent_s)
+    return family
+
+
+def _lost(names: list[str]) -> Metric:
+    family = GaugeMetricFamily(
+        "evascore_worker_lost",
+        "1 for a worker that ended or lost Redis without giving its lease back, until it is back "
+        "or, beside others, for an hour.",
+        labels=("worker",),
+    )
+    for name in names:
+        family.add_metric((name,), 1)
     return family
 
 

@@ -298,6 +298,14 @@ def test_worker_that_starts_again_and_again_is_reported_beside_others_that_start
     assert 3500 < outcomes.client.ttl(keys.starts("loops")) <= 3600
 
 
+def test_lost_worker_is_reported_by_name_beside_another(http, outcomes):
+    outcomes.client.flushdb()
+    pose_as_worker(outcomes)
+    outcomes.client.sadd(keys.WORKERS, "gone@host")
+    lost = {key: value for key, value in scrape(http).items() if key[0] == "evascore_worker_lost"}
+    assert lost == {("evascore_worker_lost", "gone@host"): 1}
+
+
 def test_drifted_model_is_reported_although_another_worker_works(http, outcomes):
     outcomes.client.flushdb()
     pose_as_worker(outcomes)

@@ -120,6 +120,16 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(
     assert not redis_client.exists(keys.crashes(task_id))
 
 
+def test_worker_that_is_stopped_while_it_starts_is_not_lost(redis_client, new_worker):
+    worker = new_worker(lease_s="300").start()
+    # The second phase reads the model. If that is over already, it stops as any worker does.
+    wait_until(lambda: worker.log.read_text().count("startup_phase") > 1)
+    worker.send(signal.SIGTERM)
+    assert worker.wait_exit() in (-signal.SIGTERM, 0)
+    assert not redis_client.exists(keys.lease("w@test"))
+    assert not redis_client.smembers(keys.WORKERS)
+
+
 def test_hung_batch_ends_its_worker_and_its_job_after_three_tries(job_store, new_worker):
     worker = new_worker(lease_s="2", drain_s="2", micro_batch_timeout_s="2").hold()
     task_id = submit(job_store, 10)

@@ -8,7 +8,9 @@ from contract import keys
 from contract.messages import Job
 from contract.queue_messages import task_message
 from contract.settings import Settings
+from contract.store.connection.readings import read
 from contract.store.jobs.job_store import JobStore
+from contract.store.queue.leases import LOST_S, ask_lost
 from tests.waiting_messages import waiting
 from worker.process.lease import Lease
 from worker.process.own_status import OwnStatus
@@ -38,6 +40,10 @@ class Worker:
 @pytest.fixture
 def worker(job_store, redis_client, settings):
     return Worker("w", job_store, redis_client, settings)
+
+
+def lost(client) -> list[str]:
+    return read(client, ask_lost())
 
 
 def deaths(client, task_id: str) -> int:
@@ -113,6 +119,34 @@ def test_missing_worker_that_scored_nothing_is_forgotten(worker, redis_client, j
     requeue_of_missing_peers(redis_client, "peer")
     assert not redis_client.exists(keys.MISSING)
     assert not redis_client.sismember(keys.WORKERS, "w")
+
+
+def test_lost_worker_is_shown_until_it_is_back(worker, redis_client, job_store, settings):
+    peer = Worker("peer", job_store, redis_client, settings)
+    assert lost(redis_client) == []
+    worker.go_missing()
+    # Nobody else need have seen it.
+    assert lost(redis_client) == ["w"]
+    requeue_of_missing_peers(redis_client, "peer")
+    assert lost(redis_client) == ["w"]
+    worker.lease.renew()
+    assert lost(redis_client) == []
+    worker.lease.release()
+    peer.lease.release()
+    assert lost(redis_client) == []
+
+
+def test_lost_worker_is_shown_for_an_hour_beside_others(worker, redis_client):
+    worker.go_missing()
+    requeue_of_missing_peers(redis_client, "peer")
+    assert 3500 < redis_client.ttl(keys.LOST_WORKERS) <= LOST_S
+    redis_client.zadd(keys.LOST_WORKERS, {"w": time.time() - LOST_S - 1})
+    assert lost(redis_client) == []
+    worker.lease.renew()
+    redis_client.zadd(keys.LOST_WORKERS, {"older": time.time() - LOST_S - 1})
+    worker.go_missing()
+    requeue_of_missing_peers(redis_client, "peer")
+    assert redis_client.zrange(keys.LOST_WORKERS, 0, -1) == [b"w"]
 
 
 def test_count_does_not_stay_for_ever(worker, redis_client):
