@@ -16,6 +16,7 @@ from prometheus_client.registry import Collector
 from app.service.metrics.workers import worker_metrics
 from app.service.stalls import silent_s, unstored_s
 from contract.errors import BY_CODE, BrokerUnavailable, ClientError
+from contract.logs import get_logger
 from contract.service_clock import CLOCK
 from contract.store.admission.bulk_load import BulkLoad
 from contract.store.admission.memory import Memory
@@ -25,6 +26,8 @@ from contract.store.overview import Overview, OverviewReader
 from contract.store.queue.dead_letters import KINDS, DeadLetter
 from contract.store.queue.leases import CAUSES, REDELIVERED
 from contract.store.queue.model_registry import PRIORITY_NAMES, ModelQueue
+
+log = get_logger(__name__)
 
 # Counters in Redis, by the first word of their names. Every outcome shows from the start, as 0:
 # Prometheus does not see the first step of a counter that did not exist before.
@@ -59,7 +62,10 @@ class OverviewCollector(Collector):
         began_at = time.perf_counter()
         try:
             now = self._overview.read()
-        except BrokerUnavailable:
+        except BrokerUnavailable as error:
+            # Such as a wrong password or an expired certificate; no text of a user is in these
+            # commands. Without a cause, Redis was silent a moment ago and was not asked again.
+            log.warning("redis_not_read", error=str(error), cause=str(error.__cause__ or ""))
             yield _gauge("evascore_redis_up", "Whether Redis answers.", 0)
             return
         read_s = time.perf_counter() - began_at

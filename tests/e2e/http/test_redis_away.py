@@ -258,3 +258,21 @@ def test_new_server_reads_results_while_redis_takes_no_writes(
     assert new.stop() == 0
     redis_client.config_set("min-replicas-to-write", 0)
     assert client.post("/score", json={"text": "a"}).status_code == 202
+
+
+def test_log_names_the_right_that_the_user_of_redis_lacks(server, client, redis_client):
+    redis_client.execute_command("ACL", "SETUSER", "default", "-info")
+    try:
+        assert "evascore_redis_up 0.0" in client.get("/metrics").text
+    finally:
+        redis_client.execute_command("ACL", "SETUSER", "default", "+info")
+    (line,) = wait_until(lambda: server.log_lines("redis_not_read"))
+    assert "NoPermissionError" in line["error"]
+    assert "info" in line["cause"]
+
+
+def test_log_names_the_refused_connection(server, client, redis_server):
+    redis_server.kill()
+    assert "evascore_redis_up 0.0" in client.get("/metrics").text
+    (line,) = wait_until(lambda: server.log_lines("redis_not_read"))
+    assert "refused" in line["cause"] or "closed" in line["cause"]
