@@ -54,7 +54,8 @@ WORKERS = "evascore:workers"  # set: names of workers that have held a lease
 FORGETTABLE_SINCE = "evascore:forgettable_since"
 REWRITING = "evascore:rewriting"  # that time, and the rewrite that runs for it
 EXPIRED = "evascore:expired"  # the number of keys that have expired, as it was last seen
-LAST_BACKUP = "evascore:last_backup"  # Unix time, seconds, at which a backup was verified
+# Unix time, seconds, at which a backup was verified; 0 if one was tried and none ever was
+LAST_BACKUP = "evascore:last_backup"
 DEAD_LETTERS = "evascore:dead_letters"  # stream: facts of what could not be read
 DEAD_LETTER_RAWS = "evascore:dead_letter_raws"  # hash: dead letter ID -> bytes for a requeue
 PARKED = "evascore:parked"  # set: newer major versions that have parked messages

@@ -53,13 +53,22 @@ def note_backup(redis_dir: Path, at_s: int) -> None:
     Args:
         at_s: Unix time, seconds.
     """
+    _note(redis_dir, f"SET {LAST_BACKUP} {at_s}")
+
+
+def note_failure(redis_dir: Path) -> None:
+    """Tell Redis that a backup failed, by the time 0, unless one was ever stored."""
+    _note(redis_dir, f"SET {LAST_BACKUP} 0 NX")
+
+
+def _note(redis_dir: Path, command: str) -> None:
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(_ANSWER_S)
         try:
             connection.connect(str((redis_dir / SOCKET).resolve()))
             with connection.makefile("rwb") as server:
                 _ask(server, "AUTH backup any")
-                _ask(server, f"SET {LAST_BACKUP} {at_s}")
+                _ask(server, command)
         except OSError:
             return
 

@@ -16,7 +16,7 @@ from deploy.backup.aof import copy_aof, has_aof
 from deploy.backup.archive import SUFFIX, content, fingerprint, pack, sha256, unpack
 from deploy.backup.errors import StateFailed
 from deploy.backup.places import Place
-from deploy.backup.rewriting import note_backup, rewrite_aof
+from deploy.backup.rewriting import note_backup, note_failure, rewrite_aof
 from deploy.backup.scratch import remove_leftovers, scratch_folder
 
 CHECKSUM = ".sha256"
@@ -44,6 +44,14 @@ class State:
         Raises:
             StateFailed: no older backup was deleted.
         """
+        try:
+            self._backup()
+        except (StateFailed, OSError):
+            if not self.is_dry_run:
+                note_failure(self.redis_dir)
+            raise
+
+    def _backup(self) -> None:
         if not self.is_dry_run:
             remove_leftovers()
         if has_aof(self.redis_dir):

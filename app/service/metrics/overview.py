@@ -267,7 +267,7 @@ def _files(persistence: Persistence, memory: Memory) -> Iterator[Metric]:
     if persistence.backup_at is not None:
         yield _gauge(
             "evascore_last_backup_timestamp_seconds",
-            "Unix time of the last backup of Redis; absent before the first.",
+            "Unix time of the last backup of Redis; 0 if none succeeded, absent if none was tried.",
             persistence.backup_at,
         )
 

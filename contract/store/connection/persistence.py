@@ -19,7 +19,7 @@ class Persistence:
     num_bytes: int
     """Its size; 0 where Redis reports none."""
     backup_at: float | None
-    """When the last backup was stored: Unix time, seconds; None if none is known."""
+    """When the last backup was stored: Unix time, seconds; 0 if each failed; None if unknown."""
 
 
 def ask_persistence() -> Reading[Persistence]:

@@ -333,6 +333,8 @@ def test_files_of_redis_and_the_last_backup_are_reported(http, outcomes):
     assert samples["evascore_redis_resident_bytes",] > 100_000
     assert samples["evascore_redis_maxmemory_bytes",] == outcomes.client.info()["maxmemory"]
     assert ("evascore_last_backup_timestamp_seconds",) not in samples
+    outcomes.client.set(keys.LAST_BACKUP, 0)
+    assert scrape(http)["evascore_last_backup_timestamp_seconds",] == 0
     outcomes.client.set(keys.LAST_BACKUP, 1769860800)
     assert scrape(http)["evascore_last_backup_timestamp_seconds",] == 1769860800
 

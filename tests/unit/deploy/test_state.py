@@ -22,6 +22,8 @@ from deploy.embedded_redis import place_for_socket
 from tests.conftest import RedisServer, wait_until
 
 STATE = REPOSITORY / "deploy" / "state"
+# Of the user `backup` in a container.
+RIGHTS = ("on", "nopass", f"%W~{LAST_BACKUP}", "-@all", "+bgrewriteaof", "+info", "+set")
 # A backup in a test is not older than this.
 HANG_S = 600
 
@@ -344,6 +346,29 @@ def test_backup_without_a_time_in_its_name_stays_and_hinders_no_other(machine, m
         assert len(machine.backups()) == 2
 
 
+def test_first_backup_that_fails_is_noted_until_one_is_stored(cloud, tmp_path):
+    server = RedisServer(tmp_path / "redis")
+    server.data_dir.mkdir()
+    no_folder = tmp_path / "file"
+    no_folder.touch()
+    good = Machine(cloud, tmp_path, tmp_path / "backups")
+    bad = Machine(cloud, tmp_path, no_folder)
+    noted = []
+    with place_for_socket(server.data_dir) as server.socket:
+        server.start()
+        try:
+            with redis.Redis.from_url(server.url) as client:
+                client.execute_command("ACL", "SETUSER", "backup", *RIGHTS)
+                for machine in (bad, good, bad):
+                    machine.state("backup")
+                    noted.append(client.get(keys.LAST_BACKUP))
+        finally:
+            server.kill()
+    assert noted[0] == b"0"
+    assert int(noted[1]) > time.time() - HANG_S
+    assert noted[2] == noted[1]
+
+
 def test_backup_holds_nothing_that_was_deleted(cloud, tmp_path):
     server = RedisServer(tmp_path / "redis")
     server.data_dir.mkdir()
@@ -351,17 +376,7 @@ def test_backup_holds_nothing_that_was_deleted(cloud, tmp_path):
         server.start()
         try:
             with redis.Redis.from_url(server.url) as client:
-                # As in a container, where no other user is needed.
-                rules = [
-                    "on",
-                    "nopass",
-                    f"%W~{LAST_BACKUP}",
-                    "-@all",
-                    "+bgrewriteaof",
-                    "+info",
-                    "+set",
-                ]
-                client.execute_command("ACL", "SETUSER", "backup", *rules)
+                client.execute_command("ACL", "SETUSER", "backup", *RIGHTS)
                 client.set("kept", "kept-marker")
                 client.set("deleted", "deleted-marker")
                 client.delete("deleted")
