@@ -9,8 +9,10 @@ import pytest
 from gevent.event import Event
 
 from app.service.turns import (
+    ALONE_AFTER_S,
     LARGE_AT_ONCE,
     LARGE_BYTES,
+    TURN_ALONE_S,
     TURN_S,
     LargeWork,
     Rounds,
@@ -80,6 +82,16 @@ def test_client_with_many_connections_gets_no_more_time_than_another(works_by):
     last = max(at for at, client in enumerate(order) if client == "other")
     # Each connection begins at once; then each client has one turn in a round.
     assert order[: last + 1].count("greedy") <= 50 + 2 * 10
+
+
+def test_turn_of_a_client_that_is_alone_lasts_longer():
+    rounds = Rounds()
+    one, other = rounds.turn_of("one"), rounds.turn_of("other")
+    rounds.turn_s(one, now=0.0)
+    assert rounds.turn_s(one, now=ALONE_AFTER_S) == TURN_ALONE_S
+    assert rounds.turn_s(other, now=ALONE_AFTER_S) == TURN_S
+    assert rounds.turn_s(one, now=ALONE_AFTER_S) == TURN_S
+    assert rounds.turn_s(one, now=2 * ALONE_AFTER_S) == TURN_ALONE_S
 
 
 def test_connection_that_ends_while_it_waits_for_a_turn_leaves_it_to_others():
