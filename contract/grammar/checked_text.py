@@ -43,6 +43,11 @@ class Checked(NamedTuple):
     result_bytes: int = 0
     """Most bytes that its result takes."""
 
+    @property
+    def work_bytes(self) -> int:
+        """Bytes of work, as `contract.messages.Job` counts them."""
+        return self.num_bytes + int(self.request.get("next_chars", 0))
+
 
 def check_text(
     fields: Mapping[str, Any], limits: RequestLimits, shared: SharedOptions | None = None
@@ -244,8 +249,9 @@ def _utf8_bytes(text: str, place: str) -> int:
 
 def _base64_bytes(text: str, place: str) -> int:
     try:
-        return len(base64.b64decode(text, validate=True))
+        # Python takes any padding behind whole groups of four.
+        if len(text) % 4 == 0:
+            return len(base64.b64decode(text, validate=True))
     except (binascii.Error, ValueError):
-        raise invalid(
-            "is not base64; use the standard alphabet, with padding", pointer=place
-        ) from None
+        pass
+    raise invalid("is not base64; use the standard alphabet, with padding", pointer=place)
