@@ -63,7 +63,7 @@ class Part(NamedTuple):
     first: int
     num_lines: int
     num_bytes: int
-    """Bytes of work: those that the model reads, and at least `LINE_WORK_BYTES` for each line."""
+    """Bytes of work: what the model reads, and at least `LINE_WORK_BYTES` for each line."""
     promised_bytes: int = 0
     """Room in Redis that is promised to its results; `conclude_parts.lua` reads it, too."""
 

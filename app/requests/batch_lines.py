@@ -132,7 +132,7 @@ class PartCutter:
                 yield from self._cut()
             self._requests.append(checked.request)
             self._part_bytes += checked.num_bytes
-            self._part_work_bytes += max(checked.num_bytes, LINE_WORK_BYTES)
+            self._part_work_bytes += max(checked.work_bytes, LINE_WORK_BYTES)
             self._part_result_bytes += checked.result_bytes
         yield from self._cut()
 

@@ -57,10 +57,10 @@ ACCEPTED = {
 
 
 @pytest.mark.parametrize("fields", ACCEPTED.values(), ids=ACCEPTED)
-def test_model_takes_what_intake_takes_and_counts_the_same_bytes(fields):
+def test_model_takes_what_intake_takes_and_counts_the_same_work(fields):
     job = to_job(fields, load_settings({}), now=0.0, request_id="")
     requests = [ScoreRequest.from_json(request) for request in job.requests]
-    assert sum(request.num_bytes for request in requests) == job.num_bytes
+    assert sum(request.num_bytes for request in requests) == job.work_bytes
 
 
 plain = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
@@ -128,7 +128,7 @@ def test_whatever_is_accepted_the_model_takes_after_its_way_through_redis(fields
     event("accepted")
     job = decode_payload(encode_payload(job))
     requests = [ScoreRequest.from_json(one, max_text_bytes=20) for one in job.requests]
-    assert sum(one.num_bytes for one in requests) == job.num_bytes
+    assert sum(one.num_bytes for one in requests) == job.work_bytes
 
 
 TWO_UNITS = {
@@ -155,6 +155,7 @@ def is_described():
 @example(TWO_UNITS, None)
 @example(TWO_UNITS | {"span_unit": "characters"}, None)
 @example({"items": [TWO_UNITS]}, None)
+@example({"text_b64": "AAAA="}, None)
 def test_request_is_accepted_if_and_only_if_its_description_allows_it(is_described, fields, change):
     if change is not None:
         fields = {**fields, change[0]: change[1]}

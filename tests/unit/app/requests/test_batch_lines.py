@@ -9,7 +9,7 @@ from werkzeug.datastructures import MultiDict
 
 from app.requests.batch_lines import PartCutter, lines_of_array, read_options
 from app.service.turns import LARGE_BYTES, TURN_S, LargeWork
-from contract.batches import REFUSED
+from contract.batches import LINE_WORK_BYTES, REFUSED
 from contract.errors import RequestInvalid
 from contract.grammar.lines import Line
 from contract.settings import load_settings
@@ -53,6 +53,12 @@ def texts(*lengths):
 )
 def test_part_holds_at_most_one_budget_and_a_larger_line_is_alone(lengths, parts):
     assert [(part.first, part.num_lines) for part, _ in cut(*texts(*lengths))] == parts
+
+
+def test_next_characters_of_a_line_are_work():
+    lines = {"text": "x" * 10, "next_chars": 100}, {"text": "", "next_chars": 3}
+    ((part, _),) = cut(*lines, settings=load_settings({}))
+    assert part.num_bytes == 110 + LINE_WORK_BYTES
 
 
 def test_each_line_costs_a_minimum_of_work_and_a_bad_one_too():
