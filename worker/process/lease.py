@@ -92,8 +92,10 @@ class Lease:
             # A renewal that is under way would outlast the deletion.
             self._thread.join(self._lease_s / _RENEWALS_PER_LEASE)
         try:
-            self._client.delete(self._key)
-            self._client.srem(keys.WORKERS, self.status.name)
+            # Together: a peer that sees only the lease gone notes this worker as lost.
+            with self._client.pipeline() as pipe:
+                pipe.delete(self._key).srem(keys.WORKERS, self.status.name)
+                pipe.execute()
         except redis.RedisError:
             log.warning("lease_not_released", worker=self.status.name)
 

@@ -188,3 +188,22 @@ def test_worker_that_renews_its_lease_while_a_peer_requeues_stays_a_worker(
     monkeypatch.setattr(dead_workers, "requeue_left_behind", lambda *_: worker.lease.renew())
     requeue_of_missing_peers(redis_client, "peer")
     assert redis_client.sismember(keys.WORKERS, "w")
+
+
+def test_peer_that_looks_while_a_worker_stops_does_not_note_it_as_lost(
+    worker, redis_client, monkeypatch
+):
+    send = redis_client.execute_command
+
+    def send_and_look(*command):
+        answer = send(*command)
+        with monkeypatch.context() as patch:
+            patch.setattr(redis_client, "execute_command", send)
+            requeue_of_missing_peers(redis_client, "peer")
+        return answer
+
+    monkeypatch.setattr(redis_client, "execute_command", send_and_look)
+    worker.lease.release()
+    monkeypatch.undo()
+    requeue_of_missing_peers(redis_client, "peer")
+    assert lost(redis_client) == []
