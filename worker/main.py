@@ -1,6 +1,7 @@
 """Entry point of `celery -A worker.main worker -P solo -c 1`: builds the worker and starts it."""
 
 import itertools
+import os
 import signal
 import sys
 import time
@@ -163,6 +164,8 @@ class Process:
         signal.signal(number, signal.SIG_DFL)
         self._app.runtime.lease.release()
         signal.raise_signal(number)
+        # Linux does not end the first process of a container by a signal without a handler.
+        os._exit(128 + number)
 
     def load_model(self, sender: Any, **_: Any) -> None:
         """Load and warm up the model, before any job is fetched; end the process where it fails."""

@@ -120,12 +120,16 @@ def test_batch_that_outlasts_the_drain_is_given_back_without_blame(
     assert not redis_client.exists(keys.crashes(task_id))
 
 
-def test_worker_that_is_stopped_while_it_starts_is_not_lost(redis_client, new_worker):
-    worker = new_worker(lease_s="300").start()
+@pytest.mark.parametrize("runs_it", [(), ("tests.fakes.first_process",)], ids=["", "as_first_one"])
+def test_worker_that_is_stopped_while_it_starts_is_not_lost(redis_client, new_worker, runs_it):
+    worker = new_worker(lease_s="300")
+    worker.arguments[:0] = runs_it
+    worker.start()
     # The second phase reads the model. If that is over already, it stops as any worker does.
     wait_until(lambda: worker.log.read_text().count("startup_phase") > 1)
     worker.send(signal.SIGTERM)
-    assert worker.wait_exit() in (-signal.SIGTERM, 0)
+    assert worker.wait_exit() in (128 + signal.SIGTERM if runs_it else -signal.SIGTERM, 0)
+    assert "worker_ready" not in worker.log.read_text() or worker.wait_exit() == 0
     assert not redis_client.exists(keys.lease("w@test"))
     assert not redis_client.smembers(keys.WORKERS)
 
