@@ -96,6 +96,10 @@ class Connection(socket):
         self._turn = turn
         turn.join()
 
+    def leave_turns(self) -> None:
+        """Do not give way until the next `take_turns`."""
+        self._turn = None
+
     def give_way(self) -> None:
         """Let others run if the turn of the client is over."""
         if self._turn is not None:

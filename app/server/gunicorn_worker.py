@@ -217,6 +217,9 @@ class EdgeWorker(GeventWorker):
         parser, request, is_idle = http.get_parser(self.cfg, client, addr), None, False
         try:
             while True:
+                if name is None:
+                    # The header of the next request says whose it is.
+                    client.leave_turns()
                 is_idle = parser.req_count > 0
                 if is_idle and not self._is_used_again(parser, client, name):
                     return
@@ -226,6 +229,7 @@ class EdgeWorker(GeventWorker):
                     return
                 if name is None:
                     client.take_turns(self._rounds.turn_of(self._client_behind(addr, request)))
+                    client.give_way()
                 # A client that stalls for this long while it takes its answer is disconnected.
                 client.begin_answer(self.cfg.timeout)
                 self.handle_request(server, request, client, addr)

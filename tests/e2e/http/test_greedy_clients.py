@@ -100,6 +100,36 @@ def test_many_busy_connections_of_a_client_delay_others_no_more_than_a_few(web):
     assert names[first:last].count("more") < NUM_QUIET * NUM_CONNECTIONS / 2
 
 
+def test_busy_client_behind_a_proxy_delays_no_other_on_the_connections_of_the_proxy(
+    tmp_path, web_redis
+):
+    server = WebServer(tmp_path, web_redis.url, trusted_proxies="127.0.0.1").start()
+    greedy, quiet = "X-Forwarded-For: 192.0.2.1", "X-Forwarded-For: 192.0.2.2"
+    try:
+        with ExitStack() as stack:
+            connections = [
+                stack.enter_context(socket.create_connection(("127.0.0.1", server.port), 60))
+                for _ in range(NUM_CONNECTIONS)
+            ]
+            reused = [connections.pop() for _ in range(NUM_QUIET)]
+            for connection in reused:
+                connection.sendall(head("HEAD /", "earlier", greedy))
+                assert connection.recv(PIECE).startswith(b"HTTP/1.1 200")
+            with standing(server):
+                for connection in connections:
+                    connection.sendall(head("GET /nowhere", "more", greedy) * 60)
+            wait_until(lambda: "more" in served(server))
+            for connection in reused:
+                connection.sendall(head("HEAD /", "quiet", quiet))
+                assert connection.recv(PIECE).startswith(b"HTTP/1.1 200")
+        names = served(server)
+        first, last = names.index("quiet"), len(names) - names[::-1].index("quiet")
+        # In the turn of the busy client, nearly all of its connections would come first each time.
+        assert names[first:last].count("more") < NUM_QUIET * len(connections) / 2
+    finally:
+        server.stop()
+
+
 def metric(web: WebServer, name: str) -> float:
     """The value of a metric without other labels than those in `name`."""
     # As another client: those of a test may hold all connections of 127.0.0.1.
