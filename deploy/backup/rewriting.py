@@ -123,6 +123,7 @@ def _ask(server: BufferedRWPair, command: str) -> str:
     line = server.readline().decode().rstrip()
     if not line:
         raise ConnectionError
-    if not line.startswith("$"):
+    # `$-1` stands for no value, as where SET with NX found one.
+    if not line.startswith("$") or line == "$-1":
         return line
     return server.read(int(line[1:]) + len(b"\r\n")).decode()

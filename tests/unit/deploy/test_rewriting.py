@@ -1,5 +1,6 @@
 """A backup rewrites the append-only file, even if another rewrite runs already."""
 
+import io
 import re
 import socket
 import threading
@@ -64,6 +65,12 @@ def test_rewrites_without_end_are_given_up(tmp_path, monkeypatch):
         pytest.raises(StateFailed, match="has not finished rewriting its file"),
     ):
         rewrite_aof(tmp_path)
+
+
+def test_answer_without_a_value_is_not_waited_for():
+    answers = io.BufferedRWPair(io.BytesIO(b"$-1\r\n+OK\r\n"), io.BytesIO())
+    asked = [rewriting._ask(answers, command) for command in ("SET a 0 NX", "PING")]
+    assert asked == ["$-1", "+OK"]
 
 
 def test_backup_and_service_name_the_same_socket():
