@@ -29,7 +29,8 @@ def main() -> int:
 
 def _model_if_none(arguments: list[str]) -> list[str]:
     """The option that chooses this model, if the arguments name tasks and no model."""
-    names = {argument.partition("=")[0] for argument in arguments}
+    # The value of a short option may follow it at once: `-Mhf`.
+    names = {each.partition("=")[0] if each[:2] == "--" else each[:2] for each in arguments}
     is_asked = not names.isdisjoint(("--tasks", "-t")) and names.isdisjoint(("--model", "-M"))
     return ["--model", "evascore"] if is_asked else []
 
