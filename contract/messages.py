@@ -74,7 +74,7 @@ class Job:
     @property
     def work_bytes(self) -> int:
         """Bytes of work, which the queue counts: a next character costs about as much as a byte."""
-        return self.num_bytes + sum(fields.get("next_chars", 0) for fields in self.requests)
+        return self.num_bytes + sum(fields.get("next_chars") or 0 for fields in self.requests)
 
     @property
     def owner(self) -> str:

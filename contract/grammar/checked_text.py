@@ -46,7 +46,7 @@ class Checked(NamedTuple):
     @property
     def work_bytes(self) -> int:
         """Bytes of work, as `contract.messages.Job` counts them."""
-        return self.num_bytes + int(self.request.get("next_chars", 0))
+        return self.num_bytes + int(self.request.get("next_chars") or 0)
 
 
 def check_text(
