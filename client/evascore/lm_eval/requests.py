@@ -1,12 +1,11 @@
 """Converts lm-eval's requests to items of jobs, and keeps where each answer belongs."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 from evascore.operations.calls import job_fields
-
-_Thing = TypeVar("_Thing")
+from evascore.operations.grouping import grouped
 
 # Four micro-batches of the default size: the fixed cost of a job is small beside its texts.
 JOB_BYTES = 65_536
@@ -60,7 +59,7 @@ def items_of(family: Family, max_continuations: int) -> Iterator[Item]:
     Each has about `JOB_BYTES` of them at most, so that none exceeds the limits of a request.
     """
     pairs = zip(family.continuations, family.places, strict=True)
-    for part in _grouped(pairs, lambda pair: len(pair[0]), max_continuations):
+    for part in grouped(pairs, lambda pair: len(pair[0]), JOB_BYTES, max_continuations):
         continuations = [continuation for continuation, _ in part]
         yield Item(
             job_fields(context=family.context, continuations=continuations),
@@ -71,21 +70,4 @@ def items_of(family: Family, max_continuations: int) -> Iterator[Item]:
 
 def jobs(items: Iterable[Item], max_items: int) -> Iterator[list[Item]]:
     """Group items into jobs of about `JOB_BYTES` and at most `max_items` items."""
-    return _grouped(items, lambda item: item.num_bytes, max_items)
-
-
-def _grouped(
-    things: Iterable[_Thing], num_bytes_of: Callable[[_Thing], int], max_things: int
-) -> Iterator[list[_Thing]]:
-    """Yield the things in groups of `JOB_BYTES`, or of one that is larger, and of `max_things`."""
-    group: list[_Thing] = []
-    group_bytes = 0
-    for thing in things:
-        num_bytes = num_bytes_of(thing)
-        if group and (group_bytes + num_bytes > JOB_BYTES or len(group) == max_things):
-            yield group
-            group, group_bytes = [], 0
-        group.append(thing)
-        group_bytes += num_bytes
-    if group:
-        yield group
+    return grouped(items, lambda item: item.num_bytes, JOB_BYTES, max_items)

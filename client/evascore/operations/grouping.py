@@ -1,7 +1,7 @@
 """Groups many texts into few requests, and yields their outcomes one by one."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal, get_args
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Literal, TypeVar, get_args
 
 from evascore.errors import EvascoreError, ModelError, NotText, placed
 from evascore.operations.api import CAUSED_BY_ONE_TEXT
@@ -9,6 +9,7 @@ from evascore.results import Score
 from evascore.texts import Text, as_text
 
 Errors = Literal["raise", "return"]
+_Thing = TypeVar("_Thing")
 
 # Other errors are those of a whole request, or of the connection.
 _OF_A_TEXT = (NotText, ModelError, *CAUSED_BY_ONE_TEXT)
@@ -23,15 +24,30 @@ Group = list[Text | NotText]
 
 def groups(texts: Iterable[str | bytes | Text], asked: Mapping[str, Any]) -> Iterator[Group]:
     """Yield consecutive texts in groups of bounded size; reads `texts` only as needed."""
-    group: Group = []
-    num_bytes = 0
-    for given in texts:
-        text, text_bytes = _measured(as_text(given, **asked))
-        if group and (num_bytes + text_bytes > GROUP_BYTES or len(group) == GROUP_TEXTS):
+    measured = (_measured(as_text(given, **asked)) for given in texts)
+    for group in grouped(measured, lambda pair: pair[1], GROUP_BYTES, GROUP_TEXTS):
+        yield [text for text, _ in group]
+
+
+def grouped(
+    things: Iterable[_Thing],
+    num_bytes_of: Callable[[_Thing], int],
+    max_bytes: int,
+    max_things: int,
+) -> Iterator[list[_Thing]]:
+    """Yield consecutive things in groups of at most so many bytes and things.
+
+    One that has more bytes is alone. Each is read only as needed.
+    """
+    group: list[_Thing] = []
+    group_bytes = 0
+    for thing in things:
+        num_bytes = num_bytes_of(thing)
+        if group and (group_bytes + num_bytes > max_bytes or len(group) == max_things):
             yield group
-            group, num_bytes = [], 0
-        group.append(text)
-        num_bytes += text_bytes
+            group, group_bytes = [], 0
+        group.append(thing)
+        group_bytes += num_bytes
     if group:
         yield group
 
