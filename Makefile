@@ -61,12 +61,12 @@ venv: $(VENV)/runtime ## set up .venv and nothing else
 
 # Whole files, in order: a service that a file shares starts once, and Playwright's event loop, which
 # never ends, comes last.
-test: $(VENV)/development ## run all tests, two files at a time
-	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/development ## run all tests, three files at a time
+	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # No web server, worker or browser. CI runs it at every push.
 test-unit: $(VENV)/development ## run the tests of single modules and of the documents, in minutes
-	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2 --dist loadfile tests/contract tests/unit
+	@exec env OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 3 --dist loadfile tests/contract tests/unit
 
 lint: $(VENV)/development ## check format, rules, types (macOS too) and the direction of imports
 	$(BIN)/ruff format --check .
