@@ -15,7 +15,7 @@ SHORT_CHARS, LONG_CHARS = 170, 400
 def table(lines: Iterable[Mapping[str, Any]], *, is_short: bool = False) -> str:
     """Return one row for each line of figures.
 
-    The short table is for the end of a log, of which less may be kept: what decides comes last.
+    The short table is for the end of a log that may be cut at its start: what decides comes last.
     """
     rows = []
     for line in sorted(lines, key=decides) if is_short else lines:

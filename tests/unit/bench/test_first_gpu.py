@@ -542,7 +542,7 @@ def test_group_leaves_later_groups_what_they_need_at_least():
 
 
 class Clock:
-    """A clock that stands still until it is told how many seconds pass."""
+    """A clock that advances only when a test says by how many seconds."""
 
     now_s = 1000.0
 
