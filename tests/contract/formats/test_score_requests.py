@@ -156,6 +156,7 @@ def is_described():
 @example(TWO_UNITS | {"span_unit": "characters"}, None)
 @example({"items": [TWO_UNITS]}, None)
 @example({"text_b64": "AAAA="}, None)
+@example({"text_b64": "AAAA===="}, None)
 def test_request_is_accepted_if_and_only_if_its_description_allows_it(is_described, fields, change):
     if change is not None:
         fields = {**fields, change[0]: change[1]}
