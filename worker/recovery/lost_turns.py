@@ -1,7 +1,7 @@
-"""Puts clients back in turn whose messages wait although they have no turn.
+"""Gives clients their turns back that have waiting messages and no turn.
 
-That is so after somebody has deleted or overwritten a key of the queue. Nobody would fetch these
-messages, nor those that the client sends later: it gets its turn with the first message alone.
+A client loses its turn when somebody deletes or overwrites a key of the queue. It gets a turn only
+with its first waiting message. So no worker would fetch its messages, nor those it sends later.
 """
 
 import time
@@ -25,20 +25,22 @@ class LostTurns:
     def __init__(self, client: redis.Redis, clock: Callable[[], float] = time.monotonic) -> None:
         self._client, self._clock = client, clock
         self._put_back = register(client, "put_back_in_turn")
-        self._look_at = 0.0
+        self._next_look_at = 0.0
 
     def put_back(self, fingerprint: str) -> None:
-        """Look at the queue of a model, if the last look is a while ago."""
-        if self._clock() < self._look_at:
+        """Put the clients of one model's queue back in turn, at most once in `LOOK_EVERY_S`."""
+        if self._clock() < self._next_look_at:
             return
-        self._look_at = self._clock() + LOOK_EVERY_S
-        for priority in keys.PRIORITY_STEPS:
-            turns = keys.turns(fingerprint, priority)
-            with self._client.pipeline(transaction=False) as pipe:
-                pipe.hkeys(keys.LIVE_CLIENTS).hvals(keys.BATCH_CLIENTS).lrange(turns, 0, -1)
-                counts, of_batches, in_turn = pipe.execute()
-            of_jobs = {each.removeprefix(_JOBS) for each in counts if each.startswith(_JOBS)}
+        self._next_look_at = self._clock() + LOOK_EVERY_S
+        turns = {priority: keys.turns(fingerprint, priority) for priority in keys.PRIORITY_STEPS}
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hkeys(keys.LIVE_CLIENTS).hvals(keys.BATCH_CLIENTS)
+            for name in turns.values():
+                pipe.lrange(name, 0, -1)
+            counts, of_batches, *in_turns = pipe.execute()
+        of_jobs = {each.removeprefix(_JOBS) for each in counts if each.startswith(_JOBS)}
+        for (priority, name), in_turn in zip(turns.items(), in_turns, strict=True):
             without = sorted({*of_jobs, *of_batches} - set(in_turn))
             waiting = keys.waiting(fingerprint, priority)
-            if without and (count := self._put_back(keys=[turns, waiting], args=without)):
+            if without and (count := self._put_back(keys=[name, waiting], args=without)):
                 log.warning("clients_put_back_in_turn", clients=count)
