@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from evascore.http.threads import results_of
+from tests.conftest import HANG_S
 
 
 def test_results_come_in_the_order_of_the_calls():
@@ -35,9 +36,14 @@ def test_first_exception_is_raised_and_calls_that_wait_are_dropped():
 
 
 def test_who_stops_reading_waits_for_no_call():
-    gate = threading.Event()
-    results = results_of([lambda: 1, gate.wait], 1)
+    gate, has_ended = threading.Event(), threading.Event()
+
+    def second() -> None:
+        gate.wait(HANG_S)
+        has_ended.set()
+
+    results = results_of([lambda: 1, second], 1)
     assert next(results) == 1
     results.close()
-    assert not gate.is_set()
+    assert not has_ended.is_set()
     gate.set()
