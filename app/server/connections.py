@@ -1,8 +1,8 @@
-"""Accepts connections; those of one client give way to others while the client keeps them busy.
+"""Accepts connections, and lets other clients run when the turn of a client is over.
 
 One thread serves all connections. A `recv` that finds bytes returns without giving way to others.
-So a client that sends faster than it is served would keep all others waiting, and so would one with
-many connections.
+So a client that sends faster than it is served, or has many connections, would keep all others
+waiting.
 """
 
 import math

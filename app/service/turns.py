@@ -1,4 +1,4 @@
-"""Keeps long and much work from holding up other requests, since one thread serves all of them."""
+"""Shares the one thread that serves all requests among clients; large bodies have threads."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +11,7 @@ from gevent.event import Event
 from gevent.lock import Semaphore
 from gevent.threadpool import ThreadPool
 
-# Other requests wait at most about this long for each client whose requests work.
+# A client works for about this long, then the next one has its turn.
 TURN_S = 0.002
 # The same for a client that is alone: each turn costs about 0.1 ms.
 TURN_ALONE_S = 0.020
@@ -19,7 +19,7 @@ TURN_ALONE_S = 0.020
 ALONE_AFTER_S = 1.0
 # A smaller body is parsed and checked in a few milliseconds.
 LARGE_BYTES = 256 * 1024
-# Each holds a parsed body, which takes several times its size. One client gets one of them.
+# Threads for large bodies. A parsed body takes several times its size. One client gets one thread.
 LARGE_AT_ONCE = 2
 
 _Item = TypeVar("_Item")
@@ -80,7 +80,7 @@ class Turn:
         """Wait for the next turn if this one is over."""
         now = time.perf_counter()
         if self._began_in != self._rounds.number:
-            self._began_in, self._until = self._rounds.number, now + self._rounds.turn_s(self, now)
+            self._begin(now)
         if self._waiting or now > self._until:
             self.wait_for_next()
 
@@ -96,8 +96,7 @@ class Turn:
 
     def run(self) -> bool:
         """Let connections go on, one after another, for one turn; whether some wait still."""
-        now = time.perf_counter()
-        self._began_in, self._until = self._rounds.number, now + self._rounds.turn_s(self, now)
+        self._begin(time.perf_counter())
         while self._waiting and time.perf_counter() < self._until:
             may_go_on = next(iter(self._waiting))
             del self._waiting[may_go_on]
@@ -105,6 +104,10 @@ class Turn:
             # It runs until it waits for something.
             gevent.sleep(0)
         return bool(self._waiting)
+
+    def _begin(self, now: float) -> None:
+        self._began_in = self._rounds.number
+        self._until = now + self._rounds.turn_s(self, now)
 
 
 class Rounds:
@@ -128,7 +131,7 @@ class Rounds:
         return turn
 
     def turn_s(self, turn: Turn, now: float) -> float:
-        """How long the turn that begins `now` may last, in seconds."""
+        """Note that the client of `turn` works `now`; how long its turn may last, in seconds."""
         if turn is not self._last:
             self._last, self._are_several_until = turn, now + ALONE_AFTER_S
         return TURN_S if now < self._are_several_until else TURN_ALONE_S

@@ -23,6 +23,11 @@ CEILING_OF = {"bf16": "bf16", "int8": "int8", "fp8": "fp8", "nf4": "bf16", INVAR
 BITSANDBYTES_INT8 = {"bitsandbytes_int8_threshold_0": 0.0, "bitsandbytes_int8_threshold_6": 6.0}
 
 
+def quantization_of(mode: str) -> str:
+    """Return the setting of the scorer that loads the weights of `mode`."""
+    return "none" if mode == PLAIN else mode
+
+
 class Modes:
     """A model with random weights, and the linear layers of each mode that was used."""
 

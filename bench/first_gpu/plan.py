@@ -23,9 +23,9 @@ class Group:
 
     limit_s: float
     parts: tuple[Part, ...]
-    # Kept for the group while those before it run. It measures less then, but not nothing.
+    # Time kept for this group while earlier groups run. With so little, it measures fewer figures.
     least_s: float = 0.0
-    # Where this figure does not come, the products that read by descriptor may be the reason.
+    # Without this figure the group runs again with plain products: descriptors may be the cause.
     figure: str | None = None
 
 
@@ -34,7 +34,8 @@ def granted_s(
 ) -> float:
     """Return the seconds that a group gets of the `left_s` for it and for the `later` groups.
 
-    patience: a factor of its limit.
+    Args:
+        patience: the limit is multiplied by this.
     """
     free_s = left_s - sum(each.least_s + GRACE_S for each in later)
     return min(group.limit_s * patience, max(free_s, min(group.least_s, left_s)))

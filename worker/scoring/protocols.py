@@ -1,4 +1,4 @@
-"""Defines what the scoring loop needs of Redis and Celery, which it does not know."""
+"""Defines the interfaces to Redis and Celery that the scoring loop uses; it imports neither."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol

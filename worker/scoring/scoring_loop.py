@@ -4,7 +4,7 @@ Whatever waits in Redis when the worker is free is fetched up to a budget. While
 the backlog forms in Redis, and the next fetch takes from all of it. Where that is little, the
 worker may wait some milliseconds for the next texts of those who have just got results.
 
-It knows nothing of Celery and Redis: `protocols.py` has what it needs of them.
+It imports neither Celery nor Redis: `protocols.py` defines what it needs of them.
 `worker/queue/micro_batch.py` calls `turn` from Celery's event loop.
 """
 

@@ -6,7 +6,7 @@ from statistics import median
 import torch
 
 from bench.first_gpu import project
-from bench.first_gpu.modes import PLAIN, Modes
+from bench.first_gpu.modes import PLAIN, Modes, quantization_of
 from bench.first_gpu.run import Run
 from bench.first_gpu.texts import random_text
 from bench.first_gpu.timing import wall_s
@@ -22,8 +22,7 @@ def measure(run: Run) -> None:
         with run.part(f"latency {mode}", needs_s=5):
             with torch.inference_mode():
                 modes.use(mode)
-            quantization = "none" if mode == PLAIN else mode
-            scorer = project.scorer_of(modes.model, run.sizes.pass_bytes, quantization)
+            scorer = project.scorer_of(modes.model, run.sizes.pass_bytes, quantization_of(mode))
             _measure_lone_text(run, scorer, mode)
     with run.part("warm-up", needs_s=8):
         scorer = project.scorer_of(modes.model, 4 * run.sizes.pass_bytes, "int8")

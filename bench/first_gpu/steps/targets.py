@@ -6,7 +6,7 @@ from statistics import mean
 import torch
 
 from bench.first_gpu import project
-from bench.first_gpu.modes import PLAIN, Modes
+from bench.first_gpu.modes import PLAIN, Modes, quantization_of
 from bench.first_gpu.run import Run
 from bench.first_gpu.steps.rivals import packed_passes
 from bench.first_gpu.steps.speed import measure_budget, shares
@@ -40,8 +40,7 @@ def measure(run: Run, mode: str) -> None:
         # Not in `inference_mode`: the scorer is called as callers call it.
         with torch.inference_mode():
             modes.use(mode)
-        quantization = "none" if mode == PLAIN else mode
-        scorer = project.scorer_of(modes.model, run.sizes.pass_bytes, quantization)
+        scorer = project.scorer_of(modes.model, run.sizes.pass_bytes, quantization_of(mode))
         lengths = mixed_lengths(run.sizes, affordable_texts(run, bytes_per_s))
         with torch.inference_mode():
             passes = packed_passes(run, modes.model, lengths)

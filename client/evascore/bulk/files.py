@@ -65,7 +65,7 @@ class State:
     """The model of all scores, as `name@fingerprint`; None before the first. Release 0.1 of the
     client kept none."""
     num_bytes: int = 0
-    """Size of the input; release 0.1 of the client kept none."""
+    """Size of the input; each start measures it anew."""
 
     def save(self, path: Path) -> None:
         """Write the state so that a crash leaves either the old file or the new one."""
